@@ -1,0 +1,39 @@
+"""lora_med: medical text in, a small adapter you can trust out.
+
+The public door. Each name is loaded from its room when first used, so `import lora_med` costs almost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LoraMedError": "lora_med.errors",
+    "Settings": "lora_med.config.schema",
+    "parse": "lora_med.config.parse",
+    "run_recipe": "lora_med.cli.recipe",
+    "start_run": "lora_med.run",
+}
+
+if TYPE_CHECKING:
+    from lora_med.cli.recipe import run_recipe as run_recipe
+    from lora_med.config.parse import parse as parse
+    from lora_med.config.schema import Settings as Settings
+    from lora_med.errors import LoraMedError as LoraMedError
+    from lora_med.run import start_run as start_run
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'lora_med' has no public name {name!r}; there are: {', '.join(__all__)}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,203 @@
+"""The settings of a run: one YAML, six sections, every field described once.
+
+The description is the help text and the JSON schema's; the default is the one that is right for LoRA on medical text.
+Field names are those of transformers, PEFT, TRL and bitsandbytes wherever they have one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and documents each field by the text under it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelSettings(Section):
+    base: str = "micro"
+    """The base model: a local folder, a Hub id, or `micro`, the one that ships with lora_med."""
+    revision: str | None = None
+    """The Hub commit, tag or branch; the commit it stands for is recorded in the card."""
+    load_in_4bit: bool = True
+    """Quantise the frozen base to 4 bits (QLoRA)."""
+    load_in_8bit: bool = False
+    """Quantise the frozen base to 8 bits (LLM.int8); set load_in_4bit to false with it."""
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The 4-bit data type; nf4 is made for normally distributed weights."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the quantisation constants too: 0.37 bits a weight saved, no measurable loss."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the base's computation; auto takes what the device computes fastest without losing range."""
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """The attention kernel; auto takes one that keeps packed documents apart at linear cost."""
+
+    @model_validator(mode="after")
+    def _one_quantisation(self) -> ModelSettings:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit cannot both be true; set one of them to false")
+        return self
+
+    @property
+    def quantisation(self) -> Literal["none", "8bit", "4bit"]:
+        """`none`, `8bit` or `4bit`, as `load_base` takes it."""
+        return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else "none"
+
+
+class DataSettings(Section):
+    source: str = "pubmed"
+    """The format, by its name in the catalog: `lora-med data list` shows them."""
+    paths: list[str] = Field(default_factory=list)
+    """Files or glob patterns, relative to the working directory; for `custom` also a Hub data set id."""
+    template: str | None = None
+    """The prompt template; left out, the source's own. A card names the template that trained it."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """For `custom`: our field -> your column, such as `prompt: question_text`; fields are uid, group, text, prompt,
+    completion, messages."""
+    hub_split: str = "train"
+    """For a Hub data set: the split to read."""
+    skip_bad: bool = False
+    """Skip bad records, counted by reason, where a run would otherwise stop at the first."""
+    keep_retracted: bool = False
+    """Keep retracted articles, which are dropped otherwise."""
+    streaming: bool = False
+    """Read again at every pass and never hold the corpus; for corpora larger than memory."""
+    validation_share: Share = 0.05
+    """Share of the groups kept for validation, where the source has no published split."""
+    test_share: Share = 0.05
+    """Share of the groups kept for test, which training code never opens, where the source has no published split."""
+    fold: Annotated[int, Field(ge=0, le=9)] = 0
+    """PubMedQA: which of the ten official folds is validation."""
+    split_seed: int = 42
+    """Seed of the split by group. Another seed is another split: change it, and old scores no longer compare."""
+    max_records: Positive | None = None
+    """Read at most this many records; for trying things out."""
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> DataSettings:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on; their sum must be under 1")
+        return self
+
+
+class LoraSettings(Section):
+    r: Positive = 16
+    """Rank of the update matrices."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 32
+    """Scale of the update: it is multiplied by lora_alpha / r (by lora_alpha / sqrt(r) with use_rslora)."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout on the adapters' input while training."""
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Which layers get an adapter; all-linear is every linear layer but the output head."""
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    """Another rank for layers whose name matches the regular expression."""
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    """Another lora_alpha for layers whose name matches the regular expression."""
+    layers_to_transform: list[int] | None = None
+    """Adapt these layers only, counted from 0."""
+    use_rslora: bool = False
+    """Scale by 1/sqrt(r), which keeps high ranks stable (Kalajdzievski 2023)."""
+    use_dora: bool = False
+    """Learn magnitude apart from direction (Liu et al. 2024); slower, at times better at low ranks."""
+    init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "loftq", "eva"] = "default"
+    """Start of the adapters; default starts as the base itself (B is zero)."""
+    continue_from: str | None = None
+    """Name of an adapter in the store to train further; its base and shape must match."""
+
+
+class TrainSettings(Section):
+    output_dir: str = "runs/default"
+    """Folder for checkpoints, metrics and run.json; one run at a time may write there."""
+    num_train_epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the training split; max_steps wins over it."""
+    max_steps: int = -1
+    """Optimizer steps; -1 lets num_train_epochs decide. A streamed corpus needs it."""
+    per_device_train_batch_size: Positive = 4
+    """Rows a device takes at once; with packing, rows of max_length tokens."""
+    per_device_eval_batch_size: Positive = 8
+    """Rows a device takes at once while evaluating."""
+    gradient_accumulation_steps: Positive = 1
+    """Batches summed into one optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak learning rate; ten times that of full fine-tuning, as the adapters start at zero."""
+    lr_scheduler_type: str = "cosine"
+    """Shape of the learning rate over the run, by its name in transformers."""
+    warmup_ratio: Share = 0.03
+    """Share of the steps over which the learning rate climbs to its peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decay of the adapter weights (AdamW)."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    max_length: Positive = 1024
+    """Longest row, in tokens. Plain text is chunked to it; an answer is never cut: preflight refuses."""
+    packing: bool = False
+    """Fill rows of max_length with several documents that cannot see each other."""
+    gradient_checkpointing: bool = False
+    """Recompute activations to save memory, at a third more time."""
+    seed: int = 42
+    """Seed of initialisation, dropout and order."""
+    logging_steps: Positive = 10
+    """Steps between two lines of metrics.jsonl."""
+    eval_steps: Positive | None = None
+    """Steps between two validations; left out, once at the end of each epoch."""
+    save_steps: Positive | None = None
+    """Steps between two checkpoints; left out, as eval_steps."""
+    save_total_limit: Positive = 2
+    """Checkpoints kept, besides the best."""
+    early_stopping_patience: Positive | None = None
+    """Stop after this many validations without a better metric; left out, never."""
+    metric_for_best_model: str = "eval_loss"
+    """The validation metric that chooses the published adapter."""
+    greater_is_better: bool = False
+    """Whether a higher metric is the better one."""
+    allow_rows_dropped: Share = 0.0
+    """Largest share of rows that max_length may drop, prompt-and-answer rows being dropped whole; above it preflight refuses."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on from the newest whole checkpoint of the same run; never refuses an output_dir that has one."""
+    report_to: Literal["none", "trackio", "tensorboard"] = "none"
+    """A tracker beside metrics.jsonl; nothing leaves the machine by default."""
+    trainer_args: dict[str, Any] = Field(default_factory=dict)
+    """Any other field of TRL's SFTConfig, passed through; the names are checked."""
+
+
+class AdapterSettings(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "adapter"
+    """Name in the store: lower-case letters, digits, `_` and `-`, at most 64."""
+    store: str = "adapters"
+    """The folder that holds the adapters."""
+    description: str = ""
+    """One line for the card: what the adapter is for."""
+    overwrite: bool = False
+    """Replace an adapter of the same name; otherwise that is an error, found before training."""
+    access: Literal["open", "registered", "credentialed"] | None = None
+    """Access class of your own data; a catalog source brings its own, and the strictest wins."""
+    licence: str | None = None
+    """Licence of your own data, for the card; a catalog source brings its own."""
+
+
+class EvaluateSettings(Section):
+    bootstrap_samples: Positive = 10_000
+    """Resamples behind each 95% interval."""
+    max_items: Positive | None = None
+    """Score at most this many items, drawn with the split seed."""
+    split: Literal["validation", "test"] = "test"
+    """The held-out part to score on."""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    offline: bool = True
+    """Never ask the network: models and data come from disk. Set false to load from the Hub."""
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    lora: LoraSettings = LoraSettings()
+    train: TrainSettings = TrainSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()

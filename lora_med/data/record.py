@@ -1,0 +1,87 @@
+"""Records: the one currency between reading, splitting and prompting.
+
+Four kinds, one per shape of work. `uid` names the item uniquely within its source; `group` names what must never
+straddle a split (patient, PMID, document, question stem); `source` is the name in the catalog. All are immutable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One labelled stretch of a passage: `label` as printed (or None), `category` normalised (or None)."""
+
+    text: str
+    label: str | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Running text: an abstract, an article, a note. `title` may be empty; `sections` may be one."""
+
+    uid: str
+    group: str
+    source: str
+    text: str
+    title: str = ""
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, its contexts and options, and the answer.
+
+    `options` is empty for open answers; otherwise `answer` is one of them.
+    """
+
+    uid: str
+    group: str
+    source: str
+    question: str
+    answer: str
+    contexts: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A mention: character offsets into the record's text, end exclusive; `text[start:end] == mention`."""
+
+    start: int
+    end: int
+    type: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """Text with typed spans (named entities); spans may nest."""
+
+    uid: str
+    group: str
+    source: str
+    text: str
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A source text and its target: dialogue and note, question and summary, prompt and completion.
+
+    `history` holds the turns of a conversation before `input`, as `(role, content)`; `output` is the assistant's last.
+    """
+
+    uid: str
+    group: str
+    source: str
+    input: str
+    output: str
+    section: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+
+
+Record = Passage | Question | Annotated | Pair

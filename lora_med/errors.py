@@ -1,0 +1,112 @@
+"""Every error lora_med raises on purpose, and the exit code each one becomes.
+
+    LoraMedError                     70  internal: a bug in lora_med
+    |-- SettingsError                 2  a setting or an argument is wrong
+    |-- DataError                    65  a file does not hold what its format promises
+    |   `-- PreflightError           65  the data would train something other than what is meant
+    |-- InputMissingError            66  a file, adapter or model that was named is not there
+    |-- DependencyMissingError       69  an optional package is not installed
+    |-- OutputError                  73  the output cannot be created, is not empty, or is locked
+    |-- DiskError                    74  disk full, or an input/output error
+    |-- StoppedError                 75  stopped on request; the same command resumes
+    |-- IntegrityError               76  a hash is wrong or a file is torn
+    |   `-- BaseMismatchError        76  an adapter was offered a base it was not trained on
+    |-- NotPermittedError            77  the licence or access class forbids it
+    `-- DivergedError                78  training met a loss or gradient that is not finite
+
+Each message has three parts: what was wrong with the value we got, `where` it is, and `fix`, the thing to do.
+No message may carry text from a clinical source: uids, offsets and counts only.
+"""
+
+from __future__ import annotations
+
+
+class LoraMedError(Exception):
+    """An error with a place, a remedy and an exit code; `str()` gives all three lines."""
+
+    exit_code = 70
+    name = "internal"
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    @property
+    def code(self) -> str:
+        """The stable identifier shown to users, such as `E076-base-mismatch`."""
+        return f"E{self.exit_code:03d}-{self.name}"
+
+    def __str__(self) -> str:
+        lines = [f"error[{self.code}]: {self.what}"]
+        if self.where:
+            lines.append(f"where: {self.where}")
+        if self.fix:
+            lines.append(f"fix: {self.fix}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.what, self.where, self.fix))
+
+
+def _rebuild(kind: type[LoraMedError], what: str, where: str | None, fix: str | None) -> LoraMedError:
+    return kind(what, where=where, fix=fix)
+
+
+class SettingsError(LoraMedError):
+    exit_code = 2
+    name = "settings"
+
+
+class DataError(LoraMedError):
+    exit_code = 65
+    name = "data"
+
+
+class PreflightError(DataError):
+    name = "preflight"
+
+
+class InputMissingError(LoraMedError):
+    exit_code = 66
+    name = "input-missing"
+
+
+class DependencyMissingError(LoraMedError):
+    exit_code = 69
+    name = "dependency-missing"
+
+
+class OutputError(LoraMedError):
+    exit_code = 73
+    name = "output"
+
+
+class DiskError(LoraMedError):
+    exit_code = 74
+    name = "disk"
+
+
+class StoppedError(LoraMedError):
+    exit_code = 75
+    name = "stopped"
+
+
+class IntegrityError(LoraMedError):
+    exit_code = 76
+    name = "integrity"
+
+
+class BaseMismatchError(IntegrityError):
+    name = "base-mismatch"
+
+
+class NotPermittedError(LoraMedError):
+    exit_code = 77
+    name = "not-permitted"
+
+
+class DivergedError(LoraMedError):
+    exit_code = 78
+    name = "diverged"

@@ -1,0 +1,141 @@
+"""start_run(): one run in one folder. Lock, seed, logging that only rank 0 speaks, and run.json.
+
+run.json holds what made the result: resolved settings, versions, git commit, data hashes, host facts, seed. It is
+written when the run starts (`status: running`) and again when it ends, so a run that died says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import LoraMedError, StoppedError
+from lora_med.files import lock, sha256_file, write_json
+
+VERSIONED = ("lora-med", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors", "tokenizers", "numpy")
+logger = logging.getLogger(__name__)
+
+
+def prepare_environment(offline: bool) -> None:
+    """Set what the libraries read when they are imported; call it before the first of them is.
+
+    Offline, no library asks the network. Telemetry is off either way.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def rank() -> int:
+    """This process's number among those of the launch; 0 when there is one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes the launch has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def set_up_logging() -> None:
+    """Log to stderr from rank 0; other ranks speak only of errors."""
+    logging.basicConfig(level=logging.INFO if rank() == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    for noisy in ("httpx", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of lora_med and of the libraries that decide its numbers."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_commit() -> dict[str, Any] | None:
+    """Commit of the working directory's checkout and whether it has changes, or None outside one."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed": bool(changes.strip())}
+
+
+def host() -> dict[str, Any]:
+    """Facts of the machine that bear on numbers and speed; no name, no user, no path."""
+    model = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return {"system": platform.system(), "machine": platform.machine(), "processor": model, "cores": os.cpu_count()}
+
+
+def hash_files(paths: Sequence[Path]) -> dict[str, str]:
+    """File name -> SHA-256; the name only, as a path tells of the machine."""
+    return {path.name: sha256_file(path) for path in paths}
+
+
+@dataclass
+class Run:
+    """A run under way: its folder, and the facts that end in run.json."""
+
+    output_dir: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def record(self, **facts: Any) -> None:
+        """Add facts (JSON values) to run.json, now."""
+        self.facts.update(facts)
+        if rank() == 0:
+            write_json(self.output_dir / "run.json", self.facts)
+
+
+@contextlib.contextmanager
+def start_run(output_dir: Path | str, *, settings: dict[str, Any], seed: int, command: Sequence[str] = ()) -> Iterator[Run]:
+    """Hold `output_dir`, seed Python (the trainer seeds the rest), log, and keep run.json true to how the run ends.
+
+    Raises:
+        OutputError: another run holds the folder, or it cannot be written.
+    """
+    set_up_logging()
+    folder = Path(output_dir)
+    random.seed(seed)
+    holding = lock(folder) if rank() == 0 else contextlib.nullcontext()
+    with holding:
+        begun = time.time()
+        run = Run(folder)
+        run.record(
+            status="running",
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+            command=list(command),
+            settings=settings,
+            seed=seed,
+            versions=versions(),
+            git=git_commit(),
+            host=host(),
+            processes=world_size(),
+        )
+        try:
+            yield run
+        except BaseException as error:
+            stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+            run.record(
+                status="stopped" if stopped else "failed",
+                error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
+                seconds=round(time.time() - begun, 1),
+            )
+            raise
+        run.record(status="finished", seconds=round(time.time() - begun, 1))
