@@ -49,11 +49,15 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise OutputError(f"cannot write: {error.strerror}", where=str(path), fix="choose a folder you may write to") from error
+        raise OutputError(
+            f"cannot write: {error.strerror}", where=str(path), fix="choose a folder you may write to"
+        ) from error
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise DiskError(
-                f"{os.strerror(error.errno or 0)} while writing", where=str(path), fix="free some space, then run the same command again"
+                f"{os.strerror(error.errno or 0)} while writing",
+                where=str(path),
+                fix="free some space, then run the same command again",
             ) from error
         raise
 
@@ -99,7 +103,9 @@ def read_json(path: Path) -> Any:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         line = getattr(error, "lineno", 0)
-        raise IntegrityError("not valid JSON", where=f"{path}:{line}", fix="restore the file, or make it again") from error
+        raise IntegrityError(
+            "not valid JSON", where=f"{path}:{line}", fix="restore the file, or make it again"
+        ) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -173,7 +179,9 @@ def lock(folder: Path) -> Iterator[Path]:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
             raise OutputError(
-                f"another run (process {holder}) is writing here", where=str(folder), fix="wait for it, or choose another output folder"
+                f"another run (process {holder}) is writing here",
+                where=str(folder),
+                fix="wait for it, or choose another output folder",
             ) from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
@@ -195,7 +203,9 @@ def open_stream(path: Path) -> BinaryIO:
     try:
         raw = open(path, "rb")  # noqa: SIM115 - handed to the caller
     except FileNotFoundError as error:
-        raise InputMissingError(f"no such file: {path.name}", where=str(path.parent), fix="check the path in data.paths") from error
+        raise InputMissingError(
+            f"no such file: {path.name}", where=str(path.parent), fix="check the path in data.paths"
+        ) from error
     except IsADirectoryError as error:
         raise InputMissingError("a folder stands where a file was expected", where=str(path)) from error
     magic = raw.read(2)
@@ -221,8 +231,14 @@ def archive_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error) as error:
-        raise DataError("the gzip archive ends early or is corrupt", where=str(path), fix="download it again and compare its checksum") from error
+        raise DataError(
+            "the gzip archive ends early or is corrupt",
+            where=str(path),
+            fix="download it again and compare its checksum",
+        ) from error
     except OSError as error:
         if error.errno is None:
-            raise DataError("the gzip archive is corrupt", where=str(path), fix="download it again and compare its checksum") from error
+            raise DataError(
+                "the gzip archive is corrupt", where=str(path), fix="download it again and compare its checksum"
+            ) from error
         raise

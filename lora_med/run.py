@@ -23,7 +23,19 @@ from typing import Any
 from lora_med.errors import LoraMedError, StoppedError
 from lora_med.files import lock, sha256_file, write_json
 
-VERSIONED = ("lora-med", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors", "tokenizers", "numpy")
+VERSIONED = (
+    "lora-med",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+)
 logger = logging.getLogger(__name__)
 
 
@@ -51,7 +63,9 @@ def world_size() -> int:
 
 def set_up_logging() -> None:
     """Log to stderr from rank 0; other ranks speak only of errors."""
-    logging.basicConfig(level=logging.INFO if rank() == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(
+        level=logging.INFO if rank() == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
+    )
     for noisy in ("httpx", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -68,8 +82,12 @@ def versions() -> dict[str, str]:
 def git_commit() -> dict[str, Any] | None:
     """Commit of the working directory's checkout and whether it has changes, or None outside one."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "changed": bool(changes.strip())}
@@ -104,7 +122,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def start_run(output_dir: Path | str, *, settings: dict[str, Any], seed: int, command: Sequence[str] = ()) -> Iterator[Run]:
+def start_run(
+    output_dir: Path | str, *, settings: dict[str, Any], seed: int, command: Sequence[str] = ()
+) -> Iterator[Run]:
     """Hold `output_dir`, seed Python (the trainer seeds the rest), log, and keep run.json true to how the run ends.
 
     Raises:

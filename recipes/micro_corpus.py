@@ -81,8 +81,13 @@ def documents(data: Path) -> Iterator[tuple[str, str, str]]:
     yield from (("bc5cdr", *item) for item in pubtator(data / "bc5cdr/CDR_TrainingSet.PubTator.txt"))
     for path in sorted((data / "ncbi_disease/original-data/train").iterdir()):
         yield from (("ncbi_disease", *item) for item in pubtator(path))
-    yield from (("mts_dialog", *item) for item in dialogues(data / "mts_dialog/MTS-Dialog-TrainingSet.csv", "dialogue", "section_text"))
-    yield from (("aci_bench", *item) for item in dialogues(data / "aci_bench/data/challenge_data/train.csv", "dialogue", "note"))
+    yield from (
+        ("mts_dialog", *item)
+        for item in dialogues(data / "mts_dialog/MTS-Dialog-TrainingSet.csv", "dialogue", "section_text")
+    )
+    yield from (
+        ("aci_bench", *item) for item in dialogues(data / "aci_bench/data/challenge_data/train.csv", "dialogue", "note")
+    )
 
 
 def excluded(data: Path) -> set[str]:
@@ -90,7 +95,10 @@ def excluded(data: Path) -> set[str]:
     pmids = {line.strip() for path in (data / "blocklists").glob("*.txt") for line in path.read_text().split()}
     pmids |= set(json.loads((data / "pubmedqa/ori_pqal_nontest500.json").read_text(encoding="utf-8")))
     identifiers = {f"pmid:{pmid}" for pmid in pmids}
-    for path in ("bc5cdr/CDR_DevelopmentSet.PubTator.txt", "ncbi_disease/original-data/devel/NCBIdevelopset_corpus.txt"):
+    for path in (
+        "bc5cdr/CDR_DevelopmentSet.PubTator.txt",
+        "ncbi_disease/original-data/devel/NCBIdevelopset_corpus.txt",
+    ):
         identifiers |= {identifier for identifier, _ in pubtator(data / path)}
     return identifiers | {identifier for identifier, _ in pubmed(data / "pubmed_xml" / RESULTS_FILE)}
 

@@ -33,11 +33,17 @@ DEFAULT_REPEATS = 3
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=4096, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=4096, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
+    )
     start = SPECIAL[1]
     bpe.post_processor = processors.TemplateProcessing(
         single=f"{start} $A", pair=f"{start} $A {start} $B", special_tokens=[(start, SPECIAL.index(start))]
@@ -112,7 +118,9 @@ def stream(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, passe
 
 
 @torch.no_grad()
-def heldout_bits_per_byte(model: LlamaForCausalLM, rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> float:
+def heldout_bits_per_byte(
+    model: LlamaForCausalLM, rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast
+) -> float:
     """Summed nll of every held-out document but its first mark, in bits, over its UTF-8 bytes; cut at 1,024 tokens."""
     model.eval()
     bits, size = 0.0, 0
@@ -151,7 +159,10 @@ def train(model: LlamaForCausalLM, ids: torch.Tensor, out: Path, options: argpar
             optimizer.zero_grad()
         if step % 10 == 9:
             done = (step + 1 - first) * options.batch * options.length
-            print(f"step {step + 1:5} loss {loss.item():.4f} {done / (time.perf_counter() - begun):7.0f} tokens/s", flush=True)
+            print(
+                f"step {step + 1:5} loss {loss.item():.4f} {done / (time.perf_counter() - begun):7.0f} tokens/s",
+                flush=True,
+            )
         if step % 100 == 99 or step + 1 == options.steps:
             print(f"step {step + 1:5} held-out bits per byte {evaluate():.4f}", flush=True)
             values = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step + 1}
@@ -171,15 +182,21 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(42)
     train_rows, heldout_rows = (
-        [json.loads(line) for line in (options.corpus / f"{name}.jsonl").open(encoding="utf-8")] for name in ("train", "heldout")
+        [json.loads(line) for line in (options.corpus / f"{name}.jsonl").open(encoding="utf-8")]
+        for name in ("train", "heldout")
     )
-    tokenizer = train_tokenizer(["\n".join(json.loads(row["text"])) if row["source"] == "medquad" else row["text"] for row in train_rows])
+    tokenizer = train_tokenizer(
+        ["\n".join(json.loads(row["text"])) if row["source"] == "medquad" else row["text"] for row in train_rows]
+    )
     model = new_model(tokenizer)
     ids = stream(train_rows, tokenizer, passes=1)
     needed = options.steps * options.batch * options.length + 1
     passes = -(-needed // len(ids))
     ids = stream(train_rows, tokenizer, passes) if passes > 1 else ids
-    print(f"{model.num_parameters():,} parameters; {len(ids) // passes:,} tokens a pass; {needed / len(ids) * passes:.2f} passes", flush=True)
+    print(
+        f"{model.num_parameters():,} parameters; {len(ids) // passes:,} tokens a pass; {needed / len(ids) * passes:.2f} passes",
+        flush=True,
+    )
     train(model, ids, options.out, options, lambda: heldout_bits_per_byte(model, heldout_rows, tokenizer))
     model.to(torch.bfloat16).save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)

@@ -73,7 +73,11 @@ def test_modules_import_without_a_circle() -> None:
     for path in MODULES:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tops = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        graph[name] = {node.module for node in tops if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lora_med.")}  # type: ignore[misc]
+        graph[name] = {
+            node.module
+            for node in tops
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lora_med.")
+        }  # type: ignore[misc]
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -105,6 +109,8 @@ def test_recipes_use_the_public_door_only(path: Path) -> None:
 
 
 def test_importing_the_package_brings_in_no_heavy_library() -> None:
-    code = "import sys, lora_med; print([m for m in ('torch', 'transformers', 'pydantic', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, lora_med; print([m for m in ('torch', 'transformers', 'pydantic', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -28,7 +28,9 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
         if not isinstance(key, str):
             raise yaml.MarkedYAMLError(problem=f"key {key!r} is not a plain word", problem_mark=key_node.start_mark)
         if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"key {key!r} stands on lines {seen[key]} and {line}", problem_mark=key_node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"key {key!r} stands on lines {seen[key]} and {line}", problem_mark=key_node.start_mark
+            )
         seen[key] = line
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
@@ -79,7 +81,9 @@ def _override(values: dict[str, Any], argument: str) -> None:
     key, sign, text = argument.partition("=")
     if not sign or not key.strip():
         raise SettingsError(
-            f"{argument!r} is not of the form section.key=value", where="the command line", fix="for example train.learning_rate=1e-4"
+            f"{argument!r} is not of the form section.key=value",
+            where="the command line",
+            fix="for example train.learning_rate=1e-4",
         )
     _put(values, key.strip().split("."), _load_yaml(text, f"the command line: {argument}") if text else None, argument)
 
@@ -108,7 +112,9 @@ def _describe(annotation: Any) -> str:
 
 
 def _line(error: Any) -> str:
-    path = [key for key in error["loc"] if not (isinstance(key, str) and ("[" in key or key in ("float", "int", "literal")))]
+    path = [
+        key for key in error["loc"] if not (isinstance(key, str) and ("[" in key or key in ("float", "int", "literal")))
+    ]
     dotted = ".".join(str(key) for key in path) or "the file"
     section = _section(path)
     if error["type"] == "extra_forbidden" and section is not None:
@@ -135,7 +141,9 @@ def parse(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Sett
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise InputMissingError(
-                f"cannot read the settings file: {error.strerror}", where=where, fix="ls recipes/configs shows those that ship"
+                f"cannot read the settings file: {error.strerror}",
+                where=where,
+                fix="ls recipes/configs shows those that ship",
             ) from error
         values = _load_yaml(text, where) or {}
         if not isinstance(values, dict):
@@ -148,4 +156,6 @@ def parse(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Sett
     except ValidationError as error:
         lines = list(dict.fromkeys(_line(item) for item in error.errors()))
         count = "1 setting is wrong" if len(lines) == 1 else f"{len(lines)} settings are wrong"
-        raise SettingsError(count + ":\n  " + "\n  ".join(lines), where=where, fix="lora-med config schema lists every key") from error
+        raise SettingsError(
+            count + ":\n  " + "\n  ".join(lines), where=where, fix="lora-med config schema lists every key"
+        ) from error
