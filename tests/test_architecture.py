@@ -62,7 +62,9 @@ def test_imports_go_down_only(path: Path) -> None:
         if not name.startswith("lora_med"):
             continue
         parts = name.split(".")
-        assert len(parts) > 1, f"{path}:{line}: imports the door from inside"
+        if len(parts) == 1:
+            assert here == "cli", f"{path}:{line}: imports the door from inside"  # cli reads the version there
+            continue
         there = parts[1]
         allowed = there == here or LAYERS[there] < LAYERS[here] or (here == "files" and there in FILES_MAY_USE)
         assert allowed, f"{path}:{line}: {here} (layer {LAYERS[here]}) imports {there} (layer {LAYERS[there]})"

@@ -1,0 +1,54 @@
+# Every target sets up what it needs in .venv and may be run again at any time. `make help` lists them.
+PYTHON ?= python3
+# An index with CPU-only builds of torch, for machines where the default one would bring several GB of CUDA.
+TORCH_INDEX ?=
+TORCH := torch==2.13.0
+BIN := .venv/bin
+# Caches stay in the folder; nothing asks the network while it runs.
+RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-slow check format micro sample clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## prepare .venv: torch first, then the rest under constraints.txt
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lora_med needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,track]"
+	touch $@
+
+quickstart: setup ## train two adapters, compare, swap, merge, report: about five minutes, no network
+	$(RUN) $(BIN)/python recipes/quickstart.py
+
+test: setup ## the tests, on a CPU, without a network
+	$(TESTS) -m "not slow"
+
+test-slow: setup ## the long ones: 20 kills of a run, every kind of merge
+	$(TESTS) -m slow --timeout 3000
+
+check: setup ## ruff, pyright, codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/codespell $$(git ls-files)
+
+format: setup ## let ruff lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+micro: setup ## train the embedded base anew, from DATA (default ../shared/data): one to two hours
+	$(RUN) $(BIN)/python recipes/micro_corpus.py --data $(or $(DATA),../shared/data) --out runs/micro/corpus
+	MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
+	$(RUN) $(BIN)/python recipes/pretrain_micro.py --corpus runs/micro/corpus --out runs/micro/model
+
+sample: setup ## write the sample corpus anew
+	$(RUN) $(BIN)/python recipes/make_sample.py
+
+clean: ## remove .venv, runs and caches (adapters stay)
+	rm -rf .venv runs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,95 @@
+"""`lora-med`: one table from subcommand to module. The module, and what it needs, is loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+
+from lora_med import __version__
+from lora_med.config.names import unknown
+from lora_med.errors import LoraMedError, SettingsError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("lora_med.cli.doctor", "what this machine can do, and what to mend"),
+    "config": ("lora_med.cli.config", "show resolved settings, or their JSON schema"),
+    "data": ("lora_med.cli.data", "list sources, read them to JSON lines, preview what is trained"),
+    "adapters": ("lora_med.cli.adapters", "list, show, verify, push, remove adapters"),
+    "generate": ("lora_med.cli.generate", "write text with an adapter"),
+    "eval": ("lora_med.cli.eval", "compare adapters with their base on held-out items"),
+    "merge": ("lora_med.cli.merge", "merge an adapter into its base, and prove it"),
+}
+
+
+def usage() -> str:
+    """The help page: every subcommand with its line."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lora-med COMMAND [OPTIONS]",
+            "",
+            "Medical text in, a small adapter you can trust out.",
+            "",
+            *lines,
+            "",
+            "lora-med COMMAND --help explains one; --debug shows the traceback of an error; --version.",
+            "Training: accelerate launch recipes/sft_pubmed.py --config recipes/configs/quickstart_pubmed.yaml",
+        ]
+    )
+
+
+def _dispatch(name: str, arguments: list[str]) -> int:
+    if name not in COMMANDS:
+        raise SettingsError(unknown("command", name, COMMANDS), where="the command line", fix="lora-med --help")
+    module = importlib.import_module(COMMANDS[name][0])
+    try:
+        module.app(args=arguments, prog_name=f"lora-med {name}")
+    except SystemExit as ended:  # typer's own way out: 0, or 2 with its usage page printed
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name); returns the exit code of DESIGN's table.
+
+    An error of ours becomes its three lines on stderr; anything else is a bug of ours, exit 70.
+    """
+    rest = [argument for argument in arguments if argument != "--debug"]
+    debug = len(rest) != len(arguments)
+    if not rest or rest[0] in ("--help", "-h", "help"):
+        print(usage())
+        return 0
+    if rest[0] == "--version":
+        print(__version__)
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return _dispatch(rest[0], rest[1:])
+    except LoraMedError as error:
+        if debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # the last resort: whatever it is, it is ours to mend
+        if debug:
+            traceback.print_exc()
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            LoraMedError(
+                f"a bug in lora_med: {type(error).__name__}",
+                where=f"{place.filename}:{place.lineno} in {place.name}",
+                fix="run it again with --debug and report the traceback",
+            ),
+            file=sys.stderr,
+        )
+        return LoraMedError.exit_code
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
