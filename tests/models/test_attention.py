@@ -1,0 +1,84 @@
+"""Documents packed into one row get the logits they get alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lora_med.models.attention import NAME, register_attention
+from tests.tiny import make_model
+
+LENGTHS = (7, 1, 19, 12)
+
+
+def packed_inputs(documents: list[torch.Tensor]) -> dict[str, Any]:
+    lengths = torch.tensor([len(document) for document in documents])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0).to(torch.int32)])
+    return {
+        "input_ids": torch.cat(documents)[None],
+        "position_ids": torch.cat([torch.arange(int(length)) for length in lengths])[None],
+        "attention_mask": torch.ones(1, int(lengths.sum()), dtype=torch.long),
+        "cu_seq_lens_q": offsets,
+        "cu_seq_lens_k": offsets,
+        "max_length_q": int(lengths.max()),
+        "max_length_k": int(lengths.max()),
+        "use_cache": False,
+    }
+
+
+def documents(lengths: tuple[int, ...] = LENGTHS) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(5, 264, (length,), generator=generator) for length in lengths]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "gpt2"])
+def test_packed_logits_equal_separate_ones(family: str) -> None:
+    model = make_model(family)
+    texts = documents()
+    with torch.no_grad():
+        alone = torch.cat([model(input_ids=text[None]).logits[0] for text in texts])
+        model.set_attn_implementation(register_attention())
+        together = model(**packed_inputs(texts)).logits[0]
+    assert (together - alone).abs().max() < 1e-6
+
+
+def test_gradients_of_a_packed_row_are_the_sum_of_separate_ones() -> None:
+    model = make_model("llama", layers=3).train()
+    texts = documents()
+    for text in texts:
+        model(input_ids=text[None]).logits.square().sum().backward()
+    alone = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model.set_attn_implementation(register_attention())
+    model(**packed_inputs(texts)).logits.square().sum().backward()
+    for parameter, expected in zip(model.parameters(), alone, strict=True):
+        assert torch.allclose(parameter.grad, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_sliding_window_holds_inside_each_document() -> None:
+    model = make_model("mistral")
+    model.config.sliding_window = 5
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = 5
+    texts = documents()
+    with torch.no_grad():
+        alone = torch.cat([model(input_ids=text[None]).logits[0] for text in texts])
+        model.set_attn_implementation(register_attention())
+        together = model(**packed_inputs(texts)).logits[0]
+        model.config.sliding_window = None
+    assert (together - alone).abs().max() < 1e-6
+
+
+def test_generation_and_padded_batches_are_those_of_sdpa() -> None:
+    model = make_model("llama")
+    ids = torch.stack(documents((9, 9)))
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    with torch.no_grad():
+        before = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+        model.set_attn_implementation(register_attention())
+        after = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    assert model.config._attn_implementation == NAME
+    assert torch.equal(before, after)
