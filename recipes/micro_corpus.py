@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lxml import etree
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
 RESULTS_FILE = "pubmed20n1015.xml.gz"
 TAIL = re.compile(r"\s*\(ABSTRACT TRUNCATED[^)]*\)\s*$")
@@ -103,24 +103,32 @@ def excluded(data: Path) -> set[str]:
     return identifiers | {identifier for identifier, _ in pubmed(data / "pubmed_xml" / RESULTS_FILE)}
 
 
+def kept(data: Path) -> Iterator[tuple[str, str, str, str]]:
+    """`(part, source, identifier, text)` of every document that may be learned, once each."""
+    banned, seen = excluded(data), set()
+    for source, identifier, text in documents(data):
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if identifier not in banned and not seen & {identifier, digest}:
+            seen |= {digest, identifier}
+            group = identifier.split("#")[0]
+            part = "heldout" if int(hashlib.sha256(group.encode()).hexdigest(), 16) % 100 == 0 else "train"
+            yield part, source, identifier, text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/micro/corpus"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    banned, seen, counts = excluded(options.data), set(), {}
-    files = {name: open(options.out / f"{name}.jsonl", "w", encoding="utf-8") for name in ("train", "heldout")}
-    for source, identifier, text in documents(options.data):
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        if identifier in banned or digest in seen or identifier in seen:
-            continue
-        seen |= {digest, identifier}
-        group = identifier.split("#")[0]
-        part = "heldout" if int(hashlib.sha256(group.encode()).hexdigest(), 16) % 100 == 0 else "train"
-        files[part].write(json.dumps({"source": source, "uid": identifier, "text": text}, ensure_ascii=False) + "\n")
-        documents_, size = counts.get((part, source), (0, 0))
-        counts[part, source] = (documents_ + 1, size + len(text.encode()))
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    lines: dict[str, list[str]] = {"train": [], "heldout": []}
+    for part, source, identifier, text in kept(options.data):
+        lines[part].append(json.dumps({"source": source, "uid": identifier, "text": text}, ensure_ascii=False))
+        number, size = counts.get((part, source), (0, 0))
+        counts[part, source] = (number + 1, size + len(text.encode()))
+    for part, rows in lines.items():
+        (options.out / f"{part}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     for (part, source), (number, size) in sorted(counts.items()):
         print(f"{part:8} {source:14} {number:6} documents {size / 1e6:7.2f} MB")
 

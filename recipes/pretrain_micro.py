@@ -11,14 +11,19 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ["<|pad|>", "<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"]
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if not loop.first %}{{ '\\n' }}{% endif %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' }}"
@@ -30,7 +35,7 @@ REPEATS = {"medquad": 1}  # the abstracts are few: each is seen three times for 
 DEFAULT_REPEATS = 3
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: list[str]) -> Any:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -61,7 +66,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def encode(row: dict[str, str], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def encode(row: dict[str, str], tokenizer: Any) -> list[int]:
     """Token ids of one document: a MedQuAD pair as a chat, anything else as text between its two marks."""
     if row["source"] == "medquad":
         question, answer = json.loads(row["text"])
@@ -70,7 +75,7 @@ def encode(row: dict[str, str], tokenizer: PreTrainedTokenizerFast) -> list[int]
     return tokenizer(row["text"] + tokenizer.eos_token)["input_ids"]
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(tokenizer: Any) -> Any:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=4096,
@@ -84,7 +89,6 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            attn_implementation="sdpa",
         )
     )
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
@@ -92,7 +96,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return model
 
 
-def new_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+def new_optimizers(model: Any) -> list[torch.optim.Optimizer]:
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     other = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -105,7 +109,7 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50, (steps - step) / (0.4 * steps))
 
 
-def stream(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, passes: int) -> torch.Tensor:
+def stream(rows: list[dict[str, str]], tokenizer: Any, passes: int) -> torch.Tensor:
     """All documents of all passes, each pass shuffled anew, as one line of token ids."""
     encoded = [(encode(row, tokenizer), REPEATS.get(row["source"], DEFAULT_REPEATS)) for row in rows]
     ids: list[int] = []
@@ -118,9 +122,7 @@ def stream(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, passe
 
 
 @torch.no_grad()
-def heldout_bits_per_byte(
-    model: LlamaForCausalLM, rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast
-) -> float:
+def heldout_bits_per_byte(model: Any, rows: list[dict[str, str]], tokenizer: Any) -> float:
     """Summed nll of every held-out document but its first mark, in bits, over its UTF-8 bytes; cut at 1,024 tokens."""
     model.eval()
     bits, size = 0.0, 0
@@ -133,7 +135,7 @@ def heldout_bits_per_byte(
     return bits / size
 
 
-def train(model: LlamaForCausalLM, ids: torch.Tensor, out: Path, options: argparse.Namespace, evaluate) -> None:
+def train(model: Any, ids: torch.Tensor, out: Path, options: argparse.Namespace, evaluate: Callable[[], float]) -> None:
     optimizers = new_optimizers(model)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     state, first = out / "state.pt", 0
@@ -193,13 +195,18 @@ def main() -> None:
     needed = options.steps * options.batch * options.length + 1
     passes = -(-needed // len(ids))
     ids = stream(train_rows, tokenizer, passes) if passes > 1 else ids
-    print(
-        f"{model.num_parameters():,} parameters; {len(ids) // passes:,} tokens a pass; {needed / len(ids) * passes:.2f} passes",
-        flush=True,
-    )
+    size = f"{model.num_parameters():,} parameters; {len(ids) // passes:,} tokens a pass"
+    print(f"{size}; {needed / len(ids) * passes:.2f} passes", flush=True)
+    begun = time.perf_counter()
     train(model, ids, options.out, options, lambda: heldout_bits_per_byte(model, heldout_rows, tokenizer))
     model.to(torch.bfloat16).save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
+    facts = {
+        "tokens": options.steps * options.batch * options.length,
+        "passes": needed / len(ids) * passes,
+        "seconds": time.perf_counter() - begun,
+    }
+    (options.out / "training.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
