@@ -1,0 +1,117 @@
+"""Intervals and tests against closed formulas, scipy's own bootstrap, and simulated coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from lora_med.metrics.significance import Interval, bootstrap, mcnemar, sums_by_group, verdict, wilson
+
+
+def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return sums[..., 0] / sums[..., 1]
+
+
+def test_wilson_agrees_with_scipy() -> None:
+    for successes, trials in ((0, 10), (3, 10), (276, 500), (500, 500)):
+        expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+        found = wilson(successes, trials)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 1 item only the first got right, 5 only the second: 2 * (C(6,0) + C(6,1)) / 2**6 = 14/64
+    first = [True] + [False] * 5 + [True] * 4 + [False] * 3
+    second = [False] + [True] * 5 + [True] * 4 + [False] * 3
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (1, 5)
+    assert found.p_value == pytest.approx(14 / 64)
+
+
+def test_mcnemar_of_equal_systems_is_one() -> None:
+    assert mcnemar([True, False], [True, False]).p_value == 1.0
+
+
+def test_bca_agrees_with_scipy_on_skewed_pairs() -> None:
+    random = np.random.default_rng(1)
+    sizes = random.integers(20, 200, 60).astype(float)
+    values = random.gamma(1.5, 1.0, 60) * sizes
+    found = bootstrap(np.column_stack([values, sizes]), range(60), ratio, samples=20_000, seed=2)
+    expected = stats.bootstrap(
+        (values, sizes),
+        lambda a, b, axis=-1: a.sum(axis) / b.sum(axis),
+        paired=True,
+        n_resamples=20_000,
+        method="BCa",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert found.method == "BCa"
+    width = expected.high - expected.low
+    assert found.low == pytest.approx(expected.low, abs=0.04 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.04 * width)
+    plain = np.percentile([found.low, found.high], 50)
+    assert plain != pytest.approx(values.sum() / sizes.sum(), abs=1e-3 * width), "a skewed interval is not symmetric"
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    table = np.column_stack([np.arange(30.0), np.ones(30)])
+    assert bootstrap(table, range(30), ratio, samples=500, seed=7) == bootstrap(
+        table, range(30), ratio, samples=500, seed=7
+    )
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
+    random = np.random.default_rng(4)
+    covered = 0
+    for trial in range(400):
+        draws = random.exponential(1.0, 40)
+        found = bootstrap(np.column_stack([draws, np.ones(40)]), range(40), ratio, samples=600, seed=trial)
+        covered += found.low <= 1.0 <= found.high  # type: ignore[operator]
+    assert 0.90 <= covered / 400 <= 0.98  # the percentile interval of so skewed a mean covers about 0.92
+
+
+def test_repeated_groups_widen_the_interval() -> None:
+    random = np.random.default_rng(5)
+    means = random.normal(0, 1, 40)
+    values = np.repeat(means, 10) + random.normal(0, 0.1, 400)
+    table = np.column_stack([values, np.ones(400)])
+    alone = bootstrap(table, range(400), ratio, samples=2000)
+    grouped = bootstrap(table, [index // 10 for index in range(400)], ratio, samples=2000)
+    assert (grouped.high - grouped.low) > 2.5 * (alone.high - alone.low)  # type: ignore[operator]
+
+
+def test_few_groups_get_students_interval() -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    found = bootstrap(np.column_stack([values, np.ones(4)]), range(4), ratio)
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert found.method == "jackknife t"
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_group_gives_no_interval_and_no_verdict() -> None:
+    found = bootstrap(np.ones((5, 2)), ["a"] * 5, ratio)
+    assert found.low is None
+    assert verdict(found, lower_is_better=True) == "cannot tell"
+
+
+def test_equal_systems_cannot_be_told_apart() -> None:
+    table = np.column_stack([np.zeros(50), np.ones(50)])
+    found = bootstrap(table, range(50), ratio, samples=200)
+    assert (found.low, found.high, found.method) == (0.0, 0.0, "percentile")
+    assert verdict(found, lower_is_better=False) == "cannot tell"
+
+
+def test_the_verdict_follows_the_direction_of_the_score() -> None:
+    below, above = Interval(-2, -1, "BCa"), Interval(1, 2, "BCa")
+    assert verdict(below, lower_is_better=True) == "better"
+    assert verdict(below, lower_is_better=False) == "worse"
+    assert verdict(above, lower_is_better=True) == "worse"
+    assert verdict(above, lower_is_better=False) == "better"
+    assert verdict(Interval(-1, 2, "BCa"), lower_is_better=True) == "cannot tell"
+
+
+def test_groups_are_summed_in_order_of_first_sight() -> None:
+    sums = sums_by_group(np.array([[1.0, 1], [2, 1], [4, 1]]), ["b", "a", "b"])
+    assert sums.tolist() == [[5, 2], [2, 1]]
