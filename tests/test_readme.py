@@ -1,0 +1,44 @@
+"""What the README tells a reader to type exists, and the page stays short."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_med.cli.main import COMMANDS
+from lora_med.config.parse import parse
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_it_is_at_most_150_lines() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"lora-med ([a-z]+)", README))))
+def test_the_command_exists(command: str) -> None:
+    assert command in COMMANDS
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)", README))))
+def test_the_make_target_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", [line for line in README.splitlines() if line.startswith("accelerate launch")])
+def test_the_training_command_parses(line: str) -> None:
+    words = line.split()
+    assert (ROOT / words[2]).is_file()
+    config = words[words.index("--config") + 1]
+    parse(ROOT / config, [word for word in words if "=" in word and not word.startswith("-")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
