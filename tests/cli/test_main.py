@@ -24,7 +24,8 @@ def test_help_lists_every_command_and_loads_no_command_library(capsys: pytest.Ca
     assert run([]) == 0
     page = capsys.readouterr().out
     assert all(name in page for name in COMMANDS)
-    code = "import sys; from lora_med.cli.main import run; run([]); print(*[m in sys.modules for m in ('typer', 'pydantic')])"
+    heavy = "[name in sys.modules for name in ('typer', 'pydantic')]"
+    code = f"import sys; from lora_med.cli.main import run; run([]); print(*{heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False False")
 
