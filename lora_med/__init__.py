@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Base": "lora_med.models.base",
     "LoraMedError": "lora_med.errors",
     "Settings": "lora_med.config.schema",
+    "load_base": "lora_med.models.base",
     "parse": "lora_med.config.parse",
     "run_recipe": "lora_med.cli.recipe",
     "start_run": "lora_med.run",
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from lora_med.config.parse import parse as parse
     from lora_med.config.schema import Settings as Settings
     from lora_med.errors import LoraMedError as LoraMedError
+    from lora_med.models.base import Base as Base
+    from lora_med.models.base import load_base as load_base
     from lora_med.run import start_run as start_run
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,0 +1,186 @@
+"""load_base(): a frozen base model, its tokenizer and its identity, every automatic choice with its reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.config.names import unknown
+from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
+from lora_med.models.attention import register_attention
+from lora_med.models.fingerprint import Fingerprint, fingerprint
+from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
+from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
+from lora_med.models.resolve import read_config, resolve_base
+from lora_med.models.tokenizer import choose_pad, load_tokenizer
+
+__all__ = ["Base", "Choice", "load_base", "resolve_base", "stop_ids"]
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "lora_med_sdpa")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen model in eval mode with its tokenizer; `name` as it was asked for, `folder` where its files lie."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    folder: Path
+    revision: str | None
+    quantisation: str
+    dtype: str
+    attention: str
+    choices: tuple[Choice, ...]
+    fingerprint: Fingerprint
+
+
+def load_base(
+    base: str = "micro",
+    *,
+    quantisation: str = "4bit",
+    quant_type: str = "nf4",
+    double_quant: bool = True,
+    dtype: str = "auto",
+    attention: str = "auto",
+    revision: str | None = None,
+) -> Base:
+    """Load a base for training adapters on it or running them: frozen, from safetensors, without any code of its own.
+
+    Args:
+        base: `micro`, a local folder, or a Hub id.
+        quantisation: "none", "8bit" or "4bit".
+        quant_type: "nf4" or "fp4", for 4bit.
+        double_quant: quantise the quantisation constants too, for 4bit.
+        dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantised.
+        attention: "auto", sdpa, eager, flash_attention_2 or lora_med_sdpa.
+        revision: Hub commit, tag or branch.
+
+    Raises:
+        InputMissingError: no such base, or no safetensors.
+        SettingsError: an unknown choice, or a kind of model that cannot be used.
+        IntegrityError: files are torn, or weights are absent.
+    """
+    choices: list[Choice] = []
+    dtype = _choose_dtype(dtype, choices)
+    attention = _choose_attention(attention, choices)
+    folder, commit = resolve_base(base, revision)
+    quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
+    if quantisation == "4bit" and is_sharded():
+        choices.append(storage_choice(dtype))
+    tokenizer, tokenizer_choices = load_tokenizer(folder)
+    model = _load(folder, read_config(folder), quantised, dtype, attention)
+    choices += tokenizer_choices + _fit_tokenizer(model, tokenizer, folder)
+    for choice in choices:
+        logger.info("%s", choice)
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        name=base,
+        folder=folder,
+        revision=commit,
+        quantisation=quantisation,
+        dtype=dtype,
+        attention=attention,
+        choices=tuple(choices),
+        fingerprint=fingerprint(folder),
+    )
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The token ids that end generation: those of the generation settings, and the tokenizer's end of text."""
+    configured = model.generation_config.eos_token_id
+    found = configured if isinstance(configured, list) else [configured]
+    return sorted({number for number in [*found, tokenizer.eos_token_id] if number is not None})
+
+
+def _choose_dtype(dtype: str, choices: list[Choice]) -> str:
+    if dtype == "auto":
+        choices.append(best_dtype(device_kind()))
+        return choices[-1].value
+    if dtype not in DTYPES:
+        raise SettingsError(unknown("dtype", dtype, ("auto", *DTYPES)), where="model.dtype")
+    return dtype
+
+
+def _choose_attention(attention: str, choices: list[Choice]) -> str:
+    own = register_attention()
+    if attention == "auto":
+        choices.append(Choice("attention", own, "it keeps packed documents apart at linear cost"))
+        return own
+    if attention not in ATTENTIONS:
+        raise SettingsError(unknown("attention", attention, ("auto", *ATTENTIONS)), where="model.attn_implementation")
+    if attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise DependencyMissingError(
+            "flash_attention_2 needs the package flash-attn, which is not installed",
+            where="model.attn_implementation",
+            fix="pip install flash-attn, or leave attn_implementation at auto",
+        )
+    return attention
+
+
+def _load(folder: Path, config: Any, quantised: Any, dtype: str, attention: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    place = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            quantization_config=quantised,
+            device_map=place,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (RuntimeError, OSError, KeyError) as error:
+        raise IntegrityError(
+            f"the weights do not fit config.json, or cannot be read ({type(error).__name__})",
+            where=str(folder),
+            fix="copy or download the model again",
+        ) from error
+    model, loading = loaded
+    _check_loading(loading, folder)
+    keep_gradients_exact(model)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _check_loading(loading: Any, folder: Path) -> None:
+    """Transformers fills absent weights with random numbers and only warns; a base like that is nobody's base."""
+    missing = sorted(loading["missing_keys"])
+    misfit = sorted(str(entry) for entry in loading["mismatched_keys"])
+    if missing or misfit:
+        raise IntegrityError(
+            f"{len(missing)} weights are absent and {len(misfit)} have another shape, such as {(missing + misfit)[0]}",
+            where=str(folder),
+            fix="copy or download the model again",
+        )
+    if loading["unexpected_keys"]:
+        names = sorted(loading["unexpected_keys"])
+        logger.warning("%d weights in %s have no place in the model, such as %s", len(names), folder.name, names[0])
+
+
+def _fit_tokenizer(model: Any, tokenizer: Any, folder: Path) -> list[Choice]:
+    """Refuse a vocabulary larger than the embedding, and settle the pad token; returns the choices made."""
+    rows = model.get_input_embeddings().num_embeddings
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise IntegrityError(
+            f"the tokenizer has ids up to {largest}, the embedding {rows} rows: they are not of one model",
+            where=str(folder),
+            fix="copy the tokenizer that belongs to these weights",
+        )
+    choice = choose_pad(tokenizer, set(stop_ids(model, tokenizer)), rows)
+    tokenizer.padding_side = "right"
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return [choice] if choice else []

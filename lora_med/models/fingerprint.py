@@ -1,0 +1,145 @@
+"""The identity of a base: SHA-256 of its weights, its tokenizer and its chat template, from the files on disk.
+
+A 4-bit load has the identity of its original. Re-sharding, renaming files or changing a file's metadata changes
+nothing; one flipped bit in one weight does. Memory is constant: blocks of a megabyte per thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import LoraMedError
+from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
+from lora_med.models.tensors import Stored, read_headers
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
+RUNTIME_ONLY = ("truncation", "padding")  # state of the last call, which some versions save with the tokenizer
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256, hexadecimal, of each part of a base that an adapter relies on."""
+
+    weights: str
+    tokenizer: str
+    template: str
+
+    def differing(self, other: Fingerprint) -> list[str]:
+        """Which of weights, tokenizer and template are not the same."""
+        return [part for part, digest in asdict(self).items() if digest != getattr(other, part)]
+
+
+def fingerprint(folder: Path, *, fresh: bool = False) -> Fingerprint:
+    """The identity of the model in `folder`; the weights' part is remembered until a file changes.
+
+    Args:
+        fresh: read the weights again even if they are remembered.
+
+    Raises:
+        InputMissingError: no safetensors weights there.
+        IntegrityError: a weight file is torn.
+    """
+    return Fingerprint(_weights(folder, fresh), _tokenizer(folder), _template(folder))
+
+
+def _weights(folder: Path, fresh: bool) -> str:
+    tensors = read_headers(folder)
+    memory = _memory(stored.file for stored in tensors.values())
+    if not fresh:
+        with contextlib.suppress(LoraMedError, KeyError, TypeError, OSError):
+            return str(read_json(memory)["weights"])
+    digest = _digest_tensors(tensors)
+    with contextlib.suppress(LoraMedError, OSError):  # a home that cannot be written only costs the time next time
+        write_json(memory, {"weights": digest})
+    return digest
+
+
+def _digest_tensors(tensors: dict[str, Stored]) -> str:
+    """SHA-256 over `name, dtype, shape, SHA-256 of the bytes` of each tensor, a line each, sorted by name."""
+    ordered = [tensors[name] for name in sorted(tensors)]
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for stored, digest in zip(ordered, pool.map(_digest_bytes, ordered), strict=True):
+            whole.update(f"{json.dumps(stored.name)} {stored.dtype} {list(stored.shape)} {digest}\n".encode())
+    return whole.hexdigest()
+
+
+def _digest_bytes(stored: Stored) -> str:
+    digest = hashlib.sha256()
+    left = stored.size
+    with open(stored.file, "rb") as handle:
+        handle.seek(stored.start)
+        while left and (block := handle.read(min(BLOCK_BYTES, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _memory(files: Iterable[Path]) -> Path:
+    """Where the digest of these files, as they now are, is remembered: place, size and times make the name."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    facts = []
+    for path in sorted({path.resolve() for path in files}):
+        state = path.stat()
+        facts.append([str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return home / "lora_med" / "fingerprints" / f"{name}.json"
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True).encode()
+
+
+def _tokenizer(folder: Path) -> str:
+    """tokenizer.json without its runtime state (else the vocabulary files), and the special tokens' roles."""
+    digest = hashlib.sha256(_canonical(_roles(folder)))
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        content = read_json(whole)
+        digest.update(_canonical({key: value for key, value in content.items() if key not in RUNTIME_ONLY}))
+    else:
+        for name in TOKENIZER_FILES:
+            if (folder / name).is_file():
+                digest.update(f"{name} {sha256_file(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _roles(folder: Path) -> dict[str, str]:
+    """Role -> token text, whichever file and notation names it."""
+    found: dict[str, str] = {}
+    for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
+        for role in SPECIAL:
+            token = _settings(folder, name).get(role)
+            content = token.get("content") if isinstance(token, dict) else token
+            if content is not None:
+                found[role] = str(content)
+    return found
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def template_text(folder: Path) -> str:
+    """The chat template's source as transformers would take it, or '' if there is none."""
+    alone = folder / "chat_template.jinja"
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    template = _settings(folder, TOKENIZER_CONFIG).get("chat_template") or ""
+    return template if isinstance(template, str) else _canonical(template).decode()
+
+
+def _template(folder: Path) -> str:
+    return hashlib.sha256(template_text(folder).encode()).hexdigest()

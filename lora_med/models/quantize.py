@@ -1,0 +1,78 @@
+"""4-bit (QLoRA) and 8-bit bases through bitsandbytes, on GPU and CPU, with gradients that stay right."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from typing import Any
+
+from lora_med.config.names import unknown
+from lora_med.errors import DependencyMissingError, SettingsError
+from lora_med.models.precision import Choice
+
+QUANTISATIONS = ("none", "8bit", "4bit")
+QUANT_TYPES = ("nf4", "fp4")
+
+
+def bitsandbytes_config(quantisation: str, *, quant_type: str, double_quant: bool, dtype: str) -> Any:
+    """What transformers needs to quantise while loading, or None for `none`.
+
+    The output head, and embeddings tied to it, stay as they are: transformers leaves them out by default.
+
+    Raises:
+        SettingsError: an unknown quantisation or data type.
+        DependencyMissingError: bitsandbytes is not installed.
+    """
+    if quantisation not in QUANTISATIONS:
+        raise SettingsError(unknown("quantisation", quantisation, QUANTISATIONS), where="model")
+    if quantisation == "none":
+        return None
+    if quant_type not in QUANT_TYPES:
+        raise SettingsError(unknown("4-bit data type", quant_type, QUANT_TYPES), where="model.bnb_4bit_quant_type")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DependencyMissingError(
+            f"{quantisation} needs bitsandbytes, which is not installed",
+            fix="pip install bitsandbytes -c constraints.txt, or set model.load_in_4bit=false",
+        )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if quantisation == "8bit":
+        # it warns of its float16 inputs once per layer and call
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True)
+    storage = getattr(torch, dtype) if is_sharded() else torch.uint8
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant_type,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        bnb_4bit_quant_storage=storage,
+    )
+
+
+def is_sharded() -> bool:
+    """Whether accelerate launched this process under FSDP, which can shard only floating-point tensors."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+
+
+def storage_choice(dtype: str) -> Choice:
+    """How FSDP's need shows in the report of choices."""
+    return Choice("4-bit storage", dtype, "FSDP shards floating-point tensors only")
+
+
+def keep_gradients_exact(model: Any) -> int:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16; returns the number of layers set.
+
+    There, the first forward without gradients in eval mode repacks the weights for an operator that has no backward:
+    every later gradient through the layer is wrong, with only a warning. So no layer may take that path.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return 0
+    from bitsandbytes.nn.modules import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)

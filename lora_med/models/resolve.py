@@ -1,0 +1,122 @@
+"""From a name to a folder of files: `micro`, a local folder, or a Hub id at a revision."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import InputMissingError, IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.tensors import weight_files
+
+MICRO = "micro"
+ASSETS = Path(__file__).parent.parent / "assets"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+UNWANTED = ["original/*", "consolidated*", "onnx/*", "gguf/*", "adapter_*"]
+
+
+def resolve_base(base: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """The folder with the base's files, and the Hub commit it is (None for `micro` and local folders).
+
+    Args:
+        base: `micro`, a local folder, or a Hub id; an existing folder wins over a Hub id of the same text.
+        revision: commit, tag or branch, for a Hub id only.
+
+    Raises:
+        InputMissingError: there is no such base here, or it has no safetensors weights.
+        SettingsError: a revision for something that has none, or a folder that holds an adapter, not a base.
+    """
+    local = ASSETS / MICRO if base == MICRO else Path(base).expanduser()
+    if base != MICRO and not local.is_dir():
+        folder, commit = _from_hub(base, revision)
+    elif revision is not None:
+        raise SettingsError(
+            f"revision {revision!r} is given, but {base!r} is a local folder",
+            where="model.revision",
+            fix="leave model.revision out; the fingerprint pins a local base",
+        )
+    else:
+        folder, commit = local, None
+    _check(folder, base)
+    return folder, commit
+
+
+def display_name(base: str) -> str:
+    """How cards and configs name the base: as asked for, but a local folder by its last part only."""
+    path = Path(base).expanduser()
+    return path.resolve().name if base != MICRO and path.is_dir() else base
+
+
+def _from_hub(base: str, revision: str | None) -> tuple[Path, str]:
+    if not HUB_ID.fullmatch(base):
+        raise InputMissingError(f"no folder {base!r}, and that is no Hub id", where="model.base", fix="check the path")
+    from huggingface_hub import is_offline_mode, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    offline = is_offline_mode()
+    try:
+        folder = snapshot_download(
+            base, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=offline
+        )
+    except LocalEntryNotFoundError as error:
+        state = "and the run is offline" if offline else "and the Hub cannot be reached"
+        raise InputMissingError(
+            f"base {base!r} is neither a folder here nor in the Hub cache, {state}",
+            where="model.base",
+            fix=f"hf download {base}  (or offline=false to load it in the run; `micro` needs no network)",
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InputMissingError(
+            f"the Hub does not give {base!r} at revision {revision or 'main'} ({type(error).__name__})",
+            where="model.base",
+            fix="check the id and the revision; a gated model needs `hf auth login`",
+        ) from error
+    return Path(folder), Path(folder).name
+
+
+def _check(folder: Path, base: str) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise SettingsError(
+            f"{base!r} holds an adapter, not a base",
+            where=str(folder),
+            fix="name the base here, and the adapter with --adapter or lora.continue_from",
+        )
+    if not (folder / "config.json").is_file():
+        raise InputMissingError(f"no config.json: {base!r} is not a model", where=str(folder), fix="check model.base")
+    weight_files(folder)
+
+
+def read_config(folder: Path) -> Any:
+    """The model's configuration, of a kind built into transformers: code from the folder is never run.
+
+    Raises:
+        SettingsError: the model needs its own code, or is not a causal language model.
+        IntegrityError: config.json cannot be read.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    raw = read_json(folder / "config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # validation of a bad config raises many kinds
+        if "auto_map" in raw:
+            raise SettingsError(
+                f"model type {raw.get('model_type')!r} brings its own code, which is not run",
+                where=str(folder),
+                fix="use a model that transformers has built in",
+            ) from error
+        raise IntegrityError(
+            f"config.json does not describe a model ({type(error).__name__})",
+            where=str(folder),
+            fix="copy or download the model again",
+        ) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise SettingsError(
+            f"model type {config.model_type!r} is not a causal language model",
+            where=str(folder),
+            fix="llama, mistral, qwen2, qwen3, gemma, phi and gpt2 families are tested",
+        )
+    return config

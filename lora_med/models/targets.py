@@ -1,0 +1,128 @@
+"""Which layers of a model get an adapter, and the shapes its tensors must have: said before PEFT is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.config.names import nearest
+from lora_med.errors import SettingsError
+
+ALL_LINEAR = "all-linear"
+LAYER_NUMBER = re.compile(r".*?\.[^.]*\.(?P<number>\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer: its name in the model, inputs, outputs, and whether its weight lies transposed (GPT-2)."""
+
+    name: str
+    inputs: int
+    outputs: int
+    transposed: bool
+
+    @property
+    def leaf(self) -> str:
+        """The last part of the name, such as `q_proj`."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def layer(self) -> int | None:
+        """The number of the transformer layer it is in, or None outside them."""
+        found = LAYER_NUMBER.match(self.name)
+        return int(found["number"]) if found else None
+
+
+def linear_layers(model: Any) -> list[Linear]:
+    """Every linear layer but the output head, quantised ones and GPT-2's Conv1D included, in the model's order."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    found = []
+    for name, module in model.named_modules():
+        if module is head or ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer", "")
+        if isinstance(module, Conv1D):
+            inputs, outputs = module.weight.shape
+            found.append(Linear(plain, inputs, outputs, True))
+        elif isinstance(module, torch.nn.Linear):
+            found.append(Linear(plain, module.in_features, module.out_features, False))
+    return found
+
+
+def choose_targets(
+    model: Any, target_modules: str | Sequence[str], layers_to_transform: Sequence[int] | None = None
+) -> list[Linear]:
+    """The linear layers that `target_modules` (leaf names, or "all-linear") and `layers_to_transform` mean.
+
+    Raises:
+        SettingsError: a name or a layer number that matches nothing, with the nearest name there is.
+    """
+    layers = linear_layers(model)
+    leaves = sorted({one.leaf for one in layers})
+    if target_modules == ALL_LINEAR:
+        chosen = layers
+    else:
+        names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+        _refuse_strangers(names, leaves, [one.name for one in layers])
+        chosen = [one for one in layers if any(_ends_in(one.name, name) for name in names)]
+    if layers_to_transform is None:
+        return chosen
+    numbers = sorted({one.layer for one in layers if one.layer is not None})
+    absent = sorted(set(layers_to_transform) - set(numbers))
+    if absent or not layers_to_transform:
+        raise SettingsError(
+            f"layers {absent} are not in this model" if absent else "an empty list of layers",
+            where="lora.layers_to_transform",
+            fix=f"layers are numbered 0 to {numbers[-1]}" if numbers else "leave it out: the layers have no numbers",
+        )
+    return [one for one in chosen if one.layer in layers_to_transform]
+
+
+def _ends_in(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _refuse_strangers(names: Sequence[str], leaves: Sequence[str], full: Sequence[str]) -> None:
+    strangers = [name for name in names if not any(_ends_in(one, name) for one in full)]
+    if strangers or not names:
+        near = [f"did you mean {found!r}?" for name in strangers if (found := nearest(name, leaves))]
+        raise SettingsError(
+            f"no linear layer is named {', '.join(map(repr, strangers))}" if strangers else "an empty list of layers",
+            where="lora.target_modules",
+            fix=" ".join([*near, f"this model has: {', '.join(leaves)}; or all-linear"]),
+        )
+
+
+def pattern_value(patterns: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """The value of the first pattern that matches the layer's name, by PEFT's rule, else `otherwise`."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return otherwise
+
+
+def check_patterns(patterns: Mapping[str, Any], targets: Iterable[Linear], where: str) -> None:
+    """Refuse a key of rank_pattern or alpha_pattern that matches no adapted layer, or is no regular expression.
+
+    Raises:
+        SettingsError: naming the key and the nearest layer name.
+    """
+    names = [one.name for one in targets]
+    leaves = sorted({name.rpartition(".")[2] for name in names})
+    for pattern in patterns:
+        try:
+            matched = any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
+        except re.error as error:
+            raise SettingsError(f"{pattern!r} is no regular expression: {error}", where=where) from error
+        if not matched:
+            near = nearest(pattern, leaves)
+            raise SettingsError(
+                f"pattern {pattern!r} matches no adapted layer",
+                where=where,
+                fix=f"{f'did you mean {near!r}? ' if near else ''}adapted: {', '.join(leaves)}",
+            )

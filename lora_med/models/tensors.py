@@ -1,0 +1,131 @@
+"""Safetensors files read without loading them: names, dtypes, shapes and byte ranges, with every claim checked.
+
+Format: 8 bytes little-endian length, a JSON header {name: {dtype, shape, data_offsets}}, then the bytes. The format
+has no checksum, so offsets and sizes are checked here and contents by whoever holds a hash.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_med.errors import InputMissingError, IntegrityError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+MOST_HEADER_BYTES = 100_000_000
+BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
+BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor on disk: where its bytes lie (`start` from the beginning of `file`) and what they mean."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """Tensor name -> where it lies, for one safetensors file.
+
+    Raises:
+        InputMissingError: no such file.
+        IntegrityError: the file is torn, or its header promises what its bytes cannot hold.
+    """
+    try:
+        total = path.stat().st_size
+        with open(path, "rb") as handle:
+            prefix = handle.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else total
+            if length > min(total - 8, MOST_HEADER_BYTES):
+                raise IntegrityError(
+                    "the file ends inside its header", where=str(path), fix="copy or download it again"
+                )
+            header = json.loads(handle.read(length))
+    except FileNotFoundError as error:
+        raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again") from error
+    if not isinstance(header, dict):
+        raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again")
+    found = {name: _stored(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
+    end = 8 + length
+    for one in sorted(found.values(), key=lambda item: (item.start, item.size)):
+        if one.start != end:
+            raise IntegrityError(f"tensor {one.name!r} does not follow the one before it", where=str(path))
+        end = one.start + one.size
+    if end != total:
+        raise IntegrityError(
+            f"the file has {total} bytes, its header promises {end}", where=str(path), fix="copy or download it again"
+        )
+    return found
+
+
+def _stored(path: Path, name: str, entry: object, offset: int) -> Stored:
+    try:
+        dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
+        size = math.prod(shape) * BITS[dtype] // 8
+        honest = all(isinstance(edge, int) and edge >= 0 for edge in shape) and end - start == size and start >= 0
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"tensor {name!r} has an entry that cannot be read", where=str(path)) from error
+    if not honest:
+        raise IntegrityError(f"tensor {name!r}: {dtype} {shape} does not fill its bytes", where=str(path))
+    return Stored(path, name, dtype, shape, offset + start, size)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights, as transformers would read them.
+
+    Raises:
+        InputMissingError: there are none, or only pickles (which can run code), or the index names one that is absent.
+    """
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if (folder / INDEX).is_file():
+        try:
+            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise IntegrityError("the index of the weights cannot be read", where=str(folder / INDEX)) from error
+        if any(Path(name).name != name for name in names):
+            raise IntegrityError("the index names a file outside its folder", where=str(folder / INDEX))
+        absent = [name for name in names if not (folder / name).is_file()]
+        if absent:
+            raise InputMissingError(
+                f"{len(absent)} of {len(names)} weight files are absent, such as {absent[0]}",
+                where=str(folder),
+                fix="copy or download the model again",
+            )
+        return [folder / name for name in names]
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    if pickles:
+        raise InputMissingError(
+            f"the weights are pickles only ({pickles[0]}), which can run code when opened; wanted: safetensors",
+            where=str(folder),
+            fix='if you trust their maker: python -c "from transformers import AutoModelForCausalLM as M; '
+            "M.from_pretrained('FOLDER', use_safetensors=False).save_pretrained('FOLDER-safe')\"",
+        )
+    raise InputMissingError("no model.safetensors", where=str(folder), fix="name a folder that holds a model")
+
+
+def read_headers(folder: Path) -> dict[str, Stored]:
+    """Tensor name -> where it lies, over all weight files of a model folder.
+
+    Raises:
+        IntegrityError: two files hold a tensor of the same name, or a file is torn.
+        InputMissingError: see `weight_files`.
+    """
+    found: dict[str, Stored] = {}
+    for path in weight_files(folder):
+        for name, stored in read_header(path).items():
+            if name in found:
+                raise IntegrityError(f"tensor {name!r} is in {found[name].file.name} too", where=str(path))
+            found[name] = stored
+    return found
