@@ -1,0 +1,197 @@
+"""Adapters onto a base: a new one to train, or a published one to use, each refused where it does not belong.
+
+What is attached is checked before PEFT sees it: the base's fingerprint, the files' hashes, and each tensor's name,
+shape and finiteness. Nothing is loaded by the path or base name that a file of the adapter gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.card import Card, read_card
+from lora_med.adapters.method import Method, method_for, read_method, refuse_other_shape
+from lora_med.adapters.start import METHOD, PEFT_NAMES, START, check_start, seeded, start_from_base
+from lora_med.adapters.store import CONFIG, FILES, STORE, WEIGHTS, check_name, find_adapter
+from lora_med.adapters.weights import check_tensors, lora_layers, put_tensors
+from lora_med.config.schema import LoraSettings
+from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.base import Base
+
+logger = logging.getLogger(__name__)
+
+
+def attach_new(
+    base: Base,
+    lora: LoraSettings,
+    *,
+    seed: int,
+    store: Path | str = STORE,
+    rows: Sequence[Sequence[int]] | None = None,
+) -> Any:
+    """A PeftModel with one new trainable adapter, "default", its weights in float32; `base.model` is changed in place.
+
+    Args:
+        seed: of the start; the same seed gives the same adapter, and the random state outside is untouched.
+        store: where `lora.continue_from` is looked up.
+        rows: token ids of some training rows, for `eva`.
+
+    Raises:
+        SettingsError: a name, pattern or combination that cannot be.
+        BaseMismatchError: `continue_from` names an adapter of another base.
+    """
+    from peft import get_peft_model
+
+    _refuse_occupied(base)
+    method = method_for(base.model, lora)
+    check_start(lora.init_lora_weights, base, any(one.transposed for one in method.targets(base.model)), rows)
+    tensors = None
+    if lora.continue_from is not None:
+        stored, tensors = _open(base, find_adapter(lora.continue_from, store))
+        refuse_other_shape(method, stored, lora.continue_from)
+    with seeded(seed):
+        config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
+        model: Any = get_peft_model(base.model, config)
+        start_from_base(model, base, method, rows)
+    if tensors is not None:
+        put_tensors(model, "default", tensors)
+    return model
+
+
+def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None) -> Any:
+    """A PeftModel with the published adapter `name` attached for inference: frozen, active, in eval mode.
+
+    Args:
+        onto: a PeftModel that `attach` made of the same base, to which this adapter is added.
+
+    Raises:
+        InputMissingError: no such adapter.
+        BaseMismatchError: it was trained on another base (weights, tokenizer or template differ).
+        IntegrityError: a file is not the one that was published, or a tensor does not fit.
+    """
+    from peft import PeftModel
+
+    check_name(name)
+    method, tensors = _open(base, find_adapter(name, store))
+    config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
+    if onto is None:
+        _refuse_occupied(base)
+        model: Any = PeftModel(base.model, config, adapter_name=name)
+        setattr(model, METHOD, method)
+    elif onto.get_base_model() is not base.model:
+        raise SettingsError("`onto` carries the adapters of another base object", fix="pass the Base it was made from")
+    elif name in onto.peft_config:
+        raise SettingsError(f"adapter {name!r} is attached already", fix="name each adapter once")
+    else:
+        model = onto
+        model.add_adapter(name, config)
+    put_tensors(model, name, tensors)
+    model.set_adapter(name, inference_mode=True)
+    return model.requires_grad_(False).eval()
+
+
+def detach(model: Any) -> None:
+    """Take every adapter off again: `base.model` is then as it was loaded, ready for another `attach`.
+
+    Raises:
+        SettingsError: the base itself was moved by PiSSA or OLoRA; load it anew.
+    """
+    if getattr(model, START, None) is not None:
+        raise SettingsError("the base was moved by its adapter's start (PiSSA, OLoRA)", fix="load the base again")
+    bare = model.unload()
+    if hasattr(bare, "peft_config"):
+        del bare.peft_config
+
+
+def _refuse_occupied(base: Base) -> None:
+    if lora_layers(base.model):
+        raise SettingsError(
+            "this base carries adapters already",
+            fix="load_many attaches several at once, attach(..., onto=model) adds one, detach(model) takes them off",
+        )
+
+
+def _open(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
+    """Method and tensors of a published adapter, after every check that can be made without PEFT."""
+    card = read_card(folder)
+    check_base(base, card, folder)
+    contents = read_files(folder, card)
+    method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
+    tensors = parse_tensors(contents[WEIGHTS], folder / WEIGHTS)
+    try:
+        expected = method.expected(base.model)
+    except SettingsError as error:
+        raise IntegrityError(
+            f"the adapter names layers that the base has not: {error.what}", where=str(folder)
+        ) from error
+    check_tensors(expected, tensors, where=folder)
+    if base.quantisation != card.base.quantisation:
+        logger.info("%s was trained on a %s base; this one: %s", card.name, card.base.quantisation, base.quantisation)
+    return method, tensors
+
+
+def check_base(base: Base, card: Card, where: Path | str) -> None:
+    """Refuse a base whose weights, tokenizer or template are not those the card names.
+
+    Raises:
+        BaseMismatchError: naming both fingerprints and the base to load.
+    """
+    differing = card.base.fingerprint.differing(base.fingerprint)
+    if not differing:
+        return
+    lines = [
+        f"  {part}: the adapter needs {getattr(card.base.fingerprint, part)[:16]}, "
+        f"{base.name!r} has {getattr(base.fingerprint, part)[:16]}"
+        for part in differing
+    ]
+    wanted = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")
+    raise BaseMismatchError(
+        f"adapter {card.name!r} was trained on another base:\n" + "\n".join(lines),
+        where=str(where),
+        fix=f"load the base it belongs to: {wanted}",
+    )
+
+
+def read_files(folder: Path, card: Card) -> dict[str, bytes]:
+    """The adapter's files, each with the hash that its card gives.
+
+    Raises:
+        InputMissingError: a file is absent.
+        IntegrityError: a file has changed since it was published, or the card names no hash for it.
+    """
+    contents = {}
+    for name in FILES:
+        path = folder / name
+        if name not in card.files:
+            raise IntegrityError(f"the card gives no hash for {name}", where=str(folder), fix="publish it again")
+        if not path.is_file():
+            raise InputMissingError(f"no {name} in the adapter", where=str(folder), fix="copy the adapter again")
+        contents[name] = path.read_bytes()
+        found = hashlib.sha256(contents[name]).hexdigest()
+        if found != card.files[name]:
+            raise IntegrityError(
+                f"{name} is not the file that was published: SHA-256 {found[:16]}, the card says "
+                f"{card.files[name][:16]}",
+                where=str(path),
+                fix="copy the adapter again, or train it again",
+            )
+    return contents
+
+
+def parse_tensors(content: bytes, path: Path) -> dict[str, Any]:
+    """The tensors in the bytes of a safetensors file.
+
+    Raises:
+        IntegrityError: they are not one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise IntegrityError("not a safetensors file", where=str(path), fix="copy the adapter again") from error

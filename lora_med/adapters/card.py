@@ -1,0 +1,161 @@
+"""card.json: what an adapter is, which base it belongs to, what it learned from, and the hash of each of its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from lora_med.errors import InputMissingError, IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.fingerprint import Fingerprint
+
+CARD = "card.json"
+FORMAT = 1
+ACCESS = ("open", "registered", "credentialed")
+SECRET = re.compile(r"(^|_)(token|secret|password|api_?key)$", re.IGNORECASE)
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """The base an adapter belongs to; `quantisation` and `dtype` are those it was trained on."""
+
+    name: str
+    revision: str | None
+    fingerprint: Fingerprint
+    quantisation: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the adapter learned from: names and hashes only. `access` is the strictest class of what went in."""
+
+    source: str
+    licence: str
+    access: str
+    hashes: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.access not in ACCESS:
+            raise SettingsError(
+                f"access class {self.access!r} is not one of {', '.join(ACCESS)}", where="adapter.access"
+            )
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is known of an adapter; `files` maps each file beside the card to its SHA-256."""
+
+    name: str
+    description: str
+    base: BaseIdentity
+    method: dict[str, Any]
+    template: str
+    data: DataFacts
+    settings: dict[str, Any]
+    scores: dict[str, Any]
+    versions: dict[str, str]
+    created: str
+    files: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The value that card.json holds."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def read_card(folder: Path) -> Card:
+    """The card of the adapter in `folder`.
+
+    Raises:
+        InputMissingError: there is no card, so it is not a published adapter.
+        IntegrityError: the card lacks something or says something that cannot be.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise InputMissingError(
+            f"no {CARD} in {folder.name!r}: not an adapter that lora_med published",
+            where=str(folder),
+            fix="lora-med adapters list shows those there are",
+        )
+    raw = read_json(path)
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if version != FORMAT:
+        raise IntegrityError(
+            f"the card has format {version!r}; this version of lora_med reads format {FORMAT}",
+            where=str(path),
+            fix="pip install --upgrade lora-med, or publish the adapter again",
+        )
+    try:
+        card = _parse(raw)
+    except (KeyError, TypeError, AttributeError, SettingsError) as error:
+        raise IntegrityError(
+            f"the card cannot be read: {_reason(error)}", where=str(path), fix="restore it from a copy"
+        ) from error
+    for name, digest in card.files.items():
+        if Path(name).name != name or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise IntegrityError(f"the card's entry for file {name!r} is not a name and a SHA-256", where=str(path))
+    return card
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+
+
+def _parse(raw: Mapping[str, Any]) -> Card:
+    base, data = raw["base"], raw["data"]
+    marks = base["fingerprint"]
+    return Card(
+        name=_text(raw, "name"),
+        description=_text(raw, "description"),
+        base=BaseIdentity(
+            name=_text(base, "name"),
+            revision=base["revision"],
+            fingerprint=Fingerprint(_text(marks, "weights"), _text(marks, "tokenizer"), _text(marks, "template")),
+            quantisation=_text(base, "quantisation"),
+            dtype=_text(base, "dtype"),
+        ),
+        method=dict(raw["method"]),
+        template=_text(raw, "template"),
+        data=DataFacts(
+            source=_text(data, "source"),
+            licence=_text(data, "licence"),
+            access=_text(data, "access"),
+            hashes=dict(data["hashes"]),
+            counts=dict(data["counts"]),
+        ),
+        settings=dict(raw["settings"]),
+        scores=dict(raw["scores"]),
+        versions=dict(raw["versions"]),
+        created=_text(raw, "created"),
+        files=dict(raw["files"]),
+    )
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    if not isinstance(values[key], str):
+        raise TypeError(f"{key!r} is not text")
+    return values[key]
+
+
+def shareable(value: Any) -> Any:
+    """`value` without what tells of the machine or opens doors: absolute paths keep their last part, secrets go."""
+    if isinstance(value, Mapping):
+        return {str(key): shareable(inner) for key, inner in value.items() if not SECRET.search(str(key))}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [shareable(inner) for inner in value]
+    if isinstance(value, str | Path):
+        return _without_folders(str(value))
+    return value
+
+
+def _without_folders(text: str) -> str:
+    if "\n" in text:
+        return text
+    if PurePosixPath(text).is_absolute() or text.startswith("~"):
+        return PurePosixPath(text).name
+    return PureWindowsPath(text).name if PureWindowsPath(text).is_absolute() else text

@@ -1,0 +1,181 @@
+"""The shape of a LoRA adapter: rank, scale and layers; to and from PEFT's adapter_config.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lora_med.config.schema import LoraSettings
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.targets import Linear, check_patterns, choose_targets, pattern_value
+
+PREFIX = "base_model.model."
+# What adapter_config.json may say besides the fields of Method; the rest must stand at PEFT's default.
+FREE = {"auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "init_lora_weights"}
+FREE |= {"peft_type", "peft_version", "revision", "task_type", "loftq_config", "eva_config"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` is how it started, for the record."""
+
+    r: int
+    lora_alpha: float
+    target_modules: tuple[str, ...]
+    lora_dropout: float = 0.0
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    layers_to_transform: tuple[int, ...] | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    init: str = "default"
+
+    def as_json(self) -> dict[str, Any]:
+        """The method as the card holds it."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def targets(self, model: Any) -> list[Linear]:
+        """The layers of `model` that this adapter adapts."""
+        return choose_targets(model, self.target_modules, self.layers_to_transform)
+
+    def rank(self, layer: str) -> int:
+        """The rank at one layer."""
+        return pattern_value(self.rank_pattern, layer, self.r)
+
+    def scale(self, layer: str) -> float:
+        """What the update B A is multiplied by at one layer."""
+        alpha, rank = pattern_value(self.alpha_pattern, layer, self.lora_alpha), self.rank(layer)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def expected(self, model: Any) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape, of all that adapter_model.safetensors must hold for `model`."""
+        found: dict[str, tuple[int, ...]] = {}
+        for one in self.targets(model):
+            found[f"{PREFIX}{one.name}.lora_A.weight"] = (self.rank(one.name), one.inputs)
+            found[f"{PREFIX}{one.name}.lora_B.weight"] = (one.outputs, self.rank(one.name))
+            if self.use_dora:
+                found[f"{PREFIX}{one.name}.lora_magnitude_vector"] = (one.outputs,)
+        return found
+
+    def peft_config(self, model: Any, *, inference: bool, init: bool | str = True) -> Any:
+        """PEFT's LoraConfig for `model`; whether weights lie transposed is the model's matter, not the adapter's."""
+        from peft import LoraConfig, TaskType
+
+        return LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            inference_mode=inference,
+            r=self.r,
+            lora_alpha=self.lora_alpha,  # pyright: ignore[reportArgumentType] - PEFT computes with floats as well
+            lora_dropout=self.lora_dropout,
+            target_modules=list(self.target_modules),
+            rank_pattern=dict(self.rank_pattern),
+            alpha_pattern=dict(self.alpha_pattern),
+            layers_to_transform=list(self.layers_to_transform) if self.layers_to_transform is not None else None,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+            init_lora_weights=init,  # pyright: ignore[reportArgumentType]
+            fan_in_fan_out=any(one.transposed for one in self.targets(model)),
+        )
+
+
+def method_for(model: Any, lora: LoraSettings) -> Method:
+    """The method that `lora` means on `model`, its names checked.
+
+    Raises:
+        SettingsError: a layer name, layer number or pattern that matches nothing.
+    """
+    chosen = choose_targets(model, lora.target_modules, lora.layers_to_transform)
+    check_patterns(lora.rank_pattern, chosen, "lora.rank_pattern")
+    check_patterns(lora.alpha_pattern, chosen, "lora.alpha_pattern")
+    ends = sorted({one.leaf for one in chosen}) if lora.target_modules == "all-linear" else list(lora.target_modules)
+    layers = lora.layers_to_transform
+    return Method(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        target_modules=tuple(ends),
+        lora_dropout=lora.lora_dropout,
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern=dict(lora.alpha_pattern),
+        layers_to_transform=tuple(layers) if layers is not None else None,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init=lora.init_lora_weights,
+    )
+
+
+def read_method(config: Mapping[str, Any], where: str) -> Method:
+    """The method in adapter_config.json; anything that would change the result and is not of ours is refused.
+
+    Raises:
+        IntegrityError: a field is missing, of the wrong type, or asks for something besides plain LoRA.
+    """
+    try:
+        if config["peft_type"] != "LORA":
+            raise ValueError(f"peft_type is {config['peft_type']!r}, wanted 'LORA'")
+        _refuse_more_than_lora(config)
+        layers = config["layers_to_transform"]
+        found = Method(
+            r=_positive(config["r"]),
+            lora_alpha=float(config["lora_alpha"]),
+            target_modules=tuple(_words(config["target_modules"])),
+            lora_dropout=float(config["lora_dropout"]),
+            rank_pattern={str(key): _positive(value) for key, value in config["rank_pattern"].items()},
+            alpha_pattern={str(key): float(value) for key, value in config["alpha_pattern"].items()},
+            layers_to_transform=tuple(int(number) for number in layers) if layers is not None else None,
+            use_rslora=config["use_rslora"] is True,
+            use_dora=config["use_dora"] is True,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise IntegrityError(
+            f"the adapter's configuration cannot be used: {reason}", where=where, fix="publish the adapter again"
+        ) from error
+    return found
+
+
+def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
+    from peft import LoraConfig
+
+    ours = FREE | {one.name for one in fields(Method)}
+    plain = {key: value for key, value in LoraConfig().to_dict().items() if key not in ours}
+    for key, value in config.items():
+        if key in ours or value in (None, False, [], {}, ""):
+            continue
+        if value != plain.get(key, None):
+            raise ValueError(f"it sets {key!r}, which plain LoRA has not")
+
+
+def _positive(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"rank {value!r} is not a positive whole number")
+    return value
+
+
+def _words(value: Any) -> Sequence[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+        raise ValueError("target_modules is not a list of layer names")
+    return value
+
+
+def refuse_other_shape(wanted: Method, stored: Method, name: str) -> None:
+    """Training further needs the stored adapter's shape; dropout and start may differ.
+
+    Raises:
+        SettingsError: naming each field, what the adapter has and what the settings say.
+    """
+    same = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "layers_to_transform", "use_rslora", "use_dora")
+    wrong = [
+        f"lora.{key}: {name} has {getattr(stored, key)}, the settings say {getattr(wanted, key)}"
+        for key in same
+        if getattr(stored, key) != getattr(wanted, key)
+    ]
+    if set(wanted.target_modules) != set(stored.target_modules):
+        wrong.append(f"lora.target_modules: {name} has {', '.join(sorted(stored.target_modules))}")
+    if wanted.init != "default":
+        wrong.append(f"lora.init_lora_weights: {wanted.init} would overwrite what {name} learned; leave it at default")
+    if wrong:
+        raise SettingsError(
+            f"cannot go on from {name!r}:\n  " + "\n  ".join(wrong), where="lora.continue_from", fix="set them equal"
+        )
