@@ -1,0 +1,168 @@
+"""TrainSettings to TRL's SFTConfig: every default that is wrong for LoRA on our rows is set here, each for a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from typing import Any
+
+import torch
+from trl import SFTConfig
+
+from lora_med.config.names import unknown
+from lora_med.config.schema import TrainSettings
+from lora_med.errors import DependencyMissingError, SettingsError
+
+TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
+METRICS = ("eval_loss",)
+# Fields of SFTConfig that would undo what lora_med promises, and why; the fields that lora_med sets are refused too.
+REFUSED = {
+    "auto_find_batch_size": "another batch size is another run",
+    "average_tokens_across_devices": "the loss is the mean over all tokens of the step, on all processes",
+    "chat_template_path": "the template is part of the base's identity",
+    "compute_loss_func": "it would add a forward pass",
+    "data_seed": "train.seed decides the order too",
+    "dataloader_drop_last": "every row counts once an epoch",
+    "dataloader_num_workers": "the rows are in memory already",
+    "enable_jit_checkpoint": "SIGTERM already commits a checkpoint",
+    "hub_token": "adapters are pushed by `lora-med adapters push`",
+    "ignore_data_skip": "a resumed run would see rows twice",
+    "label_smoothing_factor": "the one-pass loss does not smooth",
+    "length_column_name": "batches are not grouped by length: they are not padded",
+    "load_best_model_at_end": "the best adapter is always the one published",
+    "loss_type": "the loss is the negative log-likelihood",
+    "packing_strategy": "lora_med packs the rows itself",
+    "padding_free": "batches have no padding already",
+    "push_to_hub": "adapters are pushed by `lora-med adapters push`",
+    "resume_from_checkpoint": "train.resume decides",
+    "save_only_model": "such a checkpoint cannot resume",
+    "train_sampling_strategy": "the order is that of train.seed",
+    "trust_remote_code": "code from a model repository is never run",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How many optimizer steps an epoch has (None for a stream), and whether there is anything to validate on."""
+
+    steps_per_epoch: int | None
+    validates: bool
+
+    def total(self, settings: TrainSettings) -> int:
+        """Optimizer steps of the whole run."""
+        if settings.max_steps > 0:
+            return settings.max_steps
+        if self.steps_per_epoch is None:
+            raise SettingsError(
+                "a streamed corpus has no known length", where="train.max_steps", fix="set train.max_steps to a number"
+            )
+        return math.ceil(settings.num_train_epochs * self.steps_per_epoch)
+
+    def eval_steps(self, settings: TrainSettings) -> int:
+        """Steps between validations: as set, or an epoch, or a quarter of a streamed run."""
+        every = settings.eval_steps or self.steps_per_epoch or max(1, self.total(settings) // 4)
+        return min(every, self.total(settings))
+
+
+def best_metric(settings: TrainSettings) -> str:
+    """The validation metric that chooses the adapter, by its full name."""
+    name = settings.metric_for_best_model
+    full = name if name.startswith("eval_") else f"eval_{name}"
+    if full not in METRICS:
+        raise SettingsError(unknown("validation metric", full, METRICS), where="train.metric_for_best_model")
+    return full
+
+
+def check_tracker(report_to: str) -> None:
+    """Raise DependencyMissingError if the tracker asked for is not installed."""
+    package = TRACKERS.get(report_to)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise DependencyMissingError(
+            f"train.report_to is {report_to}, and the package {package} is not installed",
+            fix='pip install "lora-med[track]"',
+        )
+
+
+def _check_extra(extra: dict[str, Any], ours: dict[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
+    own = TrainSettings.model_fields
+    lines = []
+    for name in extra:
+        if name in own and name != "trainer_args":
+            lines.append(f"`{name}` has its own setting: train.{name}")
+        elif name in REFUSED:
+            lines.append(f"`{name}` cannot be set: {REFUSED[name]}")
+        elif name in ours:
+            lines.append(f"`{name}` is set by lora_med")
+        elif name not in known:
+            lines.append(unknown("field of SFTConfig", name, known).split("; known:")[0].split(" known:")[0])
+    if lines:
+        raise SettingsError("\n  ".join(["not a setting to pass through:", *lines]), where="train.trainer_args")
+
+
+def training_arguments(
+    settings: TrainSettings, schedule: Schedule, *, dtype: str, run_name: str | None = None
+) -> SFTConfig:
+    """The SFTConfig of a run.
+
+    Args:
+        settings: the section `train`.
+        schedule: steps an epoch has, and whether there are validation rows.
+        dtype: number format of the base's computation: float32, bfloat16 or float16.
+        run_name: what a tracker calls the run.
+
+    Raises:
+        SettingsError: `trainer_args` has an unknown name (with the near one) or one that lora_med decides.
+        DependencyMissingError: the tracker is not installed.
+    """
+    check_tracker(settings.report_to)
+    metric = best_metric(settings)
+    on_gpu = torch.cuda.is_available()
+    every = schedule.eval_steps(settings)
+    ours: dict[str, Any] = {
+        "output_dir": settings.output_dir,
+        "run_name": run_name,
+        "num_train_epochs": settings.num_train_epochs,
+        "max_steps": schedule.total(settings),
+        "per_device_train_batch_size": settings.per_device_train_batch_size,
+        "per_device_eval_batch_size": settings.per_device_eval_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": min(settings.warmup_ratio, 0.999),  # below 1 it is a share of the steps
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "gradient_checkpointing": settings.gradient_checkpointing,  # TRL has it on: a third more time, needed or not
+        "seed": settings.seed,
+        # fp32 adapters over a bf16 base want autocast on a GPU; on a CPU the base computes in its own format.
+        "bf16": on_gpu and dtype == "bfloat16",
+        "fp16": on_gpu and dtype == "float16",
+        "use_cpu": not on_gpu and not torch.backends.mps.is_available(),
+        "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,  # it would log loss 0.0 for ever after the first NaN
+        "disable_tqdm": True,  # the progress display is ours
+        "report_to": [] if settings.report_to == "none" else [settings.report_to],
+        "trackio_space_id": None,
+        "eval_strategy": "steps" if schedule.validates else "no",
+        "eval_steps": every,
+        "metric_for_best_model": metric if schedule.validates else None,
+        "greater_is_better": settings.greater_is_better,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps or every,
+        "save_total_limit": None,  # transformers would rotate any folder named checkpoint-*; ours knows its own
+        "load_best_model_at_end": False,
+        "restore_callback_states_from_checkpoint": False,  # it would restore "stop" from a stopped run
+        "max_length": None,  # the rows come tokenised, chunked and checked
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
+        "push_to_hub": False,
+    }
+    _check_extra(settings.trainer_args, ours)
+    try:
+        return SFTConfig(**ours, **settings.trainer_args)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"SFTConfig refuses these settings: {error}", where="train") from error

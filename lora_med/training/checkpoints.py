@@ -1,0 +1,147 @@
+"""Checkpoints that are whole or do not count.
+
+transformers writes a checkpoint file by file, so a kill may leave a torn one, and it rotates away any folder that looks
+like a checkpoint. Here a checkpoint counts once COMMIT.json stands in it: the name, size and SHA-256 of every file, the
+step, and the identity of the run. It is written last, by rename, after everything else is on disk. Only committed
+checkpoints are rotated or resumed; the rest is moved aside, never deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import LoraMedError
+from lora_med.files import disk_errors, read_json, sha256_file, sync, sync_tree, write_json
+
+COMMIT = "COMMIT.json"
+TORN = "torn"
+NEEDED = ("adapter_model.safetensors", "trainer_state.json")
+_NAME = re.compile(r"checkpoint-(\d+)")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint: its folder, the optimizer step, the run's identity, and whether the run ended there.
+
+    `best` is the folder of the best checkpoint so far, or None where nothing chooses one.
+    """
+
+    folder: Path
+    step: int
+    identity: dict[str, Any]
+    finished: bool
+    best: Path | None = None
+
+
+def commit(folder: Path, *, step: int, identity: dict[str, Any], finished: bool, best: Path | None = None) -> None:
+    """Flush every file of `folder` to disk and declare it whole."""
+    with disk_errors(folder):
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with the Hub token in clear
+        sync_tree(folder)
+        files = {
+            str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != COMMIT
+        }
+        content = {"step": step, "finished": finished, "best": best.name if best else None}
+        write_json(folder / COMMIT, {**content, "identity": identity, "files": files})
+        sync(folder.parent)
+
+
+def _names(output_dir: Path) -> list[tuple[int, Path]]:
+    """`(step, folder)` of everything named like a checkpoint, oldest first."""
+    found = [(_NAME.fullmatch(path.name), path) for path in output_dir.iterdir() if path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def read_commit(folder: Path, *, verify: bool = True) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None if it is torn; `verify` compares every file with its SHA-256."""
+    try:
+        content = read_json(folder / COMMIT)
+        files: dict[str, Any] = content["files"]
+        whole = all(name in files for name in NEEDED) and all(
+            (folder / name).is_file()
+            and (folder / name).stat().st_size == file["bytes"]
+            and (not verify or sha256_file(folder / name) == file["sha256"])
+            for name, file in files.items()
+        )
+        best = folder.parent / content["best"] if content["best"] else None
+        found = Checkpoint(folder, int(content["step"]), content["identity"], bool(content["finished"]), best)
+    except (LoraMedError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return found if whole else None
+
+
+def newest(output_dir: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies; those that do not are moved to `torn/`, and the log says so."""
+    if not output_dir.is_dir():
+        return None
+    good: Checkpoint | None = None
+    for _, folder in reversed(_names(output_dir)):
+        if good is not None and read_commit(folder, verify=False):
+            continue
+        found = read_commit(folder)
+        if found is None:
+            _set_aside(folder)
+        elif good is None:
+            good = found
+    return good
+
+
+def newest_name(output_dir: Path) -> str | None:
+    """Name of the newest committed checkpoint; reads marks only, moves nothing."""
+    names = [folder.name for _, folder in _names(output_dir) if (folder / COMMIT).is_file()]
+    return names[-1] if names else None
+
+
+def _set_aside(folder: Path) -> None:
+    place = folder.parent / TORN / folder.name
+    with disk_errors(folder):
+        place.parent.mkdir(exist_ok=True)
+        number = 1
+        while place.exists():
+            number += 1
+            place = folder.parent / TORN / f"{folder.name}.{number}"
+        os.replace(folder, place)
+    logger.warning("%s is not whole and was moved to %s/%s", folder.name, TORN, place.name)
+
+
+def rotate(output_dir: Path, *, keep: int, best: Path | None) -> None:
+    """Remove all committed checkpoints but the newest `keep` and `best`; whatever is not committed stays."""
+    committed = [folder for _, folder in _names(output_dir) if (folder / COMMIT).is_file()]
+    for folder in committed[:-keep]:
+        if best is not None and folder.name == best.name:
+            continue
+        # The mark goes first: a kill from here on leaves a folder that no longer counts.
+        (folder / COMMIT).unlink()
+        sync(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One line for each field of two identities that is not the same: `lora.r: 16 then, 8 now`."""
+    absent = object()
+    return [
+        f"{name}: {_show(before.get(name, absent), absent)} then, {_show(now.get(name, absent), absent)} now"
+        for name in _ordered([*now, *before])
+        if before.get(name, absent) != now.get(name, absent)
+    ]
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _show(value: object, absent: object) -> str:
+    if value is absent:
+        return "not set"
+    text = str(value) if not isinstance(value, str) else value
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,43 @@
+"""What makes two runs the same run: all that bears on the final adapter, and nothing that does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_med.config.schema import Settings
+from lora_med.models.base import Base
+
+# Settings that change what is logged, kept or shown, or where; a resumed run may have others.
+FREE = {
+    "train": {
+        "output_dir",
+        "logging_steps",
+        "eval_steps",
+        "save_steps",
+        "save_total_limit",
+        "early_stopping_patience",
+        "per_device_eval_batch_size",
+        "resume",
+        "report_to",
+    },
+    "data": {"paths", "streaming", "skip_bad"},
+    "model": {"base", "revision", "dtype", "attn_implementation"},
+}
+
+
+def run_identity(settings: Settings, base: Base, data_hashes: dict[str, str]) -> dict[str, Any]:
+    """Dotted field -> JSON value of everything a resumed run must share with the run it goes on from.
+
+    A base is known by the hash of its weights, data by the hash of its files: a moved folder is the same run.
+    """
+    identity: dict[str, Any] = {}
+    for section in ("model", "data", "lora", "train"):
+        for name, value in getattr(settings, section).model_dump(mode="json").items():
+            if name not in FREE.get(section, set()):
+                identity[f"{section}.{name}"] = value
+    identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
+    identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer
+    identity["model.dtype"] = base.dtype
+    for name, digest in sorted(data_hashes.items()):
+        identity[f"data.paths ({name})"] = digest
+    return identity

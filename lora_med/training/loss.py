@@ -1,0 +1,119 @@
+"""The training loss, over the labelled tokens alone, in one pass.
+
+Where there is no Triton, TRL's loss scores every position, prompt and padding too, and computes the logits again in the
+backward pass. As the output head of a LoRA run is frozen, the gradient needs to reach the hidden states only, and it is
+known as soon as the logits are: softmax minus one-hot, times the head. So it is made at once, block by block, and the
+backward pass is one multiplication. Exact: equal to torch's cross entropy up to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+BLOCK_ROWS = 256
+# Settings by which a model family changes its logits after the head; where one is set, the model's own code must run.
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
+
+
+class _LabelledNll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    ) -> torch.Tensor:
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        losses = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            logits = torch.nn.functional.linear(hidden[block].to(weight.dtype), weight, bias).float()
+            chosen = labels[block, None]
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            losses[block] = (normaliser - logits.gather(1, chosen))[:, 0]
+            if gradient is not None:
+                probabilities = logits.sub_(normaliser).exp_()
+                probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32))
+                gradient[block] = (probabilities.to(weight.dtype) @ weight).to(hidden.dtype)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor | None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].to(gradient.dtype), None, None, None
+
+
+def labelled_nll(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum of the negative log-likelihoods, in nats: a float32 scalar, 0 for no rows.
+
+    Args:
+        hidden: shape (rows, width), the final hidden state before each labelled token. The gradient flows here only.
+        weight: shape (words, width), the frozen output head.
+        labels: shape (rows), the token ids to score; none may be -100.
+        bias: shape (words), where the head has one.
+    """
+    return _LabelledNll.apply(hidden, weight, bias, labels)  # type: ignore[no-any-return]
+
+
+def count_labelled(labels: torch.Tensor) -> torch.Tensor:
+    """How many tokens of `labels`, shape (rows, tokens), are scored: not -100, and not the first of a row."""
+    return (labels[:, 1:] != -100).sum()
+
+
+def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
+    """Why the one-pass loss does not fit this causal language model, or None if it does.
+
+    Args:
+        model: the transformers model inside the adapters.
+        partitioned: whether the weights are spread over processes so that the head cannot be read (ZeRO-3).
+    """
+    head = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    if type(head) is not torch.nn.Linear:
+        return f"the output head is a {type(head).__name__}, which must be called, not read"
+    if head.weight.requires_grad:
+        return "the output head is trained too"
+    if not head.weight.is_floating_point():
+        return "the output head is quantised"
+    if partitioned:
+        return "ZeRO-3 spreads the output head over the processes"
+    for name in LOGIT_CHANGES:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            return f"the model changes its logits ({name})"
+    if getattr(config, "router_aux_loss_coef", None) is not None:
+        return "a mixture of experts adds its balance loss"
+    return None
+
+
+def add_compact_loss(model: Any) -> None:
+    """Let `model(..., nll_labels=labels)` return the summed nll of the labelled tokens instead of logits.
+
+    The call goes through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
+    """
+    original: Callable[..., Any] = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *arguments: Any, nll_labels: torch.Tensor | None = None, **options: Any) -> Any:
+        if nll_labels is None:
+            return original(*arguments, **options)
+        options["use_cache"] = False
+        hidden = self.base_model(*arguments, **options).last_hidden_state[:, :-1]
+        labels = nll_labels[:, 1:]
+        scored = labels != -100
+        head = self.get_output_embeddings()
+        weight, bias = _whole(head.weight), _whole(head.bias)
+        return labelled_nll(hidden[scored], weight, labels[scored], bias)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _whole(weight: Any) -> Any:
+    """FSDP2 hands out shards as DTensors; the loss needs the whole head."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight

@@ -1,0 +1,177 @@
+"""How a step is taken: batches in an order all processes share, the one-pass loss, and a stop before a bad step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from lora_med.config.schema import TrainSettings
+from lora_med.errors import DivergedError
+from lora_med.training.arguments import best_metric
+from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
+from lora_med.training.checkpoints import newest_name
+from lora_med.training.loss import count_labelled
+from lora_med.training.stopping import StopRequest, agree, no_longer_improves
+
+logger = logging.getLogger(__name__)
+
+
+class SteppingTrainer(SFTTrainer):
+    """SFTTrainer with our batches, loss, validation and logs; AdapterTrainer adds the run around the steps."""
+
+    settings: TrainSettings
+    output_dir: Path
+    collator: Collator
+    share: Share
+    stream: Stream | None
+    stop_request: StopRequest
+    fallback: str | None
+    stopping = False
+    _micro_losses: list[torch.Tensor]
+    _tokens = 0
+    _seconds = 0.0
+    _step_begun: float | None = None
+
+    # ---- Batches ----
+
+    def get_train_dataloader(self) -> Any:
+        """This process's batches, in an order that any number of processes shares."""
+        size = self.args.per_device_train_batch_size
+        if self.stream is not None:
+            return load_stream(self.stream, self.collator, batch_size=size, share=self.share)
+        return load_rows(self.train_dataset, self.collator, batch_size=size, share=self.share, seed=self.args.seed)
+
+    # ---- Loss ----
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-likelihood over the labelled tokens of the whole step, on all processes."""
+        if self.fallback is not None or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs.pop("labels")
+        total = model(**inputs, nll_labels=labels)
+        if num_items_in_batch is None:
+            return total / count_labelled(labels).clamp(min=1)
+        # DDP averages the gradients of the processes; the sum over all of them is meant.
+        return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.share.processes
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
+        """One forward and backward pass; counts its tokens."""
+        if self._step_begun is None:
+            self._step_begun = time.perf_counter()
+        mask = inputs.get("attention_mask")
+        self._tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+        loss = super().training_step(model, inputs, *arguments, **options)
+        self._micro_losses.append(loss.detach())
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradient norm; the last place before the optimizer step, so all processes agree here whether to go on.
+
+        Raises:
+            DivergedError: the loss or the gradient norm of this step is not finite.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        loss = torch.stack(self._micro_losses).sum()
+        self._micro_losses.clear()
+        scaled = getattr(self.accelerator, "scaler", None) is not None  # float16: a scaler skips infinite gradients
+        finite = bool(torch.isfinite(loss)) and (scaled or math.isfinite(float(norm)))
+        diverged, stop = agree([not finite, self.stop_request.asked], loss.device)
+        if diverged:
+            raise self.diverged(f"the loss is {float(loss):g} and the gradient norm {float(norm):g}")
+        if stop:
+            self.stopping = self.control.should_training_stop = self.control.should_save = True
+        return norm
+
+    def diverged(self, what: str) -> DivergedError:
+        """The error for a step that must not be taken, naming the checkpoint that is left."""
+        step = self.state.global_step + 1
+        saved = newest_name(self.output_dir)
+        kept = f"the last good checkpoint is {saved}" if saved else "there is no checkpoint yet"
+        return DivergedError(
+            f"{what} at step {step}; the step was not taken",
+            where=str(self.output_dir),
+            fix=f"{kept}; lower train.learning_rate (now {self.args.learning_rate:g}) and choose another output_dir",
+        )
+
+    # ---- Validation ----
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`eval_loss`: nats per labelled token over all validation rows, a sum over a sum, whatever the batches."""
+        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
+        size = self.args.per_device_eval_batch_size
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model: Any = self.model_wrapped if sharded else self.model
+        begun = time.perf_counter()
+        totals = torch.zeros(2, dtype=torch.float64)
+        model.eval()
+        for batch in load_rows(rows, self.collator, batch_size=size, share=self.share, seed=None):
+            inputs = self._prepare_inputs(batch)
+            count = count_labelled(inputs["labels"])
+            with torch.no_grad(), self.compute_loss_context_manager():
+                mean = self.compute_loss(model, inputs)
+            totals += torch.tensor([float(mean) * int(count), int(count)], dtype=torch.float64)
+        nll, tokens = self._sum(totals).tolist()
+        metrics = {
+            f"{metric_key_prefix}_loss": nll / max(tokens, 1),
+            f"{metric_key_prefix}_tokens": int(tokens),
+            f"{metric_key_prefix}_seconds": round(time.perf_counter() - begun, 3),
+        }
+        if not math.isfinite(nll):
+            raise self.diverged("the validation loss is not finite")
+        self.log(metrics)
+        model.train()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        if self.share.processes == 1:
+            return values
+        dtype = torch.float32 if self.args.device.type == "mps" else values.dtype
+        return self.accelerator.reduce(values.to(self.args.device, dtype), "sum").cpu()  # type: ignore[return-value]
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save whenever there is a new best; stop when there has been none for long enough."""
+        found = super()._determine_best_metric(metrics, trial)
+        settings = self.settings
+        if no_longer_improves(
+            self.state.log_history,
+            best_metric(settings),
+            patience=settings.early_stopping_patience,
+            greater_is_better=settings.greater_is_better,
+        ):
+            logger.info("stopping early at step %d: no better %s", self.state.global_step, best_metric(settings))
+            self.control.should_training_stop = self.control.should_save = True
+        if found:
+            self.control.should_save = True
+        return found
+
+    # ---- Logs ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed since the last log to training logs."""
+        if "loss" in logs:
+            seconds, self._seconds = self._seconds, 0.0
+            tokens = float(self._sum(torch.tensor([float(self._tokens)], dtype=torch.float64))[0])
+            self._tokens = 0
+            logs["tokens_per_second"] = round(tokens / seconds, 1) if seconds else 0.0
+        super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
+        if self._step_begun is not None:
+            self._seconds += time.perf_counter() - self._step_begun
+            self._step_begun = None
+        if self.control.should_save or self.control.should_evaluate:
+            # A log at every checkpoint, so that the averages of a resumed run are those of an uninterrupted one.
+            self.control.should_log = True
+        super()._maybe_log_save_evaluate(*arguments, **options)

@@ -1,0 +1,230 @@
+"""AdapterTrainer: TRL's SFTTrainer on rows that are ready, with checkpoints that hold and a resume that is exact."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
+from trl import SFTTrainer
+
+from lora_med.config.schema import TrainSettings
+from lora_med.errors import DataError, SettingsError, StoppedError
+from lora_med.models.attention import NAME as PER_DOCUMENT
+from lora_med.models.base import Base
+from lora_med.prompts.tokens import Tokens
+from lora_med.run import rank, world_size
+from lora_med.training.adapter_files import load_adapter, save_adapter, trainable_weights, upcast
+from lora_med.training.arguments import Schedule, training_arguments
+from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
+from lora_med.training.callbacks import MetricsFile, ProgressReport
+from lora_med.training.checkpoints import commit, rotate
+from lora_med.training.loss import add_compact_loss, why_not_compact
+from lora_med.training.probe import probe
+from lora_med.training.resume import find_resume
+from lora_med.training.steps import SteppingTrainer
+from lora_med.training.stopping import StopRequest
+
+FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")
+logger = logging.getLogger(__name__)
+
+
+class AdapterTrainer(SteppingTrainer):
+    """Trains the adapter "default" of a PeftModel and leaves the best one in it.
+
+    Args:
+        model: a PeftModel with one trainable adapter.
+        base: the base it stands on; its tokenizer, dtype and attention are used.
+        settings: the section `train`.
+        train: documents, none longer than `settings.max_length`: a list, or a re-iterable stream.
+        validation: documents to validate on; may be empty, and then the last adapter is the result.
+        identity: field -> value of all that a resumed run must share (`run_identity`); the rows are added here.
+
+    Raises:
+        DataError: there is nothing to train on.
+        SettingsError: a setting that cannot work, or an adapter on the output head.
+        DependencyMissingError: the tracker is not installed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        base: Base,
+        settings: TrainSettings,
+        *,
+        train: Iterable[Tokens],
+        validation: Sequence[Tokens] = (),
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+            raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
+        self.settings = settings
+        self.output_dir = Path(settings.output_dir)
+        self.base_dtype = base.dtype
+        self.stop_request = StopRequest()
+        self.share = Share(rank(), world_size())
+        self.progress = ProgressReport()
+        weights = trainable_weights(model)
+        rows = self._rows(train)
+        validation_rows = make_rows(validation, settings.max_length, settings.packing) if validation else None
+        steps = None
+        if self.stream is None:
+            together = (
+                settings.per_device_train_batch_size * self.share.processes * settings.gradient_accumulation_steps
+            )
+            steps = math.ceil(len(rows) / together)
+        schedule = Schedule(steps, validates=validation_rows is not None)
+        tokenizer = base.tokenizer
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=base.attention == PER_DOCUMENT)
+        super().__init__(
+            model=model,
+            args=training_arguments(settings, schedule, dtype=base.dtype),
+            data_collator=self.collator,  # type: ignore[arg-type]
+            train_dataset=rows,
+            eval_dataset=validation_rows,
+            processing_class=tokenizer,
+            callbacks=[self.progress, MetricsFile(self.output_dir)],
+        )
+        upcast(self.model, weights)
+        self.remove_callback(PrinterCallback)
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = self._loss_shifts_labels = True
+        self.identity: dict[str, Any] = json.loads(json.dumps({**(identity or {}), "processes": self.share.processes}))
+        if self.stream is None:
+            self.identity["the training rows (SHA-256)"] = hash_rows(rows)
+        self.fallback = self._prepare_loss()
+        self._micro_losses: list[torch.Tensor] = []
+
+    def _rows(self, documents: Iterable[Tokens]) -> Dataset:
+        """The training rows; of a stream only the first, which TRL looks at, while `get_train_dataloader` reads it."""
+        settings = self.settings
+        self.stream = None
+        if isinstance(documents, Sequence):
+            if not documents:
+                raise DataError("there is nothing to train on: 0 rows", where="the training split")
+            return make_rows(documents, settings.max_length, settings.packing)
+        self.stream = Stream(documents, settings.max_length, settings.packing)
+        return self.stream.first()
+
+    def _prepare_loss(self) -> str | None:
+        """Add the one-pass loss, or say why TRL's standard one is used."""
+        inner = self.model.get_base_model()
+        reason = why_not_compact(inner, partitioned=self.is_deepspeed_enabled)
+        if reason is None:
+            add_compact_loss(inner)
+        else:
+            logger.info("loss: TRL's standard path, because %s", reason)
+        return reason
+
+    # ---- Checkpoints ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The adapter alone: no tokenizer, no pickled arguments."""
+        if self.args.should_save:
+            inner = self.accelerator.unwrap_model(self.model)
+            save_adapter(inner, Path(output_dir or self.args.output_dir), state_dict or trainable_weights(inner))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = self.output_dir / f"checkpoint-{self.state.global_step}"
+        if not all(bool(torch.isfinite(value).all()) for value in trainable_weights(self.model).values()):
+            raise self.diverged("the adapter holds NaN or infinity")
+        # Past SFTTrainer, which would add a model card to every checkpoint.
+        super(SFTTrainer, self)._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            finished = self.control.should_training_stop and not self.stopping
+            best = self._best_folder()
+            commit(folder, step=self.state.global_step, identity=self.identity, finished=finished, best=best)
+            rotate(self.output_dir, keep=self.settings.save_total_limit, best=best)
+        self.accelerator.wait_for_everyone()
+
+    def _best_folder(self) -> Path | None:
+        step = self.state.best_global_step
+        return self.output_dir / f"checkpoint-{step}" if step else None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_adapter(self.model, Path(resume_from_checkpoint))
+
+    # ---- The run ----
+
+    def train(self) -> TrainOutput | None:  # type: ignore[override]
+        """Train, from the newest checkpoint of the same run if there is one, and leave the best adapter in the model.
+
+        Returns what transformers returns, or None if the run had already ended.
+
+        Raises:
+            StoppedError: SIGTERM or Ctrl-C; a checkpoint is committed and the same command goes on from it.
+            DivergedError: a loss or gradient is not finite; the step before it is the last that was taken.
+            OutputError: there is an earlier run and `train.resume` is never.
+            SettingsError: the earlier run was another one.
+        """
+        found = find_resume(self.output_dir, self.identity, resume=self.settings.resume, rank=self.share.rank)
+        if found is not None and found.finished:
+            logger.info("the run had ended at step %d", found.step)
+            load_adapter(self.model, found.best or found.folder)
+            return None
+        if found is not None:
+            logger.info("going on from step %d", found.step)
+        self.args.eval_on_start = found is None and self.eval_dataset is not None
+        remembered = self.model.config.use_cache
+        try:
+            with self.stop_request.caught():
+                result = super().train(resume_from_checkpoint=str(found.folder) if found else None)
+        finally:
+            self.progress.close()
+            self.model.config.use_cache = remembered
+        if self.stopping:
+            raise StoppedError(
+                f"stopped on request at step {self.state.global_step} of {self.state.max_steps}",
+                where=str(self.output_dir),
+                fix="run the same command again: it goes on from there",
+            )
+        self._load_best()
+        return result
+
+    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
+        """Look before the first step whether documents stay apart and the one-pass loss is the model's own."""
+        model, loader = super()._prepare_for_training(*arguments, **options)
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        wrong = probe(
+            model if sharded else self.model,
+            self.collator,
+            words=self.model.config.get_text_config().vocab_size,
+            dtype=self.base_dtype,
+            device=self.args.device,
+            compact=self.fallback is None,
+        )
+        if "packing" in wrong:
+            raise SettingsError(
+                "with this attention the documents of a batch see each other",
+                where="model.attn_implementation",
+                fix="set model.attn_implementation=sdpa",
+            )
+        if wrong:
+            self.fallback = "the one-pass loss is not the model's own"
+            logger.warning("loss: TRL's standard path, because %s", self.fallback)
+        return model, loader
+
+    def _load_best(self) -> None:
+        best = self._best_folder()
+        if best is None or self.state.best_global_step == self.state.global_step:
+            return
+        logger.info(
+            "the best adapter is that of step %d: %s %.4f",
+            self.state.best_global_step,
+            self.args.metric_for_best_model,
+            self.state.best_metric,
+        )
+        load_adapter(self.accelerator.unwrap_model(self.model), best)
