@@ -12,15 +12,29 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Base": "lora_med.models.base",
+    "DataFacts": "lora_med.adapters.card",
     "LoraMedError": "lora_med.errors",
     "Settings": "lora_med.config.schema",
+    "attach": "lora_med.adapters.attach",
+    "attach_new": "lora_med.adapters.attach",
+    "detach": "lora_med.adapters.attach",
     "load_base": "lora_med.models.base",
+    "load_many": "lora_med.adapters.swap",
     "parse": "lora_med.config.parse",
+    "publish": "lora_med.adapters.store",
     "run_recipe": "lora_med.cli.recipe",
     "start_run": "lora_med.run",
+    "use": "lora_med.adapters.swap",
 }
 
 if TYPE_CHECKING:
+    from lora_med.adapters.attach import attach as attach
+    from lora_med.adapters.attach import attach_new as attach_new
+    from lora_med.adapters.attach import detach as detach
+    from lora_med.adapters.card import DataFacts as DataFacts
+    from lora_med.adapters.store import publish as publish
+    from lora_med.adapters.swap import load_many as load_many
+    from lora_med.adapters.swap import use as use
     from lora_med.cli.recipe import run_recipe as run_recipe
     from lora_med.config.parse import parse as parse
     from lora_med.config.schema import Settings as Settings

@@ -14,8 +14,8 @@ from typing import Any
 
 from lora_med.adapters.card import Card, read_card
 from lora_med.adapters.method import Method, method_for, read_method, refuse_other_shape
-from lora_med.adapters.start import METHOD, PEFT_NAMES, START, check_start, seeded, start_from_base
-from lora_med.adapters.store import CONFIG, FILES, STORE, WEIGHTS, check_name, find_adapter
+from lora_med.adapters.start import PEFT_NAMES, START, check_dora, check_start, seeded, start_from_base
+from lora_med.adapters.store import CONFIG, FILES, STORE, WEIGHTS, check_loadable, find_adapter
 from lora_med.adapters.weights import check_tensors, lora_layers, put_tensors
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
@@ -48,7 +48,7 @@ def attach_new(
 
     _refuse_occupied(base)
     method = method_for(base.model, lora)
-    check_start(lora.init_lora_weights, base, any(one.transposed for one in method.targets(base.model)), rows)
+    check_start(method, base, rows)
     tensors = None
     if lora.continue_from is not None:
         stored, tensors = _open(base, find_adapter(lora.continue_from, store))
@@ -75,13 +75,12 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
     """
     from peft import PeftModel
 
-    check_name(name)
+    check_loadable(name)
     method, tensors = _open(base, find_adapter(name, store))
     config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
     if onto is None:
         _refuse_occupied(base)
         model: Any = PeftModel(base.model, config, adapter_name=name)
-        setattr(model, METHOD, method)
     elif onto.get_base_model() is not base.model:
         raise SettingsError("`onto` carries the adapters of another base object", fix="pass the Base it was made from")
     elif name in onto.peft_config:
@@ -121,6 +120,7 @@ def _open(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     check_base(base, card, folder)
     contents = read_files(folder, card)
     method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
+    check_dora(method, base)
     tensors = parse_tensors(contents[WEIGHTS], folder / WEIGHTS)
     try:
         expected = method.expected(base.model)

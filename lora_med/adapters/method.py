@@ -143,7 +143,7 @@ def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if key in ours or value in (None, False, [], {}, ""):
             continue
-        if value != plain.get(key, None):
+        if value != plain.get(key):
             raise ValueError(f"it sets {key!r}, which plain LoRA has not")
 
 

@@ -33,13 +33,29 @@ START = "lora_med_start"  # attribute of the PeftModel: the tensors it began wit
 METHOD = "lora_med_method"  # attribute of the PeftModel: the Method it was made with
 
 
-def check_start(init: str, base: Base, transposed: bool, rows: Sequence[Sequence[int]] | None) -> None:
+def check_dora(method: Method, base: Base) -> None:
+    """Refuse DoRA on an 8-bit base, where PEFT loses the scales of the weights it measures.
+
+    Raises:
+        SettingsError: naming the combination.
+    """
+    if method.use_dora and base.quantisation == "8bit":
+        raise SettingsError(
+            "DoRA with an 8-bit base does not run in PEFT",
+            where="lora.use_dora",
+            fix="model.load_in_8bit=false model.load_in_4bit=true",
+        )
+
+
+def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None) -> None:
     """Refuse a start that this base cannot have, before anything is changed.
 
     Raises:
         SettingsError: naming the combination and what to use.
     """
-    where = "lora.init_lora_weights"
+    check_dora(method, base)
+    where, init = "lora.init_lora_weights", method.init
+    transposed = any(one.transposed for one in method.targets(base.model))
     if init in MOVES_BASE and base.quantisation != "none":
         raise SettingsError(
             f"{init} with a {base.quantisation} base: the rest of the base would be quantised anew, "
@@ -104,9 +120,7 @@ def _loftq(model: Any, folder: Path, method: Method) -> None:
             raise IntegrityError(f"the base's files hold no tensor {name!r}", where=str(folder))
         original = _read(entry).to(weight.device, torch.float32)
         kept = dequantize_4bit(weight.data, weight.quant_state).to(torch.float32)
-        if original.shape != kept.shape:  # GPT-2 keeps its weights transposed on disk
-            original = original.T
-        elif type(module.get_base_layer()).__name__ == "Linear4bit" and _was_transposed(module):
+        if _lies_transposed(module):
             original = original.T
         left, values, right = torch.linalg.svd((original - kept) / method.scale(layer), full_matrices=False)
         rank, root = method.rank(layer), values.sqrt()
@@ -115,7 +129,8 @@ def _loftq(model: Any, folder: Path, method: Method) -> None:
             module.lora_B["default"].weight.copy_(left[:, :rank] * root[:rank])
 
 
-def _was_transposed(module: Any) -> bool:
+def _lies_transposed(module: Any) -> bool:
+    """Whether the file holds this layer's weight transposed, as GPT-2's Conv1D; transformers notes it on quantising."""
     return getattr(module.get_base_layer(), "source_cls", type(None)).__name__ == "Conv1D"
 
 
@@ -141,11 +156,15 @@ def _eva(model: Any, base: Base, rows: Sequence[Sequence[int]]) -> None:
     initialize_lora_eva_weights(model, batches, show_progress_bar=False)
 
 
-def trained_state(
-    model: Any, adapter: str, state: Mapping[str, Any] | None = None
-) -> tuple[Method, dict[str, Any]]:
-    """The trained adapter as a plain LoRA on the original base: its method, and its tensors on the CPU."""
-    method: Method = getattr(model, METHOD)
+def trained_state(model: Any, adapter: str, state: Mapping[str, Any] | None = None) -> tuple[Method, dict[str, Any]]:
+    """The trained adapter as a plain LoRA on the original base: its method, and its tensors on the CPU.
+
+    Raises:
+        SettingsError: the model is not one that `attach_new` made.
+    """
+    method: Method | None = getattr(model, METHOD, None)
+    if method is None:
+        raise SettingsError("this model is not one that attach_new made", fix="pass its PeftModel, unwrapped")
     tensors = take_tensors(model, adapter, state)
     start = getattr(model, START, None)
     if start is not None:

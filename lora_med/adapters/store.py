@@ -27,26 +27,36 @@ CONFIG = "adapter_config.json"
 README = "README.md"
 FILES = (WEIGHTS, CONFIG, README)  # all that an adapter's folder may hold, besides its card
 STORE = "adapters"
-# PEFT keeps adapters in a ModuleDict under their names, where these would hide its methods.
-RESERVED = frozenset(
-    "apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval extra_repr float "
-    "forward half ipu items keys modules mtia parameters pop share_memory state_dict to to_empty train training type "
-    "update values xpu zero_grad".split()
-)
 
 
 def check_name(name: str) -> str:
-    """`name` if it may name an adapter; a path, a hidden name or one that PEFT cannot hold may not.
+    """`name` if it may name an adapter; a path or a hidden name may not.
 
     Raises:
         SettingsError: with the rule.
     """
-    if not NAME.fullmatch(name) or name in RESERVED:
-        rule = "it is a word that PEFT uses itself" if name in RESERVED else "it is not of that form"
+    if not NAME.fullmatch(name):
         raise SettingsError(
-            f"{name!r} cannot name an adapter: {rule}",
+            f"{name!r} cannot name an adapter",
             where="adapter.name",
             fix="lower-case letters, digits, `_` and `-`, at most 64, beginning with a letter or digit",
+        )
+    return name
+
+
+def check_loadable(name: str) -> str:
+    """`name` if PEFT can hold an adapter of that name: it keeps them in a ModuleDict, whose methods are taken.
+
+    Raises:
+        SettingsError: the name is one of those, or none at all.
+    """
+    import torch
+
+    if hasattr(torch.nn.ModuleDict(), check_name(name)):
+        raise SettingsError(
+            f"{name!r} cannot name an adapter: PEFT uses that word itself",
+            where="adapter.name",
+            fix=f"for example {name}-adapter",
         )
     return name
 
@@ -81,7 +91,7 @@ def check_free(name: str, store: Path | str = STORE, *, overwrite: bool = False)
         SettingsError: the name is none.
         OutputError: the name is taken and may not be overwritten, or is no adapter's folder.
     """
-    folder = Path(store) / check_name(name)
+    folder = Path(store) / check_loadable(name)
     taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if taken and not (folder / CARD).is_file():
         raise OutputError(
