@@ -1,0 +1,40 @@
+"""README.md of a merged model: what it is made of, how it was proved, and what may be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SHARING = {
+    "open": "The adapter learned from open data.",
+    "registered": "The adapter learned from data that needs registration: share the model only with those registered.",
+    "credentialed": "The adapter learned from credentialed data, so treat the model as holding sensitive information: "
+    "share it only where the data's own agreement allows.",
+}
+
+
+def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
+    """The README's text, every figure from the certificate."""
+    base, adapter, data, probe = (certificate[part] for part in ("base", "adapter", "data", "probe"))
+    revision = f" at {base['revision']}" if base["revision"] else ""
+    lines = [
+        f"# {name}",
+        "",
+        f"{base['name']} with the adapter `{adapter['name']}` merged in"
+        f"{': ' + adapter['description'] if adapter['description'] else '.'}",
+        "",
+        f"- **Base**: {base['name']}{revision}, weights SHA-256 `{base['fingerprint']['weights']}`",
+        f"- **Adapter**: {adapter['method']}, prompt template `{adapter['template']}`; data {data['source']}, "
+        f"licence {data['licence']}, access {data['access']}",
+        f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
+        f"{certificate['dtype']}",
+        f"- **Proof**: over {probe['positions']} probe positions the mean KL divergence from base + adapter is "
+        f"{probe['mean_kl']:.2g} nats (the adapter's own effect: {probe['adapter_effect_kl']:.2g}), the first choice is "
+        f"the same at {probe['same_first_choice']:.1%}; see merge_certificate.json",
+        "",
+        SHARING[data["access"]],
+        "",
+        "Not a medical device: its text can be wrong, and no decision about a patient may rest on it.",
+        "",
+    ]
+    return "\n".join(lines)
