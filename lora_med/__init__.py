@@ -25,6 +25,7 @@ _HOME = {
     "run_recipe": "lora_med.cli.recipe",
     "start_run": "lora_med.run",
     "use": "lora_med.adapters.swap",
+    "write_sample": "lora_med.data.synthetic.corpus",
 }
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lora_med.cli.recipe import run_recipe as run_recipe
     from lora_med.config.parse import parse as parse
     from lora_med.config.schema import Settings as Settings
+    from lora_med.data.synthetic.corpus import write_sample as write_sample
     from lora_med.errors import LoraMedError as LoraMedError
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base

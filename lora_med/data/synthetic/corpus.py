@@ -1,0 +1,31 @@
+"""The sample corpus: every file of it, made from a seed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from lora_med.data.synthetic.pubmed import write_pubmed
+from lora_med.data.synthetic.questions import write_questions
+from lora_med.files import write_atomic
+
+SEED = 20
+ARTICLES, QUESTIONS = 540, 600
+
+
+def make_sample(seed: int = SEED) -> dict[str, bytes]:
+    """File name -> content; the same seed gives the same bytes. Each file has its own stream of chance."""
+    return {
+        "pubmed_sample.xml.gz": write_pubmed(random.Random(f"pubmed {seed}"), ARTICLES),
+        "qa_sample.json": write_questions(random.Random(f"questions {seed}"), QUESTIONS),
+    }
+
+
+def write_sample(folder: Path | str, seed: int = SEED) -> list[Path]:
+    """Write the sample corpus into `folder`; returns the files.
+
+    Raises:
+        OutputError: the place is not writable.
+        DiskError: the disk is full or failed.
+    """
+    return [write_atomic(Path(folder) / name, content) for name, content in make_sample(seed).items()]

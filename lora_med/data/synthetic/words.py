@@ -1,0 +1,43 @@
+"""The vocabulary of the sample corpus, and `say`: a sentence from a template with choices and facts."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORDS = Path(__file__).parents[2] / "assets" / "sample" / "words"
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@functools.cache
+def load(name: str) -> Any:
+    """The word list `name`, read once."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load((WORDS / f"{name}.yaml").read_text(encoding="utf-8"), loader)
+
+
+def say(rng: random.Random, template: str, facts: Mapping[str, object]) -> str:
+    """One sentence: `[a|b]` is a choice (they nest), `{name}` a fact; the first letter is made a capital.
+
+    Raises:
+        KeyError: the template names a fact that is not there.
+    """
+    while "[" in template:
+        template = _CHOICE.sub(lambda found: rng.choice(found.group(1).split("|")), template)
+    text = _SLOT.sub(lambda found: str(facts[found.group(1)]), template)
+    text = re.sub(r"\s+", " ", text).replace(" ,", ",").replace(" .", ".").strip()
+    sentences = re.split(r"(?<=[.?]) (?=[a-z])", text)
+    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
+
+
+def say_all(rng: random.Random, sentences: Sequence[Sequence[str]], facts: Mapping[str, object]) -> str:
+    """One way of saying each sentence, joined; the empty way leaves it out."""
+    said = (say(rng, rng.choice(ways), facts) for ways in sentences)
+    return " ".join(sentence for sentence in said if sentence)
