@@ -1,4 +1,4 @@
-"""The adapter's weights to a folder and back, strictly: every tensor there, in shape, finite, in float32."""
+"""The adapter's weights to a checkpoint and back, strictly: every tensor there, in shape, finite, in float32."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lora_med.errors import IntegrityError
+from lora_med.adapters.store import WEIGHTS
+from lora_med.adapters.weights import adapter_parameters, check_tensors, take_tensors
 
-WEIGHTS = "adapter_model.safetensors"
 
-
-def _trainable(model: Any) -> dict[str, torch.nn.Parameter]:
+def _trainable(model: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -36,8 +34,7 @@ def upcast(model: Any, weights: dict[str, torch.Tensor]) -> None:
 def save_adapter(model: Any, folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Write the adapter "default" with `weights` (see `trainable_weights`) and its configuration into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
-    save_file({name: value.contiguous() for name, value in named.items()}, folder / WEIGHTS, {"format": "pt"})
+    save_file(take_tensors(model, state=weights), folder / WEIGHTS, {"format": "pt"})
     model.peft_config["default"].save_pretrained(str(folder))
 
 
@@ -48,29 +45,13 @@ def load_adapter(model: Any, folder: Path) -> None:
         IntegrityError: a tensor is missing, unexpected, of another shape, or not finite.
     """
     saved = load_file(folder / WEIGHTS)
-    parameters = _trainable(model)
-    # PEFT leaves the adapter's name out of the file; its own naming of our parameters says which is which.
-    markers = {name: torch.tensor(number) for number, name in enumerate(parameters)}
-    places = get_peft_model_state_dict(model, state_dict=markers, save_embedding_layers=False)
-    names = list(parameters)
-    wanted = {saved_name: names[int(number)] for saved_name, number in places.items()}
-    if wanted.keys() != saved.keys():
-        missing, extra = sorted(wanted.keys() - saved.keys()), sorted(saved.keys() - wanted.keys())
-        raise IntegrityError(
-            f"{len(missing)} tensors are missing and {len(extra)} unexpected, such as {(missing + extra)[0]}",
-            where=str(folder),
-            fix="the checkpoint is of another adapter: choose another train.output_dir",
-        )
-    for name, value in saved.items():
-        parameter = parameters[wanted[name]]
-        if value.shape != parameter.shape or not bool(torch.isfinite(value).all()):
-            raise IntegrityError(f"tensor {name} has another shape or holds NaN", where=str(folder))
-        with torch.no_grad():
-            parameter.copy_(_like(parameter, value))
+    parameters = {name: parameter for name, (_, parameter) in adapter_parameters(model, "default").items()}
+    check_tensors({name: tuple(parameter.shape) for name, parameter in parameters.items()}, saved, folder)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(_like(parameter.data, saved[name]))
 
 
-def _like(parameter: torch.nn.Parameter, value: torch.Tensor) -> torch.Tensor:
-    data = parameter.data
-    if isinstance(data, DTensor):
-        return distribute_tensor(value.to(data.device, data.dtype), data.device_mesh, data.placements)
-    return value.to(data.device, data.dtype)
+def _like(data: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    value = value.to(data.device, data.dtype)
+    return distribute_tensor(value, data.device_mesh, data.placements) if isinstance(data, DTensor) else value

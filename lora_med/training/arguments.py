@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import torch
-from trl import SFTConfig
+from trl.trainer.sft_config import SFTConfig
 
 from lora_med.config.names import unknown
 from lora_med.config.schema import TrainSettings

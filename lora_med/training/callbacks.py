@@ -18,6 +18,7 @@ from lora_med.files import sync, write_atomic
 from lora_med.training.curves import draw_loss
 
 METRICS = "metrics.jsonl"
+SECONDS_BETWEEN_DRAWINGS = 30
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +42,7 @@ class MetricsFile(TrainerCallback):
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
+        self.drawn = -math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Drop what a killed run logged after the checkpoint that is resumed: those steps are taken again."""
@@ -55,10 +57,20 @@ class MetricsFile(TrainerCallback):
                 handle.write(_line({"step": state.global_step, **logs}))
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Draw the curve at every checkpoint."""
+        """Draw the curve with a checkpoint, but not more often than a reader looks."""
         if state.is_world_process_zero:
             sync(self.output_dir / METRICS)
-            draw_loss(read_metrics(self.output_dir), self.output_dir / "loss.png")
+            if time.monotonic() - self.drawn > SECONDS_BETWEEN_DRAWINGS:
+                self._draw()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Draw the whole curve."""
+        if state.is_world_process_zero:
+            self._draw()
+
+    def _draw(self) -> None:
+        draw_loss(read_metrics(self.output_dir), self.output_dir / "loss.png")
+        self.drawn = time.monotonic()
 
 
 def _line(entry: dict[str, Any]) -> str:

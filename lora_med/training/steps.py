@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 class SteppingTrainer(SFTTrainer):
     """SFTTrainer with our batches, loss, validation and logs; AdapterTrainer adds the run around the steps."""
 
+    model: Any
+    model_wrapped: Any
+    train_dataset: Any
+    eval_dataset: Any
+    args: Any
     settings: TrainSettings
     output_dir: Path
     collator: Collator
@@ -78,7 +83,7 @@ class SteppingTrainer(SFTTrainer):
         Raises:
             DivergedError: the loss or the gradient norm of this step is not finite.
         """
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm)
         loss = torch.stack(self._micro_losses).sum()
         self._micro_losses.clear()
         scaled = getattr(self.accelerator, "scaler", None) is not None  # float16: a scaler skips infinite gradients

@@ -14,7 +14,7 @@ from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError, StoppedError
