@@ -31,7 +31,15 @@ from lora_med.files import fresh_folder, read_json, sha256_file, write_atomic, w
 from lora_med.merge.fold import DTYPES, NAMES, fold
 from lora_med.merge.plan import Plan, plan_merge
 from lora_med.merge.readme import render_readme
-from lora_med.merge.verify import TOLERANCES, Agreement, Tolerance, compare, probe_ids, probe_logits
+from lora_med.merge.verify import (
+    COMPUTED_IN_16_BITS,
+    TOLERANCES,
+    Agreement,
+    Tolerance,
+    compare,
+    probe_ids,
+    probe_logits,
+)
 from lora_med.models.base import Base, load_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import resolve_base
@@ -50,7 +58,6 @@ COPIED += (
     "NOTICE*",
 )
 ROOM_TO_VERIFY = 0.6  # share of the free memory that the weights in fp32 may take
-TORCH_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
 logger = logging.getLogger(__name__)
 
 
@@ -180,9 +187,8 @@ def _stored_dtype(plan: Plan) -> str:
 
 
 def _tolerance(stored_as: str, computed_in: str) -> Tolerance:
-    """The wider of the two: rounding the weights, and rounding the sums where fp32 did not fit."""
-    both = TOLERANCES[stored_as], TOLERANCES[computed_in]
-    return max(both, key=lambda one: one.mean_kl)
+    """That of rounding the weights, or the wider one where the sums are rounded too."""
+    return TOLERANCES[stored_as] if computed_in in ("float32", "float64") else COMPUTED_IN_16_BITS
 
 
 def _reference(name: str, store: Path | str, asked: str, revision: str | None, dtype: str) -> _Reference:
@@ -208,10 +214,11 @@ def _verify(folder: Path, reference: _Reference, dtype: str, allowed: Tolerance)
     if not agreement.within(allowed):
         raise IntegrityError(
             f"the merged model is not base + adapter: mean KL {agreement.mean_kl:.3g} nats over {agreement.positions} "
-            f"positions, largest logit difference {agreement.largest_logit_difference:.3g}; allowed is "
-            f"{allowed.mean_kl:.3g}, and {allowed.share_of_effect:.0%} of the adapter's effect of "
+            f"positions, largest logit difference {agreement.largest_logit_difference:.3g}; allowed is at most "
+            f"{allowed.mean_kl:.3g} and {allowed.share_of_effect:.0%} of the adapter's effect of "
             f"{agreement.adapter_effect_kl:.3g}",
-            fix="merge with --dtype float32; nothing was written",
+            where=f"computed in {dtype}; nothing was written",
+            fix="merge with --dtype float32",
         )
     return agreement
 

@@ -109,7 +109,7 @@ def _check_method(config: Mapping[str, Any], adapter: Path) -> None:
         )
     if config.get("modules_to_save"):
         raise SettingsError(
-            f"the adapter holds whole layers (modules_to_save: {config['modules_to_save']}); merging takes updates only",
+            f"the adapter holds whole layers (modules_to_save: {config['modules_to_save']}); merging takes none",
             where=where,
             fix="use it attached: lora-med generate --adapter NAME",
         )

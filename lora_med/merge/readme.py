@@ -29,8 +29,8 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
         f"{certificate['dtype']}",
         f"- **Proof**: over {probe['positions']} probe positions the mean KL divergence from base + adapter is "
-        f"{probe['mean_kl']:.2g} nats (the adapter's own effect: {probe['adapter_effect_kl']:.2g}), the first choice is "
-        f"the same at {probe['same_first_choice']:.1%}; see merge_certificate.json",
+        f"{probe['mean_kl']:.2g} nats (the adapter's own effect: {probe['adapter_effect_kl']:.2g}), the first choice "
+        f"is the same at {probe['same_first_choice']:.1%}; see merge_certificate.json",
         "",
         SHARING[data["access"]],
         "",

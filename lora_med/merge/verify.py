@@ -25,20 +25,26 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The most that a merge may differ: the mean KL divergence in nats, and its share of the adapter's own effect."""
+    """The most that a merge may differ from base + adapter, as a mean KL divergence in nats.
+
+    Never over `mean_kl`; and over `negligible` only up to `share_of_effect` of what the adapter itself does.
+    """
 
     mean_kl: float
     share_of_effect: float
+    negligible: float
 
 
-# Rounding weights to 8 (bf16) or 11 (fp16) bits moves the logits; these stand ten times above what that was measured
-# to do on the models we have. A merge with the wrong scale or layer is off by the order of the adapter's effect.
+# Rounding weights to 8 (bf16) or 11 (fp16) bits moves the logits: on micro by 4e-6 and 7e-8, on stories260K, which was
+# trained in fp32, by 4e-4 and 6e-6. A wrong scale or layer is off by the order of the adapter's effect (2e-3 to 3).
 TOLERANCES = {
-    "float32": Tolerance(1e-6, 0.01),
-    "float64": Tolerance(1e-6, 0.01),
-    "float16": Tolerance(1e-4, 0.02),
-    "bfloat16": Tolerance(1e-3, 0.05),
+    "float32": Tolerance(1e-6, 0.01, 1e-9),
+    "float64": Tolerance(1e-6, 0.01, 1e-9),
+    "float16": Tolerance(1e-4, 0.02, 1e-5),
+    "bfloat16": Tolerance(2e-3, 0.05, 1e-4),
 }
+# Where fp32 does not fit, the sums of both models are rounded too: 8e-5 and 4e-3 on the same two.
+COMPUTED_IN_16_BITS = Tolerance(4e-2, 0.2, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,9 @@ class Agreement:
     adapter_effect_kl: float
 
     def within(self, allowed: Tolerance) -> bool:
-        """Whether the merge may be kept: under the absolute limit, and under the share where the effect exceeds it."""
-        if self.mean_kl > allowed.mean_kl:
-            return False
-        return self.adapter_effect_kl <= allowed.mean_kl or self.mean_kl <= (
-            allowed.share_of_effect * self.adapter_effect_kl
-        )
+        """Whether the merge may be kept."""
+        near = max(allowed.negligible, allowed.share_of_effect * self.adapter_effect_kl)
+        return self.mean_kl <= min(allowed.mean_kl, near)
 
 
 def probe_ids(tokenizer: Any, probes: Sequence[str] = PROBES) -> list[list[int]]:
