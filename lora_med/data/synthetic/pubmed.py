@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import random
-from dataclasses import dataclass
-from xml.sax.saxutils import escape
+import re
+from dataclasses import replace
 
+from lora_med.data.synthetic.pubmed_xml import Article, article_set_xml
 from lora_med.data.synthetic.studies import Study, draw_study
 from lora_med.data.synthetic.words import load, say, say_all
 
 FIRST_PMID = 90_000_001  # far above any number PubMed has given out
+ODDITIES = 13
+RETRACTED = ("D016441", "Retracted Publication")
+ABSTRACT_WORDS = (120, 220)
 DESIGN_SHARES = {
     "trial_event": 26,
     "trial_measure": 26,
@@ -37,28 +41,6 @@ JOURNALS = (
     "Specimen Clinical Research",
     "Archives of Imagined Therapeutics",
 )
-MARKUP = {"&lt;sup&gt;": "<sup>", "&lt;/sup&gt;": "</sup>", "&lt;i&gt;": "<i>", "&lt;/i&gt;": "</i>"}
-HEADER = (
-    '<?xml version="1.0" encoding="utf-8"?>\n'
-    '<!DOCTYPE PubmedArticleSet PUBLIC "-//NLM//DTD PubMedArticle, 1st January 2024//EN" '
-    '"https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_240101.dtd">\n'
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Article:
-    """One article before it becomes XML; `parts` are (label, category, text), one without label if unstructured."""
-
-    pmid: int
-    title: str
-    parts: tuple[tuple[str, str, str], ...]
-    year: int
-    journal: str
-    mesh: str
-    types: tuple[tuple[str, str], ...]
-    version: int = 1
-    language: str = "eng"
-    other_abstract: str = ""
 
 
 def write_abstract(rng: random.Random, study: Study) -> tuple[str, tuple[str, str, str, str]]:
@@ -69,12 +51,15 @@ def write_abstract(rng: random.Random, study: Study) -> tuple[str, tuple[str, st
         gap = shared["risk_gap"] if "event" in facts else [""]
     else:
         gap = phrases.get("gap", shared["trials_gap"])
-    baseline = shared["infants_baseline"] if study.of_infants else shared["adults_baseline"]
-    trial = study.design.startswith("trial")
-    methods = [*phrases["methods"], shared["registration"]] if trial else phrases["methods"]
-    results = [*phrases["results"][study.verdict], phrases["secondary"][study.verdict]]
-    if trial:
-        results = [baseline, *results, phrases["harms"]]
+    age = "infants" if study.of_infants else "adults"
+    found = [*phrases["results"][study.verdict], phrases["secondary"][study.verdict]]
+    if study.design.startswith("trial"):
+        methods = [*phrases["methods"], shared["registration"]]
+        results = [shared[f"{age}_baseline"], *found, phrases["harms"]]
+    elif study.design == "meta_analysis":
+        methods, results = [*phrases["methods"], shared["conduct"]], found
+    else:
+        methods, results = [*phrases["methods"], shared["conduct"]], [shared[f"{age}_met"], *found]
     texts = (
         say_all(rng, [["{fact}"], gap, phrases["aim"]], facts),
         say_all(rng, methods, facts),
@@ -85,10 +70,13 @@ def write_abstract(rng: random.Random, study: Study) -> tuple[str, tuple[str, st
 
 
 def write_article(rng: random.Random, pmid: int) -> Article:
-    """One invented article with a structured abstract."""
+    """One invented article with a structured abstract of ABSTRACT_WORDS words."""
     designs, weights = zip(*DESIGN_SHARES.items(), strict=True)
-    study = draw_study(rng, rng.choices(designs, weights)[0])
-    title, texts = write_abstract(rng, study)
+    while True:
+        study = draw_study(rng, rng.choices(designs, weights)[0])
+        title, texts = write_abstract(rng, study)
+        if ABSTRACT_WORDS[0] <= len(" ".join(texts).split()) <= ABSTRACT_WORDS[1]:
+            break
     return Article(
         pmid,
         title,
@@ -100,62 +88,44 @@ def write_article(rng: random.Random, pmid: int) -> Article:
     )
 
 
-def _marked(text: str) -> str:
-    """Escaped for XML, but for the few tags that PubMed allows inside text."""
-    text = escape(text)
-    for written, tag in MARKUP.items():
-        text = text.replace(written, tag)
-    return text
+def _unstructured(article: Article, tail: str = "") -> Article:
+    text = " ".join(part for _, _, part in article.parts)
+    return replace(article, parts=(("", "", text + tail),))
 
 
-def _abstract(article: Article) -> list[str]:
-    lines = ["        <Abstract>"]
-    for label, category, text in article.parts:
-        heading = f' Label="{escape(label)}" NlmCategory="{category}"' if label else ""
-        lines.append(f"          <AbstractText{heading}>{_marked(text)}</AbstractText>")
-    return [*lines, "        </Abstract>"]
+def _in_italics(article: Article) -> Article:
+    parts = tuple((*heading, re.sub(r"\b([Pp]) ?([=<])", r"<i>\1</i> \2", text)) for *heading, text in article.parts)
+    return replace(article, parts=parts)
 
 
-def to_xml(article: Article) -> str:
-    """One `PubmedArticle` element."""
-    other = ""
-    if article.other_abstract:
-        other = (
-            '\n      <OtherAbstract Type="Publisher" Language="fre">'
-            f"<AbstractText>{article.other_abstract}</AbstractText></OtherAbstract>"
-        )
-    types = "\n".join(f'          <PublicationType UI="{ui}">{name}</PublicationType>' for ui, name in article.types)
-    return f"""  <PubmedArticle>
-    <MedlineCitation Status="MEDLINE" Owner="NLM">
-      <PMID Version="{article.version}">{article.pmid}</PMID>
-      <Article PubModel="Print">
-        <Journal>
-          <JournalIssue CitedMedium="Internet"><PubDate><Year>{article.year}</Year></PubDate></JournalIssue>
-          <Title>{article.journal}</Title>
-        </Journal>
-        <ArticleTitle>{_marked(article.title)}</ArticleTitle>
-{chr(10).join(_abstract(article))}
-        <Language>{article.language}</Language>
-        <PublicationTypeList>
-{types}
-        </PublicationTypeList>
-      </Article>
-      <MeshHeadingList>
-        <MeshHeading><DescriptorName MajorTopicYN="Y">{escape(article.mesh)}</DescriptorName></MeshHeading>
-        <MeshHeading><DescriptorName MajorTopicYN="N">Humans</DescriptorName></MeshHeading>
-      </MeshHeadingList>{other}
-    </MedlineCitation>
-    <PubmedData>
-      <PublicationStatus>ppublish</PublicationStatus>
-      <ArticleIdList><ArticleId IdType="pubmed">{article.pmid}</ArticleId></ArticleIdList>
-    </PubmedData>
-  </PubmedArticle>
-"""
+def _corrected(article: Article) -> Article:
+    *rest, (label, category, text) = article.parts
+    corrected = (label, category, f"{text} This version corrects the layout of a table.")
+    return replace(article, parts=(*rest, corrected), version=article.version + 1)
+
+
+def oddities(rng: random.Random, first: int, earlier: Article) -> list[Article]:
+    """What trips readers: no sections, a cut tail, markup, a retraction, other languages, a second version.
+
+    `first` is the first free PMID; `earlier` the article that gets the second version. The last is to be deleted.
+    """
+    fresh = [write_article(rng, first + number) for number in range(12)]
+    french = "L'étude est inventée; ce résumé ne doit pas être lu comme l'original."
+    return [
+        *map(_unstructured, fresh[:4]),
+        _unstructured(fresh[4], " (ABSTRACT TRUNCATED AT 250 WORDS)"),
+        *map(_in_italics, fresh[5:8]),
+        replace(fresh[8], types=(*fresh[8].types, RETRACTED), retracted_in=f"{fresh[8].journal}. {fresh[8].year + 2}"),
+        replace(fresh[9], language="fre", title=f"[{fresh[9].title.rstrip('.')}]."),
+        replace(fresh[10], other_abstract=french),
+        _corrected(earlier),
+        fresh[11],
+    ]
 
 
 def write_pubmed(rng: random.Random, articles: int) -> bytes:
-    """The gzip file of about `articles` articles."""
-    body = "".join(to_xml(write_article(rng, FIRST_PMID + number)) for number in range(articles))
-    deleted = f'  <DeleteCitation>\n    <PMID Version="1">{FIRST_PMID + articles}</PMID>\n  </DeleteCitation>\n'
-    text = f"{HEADER}<PubmedArticleSet>\n{body}{deleted}</PubmedArticleSet>\n"
+    """The gzip file: `articles` elements, the oddities last, and one of them withdrawn again."""
+    ordinary = [write_article(rng, FIRST_PMID + number) for number in range(articles - ODDITIES)]
+    odd = oddities(rng, FIRST_PMID + len(ordinary), ordinary[2])
+    text = article_set_xml([*ordinary, *odd], deleted=[odd[-1].pmid])
     return gzip.compress(text.encode(), 9, mtime=0)

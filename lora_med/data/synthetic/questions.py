@@ -19,6 +19,7 @@ KINDS = {
     "test": ("diagnostic", 14, "accurate"),
 }
 NEGATIVE = {"better": "same", "linked": "same", "accurate": "poor"}
+CONTEXT_WORDS = (60, 95)
 HARM_SHARE = 0.15  # of the treatments that do not help, those that do harm: significant, and yet a no
 
 
@@ -30,6 +31,11 @@ def _study(rng: random.Random, kind: str, answer: str) -> Study:
         return draw_study(rng, design, positive)
     harmful = kind == "treatment" and rng.random() < HARM_SHARE
     return draw_study(rng, design, "worse" if harmful else NEGATIVE[positive])
+
+
+def _in_bounds(item: dict[str, Any]) -> bool:
+    low, high = CONTEXT_WORDS
+    return low <= sum(len(context.split()) for context in item["CONTEXTS"]) <= high
 
 
 def _item(rng: random.Random, kind: str, answer: str) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def _item(rng: random.Random, kind: str, answer: str) -> dict[str, Any]:
         "QUESTION": say(rng, rng.choice(phrases["question"]), facts),
         "CONTEXTS": list(parts.values()),
         "LABELS": list(parts),
-        "MESHES": [study.mesh, "Humans", *(["Female"] if facts["women"] == "100" else [])],
+        "MESHES": [study.mesh, "Humans", *(["Female"] if facts["sex"] == "all were women" else [])],
         "YEAR": facts["year1"],
         "reasoning_required_pred": answer,
         "reasoning_free_pred": answer,
@@ -67,7 +73,7 @@ def write_questions(rng: random.Random, items: int) -> bytes:
     for answer in answers:
         kind = rng.choices(kinds, weights)[0]
         item = _item(rng, kind, answer)
-        while item["QUESTION"] in asked:
+        while item["QUESTION"] in asked or not _in_bounds(item):
             item = _item(rng, kind, answer)
         asked[item["QUESTION"]] = item
     numbered = {str(FIRST_PMID + number): item for number, item in enumerate(asked.values())}

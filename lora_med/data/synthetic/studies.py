@@ -52,6 +52,7 @@ AGES = {
     "": (44.0, 67.0),
 }
 DRUG_RIVALS = ("placebo", "placebo", "placebo", "standard treatment")
+OPEN = ("open-label", "assessor-blinded", "single-blind")
 CARE_RIVALS = ("usual care", "usual care", "usual care", "a waiting list", "written information")
 
 
@@ -73,16 +74,24 @@ class Study:
 def _treatments(rng: random.Random, condition: dict[str, Any]) -> dict[str, str]:
     if rng.random() < 0.4:
         care = rng.choice(condition["cares"])
-        return {"new": care, "new_dose": care, "old": rng.choice(CARE_RIVALS)}
+        return {"new": care, "new_dose": care, "old": rng.choice(CARE_RIVALS), "blinding": rng.choice(OPEN)}
     new, dose = rng.choice(condition["drugs"])
     rival = rng.choice([name for name, _ in condition["drugs"] if name != new])
-    return {"new": new, "new_dose": f"{new} ({dose})", "old": rng.choice((*DRUG_RIVALS, rival))}
+    old = rng.choice((*DRUG_RIVALS, rival))
+    blinding = "double-blind" if old == "placebo" else rng.choice(OPEN)
+    return {"new": new, "new_dose": f"{new}, {dose},", "old": old, "blinding": blinding}
+
+
+def _sex(rng: random.Random, people: str) -> str:
+    if any(word in people for word in ("women", "pregnan")):
+        return "all were women"
+    young = any(word in people for word in ("child", "adolescent", "infant"))
+    return f"{rng.randrange(31, 65)}% were {'girls' if young else 'women'}"
 
 
 def _setting(rng: random.Random, condition: dict[str, Any]) -> dict[str, str]:
     people = rng.choice(condition["people"])
     low, high = next(span for word, span in AGES.items() if word in people)
-    only_women = any(word in people for word in ("women", "pregnan"))
     year = rng.randrange(2003, 2019)
     return {
         "condition": condition["name"],
@@ -92,12 +101,12 @@ def _setting(rng: random.Random, condition: dict[str, Any]) -> dict[str, str]:
         "burden": rng.choice(condition["burdens"]),
         "harm": rng.choice(condition["harms"]),
         "age": f"{rng.uniform(low, high):.1f}",
-        "women": "100" if only_women else str(rng.randrange(31, 65)),
+        "sex": _sex(rng, people),
+        "response": str(rng.randrange(71, 98)),
         "weeks": str(rng.choice((8, 12, 16, 24, 26, 36, 48, 52))),
         "years": f"{rng.uniform(1.6, 9.4):.1f}",
         "days": str(rng.choice((2, 3, 7, 14))),
         "centres": str(rng.randrange(3, 29)),
-        "blinding": rng.choice(("double-blind", "open-label", "assessor-blinded", "single-blind")),
         "year0": str(year),
         "year1": str(year + rng.randrange(2, 6)),
     }

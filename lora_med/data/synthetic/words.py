@@ -13,7 +13,7 @@ import yaml
 
 WORDS = Path(__file__).parents[2] / "assets" / "sample" / "words"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_SLOT = re.compile(r"\{(\w+)\}")
+_SLOT = re.compile(r"\{(\w+)(?::([^/{}]*)/([^{}]*))?\}")
 
 
 @functools.cache
@@ -23,16 +23,24 @@ def load(name: str) -> Any:
     return yaml.load((WORDS / f"{name}.yaml").read_text(encoding="utf-8"), loader)
 
 
+def _filled(slot: re.Match[str], facts: Mapping[str, object]) -> str:
+    name, one, several = slot.groups()
+    value = str(facts[name])
+    if one is None:
+        return value
+    return several if value in load("plurals") else one
+
+
 def say(rng: random.Random, template: str, facts: Mapping[str, object]) -> str:
-    """One sentence: `[a|b]` is a choice (they nest), `{name}` a fact; the first letter is made a capital.
+    """One sentence: `[a|b]` is a choice (they nest), `{name}` a fact, `{name:was/were}` its verb.
 
     Raises:
         KeyError: the template names a fact that is not there.
     """
     while "[" in template:
         template = _CHOICE.sub(lambda found: rng.choice(found.group(1).split("|")), template)
-    text = _SLOT.sub(lambda found: str(facts[found.group(1)]), template)
-    text = re.sub(r"\s+", " ", text).replace(" ,", ",").replace(" .", ".").strip()
+    text = _SLOT.sub(lambda found: _filled(found, facts), template)
+    text = re.sub(r"\s+([,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip()
     sentences = re.split(r"(?<=[.?]) (?=[a-z])", text)
     return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
 
