@@ -11,20 +11,42 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdapterTrainer": "lora_med.training.trainer",
     "Base": "lora_med.models.base",
+    "Corpus": "lora_med.data.corpus",
     "DataFacts": "lora_med.adapters.card",
+    "Evaluation": "lora_med.evaluation.results",
     "LoraMedError": "lora_med.errors",
+    "Merge": "lora_med.merge.export",
     "Settings": "lora_med.config.schema",
     "attach": "lora_med.adapters.attach",
     "attach_new": "lora_med.adapters.attach",
+    "check_free": "lora_med.adapters.store",
+    "check_swaps": "lora_med.evaluation.swaps",
+    "chunk": "lora_med.prompts.tokens",
+    "data_facts": "lora_med.training.identity",
     "detach": "lora_med.adapters.attach",
+    "evaluate": "lora_med.evaluation.runner",
+    "find_adapter": "lora_med.adapters.store",
     "load_base": "lora_med.models.base",
     "load_many": "lora_med.adapters.swap",
+    "merge_adapter": "lora_med.merge.export",
+    "open_corpus": "lora_med.data.corpus",
+    "open_heldout": "lora_med.data.corpus",
     "parse": "lora_med.config.parse",
+    "preflight": "lora_med.training.preflight",
+    "prepare_environment": "lora_med.run",
     "publish": "lora_med.adapters.store",
+    "read_card": "lora_med.adapters.card",
+    "read_documents": "lora_med.training.documents",
+    "record_scores": "lora_med.evaluation.cards",
+    "render": "lora_med.prompts.render",
+    "run_identity": "lora_med.training.identity",
     "run_recipe": "lora_med.cli.recipe",
     "start_run": "lora_med.run",
+    "tokenise_rows": "lora_med.prompts.tokens",
     "use": "lora_med.adapters.swap",
+    "write_report": "lora_med.evaluation.report",
     "write_sample": "lora_med.data.synthetic.corpus",
 }
 
@@ -33,17 +55,39 @@ if TYPE_CHECKING:
     from lora_med.adapters.attach import attach_new as attach_new
     from lora_med.adapters.attach import detach as detach
     from lora_med.adapters.card import DataFacts as DataFacts
+    from lora_med.adapters.card import read_card as read_card
+    from lora_med.adapters.store import check_free as check_free
+    from lora_med.adapters.store import find_adapter as find_adapter
     from lora_med.adapters.store import publish as publish
     from lora_med.adapters.swap import load_many as load_many
     from lora_med.adapters.swap import use as use
     from lora_med.cli.recipe import run_recipe as run_recipe
     from lora_med.config.parse import parse as parse
     from lora_med.config.schema import Settings as Settings
+    from lora_med.data.corpus import Corpus as Corpus
+    from lora_med.data.corpus import open_corpus as open_corpus
+    from lora_med.data.corpus import open_heldout as open_heldout
     from lora_med.data.synthetic.corpus import write_sample as write_sample
     from lora_med.errors import LoraMedError as LoraMedError
+    from lora_med.evaluation.cards import record_scores as record_scores
+    from lora_med.evaluation.report import write_report as write_report
+    from lora_med.evaluation.results import Evaluation as Evaluation
+    from lora_med.evaluation.runner import evaluate as evaluate
+    from lora_med.evaluation.swaps import check_swaps as check_swaps
+    from lora_med.merge.export import Merge as Merge
+    from lora_med.merge.export import merge_adapter as merge_adapter
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base
+    from lora_med.prompts.render import render as render
+    from lora_med.prompts.tokens import chunk as chunk
+    from lora_med.prompts.tokens import tokenise_rows as tokenise_rows
+    from lora_med.run import prepare_environment as prepare_environment
     from lora_med.run import start_run as start_run
+    from lora_med.training.documents import read_documents as read_documents
+    from lora_med.training.identity import data_facts as data_facts
+    from lora_med.training.identity import run_identity as run_identity
+    from lora_med.training.preflight import preflight as preflight
+    from lora_med.training.trainer import AdapterTrainer as AdapterTrainer
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.base import Base
+from lora_med.models.fingerprint import Fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +57,9 @@ def attach_new(
         stored, tensors = _open(base, find_adapter(lora.continue_from, store))
         refuse_other_shape(method, stored, lora.continue_from)
     with seeded(seed):
-        config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
-        model: Any = get_peft_model(base.model, config)
+        with _without_peft_noise():
+            config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
+            model: Any = get_peft_model(base.model, config)
         start_from_base(model, base, method, rows)
     if tensors is not None:
         put_tensors(model, "default", tensors)
@@ -80,7 +84,8 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
     config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
     if onto is None:
         _refuse_occupied(base)
-        model: Any = PeftModel(base.model, config, adapter_name=name)
+        with _without_peft_noise():
+            model: Any = PeftModel(base.model, config, adapter_name=name)
     elif onto.get_base_model() is not base.model:
         raise SettingsError("`onto` carries the adapters of another base object", fix="pass the Base it was made from")
     elif name in onto.peft_config:
@@ -106,6 +111,16 @@ def detach(model: Any) -> None:
         del bare.peft_config
 
 
+@contextmanager
+def _without_peft_noise() -> Iterator[None]:
+    """Drop the warnings that PEFT raises about its own calls and about defaults that we mean."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*eva.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*path_initial_model_for_weight_conversion.*", category=UserWarning)
+        yield
+
+
 def _refuse_occupied(base: Base) -> None:
     if lora_layers(base.model):
         raise SettingsError(
@@ -117,7 +132,7 @@ def _refuse_occupied(base: Base) -> None:
 def _open(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     """Method and tensors of a published adapter, after every check that can be made without PEFT."""
     card = read_card(folder)
-    check_base(base, card, folder)
+    check_base(base.fingerprint, base.name, card, folder)
     contents = read_files(folder, card)
     method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
     check_dora(method, base)
@@ -134,18 +149,18 @@ def _open(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     return method, tensors
 
 
-def check_base(base: Base, card: Card, where: Path | str) -> None:
+def check_base(found: Fingerprint, name: str, card: Card, where: Path | str) -> None:
     """Refuse a base whose weights, tokenizer or template are not those the card names.
 
     Raises:
         BaseMismatchError: naming both fingerprints and the base to load.
     """
-    differing = card.base.fingerprint.differing(base.fingerprint)
+    differing = card.base.fingerprint.differing(found)
     if not differing:
         return
     lines = [
         f"  {part}: the adapter needs {getattr(card.base.fingerprint, part)[:16]}, "
-        f"{base.name!r} has {getattr(base.fingerprint, part)[:16]}"
+        f"{name!r} has {getattr(found, part)[:16]}"
         for part in differing
     ]
     wanted = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")

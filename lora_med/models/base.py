@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,18 +132,19 @@ def _load(folder: Path, config: Any, quantised: Any, dtype: str, attention: str)
 
     place = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            quantization_config=quantised,
-            device_map=place,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _progress_on_terminals_only():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=getattr(torch, dtype),
+                attn_implementation=attention,
+                quantization_config=quantised,
+                device_map=place,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (RuntimeError, OSError, KeyError) as error:
         raise IntegrityError(
             f"the weights do not fit config.json, or cannot be read ({type(error).__name__})",
@@ -152,6 +156,21 @@ def _load(folder: Path, config: Any, quantised: Any, dtype: str, attention: str)
     keep_gradients_exact(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+@contextmanager
+def _progress_on_terminals_only() -> Iterator[None]:
+    """Keep transformers' loading bar out of log files."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_loading(loading: Any, folder: Path) -> None:
