@@ -85,6 +85,31 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def atomic_stream(path: Path) -> Iterator[BinaryIO]:
+    """A binary stream to write `path` through, for content too large to hold; an error leaves `path` as it was.
+
+    Raises:
+        DiskError: the disk is full or failed.
+        OutputError: the place is not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(temporary, "wb")  # noqa: SIM115 - closed below, before the rename
+    try:
+        yield handle
+        with disk_errors(path):
+            handle.flush()
+            os.fsync(handle.fileno())
+            handle.close()
+            os.replace(temporary, path)
+            sync(path.parent)
+    finally:
+        handle.close()
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: object) -> Path:
     """Write `value` as indented JSON, atomically; NaN and infinities are refused, for no reader takes them."""
     return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

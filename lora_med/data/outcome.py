@@ -1,0 +1,94 @@
+"""What reading gives: a record, or a drop with its reason. Each item read is one or the other, so counts add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from lora_med.data.record import Record
+from lora_med.errors import DataError
+
+Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """An item left out. With an `error` it is bad, and stops the run unless bad items are to be skipped."""
+
+    reason: str
+    error: DataError | None = None
+
+
+Outcome = Record | Drop
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many items were read and kept, and why the others were dropped; `read == kept + sum(dropped.values())`."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Tally) -> Tally:
+        reasons = sorted({*self.dropped, *other.dropped})
+        dropped = {reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons}
+        return Tally(self.read + other.read, self.kept + other.kept, dropped)
+
+    def drop(self, reason: str, count: int) -> Tally:
+        """The tally after `count` of the kept are dropped for `reason` too."""
+        return self + Tally(0, -count, {reason: count}) if count else self
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.dropped.items()))
+        return f"{self.read:,} read, {self.kept:,} kept" + (f"; dropped: {reasons}" if reasons else "")
+
+
+@dataclass(frozen=True)
+class Again(Generic[Item]):
+    """An iterable that starts from the beginning each time, holding nothing: it calls `make` for each pass."""
+
+    make: Callable[[], Iterator[Item]]
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.make()
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """A data set on the Hub: `owner/name`, its configuration if it has several, and the split to read."""
+
+    name: str
+    config: str | None
+    split: str
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.config}" if self.config else "")
+
+
+Input = Path | HubSet
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a source may need to know besides where to read; each takes what concerns it."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    keep_retracted: bool = False
+    streaming: bool = False
+
+
+def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:
+    """The shortest name that tells each input from the others: the file's name, with folders only where they must be.
+
+    No absolute path gets into identifiers and cards that way.
+    """
+    items = list(dict.fromkeys(inputs))
+    names = {item: item.name if isinstance(item, Path) else str(item) for item in items}
+    depth = 1
+    while len(set(names.values())) < len(items) and depth < 64:
+        depth += 1
+        names = {item: "/".join(item.parts[-depth:]) if isinstance(item, Path) else str(item) for item in items}
+    return names

@@ -1,0 +1,159 @@
+"""From paths to records: find the inputs, read them, refuse or skip what is bad, drop duplicates, count everything."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from lora_med.config.names import nearest
+from lora_med.data.catalog import Source, read
+from lora_med.data.outcome import Drop, HubSet, Input, Outcome, ReadOptions, Tally
+from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+from lora_med.errors import DataError, InputMissingError, SettingsError
+
+HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
+
+
+def _inside(folder: Path, source: Source) -> list[Path]:
+    ends = (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ends))
+
+
+def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return list(_inside(path, source))
+    if glob.has_magic(pattern):
+        found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return [Path(name) for name in sorted(found) if Path(name).is_file()]
+    hub = HUB_ID.fullmatch(pattern)
+    if hub and source.reads_hub and not pattern.lower().endswith((*source.suffixes, ".gz")):
+        return [HubSet(hub["name"], hub["config"], hub_split)]
+    return []
+
+
+def find_inputs(source: Source, patterns: Sequence[str], hub_split: str = "train") -> list[Input]:
+    """The files and Hub data sets that `patterns` name, each once, in order; a pattern's matches are sorted by name.
+
+    A folder stands for the files in it that the source reads. Hub ids are `owner/name` or `owner/name:configuration`.
+
+    Raises:
+        SettingsError: no pattern at all.
+        InputMissingError: a pattern that nothing matches, with the near name beside it.
+    """
+    if not patterns:
+        raise SettingsError(
+            f"no input for the source {source.name!r}", where="data.paths", fix="name at least one file"
+        )
+    found: list[Input] = []
+    for pattern in patterns:
+        matched = _matches(pattern, source, hub_split)
+        if not matched:
+            folder = Path(pattern).expanduser().parent
+            near = nearest(Path(pattern).name, [item.name for item in folder.iterdir()]) if folder.is_dir() else None
+            hint = f"; did you mean {str(folder / near)!r}?" if near else ""
+            raise InputMissingError(
+                f"nothing matches {pattern!r}{hint}",
+                where="data.paths",
+                fix="paths are relative to the working directory",
+            )
+        found += matched
+    return list(dict.fromkeys(found))
+
+
+def content(record: Record) -> int:
+    """A 64-bit digest of what a record says, whatever its identifier: equal content, equal number."""
+    if isinstance(record, Passage):
+        parts: tuple[str, ...] = ("passage", record.title, record.text)
+    elif isinstance(record, Question):
+        parts = ("question", record.question, record.answer, *record.contexts, "", *record.options)
+    elif isinstance(record, Pair):
+        parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
+    else:
+        assert isinstance(record, Annotated)
+        parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))
+    return digest("\x1f".join(parts))
+
+
+def digest(text: str) -> int:
+    """A 64-bit digest of a text; memory for millions of them stays small."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+class Reading:
+    """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
+
+    After a pass, `tally` holds its counts, `first` its first record and `sha256` the digest of all it gave; a record
+    that says what an earlier one says is dropped as `duplicate`, and one that only bears its uid is bad.
+    """
+
+    def __init__(self, outcomes: Iterable[Outcome], *, skip_bad: bool = False, limit: int | None = None) -> None:
+        self._outcomes = outcomes
+        self._skip_bad = skip_bad
+        self._limit = limit
+        self.tally = Tally()
+        self.first: Record | None = None
+        self.sha256 = ""
+
+    def __iter__(self) -> Iterator[Record]:
+        kept, dropped, whole = 0, Counter[str](), hashlib.sha256()
+        self.first = None
+        for outcome in _without_duplicates(self._outcomes):
+            if isinstance(outcome, Drop):
+                if outcome.error is not None and not self._skip_bad:
+                    raise outcome.error
+                dropped[outcome.reason] += 1
+            else:
+                self.first = self.first or outcome
+                whole.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
+                kept += 1
+                yield outcome
+            if kept == self._limit:
+                break
+        self.tally = Tally(kept + dropped.total(), kept, dict(sorted(dropped.items())))
+        self.sha256 = whole.hexdigest()
+
+
+def _without_duplicates(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    contents, uids = set[int](), set[int]()
+    for outcome in outcomes:
+        if isinstance(outcome, Drop):
+            yield outcome
+            continue
+        said, named = content(outcome), digest(outcome.uid)
+        if said in contents:
+            yield Drop("duplicate")
+        elif named in uids:
+            error = DataError(
+                f"two different records have the uid {outcome.uid!r}",
+                where=f"source {outcome.source}",
+                fix="map data.columns.uid to a column that is unique, or leave it out",
+            )
+            yield Drop("duplicate_uid", error)
+        else:
+            contents.add(said)
+            uids.add(named)
+            yield outcome
+
+
+def read_records(
+    source: Source,
+    inputs: Sequence[Input],
+    options: ReadOptions,
+    *,
+    skip_bad: bool = False,
+    limit: int | None = None,
+) -> Reading:
+    """The records of `inputs`; nothing is read before the first pass over the result.
+
+    Passing over it raises:
+        DataError: bad input, naming file, line and what was expected (unless `skip_bad`).
+        InputMissingError: a file that is not there, or a Hub data set that cannot be had.
+    """
+    return Reading(read(source, inputs, options), skip_bad=skip_bad, limit=limit)

@@ -1,0 +1,234 @@
+"""Your own rows, in one of five shapes, each told by the columns it needs.
+
+    messages             a conversation; the last turn, the assistant's, is what is learned   -> Pair with history
+    prompt, completion   the answer to a prompt                                               -> Pair
+    input, output        the same, as `lora-med data read` writes it                          -> Pair
+    question, answer     with `contexts` and `options` if there are any                       -> Question
+    text                 running text, with `title` if there is one                           -> Passage
+
+`data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are; otherwise the
+uid is file:line and the group a hash of what must not straddle a split: the text, the prompt, the question, or the
+conversation's first turns. Licence and access class are yours to state in the settings' section `adapter`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.config.names import unknown
+from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, numbered_names
+from lora_med.data.record import Pair, Passage, Question, Record
+from lora_med.data.tables import TableRow, bad, rows, sound
+from lora_med.errors import SettingsError
+
+SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), ("text",))
+OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "section", "history")
+FIELDS = (*(field for shape in SHAPES for field in shape), *OPTIONAL)
+ROLES = ("system", "user", "assistant")
+
+
+class _Wrong(Exception):
+    """A value that is not what its field needs: the reason to count, and what was expected."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+        self.what = what
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row seen through the column mapping."""
+
+    values: Mapping[str, Any]
+    columns: Mapping[str, str]
+
+    def column(self, field: str) -> str:
+        return self.columns.get(field, field)
+
+    def has(self, field: str) -> bool:
+        return self.values.get(self.column(field)) is not None
+
+    def get(self, field: str) -> Any:
+        column = self.column(field)
+        if column not in self.values:
+            raise _Wrong("missing_column", f"no column {column!r} for {field!r} among the {len(self.values)} columns")
+        return self.values[column]
+
+    def text(self, field: str) -> str:
+        return _text(self.get(field), f"column {self.column(field)!r}")
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts; a single text counts as a list of one, a mapping as its values."""
+        if not self.has(field) or self.get(field) == "":
+            return ()
+        value, name = _parsed(self.get(field)), f"column {self.column(field)!r}"
+        items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        return tuple(_text(item, f"{name}, item {number}") for number, item in enumerate(items, 1))
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The rows of the inputs as records; all rows have the shape of the first.
+
+    Drops with an error: missing_column, bad_type, empty_text, bad_json, bad_csv, bad_utf8, damaged_file.
+
+    Raises:
+        SettingsError: `data.columns` names a field that does not exist.
+    """
+    for field in options.columns:
+        if field not in FIELDS:
+            raise SettingsError(unknown("field", field, FIELDS), where="data.columns")
+    names = numbered_names(inputs)
+
+    def again() -> Iterator[Outcome]:
+        shape = _mapped_shape(options.columns)
+        for item in inputs:
+            for row in rows(item):
+                if not isinstance(row, TableRow):
+                    yield row
+                    continue
+                try:
+                    seen = _Row(row.values, options.columns)
+                    shape = shape or _shape(seen)
+                    yield _MAKERS[shape](seen, f"{names[item]}:{row.number}")
+                except _Wrong as wrong:
+                    yield bad(wrong.reason, wrong.what, row.where)
+
+    return Again(again)
+
+
+def _mapped_shape(columns: Mapping[str, str]) -> tuple[str, ...] | None:
+    return next((shape for shape in SHAPES if any(field in columns for field in shape)), None)
+
+
+def _shape(row: _Row) -> tuple[str, ...]:
+    for shape in SHAPES:
+        if all(row.column(field) in row.values for field in shape):
+            return shape
+    wanted = "; or ".join(" and ".join(shape) for shape in SHAPES)
+    raise _Wrong(
+        "missing_column", f"expected the columns {wanted}; none is among the {len(row.values)} there are (data.columns)"
+    )
+
+
+def _text(value: object, name: str, *, empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise _Wrong("bad_type", f"{name}: expected a text, got {type(value).__name__}")
+    if not sound(value):
+        raise _Wrong("bad_utf8", f"{name}: half a surrogate pair is no character")
+    if not empty and not value.strip():
+        raise _Wrong("empty_text", f"{name}: expected a text, it is empty")
+    return value
+
+
+def _parsed(value: object) -> object:
+    """A JSON list or object that a text cell holds, else the value itself."""
+    if isinstance(value, str) and value[:1] in "[{":
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _name(row: _Row, field: str, otherwise: str) -> str:
+    if not row.has(field):
+        if field in row.columns:
+            row.get(field)
+            raise _Wrong("bad_type", f"column {row.column(field)!r}: expected an identifier, got nothing")
+        return otherwise
+    value = row.get(field)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _Wrong("bad_type", f"column {row.column(field)!r}: expected a text or number, got {type(value).__name__}")
+    return _text(str(value), f"column {row.column(field)!r}")
+
+
+def _group(row: _Row, *parts: str) -> str:
+    return _name(row, "group", hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16])
+
+
+def _optional(row: _Row, field: str) -> str:
+    return _text(row.get(field), f"column {row.column(field)!r}", empty=True) if row.has(field) else ""
+
+
+def _turns(value: object, name: str) -> tuple[tuple[str, str], ...]:
+    value = _parsed(value)
+    if not isinstance(value, list):
+        raise _Wrong("bad_type", f"{name}: expected a list of role and content, got {type(value).__name__}")
+    turns: list[tuple[str, str]] = []
+    for number, turn in enumerate(value, 1):
+        if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
+            raise _Wrong("bad_type", f"{name}, turn {number}: expected an object with role and content")
+        if turn["role"] not in ROLES:
+            raise _Wrong("bad_type", f"{name}, turn {number}: expected the role to be one of {', '.join(ROLES)}")
+        turns.append((turn["role"], _text(turn["content"], f"{name}, turn {number}")))
+    return tuple(turns)
+
+
+def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid: str) -> Pair:
+    if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
+        raise _Wrong("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
+    history, asked, answer = turns[:-2], turns[-2][1], turns[-1][1]
+    start = next(content for role, content in turns if role == "user")
+    return Pair(_name(row, "uid", uid), _group(row, start), "custom", asked, answer, history=history)
+
+
+def _messages(row: _Row, uid: str) -> Record:
+    name = f"column {row.column('messages')!r}"
+    return _conversation(row, _turns(row.get("messages"), name), name, uid)
+
+
+def _pair(asked: str, answered: str) -> Callable[[_Row, str], Record]:
+    def make(row: _Row, uid: str) -> Record:
+        first, second = row.get(asked), row.get(answered)
+        if isinstance(first, list) and isinstance(second, list):  # both sides given as turns
+            name = f"columns {row.column(asked)!r} and {row.column(answered)!r}"
+            return _conversation(row, _turns([*first, *second], name), name, uid)
+        question, answer = row.text(asked), row.text(answered)
+        history = _turns(row.get("history"), f"column {row.column('history')!r}") if row.has("history") else ()
+        return Pair(
+            _name(row, "uid", uid),
+            _group(row, question),
+            "custom",
+            question,
+            answer,
+            _optional(row, "section"),
+            history,
+        )
+
+    return make
+
+
+def _question(row: _Row, uid: str) -> Record:
+    question, options = row.text("question"), row.texts("options")
+    answer = row.text("answer")
+    if options and answer not in options:
+        raise _Wrong("bad_type", f"column {row.column('answer')!r}: expected one of the {len(options)} options")
+    return Question(
+        _name(row, "uid", uid),
+        _group(row, question),
+        "custom",
+        question,
+        answer,
+        row.texts("contexts"),
+        options,
+        _optional(row, "explanation"),
+    )
+
+
+def _passage(row: _Row, uid: str) -> Record:
+    text = row.text("text")
+    return Passage(_name(row, "uid", uid), _group(row, text), "custom", text, _optional(row, "title"))
+
+
+_MAKERS: dict[tuple[str, ...], Callable[[_Row, str], Record]] = {
+    ("messages",): _messages,
+    ("prompt", "completion"): _pair("prompt", "completion"),
+    ("input", "output"): _pair("input", "output"),
+    ("question", "answer"): _question,
+    ("text",): _passage,
+}

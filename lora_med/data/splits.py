@@ -1,0 +1,106 @@
+"""Splits by group: which part a record belongs to, whatever the order of rows, and proof that parts are apart."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from lora_med.data.outcome import Input
+from lora_med.data.reading import content, digest
+from lora_med.data.record import Question, Record
+from lora_med.errors import DataError
+
+Part = Literal["train", "validation", "test"]
+NAMED: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "train_set": "train",
+    "trainset": "train",
+    "dev": "validation",
+    "dev_set": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "validation_set": "validation",
+    "test": "test",
+    "test_set": "test",
+    "testset": "test",
+}
+SHOWN_UIDS = 5
+
+
+def position(group: str, seed: int) -> float:
+    """Where a group stands in [0, 1): its hash with the seed, so rows may be shuffled or added and it stays."""
+    name = hashlib.sha256(f"{seed}\x1f{group}".encode()).digest()
+    return int.from_bytes(name[:7], "big") / (1 << 56)
+
+
+def part_of(group: str, seed: int, validation_share: float, test_share: float) -> Part:
+    """The part of a group. Test is cut from one end and validation from the other: changing one share moves only it."""
+    place = position(group, seed)
+    if place < test_share:
+        return "test"
+    return "validation" if place >= 1.0 - validation_share else "train"
+
+
+def stratified(records: Iterable[Record], seed: int, validation_share: float, test_share: float) -> dict[str, Part]:
+    """Group -> part, each answer keeping its share of every part: within an answer, groups are ranked by `position`.
+
+    The answer of a group is that of its first record; sizes are rounded per answer.
+    """
+    answers: dict[str, str] = {}
+    for record in records:
+        answers.setdefault(record.group, record.answer if isinstance(record, Question) else "")
+    parts: dict[str, Part] = {}
+    for answer in sorted(set(answers.values())):
+        groups = sorted((group for group, own in answers.items() if own == answer), key=lambda g: position(g, seed))
+        tests, validations = round(len(groups) * test_share), round(len(groups) * validation_share)
+        for rank, group in enumerate(groups):
+            parts[group] = "test" if rank < tests else "validation" if rank >= len(groups) - validations else "train"
+    return parts
+
+
+def named_parts(inputs: Sequence[Input]) -> dict[Part, list[Input]] | None:
+    """The published split that file names tell (`train.jsonl`, `dev_set.json`, ...), or None.
+
+    Every file must be named after a part, and at least two parts must be there: one file `train.csv` alone is no split.
+    """
+    found: dict[Part, list[Input]] = {}
+    for item in inputs:
+        stem = re.split(r"[.]", item.name)[0].lower() if isinstance(item, Path) else ""
+        if stem not in NAMED:
+            return None
+        found.setdefault(NAMED[stem], []).append(item)
+    return found if len(found) > 1 else None
+
+
+def check_apart(parts: Mapping[Part, Iterable[Record]]) -> None:
+    """Make sure that no group and no content stands in two parts.
+
+    Raises:
+        DataError: some do; the message counts them and names the first uids.
+    """
+    owners: dict[int, Part] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for part, records in parts.items():
+        for record in records:
+            keys = (digest(f"group\x1f{record.group}"), content(record))
+            other = next((owners[key] for key in keys if owners.get(key, part) != part), None)
+            if other is not None:
+                shared.setdefault((other, part), []).append(record.uid)
+            for key in keys:
+                owners.setdefault(key, part)
+    if shared:
+        counts = "; ".join(
+            f"{len(uids)} of {part} stand in {other} too ({', '.join(uids[:SHOWN_UIDS])}"
+            + (", ...)" if len(uids) > SHOWN_UIDS else ")")
+            for (other, part), uids in shared.items()
+        )
+        raise DataError(
+            f"the parts overlap by group or content: {counts}",
+            where="data.paths",
+            fix="take these records out of one of the files: what was trained on cannot test",
+        )

@@ -1,0 +1,214 @@
+"""Rows out of JSON lines, JSON arrays, CSV, TSV, Parquet (text formats also in gz) and Hub data sets.
+
+Each row comes with where it stands; each that cannot be read is a drop whose error names file and line and what was
+expected, never what stood there.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lora_med.data import hub
+from lora_med.data.outcome import Drop, HubSet, Input
+from lora_med.errors import DataError
+from lora_med.files import archive_errors, open_stream
+
+FORMATS = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet")
+SKIP = "mend the line, or set data.skip_bad=true (--skip-bad)"
+LONGEST_CELL = 1 << 30
+PARQUET_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row: `where` for messages (file:line), `number` for identifiers, and its values by column."""
+
+    where: str
+    number: int
+    values: dict[str, Any]
+
+
+RowOutcome = TableRow | Drop
+
+
+def bad(reason: str, what: str, where: str, fix: str = SKIP) -> Drop:
+    """A drop that stops the run unless bad items are skipped."""
+    return Drop(reason, DataError(what, where=where, fix=fix))
+
+
+def rows(item: Input) -> Iterator[RowOutcome]:
+    """The rows of a file, by the format its name says, or of a Hub data set.
+
+    A file that is empty, torn or not of its format gives one drop where it breaks, after the rows before it.
+
+    Raises:
+        InputMissingError: the file or data set is not to be had.
+        DataError: the name says no format that is read here.
+    """
+    if isinstance(item, HubSet):
+        for number, values in enumerate(hub.rows(item), 1):
+            yield TableRow(f"{item}, row {number}", number, dict(values))
+        return
+    form = format_of(item)
+    try:
+        with archive_errors(item):
+            if form == "parquet":
+                yield from _parquet(item)
+            else:
+                with open_stream(item) as stream:
+                    yield from _text_rows(stream, form, item)
+    except DataError as error:
+        yield Drop("damaged_file", error)
+
+
+def format_of(path: Path) -> str:
+    """One of FORMATS, by the file's name (`.gz` set aside).
+
+    Raises:
+        DataError: another ending.
+    """
+    form = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if form not in FORMATS:
+        raise DataError(
+            "the file's name does not say its format",
+            where=str(path),
+            fix=f"name it with one of: {', '.join('.' + name for name in FORMATS)} (text formats also .gz)",
+        )
+    return form
+
+
+def _text_rows(stream: BinaryIO, form: str, path: Path) -> Iterator[RowOutcome]:
+    if form in ("csv", "tsv"):
+        return _csv(stream, path, "," if form == "csv" else "\t")
+    if form == "json":
+        head, stream = first_letter(stream)
+        if head == "[":
+            return _array(stream, path)
+    return _json_lines(stream, path)
+
+
+def first_letter(stream: BinaryIO) -> tuple[str, BinaryIO]:
+    """The first character that is not white space or a byte order mark, and a stream that still has it."""
+    head = stream.peek(1024)[:1024] if hasattr(stream, "peek") else b""  # type: ignore[attr-defined]
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().decode("utf-8", "replace")
+    return text[:1], stream
+
+
+def _json_lines(stream: BinaryIO, path: Path) -> Iterator[RowOutcome]:
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield _json_row(line, f"{path}:{number}", number)
+
+
+def _json_row(line: bytes, where: str, number: int) -> RowOutcome:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return bad("bad_utf8", "the line is not UTF-8", where)
+    except (ValueError, RecursionError):
+        return bad("bad_json", "the line is not one JSON object", where)
+    return _object(value, where, number)
+
+
+def _object(value: object, where: str, number: int) -> RowOutcome:
+    if not isinstance(value, dict):
+        return bad("bad_json", f"expected a JSON object, got {_json_kind(value)}", where)
+    return TableRow(where, number, value)
+
+
+def _json_kind(value: object) -> str:
+    names = {list: "an array", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), "something else")
+
+
+def load_json(stream: BinaryIO, path: Path) -> Any:
+    """The one JSON value of a whole file.
+
+    Raises:
+        DataError: it is not UTF-8 or not JSON; the message names the line.
+    """
+    try:
+        return json.loads(stream.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError("the file is not UTF-8", where=f"{path}, byte {error.start}", fix="save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        line = f"{path}:{error.lineno}"
+        raise DataError("the file is not JSON, or ends early", where=line, fix="mend or restore it") from None
+    except (ValueError, RecursionError):
+        raise DataError("the file is not JSON", where=str(path), fix="mend or restore it") from None
+
+
+def _array(stream: BinaryIO, path: Path) -> Iterator[RowOutcome]:
+    for number, value in enumerate(load_json(stream, path), 1):
+        yield _object(value, f"{path}, item {number}", number)
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(stream):
+        yield (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).decode("utf-8", "surrogateescape")
+
+
+def _csv(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[RowOutcome]:
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(_lines(stream), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        where = f"{path}:{line}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:
+            yield bad("bad_csv", "a quoted cell is not closed, or text follows its closing quote", where)
+            continue
+        if header is None:
+            header = _header(cells, where)
+        elif cells:
+            yield _cells(header, cells, where, line)
+
+
+def _header(cells: list[str], where: str) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if len(set(names)) < len(names):
+        raise DataError("two columns have the same name", where=where, fix="rename one in the first line")
+    return names
+
+
+def _cells(header: list[str], cells: list[str], where: str, line: int) -> RowOutcome:
+    if len(cells) != len(header):
+        return bad("bad_csv", f"expected {len(header)} cells as in the first line, got {len(cells)}", where)
+    if not all(map(sound, cells)):
+        return bad("bad_utf8", "the row is not UTF-8", where)
+    return TableRow(where, line, dict(zip(header, cells, strict=True)))
+
+
+def sound(text: str) -> bool:
+    """Whether a text can be written as UTF-8 (half a surrogate pair cannot)."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _parquet(path: Path) -> Iterator[RowOutcome]:
+    import pyarrow
+    import pyarrow.parquet
+
+    open_stream(path).close()  # names a missing or empty file
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(PARQUET_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield TableRow(f"{path}, row {number}", number, values)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            "the file is not Parquet, or is corrupt", where=f"{path}, after row {number}", fix="write it again"
+        ) from error

@@ -1,0 +1,251 @@
+"""Rows to tokens, the same for training, scoring and generation: what generation starts from is what training saw.
+
+Three promises. There is exactly one BOS, where the tokenizer adds one. A row ends in a token that ends generation, and
+that token is trained. Text of the data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text.
+
+A completion is encoded together with its prompt, as an inference engine continues it, wherever the prompt's own tokens
+are a prefix of that; otherwise after the prompt's tokens. Either way the prompt's tokens never depend on the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.errors import SettingsError
+from lora_med.prompts.chat import Part, Skeleton, skeleton
+from lora_med.prompts.templates import Row
+
+BATCH_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A row's token ids, and for each whether it is trained; both lists are equally long."""
+
+    uid: str
+    input_ids: list[int]
+    trained: list[bool]
+
+
+def control_pattern(tokenizer: Any) -> re.Pattern[str] | None:
+    """What finds a tokenizer's control tokens in a text, or None if it has none.
+
+    Special tokens are, and added ones in brackets such as `<think>`; added runs of white space are ordinary words.
+    """
+    special = set(tokenizer.all_special_tokens)
+    for added in tokenizer.added_tokens_decoder.values():
+        if added.special or re.fullmatch(r"<.+>|\[.+\]", added.content):
+            special.add(added.content)
+    found = sorted((word for word in special if word), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, found))) if found else None
+
+
+class Encoder:
+    """A tokenizer with what is asked of it for every row, asked once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.control = control_pattern(tokenizer)
+        self._control_ids = set(tokenizer.convert_tokens_to_ids(self._control_words()))
+        start = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
+        known = tokenizer.bos_token_id
+        self.bos: list[int] = start if known is not None and start == [known] else []
+        self._skeletons: dict[tuple[str, ...], Skeleton] = {}
+
+    def _control_words(self) -> list[str]:
+        if self.control is None:
+            return []
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        return [word for word in {*added, *self.tokenizer.all_special_tokens} if self.control.fullmatch(word)]
+
+    @property
+    def eos(self) -> list[int]:
+        """The end of text.
+
+        Raises:
+            SettingsError: the tokenizer has none.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise SettingsError(
+                "the base's tokenizer has no end-of-text token, so a model could not learn to stop",
+                where="model.base",
+                fix="set eos_token in the tokenizer's files",
+            )
+        return [self.tokenizer.eos_token_id]
+
+    def raw(self, texts: Sequence[str], *, split: bool = False) -> list[list[int]]:
+        """Ids of texts; control tokens in them count as such, unless `split`. No BOS, no end."""
+        if not texts:
+            return []
+        return self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=split,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+
+    def has_control(self, text: str) -> bool:
+        """Whether something in a text would be taken for a control token."""
+        return self.control is not None and self.control.search(text) is not None
+
+    def ordinary(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of the data's texts, in which nothing is a control token."""
+        plain = [not self.has_control(text) for text in texts]
+        encoded = iter(self.raw([text for text, ok in zip(texts, plain, strict=True) if ok]))
+        return [next(encoded) if ok else self._split(text) for text, ok in zip(texts, plain, strict=True)]
+
+    def _split(self, text: str) -> list[int]:
+        ids = self.raw([text], split=True)[0]
+        found = [match.start() + 1 for match in self.control.finditer(text)] if self.control else []
+        if not found or self._control_ids.isdisjoint(ids):
+            return ids
+        # Added tokens that are not special are found even so: cut each one in two, so that it cannot be.
+        parts = [text[start:end] for start, end in itertools.pairwise([0, *found, len(text)])]
+        return self.raw(parts[:1], split=True)[0] + [number for part in parts[1:] for number in self.after(part)]
+
+    def after(self, text: str) -> list[int]:
+        """Ids of a data text that goes on from another: without the space some tokenizers put before a text's start."""
+        for anchor in ("\n", "a", "."):
+            head, whole = self.raw([anchor, anchor + text], split=True)
+            if whole[: len(head)] == head and self._control_ids.isdisjoint(whole):
+                return whole[len(head) :]
+        return self._split(text)
+
+    def skeleton(self, row: Row) -> Skeleton:
+        """The chat template's text around this row's turns."""
+        roles = tuple(role for role, _ in row.turns)
+        if roles not in self._skeletons:
+            self._skeletons[roles] = skeleton(self.tokenizer, roles, self.control)
+        return self._skeletons[roles]
+
+
+def _fill(parts: Iterable[Part], row: Row) -> str:
+    return "".join(part.text if part.turn is None else row.turns[part.turn][1] for part in parts)
+
+
+def _with_bos(encoder: Encoder, ids: list[int]) -> list[int]:
+    return ids if not encoder.bos or ids[:1] == encoder.bos else encoder.bos + ids
+
+
+def _prompts(rows: Sequence[Row], encoder: Encoder) -> list[list[int]]:
+    """For each row the ids of what comes before its completion, without BOS unless a chat template wrote it."""
+    found: list[list[int]] = [[] for _ in rows]
+    pairs = [place for place, row in enumerate(rows) if row.prompt and not row.turns]
+    for place, ids in zip(pairs, encoder.ordinary([rows[place].prompt for place in pairs]), strict=True):
+        found[place] = ids
+    safe: list[tuple[int, str]] = []
+    for place, row in enumerate(rows):
+        if row.turns:
+            if any(encoder.has_control(content) for _, content in row.turns[:-1]):
+                found[place] = _piecewise(encoder.skeleton(row).prompt, row, encoder)
+            else:
+                safe.append((place, _fill(encoder.skeleton(row).prompt, row)))
+    for (place, _), ids in zip(safe, encoder.raw([text for _, text in safe]), strict=True):
+        found[place] = ids
+    return found
+
+
+def _piecewise(parts: Sequence[Part], row: Row, encoder: Encoder) -> list[int]:
+    ids: list[int] = []
+    for part in parts:
+        ids += encoder.raw([part.text])[0] if part.turn is None else encoder.after(row.turns[part.turn][1])
+    return ids
+
+
+def _batch(rows: Sequence[Row], encoder: Encoder) -> list[Tokens]:
+    prompts = _prompts(rows, encoder)
+    texts = [row.prompt + row.completion for row in rows if not row.turns]
+    ordinary = iter(encoder.ordinary(texts))
+    chats = [
+        _fill((*encoder.skeleton(row).prompt, *encoder.skeleton(row).answer), row)
+        for row in rows
+        if row.turns and not any(encoder.has_control(content) for _, content in row.turns)
+    ]
+    safe_chats = iter(encoder.raw(chats))
+    found: list[Tokens] = []
+    for row, prompt in zip(rows, prompts, strict=True):
+        if row.turns:
+            safe = not any(encoder.has_control(content) for _, content in row.turns)
+            whole = next(safe_chats) if safe else []
+        else:
+            whole = next(ordinary)
+        found.append(_tokens(row, prompt, whole, encoder))
+    return found
+
+
+def _tokens(row: Row, prompt: list[int], whole: list[int], encoder: Encoder) -> Tokens:
+    """The row's tokens from its prompt's ids and, where they may be used, those of prompt and completion together."""
+    together = len(whole) > len(prompt) and whole[: len(prompt)] == prompt
+    if together:
+        completion = whole[len(prompt) :]
+    elif row.turns:
+        completion = _piecewise(encoder.skeleton(row).answer, row, encoder)
+    else:
+        completion = encoder.after(row.completion)
+    if not row.turns or encoder.skeleton(row).needs_eos:
+        completion = completion + encoder.eos
+    start = _with_bos(encoder, prompt)
+    return Tokens(row.uid, start + completion, [False] * len(start) + [True] * len(completion))
+
+
+def tokenise_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
+    """The tokens of each row, many at once; see `tokenise`."""
+    encoder = Encoder(tokenizer)
+    items = list(rows)
+    return [
+        tokens
+        for start in range(0, len(items), BATCH_ROWS)
+        for tokens in _batch(items[start : start + BATCH_ROWS], encoder)
+    ]
+
+
+def tokenise(row: Row, tokenizer: Any) -> Tokens:
+    """A row's tokens. Trained are the completion and the token that ends it; for plain text all but BOS.
+
+    The last token ends generation: the end of text, or in a conversation the template's end of turn.
+
+    Raises:
+        SettingsError: no end-of-text token, or for a conversation no chat template or one that refuses its turns.
+    """
+    return _batch([row], Encoder(tokenizer))[0]
+
+
+def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
+    """What generation starts from: BOS, and the prompt or the conversation up to where the answer begins.
+
+    These are the first tokens of `tokenise(row, tokenizer)`, whatever the completion.
+    """
+    encoder = Encoder(tokenizer)
+    return _with_bos(encoder, _prompts([row], encoder)[0])
+
+
+def chunk(tokens: Tokens, max_length: int) -> list[Tokens]:
+    """Plain text cut into rows of at most `max_length` tokens; each token is trained in one row only, none is lost.
+
+    Each row begins with BOS. Without a BOS it begins with the token before it, untrained, so that the cut costs no
+    token its prediction.
+
+    Raises:
+        SettingsError: the row is a prompt or conversation, which must not be cut, or `max_length` is under 2.
+    """
+    ids, trained = tokens.input_ids, tokens.trained
+    if len(ids) <= max_length:
+        return [tokens]
+    if max_length < 2 or not all(trained[1:]):
+        raise SettingsError(
+            f"row {tokens.uid} of {len(ids)} tokens cannot be cut to {max_length}: only plain text can, to 2 or more",
+            where="train.max_length",
+        )
+    step = max_length - 1
+    found = [Tokens(tokens.uid, ids[:max_length], trained[:max_length])]
+    for start in range(max_length, len(ids), step):
+        part = ids[start : start + step]
+        head = ids[start - 1] if trained[0] else ids[0]
+        found.append(Tokens(tokens.uid, [head, *part], [False] + [True] * len(part)))
+    return found
