@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from lora_med.data.synthetic.dialogues import write_dialogues
+from lora_med.data.synthetic.entities import write_entities
 from lora_med.data.synthetic.pubmed import write_pubmed
 from lora_med.data.synthetic.questions import write_questions
 from lora_med.files import write_atomic
 
 SEED = 20
-ARTICLES, QUESTIONS = 540, 600
+ARTICLES, QUESTIONS, DOCUMENTS, VISITS = 520, 600, 134, 150
 
 
 def make_sample(seed: int = SEED) -> dict[str, bytes]:
@@ -18,6 +20,8 @@ def make_sample(seed: int = SEED) -> dict[str, bytes]:
     return {
         "pubmed_sample.xml.gz": write_pubmed(random.Random(f"pubmed {seed}"), ARTICLES),
         "qa_sample.json": write_questions(random.Random(f"questions {seed}"), QUESTIONS),
+        "entities_sample.pubtator.txt": write_entities(random.Random(f"entities {seed}"), DOCUMENTS),
+        "dialogues_sample.csv": write_dialogues(random.Random(f"dialogues {seed}"), VISITS),
     }
 
 

@@ -19,7 +19,7 @@ KINDS = {
     "test": ("diagnostic", 14, "accurate"),
 }
 NEGATIVE = {"better": "same", "linked": "same", "accurate": "poor"}
-CONTEXT_WORDS = (60, 95)
+CONTEXT_WORDS = (60, 84)
 HARM_SHARE = 0.15  # of the treatments that do not help, those that do harm: significant, and yet a no
 
 

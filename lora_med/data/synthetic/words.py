@@ -14,6 +14,7 @@ import yaml
 WORDS = Path(__file__).parents[2] / "assets" / "sample" / "words"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)(?::([^/{}]*)/([^{}]*))?\}")
+_ARTICLE = re.compile(r"\b([Aa]) (?=8|11\b|18\b)")  # an 83-year-old
 
 
 @functools.cache
@@ -41,6 +42,7 @@ def say(rng: random.Random, template: str, facts: Mapping[str, object]) -> str:
         template = _CHOICE.sub(lambda found: rng.choice(found.group(1).split("|")), template)
     text = _SLOT.sub(lambda found: _filled(found, facts), template)
     text = re.sub(r"\s+([,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip()
+    text = _ARTICLE.sub(r"\1n ", text)
     sentences = re.split(r"(?<=[.?]) (?=[a-z])", text)
     return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
 
