@@ -1,10 +1,14 @@
-"""What makes two runs the same run: all that bears on the final adapter, and nothing that does not."""
+"""What a run is known by: the facts of its data for the card, and all that makes two runs the same run."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lora_med.adapters.card import DataFacts, read_card
+from lora_med.adapters.store import find_adapter
 from lora_med.config.schema import Settings
+from lora_med.data.access import strictest
+from lora_med.data.corpus import Corpus
 from lora_med.models.base import Base
 
 # Settings that change what is logged, kept or shown, or where; a resumed run may have others.
@@ -41,3 +45,27 @@ def run_identity(settings: Settings, base: Base, data_hashes: dict[str, str]) ->
     for name, digest in sorted(data_hashes.items()):
         identity[f"data.paths ({name})"] = digest
     return identity
+
+
+def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
+    """Source, licence, access class, hashes and counts of what the adapter learns from.
+
+    The access class is the strictest of the source's, of `adapter.access`, and of the adapter that is trained further.
+    """
+    before = None
+    if settings.lora.continue_from is not None:
+        before = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data.access
+    tally = corpus.tally
+    return DataFacts(
+        source=corpus.source.name,
+        licence=settings.adapter.licence or corpus.licence,
+        access=strictest([corpus.access, settings.adapter.access, before]),
+        hashes=corpus.hashes,
+        counts={
+            "read": tally.read,
+            "kept": tally.kept,
+            "train": len(corpus.train),
+            "validation": len(corpus.validation),
+            **{f"dropped: {reason}": count for reason, count in tally.dropped.items()},
+        },
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -61,7 +61,7 @@ class AdapterTrainer(SteppingTrainer):
         settings: TrainSettings,
         *,
         train: Iterable[Tokens],
-        validation: Sequence[Tokens] = (),
+        validation: Iterable[Tokens] = (),
         identity: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(model.get_output_embeddings(), BaseTunerLayer):
@@ -74,7 +74,8 @@ class AdapterTrainer(SteppingTrainer):
         self.progress = ProgressReport()
         weights = trainable_weights(model)
         rows = self._rows(train)
-        validation_rows = make_rows(validation, settings.max_length, settings.packing) if validation else None
+        held_out = list(validation)
+        validation_rows = make_rows(held_out, settings.max_length, settings.packing) if held_out else None
         steps = None
         if self.stream is None:
             together = (
@@ -173,6 +174,7 @@ class AdapterTrainer(SteppingTrainer):
         found = find_resume(self.output_dir, self.identity, resume=self.settings.resume, rank=self.share.rank)
         if found is not None and found.finished:
             logger.info("the run had ended at step %d", found.step)
+            self.state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
             load_adapter(self.model, found.best or found.folder)
             return None
         if found is not None:
@@ -228,3 +230,14 @@ class AdapterTrainer(SteppingTrainer):
             self.state.best_metric,
         )
         load_adapter(self.accelerator.unwrap_model(self.model), best)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The adapter's tensors, whole and on the CPU, for `publish(state=...)`; every process must call it."""
+        return trainable_weights(self.accelerator.unwrap_model(self.model))
+
+    def scores(self) -> dict[str, Any]:
+        """What validation said of the adapter that was chosen: the metric, its value, and the step; may be empty."""
+        if self.state.best_metric is None:
+            return {}
+        step = self.state.best_global_step
+        return {"validation": {str(self.args.metric_for_best_model): self.state.best_metric, "step": step}}

@@ -1,0 +1,185 @@
+"""Before any time on a GPU: would these rows train what is meant?
+
+Each check stands for a run that looks healthy and is not: nothing to learn from, an answer that never ends, two
+beginnings, an answer cut in the middle. What is refused is named by uid and count, never by its text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lora_med.config.schema import TrainSettings
+from lora_med.errors import PreflightError
+from lora_med.models.base import Base, stop_ids
+from lora_med.prompts.tokens import Tokens, chunk
+from lora_med.run import rank
+
+SHOWN_ROWS = 3
+SHOWN_UIDS = 5
+SHOWN_TOKENS = 150  # of the beginning of a long row, and as many of its end
+QUANTILES = (0, 10, 50, 90, 99, 100)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Documents fit to train on, none longer than max_length, and the report on their lengths (JSON values)."""
+
+    documents: Iterable[Tokens]
+    report: dict[str, Any]
+
+    def sample(self, rows: int = 64) -> list[list[int]]:
+        """Token ids of the first documents, for an initialisation that looks at data (EVA)."""
+        return [document.input_ids for document in itertools.islice(iter(self.documents), rows)]
+
+
+def is_plain(document: Tokens) -> bool:
+    """Whether every token is trained (but perhaps the first, which nothing predicts): running text, free to chunk."""
+    return all(document.trained[1:])
+
+
+def preflight(
+    documents: Sequence[Tokens], base: Base, train: TrainSettings, *, access: str, what: str = "training"
+) -> Checked:
+    """The documents as they will be trained on: running text chunked to max_length, longer answers left out.
+
+    Args:
+        documents: whole documents, as `tokenise_rows` makes them.
+        base: whose tokenizer and generation settings say what begins and ends a row.
+        train: `max_length` and `allow_rows_dropped` are used.
+        access: class of the data; three training rows are shown on stderr unless it is credentialed.
+        what: the split's name, for messages.
+
+    Raises:
+        PreflightError: no rows; nothing trained in a row; a row that does not end in a stop token, or ends in one that
+            is not trained; a doubled beginning; or more rows over max_length than allowed.
+    """
+    _refuse_bad_rows(documents, base, what)
+    if what == "training":
+        show_rows(documents, base.tokenizer, access=access)
+    kept: list[Tokens] = []
+    chunked: list[str] = []
+    dropped: list[Tokens] = []
+    for document in documents:
+        if len(document.input_ids) <= train.max_length:
+            kept.append(document)
+        elif is_plain(document):
+            chunked.append(document.uid)
+            kept.extend(chunk(document, train.max_length))
+        else:
+            dropped.append(document)
+    report = _report(documents, kept, chunked, dropped)
+    _log_report(report, what, train.max_length)
+    if len(dropped) > train.allow_rows_dropped * len(documents):
+        raise PreflightError(
+            f"{len(dropped)} of {len(documents)} rows are longer than max_length {train.max_length}, and an answer is "
+            f"never cut; longest {max(len(row.input_ids) for row in dropped)}; {_uids([row.uid for row in dropped])}",
+            where=f"the {what} split",
+            fix="raise train.max_length, or train.allow_rows_dropped to leave that share of the rows out",
+        )
+    return Checked(kept, report)
+
+
+def _uids(uids: Sequence[str]) -> str:
+    more = f" and {len(uids) - SHOWN_UIDS} more" if len(uids) > SHOWN_UIDS else ""
+    return f"uid {', '.join(uids[:SHOWN_UIDS])}{more}"
+
+
+def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None:
+    tokenizer = base.tokenizer
+    stops = set(stop_ids(base.model, tokenizer))
+    begin = tokenizer.bos_token_id
+    silent = [row.uid for row in documents if not any(row.trained[1:])]
+    endless = [row.uid for row in documents if row.input_ids and not (row.input_ids[-1] in stops and row.trained[-1])]
+    doubled = [row.uid for row in documents if begin is not None and row.input_ids[:2] == [begin, begin]]
+    for uids, problem, fix in (
+        (silent, "have no token to learn from", "the completion is empty, or the template marks nothing as trained"),
+        (
+            endless,
+            f"do not end in a trained stop token (one of {sorted(stops)}), so the model would never learn to stop",
+            "the template must train the token that ends generation",
+        ),
+        (doubled, "begin twice", "the template writes the beginning-of-text token that the tokenizer adds"),
+    ):
+        if uids:
+            raise PreflightError(
+                f"{len(uids)} of {len(documents)} rows {problem}: {_uids(uids)}", where=f"the {what} split", fix=fix
+            )
+    if not documents:
+        raise PreflightError("there are no rows", where=f"the {what} split", fix="lora-med data preview --config FILE")
+
+
+def _quantiles(values: Sequence[int]) -> dict[str, int]:
+    ordered = sorted(values)
+    return {f"{share}%": ordered[round(share / 100 * (len(ordered) - 1))] for share in QUANTILES} if ordered else {}
+
+
+def _report(
+    documents: Sequence[Tokens], kept: Sequence[Tokens], chunked: Sequence[str], dropped: Sequence[Tokens]
+) -> dict[str, Any]:
+    answers = sum(sum(row.trained) for row in documents)
+    lost = sum(sum(row.trained) for row in dropped)
+    return {
+        "documents": len(documents),
+        "rows": len(kept),
+        "tokens": sum(len(row.input_ids) for row in kept),
+        "trained_tokens": sum(sum(row.trained) for row in kept),
+        "length_quantiles": _quantiles([len(row.input_ids) for row in documents]),
+        "documents_chunked": len(chunked),
+        "rows_dropped": len(dropped),
+        "share_of_answer_tokens_lost": round(lost / answers, 6) if answers else 0.0,
+        "uids_chunked": list(chunked[:SHOWN_UIDS]),
+        "uids_dropped": [row.uid for row in dropped[:SHOWN_UIDS]],
+    }
+
+
+def _log_report(report: dict[str, Any], what: str, max_length: int) -> None:
+    lengths = ", ".join(f"{name} {value}" for name, value in report["length_quantiles"].items())
+    logger.info(
+        "%s: %d documents, %d tokens (%d trained); lengths %s",
+        what,
+        report["documents"],
+        report["tokens"],
+        report["trained_tokens"],
+        lengths,
+    )
+    if report["documents_chunked"]:
+        logger.info("  %d longer than %d are chunked, no token lost", report["documents_chunked"], max_length)
+    if report["rows_dropped"]:
+        logger.warning(
+            "  %d longer than %d left out: %.2f%% of the answer tokens; %s",
+            report["rows_dropped"],
+            max_length,
+            100 * report["share_of_answer_tokens_lost"],
+            _uids(report["uids_dropped"]),
+        )
+
+
+def show_rows(documents: Sequence[Tokens], tokenizer: Any, *, access: str, width: int | None = None) -> None:
+    """Print three rows on stderr, token by token, the trained ones in green; from a credentialed source nothing."""
+    if rank() or access == "credentialed":
+        return
+    console = Console(stderr=True, width=width)
+    for document in documents[:SHOWN_ROWS]:
+        console.print(colour_row(document, tokenizer))
+
+
+def colour_row(document: Tokens, tokenizer: Any) -> Text:
+    """The row's text, trained tokens black on green, the rest dim; the middle of a long row is left out."""
+    text = Text(f"{document.uid}: ", style="bold")
+    pairs = list(zip(document.input_ids, document.trained, strict=True))
+    parts = [pairs] if len(pairs) <= 2 * SHOWN_TOKENS else [pairs[:SHOWN_TOKENS], pairs[-SHOWN_TOKENS:]]
+    for number, part in enumerate(parts):
+        if number:
+            text.append(f" [... {len(pairs) - 2 * SHOWN_TOKENS} tokens ...] ", style="bold")
+        # Neighbours of one colour are decoded together, so that a character of several tokens stays whole.
+        for trained, group in itertools.groupby(part, lambda pair: pair[1]):
+            text.append(tokenizer.decode([token for token, _ in group]), "black on green" if trained else "dim")
+    return text

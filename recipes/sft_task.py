@@ -1,0 +1,78 @@
+"""Train an adapter on a task: a prompt and its completion, or a conversation and its last answer.
+
+    accelerate launch recipes/sft_task.py --config recipes/configs/micro_pubmedqa.yaml train.learning_rate=1e-3
+
+Only the completion is trained, and it is never cut: a row longer than train.max_length is refused, or left out as far
+as train.allow_rows_dropped allows. The same command goes on from the last checkpoint. The test part is not opened
+here: `lora-med eval` is for that.
+"""
+
+import sys
+
+import lora_med
+
+
+def main(settings: lora_med.Settings) -> None:
+    model, train, adapter = settings.model, settings.train, settings.adapter
+    resolved = settings.model_dump(mode="json")
+    with lora_med.start_run(train.output_dir, settings=resolved, seed=train.seed, command=sys.argv) as run:
+        # What is cheap to find out comes first: a name that is taken, a source that is misspelt.
+        lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
+        corpus = lora_med.open_corpus(settings.data)
+        template = settings.data.template or corpus.source.template
+        train_rows = lora_med.render(corpus.train, template)
+        held_out_rows = lora_med.render(corpus.validation, template)
+        facts = lora_med.data_facts(settings, corpus)
+        run.record(data=vars(facts), template=template, split=corpus.split)
+
+        base = lora_med.load_base(
+            model.base,
+            quantisation=model.quantisation,
+            quant_type=model.bnb_4bit_quant_type,
+            double_quant=model.bnb_4bit_use_double_quant,
+            dtype=model.dtype,
+            attention=model.attn_implementation,
+            revision=model.revision,
+        )
+        run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
+
+        tokens = lora_med.tokenise_rows(train_rows, base.tokenizer)
+        checked = lora_med.preflight(tokens, base, train, access=facts.access)
+        held_out = lora_med.preflight(
+            lora_med.tokenise_rows(held_out_rows, base.tokenizer), base, train, access=facts.access, what="validation"
+        )
+        run.record(lengths={"training": checked.report, "validation": held_out.report})
+
+        peft_model = lora_med.attach_new(
+            base, settings.lora, seed=train.seed, store=adapter.store, rows=checked.sample()
+        )
+        trainer = lora_med.AdapterTrainer(
+            peft_model,
+            base,
+            train,
+            train=checked.documents,
+            validation=held_out.documents,
+            identity=lora_med.run_identity(settings, base, corpus.hashes),
+        )
+        trainer.train()
+
+        weights = trainer.weights()  # on every process: a model in shards is gathered
+        if trainer.is_world_process_zero():
+            folder = lora_med.publish(
+                peft_model,
+                base=base,
+                name=adapter.name,
+                store=adapter.store,
+                template=template,
+                data=facts,
+                settings=resolved,
+                description=adapter.description,
+                scores=trainer.scores(),
+                overwrite=adapter.overwrite,
+                state=weights,
+            )
+            run.record(adapter=str(folder), scores=trainer.scores())
+
+
+if __name__ == "__main__":
+    lora_med.run_recipe(main, doc=__doc__)
