@@ -1,0 +1,55 @@
+"""Tokenizers: the file wins over a class, and pad is not the end of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from lora_med.errors import IntegrityError
+from lora_med.models.tokenizer import choose_pad, load_tokenizer
+from tests.tiny import make_tiny, make_tokenizer
+
+
+def test_a_class_that_adds_words_loses_to_the_file(tmp_path: Path) -> None:
+    folder = make_tiny("qwen2", tmp_path / "qwen2")
+    assert len(AutoTokenizer.from_pretrained(folder)) == 262  # transformers' own class adds <|endoftext|>
+    tokenizer, choices = load_tokenizer(folder)
+    assert len(tokenizer) == 261
+    assert tokenizer("a").input_ids == make_tokenizer()("a").input_ids
+    assert [choice.what for choice in choices] == ["tokenizer"]
+
+
+def test_a_pad_apart_from_the_end_is_kept() -> None:
+    tokenizer = make_tokenizer()
+    assert choose_pad(tokenizer, {2, 4}, 264) is None
+    assert tokenizer.pad_token == "<|pad|>"
+
+
+def test_a_free_pad_token_is_found_in_the_vocabulary() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    choice = choose_pad(tokenizer, {2, 4}, 264)
+    assert choice is not None
+    assert (choice.value, tokenizer.pad_token_id) == ("<|pad|>", 0)
+
+
+def test_without_a_free_token_the_end_pads_and_the_choice_says_so() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE(vocab={"<|endoftext|>": 0, "a": 1}, merges=[]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>")
+    choice = choose_pad(tokenizer, {0}, 2)
+    assert choice is not None
+    assert "masked" in choice.why
+    assert tokenizer.pad_token_id == 0
+    assert len(tokenizer) == 2
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = make_tiny("llama", tmp_path / "llama")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(IntegrityError, match="tokenizer"):
+        load_tokenizer(folder)
