@@ -61,6 +61,18 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """What a corpus amounts to: inputs by name, counts, how it is split and the size of each part."""
+
+    source: str
+    inputs: tuple[str, ...]
+    tally: Tally
+    split: str
+    sizes: dict[Part, int]
+    template: str
+
+
+@dataclass(frozen=True)
 class _Parts:
     source: Source
     records: dict[Part, Records]
@@ -115,10 +127,17 @@ def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -
     return records
 
 
-def describe_split(settings: DataSettings) -> tuple[str, dict[Part, int]]:
-    """How the parts of `settings` are made, in words, and how many records each holds."""
+def survey(settings: DataSettings) -> Survey:
+    """What `settings` would give a run, checked in full: counts and sizes, no records."""
     parts = _read_parts(settings)
-    return parts.split, {part: len(records) for part, records in parts.records.items()}
+    return Survey(
+        source=parts.source.name,
+        inputs=tuple(name for _, name in _names(parts)),
+        tally=parts.tally,
+        split=parts.split,
+        sizes={part: len(records) for part, records in parts.records.items()},
+        template=settings.template or parts.source.template,
+    )
 
 
 def _share_fix(parts: _Parts, split: str = "train") -> str:

@@ -1,0 +1,24 @@
+"""Records as JSON lines, the form `lora-med data read` writes and the source `custom` reads back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from lora_med.data.record import Record
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """The record as JSON values: uid, group, source, kind, then what its kind holds; a history as role and content."""
+    values = asdict(record)
+    found = {name: values.pop(name) for name in ("uid", "group", "source")}
+    found["kind"] = type(record).__name__.lower()
+    if "history" in values:
+        values["history"] = [{"role": role, "content": content} for role, content in values["history"]]
+    return found | values
+
+
+def as_line(record: Record) -> bytes:
+    """One line of UTF-8, its line break included."""
+    return json.dumps(as_json(record), ensure_ascii=False).encode("utf-8") + b"\n"
