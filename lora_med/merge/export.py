@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import torch
 
-from lora_med.adapters.attach import attach
+from lora_med.adapters.attach import attach, check_base
 from lora_med.adapters.card import CARD, Card, read_card
 from lora_med.adapters.store import find_adapter
 from lora_med.adapters.swap import use
@@ -112,6 +112,7 @@ def merge_adapter(
     adapter = find_adapter(name, store)
     card = read_card(adapter)
     folder, asked = locate_base(card, base, revision)
+    check_base(fingerprint(folder), asked, card, adapter)
     plan = plan_merge(adapter, folder)
     target = Path(out)
     sweep(target)

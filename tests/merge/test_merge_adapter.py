@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach, attach_new
-from lora_med.adapters.card import DataFacts
-from lora_med.adapters.store import publish
-from lora_med.config.schema import LoraSettings
+from lora_med.adapters.attach import attach
 from lora_med.errors import BaseMismatchError, IntegrityError, OutputError, SettingsError
 from lora_med.files import read_json, sha256_file
 from lora_med.merge import export
@@ -23,26 +20,8 @@ from lora_med.merge.export import merge_adapter, sweep
 from lora_med.merge.verify import Agreement, Tolerance, compare
 from lora_med.models.base import load_base
 from lora_med.models.fingerprint import fingerprint
+from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
-
-
-def publish_random(base_folder: Path, name: str, store: Path, *, quantisation: str = "none", **lora: Any) -> Path:
-    """A published adapter with random weights large enough to matter."""
-    base = load_base(str(base_folder), quantisation=quantisation, dtype="float32")
-    model = attach_new(base, LoraSettings(r=4, lora_alpha=8, **lora), seed=1)
-    torch.manual_seed(2)
-    for key, weight in model.named_parameters():
-        if "lora_A" in key or "lora_B" in key:
-            weight.data = torch.randn_like(weight) * 0.15
-    return publish(
-        model,
-        base=base,
-        name=name,
-        store=store,
-        template="text",
-        data=DataFacts("custom", "CC BY 4.0", "registered"),
-        settings={},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("merge")
     make_tiny("llama", folder / "base", shard="60KB")
     make_tiny("llama", folder / "other", seed=9)
-    publish_random(folder / "base", "plain", folder / "store")
+    publish_random(folder / "base", "plain", folder / "store", access="registered")
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lora_med.cli.main import run
 from lora_med.files import read_json
-from tests.merge.test_merge_adapter import publish_random
+from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
 
 

@@ -1,0 +1,58 @@
+"""Scores into the adapter's card: what an adapter was measured to do stays with the adapter."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.card import CARD, read_card
+from lora_med.adapters.store import find_adapter
+from lora_med.evaluation.results import Evaluation, Subject
+from lora_med.files import write_json
+
+
+def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> list[Path]:
+    """Write each adapter's scores into its card.json, atomically, under `source/split/template`; returns the cards.
+
+    A later evaluation of the same three replaces the entry. Only the card changes: the hashes it holds are those of the
+    files beside it, and a kill leaves the old card or the new one.
+
+    Raises:
+        InputMissingError: an adapter is no longer in the store.
+    """
+    written = []
+    for subject in evaluation.subjects[1:]:
+        folder = find_adapter(subject.name, store)
+        card = read_card(folder)
+        key = f"{evaluation.source}/{evaluation.split}/{evaluation.template}"
+        scored = replace(card, scores={**card.scores, key: card_entry(evaluation, subject)})
+        written.append(write_json(folder / CARD, scored.as_json()))
+    return written
+
+
+def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
+    """What the card says of one evaluation: what was measured, on what, and against the base."""
+    before = evaluation.subjects[0]
+    return {
+        "task": evaluation.task,
+        "source": evaluation.source,
+        "split": evaluation.split,
+        "template": evaluation.template,
+        "n": len(evaluation.items),
+        "groups": evaluation.groups,
+        "quantisation": evaluation.base["quantisation"],
+        "dtype": evaluation.base["dtype"],
+        "lora_med": evaluation.versions.get("lora-med", ""),
+        "created": evaluation.created,
+        "measures": {
+            name: {
+                "value": value.value,
+                "low": value.interval.low,
+                "high": value.interval.high,
+                "base": before.values[name].value,
+                "change": asdict(subject.changes[name]),
+            }
+            for name, value in subject.values.items()
+        },
+    }

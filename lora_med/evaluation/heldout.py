@@ -1,0 +1,97 @@
+"""Which items are held out: the adapters' cards know how their data was split, so nobody has to say it again.
+
+Scoring an adapter on items it was trained on is the easiest mistake there is. Where an adapter learned from the source
+that is scored, the split must be the one it was trained under; another seed or share is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from lora_med.adapters.card import Card
+from lora_med.config.parse import parse
+from lora_med.config.schema import DataSettings
+from lora_med.data.catalog import find_source
+from lora_med.errors import SettingsError
+from lora_med.evaluation.results import Task
+from lora_med.evaluation.tasks import task_of
+
+SPLITTING = ("split_seed", "validation_share", "test_share", "fold")
+READING = ("columns", "hub_split", "skip_bad", "keep_retracted", "streaming")
+
+
+def heldout_settings(
+    cards: Sequence[Card],
+    *,
+    source: str | None = None,
+    paths: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> DataSettings:
+    """The data settings to score under: those the first card of this source was trained with, then what is given.
+
+    Args:
+        cards: of the adapters to score; may be empty.
+        source: name in the catalog; None takes the first card's.
+        paths: files to read; none takes the card's.
+        overrides: `data.key=value`, which win.
+
+    Raises:
+        SettingsError: no source or no path is known, or the split is not the one an adapter was trained under.
+    """
+    name = source or (cards[0].data.source if cards else None)
+    if name is None:
+        raise SettingsError("no source is named", fix="--source pubmed, or name an adapter whose card knows it")
+    find_source(name)
+    known = next((card for card in cards if card.data.source == name), None)
+    lines = [f"data.source={name}"]
+    if known is not None:
+        settings = trained_with(known)
+        lines += [f"data.{key}={json.dumps(getattr(settings, key))}" for key in (*SPLITTING, *READING)]
+        lines.append(f"data.paths={json.dumps(settings.paths)}")
+    if paths:
+        lines.append(f"data.paths={json.dumps(list(paths))}")
+    found = parse(None, [*lines, *overrides]).data
+    if not found.paths:
+        raise SettingsError(f"no file of {name} is named", fix="--data PATH")
+    for card in cards:
+        if card.data.source == name:
+            _same_split(found, card)
+    return found
+
+
+def trained_with(card: Card) -> DataSettings:
+    """The data settings in an adapter's card; the defaults for what an older card does not say."""
+    values = card.settings.get("data")
+    known = {key: value for key, value in (values or {}).items() if key in DataSettings.model_fields}
+    return DataSettings.model_validate(known)
+
+
+def _same_split(found: DataSettings, card: Card) -> None:
+    trained = trained_with(card)
+    differing = [key for key in SPLITTING if getattr(found, key) != getattr(trained, key)]
+    if differing:
+        lines = [f"data.{key}: trained with {getattr(trained, key)}, now {getattr(found, key)}" for key in differing]
+        raise SettingsError(
+            f"adapter {card.name!r} was trained under another split, so it may have seen these items:\n  "
+            + "\n  ".join(lines),
+            fix="leave the split as the card has it",
+        )
+
+
+def choose_template(cards: Sequence[Card], source: str, given: str | None, task: Task | None) -> str:
+    """The prompt template: the one given, else the one that trained the first adapter of this source, else its own.
+
+    Raises:
+        SettingsError: no such template, or it is none for the task that was asked for.
+    """
+    trained: Mapping[str, str] = {card.data.source: card.template for card in reversed(cards)}
+    name = given or trained.get(source) or find_source(source).template
+    kind = task_of(name)
+    if task is not None and kind != task:
+        raise SettingsError(
+            f"the template {name!r} makes a task of {kind}, and {task} was asked for",
+            where="--task",
+            fix=f"--task {kind}, or another --template",
+        )
+    return name

@@ -1,0 +1,189 @@
+"""Evaluations as files: report.html to read, report.md to paste, report.json and one line an item to compute with.
+
+report.json, `schema` "lora_med.report/1":
+
+    title, created          text
+    evaluations[]           task, source, split, template, access, items, groups, seed, bootstrap_samples, cut_prompts
+      base                  name, revision, weights (SHA-256), quantisation, dtype
+      majority              for `choice`: label and the share of items it is right for
+      items_file            JSON lines: uid, group, sizes or answer, and each subject's scores; never any text
+      measures[]            name, label, unit, lower_is_better
+      subjects[]            adapter (null for the base), seconds,
+        values              measure -> value, low, high, method          (95% interval over groups)
+        changes             measure -> difference, low, high, method, verdict  (adapter - base, paired)
+        recall, confusion   for `choice`; confusion has true labels in rows, both in the order of `labels`
+        mcnemar             only_base, only_adapter, p_value
+    merges[]                certificates as in merge_certificate.json
+    swaps[]                 adapter, milliseconds, changed, restored
+    facts                   name -> value, such as sizes and times
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_med.evaluation.figures import read_metrics
+from lora_med.evaluation.page import to_html, to_markdown
+from lora_med.evaluation.results import BASE, Evaluation, Item, Subject
+from lora_med.evaluation.sections import build_page
+from lora_med.evaluation.swaps import Swap
+from lora_med.files import write_atomic, write_json
+
+SCHEMA = "lora_med.report/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report's files are, and what report.json holds."""
+
+    html: Path
+    json: Path
+    markdown: Path
+    content: Mapping[str, Any] = field(repr=False)
+
+
+def write_report(
+    evaluations: Sequence[Evaluation],
+    out: Path | str,
+    *,
+    title: str,
+    curves: Mapping[str, Path | str] | None = None,
+    merges: Sequence[Mapping[str, Any]] = (),
+    swaps: Sequence[Swap] = (),
+    facts: Mapping[str, str] | None = None,
+    next_steps: Sequence[str] = (),
+) -> Report:
+    """Write report.html, report.md, report.json and a JSON-lines file of item scores into `out`; repeatable.
+
+    Args:
+        evaluations: as `evaluate` gives them.
+        out: a folder, made if need be; files of the same names are replaced.
+        title: the heading.
+        curves: label -> a run's metrics.jsonl, drawn as loss curves.
+        merges: certificates as `merge_adapter` gives them.
+        swaps: as `check_swaps` gives them.
+        facts: sizes and times, shown as a table.
+        next_steps: commands to try next.
+
+    Raises:
+        InputMissingError: a metrics file is not there.
+        OutputError: `out` cannot be written.
+    """
+    folder = Path(out)
+    runs = {label: read_metrics(Path(path)) for label, path in (curves or {}).items()}
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    entries = []
+    for number, evaluation in enumerate(evaluations):
+        name = "items.jsonl" if len(evaluations) == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
+        write_atomic(folder / name, item_lines(evaluation))
+        entries.append({**to_json(evaluation), "items_file": name})
+    content = {
+        "schema": SCHEMA,
+        "title": title,
+        "created": created,
+        "evaluations": entries,
+        "merges": [dict(merge) for merge in merges],
+        "swaps": [asdict(swap) for swap in swaps],
+        "facts": dict(facts or {}),
+    }
+    page = build_page(
+        evaluations,
+        title=title,
+        created=created,
+        runs=runs,
+        merges=merges,
+        swaps=swaps,
+        facts=facts or {},
+        next_steps=next_steps,
+    )
+    return Report(
+        html=write_atomic(folder / "report.html", to_html(page)),
+        json=write_json(folder / "report.json", content),
+        markdown=write_atomic(folder / "report.md", to_markdown(page)),
+        content=content,
+    )
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The entry of report.json for one evaluation; numbers only, no text of any item."""
+    label, share = evaluation.majority
+    return {
+        "task": evaluation.task,
+        "source": evaluation.source,
+        "split": evaluation.split,
+        "template": evaluation.template,
+        "access": evaluation.access,
+        "base": dict(evaluation.base),
+        "items": len(evaluation.items),
+        "groups": evaluation.groups,
+        "labels": list(evaluation.labels),
+        "majority": {"label": label, "share": share} if label else None,
+        "cut_prompts": evaluation.cut_prompts,
+        "bootstrap_samples": evaluation.bootstrap_samples,
+        "seed": evaluation.seed,
+        "versions": dict(evaluation.versions),
+        "created": evaluation.created,
+        "measures": [
+            {
+                "name": one.name,
+                "label": one.label,
+                "unit": one.unit,
+                "lower_is_better": one.lower_is_better,
+            }
+            for one in evaluation.measures
+        ],
+        "subjects": [subject_json(subject) for subject in evaluation.subjects],
+    }
+
+
+def subject_json(subject: Subject) -> dict[str, Any]:
+    """The entry of report.json for the base or one adapter."""
+    content: dict[str, Any] = {
+        "adapter": subject.adapter,
+        "seconds": round(subject.seconds, 3),
+        "values": {name: {"value": one.value, **asdict(one.interval)} for name, one in subject.values.items()},
+        "changes": {
+            name: {"difference": one.difference, **asdict(one.interval), "verdict": one.verdict}
+            for name, one in subject.changes.items()
+        },
+    }
+    if subject.answers is not None:
+        content["confusion"] = [list(row) for row in subject.answers.confusion]
+        content["recall"] = {
+            label: {"found": one.found, "of": one.of, "low": one.interval.low, "high": one.interval.high}
+            for label, one in subject.answers.recall.items()
+        }
+    if subject.mcnemar is not None:
+        content["mcnemar"] = {
+            "only_base": subject.mcnemar.only_first,
+            "only_adapter": subject.mcnemar.only_second,
+            "p_value": subject.mcnemar.p_value,
+        }
+    return content
+
+
+def item_lines(evaluation: Evaluation) -> str:
+    """JSON lines, one an item: uid, group, sizes or labels, and the scores of base and adapters."""
+    lines = []
+    for index, item in enumerate(evaluation.items):
+        scores = {subject.adapter: _item_scores(item, subject, index) for subject in evaluation.subjects}
+        facts: dict[str, Any] = {"uid": item.uid, "group": item.group}
+        if evaluation.task == "text":
+            facts |= {"tokens": item.tokens, "bytes": item.size_bytes}
+        else:
+            facts |= {"labels": list(item.labels), "answer": item.answer}
+        facts[BASE] = scores.pop(None)
+        facts["adapters"] = scores
+        lines.append(json.dumps(facts, ensure_ascii=False, allow_nan=False))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _item_scores(item: Item, subject: Subject, index: int) -> dict[str, Any]:
+    if subject.answers is None:
+        return {"nll": subject.scores[index][0]}
+    return {"log_probabilities": list(subject.scores[index]), "predicted": subject.answers.predicted[index]}

@@ -1,0 +1,226 @@
+"""evaluate(): the base and its adapters on the same held-out items, in one process, the base loaded once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.attach import detach
+from lora_med.adapters.card import read_card
+from lora_med.adapters.store import find_adapter
+from lora_med.adapters.swap import load_many, use
+from lora_med.data.access import strictest
+from lora_med.data.catalog import find_source
+from lora_med.data.record import Record
+from lora_med.errors import DataError
+from lora_med.evaluation.measures import (
+    TEXT_MEASURES,
+    Measure,
+    Numbers,
+    changes,
+    choice_measures,
+    choice_table,
+    text_table,
+    values,
+)
+from lora_med.evaluation.results import Answers, Evaluation, Item, Recall, Subject
+from lora_med.evaluation.samples import write_samples
+from lora_med.evaluation.score import score_options, score_text
+from lora_med.evaluation.tasks import ChoiceItem, TextItem, choice_items, task_of, text_items
+from lora_med.metrics.classify import confusion
+from lora_med.metrics.significance import mcnemar, wilson
+from lora_med.models.base import Base
+from lora_med.run import versions
+
+OPEN = "open"
+
+
+def context_of(base: Base) -> int:
+    """The longest row the base was made for, in tokens."""
+    config = base.model.config
+    known = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    return min([int(size) for size in known if size] or [1024])
+
+
+def evaluate(
+    base: Base,
+    adapters: Sequence[str],
+    records: Sequence[Record],
+    *,
+    template: str,
+    source: str,
+    split: str = "test",
+    store: Path | str = "adapters",
+    model: Any = None,
+    max_items: int | None = None,
+    bootstrap_samples: int = 10_000,
+    seed: int = 42,
+    samples: int = 3,
+) -> Evaluation:
+    """Scores of the base and of each adapter on the records, with paired 95% intervals and verdicts.
+
+    Args:
+        base: as `load_base` gave it.
+        adapters: at least one name in the store.
+        records: held-out records, as `open_heldout` gives them.
+        template: the prompt template; one with options makes it a task of choice.
+        source: the records' source, which decides whether texts may be shown.
+        split: the name of the held-out part, for the report.
+        store: where the adapters are.
+        model: the base with these adapters attached, as `load_many` gave it; None attaches them, and takes them off
+            again at the end.
+        max_items: draw at most this many records, by `seed`.
+        bootstrap_samples: resamples behind each interval.
+        seed: of the draw, the resampling and the samples.
+        samples: how many texts to let each subject write; none for records that are not open.
+
+    Raises:
+        BaseMismatchError: an adapter was trained on another base.
+        SettingsError: the records are not what the template takes, or no adapter is named.
+        DataError: no records, or none with anything to score.
+        DivergedError: a model gives values that are not finite.
+    """
+    chosen = _draw(records, max_items, seed)
+    cards = [read_card(find_adapter(name, store)) for name in adapters]
+    access = strictest([find_source(source).access, *(card.data.access for card in cards)])
+    task = task_of(template)
+    attached = load_many(base, adapters, store) if model is None else model
+    scored = _Scored(base, attached, (None, *adapters), bootstrap_samples, seed)
+    try:
+        found = scored.text(chosen, template) if task == "text" else scored.choice(chosen, template)
+        shown = chosen[:samples] if access == OPEN else []
+        written = write_samples(base, attached, scored.names, shown, template, seed=seed)
+    finally:
+        if model is None:
+            detach(attached)
+    return Evaluation(
+        task=task,
+        source=source,
+        split=split,
+        template=template,
+        access=access,
+        base=describe(base),
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        samples=written,
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **found,
+    )
+
+
+def describe(base: Base) -> dict[str, object]:
+    """The base as reports name it."""
+    return {
+        "name": base.name,
+        "revision": base.revision,
+        "weights": base.fingerprint.weights,
+        "quantisation": base.quantisation,
+        "dtype": base.dtype,
+    }
+
+
+def _draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record]:
+    if not records:
+        raise DataError("there are no held-out records to score", fix="check data.paths, the split and its share")
+    if most is None or len(records) <= most:
+        return list(records)
+    kept = sorted(random.Random(seed).sample(range(len(records)), most))
+    return [records[index] for index in kept]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Base and adapters under evaluation; `names` begins with None, the base."""
+
+    base: Base
+    model: Any
+    names: tuple[str | None, ...]
+    resamples: int
+    seed: int
+
+    def runs(self, run: Callable[[], Any]) -> Iterator[tuple[str | None, Any, float]]:
+        """Name, result and seconds of `run` under the base and each adapter in turn."""
+        for name in self.names:
+            with use(self.model, name):
+                begun = time.perf_counter()
+                result = run()
+                yield name, result, time.perf_counter() - begun
+
+    def measured(self, measures: Sequence[Measure], table: Numbers, first: Numbers, groups: Sequence[str]) -> Any:
+        """Values and changes of one subject; no changes where it is the first itself."""
+        options = {"samples": self.resamples, "seed": self.seed}
+        changed = {} if table is first else changes(measures, first, table, groups, **options)
+        return {"values": values(measures, table, groups, **options), "changes": changed}
+
+    def text(self, records: Sequence[Record], template: str) -> dict[str, Any]:
+        """Items, measures and subjects of running text."""
+        items = text_items(records, template, self.base.model, self.base.tokenizer)
+        groups = [item.group for item in items]
+        rows = [(item.input_ids, item.first) for item in items]
+        sizes = [item.tokens for item in items], [item.size_bytes for item in items]
+        context = context_of(self.base)
+        subjects: list[Subject] = []
+        first: Numbers | None = None
+        for name, nll, seconds in self.runs(lambda: score_text(self.model, rows, context)):
+            table = text_table(nll, *sizes)
+            first = table if first is None else first
+            measured = self.measured(TEXT_MEASURES, table, first, groups)
+            subjects.append(Subject(name, scores=tuple((one,) for one in nll), seconds=seconds, **measured))
+        return {"items": tuple(map(_text_item, items)), "measures": TEXT_MEASURES, "subjects": tuple(subjects)}
+
+    def choice(self, records: Sequence[Record], template: str) -> dict[str, Any]:
+        """Items, measures, subjects and labels of questions with options."""
+        items = choice_items(records, template, self.base.model, self.base.tokenizer)
+        labels = tuple(dict.fromkeys(label for item in items for label in item.labels))
+        closed = all(set(item.labels) == set(labels) for item in items)
+        measures = choice_measures(labels) if closed else choice_measures(labels)[:1]
+        truth, groups = [item.answer for item in items], [item.group for item in items]
+        rows = [(item.prompt_ids, item.option_ids) for item in items]
+        context = context_of(self.base)
+        subjects: list[Subject] = []
+        first: tuple[Numbers, list[bool]] | None = None
+        for name, scores, seconds in self.runs(lambda: score_options(self.model, rows, context)):
+            predicted = [item.labels[one.index(max(one))] for item, one in zip(items, scores, strict=True)]
+            table = choice_table(truth, predicted, labels)
+            right = [a == b for a, b in zip(truth, predicted, strict=True)]
+            first = (table, right) if first is None else first
+            subjects.append(
+                Subject(
+                    name,
+                    scores=tuple(tuple(one) for one in scores),
+                    seconds=seconds,
+                    answers=_answers(truth, predicted, labels),
+                    mcnemar=None if name is None else mcnemar(first[1], right),
+                    **self.measured(measures, table, first[0], groups),
+                )
+            )
+        return {
+            "items": tuple(Item(one.uid, one.group, labels=one.labels, answer=one.answer) for one in items),
+            "measures": measures,
+            "subjects": tuple(subjects),
+            "labels": labels,
+            "cut_prompts": sum(_too_long(item, context) for item in items),
+        }
+
+
+def _text_item(item: TextItem) -> Item:
+    return Item(item.uid, item.group, item.tokens, item.size_bytes)
+
+
+def _too_long(item: ChoiceItem, context: int) -> bool:
+    return len(item.prompt_ids) + max(len(option) for option in item.option_ids) - 1 > context
+
+
+def _answers(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Answers:
+    table = confusion(truth, predicted, labels)
+    recall = {
+        label: Recall(row[index], sum(row), wilson(row[index], sum(row)))
+        for index, (label, row) in enumerate(zip(labels, table, strict=True))
+        if sum(row)
+    }
+    return Answers(tuple(predicted), tuple(map(tuple, table)), recall)

@@ -1,0 +1,120 @@
+"""Records and a prompt template in, items to score out: `text` for running text, `choice` for questions with options.
+
+Tokens are made by the same functions that make them for training, so what is scored is what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lora_med.data.record import Record
+from lora_med.errors import DataError
+from lora_med.evaluation.results import Task
+from lora_med.models.base import stop_ids
+from lora_med.prompts.render import render
+from lora_med.prompts.templates import Template, find_template
+from lora_med.prompts.tokens import Tokens, tokenise_rows
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """A text as tokens; those from index `first` on are scored. `size_bytes` is the scored text's length in UTF-8."""
+
+    uid: str
+    group: str
+    input_ids: tuple[int, ...]
+    first: int
+    size_bytes: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are scored."""
+        return len(self.input_ids) - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceItem:
+    """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options."""
+
+    uid: str
+    group: str
+    prompt_ids: tuple[int, ...]
+    option_ids: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...]
+    answer: str
+
+
+def task_of(template: str) -> Task:
+    """`choice` if the template offers options to choose from, else `text`."""
+    return "text" if find_template(template).options is None else "choice"
+
+
+def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[TextItem]:
+    """One item a record: every token of the text after BOS, the end token left out, as it is no part of the text.
+
+    Where the tokenizer adds no BOS, its BOS or end token is put in front, so that the first word is scored too. For a
+    template with a prompt only the answer's tokens are scored.
+
+    Raises:
+        DataError: nothing is left to score.
+    """
+    stops = set(stop_ids(model, tokenizer))
+    rows = render(records, template)
+    found: list[TextItem] = []
+    for row, tokens in zip(rows, tokenise_rows(rows, tokenizer), strict=True):
+        ids = list(tokens.input_ids)
+        first = tokens.trained.index(True)
+        if ids[-1] in stops:
+            ids.pop()
+        if first == 0 and ids and ids[0] == tokenizer.bos_token_id:
+            first = 1
+        if first == 0:
+            start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+            ids, first = [start, *ids], 1
+        size = len(row.completion.encode("utf-8"))
+        if len(ids) > first and size:
+            found.append(TextItem(row.uid, row.group, tuple(ids), first, size))
+    if not found:
+        raise DataError(f"none of {len(records)} records has text to score", fix="check data.paths and the template")
+    return found
+
+
+def choice_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[ChoiceItem]:
+    """One item a record: the prompt, and for each option the tokens that training would have taught, less the end.
+
+    Raises:
+        DataError: a record's answer is none of its options, or there is no record.
+    """
+    kind = find_template(template)
+    stops = set(stop_ids(model, tokenizer))
+    if not records:
+        raise DataError("no records to score", fix="check data.paths and the split")
+    found: list[ChoiceItem] = []
+    for record, row in zip(records, render(records, template), strict=True):
+        options = _options(kind, record)
+        if row.completion not in options:
+            raise DataError(f"record {row.uid}: the answer is none of its {len(options)} options")
+        cut = [_split(tokens, stops) for tokens in tokenise_rows([_with(row, option) for option in options], tokenizer)]
+        if any(prompt != cut[0][0] for prompt, _ in cut):
+            raise DataError(f"record {row.uid}: the options do not share one prompt", fix="check the template")
+        labels = tuple(option.strip() for option in options)
+        answer = labels[options.index(row.completion)]
+        found.append(ChoiceItem(row.uid, row.group, cut[0][0], tuple(option for _, option in cut), labels, answer))
+    return found
+
+
+def _options(template: Template, record: Record) -> tuple[str, ...]:
+    return template.options(record) if template.options is not None else ()
+
+
+def _with(row: Any, option: str) -> Any:
+    turns = (*row.turns[:-1], (row.turns[-1][0], option)) if row.turns else ()
+    return replace(row, completion=option, turns=turns)
+
+
+def _split(tokens: Tokens, stops: set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    first = tokens.trained.index(True)
+    end = len(tokens.input_ids) - (tokens.input_ids[-1] in stops)
+    return tuple(tokens.input_ids[:first]), tuple(tokens.input_ids[first:end])

@@ -1,0 +1,42 @@
+"""Score an adapter against its base on held-out items, with 95% intervals and a verdict.
+
+    python recipes/eval_adapter.py --config recipes/configs/quickstart_pubmed.yaml evaluate.max_items=200
+
+Takes the same file that trained the adapter: `data` says what is read and how it is split, `evaluate` on which part and
+how many items. The report goes to `eval` inside train.output_dir, the scores into the adapter's card.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lora_med
+
+
+def main(settings: lora_med.Settings) -> None:
+    adapter, model, chosen = settings.adapter, settings.model, settings.evaluate
+    card = lora_med.read_card(lora_med.find_adapter(adapter.name, adapter.store))
+    records = lora_med.open_heldout(settings.data, chosen.split)
+    base = lora_med.load_base(model.base, quantisation=model.quantisation, dtype=model.dtype, revision=model.revision)
+    evaluation = lora_med.evaluate(
+        base,
+        [adapter.name],
+        records,
+        template=settings.data.template or card.template,
+        source=settings.data.source,
+        split=chosen.split,
+        store=adapter.store,
+        max_items=chosen.max_items,
+        bootstrap_samples=chosen.bootstrap_samples,
+        seed=settings.data.split_seed,
+    )
+    lora_med.record_scores(evaluation, adapter.store)
+    report = lora_med.write_report(
+        [evaluation], Path(settings.train.output_dir) / "eval", title=f"{adapter.name} against {model.base}"
+    )
+    print(report.markdown.read_text(encoding="utf-8"))
+    print(f"the report: {report.html}")
+
+
+if __name__ == "__main__":
+    lora_med.run_recipe(main, doc=__doc__)

@@ -1,0 +1,103 @@
+"""`lora-med eval` as a user types it: what the card knows is not asked, and seen items are not scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.adapters.card import read_card
+from lora_med.cli.main import run
+from lora_med.config.schema import Settings
+from lora_med.errors import SettingsError
+from lora_med.evaluation.heldout import choose_template, heldout_settings
+from tests.evaluation.published import publish_random
+from tests.tiny import make_tiny
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    rows = [{"uid": f"r{n}", "text": f"Case {n}: fever and cough for {n} days, no rash."} for n in range(60)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": "custom", "paths": [str(folder / "rows.jsonl")], "test_share": 0.4, "split_seed": 3}
+    settings = Settings.model_validate({"data": data}).model_dump(mode="json")
+    make_tiny("llama", folder / "base")
+    make_tiny("llama", folder / "other", seed=9)
+    publish_random(folder / "base", "plain", folder / "store", settings=settings)
+    return folder
+
+
+def arguments(home: Path, out: Path, *more: str, base: str = "base") -> list[str]:
+    named = ["--adapter", "plain", "--base", str(home / base), "--store", str(home / "store"), "--out", str(out)]
+    return ["eval", *named, "--data", str(home / "rows.jsonl"), "--bootstrap-samples", "200", *more]
+
+
+def test_the_split_of_the_card_is_scored(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(home, tmp_path / "out", "--json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads((tmp_path / "out/report.json").read_text())
+    (entry,) = said["evaluations"]
+    assert 15 <= entry["items"] <= 33, "about 0.4 of 60, the card's share; the default would give about 3"
+    assert entry["template"] == "text"
+    assert entry["base"]["quantisation"] == "none", "as it was trained"
+    assert read_card(home / "store/plain").scores["custom/test/text"]["n"] == entry["items"]
+    for name in ("report.html", "report.md", "items.jsonl"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+
+
+def test_the_screen_says_the_verdict(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(home, tmp_path / "out")) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    verdict = report["evaluations"][0]["subjects"][1]["changes"]["bits_per_byte"]["verdict"]
+    assert f"plain is {verdict} than its base" in said
+    assert "bits per byte" in said
+
+
+def test_another_base_of_equal_shape_is_refused_with_76(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments(home, tmp_path / "out", base="other")) == 76
+    assert "was trained on another base" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (("data.split_seed=4",), 2, "trained under another split"),
+        (("--task", "choice"), 2, "makes a task of text"),
+        (("--task", "chess"), 2, "known: choice, text"),
+        (("--split", "train"), 2, "known: test, validation"),
+        (("--template", "pubmedqa"), 2, "takes a Question"),
+        (("--adapter", "plane"), 66, "did you mean 'plain'"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    more: tuple[str, ...], code: int, said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments(home, tmp_path / "out", *more)) == code
+    assert said in capsys.readouterr().err
+
+
+def test_no_adapter_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval"]) == 2
+    assert "no adapter is named" in capsys.readouterr().err
+
+
+def test_another_source_takes_its_own_defaults(home: Path) -> None:
+    card = read_card(home / "store/plain")
+    found = heldout_settings([card], source="pubmed", paths=["a.xml"])
+    assert (found.source, found.test_share, found.paths) == ("pubmed", 0.05, ["a.xml"])
+    assert choose_template([card], "pubmedqa", None, None) == "pubmedqa"
+    with pytest.raises(SettingsError, match="no file of pubmed"):
+        heldout_settings([card], source="pubmed")
+
+
+def test_settings_of_the_card_are_the_defaults(home: Path) -> None:
+    card: Any = read_card(home / "store/plain")
+    found = heldout_settings([card])
+    assert (found.source, found.split_seed, found.test_share) == ("custom", 3, 0.4)

@@ -1,0 +1,196 @@
+"""evaluate() on tiny random models: the same numbers as a naive loop over the same adapter, and its refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lora_med.adapters.attach import attach, detach
+from lora_med.adapters.card import read_card
+from lora_med.adapters.swap import load_many
+from lora_med.adapters.verify import verify
+from lora_med.data.record import Passage, Question
+from lora_med.errors import BaseMismatchError, DataError
+from lora_med.evaluation.cards import record_scores
+from lora_med.evaluation.report import write_report
+from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.swaps import check_swaps
+from lora_med.evaluation.tasks import choice_items, text_items
+from lora_med.models.base import Base, load_base
+from tests.evaluation.published import publish_random
+from tests.tiny import make_tiny
+
+WORDS = ["fever", "cough", "aspirin", "of the", "was given", "naïve", "dose", "trial", "95%", "µg"]
+PASSAGES = [
+    Passage(f"p{n}", f"p{n // 2}", "custom", " ".join(WORDS[(n * k) % 10] for k in range(1, 5 + n)), title=f"Study {n}")
+    for n in range(24)
+]
+QUESTIONS = [
+    Question(
+        f"q{n}",
+        f"q{n}",
+        "pubmedqa",
+        f"Does {WORDS[n % 10]} help?",
+        ("yes", "no", "maybe")[n % 3],
+        (" ".join(WORDS[n % 7 :]),),
+        ("yes", "no", "maybe"),
+    )
+    for n in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    make_tiny("llama", folder / "base")
+    make_tiny("llama", folder / "other", seed=9)
+    publish_random(folder / "base", "one", folder / "store", seed=1)
+    publish_random(folder / "base", "two", folder / "store", seed=2)
+    publish_random(folder / "base", "secret", folder / "store", seed=3, access="credentialed")
+    return folder
+
+
+@pytest.fixture
+def base(home: Path) -> Base:
+    return load_base(str(home / "base"), quantisation="none", dtype="float32")
+
+
+def log_probability(model: Any, ids: list[int], start: int) -> float:
+    with torch.no_grad():
+        logits = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].double(), -1)
+    return sum(float(logits[place - 1, ids[place]]) for place in range(start, len(ids)))
+
+
+def test_text_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None:
+    found = evaluate(base, ["one", "two"], PASSAGES, template="text", source="custom", store=home / "store", samples=0)
+    texts = [f"{passage.title}\n{passage.text}" for passage in PASSAGES]
+    # byte-level tokens: BOS 1, then each byte; the end token is not scored
+    rows = [base.tokenizer(text)["input_ids"] for text in texts]
+    assert [item.size_bytes for item in found.items] == [len(text.encode()) for text in texts]
+    assert [item.tokens for item in found.items] == [len(row) - 1 for row in rows]
+    expected: dict[str | None, list[float]] = {None: [-log_probability(base.model, row, 1) for row in rows]}
+    for name in ("one", "two"):
+        model = attach(base, name, home / "store")
+        expected[name] = [-log_probability(model, row, 1) for row in rows]
+        detach(model)
+    for subject in found.subjects:
+        assert [one[0] for one in subject.scores] == pytest.approx(expected[subject.adapter], abs=1e-3)
+        total = sum(expected[subject.adapter]) / sum(len(row) - 1 for row in rows)
+        assert subject.values["nll_per_token"].value == pytest.approx(total, abs=1e-5)
+    assert expected["one"] != pytest.approx(expected[None], abs=1.0)
+
+
+def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None:
+    found = evaluate(base, ["one"], QUESTIONS, template="pubmedqa", source="pubmedqa", store=home / "store", samples=0)
+    for subject in found.subjects:
+        model = base.model if subject.adapter is None else attach(base, subject.adapter, home / "store")
+        for question, scores, predicted in zip(QUESTIONS, subject.scores, subject.answers.predicted, strict=True):
+            prompt = f"Abstract: {question.contexts[0]}\nQuestion: {question.question}\nAnswer:"
+            start = len(base.tokenizer(prompt)["input_ids"])
+            expected = [
+                log_probability(model, base.tokenizer(f"{prompt} {option}")["input_ids"], start)
+                for option in question.options
+            ]
+            assert list(scores) == pytest.approx(expected, abs=1e-3)
+            assert predicted == question.options[expected.index(max(expected))]
+        if subject.adapter is not None:
+            detach(model)
+    right = sum(a == q.answer for a, q in zip(found.subjects[1].answers.predicted, QUESTIONS, strict=True))
+    assert found.subjects[1].values["accuracy"].value == pytest.approx(right / 24)
+
+
+def test_a_chat_template_scores_the_same_options(home: Path, base: Base) -> None:
+    items = choice_items(QUESTIONS[:3], "pubmedqa_chat", base.model, base.tokenizer)
+    for item, question in zip(items, QUESTIONS, strict=False):
+        assert base.tokenizer.decode(item.prompt_ids).endswith("<|im_start|>assistant\n")
+        assert [base.tokenizer.decode(option) for option in item.option_ids] == ["yes", "no", "maybe"]
+        assert item.answer == question.answer
+
+
+def test_without_bos_the_first_token_is_scored_after_the_end_token(tmp_path: Path) -> None:
+    base = load_base(str(make_tiny("gpt2", tmp_path / "base", bos=False)), quantisation="none", dtype="float32")
+    item = text_items(PASSAGES[:1], "text", base.model, base.tokenizer)[0]
+    text = f"{PASSAGES[0].title}\n{PASSAGES[0].text}"
+    assert item.tokens == len(text.encode())
+    assert item.input_ids[0] in (base.tokenizer.bos_token_id, base.tokenizer.eos_token_id)
+    assert list(item.input_ids[1:]) == base.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_base_is_free_of_adapters_afterwards(home: Path, base: Base) -> None:
+    ids = torch.tensor([base.tokenizer("fever")["input_ids"]])
+    with torch.no_grad():
+        before = base.model(input_ids=ids).logits
+    evaluate(base, ["one"], PASSAGES, template="text", source="custom", store=home / "store", samples=0)
+    with torch.no_grad():
+        assert torch.equal(base.model(input_ids=ids).logits, before)
+    detach(attach(base, "two", home / "store"))
+
+
+def test_groups_and_draw_are_kept(home: Path, base: Base) -> None:
+    options: dict[str, Any] = {"template": "text", "source": "custom", "store": home / "store", "samples": 0}
+    found = evaluate(base, ["one"], PASSAGES, max_items=10, seed=5, **options)
+    again = evaluate(base, ["one"], PASSAGES, max_items=10, seed=5, **options)
+    assert [item.uid for item in found.items] == [item.uid for item in again.items]
+    assert len(found.items) == 10
+    assert found.groups == len({item.group for item in found.items}) < 10
+
+
+def test_samples_are_written_by_base_and_adapter(home: Path, base: Base) -> None:
+    options: dict[str, Any] = {"source": "custom", "store": home / "store", "samples": 2}
+    text = evaluate(base, ["one"], PASSAGES, template="text", **options)
+    assert [set(sample.outputs) for sample in text.samples] == [{"base", "one"}] * 2
+    assert text.samples[1].prompt == "Study 1\ncough as"  # sixteen bytes, sixteen tokens
+    again = evaluate(base, ["one"], PASSAGES, template="text", **options)
+    assert again.samples == text.samples
+
+
+def test_credentialed_text_is_never_shown(home: Path, base: Base, tmp_path: Path) -> None:
+    found = evaluate(base, ["one", "secret"], PASSAGES, template="text", source="custom", store=home / "store")
+    assert found.access == "credentialed"
+    assert found.samples == ()
+    write_report([found], tmp_path, title="Report")
+    for path in tmp_path.iterdir():
+        assert "aspirin" not in path.read_text()
+
+
+def test_an_adapter_of_another_base_is_refused(home: Path) -> None:
+    other = load_base(str(home / "other"), quantisation="none", dtype="float32")
+    with pytest.raises(BaseMismatchError):
+        evaluate(other, ["one"], PASSAGES, template="text", source="custom", store=home / "store")
+
+
+def test_an_answer_that_is_no_option_is_named_by_uid(home: Path, base: Base) -> None:
+    strange = Question("q77", "q77", "pubmedqa", "Is it?", "perhaps", ("text",), ("yes", "no"))
+    with pytest.raises(DataError, match="q77"):
+        evaluate(base, ["one"], [strange], template="pubmedqa", source="pubmedqa", store=home / "store")
+
+
+def test_no_records_is_an_error(home: Path, base: Base) -> None:
+    with pytest.raises(DataError, match="no held-out records"):
+        evaluate(base, ["one"], [], template="text", source="custom", store=home / "store")
+
+
+def test_scores_go_into_the_card_and_the_adapter_stays_whole(home: Path, base: Base) -> None:
+    found = evaluate(base, ["two"], PASSAGES, template="text", source="custom", store=home / "store", samples=0)
+    record_scores(found, home / "store")
+    record_scores(found, home / "store")
+    card = read_card(home / "store/two")
+    entry = card.scores["custom/test/text"]
+    assert entry["n"] == 24
+    assert entry["template"] == "text"
+    assert entry["measures"]["bits_per_byte"]["value"] == found.subjects[1].values["bits_per_byte"].value
+    assert entry["lora_med"] == found.versions["lora-med"]
+    assert verify(home / "store/two").whole
+    json.dumps(card.as_json(), allow_nan=False)
+
+
+def test_swaps_change_and_restore(home: Path, base: Base) -> None:
+    swaps = check_swaps(base, load_many(base, ["one", "two"], home / "store"), ["one", "two"])
+    assert [(swap.adapter, swap.changed, swap.restored) for swap in swaps] == [
+        ("one", True, True),
+        ("two", True, True),
+    ]
