@@ -30,7 +30,9 @@ def list_command(as_json: AsJson = False) -> None:
     """List the sources: what each reads, into which kinds of record, licence, access class, default template."""
     from lora_med.data.catalog import SOURCES
 
-    rows = [asdict(source) | {"kinds": [kind.__name__.lower() for kind in source.kinds]} for source in SOURCES.values()]
+    rows: list[dict[str, Any]] = [
+        {**asdict(source), "kinds": [kind.__name__.lower() for kind in source.kinds]} for source in SOURCES.values()
+    ]
     if as_json:
         print(json.dumps({"sources": rows}))
         return

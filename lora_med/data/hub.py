@@ -1,4 +1,8 @@
-"""Data sets of the Hugging Face Hub, row by row: from the local cache when offline, never running a remote script."""
+"""Data sets of the Hugging Face Hub, row by row: from the local cache when offline, never running a remote script.
+
+The library keeps a copy of the data in its cache, readable by other users of the machine: not for data under an
+agreement, which belongs in files of your own.
+"""
 
 from __future__ import annotations
 
