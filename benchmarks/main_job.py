@@ -129,7 +129,8 @@ def section(result: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"McNemar: {test['only_base']} items right with the base only, {test['only_adapter']} with the adapter "
-            f"only, p = {test['p_value']:.3f}. Always answering {majority['label']!r} is right for {majority['share']:.3f}.",
+            f"only, p = {test['p_value']:.3f}. Always answering {majority['label']!r} is right for a share of "
+            f"{majority['share']:.3f}.",
         ]
     if facts.get("split"):
         lines += ["", f"Split: {facts['split']}."]
