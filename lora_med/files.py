@@ -7,12 +7,15 @@ moment leaves the old state or the new one. Standard library only (isal, if inst
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
+import gzip
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -23,7 +26,10 @@ from typing import Any, BinaryIO
 from lora_med.errors import DataError, DiskError, InputMissingError, IntegrityError, OutputError
 
 BLOCK_BYTES = 1 << 20
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors tells the number in its text only
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def sync(path: Path) -> None:
@@ -43,46 +49,37 @@ def sync_tree(folder: Path) -> None:
         sync(Path(root))
 
 
+def _number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = _RUST_ERROR.search(str(error))
+    return int(found.group(1)) if found else None
+
+
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, an I/O error or a forbidden place into our own errors, naming `path`."""
+def full_disk(path: Path) -> Iterator[None]:
+    """Turn a full disk or an I/O error, of a library too, into a DiskError that names `path`; all else passes."""
     try:
         yield
-    except PermissionError as error:
-        raise OutputError(
-            f"cannot write: {error.strerror}", where=str(path), fix="choose a folder you may write to"
-        ) from error
+    except Exception as error:
+        number = _number(error)
+        if number not in _NO_SPACE:
+            raise
+        what = f"{os.strerror(number)} while writing"
+        raise DiskError(what, where=str(path), fix="free some space, then run the same command again") from error
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, an I/O error or a place that cannot be written into our own errors, naming `path`."""
+    try:
+        with full_disk(path):
+            yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise DiskError(
-                f"{os.strerror(error.errno or 0)} while writing",
-                where=str(path),
-                fix="free some space, then run the same command again",
-            ) from error
-        raise
-
-
-def write_atomic(path: Path, content: bytes | str) -> Path:
-    """Write `content` so that `path` holds all of it or stays as it was; returns `path`.
-
-    Raises:
-        DiskError: the disk is full or failed.
-        OutputError: the place is not writable.
-    """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+        if not isinstance(error, PermissionError) and error.errno not in _NO_PLACE:
+            raise
+        what = f"cannot write: {error.strerror}"
+        raise OutputError(what, where=str(path), fix="choose a folder you may write to") from error
 
 
 @contextlib.contextmanager
@@ -98,7 +95,8 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(temporary, "wb")  # noqa: SIM115 - closed below, before the rename
     try:
-        yield handle
+        with full_disk(path):
+            yield handle
         with disk_errors(path):
             handle.flush()
             os.fsync(handle.fileno())
@@ -106,8 +104,21 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
             sync(path.parent)
     finally:
-        handle.close()
+        with contextlib.suppress(OSError):  # on a full disk closing fails too, and the first error is the one to tell
+            handle.close()
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes | str) -> Path:
+    """Write `content` so that `path` holds all of it or stays as it was; returns `path`.
+
+    Raises:
+        DiskError: the disk is full or failed.
+        OutputError: the place is not writable.
+    """
+    with atomic_stream(path) as handle:
+        handle.write(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
 
 
 def write_json(path: Path, value: object) -> Path:
@@ -147,43 +158,60 @@ def fresh_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes `target` on leaving without an error, and vanishes otherwise.
 
     Raises:
-        OutputError: `target` exists and is not an empty folder.
+        OutputError: `target` exists and is not an empty folder, or cannot be written.
+        DiskError: the disk is full or failed.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError("the output is not empty", where=str(target), fix="name a folder that does not exist yet")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     with disk_errors(target):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise OutputError("the output is not empty", where=str(target), fix="name a folder that does not exist yet")
         temporary.mkdir(parents=True)
-        try:
+    try:
+        with full_disk(target):
             yield temporary
+        with disk_errors(target):
             sync_tree(temporary)
-            if target.exists():
-                target.rmdir()
             os.replace(temporary, target)
             sync(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Make `target` anew with `fill(folder)`; the old content stays until the new one is whole on disk."""
-    parent = target.parent
-    temporary = parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
-    previous = parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+    """Make `target` anew with `fill(folder)`; the old content stays until the new one is whole on disk.
+
+    Where the file system cannot swap two folders at once (Linux's local ones can), `target` is gone for a moment.
+
+    Raises:
+        OutputError: the place is not writable.
+        DiskError: the disk is full or failed.
+    """
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    previous = temporary.with_suffix(".old")
     with disk_errors(target):
         temporary.mkdir(parents=True)
-        try:
+    try:
+        with full_disk(target):
             fill(temporary)
+        with disk_errors(target):
             sync_tree(temporary)
-            if target.exists():
+            if not target.exists():
+                os.replace(temporary, target)
+            elif not _exchange(temporary, target):
                 os.replace(target, previous)
-            os.replace(temporary, target)
-            sync(parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if previous.exists() and not target.exists():
-                os.replace(previous, target)
-            shutil.rmtree(previous, ignore_errors=True)
+                os.replace(temporary, target)
+            sync(target.parent)
+    finally:
+        if previous.exists() and not target.exists():
+            os.replace(previous, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
     return target
 
 
@@ -192,7 +220,7 @@ def lock(folder: Path) -> Iterator[Path]:
     """Hold `folder` for this process alone; the kernel lets go when the process ends, however it ends.
 
     Raises:
-        OutputError: another process holds it (the message names its process id).
+        OutputError: another process holds it (the message names its process id), or it cannot be locked.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,11 +231,9 @@ def lock(folder: Path) -> Iterator[Path]:
         except OSError as error:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            raise OutputError(
-                f"another run (process {holder}) is writing here",
-                where=str(folder),
-                fix="wait for it, or choose another output folder",
-            ) from error
+            held = isinstance(error, BlockingIOError)
+            what = f"another run (process {holder}) is writing here" if held else f"cannot lock: {error.strerror}"
+            raise OutputError(what, where=str(folder), fix="wait for it, or choose another output folder") from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
@@ -222,17 +248,16 @@ def open_stream(path: Path) -> BinaryIO:
     Read it inside `archive_errors(path)`, which names a truncated or corrupt archive.
 
     Raises:
-        InputMissingError: no such file.
+        InputMissingError: no such file, or it may not be read.
         DataError: the file is empty.
     """
     try:
         raw = open(path, "rb")  # noqa: SIM115 - handed to the caller
-    except FileNotFoundError as error:
+    except OSError as error:
+        reason = "no such file" if error.errno == errno.ENOENT else f"cannot read the file ({error.strerror})"
         raise InputMissingError(
-            f"no such file: {path.name}", where=str(path.parent), fix="check the path in data.paths"
+            f"{reason}: {path.name}", where=str(path.parent), fix="check the path in data.paths"
         ) from error
-    except IsADirectoryError as error:
-        raise InputMissingError("a folder stands where a file was expected", where=str(path)) from error
     magic = raw.read(2)
     raw.seek(0)
     if not magic:
@@ -240,14 +265,22 @@ def open_stream(path: Path) -> BinaryIO:
         raise DataError("the file is empty (0 bytes)", where=str(path), fix="download or write it again")
     if magic != b"\x1f\x8b":
         return raw
+    raw.close()  # the archive opens it again by name, so that closing the stream closes the file
     try:
         from isal import igzip
 
-        return io.BufferedReader(igzip.IGzipFile(fileobj=raw, mode="rb"), BLOCK_BYTES)  # type: ignore[arg-type]
+        return io.BufferedReader(igzip.IGzipFile(path, "rb"), BLOCK_BYTES)  # type: ignore[arg-type]
     except ImportError:
-        import gzip
+        return io.BufferedReader(gzip.GzipFile(path, "rb"), BLOCK_BYTES)  # type: ignore[arg-type]
 
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"), BLOCK_BYTES)  # type: ignore[arg-type]
+
+def _corrupt() -> tuple[Any, ...]:
+    """What a decompressor raises at a torn or corrupt stream."""
+    with contextlib.suppress(ImportError):
+        from isal import isal_zlib
+
+        return EOFError, zlib.error, gzip.BadGzipFile, isal_zlib.error
+    return EOFError, zlib.error, gzip.BadGzipFile
 
 
 @contextlib.contextmanager
@@ -255,15 +288,8 @@ def archive_errors(path: Path) -> Iterator[None]:
     """Turn a truncated or corrupt gzip stream into a DataError that names `path`."""
     try:
         yield
-    except (EOFError, zlib.error) as error:
-        raise DataError(
-            "the gzip archive ends early or is corrupt",
-            where=str(path),
-            fix="download it again and compare its checksum",
-        ) from error
-    except OSError as error:
-        if error.errno is None:
-            raise DataError(
-                "the gzip archive is corrupt", where=str(path), fix="download it again and compare its checksum"
-            ) from error
-        raise
+    except Exception as error:
+        if not isinstance(error, _corrupt()):
+            raise
+        what = "the gzip archive ends early or is corrupt"
+        raise DataError(what, where=str(path), fix="download it again and compare its checksum") from error
