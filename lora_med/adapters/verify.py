@@ -94,7 +94,7 @@ def _hashes(folder: Path, card: Card, found: dict[str, Any]) -> str:
 
 def _base(card: Card, base: str | None, found: dict[str, Any]) -> Check | str:
     try:
-        folder, _ = resolve_base(base or card.base.name, None if base else card.base.revision)
+        folder, _ = resolve_base(base or card.base.name, None if base else card.base.revision, here_only=True)
     except InputMissingError:
         return Check("base", "skipped", f"{card.base.name} is not on this machine; --base PATH names it")
     differing = card.base.fingerprint.differing(fingerprint(folder, fresh=True))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_med.errors import InputMissingError
+from lora_med.errors import InputMissingError, SettingsError
 from lora_med.run import prepare_environment
 
 app = typer.Typer()
@@ -50,11 +50,11 @@ def generate(
     model = attach(loaded, adapter, store)
     text = sys.stdin.read() if prompt == "-" else prompt
     as_chat = card.template.endswith("_chat") if chat is None else chat
-    turns = (("user", text),) if as_chat else ()
-    row = Row(uid="prompt", group="prompt", turns=turns, prompt="" if as_chat else text, completion="")
-    ids = prompt_ids(row, loaded.tokenizer)
+    turns = (("user", text), ("assistant", "")) if as_chat else ()
+    ids = prompt_ids(Row("prompt", "prompt", turns, "" if as_chat else text, ""), loaded.tokenizer)
+    room = _room(loaded, len(ids), max_new_tokens)
     begun = time.perf_counter()
-    new = _write(model, loaded.tokenizer, ids, max_new_tokens, temperature, seed, stream=not as_json)
+    new = _write(model, loaded.tokenizer, ids, room, temperature, seed, stream=not as_json)
     if as_json:
         answer = loaded.tokenizer.decode(new, skip_special_tokens=True)
         facts = {"adapter": adapter, "base": name, "chat": as_chat, "prompt_tokens": len(ids), "new_tokens": len(new)}
@@ -73,6 +73,22 @@ def _folder(name: str, revision: str | None) -> Path:
             else f"--base PATH says where {name!r} lies"
         )
         raise InputMissingError(error.what, where=error.where, fix=fix) from error
+
+
+def _room(base: Any, prompt_tokens: int, wanted: int) -> int:
+    """How many tokens can be written: those wanted, or what the base's context leaves.
+
+    Raises:
+        SettingsError: the prompt alone fills the context.
+    """
+    context = getattr(base.model.config, "max_position_embeddings", None) or prompt_tokens + wanted
+    if prompt_tokens >= context:
+        raise SettingsError(
+            f"the prompt has {prompt_tokens} tokens; {base.name} can hold {context}, its answer included",
+            where="--prompt",
+            fix="shorten the prompt",
+        )
+    return min(wanted, context - prompt_tokens)
 
 
 def _write(

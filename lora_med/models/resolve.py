@@ -17,12 +17,13 @@ WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 UNWANTED = ["original/*", "consolidated*", "onnx/*", "gguf/*", "adapter_*"]
 
 
-def resolve_base(base: str, revision: str | None = None) -> tuple[Path, str | None]:
+def resolve_base(base: str, revision: str | None = None, *, here_only: bool = False) -> tuple[Path, str | None]:
     """The folder with the base's files, and the Hub commit it is (None for `micro` and local folders).
 
     Args:
         base: `micro`, a local folder, or a Hub id; an existing folder wins over a Hub id of the same text.
         revision: commit, tag or branch, for a Hub id only.
+        here_only: never ask the Hub, even if the run may.
 
     Raises:
         InputMissingError: there is no such base here, or it has no safetensors weights.
@@ -30,7 +31,7 @@ def resolve_base(base: str, revision: str | None = None) -> tuple[Path, str | No
     """
     local = ASSETS / MICRO if base == MICRO else Path(base).expanduser()
     if base != MICRO and not local.is_dir():
-        folder, commit = _from_hub(base, revision)
+        folder, commit = _from_hub(base, revision, here_only)
     elif revision is not None:
         raise SettingsError(
             f"revision {revision!r} is given, but {base!r} is a local folder",
@@ -49,13 +50,13 @@ def display_name(base: str) -> str:
     return path.resolve().name if base != MICRO and path.is_dir() else base
 
 
-def _from_hub(base: str, revision: str | None) -> tuple[Path, str]:
+def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, str]:
     if not HUB_ID.fullmatch(base):
         raise InputMissingError(f"no folder {base!r}, and that is no Hub id", where="model.base", fix="check the path")
     from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    offline = is_offline_mode()
+    offline = here_only or is_offline_mode()
     try:
         folder = snapshot_download(
             base, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=offline
