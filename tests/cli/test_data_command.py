@@ -1,0 +1,124 @@
+"""lora-med data: what is written, what is counted, and the exit codes of what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.cli.main import run
+from tests.data.places import REAL, needs_real
+
+XML = (
+    "<PubmedArticleSet>"
+    '<PubmedArticle><MedlineCitation><PMID Version="1">1</PMID><Article><ArticleTitle>T.</ArticleTitle><Abstract>'
+    '<AbstractText Label="AIM" NlmCategory="OBJECTIVE">Why.</AbstractText></Abstract></Article></MedlineCitation>'
+    '</PubmedArticle><PubmedArticle><MedlineCitation><PMID Version="2">1</PMID><Article>'
+    "<ArticleTitle>T2.</ArticleTitle>"
+    '<Abstract><AbstractText Label="AIM" NlmCategory="OBJECTIVE">Why not.</AbstractText></Abstract></Article>'
+    "</MedlineCitation></PubmedArticle></PubmedArticleSet>"
+)
+
+
+@pytest.fixture
+def abstracts(tmp_path: Path) -> Path:
+    path = tmp_path / "a.xml"
+    path.write_text(XML)
+    return path
+
+
+def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert run(["data", *arguments]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_read_writes_each_record_as_a_line_and_counts(
+    abstracts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out" / "a.jsonl"
+    summary = answer(["read", "pubmed", str(abstracts), "--out", str(out), "--json"], capsys)
+    assert summary == {"read": 2, "kept": 1, "dropped": {"superseded": 1}, "articles": 1, "out": str(out)}
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {
+            "uid": "pmid:1",
+            "group": "1",
+            "source": "pubmed",
+            "kind": "passage",
+            "text": "AIM: Why not.",
+            "title": "T2.",
+            "sections": [{"text": "Why not.", "label": "AIM", "category": "OBJECTIVE"}],
+        }
+    ]
+
+
+def test_read_maps_columns_and_skips_what_is_bad_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("ask,say\nq1,a1\nq2\nq3,a3\n")
+    out = tmp_path / "a.jsonl"
+    arguments = ["read", "custom", str(path), "--out", str(out), "--column", "prompt=ask", "--column", "completion=say"]
+    assert run(["data", *arguments]) == 65
+    assert f"where: {path}:3" in capsys.readouterr().err
+    assert not out.exists()
+    assert list(tmp_path.iterdir()) == [path]  # nothing half-written either
+    summary = answer([*arguments, "--skip-bad", "--json"], capsys)
+    assert (summary["read"], summary["kept"], summary["dropped"]) == (3, 2, {"bad_csv": 1})
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["kind"], line["input"], line["output"]) for line in lines] == [
+        ("pair", "q1", "a1"),
+        ("pair", "q3", "a3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["read", "pubmedqq", "a.xml", "--out", "o"], 2),
+        (["read", "pubmed", "nowhere.xml", "--out", "o"], 66),
+        (["read", "pubmed", "a.xml", "--out", "a.xml/o"], 73),
+        (["read", "custom", "a.xml", "--out", "o", "--column", "text"], 2),
+        (["check", "data.source=custom"], 2),
+    ],
+)
+def test_what_goes_wrong_has_its_exit_code(
+    abstracts: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
+) -> None:
+    monkeypatch.chdir(abstracts.parent)
+    assert run(["data", *arguments]) == code
+
+
+def test_list_names_every_source_with_its_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    sources = {source["name"]: source for source in answer(["list", "--json"], capsys)["sources"]}
+    assert {"pubmed", "pubmedqa", "custom"} <= set(sources)
+    assert all(source["licence"] and source["kinds"] for source in sources.values())
+    assert run(["data", "list"]) == 0
+
+
+def test_check_tells_the_parts_and_preview_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"q{n}?", "completion": f" a{n}"}) + "\n" for n in range(60)))
+    here = ["data.source=custom", f"data.paths=[{path}]"]
+    found = answer(["check", *here, "--json"], capsys)
+    assert sum(found["sizes"].values()) == found["tally"]["kept"] == 60
+    assert found["template"] == "pair"
+    shown = answer(["preview", *here, "--json", "--rows", "1"], capsys)
+    (row,) = shown["rows"]
+    number = int(row["uid"].rpartition(":")[2]) - 1
+    assert row["given"].endswith(f"q{number}?")
+    assert row["trained"].startswith(f" a{number}")
+    assert run(["data", "preview", *here]) == 0
+    assert f"q{number}?" in capsys.readouterr().out
+
+
+def test_rows_of_a_credentialed_source_are_not_shown(abstracts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"data.paths=[{abstracts}]", "data.validation_share=0", "data.test_share=0"]
+    assert run(["data", "preview", *arguments, "adapter.access=credentialed"]) == 77
+    assert "Why" not in "".join(capsys.readouterr())
+
+
+@needs_real
+def test_the_real_file_is_read_by_its_glob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pattern = str(REAL / "pubmed_xml" / "pubmed20n10*.xml.gz")
+    summary = answer(["read", "pubmed", pattern, "--out", str(tmp_path / "o.jsonl"), "--json"], capsys)
+    assert (summary["read"], summary["articles"]) == (756, 754)
