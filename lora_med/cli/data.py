@@ -83,7 +83,7 @@ def read_command(
 
     found = find_source(source)
     inputs = find_inputs(found, paths, hub_split)
-    options = ReadOptions(_columns(column or ()), keep_retracted)
+    options = ReadOptions(_columns(column or ()), keep_retracted, streaming=True)
     reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
     with atomic_stream(out) as stream:
         for record in _with_progress(reading, found.name):

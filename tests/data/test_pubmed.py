@@ -50,10 +50,12 @@ def write(path: Path, *parts: str, root: str = "PubmedArticleSet", head: str = H
     return path
 
 
-def reading(*paths: Path, skip_bad: bool = False, keep_retracted: bool = False) -> Reading:
+def reading(*paths: Path, skip_bad: bool = False, keep_retracted: bool = False, streaming: bool = False) -> Reading:
     source = find_source("pubmed")
     inputs = find_inputs(source, [str(path) for path in paths])
-    return read_records(source, inputs, ReadOptions(keep_retracted=keep_retracted), skip_bad=skip_bad)
+    return read_records(
+        source, inputs, ReadOptions(keep_retracted=keep_retracted, streaming=streaming), skip_bad=skip_bad
+    )
 
 
 def passages(*paths: Path, **options: bool) -> list[Passage]:
@@ -193,6 +195,7 @@ def test_the_highest_version_is_kept_and_at_equal_version_the_later_file(tmp_pat
     )
     assert sorted(record.text for record in passages(first, second)) == ["1v3", "2 new", "3v2"]
     assert tally(first, second) == Tally(6, 3, {"superseded": 3})
+    assert passages(first, second, streaming=True) == passages(first, second)
     assert sorted(record.text for record in passages(second, first)) == ["1v3", "2 old", "3v2"]
 
 
@@ -298,7 +301,7 @@ def test_memory_stays_that_of_one_article(tmp_path: Path) -> None:
             stream.write(article(pmid, f"<AbstractText>{pmid} {filler}</AbstractText>"))
         stream.write("</PubmedArticleSet>")
     before = psutil.Process().memory_info().rss
-    assert sum(1 for _ in reading(packed)) == 5000
+    assert sum(1 for _ in reading(packed, streaming=True)) == 5000
     assert psutil.Process().memory_info().rss - before < 8e6  # the tree alone would be over 20 MB
 
 

@@ -4,9 +4,9 @@ Format: https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd. Licence: NLM'
 copyright in abstracts, so keep PMIDs and hashes in what you share, not texts. Courtesy of the U.S. National Library of
 Medicine.
 
-The newest version of an article is kept, a later file winning at equal version; `DeleteCitation` removes. Two passes
-over the files do it in little memory: the first keeps one number per article. The DTD that the files name is never
-fetched, and no entity is expanded but XML's own.
+The newest version of an article is kept, a later file winning at equal version; `DeleteCitation` removes. Streaming,
+two passes over the files do it in little memory: the first keeps one number per article. The DTD that the files name
+is never fetched, and no entity is expanded but XML's own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ ARTICLES = ("MedlineCitation", "BookDocument")
 SHELLS = ("PubmedArticle", "PubmedBookArticle")
 FILE_NAME = re.compile(r"(?:pubmed|medline)(\d{2})n(\d+)\.xml(?:\.gz)?", re.IGNORECASE)
 TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
+SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout, single spaces apart, which may stay
 NO_TITLE = ("not available", "in process citation")
 RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
@@ -58,10 +59,16 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     paths = in_order([item for item in inputs if isinstance(item, Path)])
     latest: dict[int, int] = {}
 
+    def steps() -> Iterator[_Step]:
+        return _steps(paths, lambda citation: _outcome(citation, options.keep_retracted))
+
     def again() -> Iterator[Outcome]:
+        if not options.streaming:  # the caller keeps the records anyway: one pass is enough
+            held = list(steps())
+            return _current(held, _latest(held))
         if not latest:
             latest.update(_latest(_steps(paths, None)))
-        return _current(_steps(paths, lambda citation: _outcome(citation, options.keep_retracted)), latest)
+        return _current(steps(), latest)
 
     return Again(again)
 
@@ -215,7 +222,7 @@ def _sections(article: Any) -> Iterator[Section]:
     nodes = article.findall("Abstract/AbstractText")
     for number, node in enumerate(nodes, 1):
         text = _text(node)
-        if number == len(nodes):
+        if number == len(nodes) and text.endswith(")"):
             text = TRUNCATED.sub("", text)
         if text:
             label = " ".join(node.get("Label", "").split())
@@ -248,8 +255,10 @@ def _one_pair(text: str) -> bool:
 
 def _text(node: Any) -> str:
     """All text below `node`, mark-up and formulas included, white space of the layout made single spaces."""
+    if len(node) == 0:
+        return SPACES.sub(" ", node.text or "").strip(" ")
     if next(node.iter(etree.Entity), None) is not None:
         raise DataError(
             "the text uses an entity that XML does not define", fix="restore the file, or set data.skip_bad=true"
         )
-    return re.sub(r"[ \t\r\n]+", " ", "".join(node.itertext())).strip(" ")
+    return SPACES.sub(" ", "".join(node.itertext())).strip(" ")
