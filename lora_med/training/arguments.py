@@ -84,6 +84,12 @@ def check_tracker(report_to: str) -> None:
         )
 
 
+def _checkpointing_field() -> str:
+    """The name of the field that recomputes activations; transformers has renamed it, and warns of the old name."""
+    new = "activation_checkpointing"
+    return new if any(field.name == new for field in dataclasses.fields(SFTConfig)) else "gradient_checkpointing"
+
+
 def _check_extra(extra: dict[str, Any], ours: dict[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
     own = TrainSettings.model_fields
@@ -133,7 +139,8 @@ def training_arguments(
         "warmup_steps": min(settings.warmup_ratio, 0.999),  # below 1 it is a share of the steps
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        "gradient_checkpointing": settings.gradient_checkpointing,  # TRL has it on: a third more time, needed or not
+        # TRL has it on: a third more time, needed or not.
+        _checkpointing_field(): settings.gradient_checkpointing,
         "seed": settings.seed,
         # fp32 adapters over a bf16 base want autocast on a GPU; on a CPU the base computes in its own format.
         "bf16": on_gpu and dtype == "bfloat16",

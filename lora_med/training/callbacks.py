@@ -42,7 +42,7 @@ class MetricsFile(TrainerCallback):
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
-        self.drawn = -math.inf
+        self.drawn = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Drop what a killed run logged after the checkpoint that is resumed: those steps are taken again."""

@@ -1,0 +1,85 @@
+"""A checkpoint counts once it is whole; what is not is moved aside, and what is not ours stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_med.training.checkpoints import COMMIT, commit, differences, newest, newest_name, read_commit, rotate
+
+IDENTITY = {"lora.r": 16}
+
+
+def write(output_dir: Path, step: int, *, whole: bool = True, best: int | None = None) -> Path:
+    folder = output_dir / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "trainer_state.json", "training_args.bin"):
+        (folder / name).write_text(f"{name} of {step}")
+    if whole:
+        named = output_dir / f"checkpoint-{best}" if best else None
+        commit(folder, step=step, identity=IDENTITY, finished=False, best=named)
+    return folder
+
+
+def test_what_was_committed_is_read_back(tmp_path: Path) -> None:
+    folder = write(tmp_path, 5, best=3)
+    found = read_commit(folder)
+    assert found is not None
+    assert (found.step, found.identity, found.finished) == (5, IDENTITY, False)
+    assert found.best == tmp_path / "checkpoint-3"
+
+
+def test_the_pickled_arguments_are_never_kept(tmp_path: Path) -> None:
+    assert not (write(tmp_path, 5) / "training_args.bin").exists()
+
+
+def test_a_flipped_byte_a_cut_file_or_a_missing_one_makes_it_torn(tmp_path: Path) -> None:
+    for step, spoil in enumerate(
+        (
+            lambda path: path.write_text("adapter_model.safetensorS of 0"),
+            lambda path: path.write_text("adapter"),
+            lambda path: path.unlink(),
+        )
+    ):
+        folder = write(tmp_path, step)
+        spoil(folder / "adapter_model.safetensors")
+        assert read_commit(folder) is None
+
+
+def test_the_newest_that_verifies_is_found_and_torn_ones_are_moved_aside(tmp_path: Path) -> None:
+    write(tmp_path, 9)
+    write(tmp_path, 10)
+    write(tmp_path, 12, whole=False)
+    (write(tmp_path, 11) / "trainer_state.json").write_text("cut")
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.step == 10
+    assert sorted(path.name for path in (tmp_path / "torn").iterdir()) == ["checkpoint-11", "checkpoint-12"]
+    write(tmp_path, 12, whole=False)
+    newest(tmp_path)
+    assert (tmp_path / "torn" / "checkpoint-12.2").is_dir()
+
+
+def test_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
+    assert newest(tmp_path / "none") is None
+    assert newest(tmp_path) is None
+    assert newest_name(tmp_path) is None
+
+
+def test_rotation_keeps_the_newest_the_best_and_all_that_is_not_ours(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 10):
+        write(tmp_path, step)
+    mine = tmp_path / "checkpoint-7"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("a user's own")
+    (tmp_path / "checkpoint-best").mkdir()
+    rotate(tmp_path, keep=2, best=tmp_path / "checkpoint-2")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["checkpoint-10", "checkpoint-2", "checkpoint-4", "checkpoint-7", "checkpoint-best"]
+    assert (mine / "notes.txt").exists()
+    assert (tmp_path / "checkpoint-2" / COMMIT).exists()
+    assert newest_name(tmp_path) == "checkpoint-10"
+
+
+def test_differences_name_each_field_with_both_values() -> None:
+    lines = differences({"lora.r": 16, "train.seed": 1, "gone": True}, {"lora.r": 8, "train.seed": 1, "new": [1]})
+    assert lines == ["lora.r: 16 then, 8 now", "new: not set then, [1] now", "gone: True then, not set now"]

@@ -1,0 +1,90 @@
+"""The one-pass loss is torch's cross entropy, value and gradient, over the labelled tokens alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lora_med.training.loss import BLOCK_ROWS, add_compact_loss, count_labelled, labelled_nll, why_not_compact
+from tests.tiny import make_model
+
+ROWS = 2 * BLOCK_ROWS + 37
+
+
+def numbers(bias: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(ROWS, 32, generator=generator).requires_grad_()
+    weight = torch.randn(300, 32, generator=generator) / 5
+    labels = torch.randint(0, 300, (ROWS,), generator=generator)
+    return hidden, weight, torch.randn(300, generator=generator) if bias else None, labels
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_value_and_gradient_are_those_of_cross_entropy(bias: bool) -> None:
+    hidden, weight, offset, labels = numbers(bias)
+    loss = labelled_nll(hidden, weight, labels, offset) / ROWS
+    loss.backward()
+    found = hidden.grad
+    hidden.grad = None
+    expected = torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, weight, offset), labels)
+    expected.backward()
+    assert abs(loss.item() - expected.item()) < 1e-6
+    assert found is not None
+    assert hidden.grad is not None
+    assert float((found - hidden.grad).abs().max()) < 5e-6 * float(hidden.grad.abs().max())
+
+
+def test_the_frozen_head_gets_no_gradient_and_evaluation_needs_none() -> None:
+    hidden, weight, _, labels = numbers(False)
+    labelled_nll(hidden, weight, labels).backward()
+    assert weight.grad is None
+    with torch.no_grad():
+        assert not labelled_nll(hidden, weight, labels).requires_grad
+
+
+def test_no_labelled_row_gives_zero_that_can_be_differentiated() -> None:
+    hidden, weight, _, labels = numbers(False)
+    loss = labelled_nll(hidden[:0], weight, labels[:0])
+    loss.backward()
+    assert loss.item() == 0
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "qwen3", "phi3"])
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_model_with_the_compact_loss_has_the_loss_of_its_logits(family: str, tie: bool) -> None:
+    model = make_model(family, tie=tie).requires_grad_(False)
+    ids = torch.randint(5, 264, (3, 20), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[:, :9] = -100
+    labels[2] = -100
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+        assert why_not_compact(model) is None
+        add_compact_loss(model)
+        found = model(input_ids=ids, nll_labels=labels)
+        again = model(input_ids=ids).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+    )
+    assert abs(float(found / expected) - 1) < 1e-6
+    assert torch.equal(again, logits)
+    assert int(count_labelled(labels)) == 2 * 11
+
+
+@pytest.mark.parametrize("name", ["final_logit_softcapping", "logit_scale", "logits_scaling"])
+def test_a_family_that_changes_its_logits_keeps_its_own_path(name: str) -> None:
+    model = make_model("llama").requires_grad_(False)
+    setattr(model.config, name, 30.0)
+    assert name in str(why_not_compact(model))
+
+
+def test_a_trained_head_keeps_its_own_path() -> None:
+    model = make_model("llama", tie=False)
+    model.requires_grad_(True)
+    assert why_not_compact(model) == "the output head is trained too"
+    model.requires_grad_(False)
+    model.lm_head = torch.nn.Sequential(model.lm_head)
+    assert "Sequential" in str(why_not_compact(model))
+    assert "ZeRO-3" in str(why_not_compact(make_model("llama").requires_grad_(False), partitioned=True))
