@@ -152,10 +152,11 @@ def start_run(
             yield run
         except BaseException as error:
             stopped = isinstance(error, StoppedError | KeyboardInterrupt)
-            run.record(
-                status="stopped" if stopped else "failed",
-                error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
-                seconds=round(time.time() - begun, 1),
-            )
+            with contextlib.suppress(LoraMedError):  # a disk too full to say so must not hide what went wrong
+                run.record(
+                    status="stopped" if stopped else "failed",
+                    error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
+                    seconds=round(time.time() - begun, 1),
+                )
             raise
         run.record(status="finished", seconds=round(time.time() - begun, 1))

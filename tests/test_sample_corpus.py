@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lxml import etree
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from tokenizers import Tokenizer
 
 from lora_med.data.synthetic.corpus import make_sample, write_sample

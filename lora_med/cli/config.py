@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from lora_med.config.parse import parse
+from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
 
 app = typer.Typer(help="Settings: what a file resolves to, and every key there is.", no_args_is_help=True)
@@ -23,7 +23,7 @@ def show(
 ) -> None:
     """Print every setting as the run would see it."""
     values = parse(config, overrides or []).model_dump(mode="json")
-    print(json.dumps(values) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="\n" if as_json else "")
+    print(json.dumps(values) if as_json else to_yaml(values).rstrip())
 
 
 @app.command()

@@ -17,7 +17,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and documents each field by the text under it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class ModelSettings(Section):
@@ -157,7 +159,7 @@ class TrainSettings(Section):
     greater_is_better: bool = False
     """Whether a higher metric is the better one."""
     allow_rows_dropped: Share = 0.0
-    """Largest share of rows that max_length may drop, prompt-and-answer rows being dropped whole; above it preflight refuses."""
+    """Largest share of rows that max_length may drop (a prompt and its answer go whole); above it preflight refuses."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest whole checkpoint of the same run; never refuses an output_dir that has one."""
     report_to: Literal["none", "trackio", "tensorboard"] = "none"
