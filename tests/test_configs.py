@@ -1,0 +1,67 @@
+"""Every config that ships parses, names what exists, and says what it is for; accelerate reads its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_med.config.parse import parse
+from lora_med.data.catalog import find_source
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_config_parses_and_names_what_exists(path: Path) -> None:
+    settings = parse(path)
+    find_source(settings.data.source)
+    assert path.read_text().startswith("# "), "the first line says what the config is for"
+    assert settings.data.paths
+    assert settings.adapter.description
+    for shipped in settings.data.paths:
+        if shipped.startswith("lora_med/"):
+            assert (ROOT / shipped).is_file()
+
+
+def test_each_config_has_its_own_adapter_and_output() -> None:
+    settings = [parse(path) for path in CONFIGS]
+    assert len({one.adapter.name for one in settings}) == len(CONFIGS)
+    assert len({one.train.output_dir for one in settings}) == len(CONFIGS)
+
+
+def test_a_base_from_the_hub_is_said_to_need_the_network() -> None:
+    for path in CONFIGS:
+        settings = parse(path)
+        assert settings.offline == (settings.model.base == "micro"), path
+
+
+def test_only_a_plain_text_source_is_packed() -> None:
+    for path in CONFIGS:
+        settings = parse(path)
+        assert settings.train.packing == (settings.data.source == "pubmed"), path
+
+
+def test_a_changed_value_has_its_reason_beside_it() -> None:
+    for path in CONFIGS:
+        for line in path.read_text().splitlines():
+            if re.match(r" +(learning_rate|gradient_accumulation_steps|load_in_4bit):", line) and path.stem not in (
+                "llama3.1_8b_qlora",
+                "llama3.1_70b_fsdp_qlora",
+            ):
+                assert "#" in line, f"{path.name}: {line.strip()}"
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)
+def test_accelerate_reads_the_launcher(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(path))
+    expected = {"cpu": "MULTI_GPU", "ddp": "MULTI_GPU", "fsdp_qlora": "FSDP", "zero3": "DEEPSPEED"}
+    assert str(found.distributed_type).endswith(expected[path.stem])
+    assert found.use_cpu == (path.stem == "cpu")
+    if path.stem == "fsdp_qlora":
+        assert found.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
