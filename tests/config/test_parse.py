@@ -143,7 +143,7 @@ def test_every_error_is_told_at_once_with_its_place(write: Write) -> None:
         ("lr=1", "train.learning_rate"),
         ("lora.rank=4", "lora.r"),
         ("model.bsae=x", "model.base"),
-        ("trian.seed=1", "train"),
+        ("trainn.seed=1", "train"),
         ("model.learning_rate=1", "train.learning_rate"),
         ("bootstrap_sample=3", "evaluate.bootstrap_samples"),
         ("data.model_name_or_path=x", "model.base"),
