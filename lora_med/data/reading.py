@@ -58,11 +58,10 @@ def find_inputs(source: Source, patterns: Sequence[str], hub_split: str = "train
             folder = Path(pattern).expanduser().parent
             near = nearest(Path(pattern).name, [item.name for item in folder.iterdir()]) if folder.is_dir() else None
             hint = f"; did you mean {str(folder / near)!r}?" if near else ""
-            raise InputMissingError(
-                f"nothing matches {pattern!r}{hint}",
-                where="data.paths",
-                fix="paths are relative to the working directory",
-            )
+            fix = "paths are relative to the working directory"
+            if HUB_ID.fullmatch(pattern) and not source.reads_hub:
+                fix += "; a Hub data set is read by data.source=custom, its columns named in data.columns"
+            raise InputMissingError(f"nothing matches {pattern!r}{hint}", where="data.paths", fix=fix)
         found += matched
     return list(dict.fromkeys(found))
 

@@ -222,6 +222,8 @@ def test_an_unknown_field_and_a_path_that_matches_nothing_give_the_near_name(tmp
         read(f"{tmp_path}/*.csv")
     with pytest.raises(SettingsError, match="no input"):
         read()
+    with pytest.raises(InputMissingError, match=r"data\.source=custom"):
+        read("owner/name", source="pubmed")
 
 
 def test_the_same_content_is_dropped_once_and_the_same_uid_is_an_error(tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ from typing import Any
 from lora_med.config.names import unknown
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, numbered_names
 from lora_med.data.record import Pair, Passage, Question, Record
-from lora_med.data.tables import TableRow, bad, rows, sound
+from lora_med.data.tables import SKIP, TableRow, bad, rows, sound
 from lora_med.errors import SettingsError
 
 SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), ("text",))
 OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "section", "history")
 FIELDS = (*(field for shape in SHAPES for field in shape), *OPTIONAL)
+NAME = "name your columns in data.columns (--column field=column), or set data.skip_bad=true (--skip-bad)"
 ROLES = ("system", "user", "assistant")
 
 
@@ -96,7 +97,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                     shape = shape or _shape(seen)
                     yield _MAKERS[shape](seen, f"{names[item]}:{row.number}")
                 except _Wrong as wrong:
-                    yield bad(wrong.reason, wrong.what, row.where)
+                    yield bad(wrong.reason, wrong.what, row.where, NAME if wrong.reason == "missing_column" else SKIP)
 
     return Again(again)
 
