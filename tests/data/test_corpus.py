@@ -152,7 +152,7 @@ def test_the_strictest_access_class_wins() -> None:
     assert strictest(["registered", None, "open"]) == "registered"
     assert strictest([]) == "open"
     with pytest.raises(SettingsError, match="did you mean 'registered'"):
-        strictest(["registred"])
+        strictest(["regstered"])
 
 
 def test_an_unknown_source_names_the_near_one() -> None:

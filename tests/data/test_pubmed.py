@@ -173,7 +173,7 @@ def test_retracted_articles_and_notices_are_dropped_and_counted(tmp_path: Path) 
         article(1, texts[1], article_extra=kind("D016441")),
         article(2, texts[2], citation_extra=link("RetractionIn")),
         article(3, texts[3], citation_extra=link("RetractionOf")),
-        article(4, texts[4], citation_extra=link("CommentIn"), article_extra=kind("D016428")),
+        article(4, texts[4], citation_extra=link("ErratumIn"), article_extra=kind("D016428")),
         article(5, texts[5], article_extra=kind("D016440")),
     )
     assert tally(path) == Tally(5, 1, {"retracted": 2, "retraction_notice": 2})
