@@ -151,8 +151,8 @@ def test_the_strictest_access_class_wins() -> None:
     assert strictest(["open", "credentialed", "registered"]) == "credentialed"
     assert strictest(["registered", None, "open"]) == "registered"
     assert strictest([]) == "open"
-    with pytest.raises(SettingsError, match="did you mean 'registered'"):
-        strictest(["regstered"])
+    with pytest.raises(SettingsError, match="did you mean 'credentialed'"):
+        strictest(["credential"])
 
 
 def test_an_unknown_source_names_the_near_one() -> None:
