@@ -26,12 +26,12 @@ LICENCES = {
     "aci_bench": "ACI-Bench training set, CC BY 4.0",
 }
 PROMPTS = [
-    ("text", "Effect of metformin on "),
+    ("text", "Effect of metformin on"),
     ("text", "BACKGROUND: Hypertension is"),
     ("text", "Mutations in the BRCA1 gene"),
     ("text", "A case of drug-induced"),
     ("text", "CHIEF COMPLAINT\n"),
-    ("text", "Doctor: "),
+    ("text", "Doctor:"),
     ("chat", "What are the symptoms of Asthma ?"),
     ("chat", "What are the treatments for Breast Cancer ?"),
     ("chat", "What causes Marfan syndrome ?"),
@@ -44,6 +44,19 @@ def unigram_bits_per_byte(train: list[list[int]], heldout: list[list[int]], size
     counts = Counter(token for ids in train for token in ids)
     total = sum(counts.values()) + 4096
     return sum(-math.log2((counts[token] + 1) / total) for ids in heldout for token in ids[1:]) / size
+
+
+def figures_of(model: Any, tokenizer: Any, train: list[list[int]], rows: list[dict[str, str]]) -> dict[str, float]:
+    """Bits per byte of the base, of token frequencies and of gzip on the same documents, cut at 1,024 tokens."""
+    ids = [encode(row, tokenizer)[:1024] for row in rows]
+    plain = [tokenizer.decode(one, skip_special_tokens=True).encode() for one in ids]
+    size = sum(map(len, plain))
+    return {
+        "documents": len(rows),
+        "micro": heldout_bits_per_byte(model, rows, tokenizer),
+        "unigram": unigram_bits_per_byte(train, ids, size),
+        "gzip": 8 * len(gzip.compress(b"\n".join(plain), 9)) / size,
+    }
 
 
 def sample(model: Any, tokenizer: Any, kind: str, prompt: str) -> str:
@@ -86,15 +99,13 @@ def main() -> None:
         name: [json.loads(line) for line in (options.corpus / f"{name}.jsonl").open(encoding="utf-8")]
         for name in ("train", "heldout")
     }
-    train, heldout = ([encode(row, tokenizer) for row in rows[name]] for name in ("train", "heldout"))
-    heldout = [ids[:1024] for ids in heldout]
-    plain = [tokenizer.decode(ids, skip_special_tokens=True).encode() for ids in heldout]
-    size = sum(map(len, plain))
-    figures = {
-        "micro": heldout_bits_per_byte(model, rows["heldout"], tokenizer),
-        "token frequencies (unigram)": unigram_bits_per_byte(train, heldout, size),
-        "gzip -9": 8 * len(gzip.compress(b"\n".join(plain), 9)) / size,
+    train = [encode(row, tokenizer) for row in rows["train"]]
+    parts = {
+        "all": rows["heldout"],
+        "MedQuAD": [row for row in rows["heldout"] if row["source"] == "medquad"],
+        "abstracts": [row for row in rows["heldout"] if row["source"] != "medquad"],
     }
+    figures = {name: figures_of(model, tokenizer, train, part) for name, part in parts.items()}
     torch.manual_seed(42)
     samples = [f"**{prompt.strip()}**\n\n> {sample(model, tokenizer, kind, prompt)}" for kind, prompt in PROMPTS]
     training = json.loads((options.model / "training.json").read_text(encoding="utf-8"))
@@ -105,8 +116,10 @@ def main() -> None:
         "tokens": f"{training['tokens']:,}",
         "passes": f"{training['passes']:.2f}",
         "minutes": f"{training['seconds'] / 60:.0f}",
-        "heldout": f"{len(heldout)} documents, {size / 1e6:.2f} MB",
-        "figures": "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items()),
+        "figures": "\n".join(
+            f"| {name} | {one['documents']:.0f} | {one['micro']:.3f} | {one['unigram']:.3f} | {one['gzip']:.3f} |"
+            for name, one in figures.items()
+        ),
         "samples": "\n\n".join(samples),
     }
     for name, value in values.items():
