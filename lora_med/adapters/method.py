@@ -12,9 +12,11 @@ from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.targets import Linear, check_patterns, choose_targets, pattern_value
 
 PREFIX = "base_model.model."
-# What adapter_config.json may say besides the fields of Method; the rest must stand at PEFT's default.
+# What adapter_config.json may say besides the fields of Method: these change nothing of what is attached.
 FREE = {"auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "init_lora_weights"}
 FREE |= {"peft_type", "peft_version", "revision", "task_type", "loftq_config", "eva_config"}
+# PEFT's defaults that are not empty; any other value of them, or of a field not named here, is more than plain LoRA.
+PLAIN = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,13 @@ class Method:
             fan_in_fan_out=any(one.transposed for one in self.targets(model)),
         )
 
+    def published_config(self, model: Any, base_name: str) -> dict[str, Any]:
+        """What adapter_config.json holds: PEFT's form, without the fields of other methods."""
+        kept = {*FREE, *(one.name for one in fields(self)), "bias", "modules_to_save"}
+        config = self.peft_config(model, inference=True).to_dict()
+        named = {**config, "base_model_name_or_path": base_name}
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in named.items() if key in kept}
+
 
 def method_for(model: Any, lora: LoraSettings) -> Method:
     """The method that `lora` means on `model`, its names checked.
@@ -136,14 +145,9 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
 
 
 def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
-    from peft import LoraConfig
-
     ours = FREE | {one.name for one in fields(Method)}
-    plain = {key: value for key, value in LoraConfig().to_dict().items() if key not in ours}
     for key, value in config.items():
-        if key in ours or value in (None, False, [], {}, ""):
-            continue
-        if value != plain.get(key):
+        if key not in ours and value not in (None, False, [], {}, "") and value != PLAIN.get(key):
             raise ValueError(f"it sets {key!r}, which plain LoRA has not")
 
 

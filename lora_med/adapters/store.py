@@ -172,9 +172,7 @@ def _write(
 ) -> None:
     from safetensors.torch import save
 
-    config = method.peft_config(model.get_base_model(), inference=True).to_dict()
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    config["base_model_name_or_path"] = base_name
+    config = method.published_config(model.get_base_model(), base_name)
     write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
     write_json(folder / CONFIG, config)
     write_atomic(folder / README, render_readme(Card(**facts, files={}), method))

@@ -14,7 +14,6 @@ from typing import Any
 
 from lora_med.config.names import unknown
 from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
-from lora_med.models.attention import register_attention
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
@@ -111,6 +110,8 @@ def _choose_dtype(dtype: str, choices: list[Choice]) -> str:
 
 
 def _choose_attention(attention: str, choices: list[Choice]) -> str:
+    from lora_med.models.attention import register_attention  # it loads torch, which listing adapters does without
+
     own = register_attention()
     if attention == "auto":
         choices.append(Choice("attention", own, "it keeps packed documents apart at linear cost"))

@@ -14,12 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from lora_med.adapters.card import DataFacts, read_card
 from lora_med.adapters.push import check_permitted, push
 from lora_med.adapters.store import WEIGHTS
-from lora_med.errors import IntegrityError, NotPermittedError, SettingsError
+from lora_med.errors import IntegrityError, NotPermittedError, OutputError, SettingsError
 from lora_med.models.base import load_base
 from tests.adapters.conftest import put, train
 
@@ -154,20 +155,39 @@ def test_exactly_the_four_files_arrive_in_a_private_repository(hub: Hub, store: 
     assert TOKEN not in done.stdout + done.stderr
 
 
+@pytest.fixture
+def online(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """This process, which has read its environment already, may speak to the stub."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
 @pytest.mark.parametrize("hub", [{"private": False}], indirect=True)
-def test_a_public_repository_of_that_name_gets_nothing(hub: Hub, store: Path, tmp_path: Path) -> None:
-    done = push_by_command(hub, store, tmp_path / "home")
-    assert done.returncode == 73
-    assert "public" in done.stderr
-    assert hub.files == {}
+def test_a_public_repository_of_that_name_gets_nothing(online: Hub, store: Path) -> None:
+    with pytest.raises(OutputError, match="public"):
+        push(store / "abstracts", "me/mine")
+    assert online.files == {}
 
 
 @pytest.mark.parametrize("hub", [{"allowed": False}], indirect=True)
-def test_a_refusal_of_the_hub_is_not_permitted(hub: Hub, store: Path, tmp_path: Path) -> None:
-    done = push_by_command(hub, store, tmp_path / "home")
-    assert done.returncode == 77
-    assert "hf auth login" in done.stderr
-    assert TOKEN not in done.stderr
+def test_a_refusal_of_the_hub_is_not_permitted(online: Hub, store: Path) -> None:
+    with pytest.raises(NotPermittedError, match="HTTP 403") as caught:
+        push(store / "abstracts", "me/mine")
+    assert "hf auth login" in (caught.value.fix or "")
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_named(online: Hub, store: Path) -> None:
+    online.server_close()
+    with pytest.raises(OutputError, match="cannot be reached"):
+        push(store / "abstracts", "me/mine")
+
+
+def test_a_repository_needs_a_name_that_the_hub_takes(online: Hub, store: Path) -> None:
+    with pytest.raises(SettingsError, match="no repository id"):
+        push(store / "abstracts", "me/mi ne/x")
 
 
 def test_credentialed_data_stays_here(llama: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_threads_get_their_own_adapters_answer(many: tuple[Any, dict[str | None,
     wrong: list[str | None] = []
 
     def ask(name: str | None) -> None:
-        for _ in range(25):
+        for _ in range(8):
             with use(model, name):
                 if not torch.equal(logits(model), truth[name]):
                     wrong.append(name)
@@ -116,6 +116,14 @@ def test_use_while_training_leaves_the_adapter_trainable(base: Base) -> None:
         pass
     assert {name for name, one in model.named_parameters() if one.requires_grad} == trainable
     assert model.training
+
+
+def test_use_leaves_attached_adapters_frozen(base: Base, shelf: Path) -> None:
+    model = load_many(base, ["abstracts", "questions"], shelf)
+    for name in ("questions", None, "abstracts"):
+        with use(model, name):
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_an_adapter_that_is_not_attached_is_named(base: Base, shelf: Path) -> None:
