@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
 }
 WIDTH_INCHES = 7.6
+FEW_POINTS = 12  # so few are marked one by one
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,9 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], *, name: str 
                 points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
                 if points:
                     steps, losses = zip(*points, strict=True)
-                    dark = colour if key == "loss" else INK
-                    panel.plot(steps, losses, style, color=dark, linewidth=1.6, markersize=4, label=title)
+                    shade = colour if key == "loss" else INK
+                    shape = "o-" if style == "-" and len(points) < FEW_POINTS else style
+                    panel.plot(steps, losses, shape, color=shade, linewidth=1.6, markersize=4, label=title)
             panel.set_title(label, loc="left", fontsize=10, color=INK)
             panel.set_xlabel("step")
             panel.grid(axis="y", color=LINE, linewidth=0.7)

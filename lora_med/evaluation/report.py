@@ -39,11 +39,12 @@ SCHEMA = "lora_med.report/1"
 
 @dataclass(frozen=True)
 class Report:
-    """Where a report's files are, and what report.json holds."""
+    """Where a report's files are, what it found in a sentence an adapter, and what report.json holds."""
 
     html: Path
     json: Path
     markdown: Path
+    findings: tuple[str, ...]
     content: Mapping[str, Any] = field(repr=False)
 
 
@@ -105,6 +106,7 @@ def write_report(
         html=write_atomic(folder / "report.html", to_html(page)),
         json=write_json(folder / "report.json", content),
         markdown=write_atomic(folder / "report.md", to_markdown(page)),
+        findings=page.lead,
         content=content,
     )
 

@@ -15,7 +15,7 @@ from lora_med.metrics.significance import Interval, Verdict
 
 KINDS: dict[Verdict, Any] = {"better": "better", "worse": "worse", "cannot tell": "unsure"}
 PRIMARY = {"text": "bits_per_byte", "choice": "accuracy"}
-MOST_CHARACTERS = 700
+MOST_CHARACTERS, MOST_PROMPT_CHARACTERS = 600, 300
 
 
 def number(value: float) -> str:
@@ -176,7 +176,7 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
         samples=tuple(
             SampleBox(
                 sample.uid,
-                _short(sample.prompt),
+                _end(sample.prompt),
                 (("what really follows", _short(sample.reference)), *_outputs(sample.outputs)),
             )
             for sample in evaluation.samples
@@ -209,6 +209,12 @@ def _items_figure(evaluation: Evaluation, place: int) -> Figure:
 def _short(text: str) -> str:
     clean = " ".join(text.split())
     return clean if len(clean) <= MOST_CHARACTERS else clean[:MOST_CHARACTERS].rsplit(" ", 1)[0] + " …"
+
+
+def _end(text: str) -> str:
+    """The end of a long prompt, where the question stands."""
+    clean = " ".join(text.split())
+    return clean if len(clean) <= MOST_PROMPT_CHARACTERS else "… " + clean[-MOST_PROMPT_CHARACTERS:].split(" ", 1)[-1]
 
 
 def merge_section(merges: Sequence[Mapping[str, Any]]) -> Section:

@@ -143,7 +143,8 @@ def test_samples_are_written_by_base_and_adapter(home: Path, base: Base) -> None
     options: dict[str, Any] = {"source": "custom", "store": home / "store", "samples": 2}
     text = evaluate(base, ["one"], PASSAGES, template="text", **options)
     assert [set(sample.outputs) for sample in text.samples] == [{"base", "one"}] * 2
-    assert text.samples[1].prompt == "Study 1\ncough as"  # sixteen bytes, sixteen tokens
+    assert text.samples[1].prompt == "Study 1\ncough aspirin of the was given"
+    assert text.samples[1].reference == "naïve"
     again = evaluate(base, ["one"], PASSAGES, template="text", **options)
     assert again.samples == text.samples
 
