@@ -48,10 +48,7 @@ def test_only_a_plain_text_source_is_packed() -> None:
 def test_a_changed_value_has_its_reason_beside_it() -> None:
     for path in CONFIGS:
         for line in path.read_text().splitlines():
-            if re.match(r" +(learning_rate|gradient_accumulation_steps|load_in_4bit):", line) and path.stem not in (
-                "llama3.1_8b_qlora",
-                "llama3.1_70b_fsdp_qlora",
-            ):
+            if re.match(r" +(learning_rate|gradient_accumulation_steps|load_in_4bit):", line):
                 assert "#" in line, f"{path.name}: {line.strip()}"
 
 

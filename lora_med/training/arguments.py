@@ -165,7 +165,6 @@ def training_arguments(
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
         "ddp_find_unused_parameters": False,
-        "ddp_broadcast_buffers": False,
         "push_to_hub": False,
     }
     _check_extra(settings.trainer_args, ours)

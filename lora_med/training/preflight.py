@@ -23,7 +23,7 @@ from lora_med.run import rank
 
 SHOWN_ROWS = 3
 SHOWN_UIDS = 5
-SHOWN_TOKENS = 150  # of the beginning of a long row, and as many of its end
+SHOWN_TOKENS = 60  # of the beginning of a long row, and as many of its end
 QUANTILES = (0, 10, 50, 90, 99, 100)
 logger = logging.getLogger(__name__)
 
