@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import lora_med
 
@@ -39,34 +40,19 @@ def train(recipe: str, config: str, overrides: list[str]) -> None:
         sys.exit(done.returncode)
 
 
-def size(folder: Path) -> str:
-    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{total / 1e6:.1f} MB"
-
-
-def main(out: Path, overrides: list[str]) -> None:
-    begun = time.perf_counter()
-    runs = {part: out / part for part in PARTS}
-    settings: dict[str, lora_med.Settings] = {}
-    for part, (recipe, config) in PARTS.items():
-        mine = [*overrides, f"train.output_dir={runs[part]}"]
-        settings[part] = lora_med.parse(config, mine)
-        shutil.rmtree(runs[part], ignore_errors=True)
-        train(recipe, config, mine)
-    names = {part: one.adapter.name for part, one in settings.items()}
-    store, model = settings["pubmed"].adapter.store, settings["pubmed"].model
-
-    print("\nEvaluating base and adapters on held-out items, one base loaded once ...", flush=True)
+def compare(parts: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluation], tuple[Any, ...]]:
+    """Base against adapter on each part's held-out items, and the swaps between them: one base, loaded once."""
+    first = parts["pubmed"]
+    names, store, model = [one.adapter.name for one in parts.values()], first.adapter.store, first.model
     base = lora_med.load_base(model.base, quantisation=model.quantisation, dtype=model.dtype)
-    adapted = lora_med.load_many(base, list(names.values()), store)
+    adapted = lora_med.load_many(base, names, store)
     evaluations = []
-    for part, one in settings.items():
-        card = lora_med.read_card(lora_med.find_adapter(names[part], store))
+    for name, one in zip(names, parts.values(), strict=True):
         evaluation = lora_med.evaluate(
             base,
-            [names[part]],
+            [name],
             lora_med.open_heldout(one.data, one.evaluate.split),
-            template=card.template,
+            template=lora_med.read_card(lora_med.find_adapter(name, store)).template,
             source=one.data.source,
             split=one.evaluate.split,
             store=store,
@@ -76,45 +62,68 @@ def main(out: Path, overrides: list[str]) -> None:
         )
         lora_med.record_scores(evaluation, store)
         evaluations.append(evaluation)
-    swaps = lora_med.check_swaps(base, adapted, list(names.values()))
+    return evaluations, lora_med.check_swaps(base, adapted, names)
 
-    print("Merging one adapter into its base, and proving it ...", flush=True)
-    shutil.rmtree(out / "merged", ignore_errors=True)
-    merged = lora_med.merge_adapter(names["pubmed"], out / "merged", base=model.base, store=store)
 
-    facts = {f"training {names[part]}": f"{seconds(folder)} s" for part, folder in runs.items()}
-    facts |= {
-        f"scoring {subject.name}, {len(one.items)} items": f"{subject.seconds:.1f} s"
-        for one in evaluations
-        for subject in one.subjects
+def sizes_and_times(
+    parts: dict[str, lora_med.Settings], evaluations: list[lora_med.Evaluation], merged: lora_med.Merge
+) -> dict[str, str]:
+    found = {}
+    for one in parts.values():
+        run = json.loads((Path(one.train.output_dir) / "run.json").read_text(encoding="utf-8"))
+        found[f"training {one.adapter.name}"] = f"{run['seconds']} s"
+    for one in evaluations:
+        for subject in one.subjects:
+            found[f"scoring {len(one.items)} {one.source} items, {subject.name}"] = f"{subject.seconds:.1f} s"
+    for one in parts.values():
+        found[f"adapter {one.adapter.name} on disk"] = size(lora_med.find_adapter(one.adapter.name, one.adapter.store))
+    return found | {
+        "merged model on disk": size(merged.folder),
+        "merging and proving": f"{merged.certificate['seconds']} s",
     }
-    facts |= {f"adapter {name} on disk": size(lora_med.find_adapter(name, store)) for name in names.values()}
-    facts |= {"merged model on disk": size(merged.folder), "merging and proving": f"{merged.certificate['seconds']} s"}
-    facts["the whole quickstart"] = f"{time.perf_counter() - begun:.0f} s"
+
+
+def size(folder: Path) -> str:
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{total / 1e6:.1f} MB"
+
+
+def main(out: Path, overrides: list[str]) -> None:
+    begun = time.perf_counter()
+    own = {part: [*overrides, f"train.output_dir={out / part}"] for part in PARTS}
+    parts = {part: lora_med.parse(config, own[part]) for part, (_, config) in PARTS.items()}
+    for part in ("merged", *PARTS):
+        shutil.rmtree(out / part, ignore_errors=True)
+    for part, (recipe, config) in PARTS.items():
+        train(recipe, config, own[part])
+
+    print("\nEvaluating base and adapters on held-out items, one base loaded once ...", flush=True)
+    evaluations, swaps = compare(parts)
+    names, base = [one.adapter.name for one in parts.values()], parts["pubmed"].model.base
+    print("Merging one adapter into its base, and proving it ...", flush=True)
+    merged = lora_med.merge_adapter(names[0], out / "merged", base=base, store=parts["pubmed"].adapter.store)
+
+    facts = sizes_and_times(parts, evaluations, merged)
     steps = [
         "lora-med adapters list",
-        f'lora-med generate --adapter {names["pubmed"]} --prompt "Background: "',
-        f'python recipes/swap_adapters.py {" ".join(names.values())} --prompt "Aspirin is"',
+        f'lora-med generate --adapter {names[0]} --prompt "Background: "',
+        f'python recipes/swap_adapters.py {" ".join(names)} --prompt "Aspirin is"',
         "accelerate launch recipes/sft_pubmed.py --config recipes/configs/micro_pubmed.yaml "
         "'data.paths=[your/pubmed.xml.gz]'",
     ]
     report = lora_med.write_report(
         evaluations,
         out,
-        title=f"Quickstart: two adapters from {model.base}",
-        curves={names[part]: folder / "metrics.jsonl" for part, folder in runs.items()},
+        title=f"Quickstart: two adapters from {base}",
+        curves={one.adapter.name: Path(one.train.output_dir) / "metrics.jsonl" for one in parts.values()},
         merges=[merged.certificate],
         swaps=swaps,
-        facts=facts,
+        facts={**facts, "the whole quickstart": f"{time.perf_counter() - begun:.0f} s"},
         next_steps=steps,
     )
     print("\n" + "\n".join(report.findings))
     print(f"\nreport: {report.html}\nnumbers: {report.json}\nmerged model: {merged.folder}\n\nWhat to type next:")
     print("\n".join(f"  {step}" for step in steps))
-
-
-def seconds(folder: Path) -> float:
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))["seconds"]
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
+    from lora_med.adapters.card import Card
     from lora_med.evaluation.report import Report
     from lora_med.evaluation.results import Evaluation
+    from lora_med.models.base import Base
 
 app = typer.Typer()
 
@@ -44,32 +46,18 @@ def evaluate_command(
 ) -> None:
     """Score base and adapters on held-out items: nll, perplexity and bits per byte, or accuracy and macro-F1."""
     prepare_environment(offline=not online)
-    from lora_med.adapters.attach import check_base
-    from lora_med.adapters.card import read_card
-    from lora_med.adapters.store import find_adapter
     from lora_med.data.corpus import open_heldout
     from lora_med.evaluation.cards import record_scores
     from lora_med.evaluation.heldout import choose_template, heldout_settings
     from lora_med.evaluation.report import write_report
     from lora_med.evaluation.runner import evaluate
-    from lora_med.models.base import load_base, resolve_base
-    from lora_med.models.fingerprint import fingerprint
 
     names = list(adapter or [])
-    if not names:
-        raise SettingsError(
-            "no adapter is named", where="--adapter", fix="lora-med adapters list shows those there are"
-        )
-    folders = [find_adapter(name, store) for name in names]
-    cards = [read_card(folder) for folder in folders]
-    settings = heldout_settings(cards, source=source, paths=data or (), overrides=overrides or ())
-    chosen = choose_template(cards, settings.source, template, _task(task))
+    cards = _cards(names, store)
+    settings = heldout_settings(list(cards.values()), source=source, paths=data or (), overrides=overrides or ())
+    chosen = choose_template(list(cards.values()), settings.source, template, _task(task))
     records = open_heldout(settings, _split(split))
-    asked, commit = (base, revision) if base else (cards[0].base.name, revision or cards[0].base.revision)
-    found = fingerprint(resolve_base(asked, commit)[0])
-    for card, folder in zip(cards, folders, strict=True):
-        check_base(found, asked, card, folder)  # before the weights are loaded
-    loaded = load_base(asked, quantisation=quantisation or cards[0].base.quantisation, revision=commit)
+    loaded = _base(cards, base, revision, quantisation)
     evaluation = evaluate(
         loaded,
         names,
@@ -83,11 +71,38 @@ def evaluate_command(
         seed=seed,
     )
     record_scores(evaluation, store)
-    report = write_report([evaluation], out, title=f"{', '.join(names)} against {asked}")
+    report = write_report([evaluation], out, title=f"{', '.join(names)} against {loaded.name}")
     if as_json:
         print(json.dumps(report.content))
     else:
         _draw(evaluation, report)
+
+
+def _cards(names: list[str], store: Path) -> dict[Path, Card]:
+    """Folder -> card of each named adapter."""
+    from lora_med.adapters.card import read_card
+    from lora_med.adapters.store import find_adapter
+
+    if not names:
+        raise SettingsError(
+            "no adapter is named", where="--adapter", fix="lora-med adapters list shows those there are"
+        )
+    folders = [find_adapter(name, store) for name in names]
+    return {folder: read_card(folder) for folder in folders}
+
+
+def _base(cards: dict[Path, Card], name: str | None, revision: str | None, quantisation: str | None) -> Base:
+    """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
+    from lora_med.adapters.attach import check_base
+    from lora_med.models.base import load_base, resolve_base
+    from lora_med.models.fingerprint import fingerprint
+
+    known = next(iter(cards.values())).base
+    asked, commit = (name, revision) if name else (known.name, revision or known.revision)
+    found = fingerprint(resolve_base(asked, commit)[0])
+    for folder, card in cards.items():
+        check_base(found, asked, card, folder)
+    return load_base(asked, quantisation=quantisation or known.quantisation, revision=commit)
 
 
 def _task(name: str | None) -> Literal["text", "choice"] | None:

@@ -78,16 +78,11 @@ def write_report(
     folder = Path(out)
     runs = {label: read_metrics(Path(path)) for label, path in (curves or {}).items()}
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    entries = []
-    for number, evaluation in enumerate(evaluations):
-        name = "items.jsonl" if len(evaluations) == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
-        write_atomic(folder / name, item_lines(evaluation))
-        entries.append({**to_json(evaluation), "items_file": name})
     content = {
         "schema": SCHEMA,
         "title": title,
         "created": created,
-        "evaluations": entries,
+        "evaluations": [_entry(one, number, len(evaluations), folder) for number, one in enumerate(evaluations)],
         "merges": [dict(merge) for merge in merges],
         "swaps": [asdict(swap) for swap in swaps],
         "facts": dict(facts or {}),
@@ -109,6 +104,13 @@ def write_report(
         findings=page.lead,
         content=content,
     )
+
+
+def _entry(evaluation: Evaluation, number: int, count: int, folder: Path) -> dict[str, Any]:
+    """The evaluation's entry of report.json, its items written beside."""
+    name = "items.jsonl" if count == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
+    write_atomic(folder / name, item_lines(evaluation))
+    return {**to_json(evaluation), "items_file": name}
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -97,20 +97,8 @@ def evaluate(
     finally:
         if model is None:
             detach(attached)
-    return Evaluation(
-        task=task,
-        source=source,
-        split=split,
-        template=template,
-        access=access,
-        base=describe(base),
-        bootstrap_samples=bootstrap_samples,
-        seed=seed,
-        samples=written,
-        versions=versions(),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **found,
-    )
+    about = {"task": task, "source": source, "split": split, "template": template, "access": access}
+    return scored.evaluation(samples=written, **about, **found)
 
 
 def describe(base: Base) -> dict[str, object]:
@@ -142,6 +130,18 @@ class _Scored:
     names: tuple[str | None, ...]
     resamples: int
     seed: int
+
+    def evaluation(self, **parts: Any) -> Evaluation:
+        """The parts as one value, with what base and settings they came from."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Evaluation(
+            base=describe(self.base),
+            bootstrap_samples=self.resamples,
+            seed=self.seed,
+            versions=versions(),
+            created=now,
+            **parts,
+        )
 
     def runs(self, run: Callable[[], Any]) -> Iterator[tuple[str | None, Any, float]]:
         """Name, result and seconds of `run` under the base and each adapter in turn."""
