@@ -36,7 +36,7 @@ check: setup ## ruff, pyright, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/codespell $$(git ls-files)
+	$(BIN)/codespell
 
 format: setup ## let ruff lay the code out
 	$(BIN)/ruff check --fix .

@@ -64,13 +64,15 @@ def quantisation() -> Finding:
     if importlib.util.find_spec("bitsandbytes") is None:
         return Finding("4-bit and 8-bit", "not available", fix="pip install bitsandbytes -c constraints.txt")
     try:
-        import bitsandbytes
         import torch
+        from bitsandbytes.cextension import ErrorHandlerMockBNBNativeLibrary, lib
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("4-bit and 8-bit", "broken", why=type(error).__name__, fix="python -m bitsandbytes tells what is missing")
+        cause = type(error).__name__
+        return Finding("4-bit and 8-bit", "broken", why=cause, fix="python -m bitsandbytes tells what is missing")
     backend = "CUDA" if torch.cuda.is_available() else "CPU"
-    native = type(bitsandbytes.cextension.lib).__name__ != "ErrorHandlerMockBNBNativeLibrary"
-    return Finding("4-bit and 8-bit", f"bitsandbytes on {backend}", why="native kernels" if native else "plain PyTorch kernels, slower")
+    plain = isinstance(lib, ErrorHandlerMockBNBNativeLibrary)
+    why = "plain PyTorch kernels, slower" if plain else "native kernels"
+    return Finding("4-bit and 8-bit", f"bitsandbytes on {backend}", why=why)
 
 
 def room() -> list[Finding]:
@@ -79,8 +81,9 @@ def room() -> list[Finding]:
 
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = psutil.virtual_memory().available / 2**30
+    disk_fix = "" if disk > LITTLE_DISK_GB else "free some space: checkpoints and merges need it"
     return [
-        Finding("free disk", f"{disk:.1f} GiB", fix="" if disk > LITTLE_DISK_GB else "free some space: checkpoints and merges need it"),
+        Finding("free disk", f"{disk:.1f} GiB", fix=disk_fix),
         Finding(
             "free memory",
             f"{memory:.1f} GiB",
@@ -98,7 +101,10 @@ def network() -> Finding:
 
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
-    """Print versions, device, number format and why, quantisation, free room, and what to mend; exit 69 if something is missing."""
+    """Print versions, device, number format and why, quantisation, free room, and what to mend.
+
+    The exit code is 69 if a package is missing.
+    """
     here = network()
     prepare_environment(offline=True)
     facts = host()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from lora_med import __version__
 from lora_med.config.names import unknown
 from lora_med.errors import LoraMedError, SettingsError
+from lora_med.run import set_up_logging
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("lora_med.cli.doctor", "what this machine can do, and what to mend"),
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     if rest[0] == "--version":
         print(__version__)
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    set_up_logging()
     try:
         return _dispatch(rest[0], rest[1:])
     except LoraMedError as error:
