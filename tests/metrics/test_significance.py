@@ -55,6 +55,21 @@ def test_bca_agrees_with_scipy_on_skewed_pairs() -> None:
     assert plain != pytest.approx(values.sum() / sizes.sum(), abs=1e-3 * width), "a skewed interval is not symmetric"
 
 
+def test_bca_corrects_the_bias_of_a_small_variance_as_scipy_does() -> None:
+    values = np.random.default_rng(6).exponential(1.0, 14)
+
+    def variance(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return sums[..., 1] / sums[..., 2] - (sums[..., 0] / sums[..., 2]) ** 2
+
+    table = np.column_stack([values, values**2, np.ones(14)])
+    found = bootstrap(table, range(14), variance, samples=60_000, seed=2)
+    expected = stats.bootstrap(
+        (values,), np.var, n_resamples=60_000, method="BCa", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert found.low == pytest.approx(expected.low, rel=0.03)
+    assert found.high == pytest.approx(expected.high, rel=0.03)
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     table = np.column_stack([np.arange(30.0), np.ones(30)])
     assert bootstrap(table, range(30), ratio, samples=500, seed=7) == bootstrap(
