@@ -22,11 +22,11 @@ def merge(
     revision: Annotated[str | None, typer.Option(help="commit, tag or branch of a base on the Hub")] = None,
     store: Annotated[Path, typer.Option(help="the folder of adapters")] = Path("adapters"),
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; without it, the base's own")] = None,
-    offline: Annotated[bool, typer.Option(help="never ask the network for the base")] = True,
+    online: Annotated[bool, typer.Option("--online", help="let the base be loaded from the Hub")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the certificate as one JSON object on stdout")] = False,
 ) -> None:
     """Merge an adapter into its base: fp32 sums, one rounding, verified against base + adapter before it is kept."""
-    prepare_environment(offline)
+    prepare_environment(offline=not online)
     from lora_med.merge.export import merge_adapter
 
     merged = merge_adapter(name, out, base=base, revision=revision, store=store, dtype=dtype)
