@@ -25,10 +25,16 @@ def trainable_weights(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def upcast(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Put `weights` back into the trainable parameters as float32: TRL rounds those on a 4-bit base to bfloat16."""
+def restore(model: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Put `weights` back into the trainable parameters as `dtype`: TRL rounds those on a 4-bit base to bfloat16."""
     for name, parameter in _trainable(model).items():
-        parameter.data = weights[name].to(parameter.device, torch.float32)
+        parameter.data = weights[name].to(parameter.device, dtype)
+
+
+def saved_weights(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights saved in `folder`, under the names of `trainable_weights`."""
+    saved = load_file(folder / WEIGHTS)
+    return {key: saved[name] for name, (key, _) in adapter_parameters(model, "default").items()}
 
 
 def save_adapter(model: Any, folder: Path, weights: dict[str, torch.Tensor]) -> None:

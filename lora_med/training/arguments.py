@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,16 +108,13 @@ def _check_extra(extra: dict[str, Any], ours: dict[str, Any]) -> None:
         raise SettingsError("\n  ".join(["not a setting to pass through:", *lines]), where="train.trainer_args")
 
 
-def training_arguments(
-    settings: TrainSettings, schedule: Schedule, *, dtype: str, run_name: str | None = None
-) -> SFTConfig:
+def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: str) -> SFTConfig:
     """The SFTConfig of a run.
 
     Args:
         settings: the section `train`.
         schedule: steps an epoch has, and whether there are validation rows.
         dtype: number format of the base's computation: float32, bfloat16 or float16.
-        run_name: what a tracker calls the run.
 
     Raises:
         SettingsError: `trainer_args` has an unknown name (with the near one) or one that lora_med decides.
@@ -128,7 +126,7 @@ def training_arguments(
     every = schedule.eval_steps(settings)
     ours: dict[str, Any] = {
         "output_dir": settings.output_dir,
-        "run_name": run_name,
+        "run_name": Path(settings.output_dir).name,
         "num_train_epochs": settings.num_train_epochs,
         "max_steps": schedule.total(settings),
         "per_device_train_batch_size": settings.per_device_train_batch_size,
@@ -150,7 +148,9 @@ def training_arguments(
         "logging_nan_inf_filter": False,  # it would log loss 0.0 for ever after the first NaN
         "disable_tqdm": True,  # the progress display is ours
         "report_to": [] if settings.report_to == "none" else [settings.report_to],
-        "trackio_space_id": None,
+        "project": "lora_med",
+        "trackio_space_id": None,  # a tracker keeps its numbers on this machine
+        "trackio_static_space_id": False,
         "eval_strategy": "steps" if schedule.validates else "no",
         "eval_steps": every,
         "metric_for_best_model": metric if schedule.validates else None,

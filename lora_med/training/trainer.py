@@ -22,7 +22,7 @@ from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
-from lora_med.training.adapter_files import load_adapter, save_adapter, trainable_weights, upcast
+from lora_med.training.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
 from lora_med.training.arguments import Schedule, training_arguments
 from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
 from lora_med.training.callbacks import MetricsFile, ProgressReport
@@ -95,7 +95,8 @@ class AdapterTrainer(SteppingTrainer):
             processing_class=tokenizer,
             callbacks=[self.progress, MetricsFile(self.output_dir)],
         )
-        upcast(self.model, weights)
+        # DeepSpeed keeps float32 copies in its optimizer, and cannot gather weights of two formats at once.
+        restore(self.model, weights, getattr(torch, base.dtype) if self.is_deepspeed_enabled else torch.float32)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = self._loss_shifts_labels = True
@@ -128,6 +129,14 @@ class AdapterTrainer(SteppingTrainer):
 
     # ---- Checkpoints ----
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter; under FSDP every process takes part, and only the adapter is gathered."""
+        if self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        inner = self.accelerator.unwrap_model(self.model)
+        self._save(output_dir, trainable_weights(inner))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The adapter alone: no tokenizer, no pickled arguments."""
         if self.args.should_save:
@@ -153,10 +162,7 @@ class AdapterTrainer(SteppingTrainer):
         return self.output_dir / f"checkpoint-{step}" if step else None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_adapter(self.model, Path(resume_from_checkpoint))
+        load_adapter(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
 
     # ---- The run ----
 
@@ -229,11 +235,15 @@ class AdapterTrainer(SteppingTrainer):
             self.args.metric_for_best_model,
             self.state.best_metric,
         )
-        load_adapter(self.accelerator.unwrap_model(self.model), best)
+        if not self.is_deepspeed_enabled:
+            load_adapter(self.accelerator.unwrap_model(self.model), best)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The adapter's tensors, whole and on the CPU, for `publish(state=...)`; every process must call it."""
-        return trainable_weights(self.accelerator.unwrap_model(self.model))
+        inner = self.accelerator.unwrap_model(self.model)
+        if self.is_deepspeed_enabled:  # the model holds slices; the checkpoint that was chosen holds the whole
+            return saved_weights(inner, self._best_folder() or self.output_dir / f"checkpoint-{self.state.global_step}")
+        return trainable_weights(inner)
 
     def scores(self) -> dict[str, Any]:
         """What validation said of the adapter that was chosen: the metric, its value, and the step; may be empty."""

@@ -102,12 +102,17 @@ def test_a_stopped_run_commits_the_step_exits_75_and_goes_on(tmp_path: Path, who
     assert [path.name for path in (tmp_path / "torn").iterdir()] == [f"checkpoint-{stopped}"]
 
 
-def test_one_process_asked_to_stop_stops_both(tmp_path: Path) -> None:
-    def work() -> None:
-        trainer = make_trainer(tmp_path, train=documents(14), num_train_epochs=5, logging_steps=1)
-        if os.environ["RANK"] == "1":
-            trainer.stop_request.asked = True
+def test_one_process_asked_to_stop_stops_both_and_both_go_on_exactly(tmp_path: Path) -> None:
+    def work(folder: Path, stop: bool) -> None:
+        trainer = make_trainer(folder, train=documents(14), max_steps=3, eval_steps=3, logging_steps=1)
+        trainer.stop_request.asked = stop and os.environ["RANK"] == "1"
         trainer.train()
 
-    assert run_ranks(2, work, tmp_path) == [75, 75]
-    assert newest_step(tmp_path) == 1
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert run_ranks(2, lambda: work(stopped, stop=True), stopped) == [75, 75]
+    assert newest_step(stopped) == 1
+    assert run_ranks(2, lambda: work(stopped, stop=False), stopped) == [0, 0]
+    assert run_ranks(2, lambda: work(whole, stop=False), whole) == [0, 0]
+    adapter = "checkpoint-3/adapter_model.safetensors"
+    assert (stopped / adapter).read_bytes() == (whole / adapter).read_bytes()
+    assert curve(stopped) == curve(whole)

@@ -314,3 +314,15 @@ def test_a_checkpoint_holds_no_pickled_arguments_and_no_tokenizer(tmp_path: Path
         "trainer_state.json",
     }
     assert json.loads((tmp_path / "checkpoint-1" / "COMMIT.json").read_text())["identity"]["lora.r"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "traces"), [("tensorboard", "run/**/events.out.tfevents.*"), ("trackio", "trackio/*.db")]
+)
+def test_a_tracker_on_request_keeps_its_numbers_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, traces: str
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip(name)
+    make_trainer(tmp_path / "run", report_to=name, max_steps=2, logging_steps=1).train()
+    assert list(tmp_path.glob(traces))

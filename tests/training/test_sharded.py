@@ -1,0 +1,65 @@
+"""Weights in shards: the loss reads the whole head, and the adapter is saved and loaded whole.
+
+accelerate runs DDP where FSDP is asked for on a CPU, so the sharding itself is torch's, on two gloo processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lora_med.adapters.attach import attach_new
+from lora_med.config.schema import LoraSettings
+from lora_med.training.adapter_files import load_adapter, save_adapter, trainable_weights
+from lora_med.training.loss import add_compact_loss
+from tests.training.support import make_base, run_ranks
+
+LORA = LoraSettings(r=4, lora_dropout=0.0)
+
+
+def test_a_sharded_model_has_the_loss_gradient_and_files_of_a_whole_one(tmp_path: Path) -> None:
+    ids = torch.randint(5, 264, (2, 24), generator=torch.Generator().manual_seed(0))
+    whole = attach_new(make_base(), LORA, seed=0)
+    add_compact_loss(whole.get_base_model())
+    loss = whole(input_ids=ids, nll_labels=ids)
+    loss.backward()
+    expected = trainable_weights(whole)
+    gradients = {name: value.grad for name, value in whole.named_parameters() if value.requires_grad}
+    save_adapter(whole, tmp_path / "whole", expected)
+
+    def work() -> None:
+        from torch.distributed import get_rank, init_process_group
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import DTensor
+
+        init_process_group("gloo")
+        model = attach_new(make_base(), LORA, seed=0)
+        inner = model.get_base_model()
+        add_compact_loss(inner)
+        for layer in inner.model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        assert isinstance(inner.lm_head.weight, DTensor)
+        found = model(input_ids=ids, nll_labels=ids)
+        found.backward()
+        assert abs(found.item() - loss.item()) < 1e-4
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                assert isinstance(value.grad, DTensor)
+                assert torch.allclose(value.grad.full_tensor(), gradients[name], atol=1e-5)
+        gathered = trainable_weights(model)
+        assert all(torch.equal(gathered[name], expected[name]) for name in expected)
+        if get_rank() == 0:
+            save_adapter(model, tmp_path / "sharded", gathered)
+        changed = tmp_path / "changed"
+        doubled = {name: 2 * value + 1 for name, value in gathered.items()}
+        save_adapter(model, changed / str(get_rank()), doubled)
+        load_adapter(model, changed / str(get_rank()))
+        again = trainable_weights(model)
+        assert all(torch.equal(again[name], doubled[name]) for name in doubled)
+
+    codes = run_ranks(2, work, tmp_path)
+    assert codes == [0, 0], (tmp_path / "error-0.txt").read_text()
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "sharded" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
