@@ -142,14 +142,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--only", help="the name of one arm; the others are taken from the last run")
+    parser.add_argument("--only", help="the name of one arm, or `none`: the others are as they were last run")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for arm in ARMS:
         if options.only in (None, arm.name):
             result = measure(arm, options.data, options.out)
             (options.out / f"{arm.name}.json").write_text(json.dumps(result), encoding="utf-8")
-    results = [json.loads((options.out / f"{arm.name}.json").read_text(encoding="utf-8")) for arm in ARMS]
+    reports = [options.out / f"{arm.name}.json" for arm in ARMS]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in reports if path.exists()]
     versions = results[0]["run"]["versions"]
     packages = [f"{name} {versions[name]}" for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")]
     page = [
