@@ -4,7 +4,7 @@ report.json, `schema` "lora_med.report/1":
 
     title, created          text
     evaluations[]           task, source, split, template, access, items, groups, seed, bootstrap_samples, cut_prompts
-      base                  name, revision, weights (SHA-256), quantisation, dtype
+      base                  name, revision, weights (SHA-256), quantisation, dtype, context (tokens in a scored row)
       majority              for `choice`: label and the share of items it is right for
       items_file            JSON lines: uid, group, sizes or answer, and each subject's scores; never any text
       measures[]            name, label, unit, lower_is_better

@@ -37,13 +37,14 @@ from lora_med.models.base import Base
 from lora_med.run import versions
 
 OPEN = "open"
+MOST_CONTEXT = 4096
 
 
 def context_of(base: Base) -> int:
-    """The longest row the base was made for, in tokens."""
+    """The longest row to score, in tokens: what the base was made for, but at most 4,096, for the memory's sake."""
     config = base.model.config
     known = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    return min([int(size) for size in known if size] or [1024])
+    return min([MOST_CONTEXT, *(int(size) for size in known if size)])
 
 
 def evaluate(
@@ -109,6 +110,7 @@ def describe(base: Base) -> dict[str, object]:
         "weights": base.fingerprint.weights,
         "quantisation": base.quantisation,
         "dtype": base.dtype,
+        "context": context_of(base),
     }
 
 

@@ -102,12 +102,13 @@ def batches(lengths: Sequence[int], vocabulary: int, *, batch_tokens: int = BATC
     return found
 
 
-def _read(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _read(logits: torch.Tensor, line: torch.Tensor, column: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each token at its (line, column); a block at a time, as logits are large."""
     parts = []
     for begin in range(0, len(tokens), SOFTMAX_ROWS):
-        rows = logits[begin : begin + SOFTMAX_ROWS].float()
-        picked = rows.gather(1, tokens[begin : begin + SOFTMAX_ROWS, None])[:, 0]
-        parts.append(picked - rows.logsumexp(1))
+        block = slice(begin, begin + SOFTMAX_ROWS)
+        rows = logits[line[block], column[block]].float()
+        parts.append(rows.gather(1, tokens[block, None])[:, 0] - rows.logsumexp(1))
     return torch.cat(parts).double()
 
 
@@ -126,7 +127,7 @@ def _batch(model: Any, rows: Sequence[Wanted], device: torch.device) -> list[NDA
     line = torch.tensor([number for number, row in enumerate(rows) for _ in row.positions], device=device)
     column = torch.tensor([kept[place] for row in rows for place in row.positions], device=device)
     tokens = torch.tensor([token for row in rows for token in row.tokens], device=device)
-    values = _read(output.logits[line, column], tokens).cpu().numpy()
+    values = _read(output.logits, line, column, tokens).cpu().numpy()
     ends = np.cumsum([len(row.tokens) for row in rows])
     return np.split(values, ends[:-1])
 
