@@ -12,7 +12,7 @@ from lora_med.data.synthetic.questions import write_questions
 from lora_med.files import write_atomic
 
 SEED = 20
-ARTICLES, QUESTIONS, DOCUMENTS, VISITS = 520, 600, 134, 150
+ARTICLES, QUESTIONS, DOCUMENTS, VISITS = 510, 600, 124, 150
 
 
 def make_sample(seed: int = SEED) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ KINDS = {
     "test": ("diagnostic", 14, "accurate"),
 }
 NEGATIVE = {"better": "same", "linked": "same", "accurate": "poor"}
+SUMMED_UP_SHARE = 0.8  # of the results that end with one plain sentence; the others take reading
 CONTEXT_WORDS = (60, 84)
 HARM_SHARE = 0.15  # of the treatments that do not help, those that do harm: significant, and yet a no
 
@@ -43,6 +44,8 @@ def _item(rng: random.Random, kind: str, answer: str) -> dict[str, Any]:
     phrases, facts = words[kind], study.facts
     people = words["shared"]["infants" if study.of_infants else "adults"]
     evidence = phrases["results"]["harm" if study.verdict == "worse" else answer]
+    if rng.random() < SUMMED_UP_SHARE:
+        evidence = [*evidence, words["summary"][answer]]
     parts = {
         "BACKGROUND": facts["fact"],
         "METHODS": say_all(rng, [*phrases["methods"], people, words["shared"]["check"]], facts),
