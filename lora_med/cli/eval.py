@@ -121,7 +121,8 @@ def _draw(evaluation: Evaluation, report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lora_med.evaluation.sections import finding, score_table
+    from lora_med.evaluation.sections import score_table
+    from lora_med.evaluation.wording import finding
 
     colours = {"better": "green", "worse": "red", "unsure": "yellow"}
     content = score_table(evaluation)

@@ -12,6 +12,7 @@ report.json, `schema` "lora_med.report/1":
         values              measure -> value, low, high, method          (95% interval over groups)
         changes             measure -> difference, low, high, method, verdict  (adapter - base, paired)
         recall, confusion   for `choice`; confusion has true labels in rows, both in the order of `labels`
+        over_majority       for `choice`: accuracy - that of always giving the commonest answer; as a change
         mcnemar             only_base, only_adapter, p_value
     merges[]                certificates as in merge_certificate.json
     swaps[]                 adapter, milliseconds, changed, restored
@@ -157,6 +158,8 @@ def subject_json(subject: Subject) -> dict[str, Any]:
         },
     }
     if subject.answers is not None:
+        over = subject.answers.over_majority
+        content["over_majority"] = {"difference": over.difference, **asdict(over.interval), "verdict": over.verdict}
         content["confusion"] = [list(row) for row in subject.answers.confusion]
         content["recall"] = {
             label: {"found": one.found, "of": one.of, "low": one.interval.low, "high": one.interval.high}

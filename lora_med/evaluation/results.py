@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,11 +24,15 @@ class Recall:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a subject chose: one label an item, the confusion table (truth in rows), recall of each label."""
+    """What a subject chose: one label an item, the confusion table (truth in rows), recall of each label.
+
+    `over_majority` is its accuracy less that of always giving the commonest answer: better than the base is not enough.
+    """
 
     predicted: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     recall: Mapping[str, Recall]
+    over_majority: Change
 
 
 @dataclass(frozen=True)
@@ -107,5 +111,10 @@ class Evaluation:
         answers = [item.answer for item in self.items if item.answer]
         if not answers:
             return "", 0.0
-        best = max(sorted(set(answers)), key=answers.count)
+        best = commonest(answers)
         return best, answers.count(best) / len(answers)
+
+
+def commonest(labels: Sequence[str]) -> str:
+    """The label that occurs most often; of several, the first in the alphabet."""
+    return max(sorted(set(labels)), key=list(labels).count)

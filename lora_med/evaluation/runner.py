@@ -19,6 +19,7 @@ from lora_med.data.record import Record
 from lora_med.errors import DataError
 from lora_med.evaluation.measures import (
     TEXT_MEASURES,
+    Change,
     Measure,
     Numbers,
     changes,
@@ -27,7 +28,7 @@ from lora_med.evaluation.measures import (
     text_table,
     values,
 )
-from lora_med.evaluation.results import Answers, Evaluation, Item, Recall, Subject
+from lora_med.evaluation.results import Answers, Evaluation, Item, Recall, Subject, commonest
 from lora_med.evaluation.samples import write_samples
 from lora_med.evaluation.score import score_options, score_text
 from lora_med.evaluation.tasks import ChoiceItem, TextItem, choice_items, task_of, text_items
@@ -183,6 +184,7 @@ class _Scored:
         measures = choice_measures(labels) if closed else choice_measures(labels)[:1]
         truth, groups = [item.answer for item in items], [item.group for item in items]
         rows = [(item.prompt_ids, item.option_ids) for item in items]
+        constant = choice_table(truth, [commonest(truth)] * len(truth), labels)
         context = context_of(self.base)
         subjects: list[Subject] = []
         first: tuple[Numbers, list[bool]] | None = None
@@ -191,12 +193,13 @@ class _Scored:
             table = choice_table(truth, predicted, labels)
             right = [a == b for a, b in zip(truth, predicted, strict=True)]
             first = (table, right) if first is None else first
+            over_majority = self.measured(measures[:1], table, constant, groups)["changes"]["accuracy"]
             subjects.append(
                 Subject(
                     name,
                     scores=tuple(tuple(one) for one in scores),
                     seconds=seconds,
-                    answers=_answers(truth, predicted, labels),
+                    answers=_answers(truth, predicted, labels, over_majority),
                     mcnemar=None if name is None else mcnemar(first[1], right),
                     **self.measured(measures, table, first[0], groups),
                 )
@@ -218,11 +221,11 @@ def _too_long(item: ChoiceItem, context: int) -> bool:
     return len(item.prompt_ids) + max(len(option) for option in item.option_ids) - 1 > context
 
 
-def _answers(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Answers:
+def _answers(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], over_majority: Change) -> Answers:
     table = confusion(truth, predicted, labels)
     recall = {
         label: Recall(row[index], sum(row), wilson(row[index], sum(row)))
         for index, (label, row) in enumerate(zip(labels, table, strict=True))
         if sum(row)
     }
-    return Answers(tuple(predicted), tuple(map(tuple, table)), recall)
+    return Answers(tuple(predicted), tuple(map(tuple, table)), recall, over_majority)

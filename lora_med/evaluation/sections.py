@@ -11,56 +11,11 @@ from lora_med.evaluation.measures import Change, Measure, Value
 from lora_med.evaluation.page import Cell, Figure, Page, SampleBox, Section, Table, text_row
 from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.evaluation.swaps import Swap
-from lora_med.metrics.significance import Interval, Verdict
+from lora_med.evaluation.wording import finding, number, primary, signed, span
+from lora_med.metrics.significance import Verdict
 
 KINDS: dict[Verdict, Any] = {"better": "better", "worse": "worse", "cannot tell": "unsure"}
-PRIMARY = {"text": "bits_per_byte", "choice": "accuracy"}
 MOST_CHARACTERS, MOST_PROMPT_CHARACTERS = 600, 300
-
-
-def number(value: float) -> str:
-    """Three decimals below 10, fewer above."""
-    size = abs(value)
-    return f"{value:.3f}" if size < 10 else f"{value:.2f}" if size < 100 else f"{value:,.0f}"
-
-
-def signed(value: float) -> str:
-    """The number with its sign, a true minus for print."""
-    return ("+" if value > 0 else "−" if value < 0 else "±") + number(abs(value))
-
-
-def span(interval: Interval, *, sign: bool = False) -> str:
-    """`low to high`, or a dash where there is no interval."""
-    if interval.low is None or interval.high is None:
-        return "–"
-    shown = signed if sign else number
-    return f"{shown(interval.low)} to {shown(interval.high)}"
-
-
-def _primary(evaluation: Evaluation) -> Measure:
-    return next(one for one in evaluation.measures if one.name == PRIMARY[evaluation.task])
-
-
-def _what(evaluation: Evaluation) -> str:
-    things = "texts" if evaluation.task == "text" else "questions"
-    return f"{len(evaluation.items)} held-out {things} ({evaluation.source}, {evaluation.split} split)"
-
-
-def finding(evaluation: Evaluation, subject: Subject) -> str:
-    """One sentence: better, worse, or cannot tell, with the two scores and the interval of their difference."""
-    measure = _primary(evaluation)
-    change = subject.changes[measure.name]
-    before = evaluation.subjects[0].values[measure.name].value
-    after = subject.values[measure.name].value
-    said = {
-        "better": "is better than its base",
-        "worse": "is worse than its base",
-        "cannot tell": "cannot be told apart from its base",
-    }[change.verdict]
-    return (
-        f"{subject.name} {said} on {_what(evaluation)}: {measure.label} {number(after)} against {number(before)}, "
-        f"a difference of {signed(change.difference)} (95% interval {span(change.interval, sign=True)})."
-    )
 
 
 def score_table(evaluation: Evaluation) -> Table:
@@ -116,9 +71,6 @@ def _note(evaluation: Evaluation) -> str:
         f"{len(evaluation.items)} items in {evaluation.groups} groups; intervals by paired bootstrap over groups "
         f"({evaluation.bootstrap_samples:,} resamples, seed {evaluation.seed}).",
     ]
-    label, share = evaluation.majority
-    if label:
-        parts.append(f"Always answering “{label}” would score {number(share)} in accuracy.")
     for subject in evaluation.subjects[1:]:
         if subject.mcnemar is not None:
             test = subject.mcnemar
@@ -148,7 +100,7 @@ def recall_table(evaluation: Evaluation) -> Table:
 
 def evaluation_section(evaluation: Evaluation, place: int) -> Section:
     """Everything about one evaluation: what was compared, drawing, table, recall, samples."""
-    measure = _primary(evaluation)
+    measure = primary(evaluation)
     figures = []
     adapters = evaluation.subjects[1:]
     if adapters:

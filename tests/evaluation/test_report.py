@@ -15,8 +15,8 @@ from lora_med.evaluation.figures import loss_curves, read_metrics
 from lora_med.evaluation.measures import TEXT_MEASURES, changes, choice_measures, choice_table, text_table, values
 from lora_med.evaluation.report import write_report
 from lora_med.evaluation.results import Answers, Evaluation, Item, Recall, Sample, Subject
-from lora_med.evaluation.sections import finding, number, signed
 from lora_med.evaluation.swaps import Swap
+from lora_med.evaluation.wording import against_majority, finding, number, signed
 from lora_med.metrics.classify import confusion
 from lora_med.metrics.significance import mcnemar, wilson
 
@@ -70,6 +70,7 @@ def choice_evaluation() -> Evaluation:
     subjects = []
     for name, guess in guesses.items():
         counts = confusion(truth, guess, LABELS)
+        over = changes(measures[:1], tables[None], tables[name], groups, samples=500, seed=1)["accuracy"]
         subjects.append(
             Subject(
                 name,
@@ -84,6 +85,7 @@ def choice_evaluation() -> Evaluation:
                         label: Recall(row[n], sum(row), wilson(row[n], sum(row)))
                         for n, (label, row) in enumerate(zip(LABELS, counts, strict=True))
                     },
+                    over,
                 ),
                 None if name is None else mcnemar(right[None], right[name]),
             )
@@ -166,7 +168,7 @@ def test_text_of_samples_is_shown_and_cannot_be_markup(folder: Path) -> None:
 def test_the_page_says_better_and_by_how_much(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "abstracts is better than its base on 60 held-out texts (pubmed, test split)" in page
-    assert "Always answering “yes” would score 0.556" in page
+    assert "Always answering “yes” would score 0.556: qa is better than that" in page
     assert "10 questions gained, 2 lost" in page
 
 
@@ -217,6 +219,14 @@ def test_no_gain_is_said_to_be_none() -> None:
 def test_a_loss_is_said_to_be_one() -> None:
     evaluation = text_evaluation(gain=-0.2)
     assert "is worse than its base" in finding(evaluation, evaluation.subjects[1])
+
+
+def test_an_adapter_that_only_learned_the_commonest_answer_is_found_out() -> None:
+    evaluation = choice_evaluation()
+    base = evaluation.subjects[0]  # it says yes to everything
+    assert base.answers is not None
+    assert base.answers.over_majority.difference == 0
+    assert "base cannot be told apart from that" in against_majority(evaluation, base)
 
 
 def test_numbers_are_short_and_signed() -> None:

@@ -101,6 +101,7 @@ def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None
             detach(model)
     right = sum(a == q.answer for a, q in zip(found.subjects[1].answers.predicted, QUESTIONS, strict=True))
     assert found.subjects[1].values["accuracy"].value == pytest.approx(right / 24)
+    assert found.subjects[1].answers.over_majority.difference == pytest.approx(right / 24 - 8 / 24)
 
 
 def test_a_chat_template_scores_the_same_options(home: Path, base: Base) -> None:
