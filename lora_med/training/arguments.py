@@ -17,6 +17,24 @@ from lora_med.errors import DependencyMissingError, SettingsError
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
+# Fields of SFTConfig that are the same in every run.
+FIXED: dict[str, Any] = {
+    "logging_nan_inf_filter": False,  # it would log loss 0.0 for ever after the first NaN
+    "disable_tqdm": True,  # the progress display is ours
+    "project": "lora_med",
+    "trackio_space_id": None,  # a tracker keeps its numbers on this machine
+    "trackio_static_space_id": False,
+    "save_strategy": "steps",
+    "save_total_limit": None,  # transformers would rotate any folder named checkpoint-*; ours knows its own
+    "load_best_model_at_end": False,
+    "restore_callback_states_from_checkpoint": False,  # it would restore "stop" from a stopped run
+    "max_length": None,  # the rows come tokenised, chunked and checked
+    "packing": False,
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "remove_unused_columns": False,
+    "ddp_find_unused_parameters": False,
+    "push_to_hub": False,
+}
 # Fields of SFTConfig that would undo what lora_med promises, and why; the fields that lora_med sets are refused too.
 REFUSED = {
     "auto_find_batch_size": "another batch size is another run",
@@ -125,6 +143,7 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
     on_gpu = torch.cuda.is_available()
     every = schedule.eval_steps(settings)
     ours: dict[str, Any] = {
+        **FIXED,
         "output_dir": settings.output_dir,
         "run_name": Path(settings.output_dir).name,
         "num_train_epochs": settings.num_train_epochs,
@@ -145,27 +164,12 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
         "fp16": on_gpu and dtype == "float16",
         "use_cpu": not on_gpu and not torch.backends.mps.is_available(),
         "logging_steps": settings.logging_steps,
-        "logging_nan_inf_filter": False,  # it would log loss 0.0 for ever after the first NaN
-        "disable_tqdm": True,  # the progress display is ours
         "report_to": [] if settings.report_to == "none" else [settings.report_to],
-        "project": "lora_med",
-        "trackio_space_id": None,  # a tracker keeps its numbers on this machine
-        "trackio_static_space_id": False,
         "eval_strategy": "steps" if schedule.validates else "no",
         "eval_steps": every,
         "metric_for_best_model": metric if schedule.validates else None,
         "greater_is_better": settings.greater_is_better,
-        "save_strategy": "steps",
         "save_steps": settings.save_steps or every,
-        "save_total_limit": None,  # transformers would rotate any folder named checkpoint-*; ours knows its own
-        "load_best_model_at_end": False,
-        "restore_callback_states_from_checkpoint": False,  # it would restore "stop" from a stopped run
-        "max_length": None,  # the rows come tokenised, chunked and checked
-        "packing": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "remove_unused_columns": False,
-        "ddp_find_unused_parameters": False,
-        "push_to_hub": False,
     }
     _check_extra(settings.trainer_args, ours)
     try:
