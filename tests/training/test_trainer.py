@@ -139,7 +139,7 @@ def test_validation_weighs_tokens_not_batches(tmp_path: Path) -> None:
     assert abs(found[0] - total / count) < 1e-6
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_processes_give_the_curve_of_one_at_equal_global_batch(tmp_path: Path, accumulation: int) -> None:
     common = {"train": documents(27), "dropout": 0.0, "num_train_epochs": 2, "logging_steps": 1, "eval_steps": 3}
     one = make_trainer(
