@@ -43,6 +43,7 @@ ARMS = (
     Arm("stories-pubmedqa", *PUBMEDQA, (*STORIES, "train.max_length=2048")),
 )
 TITLES = {"pubmed": "Abstracts", "pubmedqa": "PubMedQA"}
+LOADED = {"none": "full precision", "8bit": "8 bits", "4bit": "4 bits"}
 
 
 def run(command: list[str]) -> tuple[str, float]:
@@ -89,7 +90,7 @@ def section(result: dict[str, Any]) -> list[str]:
     entry = report["evaluations"][0]
     base, adapter = entry["subjects"]
     lines = [
-        f"## {TITLES[entry['source']]}: {Path(entry['base']['name']).name}, {entry['base']['quantisation']} base",
+        f"## {TITLES[entry['source']]}: {Path(entry['base']['name']).name} in {LOADED[entry['base']['quantisation']]}",
         "",
         f"{entry['items']} held-out items ({entry['groups']} groups, split `{entry['split']}`, template "
         f"`{entry['template']}`). Training took {result['seconds'][0]} s, the comparison {result['seconds'][1]} s, "
