@@ -23,7 +23,7 @@ setup: .venv/.ready ## prepare .venv: torch first, then the rest under constrain
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,track]"
 	touch $@
 
-quickstart: setup ## train two adapters, compare, swap, merge, report: about five minutes, no network
+quickstart: setup ## train two adapters, compare, swap, merge, report: three to six minutes, no network
 	$(RUN) $(BIN)/python recipes/quickstart.py
 
 test: setup ## the tests, on a CPU, without a network

@@ -1,4 +1,4 @@
-"""From text to trusted adapters in five minutes, on a CPU, without a network; `make quickstart` runs this.
+"""From text to trusted adapters in some minutes, on a CPU, without a network; `make quickstart` runs this.
 
     python recipes/quickstart.py
 
@@ -105,6 +105,7 @@ def main(out: Path, overrides: list[str]) -> None:
 
     facts = sizes_and_times(parts, evaluations, merged)
     steps = [
+        *([] if os.environ.get("VIRTUAL_ENV") else [". .venv/bin/activate"]),
         "lora-med adapters list",
         f'lora-med generate --adapter {names[0]} --prompt "Background: "',
         f'python recipes/swap_adapters.py {" ".join(names)} --prompt "Aspirin is"',
