@@ -39,7 +39,7 @@ def generate(
     from lora_med.adapters.store import find_adapter
     from lora_med.models.base import load_base
     from lora_med.models.fingerprint import fingerprint
-    from lora_med.prompts.templates import Row
+    from lora_med.prompts.row import Row
     from lora_med.prompts.tokens import prompt_ids
 
     folder = find_adapter(adapter, store)

@@ -155,7 +155,8 @@ def _read_parts(settings: DataSettings) -> _Parts:
     inputs = find_inputs(source, settings.paths, settings.hub_split)
     inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
     options = ReadOptions(settings.columns, settings.keep_retracted, settings.streaming)
-    named = named_parts(inputs) if source.name != "pubmed" else None
+    published = source.name not in ("pubmed", "custom")
+    named = named_parts(inputs, published=published) if source.name != "pubmed" else None
     if named is not None:
         return _published(source, inputs, named, options, settings)
     limit = None if source.name == "pubmedqa" else settings.max_records  # its official split is known by all items

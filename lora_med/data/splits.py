@@ -14,21 +14,11 @@ from lora_med.data.record import Question, Record
 from lora_med.errors import DataError
 
 Part = Literal["train", "validation", "test"]
-NAMED: dict[str, Part] = {
-    "train": "train",
-    "training": "train",
-    "train_set": "train",
-    "trainset": "train",
-    "dev": "validation",
-    "dev_set": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "validation_set": "validation",
-    "test": "test",
-    "test_set": "test",
-    "testset": "test",
-}
+PARTS: dict[str, Part] = {"train": "train", "dev": "validation", "val": "validation", "test": "test"}
+WORDS = "train(?:ing)?|dev(?:el|elop|elopment)?|val(?:id|idation)?|test"
+NAMED = re.compile(rf"({WORDS})(?:[_-]?set)?", re.IGNORECASE)
+# As published: CDR_TrainingSet, NCBItestset_corpus, MTS-Dialog-TestSet-1; the word begins at no lower-case letter.
+NAMED_WITHIN = re.compile(rf"(?<![a-z])(?i:({WORDS})(?:[_-]?set)?)(?![A-Za-z])")
 SHOWN_UIDS = 5
 
 
@@ -63,18 +53,29 @@ def stratified(records: Iterable[Record], seed: int, validation_share: float, te
     return parts
 
 
-def named_parts(inputs: Sequence[Input]) -> dict[Part, list[Input]] | None:
+def named_parts(inputs: Sequence[Input], *, published: bool = False) -> dict[Part, list[Input]] | None:
     """The published split that file names tell (`train.jsonl`, `dev_set.json`, ...), or None.
 
     Every file must be named after a part, and at least two parts must be there: one file `train.csv` alone is no split.
+    The name must be the part's alone; with `published`, for sources known by their files' names, it may stand within.
     """
     found: dict[Part, list[Input]] = {}
     for item in inputs:
-        stem = re.split(r"[.]", item.name)[0].lower() if isinstance(item, Path) else ""
-        if stem not in NAMED:
+        part = _named_part(item.name.split(".")[0], published) if isinstance(item, Path) else None
+        if part is None:
             return None
-        found.setdefault(NAMED[stem], []).append(item)
+        found.setdefault(part, []).append(item)
     return found if len(found) > 1 else None
+
+
+def _named_part(stem: str, published: bool) -> Part | None:
+    if not published:
+        match = NAMED.fullmatch(stem)
+        words = {match[1].lower()} if match else set[str]()
+    else:
+        words = {match[1].lower() for match in NAMED_WITHIN.finditer(stem)}
+    parts: set[Part] = {part for word in words for begin, part in PARTS.items() if word.startswith(begin)}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def check_apart(parts: Mapping[Part, Iterable[Record]]) -> None:

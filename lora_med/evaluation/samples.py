@@ -14,7 +14,7 @@ from lora_med.data.record import Record
 from lora_med.evaluation.results import BASE, Sample
 from lora_med.models.base import Base, stop_ids
 from lora_med.prompts.render import render
-from lora_med.prompts.templates import Row
+from lora_med.prompts.row import Row
 from lora_med.prompts.tokens import prompt_ids, tokenise
 
 TEXT_TOKENS, ANSWER_TOKENS = 64, 24

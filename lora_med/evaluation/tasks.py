@@ -14,7 +14,8 @@ from lora_med.errors import DataError
 from lora_med.evaluation.results import Task
 from lora_med.models.base import stop_ids
 from lora_med.prompts.render import render
-from lora_med.prompts.templates import Template, find_template
+from lora_med.prompts.row import Template
+from lora_med.prompts.templates import find_template
 from lora_med.prompts.tokens import Tokens, tokenise_rows
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
-from lora_med.prompts.templates import TEMPLATES, Row, find_template
+from lora_med.prompts.row import Row
+from lora_med.prompts.templates import TEMPLATES, find_template
 
 
 def render_stream(records: Iterable[Record], template: str) -> Iterator[Row]:

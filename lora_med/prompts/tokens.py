@@ -17,7 +17,7 @@ from typing import Any
 
 from lora_med.errors import SettingsError
 from lora_med.prompts.chat import Part, Skeleton, skeleton
-from lora_med.prompts.templates import Row
+from lora_med.prompts.row import Row
 
 BATCH_ROWS = 512
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from lora_med.data.record import Pair, Passage, Question, Record, Section
+from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Section, Span
 from lora_med.errors import SettingsError
 from lora_med.prompts.answers import read_choice
 from lora_med.prompts.render import render
-from lora_med.prompts.templates import TEMPLATES, Row, find_template
+from lora_med.prompts.row import Row
+from lora_med.prompts.templates import TEMPLATES, find_template
 
 PASSAGE = Passage(
     "p", "g", "pubmed", "AIM: Why.\nIt did.", "On it.", (Section("Why.", "AIM", "OBJECTIVE"), Section("It did."))
@@ -20,6 +21,16 @@ QUESTION = Question("q", "g", "pubmedqa", "Does it?", "no", ("One.", "Two."), ("
 PAIR = Pair("r", "g", "custom", "Ask ", "Say\n")
 TALK = Pair(
     "r", "g", "custom", " Why? ", "So.", history=(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes"))
+)
+
+VIGNETTE = Question("v", "g", "medqa", "Which one?", "Two", (), ("One", "Two", "Three", "Four"))
+VISIT = Pair("n", "g", "mts_dialog", "Doctor: Hi.\nPatient: Hello.", "Well.", "GENHX")
+MARKED = Annotated(
+    "m",
+    "g",
+    "bc5cdr",
+    'Aspirin "in" naïve mice',
+    (Span(19, 23, "Species", "mice"), Span(0, 7, "Chemical", "Aspirin"), Span(13, 23, "Group", "naïve mice")),
 )
 
 GOLDEN: list[tuple[str, Record, Row]] = [
@@ -50,6 +61,30 @@ GOLDEN: list[tuple[str, Record, Row]] = [
             (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes"), ("user", "Why?"), ("assistant", "So.")),
             "",
             "So.",
+        ),
+    ),
+    ("medqa", VIGNETTE, Row("v", "g", (), "Question: Which one?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:", " B")),
+    (
+        "medmcqa",
+        VIGNETTE,
+        Row("v", "g", (), "Question: Which one?\nChoices:\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:", " B"),
+    ),
+    (
+        "note",
+        VISIT,
+        Row("n", "g", (), "Dialogue:\nDoctor: Hi.\nPatient: Hello.\n\nSection: GENHX\nNote:\n", "Well."),
+    ),
+    ("note", PAIR, Row("r", "g", (), "Dialogue:\nAsk \n\nNote:\n", "Say\n")),
+    (
+        "entities",
+        MARKED,
+        Row(
+            "m",
+            "g",
+            (),
+            'Text: Aspirin "in" naïve mice\nEntities:',
+            ' [{"type": "Chemical", "text": "Aspirin"}, {"type": "Group", "text": "naïve mice"}, '
+            '{"type": "Species", "text": "mice"}]',
         ),
     ),
     (
@@ -87,12 +122,30 @@ def test_pubmedqa_words_it_as_lm_evaluation_harness() -> None:
     assert QUESTION.explanation not in row.prompt  # reasoning-required: the conclusion is never shown
 
 
-@pytest.mark.parametrize("name", ["pubmedqa", "pubmedqa_chat"])
+@pytest.mark.parametrize("name", [name for name, template in TEMPLATES.items() if template.options])
 def test_the_completion_is_among_the_options(name: str) -> None:
     template = find_template(name)
     options: Callable[[Record], tuple[str, ...]] | None = template.options
     assert options is not None
     assert template.render(QUESTION).completion == options(QUESTION)[1]
+    assert template.render(VIGNETTE).completion == options(VIGNETTE)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "doc_to_text"),  # the templates of lm_eval/tasks/medqa/medqa.yaml and medmcqa/utils_medmcqa.py, filled in
+    [
+        ("medqa", "Question: {q}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"),
+        ("medmcqa", "Question: {q}\nChoices:\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"),
+    ],
+)
+def test_lettered_questions_are_worded_as_in_lm_evaluation_harness(name: str, doc_to_text: str) -> None:
+    (row,) = render([VIGNETTE], name)
+    assert row.prompt == doc_to_text.format(q="Which one?", A="One", B="Two", C="Three", D="Four")
+
+
+def test_an_open_question_has_no_letter() -> None:
+    with pytest.raises(SettingsError, match="its answer is none of them"):
+        render([Question("o", "g", "medquad", "What?", "This.")], "medqa")
 
 
 def test_the_wrong_kind_of_record_names_both_and_what_would_fit() -> None:

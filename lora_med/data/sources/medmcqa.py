@@ -1,0 +1,78 @@
+"""MedMCQA: questions of Indian medical entrance exams, four options each.
+
+Rows (question, opa to opd, cop, exp, id) in JSON lines, JSON or Parquet. `cop`, the right option, counts from 1 in the
+original files and from 0 in the Hub copy: a file that holds a 4 counts from 1, one that holds a 0 from 0, and one that
+holds neither is refused, not guessed. Rows without an answer (the test file; -1 on the Hub) are dropped as
+empty_answer. The field scores the 4,183 rows of the validation file. Licence MIT. Pal et al. 2022,
+https://proceedings.mlr.press/v174/pal22a.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lora_med.data.fields import Empty, Wrong, optional_text_of, outcomes, stem, text_of
+from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.record import Question
+from lora_med.data.tables import TableRow, rows
+from lora_med.errors import DataError
+
+OPTIONS = ("opa", "opb", "opc", "opd")
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The questions of the inputs; every file is passed over once before, to see where `cop` counts from.
+
+    Drops: empty_answer; with an error: bad, unknown_base, and those of the row formats.
+    """
+
+    def again() -> Iterator[Outcome]:
+        for item in inputs:
+            base = _base(item)
+            if isinstance(base, Drop):
+                yield base
+            else:
+                yield from outcomes([item], lambda values, _, first=base: _question(values, first))
+
+    return Again(again)
+
+
+def _number(values: Mapping[str, Any]) -> int | None:
+    found = values.get("cop")
+    if isinstance(found, str) and found.strip().lstrip("-").isdecimal():
+        found = int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _base(item: Input) -> int | Drop:
+    """0 or 1, by the numbers that occur in the whole file; a drop with an error where they do not tell."""
+    seen = {_number(row.values) for row in rows(item) if isinstance(row, TableRow)} & set(range(5))
+    if {0, 4} <= seen:
+        what, fix = "cop is 0 in some rows and 4 in others", "do not mix the original files with the Hub's"
+    elif seen and not seen & {0, 4}:
+        what = f"cop is only {', '.join(map(str, sorted(map(int, filter(None, seen)))))}: it may count from 0 or from 1"
+        fix = "give the whole file, in which 0 or 4 occurs"
+    else:
+        return 1 if 4 in seen else 0
+    return Drop("unknown_base", DataError(what, where=str(item), fix=fix))
+
+
+def _question(values: Mapping[str, Any], base: int) -> Question:
+    uid, asked = text_of(values, "id"), text_of(values, "question")
+    number = _number(values)
+    if (number is None and values.get("cop") is None) or number == -1:
+        raise Empty("empty_answer")
+    if number is None or not 0 <= number - base < len(OPTIONS):
+        raise Wrong(f"cop: expected a number from {base} to {base + len(OPTIONS) - 1}")
+    choices = tuple(text_of(values, name) for name in OPTIONS)
+    right = choices[number - base]
+    return Question(
+        f"medmcqa:{uid}",
+        stem(asked),
+        "medmcqa",
+        asked,
+        right,
+        options=choices,
+        explanation=optional_text_of(values, "exp"),
+    )

@@ -1,0 +1,30 @@
+"""MTS-Dialog: a stretch of a doctor's talk with a patient, and the section of the note that was written from it.
+
+CSV with ID, section_header, section_text, dialogue; cells hold line breaks. The files of the correlation study (ID,
+Dialogue, Reference Summary, Automatic Summary) give the reference as the target, each pair once. Licence CC BY 4.0.
+Ben Abacha et al. 2023, https://aclanthology.org/2023.eacl-main.168. Published files are the split; short notes
+("Noncontributory.") recur in several of them, so the group is the dialogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lora_med.data.fields import lines, optional_text_of, outcomes, stem, text_of
+from lora_med.data.outcome import Input, Outcome, ReadOptions
+from lora_med.data.record import Pair
+
+STUDY = {"Dialogue": "dialogue", "Reference Summary": "section_text"}
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The dialogues of the inputs, each with its section. Drops with an error: bad, and those of the row formats."""
+    return outcomes(inputs, _pair)
+
+
+def _pair(values: Mapping[str, Any], place: str) -> Pair:
+    named = {STUDY.get(name, name): value for name, value in values.items()}
+    dialogue, note = (lines(text_of(named, field)) for field in ("dialogue", "section_text"))
+    section = optional_text_of(named, "section_header").strip()
+    return Pair(f"mts_dialog:{place}", stem(dialogue), "mts_dialog", dialogue, note, section)

@@ -1,0 +1,18 @@
+"""NCBI disease corpus: 793 PubMed abstracts with diseases marked, in PubTator's format (593, 100, 100).
+
+Types: SpecificDisease, DiseaseClass, Modifier, CompositeMention. The training file holds one abstract twice, which is
+counted as a duplicate. Licence: public domain, a work of the US government. Dogan et al. 2014,
+https://doi.org/10.1016/j.jbi.2013.12.006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lora_med.data.outcome import Input, Outcome, ReadOptions
+from lora_med.data.pubtator import read_pubtator
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The annotated abstracts of the files. Drops with an error: bad, damaged_file."""
+    return read_pubtator(inputs, "ncbi_disease")

@@ -1,0 +1,73 @@
+"""Questions: PubMedQA, MedQA and MedMCQA in lm-evaluation-harness's wording, byte for byte, and as conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_med.data.record import Question
+from lora_med.errors import SettingsError
+from lora_med.prompts.row import Row, chat, prompted
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _abstract_and_question(record: Question) -> str:
+    return "Abstract: {}\nQuestion: {}\nAnswer:".format("\n".join(record.contexts), record.question)
+
+
+def _lettered(options: Sequence[str]) -> list[str]:
+    return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+
+
+def _letter(record: Question) -> str:
+    if record.answer not in record.options:
+        raise SettingsError(
+            f"record {record.uid} has {len(record.options)} options and its answer is none of them",
+            where="data.template",
+            fix="data.template=question_chat takes open answers",
+        )
+    return LETTERS[record.options.index(record.answer)]
+
+
+def pubmedqa(record: Question) -> Row:
+    """Abstract, question, ` yes`, ` no` or ` maybe`."""
+    return prompted(record, _abstract_and_question(record), f" {record.answer}")
+
+
+def spaced_options(record: Question) -> tuple[str, ...]:
+    """The options as `pubmedqa` completes them."""
+    return tuple(f" {option}" for option in record.options)
+
+
+def pubmedqa_chat(record: Question) -> Row:
+    """The same as a conversation."""
+    asked = _abstract_and_question(record).removesuffix("Answer:") + "Answer with yes, no or maybe."
+    return chat(record, (("user", asked),), record.answer)
+
+
+def bare_options(record: Question) -> tuple[str, ...]:
+    """The options as they are."""
+    return record.options
+
+
+def medqa(record: Question) -> Row:
+    """Question, lettered options, the letter."""
+    prompt = "\n".join([f"Question: {record.question}", *_lettered(record.options), "Answer:"])
+    return prompted(record, prompt, f" {_letter(record)}")
+
+
+def medmcqa(record: Question) -> Row:
+    """Question, `Choices:`, lettered options, the letter."""
+    prompt = "\n".join([f"Question: {record.question}", "Choices:", *_lettered(record.options), "Answer:"])
+    return prompted(record, prompt, f" {_letter(record)}")
+
+
+def letters(record: Question) -> tuple[str, ...]:
+    """A letter for each option, as `medqa` and `medmcqa` complete them."""
+    return tuple(f" {letter}" for letter in LETTERS[: len(record.options)])
+
+
+def question_chat(record: Question) -> Row:
+    """Contexts, question and lettered options as a conversation; the answer in its own words."""
+    lines = [*record.contexts, record.question, *_lettered(record.options)]
+    return chat(record, (("user", "\n".join(lines)),), record.answer)

@@ -1,0 +1,216 @@
+"""One battery over the sources: what a hand-written file gives, from a path and a gz; bad input; the real files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.config.schema import DataSettings
+from lora_med.data.catalog import SOURCES, find_source
+from lora_med.data.corpus import open_corpus, open_heldout
+from lora_med.data.outcome import ReadOptions, Tally
+from lora_med.data.reading import Reading, find_inputs, read_records
+from lora_med.data.record import Annotated, Question, Record
+from lora_med.errors import DataError
+from tests.data.examples import EXAM, EXAMPLES, PUBTATOR
+from tests.data.places import REAL, needs_real
+
+NAMES = list(EXAMPLES)
+
+
+def read(source: str, path: Path, *, skip_bad: bool = False) -> tuple[list[Record], Tally]:
+    reading: Reading = read_records(find_source(source), [path], ReadOptions(), skip_bad=skip_bad)
+    return list(reading), reading.tally
+
+
+def write(tmp_path: Path, name: str, content: str) -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode("utf-8"))
+    return path
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_a_file_written_by_hand_gives_the_records_written_by_hand(source: str, tmp_path: Path) -> None:
+    example = EXAMPLES[source]
+    records, tally = read(source, write(tmp_path, example.file, example.content))
+    wanted = example.records
+    assert [replace(one, group=two.group or one.group) for one, two in zip(wanted, records, strict=True)] == records
+    assert all(not one.group or one.group == two.group for one, two in zip(wanted, records, strict=True))
+    assert tally.dropped == example.dropped
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_records_keep_their_promises(source: str, tmp_path: Path) -> None:
+    example = EXAMPLES[source]
+    records, tally = read(source, write(tmp_path, example.file, example.content))
+    found = SOURCES[source]
+    assert len({record.uid for record in records}) == len(records) > 0
+    assert all(record.group and record.source == source and isinstance(record, found.kinds) for record in records)
+    assert tally.read == tally.kept + sum(tally.dropped.values())
+    for record in records:
+        if isinstance(record, Annotated):
+            assert all(record.text[span.start : span.end] == span.text and span.type for span in record.spans)
+        if isinstance(record, Question):
+            assert record.question.strip() and record.answer.strip()
+            assert not record.options or record.answer in record.options
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_a_gz_gives_the_same_records(source: str, tmp_path: Path) -> None:
+    example = EXAMPLES[source]
+    plain = read(source, write(tmp_path, example.file, example.content))[0]
+    (tmp_path / "gz").mkdir()
+    packed = tmp_path / "gz" / f"{example.file}.gz"
+    packed.write_bytes(gzip.compress(example.content.encode("utf-8")))
+    named = [replace(record, uid=record.uid.replace(".gz", "")) for record in read(source, packed)[0]]
+    assert named == plain
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_a_torn_gz_is_named(source: str, tmp_path: Path) -> None:
+    example = EXAMPLES[source]
+    packed = tmp_path / f"{example.file}.gz"
+    packed.write_bytes(gzip.compress(example.content.encode("utf-8"))[:-20])
+    with pytest.raises(DataError) as caught:
+        read(source, packed)
+    assert packed.name in (caught.value.where or "")
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_an_empty_file_is_named(source: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="empty"):
+        read(source, write(tmp_path, EXAMPLES[source].file, ""))
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "line"),
+    [
+        (("11|t|On α-naloxone.\n", ""), "the title of a document", 2),
+        ((f"11|a|{'Naloxone'}", "12|a|Naloxone"), "abstract of PMID 11, got that of 12", 3),
+        (("11\t5\t13\tnaloxone", "11\t5\t13\tnalaxone"), "not what stands there", 4),
+        (("11\t5\t13", "11\tfive\t13"), "as numbers of characters", 4),
+        (("11\t5\t13", "11\t5\t1300"), "0 <= start < end <= 51", 4),
+        (("11\t5\t13", "11\t13\t5"), "0 <= start < end <= 51", 4),
+        (("11\t5\t13", "99\t5\t13"), "begin with PMID 11", 4),
+        (("\tChemical\tD009270\n11\t15", "\tChemical\n11\t15"), "6 or 7 tab-separated cells", 4),
+        (("\tnaloxone\tChemical", "\tnaloxone\t "), "a mention with a type", 4),
+    ],
+)
+def test_a_bad_pubtator_document_is_named_and_spoils_no_other(
+    change: tuple[str, str], said: str, line: int, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "corpus.txt", PUBTATOR.replace(*change, 1))
+    with pytest.raises(DataError, match=said) as caught:
+        read("bc5cdr", path)
+    assert (caught.value.where or "").endswith(f"corpus.txt:{line}")
+    records, tally = read("bc5cdr", path, skip_bad=True)
+    assert [record.uid for record in records] == ["pmid:12", "pmid:11"]
+    assert tally.dropped == {"bad": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "row", "said"),
+    [
+        ("medqa", {"question": "Q", "options": {"A": "1", "C": "2"}, "answer_idx": "A"}, "letters A, B, C"),
+        ("medqa", {"question": "Q", "options": {"A": "1", "B": "2"}, "answer_idx": "C"}, "one of the 2 options"),
+        ("medqa", {"question": "Q", "options": {"A": "1", "B": "2"}, "answer_idx": "A", "answer": "2"}, "option A"),
+        ("medqa", {"question": " ", "options": {"A": "1", "B": "2"}, "answer_idx": "A"}, "it is empty"),
+        ("medmcqa", {"id": "a", "question": "Q", **EXAM, "cop": 5}, "cop: expected a number from 0 to 3"),
+        ("medmcqa", {"id": "a", "question": "Q", **EXAM, "cop": "x"}, "cop: expected a number"),
+        ("medmcqa", {"question": "Q", **EXAM, "cop": 4}, "id: expected a text, got nothing"),
+        ("mts_dialog", {"dialogue": "D", "section_text": 7}, "section_text: expected a text, got int"),
+        ("aci_bench", {"src": "D", "tgt": "N"}, "encounter_id: expected a text, got nothing"),
+    ],
+)
+def test_a_bad_row_is_named_by_field(source: str, row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.jsonl", json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=said) as caught:
+        read(source, path)
+    assert (caught.value.where or "").endswith("rows.jsonl:1")
+    assert read(source, path, skip_bad=True)[1].dropped == {"bad": 1}
+
+
+def exam(tmp_path: Path, *answers: object) -> Path:
+    rows = [{"id": str(n), "question": f"Q{n}?", **EXAM, "cop": cop} for n, cop in enumerate(answers)]
+    return write(tmp_path, "exam.json", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_medmcqa_counts_from_what_the_file_shows(tmp_path: Path) -> None:
+    def answers(path: Path) -> list[str]:
+        return [record.answer for record in read("medmcqa", path)[0] if isinstance(record, Question)]
+
+    assert answers(exam(tmp_path, 1, 4, 2)) == ["One", "Four", "Two"]
+    assert answers(exam(tmp_path, 1, 0, 3, -1)) == ["Two", "One", "Four"]
+
+
+@pytest.mark.parametrize(("answers", "said"), [((1, 2, 3), "may count from 0 or from 1"), ((0, 4), "0 in some rows")])
+def test_medmcqa_does_not_guess(answers: tuple[int, ...], said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        read("medmcqa", exam(tmp_path, *answers))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("<page id='1' source='x'/>", "expected a root of MedQuAD"),
+        ("<Document id='1' source='x'>", "not well-formed"),
+        ("<Document source='x'></Document>", "expected a root of MedQuAD"),
+        ("<Document id='1' source='x'><QAPair><Question qid='1'>Q</Question></QAPair></Document>", "and an answer"),
+    ],
+)
+def test_a_bad_medquad_page_is_named(content: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        read("medquad", write(tmp_path, "page.xml", content))
+
+
+def test_published_files_are_the_split_of_a_known_source(tmp_path: Path) -> None:
+    for name, pmid in (
+        ("CDR_TrainingSet.PubTator.txt", 1),
+        ("CDR_DevelopmentSet.PubTator.txt", 2),
+        ("NCBItestset_corpus.txt", 3),
+    ):
+        write(tmp_path, name, f"{pmid}|t|Title {pmid}\n{pmid}|a|Text.\n")
+    settings = DataSettings(source="bc5cdr", paths=[str(tmp_path)])
+    corpus = open_corpus(settings)
+    assert [record.uid for record in corpus.train] == ["pmid:1"]
+    assert [record.uid for record in corpus.validation] == ["pmid:2"]
+    assert [record.uid for record in open_heldout(settings, "test")] == ["pmid:3"]
+
+
+REAL_COUNTS = [
+    ("bc5cdr", "bc5cdr/CDR_TrainingSet.PubTator.txt", 500, {}, 9385),
+    ("bc5cdr", "bc5cdr/CDR_DevelopmentSet.PubTator.txt", 500, {}, 9591),
+    ("ncbi_disease", "ncbi_disease/original-data/train/NCBItrainset_corpus.txt", 592, {"duplicate": 1}, 5134),
+    ("ncbi_disease", "ncbi_disease/original-data/devel/NCBIdevelopset_corpus.txt", 100, {}, 787),
+    ("medmcqa", "medmcqa/dev.json", 4183, {}, 0),
+    ("mts_dialog", "mts_dialog/MTS-Dialog-TrainingSet.csv", 1200, {"duplicate": 1}, 0),
+    ("mts_dialog", "mts_dialog/MTS-Dialog-ValidationSet.csv", 100, {}, 0),
+    ("aci_bench", "aci_bench/data/challenge_data/train.csv", 67, {}, 0),
+    ("aci_bench", "aci_bench/data/challenge_data/valid.csv", 20, {}, 0),
+]
+
+
+@needs_real
+@pytest.mark.parametrize(("source", "name", "kept", "dropped", "mentions"), REAL_COUNTS)
+def test_the_real_files_give_their_known_counts(
+    source: str, name: str, kept: int, dropped: dict[str, int], mentions: int
+) -> None:
+    records, tally = read(source, REAL / name)
+    assert (tally.kept, tally.dropped) == (kept, dropped)
+    assert sum(len(record.spans) for record in records if isinstance(record, Annotated)) == mentions
+
+
+@needs_real
+def test_medquad_s_empty_answers_are_counted() -> None:
+    source = find_source("medquad")
+    reading = read_records(source, find_inputs(source, [str(REAL / "medquad")]), ReadOptions())
+    records = list(reading)
+    assert reading.tally.read == 17_516
+    assert reading.tally.dropped["empty_answer"] == 1093
+    assert set(reading.tally.dropped) <= {"empty_answer", "duplicate"}
+    assert len({record.uid for record in records}) == len(records)
