@@ -111,6 +111,17 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.ncbi_disease",
         suffixes=(".pubtator.txt", ".pubtator", ".txt"),
     ),
+    "conll": Source(
+        name="conll",
+        summary="CoNLL: one token and tag a line, IOB, IOB2 or IOBES",
+        kinds=(Annotated,),
+        licence="that of the corpus; not stated in the file",
+        access="open",
+        citation="",
+        template="entities",
+        module="lora_med.data.sources.conll",
+        suffixes=(".tsv", ".conll", ".iob", ".txt"),
+    ),
     "mts_dialog": Source(
         name="mts_dialog",
         summary="MTS-Dialog: a stretch of a visit's talk, and its section of the note",

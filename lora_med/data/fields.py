@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.outcome import Again, Drop, Input, Outcome, numbered_names
+from lora_med.data.outcome import Again, Drop, Input, Outcome, places
 from lora_med.data.tables import RowOutcome, TableRow, bad, rows, sound
 
 
@@ -60,7 +60,7 @@ def outcomes(
 
     Where it raises Wrong the row is bad, with file and line; where it raises Empty it is dropped for that reason.
     """
-    names = numbered_names(inputs)
+    names = places(inputs)
 
     def again() -> Iterator[Outcome]:
         for item in inputs:

@@ -92,3 +92,10 @@ def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:
         depth += 1
         names = {item: "/".join(item.parts[-depth:]) if isinstance(item, Path) else str(item) for item in items}
     return names
+
+
+def places(inputs: Iterable[Input]) -> dict[Input, str]:
+    """The names identifiers are made of: `numbered_names`, but a gz is called as what it holds."""
+    names = numbered_names(inputs)
+    bare = {item: name.removesuffix(".gz") for item, name in names.items()}
+    return bare if len(set(bare.values())) == len(names) else names

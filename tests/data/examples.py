@@ -101,6 +101,35 @@ EXAMPLES: dict[str, Example] = {
         (Question("medquad:NINDS:0000007-1", "NINDS:0000007", "medquad", "What is it ?", "It is.\n\n- One & two."),),
         {"empty_answer": 1},
     ),
+    "conll": Example(
+        "test.tsv",
+        "-DOCSTART-\tO\n\nAPC\tB-Gene\nloss\tO\nin\tO\ncolon\tB-Disease\ncancer\tI-Disease\ncells\tB-Cell\n\n"
+        "Iron\tI-Chemical\nAlzheimer\tI-Disease\n's\tE-Disease\nheart\tS-Organ\nlung\tS-Organ\n\n"
+        "-DOCSTART- -X- O O\n\nNothing NN B-NP O\n",
+        (
+            Annotated(
+                "conll:test.tsv:3",
+                "test.tsv:document 1",
+                "conll",
+                "APC loss in colon cancer cells",
+                (Span(0, 3, "Gene", "APC"), Span(12, 24, "Disease", "colon cancer"), Span(25, 30, "Cell", "cells")),
+            ),
+            Annotated(
+                "conll:test.tsv:10",
+                "test.tsv:document 1",
+                "conll",
+                "Iron Alzheimer 's heart lung",
+                (
+                    Span(0, 4, "Chemical", "Iron"),
+                    Span(5, 17, "Disease", "Alzheimer 's"),
+                    Span(18, 23, "Organ", "heart"),
+                    Span(24, 28, "Organ", "lung"),
+                ),
+            ),
+            Annotated("conll:test.tsv:18", "test.tsv:document 2", "conll", "Nothing"),
+        ),
+        {},
+    ),
     "mts_dialog": Example(
         "valid.csv",
         "\ufeffID,section_header,section_text,dialogue\r\n"

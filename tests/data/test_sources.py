@@ -67,8 +67,7 @@ def test_a_gz_gives_the_same_records(source: str, tmp_path: Path) -> None:
     (tmp_path / "gz").mkdir()
     packed = tmp_path / "gz" / f"{example.file}.gz"
     packed.write_bytes(gzip.compress(example.content.encode("utf-8")))
-    named = [replace(record, uid=record.uid.replace(".gz", "")) for record in read(source, packed)[0]]
-    assert named == plain
+    assert read(source, packed)[0] == plain
 
 
 @pytest.mark.parametrize("source", NAMES)
@@ -135,6 +134,31 @@ def test_a_bad_row_is_named_by_field(source: str, row: dict[str, Any], said: str
     assert read(source, path, skip_bad=True)[1].dropped == {"bad": 1}
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("APC", "line 1: expected a token and a tag"),
+        ("APC\tGene", "then O or a tag such as B-Disease"),
+        ("\tO", "expected a token"),
+        ("APC\tX-Gene", "then O or a tag"),
+    ],
+)
+def test_a_bad_conll_sentence_is_named_and_spoils_no_other(line: str, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", f"{line}\n\nAPC\tB-Gene\n")
+    with pytest.raises(DataError, match=said) as caught:
+        read("conll", path)
+    assert (caught.value.where or "").endswith("a.tsv:1")
+    assert [record.uid for record in read("conll", path, skip_bad=True)[0]] == ["conll:a.tsv:3"]
+
+
+def test_a_gz_beside_what_it_holds_keeps_its_name(tmp_path: Path) -> None:
+    one = write(tmp_path, "a.csv", "dialogue,section_text\nA,B\n")
+    other = tmp_path / "a.csv.gz"
+    other.write_bytes(gzip.compress(b"dialogue,section_text\nC,D\n"))
+    reading = read_records(find_source("mts_dialog"), [one, other], ReadOptions())
+    assert [record.uid for record in reading] == ["mts_dialog:a.csv:2", "mts_dialog:a.csv.gz:2"]
+
+
 def exam(tmp_path: Path, *answers: object) -> Path:
     rows = [{"id": str(n), "question": f"Q{n}?", **EXAM, "cop": cop} for n, cop in enumerate(answers)]
     return write(tmp_path, "exam.json", "".join(json.dumps(row) + "\n" for row in rows))
@@ -187,6 +211,8 @@ REAL_COUNTS = [
     ("bc5cdr", "bc5cdr/CDR_DevelopmentSet.PubTator.txt", 500, {}, 9591),
     ("ncbi_disease", "ncbi_disease/original-data/train/NCBItrainset_corpus.txt", 592, {"duplicate": 1}, 5134),
     ("ncbi_disease", "ncbi_disease/original-data/devel/NCBIdevelopset_corpus.txt", 100, {}, 787),
+    ("conll", "ner_iob/BC5CDR-IOB/train.tsv", 4553, {"duplicate": 7}, 9385),
+    ("conll", "ncbi_disease/conll/train.tsv", 5401, {"duplicate": 31}, 5134),
     ("medmcqa", "medmcqa/dev.json", 4183, {}, 0),
     ("mts_dialog", "mts_dialog/MTS-Dialog-TrainingSet.csv", 1200, {"duplicate": 1}, 0),
     ("mts_dialog", "mts_dialog/MTS-Dialog-ValidationSet.csv", 100, {}, 0),

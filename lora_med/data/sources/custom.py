@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_med.config.names import unknown
-from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, numbered_names
+from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.data.tables import SKIP, TableRow, bad, rows, sound
 from lora_med.errors import SettingsError
@@ -83,7 +83,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     for field in options.columns:
         if field not in FIELDS:
             raise SettingsError(unknown("field", field, FIELDS), where="data.columns")
-    names = numbered_names(inputs)
+    names = places(inputs)
 
     def again() -> Iterator[Outcome]:
         shape = _mapped_shape(options.columns)

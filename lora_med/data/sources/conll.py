@@ -1,0 +1,119 @@
+"""CoNLL files: one token a line with its tag, an empty line after each sentence; IOB, IOB2 and IOBES.
+
+The first cell is the token and the last the tag (`B-Disease`, `I-`, `E-`, `S-`, `O`), between tabs or blanks. A
+sentence is a record, its tokens joined by one blank: the original spacing, nesting and documents are lost in this form,
+so scores on it do not compare with those on PubTator. `-DOCSTART-` lines, where there are any, make the groups; else a
+sentence is its own, and only published files keep documents apart. Licence and citation: those of the corpus.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_med.data.fields import Wrong, stem
+from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, places
+from lora_med.data.record import Annotated, Span
+from lora_med.errors import DataError
+from lora_med.files import archive_errors, open_stream
+
+TAG = re.compile(r"O|(?P<place>[BIES])-(?P<type>\S+)")
+BLANKS = re.compile(r"[ \t]+")  # other white space may be a token
+DOCUMENT = "-DOCSTART-"
+LONGEST_LINE = 1 << 20
+MOST_TOKENS = 100_000
+FIX = "mend the sentence, or set data.skip_bad=true (--skip-bad)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    line: int
+    text: str
+    tag: str
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The sentences of the files. Drops with an error: bad, damaged_file; a bad sentence spoils no other."""
+    names = places(inputs)
+
+    def again() -> Iterator[Outcome]:
+        for path in inputs:
+            if isinstance(path, Path):
+                yield from _file(path, names[path])
+
+    return Again(again)
+
+
+def _file(path: Path, name: str) -> Iterator[Outcome]:
+    document = 0
+    try:
+        with archive_errors(path):
+            for lines in _sentences(path):
+                try:
+                    tokens = [_token(number, text) for number, text in lines]
+                    if tokens[0].text == DOCUMENT:
+                        document += 1
+                        tokens = tokens[1:]
+                    if tokens:
+                        yield _record(tokens, name, f"{name}:document {document}" if document else "")
+                except Wrong as wrong:
+                    yield Drop("bad", DataError(str(wrong), where=f"{path}:{lines[0][0]}", fix=FIX))
+    except DataError as error:
+        yield Drop("damaged_file", error)
+
+
+def _sentences(path: Path) -> Iterator[list[tuple[int, bytes]]]:
+    held: list[tuple[int, bytes]] = []
+    number = 0
+    with open_stream(path) as stream:
+        while line := stream.readline(LONGEST_LINE):
+            number += 1
+            if len(line) == LONGEST_LINE or len(held) == MOST_TOKENS:
+                raise DataError("no sentence is that long: this is no CoNLL file", where=f"{path}:{number}")
+            line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
+            if line.strip(b" \t"):
+                held.append((number, line))
+            elif held:
+                yield held
+                held = []
+    if held:
+        yield held
+
+
+def _token(number: int, line: bytes) -> _Token:
+    try:
+        text = line.decode("utf-8").strip(" \t")
+    except UnicodeDecodeError:
+        raise Wrong(f"line {number} is not UTF-8") from None
+    cells = text.split("\t") if "\t" in text else BLANKS.split(text)
+    if len(cells) < 2 and cells[0] != DOCUMENT:
+        raise Wrong(f"line {number}: expected a token and a tag")
+    if cells[0] != DOCUMENT and (TAG.fullmatch(cells[-1]) is None or not cells[0].strip()):
+        raise Wrong(f"line {number}: expected a token, then O or a tag such as B-Disease")
+    return _Token(number, cells[0].strip(), cells[-1])
+
+
+def _record(tokens: Sequence[_Token], name: str, document: str) -> Annotated:
+    text = " ".join(token.text for token in tokens)
+    spans: list[Span] = []
+    begin, end, kind = 0, -1, ""  # the mention under way, if kind is not empty
+    place = 0
+    for token in tokens:
+        match = TAG.fullmatch(token.tag)
+        where, found = (match["place"], match["type"]) if match and match["type"] else ("O", "")
+        if kind and (where in "OBS" or found != kind):
+            spans.append(Span(begin, end, kind, text[begin:end]))
+            kind = ""
+        if found and not kind:
+            begin, kind = place, found
+        end = place + len(token.text)
+        if kind and where in "ES":
+            spans.append(Span(begin, end, kind, text[begin:end]))
+            kind = ""
+        place = end + 1
+    if kind:
+        spans.append(Span(begin, end, kind, text[begin:end]))
+    return Annotated(f"conll:{name}:{tokens[0].line}", document or stem(text), "conll", text, tuple(spans))
