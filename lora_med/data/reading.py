@@ -55,15 +55,24 @@ def find_inputs(source: Source, patterns: Sequence[str], hub_split: str = "train
     for pattern in patterns:
         matched = _matches(pattern, source, hub_split)
         if not matched:
-            folder = Path(pattern).expanduser().parent
-            near = nearest(Path(pattern).name, [item.name for item in folder.iterdir()]) if folder.is_dir() else None
-            hint = f"; did you mean {str(folder / near)!r}?" if near else ""
-            fix = "paths are relative to the working directory"
-            if HUB_ID.fullmatch(pattern) and not source.reads_hub:
-                fix += "; a Hub data set is read by data.source=custom, its columns named in data.columns"
-            raise InputMissingError(f"nothing matches {pattern!r}{hint}", where="data.paths", fix=fix)
+            raise _nothing(pattern, source)
         found += matched
     return list(dict.fromkeys(found))
+
+
+def _nothing(pattern: str, source: Source) -> InputMissingError:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        what = f"the folder {pattern!r} holds no file that the source {source.name!r} reads"
+        return InputMissingError(what, where="data.paths", fix=f"its names end in {', '.join(source.suffixes)}")
+    if path.exists():
+        return InputMissingError(f"{pattern!r} is no file", where="data.paths", fix="name a file or a folder")
+    near = nearest(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else None
+    hint = f"; did you mean {str(path.parent / near)!r}?" if near else ""
+    fix = "paths are relative to the working directory"
+    if HUB_ID.fullmatch(pattern) and not source.reads_hub:
+        fix += "; a Hub data set is read by data.source=custom, its columns named in data.columns"
+    return InputMissingError(f"nothing matches {pattern!r}{hint}", where="data.paths", fix=fix)
 
 
 def content(record: Record) -> int:

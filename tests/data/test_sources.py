@@ -16,7 +16,7 @@ from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.data.outcome import ReadOptions, Tally
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Annotated, Question, Record
-from lora_med.errors import DataError
+from lora_med.errors import DataError, InputMissingError
 from tests.data.examples import EXAM, EXAMPLES, PUBTATOR
 from tests.data.places import REAL, needs_real
 
@@ -149,6 +149,16 @@ def test_a_bad_conll_sentence_is_named_and_spoils_no_other(line: str, said: str,
         read("conll", path)
     assert (caught.value.where or "").endswith("a.tsv:1")
     assert [record.uid for record in read("conll", path, skip_bad=True)[0]] == ["conll:a.tsv:3"]
+
+
+def test_a_path_that_gives_nothing_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, "notes.md", "x")
+    with pytest.raises(InputMissingError, match="holds no file that the source 'pubmed' reads"):
+        find_inputs(find_source("pubmed"), [str(tmp_path)])
+    with pytest.raises(InputMissingError, match="'/dev/null' is no file"):
+        find_inputs(find_source("pubmed"), ["/dev/null"])
+    with pytest.raises(InputMissingError, match=r"nothing matches .* did you mean .*notes\.md"):
+        find_inputs(find_source("pubmed"), [str(tmp_path / "note.md")])
 
 
 def test_a_gz_beside_what_it_holds_keeps_its_name(tmp_path: Path) -> None:
