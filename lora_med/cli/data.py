@@ -90,8 +90,9 @@ def read_command(
             stream.write(as_line(record))
     tally = reading.tally
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
-    if found.name == "pubmed":  # versions of one article are one article
-        summary["articles"] = tally.read - tally.dropped.get("superseded", 0) - tally.dropped.get("bad", 0)
+    if found.name == "pubmed":  # versions of one article are one, and a deleted one is none
+        gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
+        summary["articles"] = tally.read - gone
     if as_json:
         print(json.dumps(summary | {"out": str(out)}))
         return

@@ -117,6 +117,23 @@ def test_rows_of_a_credentialed_source_are_not_shown(abstracts: Path, capsys: py
     assert "Why" not in "".join(capsys.readouterr())
 
 
+def test_articles_are_those_current_after_all_files(
+    abstracts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A deleted article is none; one that is current but dropped, here for want of an abstract, is one."""
+    other = "<MedlineCitation><PMID>2</PMID><Article><ArticleTitle>T.</ArticleTitle></Article></MedlineCitation>"
+    third = other.replace("<PMID>2<", "<PMID>3<")
+    update = tmp_path / "b.xml"
+    update.write_text(
+        f"<PubmedArticleSet><PubmedArticle>{other}</PubmedArticle><PubmedArticle>{third}</PubmedArticle>"
+        "<DeleteCitation><PMID>1</PMID></DeleteCitation></PubmedArticleSet>"
+    )
+    paths = [str(abstracts), str(update)]
+    summary = answer(["read", "pubmed", *paths, "--out", str(tmp_path / "o.jsonl"), "--json"], capsys)
+    assert summary["dropped"] == {"deleted": 1, "no_abstract": 2, "superseded": 1}
+    assert (summary["read"], summary["kept"], summary["articles"]) == (4, 0, 2)
+
+
 @needs_real
 def test_the_real_file_is_read_by_its_glob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = str(REAL / "pubmed_xml" / "pubmed20n10*.xml.gz")
