@@ -29,7 +29,7 @@ class Source:
     suffixes: tuple[str, ...] = ()
 
 
-TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 SOURCES: dict[str, Source] = {
     "pubmed": Source(
         name="pubmed",
@@ -41,6 +41,50 @@ SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.pubmed",
         suffixes=(".xml", ".xml.gz"),
+    ),
+    "pmc": Source(
+        name="pmc",
+        summary="PubMed Central articles: full text in JATS, XML, gz or tar.gz",
+        kinds=(Passage,),
+        licence="each article's own, in its <license>",
+        access="open",
+        citation="U.S. National Library of Medicine, PMC Open Access Subset",
+        template="text",
+        module="lora_med.data.sources.pmc",
+        suffixes=(".nxml", ".xml", ".tar"),
+    ),
+    "clinicaltrials": Source(
+        name="clinicaltrials",
+        summary="ClinicalTrials.gov: studies, API version 2 JSON or legacy XML, zip",
+        kinds=(Passage,),
+        licence="public domain (work of the US government)",
+        access="open",
+        citation="U.S. National Library of Medicine, https://clinicaltrials.gov",
+        template="text",
+        module="lora_med.data.sources.clinicaltrials",
+        suffixes=(".json", ".xml", ".zip"),
+    ),
+    "mimic3": Source(
+        name="mimic3",
+        summary="MIMIC-III: the notes of intensive care, NOTEEVENTS.csv",
+        kinds=(Passage,),
+        licence="PhysioNet Credentialed Health Data License 1.5.0",
+        access="credentialed",
+        citation="Johnson et al. 2016, MIMIC-III, a freely accessible critical care database",
+        template="text",
+        module="lora_med.data.sources.mimic3",
+        suffixes=(".csv",),
+    ),
+    "mimic4_note": Source(
+        name="mimic4_note",
+        summary="MIMIC-IV-Note: discharge summaries and radiology reports, CSV",
+        kinds=(Passage,),
+        licence="PhysioNet Credentialed Health Data License 1.5.0",
+        access="credentialed",
+        citation="Johnson et al. 2023, MIMIC-IV-Note",
+        template="text",
+        module="lora_med.data.sources.mimic4_note",
+        suffixes=(".csv",),
     ),
     "pubmedqa": Source(
         name="pubmedqa",
@@ -122,6 +166,28 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.conll",
         suffixes=(".tsv", ".conll", ".iob", ".txt"),
     ),
+    "bioc": Source(
+        name="bioc",
+        summary="BioC: documents with annotations, XML or JSON",
+        kinds=(Annotated,),
+        licence="that of the corpus; not stated in the file",
+        access="open",
+        citation="Comeau et al. 2013, BioC",
+        template="entities",
+        module="lora_med.data.sources.bioc",
+        suffixes=(".xml", ".json"),
+    ),
+    "meqsum": Source(
+        name="meqsum",
+        summary="MeQSum: a consumer's health question, and its summary, Excel",
+        kinds=(Pair,),
+        licence="not stated; published for research",
+        access="open",
+        citation="Ben Abacha and Demner-Fushman 2019, On the Summarization of Consumer Health Questions",
+        template="pair",
+        module="lora_med.data.sources.meqsum",
+        suffixes=TABLES,
+    ),
     "mts_dialog": Source(
         name="mts_dialog",
         summary="MTS-Dialog: a stretch of a visit's talk, and its section of the note",
@@ -146,7 +212,7 @@ SOURCES: dict[str, Source] = {
     ),
     "custom": Source(
         name="custom",
-        summary="your own rows: JSON lines, JSON, CSV, TSV, Parquet, or a Hub data set",
+        summary="your own rows: JSON lines, JSON, CSV, TSV, Parquet, Excel, or a Hub data set",
         kinds=(Passage, Pair, Question),
         licence="not stated",
         access="open",

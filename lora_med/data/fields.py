@@ -40,6 +40,18 @@ def optional_text_of(values: Mapping[str, Any], field: str) -> str:
     return value or ""
 
 
+def identifier_of(values: Mapping[str, Any], field: str) -> str:
+    """The identifier in `field`: a text or a whole number, as text.
+
+    Raises:
+        Wrong: there is none.
+    """
+    value = values.get(field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_of(values, field).strip()
+
+
 def lines(text: str) -> str:
     """The text with one kind of line break, and no blanks at its ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()

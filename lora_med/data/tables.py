@@ -1,4 +1,4 @@
-"""Rows out of JSON lines, JSON arrays, CSV, TSV, Parquet (text formats also in gz) and Hub data sets.
+"""Rows out of JSON lines, JSON arrays, CSV, TSV, Parquet, Excel (text formats also in gz) and Hub data sets.
 
 Each row comes with where it stands; each that cannot be read is a drop whose error names file and line and what was
 expected, never what stood there.
@@ -19,7 +19,7 @@ from lora_med.data.outcome import Drop, HubSet, Input
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
-FORMATS = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet")
+FORMATS = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "xlsx")
 SKIP = "mend the line, or set data.skip_bad=true (--skip-bad)"
 LONGEST_CELL = 1 << 30
 PARQUET_ROWS = 512
@@ -60,6 +60,8 @@ def rows(item: Input) -> Iterator[RowOutcome]:
         with archive_errors(item):
             if form == "parquet":
                 yield from _parquet(item)
+            elif form == "xlsx":
+                yield from _workbook(item)
             else:
                 with open_stream(item) as stream:
                     yield from _text_rows(stream, form, item)
@@ -178,7 +180,8 @@ def _csv(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[RowOutcome]:
 
 def _header(cells: list[str], where: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    if len(set(names)) < len(names):
+    told = [name for name in names if name]
+    if len(set(told)) < len(told):
         raise DataError("two columns have the same name", where=where, fix="rename one in the first line")
     return names
 
@@ -188,7 +191,27 @@ def _cells(header: list[str], cells: list[str], where: str, line: int) -> RowOut
         return bad("bad_csv", f"expected {len(header)} cells as in the first line, got {len(cells)}", where)
     if not all(map(sound, cells)):
         return bad("bad_utf8", "the row is not UTF-8", where)
-    return TableRow(where, line, dict(zip(header, cells, strict=True)))
+    return TableRow(where, line, {name: cell for name, cell in zip(header, cells, strict=True) if name})
+
+
+def _workbook(path: Path) -> Iterator[RowOutcome]:
+    """The rows of a workbook's first sheet; columns without a heading and rows without a value are left out."""
+    import openpyxl
+
+    open_stream(path).close()  # names a missing or empty file
+    try:
+        sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
+        cells = sheet.iter_rows(values_only=True)
+        heading = [str(name).strip() if name is not None else "" for name in next(cells, ())]
+        found = [list(row) for row in cells]
+    except Exception as error:  # the library lets through whatever zip, XML and its own models raise
+        what = "the file is not an Excel workbook (.xlsx), or is corrupt"
+        raise DataError(what, where=str(path), fix="save it again as .xlsx") from error
+    header = _header([name for name in heading if name], f"{path}, row 1")
+    for number, row in enumerate(found, 2):
+        values = [value for name, value in zip(heading, row, strict=False) if name]
+        if any(value is not None for value in values):
+            yield TableRow(f"{path}, row {number}", number, dict(zip(header, values, strict=False)))
 
 
 def sound(text: str) -> bool:

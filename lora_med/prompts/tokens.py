@@ -1,7 +1,8 @@
 """Rows to tokens, the same for training, scoring and generation: what generation starts from is what training saw.
 
-Three promises. There is exactly one BOS, where the tokenizer adds one. A row ends in a token that ends generation, and
-that token is trained. Text of the data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text.
+Four promises. There is exactly one BOS, where the tokenizer adds one. A row ends in a token that ends generation, and
+that token is trained. Text of the data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text. A
+typed tag where an identifier was taken out (data/placeholders.py) is shown and never trained.
 
 A completion is encoded together with its prompt, as an inference engine continues it, wherever the prompt's own tokens
 are a prefix of that; otherwise after the prompt's tokens. Either way the prompt's tokens never depend on the answer.
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lora_med.data.placeholders import TAG, TAG_WITH_SPACE
 from lora_med.errors import SettingsError
 from lora_med.prompts.chat import Part, Skeleton, skeleton
 from lora_med.prompts.row import Row
@@ -24,11 +26,16 @@ BATCH_ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A row's token ids, and for each whether it is trained; both lists are equally long."""
+    """A row's token ids, and for each whether it is trained; both lists are equally long.
+
+    `running` is true for plain text, which alone may be cut into chunks; `bos` where the first token is the BOS.
+    """
 
     uid: str
     input_ids: list[int]
     trained: list[bool]
+    running: bool = False
+    bos: bool = False
 
 
 def control_pattern(tokenizer: Any) -> re.Pattern[str] | None:
@@ -191,7 +198,38 @@ def _tokens(row: Row, prompt: list[int], whole: list[int], encoder: Encoder) -> 
     if not row.turns or encoder.skeleton(row).needs_eos:
         completion = completion + encoder.eos
     start = _with_bos(encoder, prompt)
-    return Tokens(row.uid, start + completion, [False] * len(start) + [True] * len(completion))
+    learned = [True] * len(completion)
+    if TAG.search(row.completion):
+        completion, learned = _around_tags(row, encoder)
+    running = not (row.prompt or row.turns)
+    return Tokens(row.uid, start + completion, [False] * len(start) + learned, running, bos=start[:1] == encoder.bos)
+
+
+def _around_tags(row: Row, encoder: Encoder) -> tuple[list[int], list[bool]]:
+    """The completion's tokens with typed tags encoded on their own, and for each whether it is trained.
+
+    What a chat template puts around the answer, and the end of text, are trained as ever.
+    """
+    lead, ending = _around_answer(row, encoder)
+    found, learned = list(lead), [True] * len(lead)
+    texts, tags = TAG_WITH_SPACE.split(row.completion), TAG_WITH_SPACE.findall(row.completion)
+    pieces = [piece for both in itertools.zip_longest(texts, tags, fillvalue="") for piece in both]
+    for number, text in enumerate(pieces):
+        if text:
+            starts = not found and not row.prompt and not row.turns
+            ids = encoder.ordinary([text])[0] if starts else encoder.after(text)
+            found += ids
+            learned += [number % 2 == 0] * len(ids)
+    return found + ending, learned + [True] * len(ending)
+
+
+def _around_answer(row: Row, encoder: Encoder) -> tuple[list[int], list[int]]:
+    if not row.turns:
+        return [], encoder.eos
+    skeleton = encoder.skeleton(row)
+    place = next(place for place, part in enumerate(skeleton.answer) if part.turn is not None)
+    ending = _piecewise(skeleton.answer[place + 1 :], row, encoder)
+    return _piecewise(skeleton.answer[:place], row, encoder), ending + (encoder.eos if skeleton.needs_eos else [])
 
 
 def tokenise_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
@@ -237,15 +275,17 @@ def chunk(tokens: Tokens, max_length: int) -> list[Tokens]:
     ids, trained = tokens.input_ids, tokens.trained
     if len(ids) <= max_length:
         return [tokens]
-    if max_length < 2 or not all(trained[1:]):
+    if max_length < 2 or not tokens.running:
         raise SettingsError(
             f"row {tokens.uid} of {len(ids)} tokens cannot be cut to {max_length}: only plain text can, to 2 or more",
             where="train.max_length",
         )
     step = max_length - 1
-    found = [Tokens(tokens.uid, ids[:max_length], trained[:max_length])]
+    found = [Tokens(tokens.uid, ids[:max_length], trained[:max_length], running=True, bos=tokens.bos)]
     for start in range(max_length, len(ids), step):
         part = ids[start : start + step]
-        head = ids[start - 1] if trained[0] else ids[0]
-        found.append(Tokens(tokens.uid, [head, *part], [False] + [True] * len(part)))
+        head = ids[0] if tokens.bos else ids[start - 1]
+        found.append(
+            Tokens(tokens.uid, [head, *part], [False, *trained[start : start + step]], running=True, bos=tokens.bos)
+        )
     return found

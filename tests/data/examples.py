@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
-from lora_med.data.record import Annotated, Pair, Question, Record, Span
-
-
-@dataclass(frozen=True)
-class Example:
-    """A file's name and content, what reading it gives, and what is dropped by reason."""
-
-    file: str
-    content: str
-    records: tuple[Record, ...]
-    dropped: dict[str, int]
+from lora_med.data.record import Annotated, Pair, Passage, Question, Span
+from tests.data.example import Example
+from tests.data.examples_texts import BIOC, DISCHARGE, NOTEEVENTS, PMC, PUBMED, STUDIES
 
 
 def _lines(*rows: dict[str, object]) -> str:
@@ -59,6 +50,44 @@ CHOICES = tuple(OPTIONS.values())
 EXAM = {"opa": "One", "opb": "Two", "opc": "Three", "opd": "Four", "subject_name": "Anatomy", "choice_type": "single"}
 
 EXAMPLES: dict[str, Example] = {
+    "pubmed": PUBMED,
+    "pmc": PMC,
+    "clinicaltrials": STUDIES,
+    "mimic3": NOTEEVENTS,
+    "mimic4_note": DISCHARGE,
+    "bioc": BIOC,
+    "pubmedqa": Example(
+        "ori_pqal.json",
+        json.dumps(
+            {
+                "51": {
+                    "QUESTION": "Is it?",
+                    "CONTEXTS": ["One.", "Two."],
+                    "final_decision": "maybe",
+                    "LONG_ANSWER": "Yes.",
+                }
+            }
+        ),
+        (Question("pmid:51", "51", "pubmedqa", "Is it?", "maybe", ("One.", "Two."), ("yes", "no", "maybe"), "Yes."),),
+        {},
+    ),
+    "meqsum": Example(
+        "summaries.csv",
+        'File,CHQ,Summary,,\r\n1.txt,"SUBJECT: iron\r\nMESSAGE: who makes it",Who makes iron?,,\r\n',
+        (Pair("meqsum:summaries.csv:2", "", "meqsum", "SUBJECT: iron\nMESSAGE: who makes it", "Who makes iron?"),),
+        {},
+    ),
+    "custom": Example(
+        "rows.jsonl",
+        _lines(
+            {"text": "Iron.", "uid": "a", "title": "T"}, {"text": "Gold.", "group": 7}, {"text": "Iron.", "title": "T"}
+        ),
+        (
+            Passage("a", "", "custom", "Iron.", "T"),
+            Passage("rows.jsonl:2", "7", "custom", "Gold."),
+        ),
+        {"duplicate": 1},
+    ),
     "bc5cdr": _pubtator("bc5cdr"),
     "ncbi_disease": _pubtator("ncbi_disease"),
     "medqa": Example(

@@ -71,6 +71,19 @@ def test_a_gz_gives_the_same_records(source: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", NAMES)
+def test_a_stream_gives_the_same_records_at_every_pass(source: str, tmp_path: Path) -> None:
+    example = EXAMPLES[source]
+    path = write(tmp_path, example.file, example.content)
+    streamed = read_records(find_source(source), [path], ReadOptions(streaming=True))
+    held = read(source, path)[0]
+    assert list(streamed) == held == list(streamed)
+
+
+def test_every_source_has_an_example() -> None:
+    assert set(EXAMPLES) == set(SOURCES)
+
+
+@pytest.mark.parametrize("source", NAMES)
 def test_a_torn_gz_is_named(source: str, tmp_path: Path) -> None:
     example = EXAMPLES[source]
     packed = tmp_path / f"{example.file}.gz"
@@ -228,6 +241,7 @@ REAL_COUNTS = [
     ("mts_dialog", "mts_dialog/MTS-Dialog-ValidationSet.csv", 100, {}, 0),
     ("aci_bench", "aci_bench/data/challenge_data/train.csv", 67, {}, 0),
     ("aci_bench", "aci_bench/data/challenge_data/valid.csv", 20, {}, 0),
+    ("meqsum", "meqsum/MeQSum_ACL2019_BenAbacha_Demner-Fushman.xlsx", 1000, {}, 0),
 ]
 
 

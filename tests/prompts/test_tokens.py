@@ -193,8 +193,26 @@ def test_a_base_without_a_chat_template_or_a_system_turn_is_named() -> None:
         tokenise(ROWS["chat"], with_merges(template=refusing))
 
 
+NOTE = "[NAME] was seen on [DATE] by Dr. [NAME]; well, [not] in pain."
+
+
+@pytest.mark.parametrize("kind", ["text", "prompt", "chat"])
+def test_typed_tags_are_shown_and_never_trained(tokenizer: Any, kind: str) -> None:
+    if kind == "chat" and not tokenizer.chat_template:
+        return
+    turns = (("user", "Write."), ("assistant", NOTE)) if kind == "chat" else ()
+    tokens = tokenise(Row("u", "g", turns, "Write." if kind == "prompt" else "", NOTE), tokenizer)
+    assert tokens.trained[-1]
+    whole = tokenizer.decode(tokens.input_ids)
+    trained = tokenizer.decode([n for n, yes in zip(tokens.input_ids, tokens.trained, strict=True) if yes])
+    assert whole.replace(" ", "").count(NOTE.replace(" ", "")) == 1
+    assert "[NAME]" not in trained and "[DATE]" not in trained
+    assert "wasseenonbyDr.;well,[not]inpain." in trained.replace(" ", "")
+
+
 def plain(length: int, *, bos: bool) -> Tokens:
-    return Tokens("u", [1 if bos else 9, *range(10, 9 + length)], [not bos] + [True] * (length - 1))
+    trained = [not bos] + [True] * (length - 1)
+    return Tokens("u", [1 if bos else 9, *range(10, 9 + length)], trained, running=True, bos=bos)
 
 
 @pytest.mark.parametrize("bos", [True, False])

@@ -1,0 +1,130 @@
+"""The documents in a file: the file itself, or each member of a zip or tar that bears the right name; and XML trees.
+
+One document is held at a time. A member that is broken or too large is one drop and spoils no other. XML is parsed with
+entities off and without a network: a document type definition that a file names is never fetched.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
+from lora_med.data.outcome import Again, Drop, Input, Outcome
+from lora_med.errors import DataError
+from lora_med.files import archive_errors, open_stream
+
+FIX = "restore the file, or set data.skip_bad=true (--skip-bad)"
+LONGEST_BYTES = 1 << 28
+TAR_MAGIC_AT = 257
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document's bytes; `name` is its file's, `where` tells it in messages."""
+
+    name: str
+    where: str
+    content: bytes
+
+
+def outcomes_of(
+    inputs: Sequence[Input], suffixes: tuple[str, ...], make: Callable[[Document], Iterable[Outcome]]
+) -> Iterable[Outcome]:
+    """What `make(document)` gives for each document; where it raises DataError, the document is `damaged_file`."""
+
+    def again() -> Iterator[Outcome]:
+        for path in inputs:
+            if isinstance(path, Path):
+                for document in documents(path, suffixes):
+                    yield from _made(document, make) if isinstance(document, Document) else (document,)
+
+    return Again(again)
+
+
+def _made(document: Document, make: Callable[[Document], Iterable[Outcome]]) -> Iterator[Outcome]:
+    try:
+        yield from make(document)
+    except DataError as error:
+        yield Drop("damaged_file", error)
+
+
+def documents(path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
+    """The documents of a plain file, a gz, a zip or a tar; of an archive only members whose name ends in `suffixes`."""
+    try:
+        with archive_errors(path), open_stream(path) as stream:
+            head = stream.peek(TAR_MAGIC_AT + 5)  # type: ignore[attr-defined]
+            if head.startswith(b"PK\x03\x04"):
+                yield from _zip(path, suffixes)
+            elif head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar":
+                yield from _tar(stream, path, suffixes)
+            else:
+                yield Document(path.name.removesuffix(".gz"), str(path), _limited(stream, str(path)))
+    except DataError as error:
+        yield Drop("damaged_file", error)
+
+
+def _limited(stream: Any, where: str) -> bytes:
+    content = stream.read(LONGEST_BYTES + 1)
+    if len(content) > LONGEST_BYTES:
+        raise DataError(f"a document of more than {LONGEST_BYTES:,} bytes", where=where, fix=FIX)
+    return content
+
+
+def _zip(path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.is_dir() and member.filename.lower().endswith(suffixes):
+                    yield _zip_member(archive, member, f"{path}, member {member.filename}")
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise DataError("the zip archive ends early or is corrupt", where=str(path), fix=FIX) from error
+
+
+def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Document | Drop:
+    try:
+        with archive_errors(Path(where)), archive.open(member) as stream:
+            return Document(Path(member.filename).name, where, _limited(stream, where))
+    except DataError as error:
+        return Drop("damaged_file", error)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        return Drop("damaged_file", DataError(f"cannot be unpacked ({type(error).__name__})", where=where, fix=FIX))
+
+
+def _tar(stream: BinaryIO, path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                found = archive.extractfile(member) if member.isfile() else None
+                if found is not None and member.name.lower().endswith(suffixes):
+                    where = f"{path}, member {member.name}"
+                    yield Document(Path(member.name).name, where, _limited(found, where))
+    except (tarfile.TarError, ValueError) as error:
+        raise DataError("the tar archive ends early or is corrupt", where=str(path), fix=FIX) from error
+
+
+def xml_root(document: Document) -> Any:
+    """The outermost element of an XML document, comments and processing instructions left out.
+
+    Raises:
+        DataError: it is not well-formed, or uses an entity that XML itself does not define.
+    """
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True
+    )
+    try:
+        root = etree.fromstring(document.content, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        what = "the file is not well-formed XML, or ends early"
+        raise DataError(what, where=f"{document.where}:{line}", fix=FIX) from None
+    entity = next(root.iter(etree.Entity), None)
+    if entity is not None:
+        what = "the file uses an entity that XML does not define"
+        raise DataError(what, where=f"{document.where}:{entity.sourceline}", fix=FIX)
+    return root

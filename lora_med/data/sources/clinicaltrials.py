@@ -1,0 +1,182 @@
+"""ClinicalTrials.gov: one Passage a study, from the API's version 2 or the legacy XML, both told in the same sections.
+
+JSON: a study, a search page (`{"studies": [...]}`), an array of studies; a zip with one file a study, of either format.
+Every module may be missing, and search pages hold some of them only: of a study that stands in several files, the
+fullest is taken. The API's text is CommonMark, its escapes undone here; the legacy text is set in indented lines, which
+are joined again. Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never
+read. Formats: https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
+https://clinicaltrials.gov/ct2/html/images/info/public.xsd. Licence: public domain (work of the US government).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_med.data.documents import FIX, Document, outcomes_of, xml_root
+from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.record import Passage, Section
+from lora_med.data.tables import load_json, sound
+from lora_med.errors import DataError
+
+SUFFIXES = (".json", ".xml")
+NUMBER = re.compile(r"NCT\d{8}")
+ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark: a backslash before ASCII punctuation
+BULLET = re.compile(r"(?:[-*•]|\(?\w{1,3}[.)])\s")
+LABELS = {
+    "SUMMARY": "Summary",
+    "DESCRIPTION": "Description",
+    "CONDITIONS": "Conditions",
+    "INTERVENTIONS": "Interventions",
+    "PRIMARY_OUTCOMES": "Primary outcomes",
+    "SECONDARY_OUTCOMES": "Secondary outcomes",
+    "ELIGIBILITY": "Eligibility",
+    "SEX": "Sex",
+    "MINIMUM_AGE": "Minimum age",
+    "MAXIMUM_AGE": "Maximum age",
+}
+TEXTS = ("SUMMARY", "DESCRIPTION", "ELIGIBILITY")
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The studies of the files, each once. Drops: no_text, superseded; with an error: bad, damaged_file."""
+    found = outcomes_of(inputs, SUFFIXES, _studies)
+    fullest: dict[str, tuple[int, int]] = {}  # study -> its longest text, and where that stands
+
+    def again() -> Iterator[Outcome]:
+        if not fullest:
+            for place, study in enumerate(found):
+                if isinstance(study, Passage) and len(study.text) > fullest.get(study.uid, (0, 0))[0]:
+                    fullest[study.uid] = (len(study.text), place)
+        for place, study in enumerate(found):
+            if isinstance(study, Passage) and fullest[study.uid][1] != place:
+                yield Drop("superseded")
+            else:
+                yield study
+
+    return Again(again)
+
+
+def _studies(document: Document) -> Iterator[Outcome]:
+    if document.content.lstrip()[:1] == b"<":
+        root = xml_root(document)
+        if root.tag != "clinical_study":
+            raise DataError("expected a clinical_study", where=f"{document.where}:1", fix=FIX)
+        number = (root.findtext("id_info/nct_id") or "").strip()
+        title = root.findtext("brief_title") or root.findtext("official_title") or ""
+        yield _study(number, title, _legacy(root), document.where)
+        return
+    value = load_json(io.BytesIO(document.content), Path(document.where))
+    studies = value.get("studies", [value]) if isinstance(value, dict) else value
+    if not isinstance(studies, list):
+        raise DataError("expected a study, a search page or a list of studies", where=document.where, fix=FIX)
+    for place, study in enumerate(studies, 1):
+        where = document.where if studies == [value] else f"{document.where}, study {place}"
+        protocol = _module(study, "protocolSection") if isinstance(study, dict) else {}
+        identity = _module(protocol, "identificationModule")
+        title = identity.get("briefTitle") or identity.get("officialTitle") or ""
+        yield _study(identity.get("nctId"), title, _current(protocol), where)
+
+
+def _study(number: Any, title: Any, found: Mapping[str, Any], where: str) -> Outcome:
+    if not isinstance(number, str) or not NUMBER.fullmatch(number.strip()):
+        return Drop("bad", DataError("expected a study with an NCT number", where=where, fix=FIX))
+    texts = {kind: found.get(kind) or "" for kind in LABELS} | {"": title}
+    wrong = next((kind for kind, text in texts.items() if not isinstance(text, str) or not sound(text)), None)
+    if wrong is not None:
+        what = f"{LABELS.get(wrong, 'Title')}: expected a text, got {type(texts[wrong]).__name__}"
+        return Drop("bad", DataError(what, where=f"{where}, {number.strip()}", fix=FIX))
+    sections = tuple(Section(texts[kind].strip(), label, kind) for kind, label in LABELS.items() if texts[kind].strip())
+    if not any(section.category in TEXTS for section in sections):
+        return Drop("no_text")
+    text = "\n".join(f"{part.label}: {part.text}" for part in sections)
+    number = number.strip()
+    return Passage(f"ctgov:{number}", number, "clinicaltrials", text, " ".join(title.split()), sections)
+
+
+def _module(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _unescaped(text: Any) -> Any:
+    return ESCAPE.sub(r"\1", text.replace("\r\n", "\n")) if isinstance(text, str) else text
+
+
+def _current(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    description, eligibility = _module(protocol, "descriptionModule"), _module(protocol, "eligibilityModule")
+    outcomes = _module(protocol, "outcomesModule")
+    return {
+        "SUMMARY": _unescaped(description.get("briefSummary")),
+        "DESCRIPTION": _unescaped(description.get("detailedDescription")),
+        "CONDITIONS": _listed(_module(protocol, "conditionsModule").get("conditions")),
+        "INTERVENTIONS": _named(_module(protocol, "armsInterventionsModule").get("interventions"), "name"),
+        "PRIMARY_OUTCOMES": _named(outcomes.get("primaryOutcomes"), "measure", "timeFrame"),
+        "SECONDARY_OUTCOMES": _named(outcomes.get("secondaryOutcomes"), "measure", "timeFrame"),
+        "ELIGIBILITY": _unescaped(eligibility.get("eligibilityCriteria")),
+        "SEX": _lower(eligibility.get("sex")),
+        "MINIMUM_AGE": eligibility.get("minimumAge"),
+        "MAXIMUM_AGE": eligibility.get("maximumAge"),
+    }
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _listed(values: Any) -> str:
+    return "; ".join(value.strip() for value in values if isinstance(value, str)) if isinstance(values, list) else ""
+
+
+def _named(items: Any, *fields: str) -> str:
+    """One line an item: its name, a time frame in parentheses, and its description if there is one."""
+    if not isinstance(items, list):
+        return ""
+    return "\n".join(_item(item.get, *fields) for item in items if isinstance(item, dict) and item.get(fields[0]))
+
+
+def _item(get: Any, name: str, time: str = "") -> str:
+    parts = [get(name), get(time) if time else None, get("description")]
+    shown = [" ".join(_unescaped(part).split()) if isinstance(part, str) else "" for part in parts]
+    return shown[0] + (f" ({shown[1]})" if shown[1] else "") + (f": {shown[2]}" if shown[2] else "")
+
+
+def _legacy(root: Any) -> dict[str, str]:
+    def text(path: str) -> str:
+        return (root.findtext(path) or "").strip()
+
+    def age(path: str) -> str:
+        return "" if text(path) == "N/A" else text(path)
+
+    def items(tag: str, *fields: str) -> str:
+        return "\n".join(_item(node.findtext, *fields) for node in root.iterfind(tag) if node.findtext(fields[0]))
+
+    return {
+        "SUMMARY": _joined(text("brief_summary/textblock")),
+        "DESCRIPTION": _joined(text("detailed_description/textblock")),
+        "CONDITIONS": "; ".join((node.text or "").strip() for node in root.iterfind("condition")),
+        "INTERVENTIONS": items("intervention", "intervention_name"),
+        "PRIMARY_OUTCOMES": items("primary_outcome", "measure", "time_frame"),
+        "SECONDARY_OUTCOMES": items("secondary_outcome", "measure", "time_frame"),
+        "ELIGIBILITY": _joined(text("eligibility/criteria/textblock")),
+        "SEX": text("eligibility/gender").lower(),
+        "MINIMUM_AGE": age("eligibility/minimum_age"),
+        "MAXIMUM_AGE": age("eligibility/maximum_age"),
+    }
+
+
+def _joined(text: str) -> str:
+    """Indented lines made paragraphs again; a bullet begins a line of its own, `*` as the API writes it."""
+    paragraphs: list[str] = []
+    for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
+        lines: list[str] = []
+        for line in map(str.strip, block.split("\n")):
+            if lines and not BULLET.match(line):
+                lines[-1] += f" {line}"
+            elif line:
+                lines.append(re.sub(r"^[-•]\s+", "* ", line))
+        paragraphs += ["\n".join(" ".join(line.split()) for line in lines)] if lines else []
+    return "\n\n".join(paragraphs)
