@@ -23,7 +23,7 @@ _HOME = {
     "attach_new": "lora_med.adapters.attach",
     "check_free": "lora_med.adapters.store",
     "check_swaps": "lora_med.evaluation.swaps",
-    "chunk": "lora_med.prompts.tokens",
+    "chunk": "lora_med.prompts.fit",
     "data_facts": "lora_med.training.identity",
     "detach": "lora_med.adapters.attach",
     "evaluate": "lora_med.evaluation.runner",
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
     from lora_med.merge.export import merge_adapter as merge_adapter
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base
+    from lora_med.prompts.fit import chunk as chunk
     from lora_med.prompts.render import render as render
-    from lora_med.prompts.tokens import chunk as chunk
     from lora_med.prompts.tokens import tokenise_rows as tokenise_rows
     from lora_med.run import prepare_environment as prepare_environment
     from lora_med.run import start_run as start_run

@@ -19,9 +19,8 @@ def main(settings: lora_med.Settings) -> None:
         # What is cheap to find out comes first: a name that is taken, a source that is misspelt.
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
-        template = settings.data.template or corpus.source.template
         facts = lora_med.data_facts(settings, corpus)
-        run.record(data=vars(facts), template=template, split=corpus.split)
+        run.record(data=vars(facts), template=corpus.template, split=corpus.split)
 
         base = lora_med.load_base(
             model.base,
@@ -34,9 +33,9 @@ def main(settings: lora_med.Settings) -> None:
         )
         run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
 
-        documents = lora_med.read_documents(corpus.train, template, base, train, access=facts.access)
+        documents = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access)
         held_out = lora_med.read_documents(
-            corpus.validation, template, base, train, access=facts.access, what="validation"
+            corpus.validation, corpus.templates, base, train, access=facts.access, what="validation"
         )
         run.record(lengths={"training": documents.report, "validation": held_out.report})
 
@@ -60,7 +59,7 @@ def main(settings: lora_med.Settings) -> None:
                 base=base,
                 name=adapter.name,
                 store=adapter.store,
-                template=template,
+                template=corpus.template,
                 data=facts,
                 settings=resolved,
                 description=adapter.description,

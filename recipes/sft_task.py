@@ -2,8 +2,8 @@
 
     accelerate launch recipes/sft_task.py --config recipes/configs/micro_pubmedqa.yaml train.learning_rate=1e-3
 
-Only the completion is trained, and it is never cut: a row longer than train.max_length is refused, or left out as far
-as train.allow_rows_dropped allows. The same command goes on from the last checkpoint. The test part is not opened
+Only the completion is trained, and it is never cut: train.too_long says what is done with a row longer than
+train.max_length. The same command goes on from the last checkpoint. The test part is not opened
 here: `lora-med eval` is for that.
 """
 
@@ -19,11 +19,8 @@ def main(settings: lora_med.Settings) -> None:
         # What is cheap to find out comes first: a name that is taken, a source that is misspelt.
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
-        template = settings.data.template or corpus.source.template
-        train_rows = lora_med.render(corpus.train, template)
-        held_out_rows = lora_med.render(corpus.validation, template)
         facts = lora_med.data_facts(settings, corpus)
-        run.record(data=vars(facts), template=template, split=corpus.split)
+        run.record(data=vars(facts), template=corpus.template, split=corpus.split)
 
         base = lora_med.load_base(
             model.base,
@@ -36,21 +33,20 @@ def main(settings: lora_med.Settings) -> None:
         )
         run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
 
-        tokens = lora_med.tokenise_rows(train_rows, base.tokenizer)
-        checked = lora_med.preflight(tokens, base, train, access=facts.access)
-        held_out = lora_med.preflight(
-            lora_med.tokenise_rows(held_out_rows, base.tokenizer), base, train, access=facts.access, what="validation"
+        documents = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access)
+        held_out = lora_med.read_documents(
+            corpus.validation, corpus.templates, base, train, access=facts.access, what="validation"
         )
-        run.record(lengths={"training": checked.report, "validation": held_out.report})
+        run.record(lengths={"training": documents.report, "validation": held_out.report})
 
         peft_model = lora_med.attach_new(
-            base, settings.lora, seed=train.seed, store=adapter.store, rows=checked.sample()
+            base, settings.lora, seed=train.seed, store=adapter.store, rows=documents.sample()
         )
         trainer = lora_med.AdapterTrainer(
             peft_model,
             base,
             train,
-            train=checked.documents,
+            train=documents.documents,
             validation=held_out.documents,
             identity=lora_med.run_identity(settings, base, corpus.hashes),
         )
@@ -63,7 +59,7 @@ def main(settings: lora_med.Settings) -> None:
                 base=base,
                 name=adapter.name,
                 store=adapter.store,
-                template=template,
+                template=corpus.template,
                 data=facts,
                 settings=resolved,
                 description=adapter.description,

@@ -32,13 +32,18 @@ class BaseIdentity:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the adapter learned from: names and hashes only. `access` is the strictest class of what went in."""
+    """What the adapter learned from: names and hashes only. `access` is the strictest class of what went in.
+
+    `separation` says, by source, what was taken out of training to keep tests apart; `mixture` what each source gave.
+    """
 
     source: str
     licence: str
     access: str
     hashes: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    separation: dict[str, Any] = field(default_factory=dict)
+    mixture: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.access not in ACCESS:
@@ -127,6 +132,8 @@ def _parse(raw: Mapping[str, Any]) -> Card:
             access=_text(data, "access"),
             hashes=dict(data["hashes"]),
             counts=dict(data["counts"]),
+            separation=dict(data.get("separation", {})),
+            mixture=list(data.get("mixture", [])),
         ),
         settings=dict(raw["settings"]),
         scores=dict(raw["scores"]),

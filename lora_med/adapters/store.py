@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def publish(
         "base": identity,
         "method": method.as_json(),
         "template": template,
-        "data": DataFacts(data.source, data.licence, data.access, shareable(data.hashes), dict(data.counts)),
+        "data": replace(data, hashes=shareable(data.hashes)),
         "settings": shareable(settings),
         "scores": dict(scores or {}),
         "versions": versions(),

@@ -52,6 +52,23 @@ class ModelSettings(Section):
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else "none"
 
 
+class MixSettings(Section):
+    source: str
+    """The format, by its name in the catalog."""
+    paths: list[str]
+    """Files, folders or glob patterns."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the training rows, relative to the other weights."""
+    template: str | None = None
+    """The prompt template; left out, the source's own."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """For `custom`: our field -> your column."""
+    hub_split: str = "train"
+    """For a Hub data set: the split to read."""
+    max_records: Positive | None = None
+    """Read at most this many records."""
+
+
 class DataSettings(Section):
     source: str = "pubmed"
     """The format, by its name in the catalog: `lora-med data list` shows them."""
@@ -80,6 +97,30 @@ class DataSettings(Section):
     """Seed of the split by group. Another seed is another split: change it, and old scores no longer compare."""
     max_records: Positive | None = None
     """Read at most this many records; for trying things out."""
+    leaks: Literal["error", "drop"] = "error"
+    """What to do where published parts share a group, a content or near-duplicates: refuse, or take them out of
+    training. Where lora_med cuts the parts itself, near-duplicates go into one part together."""
+    near_duplicate_similarity: Share = 0.8
+    """Texts that share this much of their runs of three words (Jaccard) count as near-duplicates; 0 turns it off."""
+    decontaminate: bool = True
+    """Leave out of training what is on the block-lists and what shares 13 words in a row with a test file."""
+    block_lists: list[str] | None = None
+    """Block-lists by name or path; left out, those that ship: the test items of PubMedQA, BC5CDR, NCBI-disease."""
+    test_files: list[str] = Field(default_factory=list)
+    """Files whose texts training may not share 13 words in a row with, in any format that is read."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """With `mix`: this source's share of the training rows, relative to the other weights."""
+    mix: list[MixSettings] = Field(default_factory=list)
+    """Further sources whose train parts are mixed in; what any source holds out is trained on by none."""
+    stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
+    """Of a mixture: repeat no record, and leave some of the larger sources out; or leave none out, and repeat."""
+
+    @model_validator(mode="after")
+    def _mixture_held(self) -> DataSettings:
+        if self.mix and self.streaming:
+            raise ValueError("a mixture draws from whole train parts: set streaming to false, or leave mix out")
+        return self
 
     @model_validator(mode="after")
     def _room_for_training(self) -> DataSettings:
@@ -137,7 +178,7 @@ class TrainSettings(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     max_length: Positive = 1024
-    """Longest row, in tokens. Plain text is chunked to it; an answer is never cut: preflight refuses."""
+    """Longest row, in tokens; too_long says what is done with a longer one."""
     packing: bool = False
     """Fill rows of max_length with several documents that cannot see each other."""
     gradient_checkpointing: bool = False
@@ -158,8 +199,11 @@ class TrainSettings(Section):
     """The validation metric that chooses the published adapter."""
     greater_is_better: bool = False
     """Whether a higher metric is the better one."""
+    too_long: Literal["error", "drop", "trim_context", "chunk_by_section"] | None = None
+    """What to do with a row longer than max_length: refuse, leave it out, shorten its context from the end, or cut
+    running text where a section begins. Left out: running text is cut, all else refused. No answer is ever cut."""
     allow_rows_dropped: Share = 0.0
-    """Largest share of rows that max_length may drop (a prompt and its answer go whole); above it preflight refuses."""
+    """With too_long error: largest share of rows that may be left out for their length; above it preflight refuses."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest whole checkpoint of the same run; never refuses an output_dir that has one."""
     report_to: Literal["none", "trackio", "tensorboard"] = "none"

@@ -184,7 +184,7 @@ SOURCES: dict[str, Source] = {
         licence="not stated; published for research",
         access="open",
         citation="Ben Abacha and Demner-Fushman 2019, On the Summarization of Consumer Health Questions",
-        template="pair",
+        template="question_summary",
         module="lora_med.data.sources.meqsum",
         suffixes=TABLES,
     ),

@@ -5,59 +5,51 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from lora_med.config.schema import DataSettings
-from lora_med.data import folds
-from lora_med.data.catalog import Source, find_source, template_for
-from lora_med.data.outcome import Again, Input, ReadOptions, Tally, numbered_names
-from lora_med.data.reading import Reading, find_inputs, read_records
+from lora_med.data.access import Access, strictest
+from lora_med.data.catalog import Source
+from lora_med.data.contamination import identifiers_of
+from lora_med.data.mixture import Ingredient, Mixed, mix
+from lora_med.data.outcome import Input, Tally, numbered_names
+from lora_med.data.parts import Parts, Records, Stream, read_parts
+from lora_med.data.reading import content
 from lora_med.data.record import Record
-from lora_med.data.splits import Part, check_apart, named_parts, part_of, stratified
-from lora_med.errors import DataError
+from lora_med.data.splits import Part
+from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
+__all__ = ["Corpus", "Records", "Stream", "Survey", "open_corpus", "open_heldout", "survey"]
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Records that are read again at each pass and never held; their number is known from the first."""
-
-    passes: Iterable[Record]
-    length: int
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self.passes)
-
-    def __len__(self) -> int:
-        return self.length
-
-
-Records = Sequence[Record] | Stream
-
-
-@dataclass(frozen=True)
 class Corpus:
-    """What a run trains on. `split` says in words how the parts were made; `source.template` is the default template.
+    """What a run trains on. `split` says in words how the parts were made.
 
-    `hashes` maps each file's name to its SHA-256, for provenance; a Hub data set has that of what was read.
+    `template` is that of the first source; `templates` maps each source's name to its own. `hashes` maps each file's
+    name to its SHA-256, for provenance; a Hub data set has that of what was read. `separation` says, by source, what
+    was taken out or moved to keep the parts apart, and `mixture` what each source gave (both as JSON values).
     """
 
     source: Source
     train: Records
     validation: Records
+    template: str
+    templates: dict[str, str]
     files: tuple[Path, ...]
     hashes: dict[str, str]
     tally: Tally
     licence: str
-    access: str
+    access: Access
     split: str
+    separation: dict[str, Any]
+    mixture: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,46 +64,87 @@ class Survey:
     template: str
 
 
-@dataclass(frozen=True)
-class _Parts:
-    source: Source
-    records: dict[Part, Records]
-    inputs: tuple[Input, ...]
-    readings: dict[str, str]  # Hub data set -> SHA-256 of its records
-    tally: Tally
-    split: str
-
-
 def open_corpus(settings: DataSettings) -> Corpus:
-    """The training and validation records that `settings` name, checked, split and counted.
+    """The training and validation records that `settings` name, checked, split, kept apart, mixed and counted.
 
     With `settings.streaming` the records are re-read at every pass and two passes are made here: one to find current
     versions, one to count.
 
     Raises:
-        SettingsError: an unknown source or column.
+        SettingsError: an unknown source, column or block-list.
         InputMissingError: a path that nothing matches.
         DataError: bad input (unless `skip_bad`), parts that overlap, or nothing left to train on.
     """
-    parts = _read_parts(settings)
-    train = parts.records["train"]
+    first, *others = every = [read_parts(one) for one in _each(settings)]
+    train = first.records["train"]
     if not len(train):
         raise DataError(
-            f"nothing is left to train on: {parts.tally}; {parts.split}", where="data.paths", fix=_share_fix(parts)
+            f"nothing is left to train on: {first.tally}; {first.split}", where="data.paths", fix=_share_fix(first)
         )
-    hashes = {name: parts.readings.get(name) or sha256_file(cast(Path, item)) for item, name in _names(parts)}
-    logger.info("%s: %s; %s", parts.source.name, parts.tally, parts.split)
+    mixture: list[Mixed] = []
+    if others:
+        train, mixture = _mixed(every, settings)
+    validation = [record for parts in every for record in parts.records["validation"]] if others else None
+    for parts in every:
+        logger.info("%s: %s; %s", parts.source.name, parts.tally, parts.split)
     return Corpus(
-        source=parts.source,
+        source=first.source,
         train=train,
-        validation=parts.records["validation"],
-        files=tuple(item for item in parts.inputs if isinstance(item, Path)),
-        hashes=hashes,
-        tally=parts.tally,
-        licence=parts.source.licence,
-        access=parts.source.access,
-        split=parts.split,
+        validation=first.records["validation"] if validation is None else validation,
+        template=settings.template or first.source.template,
+        templates=_templates(every, settings),
+        files=tuple(item for parts in every for item in parts.inputs if isinstance(item, Path)),
+        hashes={name: _sha256(item, name, parts) for parts in every for item, name in _names(parts)},
+        tally=sum((parts.tally for parts in others), first.tally),
+        licence="; ".join(dict.fromkeys(parts.source.licence for parts in every)),
+        access=strictest(parts.source.access for parts in every),
+        split="; ".join(f"{parts.source.name}: {parts.split}" for parts in every) if others else first.split,
+        separation={parts.source.name: parts.apart.as_json() for parts in every},
+        mixture=[asdict(one) for one in mixture],
     )
+
+
+def _each(settings: DataSettings) -> list[DataSettings]:
+    """The settings of each source on its own, the first one's first."""
+    own = settings.model_copy(update={"mix": []})
+    return [own, *(own.model_copy(update=vars(one)) for one in settings.mix)]
+
+
+def _mixed(every: Sequence[Parts], settings: DataSettings) -> tuple[list[Record], list[Mixed]]:
+    """The mixture of the train parts, less what any source holds out under the same identifier or in the same words."""
+    held_out: set[str | int] = set()
+    for parts in every:
+        for record in (*parts.records["validation"], *parts.records["test"]):
+            held_out |= {*identifiers_of(record), content(record)}
+    weights = [settings.weight, *(one.weight for one in settings.mix)]
+    ingredients: list[Ingredient] = []
+    for parts, weight in zip(every, weights, strict=True):
+        train = [one for one in parts.records["train"] if held_out.isdisjoint({*identifiers_of(one), content(one)})]
+        if lost := len(parts.records["train"]) - len(train):
+            logger.warning("%s: %d records of train are held out by another source", parts.source.name, lost)
+        ingredients.append(Ingredient(parts.source.name, weight, train))
+    records, mixture = mix(ingredients, settings.stopping_strategy, settings.split_seed)
+    for one in mixture:
+        logger.info("%s: %d of %d records, %.1f%% of the mixture", one.name, one.rows, one.available, 100 * one.share)
+    return records, mixture
+
+
+def _templates(every: Sequence[Parts], settings: DataSettings) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for parts, chosen in zip(every, [settings.template, *(one.template for one in settings.mix)], strict=True):
+        name = chosen or parts.source.template
+        if found.setdefault(parts.source.name, name) != name:
+            raise SettingsError(
+                f"the source {parts.source.name!r} is mixed in with two templates, {found[parts.source.name]!r} and "
+                f"{name!r}",
+                where="data.mix",
+                fix="one template for each source",
+            )
+    return found
+
+
+def _sha256(item: Input, name: str, parts: Parts) -> str:
+    return parts.readings.get(name) or sha256_file(cast(Path, item))
 
 
 def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> list[Record]:
@@ -120,7 +153,7 @@ def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -
     Raises:
         DataError: the part is empty; the message says how the parts were made.
     """
-    parts = _read_parts(settings)
+    parts = read_parts(settings)
     records = list(parts.records[split])
     if not records:
         raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))
@@ -129,7 +162,7 @@ def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -
 
 def survey(settings: DataSettings) -> Survey:
     """What `settings` would give a run, checked in full: counts and sizes, no records."""
-    parts = _read_parts(settings)
+    parts = read_parts(settings)
     return Survey(
         source=parts.source.name,
         inputs=tuple(name for _, name in _names(parts)),
@@ -140,122 +173,11 @@ def survey(settings: DataSettings) -> Survey:
     )
 
 
-def _share_fix(parts: _Parts, split: str = "train") -> str:
+def _share_fix(parts: Parts, split: str = "train") -> str:
     if split == "train":
         return "give more data, or lower data.validation_share and data.test_share"
     return f"raise data.{split}_share, or give the published {split} file beside the training file"
 
 
-def _names(parts: _Parts) -> list[tuple[Input, str]]:
+def _names(parts: Parts) -> list[tuple[Input, str]]:
     return list(numbered_names(parts.inputs).items())
-
-
-def _read_parts(settings: DataSettings) -> _Parts:
-    source = find_source(settings.source)
-    inputs = find_inputs(source, settings.paths, settings.hub_split)
-    inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
-    options = ReadOptions(settings.columns, settings.keep_retracted, settings.streaming)
-    published = source.name not in ("pubmed", "custom")
-    named = named_parts(inputs, published=published) if source.name != "pubmed" else None
-    if named is not None:
-        return _published(source, inputs, named, options, settings)
-    limit = None if source.name == "pubmedqa" else settings.max_records  # its official split is known by all items
-    reading = read_records(source, inputs, options, skip_bad=settings.skip_bad, limit=limit)
-    if settings.streaming and source.name != "pubmedqa":
-        records, split = _streamed(reading, settings)
-    elif source.name == "pubmedqa":
-        records, split = _questions(list(reading), inputs, settings)
-    else:
-        records, split = _by_share(list(reading), settings)
-    return _finish(source, inputs, [reading], records, split, settings.max_records)
-
-
-def _finish(
-    source: Source,
-    inputs: Sequence[Input],
-    readings: Sequence[Reading],
-    records: dict[Part, Records],
-    split: str,
-    limit: int | None,
-) -> _Parts:
-    tally = sum((reading.tally for reading in readings), Tally())
-    if not tally.kept:
-        raise DataError(
-            f"no record is left: {tally}", where=", ".join(name for _, name in numbered_names(inputs).items())
-        )
-    if limit is not None:
-        short = {part: held[:limit] if isinstance(held, Sequence) else held for part, held in records.items()}
-        tally = tally.drop("max_records", sum(map(len, records.values())) - sum(map(len, short.values())))
-        records = cast(dict[Part, Records], short)
-    first = next((reading.first for reading in readings if reading.first is not None), None)
-    source = dataclasses.replace(source, template=template_for(source, first))
-    hubs = {str(item): reading.sha256 for reading in readings for item in inputs if not isinstance(item, Path)}
-    return _Parts(source, records, tuple(inputs), hubs, tally, split)
-
-
-def _shares(settings: DataSettings) -> str:
-    return (
-        f"split by group with seed {settings.split_seed}: {settings.validation_share:g} validation, "
-        f"{settings.test_share:g} test"
-    )
-
-
-def _by_share(records: Iterable[Record], settings: DataSettings) -> tuple[dict[Part, Records], str]:
-    parts: dict[Part, list[Record]] = {"train": [], "validation": [], "test": []}
-    for record in records:
-        part = part_of(record.group, settings.split_seed, settings.validation_share, settings.test_share)
-        parts[part].append(record)
-    return cast(dict[Part, Records], parts), _shares(settings)
-
-
-def _streamed(records: Iterable[Record], settings: DataSettings) -> tuple[dict[Part, Records], str]:
-    def belongs(record: Record) -> Part:
-        return part_of(record.group, settings.split_seed, settings.validation_share, settings.test_share)
-
-    def only(part: Part) -> Again[Record]:
-        return Again(lambda: (record for record in records if belongs(record) == part))
-
-    lengths: dict[Part, int] = {"train": 0, "validation": 0, "test": 0}
-    for record in records:
-        lengths[belongs(record)] += 1
-    return {part: Stream(only(part), length) for part, length in lengths.items()}, _shares(settings) + "; streamed"
-
-
-def _questions(
-    records: Sequence[Record], inputs: Sequence[Input], settings: DataSettings
-) -> tuple[dict[Part, Records], str]:
-    shares = folds.Shares(settings.fold, settings.split_seed, settings.validation_share, settings.test_share)
-    official = folds.official_parts(records, inputs, shares)
-    if official is not None:
-        assigned, split = official
-    else:
-        assigned = stratified(records, settings.split_seed, settings.validation_share, settings.test_share)
-        split = _shares(settings) + ", stratified by answer; not an official split"
-    parts: dict[Part, list[Record]] = {"train": [], "validation": [], "test": []}
-    for record in records:
-        parts[assigned[record.group]].append(record)
-    return cast(dict[Part, Records], parts), split
-
-
-def _published(
-    source: Source,
-    inputs: Sequence[Input],
-    named: dict[Part, list[Input]],
-    options: ReadOptions,
-    settings: DataSettings,
-) -> _Parts:
-    readings: dict[Part, Reading] = {
-        part: read_records(source, items, options, skip_bad=settings.skip_bad, limit=settings.max_records)
-        for part, items in named.items()
-    }
-    held: dict[Part, Records] = {"train": [], "validation": [], "test": []}
-    for part, reading in readings.items():
-        held[part] = Stream(reading, sum(1 for _ in reading)) if settings.streaming else list(reading)
-    check_apart(held)
-    split = "published, by file: " + ", ".join(f"{part} {len(held[part]):,}" for part in named)
-    if "validation" not in named and settings.validation_share:
-        cut = _streamed if settings.streaming else _by_share
-        own, _ = cut(held["train"], settings.model_copy(update={"test_share": 0.0}))
-        held["train"], held["validation"] = own["train"], own["validation"]
-        split += f"; validation is {settings.validation_share:g} of train, by group with seed {settings.split_seed}"
-    return _finish(source, inputs, list(readings.values()), held, split, None)

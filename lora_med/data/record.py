@@ -85,3 +85,25 @@ class Pair:
 
 
 Record = Passage | Question | Annotated | Pair
+
+
+def texts_of(record: Record) -> tuple[str, ...]:
+    """All that a record says, in reading order."""
+    if isinstance(record, Passage):
+        return (record.title, record.text)
+    if isinstance(record, Question):
+        return (record.question, *record.contexts, *record.options, record.answer, record.explanation)
+    if isinstance(record, Pair):
+        return (*(content for _, content in record.history), record.input, record.output)
+    return (record.text,)
+
+
+def asked_of(record: Record) -> str:
+    """What tells a record from others of its source: the text, or what is asked, without the answer."""
+    if isinstance(record, Passage):
+        return f"{record.title}\n{record.text}"
+    if isinstance(record, Question):
+        return "\n".join((record.question, *record.contexts, *record.options))
+    if isinstance(record, Pair):
+        return "\n".join((*(content for _, content in record.history), record.input))
+    return record.text

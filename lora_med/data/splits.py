@@ -1,17 +1,15 @@
-"""Splits by group: which part a record belongs to, whatever the order of rows, and proof that parts are apart."""
+"""Splits by group: which part a record belongs to, whatever the order of rows; data/apart.py keeps them apart."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from lora_med.data.outcome import Input
-from lora_med.data.reading import content, digest
 from lora_med.data.record import Question, Record
-from lora_med.errors import DataError
 
 Part = Literal["train", "validation", "test"]
 PARTS: dict[str, Part] = {"train": "train", "dev": "validation", "val": "validation", "test": "test"}
@@ -19,7 +17,6 @@ WORDS = "train(?:ing)?|dev(?:el|elop|elopment)?|val(?:id|idation)?|test"
 NAMED = re.compile(rf"({WORDS})(?:[_-]?set)?", re.IGNORECASE)
 # As published: CDR_TrainingSet, NCBItestset_corpus, MTS-Dialog-TestSet-1; the word begins at no lower-case letter.
 NAMED_WITHIN = re.compile(rf"(?<![a-z])(?i:({WORDS})(?:[_-]?set)?)(?![A-Za-z])")
-SHOWN_UIDS = 5
 
 
 def position(group: str, seed: int) -> float:
@@ -76,32 +73,3 @@ def _named_part(stem: str, published: bool) -> Part | None:
         words = {match[1].lower() for match in NAMED_WITHIN.finditer(stem)}
     parts: set[Part] = {part for word in words for begin, part in PARTS.items() if word.startswith(begin)}
     return parts.pop() if len(parts) == 1 else None
-
-
-def check_apart(parts: Mapping[Part, Iterable[Record]]) -> None:
-    """Make sure that no group and no content stands in two parts.
-
-    Raises:
-        DataError: some do; the message counts them and names the first uids.
-    """
-    owners: dict[int, Part] = {}
-    shared: dict[tuple[str, str], list[str]] = {}
-    for part, records in parts.items():
-        for record in records:
-            keys = (digest(f"group\x1f{record.group}"), content(record))
-            other = next((owners[key] for key in keys if owners.get(key, part) != part), None)
-            if other is not None:
-                shared.setdefault((other, part), []).append(record.uid)
-            for key in keys:
-                owners.setdefault(key, part)
-    if shared:
-        counts = "; ".join(
-            f"{len(uids)} of {part} stand in {other} too ({', '.join(uids[:SHOWN_UIDS])}"
-            + (", ...)" if len(uids) > SHOWN_UIDS else ")")
-            for (other, part), uids in shared.items()
-        )
-        raise DataError(
-            f"the parts overlap by group or content: {counts}",
-            where="data.paths",
-            fix="take these records out of one of the files: what was trained on cannot test",
-        )

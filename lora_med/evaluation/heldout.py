@@ -85,7 +85,7 @@ def choose_template(cards: Sequence[Card], source: str, given: str | None, task:
     Raises:
         SettingsError: no such template, or it is none for the task that was asked for.
     """
-    trained: Mapping[str, str] = {card.data.source: card.template for card in reversed(cards)}
+    trained: Mapping[str, str] = {card.data.source.split("+")[0]: card.template for card in reversed(cards)}
     name = given or trained.get(source) or find_source(source).template
     kind = task_of(name)
     if task is not None and kind != task:

@@ -35,6 +35,7 @@ from lora_med.evaluation.tasks import ChoiceItem, TextItem, choice_items, task_o
 from lora_med.metrics.classify import confusion
 from lora_med.metrics.significance import mcnemar, wilson
 from lora_med.models.base import Base
+from lora_med.prompts.render import fitting
 from lora_med.run import versions
 
 OPEN = "open"
@@ -86,7 +87,7 @@ def evaluate(
         DataError: no records, or none with anything to score.
         DivergedError: a model gives values that are not finite.
     """
-    chosen = _draw(records, max_items, seed)
+    chosen = _draw(fitting(records, template), max_items, seed)
     cards = [read_card(find_adapter(name, store)) for name in adapters]
     access = strictest([find_source(source).access, *(card.data.access for card in cards)])
     task = task_of(template)

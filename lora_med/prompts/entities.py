@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_med.data.record import Annotated, Span
-from lora_med.prompts.row import Row, prompted
+from lora_med.prompts.row import Row, chat, prompted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,12 @@ class Entities:
 def ask(record: Annotated) -> Row:
     """The text, then the list."""
     return prompted(record, f"Text: {record.text}\nEntities:", f" {write_entities(record)}")
+
+
+def ask_chat(record: Annotated) -> Row:
+    """The same as a conversation."""
+    asked = f"List the named entities in this text as JSON, each with its type and its exact text.\n\n{record.text}"
+    return chat(record, (("user", asked),), write_entities(record))
 
 
 def write_entities(record: Annotated) -> str:

@@ -11,8 +11,16 @@ from lora_med.prompts.row import Row, chat, prompted
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+BEFORE_ABSTRACT = "Abstract: "
+
+
 def _abstract_and_question(record: Question) -> str:
-    return "Abstract: {}\nQuestion: {}\nAnswer:".format("\n".join(record.contexts), record.question)
+    return "{}{}\nQuestion: {}\nAnswer:".format(BEFORE_ABSTRACT, "\n".join(record.contexts), record.question)
+
+
+def _context(record: Question, before: str) -> tuple[int, int]:
+    """Where the contexts stand after `before`."""
+    return len(before), len(before) + len("\n".join(record.contexts))
 
 
 def _lettered(options: Sequence[str]) -> list[str]:
@@ -31,7 +39,8 @@ def _letter(record: Question) -> str:
 
 def pubmedqa(record: Question) -> Row:
     """Abstract, question, ` yes`, ` no` or ` maybe`."""
-    return prompted(record, _abstract_and_question(record), f" {record.answer}")
+    context = _context(record, BEFORE_ABSTRACT)
+    return prompted(record, _abstract_and_question(record), f" {record.answer}", context)
 
 
 def spaced_options(record: Question) -> tuple[str, ...]:
@@ -42,7 +51,7 @@ def spaced_options(record: Question) -> tuple[str, ...]:
 def pubmedqa_chat(record: Question) -> Row:
     """The same as a conversation."""
     asked = _abstract_and_question(record).removesuffix("Answer:") + "Answer with yes, no or maybe."
-    return chat(record, (("user", asked),), record.answer)
+    return chat(record, (("user", asked),), record.answer, _context(record, BEFORE_ABSTRACT))
 
 
 def bare_options(record: Question) -> tuple[str, ...]:
@@ -70,4 +79,4 @@ def letters(record: Question) -> tuple[str, ...]:
 def question_chat(record: Question) -> Row:
     """Contexts, question and lettered options as a conversation; the answer in its own words."""
     lines = [*record.contexts, record.question, *_lettered(record.options)]
-    return chat(record, (("user", "\n".join(lines)),), record.answer)
+    return chat(record, (("user", "\n".join(lines)),), record.answer, _context(record, ""))

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
-from lora_med.prompts.row import Row
+from lora_med.prompts.row import Row, Template, TooLong
 from lora_med.prompts.templates import TEMPLATES, find_template
 
+logger = logging.getLogger(__name__)
 
-def render_stream(records: Iterable[Record], template: str) -> Iterator[Row]:
-    """One row a record, as they come.
+
+def render_stream(
+    records: Iterable[Record], template: str | Mapping[str, str], too_long: TooLong | None = None
+) -> Iterator[Row]:
+    """One row a record, as they come; those that lack what their template needs are left out and counted in the log.
+
+    Args:
+        template: a template's name; of a mixture, each source's name mapped to one.
+        too_long: what is to be done with rows too long for the model; None is each template's own default.
 
     Raises:
-        SettingsError: no such template, or it takes another kind of record.
+        SettingsError: no such template, or it takes another kind of record, or cannot be fitted that way.
     """
-    found = find_template(template)
+    names = {template} if isinstance(template, str) else set(template.values())
+    templates = {name: find_template(name) for name in names}
+    policies = {name: _policy(found, too_long) for name, found in templates.items()}
+    left_out = 0
     for record in records:
-        if not isinstance(record, found.takes):
-            kind = type(record).__name__
-            fitting = [name for name, other in TEMPLATES.items() if isinstance(record, other.takes)]
-            raise SettingsError(
-                f"the template {template!r} takes a {found.takes.__name__}, and record {record.uid} is a {kind}",
-                where="data.template",
-                fix=f"templates for a {kind}: {', '.join(fitting) or 'none'}",
-            )
-        yield found.render(record)
+        found = templates[template if isinstance(template, str) else template[record.source]]
+        _check_kind(record, found)
+        if found.fits(record):
+            yield replace(found.render(record), too_long=policies[found.name])
+        else:
+            left_out += 1
+    if left_out:
+        needs = "; ".join(f"{name} needs {found.needs}" for name, found in templates.items() if found.needs)
+        logger.warning("%d records are left out: the template %s", left_out, needs)
 
 
-def render(records: Iterable[Record], template: str) -> list[Row]:
+def fitting(records: Iterable[Record], template: str) -> list[Record]:
+    """The records that have what the template needs: those `render` gives a row."""
+    found = find_template(template)
+    return [record for record in records if not isinstance(record, found.takes) or found.fits(record)]
+
+
+def _policy(template: Template, wanted: TooLong | None) -> TooLong:
+    if wanted is None:
+        return template.too_long[0]
+    if wanted not in template.too_long:
+        raise SettingsError(
+            f"rows of the template {template.name!r} cannot be fitted by {wanted!r}",
+            where="train.too_long",
+            fix=f"one of {', '.join(template.too_long)}",
+        )
+    return wanted
+
+
+def _check_kind(record: Record, template: Template) -> None:
+    if not isinstance(record, template.takes):
+        kind = type(record).__name__
+        fitting = [name for name, other in TEMPLATES.items() if isinstance(record, other.takes)]
+        raise SettingsError(
+            f"the template {template.name!r} takes a {template.takes.__name__}, and record {record.uid} is a {kind}",
+            where="data.template",
+            fix=f"templates for a {kind}: {', '.join(fitting) or 'none'}",
+        )
+
+
+def render(records: Iterable[Record], template: str | Mapping[str, str], too_long: TooLong | None = None) -> list[Row]:
     """One row a record; see `render_stream`."""
-    return list(render_stream(records, template))
+    return list(render_stream(records, template, too_long))

@@ -9,19 +9,67 @@ from __future__ import annotations
 from lora_med.config.names import unknown
 from lora_med.data.record import Annotated, Pair, Passage, Question
 from lora_med.errors import SettingsError
-from lora_med.prompts import entities, questions, texts
-from lora_med.prompts.row import Template
+from lora_med.prompts import entities, passages, questions, texts
+from lora_med.prompts.row import RUNNING, WITH_CONTEXT, Template
 
 _ALL = (
-    Template("text", "title and labelled sections as plain text, every token trained", Passage, texts.text),
+    Template(
+        "text",
+        "title and labelled sections as plain text, every token trained",
+        Passage,
+        texts.text,
+        too_long=RUNNING,
+    ),
+    Template(
+        "conclusion",
+        "a structured abstract without its conclusion, then the conclusion",
+        Passage,
+        passages.conclusion,
+        too_long=WITH_CONTEXT,
+        needs="sections, the last a conclusion",
+        fits=passages.has_conclusion,
+    ),
+    Template(
+        "title",
+        "a text, then its title",
+        Passage,
+        passages.title,
+        too_long=WITH_CONTEXT,
+        needs="a title and a text",
+        fits=passages.has_title,
+    ),
+    Template(
+        "sections",
+        "the sections of an abstract without their labels, then one label a line",
+        Passage,
+        passages.sections,
+        needs="sections that all have one of the five categories",
+        fits=passages.has_labels,
+    ),
+    Template(
+        "eligibility",
+        "a trial's eligibility criteria, then the same as JSON",
+        Passage,
+        passages.eligibility,
+        needs="eligibility criteria with at least one item",
+        fits=passages.has_eligibility,
+    ),
     Template(
         "pubmedqa",
         "abstract, question, `Answer:`, as lm-evaluation-harness words it",
         Question,
         questions.pubmedqa,
         questions.spaced_options,
+        too_long=WITH_CONTEXT,
     ),
-    Template("pubmedqa_chat", "the same as a conversation", Question, questions.pubmedqa_chat, questions.bare_options),
+    Template(
+        "pubmedqa_chat",
+        "the same as a conversation",
+        Question,
+        questions.pubmedqa_chat,
+        questions.bare_options,
+        too_long=WITH_CONTEXT,
+    ),
     Template(
         "medqa",
         "question and lettered options, the letter, as lm-evaluation-harness words it",
@@ -35,11 +83,26 @@ _ALL = (
         "contexts, question and lettered options as a conversation",
         Question,
         questions.question_chat,
+        too_long=WITH_CONTEXT,
     ),
     Template("pair", "the prompt and its completion as they are, nothing between them", Pair, texts.pair),
     Template("pair_chat", "a conversation whose last answer is trained", Pair, texts.pair_chat),
-    Template("note", "a dialogue, the section wanted, and the note written from it", Pair, texts.note),
+    Template(
+        "note",
+        "a dialogue, the section wanted if there is one, and the note written from it",
+        Pair,
+        texts.note,
+        too_long=WITH_CONTEXT,
+    ),
+    Template(
+        "question_summary",
+        "a consumer's health question, then its summary in one sentence",
+        Pair,
+        texts.question_summary,
+        too_long=WITH_CONTEXT,
+    ),
     Template("entities", "a text, and its named entities as a JSON list", Annotated, entities.ask),
+    Template("entities_chat", "the same as a conversation", Annotated, entities.ask_chat),
 )
 TEMPLATES: dict[str, Template] = {template.name: template for template in _ALL}
 

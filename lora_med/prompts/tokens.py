@@ -19,7 +19,7 @@ from typing import Any
 from lora_med.data.placeholders import TAG, TAG_WITH_SPACE
 from lora_med.errors import SettingsError
 from lora_med.prompts.chat import Part, Skeleton, skeleton
-from lora_med.prompts.row import Row
+from lora_med.prompts.row import Row, TooLong
 
 BATCH_ROWS = 512
 
@@ -28,7 +28,9 @@ BATCH_ROWS = 512
 class Tokens:
     """A row's token ids, and for each whether it is trained; both lists are equally long.
 
-    `running` is true for plain text, which alone may be cut into chunks; `bos` where the first token is the BOS.
+    `running` is true for plain text, which alone may be cut into chunks, best at `breaks` (places of tokens); `bos`
+    where the first token is the BOS. `too_long` says what to do where it is, and `lost` how many tokens of its context
+    a row has lost already.
     """
 
     uid: str
@@ -36,6 +38,9 @@ class Tokens:
     trained: list[bool]
     running: bool = False
     bos: bool = False
+    breaks: tuple[int, ...] = ()
+    too_long: TooLong = "error"
+    lost: int = 0
 
 
 def control_pattern(tokenizer: Any) -> re.Pattern[str] | None:
@@ -202,7 +207,9 @@ def _tokens(row: Row, prompt: list[int], whole: list[int], encoder: Encoder) -> 
     if TAG.search(row.completion):
         completion, learned = _around_tags(row, encoder)
     running = not (row.prompt or row.turns)
-    return Tokens(row.uid, start + completion, [False] * len(start) + learned, running, bos=start[:1] == encoder.bos)
+    trained = [False] * len(start) + learned
+    bos = bool(encoder.bos) and start[:1] == encoder.bos
+    return Tokens(row.uid, start + completion, trained, running, bos, too_long=row.too_long)
 
 
 def _around_tags(row: Row, encoder: Encoder) -> tuple[list[int], list[bool]]:
@@ -261,31 +268,3 @@ def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
     """
     encoder = Encoder(tokenizer)
     return _with_bos(encoder, _prompts([row], encoder)[0])
-
-
-def chunk(tokens: Tokens, max_length: int) -> list[Tokens]:
-    """Plain text cut into rows of at most `max_length` tokens; each token is trained in one row only, none is lost.
-
-    Each row begins with BOS. Without a BOS it begins with the token before it, untrained, so that the cut costs no
-    token its prediction.
-
-    Raises:
-        SettingsError: the row is a prompt or conversation, which must not be cut, or `max_length` is under 2.
-    """
-    ids, trained = tokens.input_ids, tokens.trained
-    if len(ids) <= max_length:
-        return [tokens]
-    if max_length < 2 or not tokens.running:
-        raise SettingsError(
-            f"row {tokens.uid} of {len(ids)} tokens cannot be cut to {max_length}: only plain text can, to 2 or more",
-            where="train.max_length",
-        )
-    step = max_length - 1
-    found = [Tokens(tokens.uid, ids[:max_length], trained[:max_length], running=True, bos=tokens.bos)]
-    for start in range(max_length, len(ids), step):
-        part = ids[start : start + step]
-        head = ids[0] if tokens.bos else ids[start - 1]
-        found.append(
-            Tokens(tokens.uid, [head, *part], [False, *trained[start : start + step]], running=True, bos=tokens.bos)
-        )
-    return found

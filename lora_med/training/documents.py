@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lora_med.config.schema import TrainSettings
 from lora_med.data.corpus import Records
 from lora_med.models.base import Base
+from lora_med.prompts.fit import chunk, fit_rows
 from lora_med.prompts.render import render_stream
-from lora_med.prompts.tokens import Tokens, chunk, tokenise_rows
-from lora_med.training.preflight import Checked, is_plain, preflight
+from lora_med.prompts.row import TooLong
+from lora_med.prompts.tokens import Tokens
+from lora_med.training.preflight import Checked, preflight
 
 BLOCK = 256
 CHECKED_OF_A_STREAM = 1000
@@ -26,39 +28,53 @@ class DocumentStream:
     """
 
     records: Iterable[Any]
-    template: str
+    template: str | Mapping[str, str]
     tokenizer: Any
     max_length: int
+    too_long: TooLong | None
 
     def __iter__(self) -> Iterator[Tokens]:
-        for document in tokenise_stream(self.records, self.template, self.tokenizer):
+        for document in _documents(self.records, self.template, self.tokenizer, self.max_length, self.too_long):
             if len(document.input_ids) <= self.max_length:
                 yield document
-            elif is_plain(document):
+            elif document.running and document.too_long == "chunk_by_section":
                 yield from chunk(document, self.max_length)
 
 
-def tokenise_stream(records: Iterable[Any], template: str, tokenizer: Any) -> Iterator[Tokens]:
-    """One document a record, whole, tokenised some hundred at a time."""
-    rows = render_stream(records, template)
+def _documents(
+    records: Iterable[Any], template: str | Mapping[str, str], tokenizer: Any, max_length: int, too_long: TooLong | None
+) -> Iterator[Tokens]:
+    """One document a record, contexts shortened where they may be, tokenised some hundred at a time."""
+    rows = render_stream(records, template, too_long)
     while block := list(itertools.islice(rows, BLOCK)):
-        yield from tokenise_rows(block, tokenizer)
+        yield from fit_rows(block, tokenizer, max_length)
 
 
 def read_documents(
-    records: Records, template: str, base: Base, train: TrainSettings, *, access: str, what: str = "training"
+    records: Records,
+    template: str | Mapping[str, str],
+    base: Base,
+    train: TrainSettings,
+    *,
+    access: str,
+    what: str = "training",
 ) -> Checked:
-    """The documents of a split, checked by `preflight`; of a stream, the first 1,000 are.
+    """The documents of a split, fitted to `train.max_length` and checked by `preflight`; of a stream, the first 1,000.
+
+    Args:
+        template: a template's name; of a mixture, each source's name mapped to one.
+        access: class of the data; rows of a credentialed source are not shown.
+        what: the split's name, for messages.
 
     Raises:
-        SettingsError: the template takes another kind of record.
+        SettingsError: the template takes another kind of record, or cannot be fitted as `train.too_long` says.
         PreflightError: see `preflight`.
     """
-    whole = tokenise_stream(records, template, base.tokenizer)
+    whole = _documents(records, template, base.tokenizer, train.max_length, train.too_long)
     if isinstance(records, Sequence):
         return preflight(list(whole), base, train, access=access, what=what)
     head = preflight(list(itertools.islice(whole, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
-    stream = DocumentStream(records, template, base.tokenizer, train.max_length)
+    stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long)
     if what != "training":  # validation is read often, and small
         return Checked(list(stream), head.report)
     return Checked(stream, {**head.report, "streamed": True})

@@ -36,7 +36,9 @@ def run_identity(settings: Settings, base: Base, data_hashes: dict[str, str]) ->
     """
     identity: dict[str, Any] = {}
     for section in ("model", "data", "lora", "train"):
-        for name, value in getattr(settings, section).model_dump(mode="json").items():
+        for name, value in (
+            getattr(settings, section).model_dump(mode="json", exclude={"mix": {"__all__": {"paths"}}}).items()
+        ):
             if name not in FREE.get(section, set()):
                 identity[f"{section}.{name}"] = value
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
@@ -57,7 +59,7 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
         before = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data.access
     tally = corpus.tally
     return DataFacts(
-        source=corpus.source.name,
+        source="+".join(corpus.templates),
         licence=settings.adapter.licence or corpus.licence,
         access=strictest([corpus.access, settings.adapter.access, before]),
         hashes=corpus.hashes,
@@ -68,4 +70,6 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
             "validation": len(corpus.validation),
             **{f"dropped: {reason}": count for reason, count in tally.dropped.items()},
         },
+        separation=corpus.separation,
+        mixture=corpus.mixture,
     )

@@ -18,7 +18,8 @@ from rich.text import Text
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import PreflightError
 from lora_med.models.base import Base, stop_ids
-from lora_med.prompts.tokens import Tokens, chunk
+from lora_med.prompts.fit import chunk, lost_tokens
+from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank
 
 SHOWN_ROWS = 3
@@ -40,20 +41,15 @@ class Checked:
         return [document.input_ids for document in itertools.islice(iter(self.documents), rows)]
 
 
-def is_plain(document: Tokens) -> bool:
-    """Whether every token is trained (but perhaps the first, which nothing predicts): running text, free to chunk."""
-    return all(document.trained[1:])
-
-
 def preflight(
     documents: Sequence[Tokens], base: Base, train: TrainSettings, *, access: str, what: str = "training"
 ) -> Checked:
     """The documents as they will be trained on: running text chunked to max_length, longer answers left out.
 
     Args:
-        documents: whole documents, as `tokenise_rows` makes them.
+        documents: whole documents, as `tokenise_rows` or `fit_rows` makes them.
         base: whose tokenizer and generation settings say what begins and ends a row.
-        train: `max_length` and `allow_rows_dropped` are used.
+        train: `max_length` and `allow_rows_dropped` are used; what else may be done, each document says itself.
         access: class of the data; three training rows are shown on stderr unless it is credentialed.
         what: the split's name, for messages.
 
@@ -70,19 +66,20 @@ def preflight(
     for document in documents:
         if len(document.input_ids) <= train.max_length:
             kept.append(document)
-        elif is_plain(document):
+        elif document.running and document.too_long == "chunk_by_section":
             chunked.append(document.uid)
             kept.extend(chunk(document, train.max_length))
         else:
             dropped.append(document)
     report = _report(documents, kept, chunked, dropped)
     _log_report(report, what, train.max_length)
-    if len(dropped) > train.allow_rows_dropped * len(documents):
+    refused = [document for document in dropped if document.too_long != "drop"]
+    if len(refused) > train.allow_rows_dropped * len(documents):
         raise PreflightError(
-            f"{len(dropped)} of {len(documents)} rows are longer than max_length {train.max_length}, and an answer is "
-            f"never cut; longest {max(len(row.input_ids) for row in dropped)}; {_uids([row.uid for row in dropped])}",
+            f"{len(refused)} of {len(documents)} rows are longer than max_length {train.max_length}, and an answer is "
+            f"never cut; longest {max(len(row.input_ids) for row in refused)}; {_uids([row.uid for row in refused])}",
             where=f"the {what} split",
-            fix="raise train.max_length, or train.allow_rows_dropped to leave that share of the rows out",
+            fix="raise train.max_length, or set train.too_long: drop leaves them out, trim_context shortens contexts",
         )
     return Checked(kept, report)
 
@@ -126,6 +123,7 @@ def _report(
 ) -> dict[str, Any]:
     answers = sum(sum(row.trained) for row in documents)
     lost = sum(sum(row.trained) for row in dropped)
+    trimmed, context_lost = lost_tokens(documents)
     return {
         "documents": len(documents),
         "rows": len(kept),
@@ -133,7 +131,10 @@ def _report(
         "trained_tokens": sum(sum(row.trained) for row in kept),
         "length_quantiles": _quantiles([len(row.input_ids) for row in documents]),
         "documents_chunked": len(chunked),
+        "rows_trimmed": trimmed,
+        "context_tokens_lost": context_lost,
         "rows_dropped": len(dropped),
+        "tokens_dropped": sum(len(row.input_ids) for row in dropped),
         "share_of_answer_tokens_lost": round(lost / answers, 6) if answers else 0.0,
         "uids_chunked": list(chunked[:SHOWN_UIDS]),
         "uids_dropped": [row.uid for row in dropped[:SHOWN_UIDS]],
@@ -152,6 +153,10 @@ def _log_report(report: dict[str, Any], what: str, max_length: int) -> None:
     )
     if report["documents_chunked"]:
         logger.info("  %d longer than %d are chunked, no token lost", report["documents_chunked"], max_length)
+    if report["rows_trimmed"]:
+        logger.warning(
+            "  the contexts of %d are shortened: %d tokens lost", report["rows_trimmed"], report["context_tokens_lost"]
+        )
     if report["rows_dropped"]:
         logger.warning(
             "  %d longer than %d left out: %.2f%% of the answer tokens; %s",

@@ -75,7 +75,7 @@ def test_config_schema_describes_every_field(capsys: pytest.CaptureFixture[str])
     assert run(["config", "schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     sections = [name for name in schema["$defs"] if name.endswith("Settings")]
-    assert len(sections) == 6
+    assert len(sections) == 7
     bare = [
         f"{name}.{key}"
         for name in sections

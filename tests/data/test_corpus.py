@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import strictest
+from lora_med.data.apart import Rules, Separation, separate
 from lora_med.data.catalog import SOURCES, find_source
 from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, survey
-from lora_med.data.record import Passage, Question
-from lora_med.data.splits import check_apart, part_of, stratified
+from lora_med.data.record import Passage, Question, Record
+from lora_med.data.splits import Part, part_of, stratified
 from lora_med.errors import DataError, SettingsError
 from lora_med.prompts.templates import TEMPLATES
 
@@ -80,10 +81,18 @@ def test_overlap_by_group_or_by_content_is_refused_with_counts_and_uids() -> Non
         return Passage(uid, group, "custom", text)
 
     train = [passage("a", "1", "x"), passage("b", "2", "y")]
-    check_apart({"train": train, "test": [passage("c", "3", "z")]})
-    with pytest.raises(DataError, match=r"2 of test stand in train too \(c, d\)") as caught:
-        check_apart({"train": train, "test": [passage("c", "1", "z"), passage("d", "4", "y"), passage("e", "5", "w")]})
+    everything: frozenset[Part] = frozenset({"train", "validation", "test"})
+
+    def scan(*test: Passage, leaks: Literal["error", "drop"] = "error") -> Separation:
+        pairs: list[tuple[Part, Record]] = [("train", one) for one in train]
+        return separate(pairs + [("test", one) for one in test], Rules(leaks), everything)
+
+    assert scan(passage("c", "3", "z")).counts() == {}
+    tests = (passage("c", "1", "z"), passage("d", "4", "y"), passage("e", "5", "w"))
+    with pytest.raises(DataError, match=r"2 of train share a group or content with test \(a, b\)") as caught:
+        scan(*tests)
     assert caught.value.exit_code == 65
+    assert scan(*tests, leaks="drop").removed == {"a": "leak", "b": "leak"}
 
 
 def test_published_files_are_the_split_and_test_is_not_in_the_corpus(tmp_path: Path) -> None:

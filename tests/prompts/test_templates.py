@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Section, Span
 from lora_med.errors import SettingsError
 from lora_med.prompts.answers import read_choice
-from lora_med.prompts.render import render
-from lora_med.prompts.row import Row
+from lora_med.prompts.render import fitting, render
+from lora_med.prompts.row import Row, shortened
 from lora_med.prompts.templates import TEMPLATES, find_template
 
 PASSAGE = Passage(
@@ -33,7 +34,98 @@ MARKED = Annotated(
     (Span(19, 23, "Species", "mice"), Span(0, 7, "Chemical", "Aspirin"), Span(13, 23, "Group", "naïve mice")),
 )
 
+ABSTRACT = Passage(
+    "s",
+    "g",
+    "pubmed",
+    "AIM: Why.\nRESULTS: It did.\nINTERPRETATION: So.",
+    "On it.",
+    (
+        Section("Why.", "AIM", "OBJECTIVE"),
+        Section("It did.", "RESULTS", "RESULTS"),
+        Section("So.", "INTERPRETATION", "CONCLUSIONS"),
+    ),
+)
+TRIAL = Passage(
+    "t",
+    "g",
+    "clinicaltrials",
+    "",
+    "",
+    (
+        Section(
+            "Inclusion Criteria:\n\n* Age > 18\n* One of\n   * iron\n   * gold\n\nExclusion Criteria:\n\n1. Pregnancy",
+            "Eligibility",
+            "ELIGIBILITY",
+        ),
+        Section("female", "Sex", "SEX"),
+        Section("18 Years", "Minimum age", "MINIMUM_AGE"),
+    ),
+)
+LETTER = Pair("l", "g", "meqsum", "MESSAGE: who makes iron", "Who makes iron?")
 GOLDEN: list[tuple[str, Record, Row]] = [
+    (
+        "conclusion",
+        ABSTRACT,
+        Row("s", "g", (), "Title: On it.\nAbstract: AIM: Why.\nRESULTS: It did.\nConclusion:", " So."),
+    ),
+    (
+        "title",
+        ABSTRACT,
+        Row("s", "g", (), f"Abstract: {ABSTRACT.text}\nTitle:", " On it."),
+    ),
+    (
+        "sections",
+        ABSTRACT,
+        Row(
+            "s",
+            "g",
+            (),
+            "Label each part BACKGROUND, OBJECTIVE, METHODS, RESULTS or CONCLUSIONS.\n"
+            "[1] Why.\n[2] It did.\n[3] So.\nLabels:\n",
+            "[1] OBJECTIVE\n[2] RESULTS\n[3] CONCLUSIONS",
+        ),
+    ),
+    (
+        "eligibility",
+        TRIAL,
+        Row(
+            "t",
+            "g",
+            (),
+            f"Eligibility: {TRIAL.sections[0].text}\nSex: female\nMinimum age: 18 Years\nJSON:",
+            ' {"inclusion": ["Age > 18", "One of * iron * gold"], "exclusion": ["Pregnancy"], "sex": "female", '
+            '"minimum_age": "18 Years", "maximum_age": null}',
+        ),
+    ),
+    (
+        "question_summary",
+        LETTER,
+        Row("l", "g", (), "Question:\nMESSAGE: who makes iron\n\nSummary:", " Who makes iron?"),
+    ),
+    (
+        "entities_chat",
+        MARKED,
+        Row(
+            "m",
+            "g",
+            (
+                (
+                    "user",
+                    "List the named entities in this text as JSON, each with its type and its exact text.\n\n"
+                    + MARKED.text,
+                ),
+                (
+                    "assistant",
+                    '[{"type": "Chemical", "text": "Aspirin"}, {"type": "Group", "text": "naïve mice"}, '
+                    '{"type": "Species", "text": "mice"}]',
+                ),
+            ),
+            "",
+            '[{"type": "Chemical", "text": "Aspirin"}, {"type": "Group", "text": "naïve mice"}, '
+            '{"type": "Species", "text": "mice"}]',
+        ),
+    ),
     ("text", PASSAGE, Row("p", "g", (), "", "On it.\nAIM: Why.\nIt did.")),
     ("text", UNTITLED, Row("p", "g", (), "", "Just text. ")),
     ("pubmedqa", QUESTION, Row("q", "g", (), "Abstract: One.\nTwo.\nQuestion: Does it?\nAnswer:", " no")),
@@ -103,7 +195,27 @@ GOLDEN: list[tuple[str, Record, Row]] = [
 
 @pytest.mark.parametrize(("name", "record", "row"), GOLDEN)
 def test_a_template_writes_what_it_always_wrote(name: str, record: Record, row: Row) -> None:
-    assert render([record], name) == [row]
+    (found,) = render([record], name)
+    assert replace(found, context=(0, 0), breaks=(), too_long="error") == row
+
+
+@pytest.mark.parametrize(("name", "record", "row"), GOLDEN)
+def test_what_may_be_shortened_is_the_context_and_never_the_question(name: str, record: Record, row: Row) -> None:
+    (found,) = render([record], name)
+    start, end = found.context
+    if end:
+        asked = found.turns[-2][1] if found.turns else found.prompt
+        contexts = {
+            Question: lambda: "\n".join(record.contexts),  # type: ignore[union-attr]
+            Pair: lambda: record.input,  # type: ignore[union-attr]
+            Passage: lambda: asked[start:end],
+        }
+        assert asked[start:end] == contexts[type(record)]()
+        shorter = shortened(found, 3)
+        assert shorter.completion == found.completion
+        cut = shorter.turns[-2][1] if shorter.turns else shorter.prompt
+        assert cut == asked[:start] + asked[start : start + 3].rstrip() + asked[end:]
+    assert all(found.completion[place - 1] in "\n. " for place in found.breaks)
 
 
 def test_every_template_has_its_golden_row() -> None:
@@ -180,3 +292,16 @@ def test_an_unknown_template_names_the_near_one() -> None:
 )
 def test_a_written_answer_is_read_back_or_left_open(text: str, choice: str | None) -> None:
     assert read_choice(text, ("yes", "no", "maybe")) == choice
+
+
+def test_records_that_lack_what_a_template_needs_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    rows = render([PASSAGE, ABSTRACT, UNTITLED], "conclusion")
+    assert [row.uid for row in rows] == ["s"]
+    assert "2 records are left out: the template conclusion needs sections, the last a conclusion" in caplog.text
+    assert fitting([PASSAGE, ABSTRACT, UNTITLED], "conclusion") == [ABSTRACT]
+    assert render([replace(TRIAL, sections=TRIAL.sections[1:])], "eligibility") == []
+
+
+def test_a_way_of_fitting_that_the_template_has_not_is_named() -> None:
+    with pytest.raises(SettingsError, match="'entities' cannot be fitted by 'trim_context'"):
+        render([MARKED], "entities", "trim_context")

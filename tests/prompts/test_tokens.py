@@ -10,9 +10,10 @@ import pytest
 
 from lora_med.data.record import Question
 from lora_med.errors import SettingsError
+from lora_med.prompts.fit import chunk
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import Tokens, chunk, prompt_ids, tokenise, tokenise_rows
+from lora_med.prompts.tokens import Tokens, prompt_ids, tokenise, tokenise_rows
 from tests.data.places import REAL
 from tests.tiny import make_tokenizer
 

@@ -31,7 +31,7 @@ def tokens(base: Base, *rows: Row) -> list[Tokens]:
 
 
 def text(uid: str, content: str) -> Row:
-    return Row(uid, uid, (), "", content)
+    return Row(uid, uid, (), "", content, too_long="chunk_by_section")
 
 
 def answer(uid: str, prompt: str, completion: str) -> Row:
@@ -62,6 +62,13 @@ def test_long_running_text_is_chunked_and_no_token_is_lost(base: Base) -> None:
     assert base.tokenizer.decode(trained, skip_special_tokens=True) == content
     assert found.report["documents_chunked"] == 1
     assert found.report["uids_chunked"] == ["long"]
+
+
+def test_rows_to_be_dropped_are_left_out_without_a_limit_and_counted(base: Base) -> None:
+    long = Row("long", "long", (), "Q" * 60, " yes", too_long="drop")
+    found = check(base, tokens(base, answer("short", "Q:", " yes"), long))
+    assert [row.uid for row in found.documents] == ["short"]
+    assert found.report["rows_dropped"] == 1 and found.report["tokens_dropped"] > 60
 
 
 def test_an_answer_too_long_is_refused_by_uid_and_never_cut(base: Base) -> None:

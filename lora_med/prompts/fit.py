@@ -1,0 +1,109 @@
+"""Rows fitted to a length: contexts shortened, running text cut where a section begins; a question or answer never is.
+
+Every token that is lost is counted. What cannot be fitted is left as it is, for preflight to refuse or leave out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lora_med.errors import SettingsError
+from lora_med.prompts.row import Row, shortened
+from lora_med.prompts.tokens import Tokens, tokenise, tokenise_rows
+
+TRIES = 8  # of shortening a context: tokens at its new end may differ by one or two
+
+
+def fit_rows(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Tokens]:
+    """The tokens of each row; where one is longer than `max_length`, what its `too_long` allows has been done.
+
+    Contexts are shortened here. Running text keeps its length and learns its `breaks`, for `chunk`.
+    """
+    found = tokenise_rows(rows, tokenizer)
+    for place, (row, tokens) in enumerate(zip(rows, found, strict=True)):
+        if len(tokens.input_ids) > max_length:
+            if tokens.running and row.breaks:
+                found[place] = replace(tokens, breaks=_token_places(row, tokens, tokenizer))
+            elif row.too_long == "trim_context" and row.context[1] > row.context[0]:
+                found[place] = _trimmed(row, tokens, tokenizer, max_length)
+    return found
+
+
+def _token_places(row: Row, tokens: Tokens, tokenizer: Any) -> tuple[int, ...]:
+    """Where in the row the tokens stand that begin at its breaks; none if the text is not tokenised in one piece."""
+    encoded = tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    lead = int(tokens.bos)
+    ids = encoded["input_ids"]
+    if tokens.input_ids[lead : lead + len(ids)] != ids:
+        return ()
+    starts = [start for start, _ in encoded["offset_mapping"]]
+    places = (lead + max(0, bisect_right(starts, offset) - 1) for offset in row.breaks)
+    return tuple(dict.fromkeys(place for place in places if lead < place < len(tokens.input_ids)))
+
+
+def _trimmed(row: Row, tokens: Tokens, tokenizer: Any, max_length: int) -> Tokens:
+    whole = len(tokens.input_ids)
+    start, end = row.context
+    asked = row.turns[-2][1] if row.turns else row.prompt
+    offsets = tokenizer(asked[start:end], add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
+    keep = len(offsets) - (whole - max_length)
+    for _ in range(TRIES):
+        if keep <= 0:
+            break
+        shorter = tokenise(shortened(row, offsets[keep - 1][1]), tokenizer)
+        if len(shorter.input_ids) <= max_length:
+            return replace(shorter, lost=whole - len(shorter.input_ids))
+        keep -= len(shorter.input_ids) - max_length
+    return tokens
+
+
+def chunk(tokens: Tokens, max_length: int) -> list[Tokens]:
+    """Plain text cut into rows of at most `max_length` tokens; each token is trained in one row only, none is lost.
+
+    A row ends where a section begins, if one does in the second half of its length, else where the length ends.
+    Each row begins with BOS. Without a BOS it begins with the token before it, untrained, so that the cut costs no
+    token its prediction.
+
+    Raises:
+        SettingsError: the row is a prompt or conversation, which must not be cut, or `max_length` is under 2.
+    """
+    if len(tokens.input_ids) <= max_length:
+        return [tokens]
+    if max_length < 2 or not tokens.running:
+        raise SettingsError(
+            f"row {tokens.uid} of {len(tokens.input_ids)} tokens cannot be cut to {max_length}: only plain text can, "
+            "to 2 or more",
+            where="train.max_length",
+        )
+    return list(_chunks(tokens, max_length))
+
+
+def _chunks(tokens: Tokens, max_length: int) -> Iterator[Tokens]:
+    ids, trained = tokens.input_ids, tokens.trained
+    start = 0
+    while start < len(ids):
+        end = _end(tokens.breaks, start, start + max_length - (start > 0), len(ids))
+        if start == 0:
+            head, untrained = [], []
+        else:
+            head, untrained = [ids[0] if tokens.bos else ids[start - 1]], [False]
+        yield replace(tokens, input_ids=head + ids[start:end], trained=untrained + trained[start:end], breaks=())
+        start = end
+
+
+def _end(breaks: Sequence[int], start: int, furthest: int, length: int) -> int:
+    if furthest >= length:
+        return length
+    least = start + (furthest - start) // 2  # a section that begins earlier would leave most of the row empty
+    return max((place for place in breaks if least < place <= furthest), default=furthest)
+
+
+def lost_tokens(documents: Iterable[Tokens]) -> tuple[int, int]:
+    """How many rows lost tokens of their context, and how many tokens in all."""
+    lost = [document.lost for document in documents if document.lost]
+    return len(lost), sum(lost)

@@ -1,0 +1,115 @@
+"""Tasks a structured passage holds in itself: its conclusion, its title, what each section is, whom a trial takes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from lora_med.data.record import Passage, Section
+from lora_med.prompts.row import Row, prompted
+
+CONCLUDES = re.compile(r"conclusions?|interpretation|conclusions? and .*", re.IGNORECASE)
+LABELS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
+INCLUDED = re.compile(
+    r"^\W*(?:key )?inclusion criteria\b[^\n:]*:?[ \t]*$|^\W*(?:key )?inclusion criteria:", re.I | re.M
+)
+EXCLUDED = re.compile(
+    r"^\W*(?:key )?exclusion criteria\b[^\n:]*:?[ \t]*$|^\W*(?:key )?exclusion criteria:", re.I | re.M
+)
+ITEM = re.compile(r"^[ \t]*(?:[*-]|\d{1,2}[.)])[ \t]+", re.MULTILINE)
+
+
+def _concludes(section: Section) -> bool:
+    return section.category == "CONCLUSIONS" or bool(section.label and CONCLUDES.fullmatch(section.label))
+
+
+def _lines(sections: Sequence[Section]) -> str:
+    return "\n".join(f"{part.label}: {part.text}" if part.label else part.text for part in sections)
+
+
+def has_conclusion(record: Passage) -> bool:
+    """Whether the last section concludes, and one before it does not."""
+    return len(record.sections) > 1 and _concludes(record.sections[-1]) and not _concludes(record.sections[0])
+
+
+def conclusion(record: Passage) -> Row:
+    """Title and the sections before the conclusion, then the conclusion."""
+    found = next(place for place, part in enumerate(record.sections) if _concludes(part))
+    before = f"Title: {record.title}\nAbstract: " if record.title else "Abstract: "
+    given = _lines(record.sections[:found])
+    told = "\n".join(part.text for part in record.sections[found:])
+    return prompted(record, f"{before}{given}\nConclusion:", f" {told}", (len(before), len(before) + len(given)))
+
+
+def has_title(record: Passage) -> bool:
+    """Whether there are a title and a text."""
+    return bool(record.title and record.text)
+
+
+def title(record: Passage) -> Row:
+    """The text, then its title."""
+    before = "Abstract: "
+    return prompted(
+        record, f"{before}{record.text}\nTitle:", f" {record.title}", (len(before), len(before + record.text))
+    )
+
+
+def has_labels(record: Passage) -> bool:
+    """Whether there are two sections or more and each has one of the five categories of structured abstracts."""
+    return len(record.sections) > 1 and all(part.category in LABELS for part in record.sections)
+
+
+def sections(record: Passage) -> Row:
+    """The sections without their labels, numbered, then one label a line."""
+    numbered = "\n".join(f"[{number}] {part.text}" for number, part in enumerate(record.sections, 1))
+    labels = "\n".join(f"[{number}] {part.category}" for number, part in enumerate(record.sections, 1))
+    return prompted(record, f"Label each part {', '.join(LABELS[:-1])} or {LABELS[-1]}.\n{numbered}\nLabels:\n", labels)
+
+
+def has_eligibility(record: Passage) -> bool:
+    """Whether there are eligibility criteria of which at least one is listed."""
+    found = _of(record, "ELIGIBILITY")
+    return bool(found) and any(criteria(found))
+
+
+def eligibility(record: Passage) -> Row:
+    """A trial's eligibility criteria as they are written, then the same as one line of JSON."""
+    inclusion, exclusion = criteria(_of(record, "ELIGIBILITY"))
+    wanted = {
+        "inclusion": inclusion,
+        "exclusion": exclusion,
+        "sex": _of(record, "SEX") or None,
+        "minimum_age": _of(record, "MINIMUM_AGE") or None,
+        "maximum_age": _of(record, "MAXIMUM_AGE") or None,
+    }
+    given = [f"Eligibility: {_of(record, 'ELIGIBILITY')}"]
+    given += [
+        f"{part.label}: {part.text}"
+        for part in record.sections
+        if part.category in ("SEX", "MINIMUM_AGE", "MAXIMUM_AGE")
+    ]
+    return prompted(record, "\n".join(given) + "\nJSON:", f" {json.dumps(wanted, ensure_ascii=False)}")
+
+
+def criteria(text: str) -> tuple[list[str], list[str]]:
+    """The inclusion and the exclusion criteria of a trial's free text, one item each, its bullets taken off.
+
+    What stands before either heading belongs to neither; lines below an item go with it.
+    """
+    start, end = INCLUDED.search(text), EXCLUDED.search(text)
+    inclusion = text[start.end() : end.start() if end and end.start() > start.end() else None] if start else ""
+    exclusion = text[end.end() : start.start() if start and start.start() > end.end() else None] if end else ""
+    return _items(inclusion), _items(exclusion)
+
+
+def _items(text: str) -> list[str]:
+    starts = [match for match in ITEM.finditer(text) if not text[match.start() :].startswith(("  ", "\t"))]
+    if not starts:
+        return [" ".join(block.split()) for block in re.split(r"\n\s*\n", text) if block.strip()]
+    ends = [match.start() for match in starts[1:]] + [len(text)]
+    return [" ".join(text[match.end() : end].split()) for match, end in zip(starts, ends, strict=True)]
+
+
+def _of(record: Passage, category: str) -> str:
+    return next((part.text for part in record.sections if part.category == category), "")
