@@ -46,6 +46,7 @@ _HOME = {
     "start_run": "lora_med.run",
     "tokenise_rows": "lora_med.prompts.tokens",
     "use": "lora_med.adapters.swap",
+    "write_notes": "lora_med.data.synthetic.notes",
     "write_report": "lora_med.evaluation.report",
     "write_sample": "lora_med.data.synthetic.corpus",
 }
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from lora_med.data.corpus import open_corpus as open_corpus
     from lora_med.data.corpus import open_heldout as open_heldout
     from lora_med.data.synthetic.corpus import write_sample as write_sample
+    from lora_med.data.synthetic.notes import write_notes as write_notes
     from lora_med.errors import LoraMedError as LoraMedError
     from lora_med.evaluation.cards import record_scores as record_scores
     from lora_med.evaluation.report import write_report as write_report

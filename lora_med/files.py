@@ -83,8 +83,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_stream(path: Path) -> Iterator[BinaryIO]:
+def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """A binary stream to write `path` through, for content too large to hold; an error leaves `path` as it was.
+
+    A `private` file is its owner's alone (0600) from the first byte.
 
     Raises:
         DiskError: the disk is full or failed.
@@ -93,7 +95,8 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(temporary, "wb")  # noqa: SIM115 - closed below, before the rename
+        mode = 0o600 if private else 0o666
+        handle = open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")  # noqa: SIM115 - closed below
     try:
         with full_disk(path):
             yield handle

@@ -120,6 +120,19 @@ class Run:
         if rank() == 0:
             write_json(self.output_dir / "run.json", self.facts)
 
+    def restrict(self, access: str) -> None:
+        """Where the data are credentialed: what the run has written, and all it will write, is its owner's alone."""
+        if access == "credentialed":
+            os.umask(0o077)
+            if rank() == 0:
+                keep_private(self.output_dir)
+
+
+def keep_private(folder: Path) -> None:
+    """Make a folder and all below it readable by its owner only (0700, files 0600)."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
 
 @contextlib.contextmanager
 def start_run(

@@ -20,6 +20,7 @@ def main(settings: lora_med.Settings) -> None:
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
         facts = lora_med.data_facts(settings, corpus)
+        run.restrict(facts.access)
         run.record(data=vars(facts), template=corpus.template, split=corpus.split)
 
         base = lora_med.load_base(

@@ -1,4 +1,4 @@
-"""An adapter to the Hub: four files, verified first, private unless asked otherwise, never from credentialed data."""
+"""An adapter to the Hub: four files, verified first, private unless asked otherwise, credentialed by permission."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from lora_med.adapters.attach import read_files
 from lora_med.adapters.card import CARD, Card, read_card
 from lora_med.adapters.verify import verify
+from lora_med.data.access import require_permission
 from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, OutputError, SettingsError
 
 
-def push(folder: Path, repo_id: str, *, private: bool = True) -> str:
+def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | None = None) -> str:
     """Upload the adapter in `folder` and return its address on the Hub.
 
     Exactly the files of the card and the card itself go, as the bytes that were verified. The token is the one that
@@ -23,7 +24,7 @@ def push(folder: Path, repo_id: str, *, private: bool = True) -> str:
         OutputError: the repository is public though a private one was asked for, or the Hub cannot be reached.
     """
     card = read_card(folder)
-    check_permitted(card, private)
+    check_permitted(card, private, permission)
     found = verify(folder)
     wrong = [f"{check.what}: {check.detail}" for check in found.checks if check.outcome == "wrong"]
     if wrong:
@@ -32,18 +33,19 @@ def push(folder: Path, repo_id: str, *, private: bool = True) -> str:
     return _upload(contents, card, repo_id, private)
 
 
-def check_permitted(card: Card, private: bool) -> None:
-    """Refuse to share what the data's access class keeps.
+def check_permitted(card: Card, private: bool, permission: str | None = None) -> None:
+    """Refuse to share what the data's access class keeps; `permission` says who allows it all the same.
 
     Raises:
-        NotPermittedError: credentialed data anywhere, or registered data in public.
+        NotPermittedError: credentialed data in public, or without a written permission; or registered data in public.
     """
-    if card.data.access == "credentialed":
+    if card.data.access == "credentialed" and not private:
         raise NotPermittedError(
             f"{card.name!r} learned from credentialed data ({card.data.source}); it may hold traces of patients",
             where="card.json: data.access",
             fix="share it only where the data's own agreement allows (for PhysioNet data: on PhysioNet)",
         )
+    require_permission(card.data.access, f"uploading {card.name!r}, which may hold traces of patients,", permission)
     if card.data.access == "registered" and not private:
         raise NotPermittedError(
             f"{card.name!r} learned from data that needs registration ({card.data.source}), so it cannot be public",

@@ -20,7 +20,7 @@ from lora_med.errors import InputMissingError, LoraMedError, OutputError, Settin
 from lora_med.files import disk_errors, fresh_folder, replace_folder, sha256_file, write_atomic, write_json
 from lora_med.models.base import Base
 from lora_med.models.resolve import display_name
-from lora_med.run import versions
+from lora_med.run import keep_private, versions
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 WEIGHTS = "adapter_model.safetensors"
@@ -183,6 +183,8 @@ def _write(
     write_json(folder / CARD, card.as_json())
     (folder / CARD).chmod(0o644)
     folder.chmod(0o755)
+    if card.data.access == "credentialed":
+        keep_private(folder)
 
 
 def remove(name: str, store: Path | str = STORE) -> Path:

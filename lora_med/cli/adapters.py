@@ -107,14 +107,15 @@ def push(
     repo: Annotated[str, typer.Argument(help="the Hub repository, such as your-name/pubmed-micro")],
     store: Store = STORE,
     public: Annotated[bool, typer.Option("--public", help="make it public; private otherwise")] = False,
+    permission: Annotated[str | None, typer.Option(help="of credentialed data: who allows it, in writing")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload an adapter's four files to the Hub; refused (77) for credentialed data."""
+    """Upload an adapter's four files to the Hub; refused (77) for credentialed data without a permission."""
     prepare_environment(offline=False)
     from lora_med.adapters.push import push as push_adapter
     from lora_med.adapters.store import find_adapter
 
-    address = push_adapter(find_adapter(name, store), repo, private=not public)
+    address = push_adapter(find_adapter(name, store), repo, private=not public, permission=permission)
     print(json.dumps({"name": name, "address": address, "private": not public}) if as_json else address)
 
 

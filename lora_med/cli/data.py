@@ -1,4 +1,4 @@
-"""lora-med data list|read|check|preview: the sources, their records as JSON lines, and what a run would train on."""
+"""lora-med data list|templates|get|read|blocklist|...: the sources there are, how to obtain and read them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_med.config.parse import parse
-from lora_med.errors import NotPermittedError, SettingsError
+from lora_med.cli.data_explain import check_command, preview_command
+from lora_med.cli.data_private import deidentify_command, purge_command
+from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Data: the sources there are, their records, what a run would train on.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-Config = Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")]
-PREVIEWED_RECORDS = 200  # read for a preview: enough that some of each split are there
+app.command("check")(check_command)
+app.command("preview")(preview_command)
+app.command("deidentify")(deidentify_command)
+app.command("purge")(purge_command)
 
 
 @app.command("list")
@@ -36,16 +38,13 @@ def list_command(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"sources": rows}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("source", "reads", "records", "template", "access", "licence"):
-        table.add_column(title)
-    for row in rows:
-        kinds = ", ".join(row["kinds"])
-        table.add_row(row["name"], row["summary"], kinds, row["template"], row["access"], row["licence"])
-    Console().print(table)
+    _print_table(
+        ("source", "reads", "records", "template", "access", "licence"),
+        [
+            (row["name"], row["summary"], ", ".join(row["kinds"]), row["template"], row["access"], row["licence"])
+            for row in rows
+        ],
+    )
 
 
 def _columns(mappings: Iterable[str]) -> dict[str, str]:
@@ -85,7 +84,7 @@ def read_command(
     inputs = find_inputs(found, paths, hub_split)
     options = ReadOptions(_columns(column or ()), keep_retracted, streaming=True)
     reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
-    with atomic_stream(out) as stream:
+    with atomic_stream(out, private=found.access == "credentialed") as stream:
         for record in _with_progress(reading, found.name):
             stream.write(as_line(record))
     tally = reading.tally
@@ -114,70 +113,143 @@ def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:
             yield record
 
 
-@app.command("check")
-def check_command(overrides: Overrides = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Read a run's data in full, as the run would: counts, how it is split, and whether the parts are apart."""
-    settings = parse(config, overrides or [])
-    prepare_environment(settings.offline)
-    from lora_med.data.corpus import survey
+@app.command("templates")
+def templates_command(as_json: AsJson = False) -> None:
+    """List the prompt templates: what each takes and writes, what a record needs, how a row too long is fitted."""
+    from lora_med.prompts.templates import TEMPLATES
 
-    found = survey(settings.data)
+    rows = [
+        {
+            "name": one.name,
+            "takes": one.takes.__name__.lower(),
+            "writes": one.summary,
+            "needs": one.needs,
+            "too_long": list(one.too_long),
+        }
+        for one in TEMPLATES.values()
+    ]
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps({"templates": rows}))
         return
-    sizes = ", ".join(f"{part} {size:,}" for part, size in found.sizes.items())
-    print(f"source    {found.source}: {', '.join(found.inputs)}")
-    print(f"records   {found.tally}")
-    print(f"parts     {sizes}; no group stands in two")
-    print(f"split     {found.split}")
-    print(f"template  {found.template}")
+    _print_table(
+        ("template", "takes", "writes", "needs", "too long"),
+        [(row["name"], row["takes"], row["writes"], row["needs"], ", ".join(row["too_long"])) for row in rows],
+    )
 
 
-@app.command("preview")
-def preview_command(
-    overrides: Overrides = None,
-    config: Config = None,
-    rows: Annotated[int, typer.Option(min=1, help="how many rows to show")] = 3,
+@app.command("get")
+def get_command(
+    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
+    out: Annotated[Path, typer.Option(help="the folder to download to")] = Path("data"),
+    download: Annotated[bool, typer.Option(help="fetch the files that are open to all, checksums compared")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show training rows as the model will see them, the trained tokens in colour."""
-    settings = parse(config, overrides or [])
-    prepare_environment(settings.offline)
-    from lora_med.data.corpus import open_corpus
-    from lora_med.models.resolve import resolve_base
-    from lora_med.models.tokenizer import load_tokenizer
-    from lora_med.prompts.render import render
-    from lora_med.prompts.tokens import tokenise_rows
+    """Tell how to obtain a source; with --download fetch what is open of it, whole and with the right checksum."""
+    from lora_med.data.catalog import find_source
+    from lora_med.data.obtain import SOURCES
 
-    limit = min(settings.data.max_records or PREVIEWED_RECORDS, PREVIEWED_RECORDS)
-    corpus = open_corpus(settings.data.model_copy(update={"max_records": limit, "streaming": False}))
-    if corpus.access == "credentialed" or settings.adapter.access == "credentialed":
-        raise NotPermittedError(
-            "rows of a credentialed source are not shown", where="data.source", fix="lora-med data check shows counts"
-        )
-    template = settings.data.template or corpus.source.template
-    rendered = render(list(corpus.train)[:rows], template)
-    tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
-    shown = tokenise_rows(rendered, tokenizer)
+    found = find_source(source)
+    obtain = SOURCES[source]
+    files = _downloaded(obtain.files, out / source) if download else []
     if as_json:
-        print(json.dumps({"template": template, "rows": [_spelled(tokens, tokenizer) for tokens in shown]}))
+        urls = [remote.url for remote in obtain.files]
+        print(
+            json.dumps(
+                {
+                    "source": source,
+                    "access": found.access,
+                    "licence": found.licence,
+                    "how": obtain.how,
+                    "urls": urls,
+                    "files": files,
+                }
+            )
+        )
         return
+    print(
+        f"{found.summary}\naccess   {found.access}\nlicence  {found.licence}\ncite     {found.citation}\n\n{obtain.how}"
+    )
+    for remote in obtain.files:
+        print(f"  {remote.url}")
+    if files:
+        print("\n".join(files))
+    elif obtain.files:
+        print(f"lora-med data get {source} --download fetches the above")
+
+
+def _downloaded(remotes: Iterable[Any], folder: Path) -> list[str]:
     from rich.console import Console
+    from rich.progress import Progress
 
-    from lora_med.training.preflight import colour_row
+    from lora_med.data.obtain import download
 
-    console = Console()
-    console.print(f"template {template}; trained tokens in colour\n", style="bold")
-    for tokens in shown:
-        console.print(colour_row(tokens, tokenizer), end="\n\n")
+    found: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        for remote in remotes:
+            task = progress.add_task(remote.name, total=None)
+            path = download(
+                remote,
+                folder,
+                lambda done, whole, task=task: progress.update(task, completed=done, total=whole or None),
+            )
+            found.append(str(path))
+    return found
 
 
-def _spelled(tokens: Any, tokenizer: Any) -> dict[str, Any]:
-    pairs = list(zip(tokens.input_ids, tokens.trained, strict=True))
-    return {
-        "uid": tokens.uid,
-        "tokens": len(pairs),
-        "trained_tokens": sum(tokens.trained),
-        "given": tokenizer.decode([number for number, trained in pairs if not trained]),
-        "trained": tokenizer.decode([number for number, trained in pairs if trained]),
-    }
+@app.command("blocklist")
+def blocklist_command(
+    out: Annotated[Path, typer.Option(help="the file to write")],
+    source: Annotated[str | None, typer.Option(help="the source of the test set, to take its identifiers")] = None,
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="its files; without --source, files of one PMID a line")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a block-list: the hashed identifiers of a test set, for data.block_lists to keep out of training."""
+    from lora_med.data.contamination import identifiers_of, write_block_list
+    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.reading import find_inputs, read_records
+
+    if source is None:
+        identifiers = _pmids(paths or [])
+    else:
+        from lora_med.data.catalog import find_source
+
+        found = find_source(source)
+        records = read_records(found, find_inputs(found, paths or []), ReadOptions(streaming=True))
+        identifiers = [name for record in records for name in identifiers_of(record)]
+    names = ", ".join(Path(path).name for path in paths or [])
+    count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}")
+    print(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
+
+
+def _pmids(paths: Iterable[str]) -> list[str]:
+    from lora_med.data.contamination import PMID
+    from lora_med.errors import DataError, InputMissingError
+
+    found: list[str] = []
+    for path in paths:
+        if not Path(path).is_file():
+            raise InputMissingError(f"no such file: {path}", fix="name a file of one PMID a line")
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            name = line.strip().removeprefix("pmid:")
+            if name and not PMID.fullmatch(name):
+                raise DataError("expected one PMID a line", where=f"{path}:{number}", fix="take other lines out")
+            found += [f"pmid:{name}"] if name else []
+    if not found:
+        raise SettingsError(
+            "no identifier to list", where="the command line", fix="name files, or --source with its files"
+        )
+    return found
+
+
+def _print_table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Literal, cast, get_args
 
 from lora_med.config.names import unknown
-from lora_med.errors import SettingsError
+from lora_med.errors import NotPermittedError, SettingsError
 
 Access = Literal["open", "registered", "credentialed"]
+LEAST_WORDS = 5
+logger = logging.getLogger(__name__)
 CLASSES: tuple[str, ...] = get_args(Access)  # from the freest to the strictest
 
 
@@ -26,3 +29,22 @@ def strictest(classes: Iterable[str | None]) -> Access:
             raise SettingsError(unknown("access class", name, CLASSES))
         rank = max(rank, CLASSES.index(name))
     return cast(Access, CLASSES[rank])
+
+
+def require_permission(access: str, what: str, permission: str | None) -> None:
+    """Let `what` happen to credentialed data only with a written permission, which goes into the log.
+
+    Raises:
+        NotPermittedError: the data are credentialed and no permission, or none worth the name, is given.
+    """
+    if access != "credentialed":
+        return
+    words = (permission or "").split()
+    if len(words) < LEAST_WORDS:
+        raise NotPermittedError(
+            f"{what} is not permitted: it is, or comes from, credentialed data",
+            where="the data's access class",
+            fix=f"if the data's agreement allows it, say who allows what, in {LEAST_WORDS} words or more: "
+            '--permission "..."',
+        )
+    logger.warning("%s, although it is or comes from credentialed data; permission: %s", what, " ".join(words))

@@ -20,11 +20,10 @@ from lora_med.data.outcome import Input, Tally, numbered_names
 from lora_med.data.parts import Parts, Records, Stream, read_parts
 from lora_med.data.reading import content
 from lora_med.data.record import Record
-from lora_med.data.splits import Part
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
-__all__ = ["Corpus", "Records", "Stream", "Survey", "open_corpus", "open_heldout", "survey"]
+__all__ = ["Corpus", "Records", "Stream", "open_corpus", "open_heldout", "open_parts"]
 logger = logging.getLogger(__name__)
 
 
@@ -52,18 +51,6 @@ class Corpus:
     mixture: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a corpus amounts to: inputs by name, counts, how it is split and the size of each part."""
-
-    source: str
-    inputs: tuple[str, ...]
-    tally: Tally
-    split: str
-    sizes: dict[Part, int]
-    template: str
-
-
 def open_corpus(settings: DataSettings) -> Corpus:
     """The training and validation records that `settings` name, checked, split, kept apart, mixed and counted.
 
@@ -75,7 +62,7 @@ def open_corpus(settings: DataSettings) -> Corpus:
         InputMissingError: a path that nothing matches.
         DataError: bad input (unless `skip_bad`), parts that overlap, or nothing left to train on.
     """
-    first, *others = every = [read_parts(one) for one in _each(settings)]
+    first, *others = every = open_parts(settings)
     train = first.records["train"]
     if not len(train):
         raise DataError(
@@ -160,17 +147,9 @@ def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -
     return records
 
 
-def survey(settings: DataSettings) -> Survey:
-    """What `settings` would give a run, checked in full: counts and sizes, no records."""
-    parts = read_parts(settings)
-    return Survey(
-        source=parts.source.name,
-        inputs=tuple(name for _, name in _names(parts)),
-        tally=parts.tally,
-        split=parts.split,
-        sizes={part: len(records) for part, records in parts.records.items()},
-        template=settings.template or parts.source.template,
-    )
+def open_parts(settings: DataSettings) -> list[Parts]:
+    """Every part of each source, the test part too: to count and describe, as `data check` does, never to train."""
+    return [read_parts(one) for one in _each(settings)]
 
 
 def _share_fix(parts: Parts, split: str = "train") -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 import jinja2
 
 TEMPLATE = Path(__file__).parent.parent / "assets" / "report" / "page.html.j2"
+STYLE = TEMPLATE.with_name("style.css")
 Kind = Literal["", "number", "better", "worse", "unsure"]
 
 
@@ -77,7 +78,8 @@ def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
 def to_html(page: Page) -> str:
     """One HTML file with styles and drawings inside and nothing fetched from anywhere."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=page)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(page=page, style=STYLE.read_text(encoding="utf-8"))
 
 
 def to_markdown(page: Page) -> str:

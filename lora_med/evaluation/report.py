@@ -34,6 +34,7 @@ from lora_med.evaluation.results import BASE, Evaluation, Item, Subject
 from lora_med.evaluation.sections import build_page
 from lora_med.evaluation.swaps import Swap
 from lora_med.files import write_atomic, write_json
+from lora_med.run import keep_private
 
 SCHEMA = "lora_med.report/1"
 
@@ -98,13 +99,16 @@ def write_report(
         facts=facts or {},
         next_steps=next_steps,
     )
-    return Report(
+    report = Report(
         html=write_atomic(folder / "report.html", to_html(page)),
         json=write_json(folder / "report.json", content),
         markdown=write_atomic(folder / "report.md", to_markdown(page)),
         findings=page.lead,
         content=content,
     )
+    if any(one.access == "credentialed" for one in evaluations):
+        keep_private(folder)
+    return report
 
 
 def _entry(evaluation: Evaluation, number: int, count: int, folder: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from lora_med.merge.verify import (
 from lora_med.models.base import Base, load_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import resolve_base
-from lora_med.run import versions
+from lora_med.run import keep_private, versions
 
 CERTIFICATE = "merge_certificate.json"
 SCHEMA = "lora_med.merge_certificate/1"
@@ -131,6 +131,8 @@ def merge_adapter(
         certificate["seconds"] = round(time.perf_counter() - begun, 1)
         write_atomic(temporary / "README.md", render_readme(target.name, certificate))
         write_json(temporary / CERTIFICATE, certificate)
+        if card.data.access == "credentialed":
+            keep_private(temporary)
     return Merge(target, certificate)
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import http.server
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_med.cli.main import run
+from lora_med.data.catalog import SOURCES
+from lora_med.data.obtain import SOURCES as OBTAIN
+from lora_med.data.obtain import Remote, download
+from lora_med.errors import InputMissingError, IntegrityError
 from tests.data.places import REAL, needs_real
+
+FOLDERS = {"conll": "ner_iob"}
 
 XML = (
     "<PubmedArticleSet>"
@@ -100,8 +111,11 @@ def test_check_tells_the_parts_and_preview_what_is_trained(tmp_path: Path, capsy
     path.write_text("".join(json.dumps({"prompt": f"q{n}?", "completion": f" a{n}"}) + "\n" for n in range(60)))
     here = ["data.source=custom", f"data.paths=[{path}]"]
     found = answer(["check", *here, "--json"], capsys)
-    assert sum(found["sizes"].values()) == found["tally"]["kept"] == 60
-    assert found["template"] == "pair"
+    (source,) = found["sources"]
+    assert sum(source["sizes"].values()) == source["tally"]["kept"] == 60
+    assert source["template"] == "pair"
+    assert run(["data", "check", *here]) == 0
+    assert "parts        train" in capsys.readouterr().out
     shown = answer(["preview", *here, "--json", "--rows", "1"], capsys)
     (row,) = shown["rows"]
     number = int(row["uid"].rpartition(":")[2]) - 1
@@ -139,3 +153,74 @@ def test_the_real_file_is_read_by_its_glob(tmp_path: Path, capsys: pytest.Captur
     pattern = str(REAL / "pubmed_xml" / "pubmed20n10*.xml.gz")
     summary = answer(["read", "pubmed", pattern, "--out", str(tmp_path / "o.jsonl"), "--json"], capsys)
     assert (summary["read"], summary["articles"]) == (756, 754)
+
+
+def test_templates_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {one["name"]: one for one in answer(["templates", "--json"], capsys)["templates"]}
+    assert listed["conclusion"]["needs"] == "sections, the last a conclusion"
+    assert listed["text"]["too_long"][0] == "chunk_by_section"
+    assert run(["data", "templates"]) == 0
+
+
+def test_a_block_list_is_made_from_a_source_or_from_pmids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ids.txt").write_text("123\npmid:45\n\n")
+    (tmp_path / "test.txt").write_text("123|t|Title\n123|a|Text.\n\n45|t|Title two\n45|a|Text.\n")
+    one, two = str(tmp_path / "one.txt"), str(tmp_path / "two.txt")
+    assert answer(["blocklist", str(tmp_path / "ids.txt"), "--out", one, "--json"], capsys)["ids"] == 2
+    source = ["blocklist", str(tmp_path / "test.txt"), "--source", "bc5cdr", "--out", two, "--json"]
+    assert answer(source, capsys)["ids"] == 2
+    assert Path(one).read_text().splitlines()[1:] == Path(two).read_text().splitlines()[1:]
+    (tmp_path / "ids.txt").write_text("123\nabc\n")
+    assert run(["data", "blocklist", str(tmp_path / "ids.txt"), "--out", one]) == 65
+    assert run(["data", "blocklist", "--out", one]) == 2
+    assert run(["data", "blocklist", "gone.txt", "--out", one]) == 66
+
+
+def test_every_source_says_how_it_is_obtained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(OBTAIN) == set(SOURCES)
+    assert answer(["get", "mimic3", "--json"], capsys)["access"] == "credentialed"
+    assert run(["data", "get", "mts_dialog"]) == 0
+    shown = capsys.readouterr().out
+    assert "https://raw.githubusercontent.com/abachaa/MTS-Dialog/" in shown and "--download" in shown
+    assert run(["data", "get", "mts_dialgo"]) == 2
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on this machine, and the folder it serves."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+
+
+def test_a_download_is_whole_and_has_its_checksum_or_is_not_there(site: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = site
+    content = b"iron" * 100_000
+    (folder / "a.bin").write_bytes(content)
+    (folder / "b.bin").write_bytes(content)
+    (folder / "b.bin.md5").write_text(f"MD5(b.bin)= {hashlib.md5(content).hexdigest()}\n")
+    seen: list[int] = []
+    good = Remote(f"{address}/a.bin", hashlib.sha256(content).hexdigest())
+    assert download(good, tmp_path / "out", lambda done, whole: seen.append(done)).read_bytes() == content
+    assert seen[-1] == len(content)
+    assert download(Remote(f"{address}/b.bin", None), tmp_path / "out").read_bytes() == content
+    with pytest.raises(IntegrityError, match="another checksum"):
+        download(Remote(f"{address}/a.bin", "0" * 64), tmp_path / "wrong")
+    assert list((tmp_path / "wrong").iterdir()) == []
+    for gone in (Remote(f"{address}/c.bin", "0" * 64), Remote("http://127.0.0.1:1/a.bin", "0" * 64)):
+        with pytest.raises(InputMissingError, match="cannot be downloaded"):
+            download(gone, tmp_path / "gone")
+    (folder / "a.bin").unlink()
+    assert download(good, tmp_path / "out").name == "a.bin"  # it is there already
+
+
+@needs_real
+@pytest.mark.parametrize("source", sorted(name for name, found in OBTAIN.items() if found.files and name != "pubmed"))
+def test_the_checksums_are_those_of_the_real_files(source: str) -> None:
+    files = [path for path in (REAL / FOLDERS.get(source, source)).rglob("*") if path.is_file()]
+    here = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert {remote.digest for remote in OBTAIN[source].files} <= here

@@ -13,7 +13,7 @@ from lora_med.config.schema import DataSettings
 from lora_med.data.access import strictest
 from lora_med.data.apart import Rules, Separation, separate
 from lora_med.data.catalog import SOURCES, find_source
-from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, survey
+from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, open_parts
 from lora_med.data.record import Passage, Question, Record
 from lora_med.data.splits import Part, part_of, stratified
 from lora_med.errors import DataError, SettingsError
@@ -120,9 +120,9 @@ def test_without_a_published_validation_it_comes_from_train_alone(tmp_path: Path
 
 
 def test_one_file_called_train_is_split_by_share(tmp_path: Path) -> None:
-    found = survey(settings(write_rows(tmp_path / "train.jsonl", range(300))))
+    (found,) = open_parts(settings(write_rows(tmp_path / "train.jsonl", range(300))))
     assert found.split.startswith("split by group")
-    assert found.sizes["test"] > 0
+    assert len(found.records["test"]) > 0
 
 
 def test_a_stream_gives_what_memory_gives_at_every_pass(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from lora_med.config.schema import DataSettings
 from lora_med.data import folds
-from lora_med.data.corpus import open_corpus, open_heldout, survey
+from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.data.record import Question
 from lora_med.errors import DataError
 from tests.data.places import REAL, needs_real
@@ -99,7 +99,7 @@ def test_a_bad_item_is_named_and_its_text_is_not(tmp_path: Path, change: dict[st
     with pytest.raises(DataError, match=expected) as caught:
         open_corpus(settings(path))
     assert caught.value.where == f"{path}, item 2"
-    assert survey(settings(path, skip_bad=True)).tally.dropped == {"bad": 1}
+    assert open_corpus(settings(path, skip_bad=True, validation_share=0, test_share=0)).tally.dropped == {"bad": 1}
 
 
 def test_the_official_deal_has_the_published_sizes() -> None:

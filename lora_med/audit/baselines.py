@@ -1,0 +1,85 @@
+"""What a model that has learned nothing would score: the bar that any adapter has to clear, told before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def label_counts(records: Sequence[Record]) -> dict[str, int]:
+    """What is to be learned, by how often: answers, entity types, sections asked for, or section categories.
+
+    Questions whose options differ from one to the next count the letter of the right one.
+    """
+    closed = [record for record in records if isinstance(record, Question) and record.options]
+    shared = len({record.options for record in closed}) == 1
+    counts: Counter[str] = Counter()
+    for record in records:
+        if isinstance(record, Question) and record.options:
+            counts[record.answer if shared else LETTERS[record.options.index(record.answer)]] += 1
+        elif isinstance(record, Annotated):
+            counts.update(span.type for span in record.spans)
+        elif isinstance(record, Pair) and record.section:
+            counts[record.section] += 1
+        elif isinstance(record, Passage):
+            counts.update(section.category for section in record.sections if section.category)
+    return dict(counts.most_common())
+
+
+def baselines(train: Sequence[Record], held_out: Sequence[Record]) -> dict[str, float]:
+    """Scores on `held_out` of what needs no model, in [0, 1]; empty where the task has none.
+
+    Questions with options (accuracy): the most frequent answer or letter of `train`, always the first option, always
+    the longest. Pairs (F1 of words): the input's first words, as many as the reference has. Annotated texts: the share
+    of mentions that `train` marks too, with the same type.
+    """
+    closed = [record for record in held_out if isinstance(record, Question) and record.options]
+    if closed:
+        return _choices(train, closed)
+    pairs = [record for record in held_out if isinstance(record, Pair)]
+    if pairs:
+        return {"copy the beginning (word F1)": _mean([_copied(record) for record in pairs])}
+    marked = [record for record in held_out if isinstance(record, Annotated) and record.spans]
+    if marked:
+        seen = {
+            (span.type, span.text.casefold())
+            for record in train
+            if isinstance(record, Annotated)
+            for span in record.spans
+        }
+        mentions = [(span.type, span.text.casefold()) for record in marked for span in record.spans]
+        return {"repeating what train marks (recall)": _mean([float(mention in seen) for mention in mentions])}
+    return {}
+
+
+def _choices(train: Sequence[Record], held_out: Sequence[Question]) -> dict[str, float]:
+    shared = len({record.options for record in held_out}) == 1
+    counts = label_counts([record for record in train if isinstance(record, Question)])
+    found: dict[str, float] = {}
+    if counts:
+        majority = max(counts, key=lambda name: counts[name])
+        hits = [
+            (record.answer if shared else LETTERS[record.options.index(record.answer)]) == majority
+            for record in held_out
+        ]
+        found[f'always "{majority}", the most frequent in train'] = _mean(list(map(float, hits)))
+    found["always the first option"] = _mean([float(record.options[0] == record.answer) for record in held_out])
+    longest = [float(max(record.options, key=len) == record.answer) for record in held_out]
+    if not shared:
+        found["always the longest option"] = _mean(longest)
+    return found
+
+
+def _copied(record: Pair) -> float:
+    wanted = Counter(record.output.casefold().split())
+    given = Counter(record.input.casefold().split()[: wanted.total()])
+    common = (wanted & given).total()
+    return 2 * common / (wanted.total() + given.total()) if common else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4)

@@ -1,0 +1,218 @@
+"""What may name a person, found by its shape: dates, numbers, addresses, names with a title. Counts, never a promise.
+
+Patterns find what has a form; a bare surname in running text has none. What is found is told as type and place, and
+its text is never logged. The types are the tags of data/placeholders.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lora_med.data.placeholders import TAG
+from lora_med.data.record import Record, texts_of
+
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_NAME = r"(?:Mac|Mc|[OD]['’]|Al-|Van[ ]|De[ ])?[A-Z](?:[a-z]+(?:[-'’][A-Z][a-z]+)*|[A-Z'’-]+[a-z]*)"
+_LAST_FIRST = rf"{_NAME},[ ]*{_NAME}"
+_NAMES = rf"{_NAME}(?:[ \t]+(?:[A-Z]\.[ \t]*)?{_NAME}){{0,2}}"
+_LABEL = (
+    r"(?:patient(?:'s)? name|patient|name|attending|dictated by|referring physician|signed(?: by)?|pcp|contact|"
+    r"next of kin)"
+)
+_KIN = r"(?:husband|wife|son|daughter|mother|father|brother|sister|partner|friend|neighbou?r)"
+_NUMBERED = (
+    r"(?:mrn|medical record(?: (?:number|no\.?|#))?|record (?:number|no\.?)|account(?: (?:number|no\.?|#))?|acct|"
+    r"accession(?: (?:number|no\.?|#))?|ssn|nhs(?: (?:number|no\.?))?|policy(?: (?:number|no\.?|#))?|"
+    r"license(?: (?:number|no\.?|#))?|device(?: serial)?(?: (?:number|no\.?))?|serial(?: (?:number|no\.?))?|"
+    r"patient id|unit (?:number|no\.?)|case (?:number|no\.?|#))"
+)
+_STREET = r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|way|place|pl|terrace|square|close)"
+# Before a name: what one does with persons, or who they are. Words in capitals that are none follow in _NO_NAME.
+_BEFORE_NAME = (
+    r"(?:seen by|brought in by|dictated by|attended by|ordered by|accompanied by|reviewed by|performed by|"
+    r"spoke (?:with|to)|spoken to|discussed with|"
+    r"(?:plan|care|results|findings|this)(?: was| were)?(?: agreed| discussed| shared)? with|follow[- ]?up with|"
+    r"met with|cc|"
+    r"called|contacted|informed|interpreter|signed|witnessed by|per|known to|lives with|named|under)"
+)
+_AFTER_NAME = (
+    r"(?:reports?|states?|denies|says|said|asks|asked|complains|tolerated|presented|presents|returned|returns|feels|"
+    r"agrees|agreed|was (?:seen|admitted|started|discharged|transferred|referred|present)|has been|"
+    r"will (?:call|arrange|bring))"
+)
+_NO_NAME = (
+    r"(?!(?:The|This|That|She|He|They|It|We|I|Patient|Pt|No|On|In|At|For|There|Denies|Reports|Doctor|Nurse|Family|"
+    r"Mother|Father|Wife|Husband|Surgery|Cardiology|Neurology|Oncology|Radiology|Physical|Social|Home|Medicine|"
+    r"Parkinson|Crohn|Hodgkin|Graves|Bell|Addison|Barrett|Marfan|Alzheimer|Glasgow|Foley|Babinski|Romberg|English|"
+    r"Spanish|CT|MRI|ICU|ED|ER|IV|EKG|ECG|COPD|GI|OR|PT|OT)\b)"
+)
+_PLACE_VERB = r"(?:transferred|admitted|discharged|referred|removed|seen|treated|worked|works|followed|performed)"
+_NAME_WORD = re.compile(r"[A-Z][\w'’-]{3,}")
+PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("EMAIL", re.compile(r"\b[\w.+%-]+@[\w-]+(?:\.[\w-]+)+\b")),
+    ("URL", re.compile(r"\b(?:https?://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)),
+    (
+        "PHONE",
+        re.compile(
+            r"(?<![\w.-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,5}\)[ .-]?|\d{2,5}[ .-])\d{3,4}[ .-]\d{3,4}"
+            r"(?:[ ]?(?:x|ext\.?)[ ]?\d{1,5})?(?![\w-])|(?<![\w.-])\d{3}-\d{4}(?![\w-])",
+            re.IGNORECASE,
+        ),
+    ),
+    ("ID", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")),
+    (
+        "ID",
+        re.compile(
+            rf"\b{_NUMBERED}\s*[:#.]?\s*(?P<value>(?=[\w-]*\d)[A-Z\d][\w-]{{3,}})",
+            re.IGNORECASE,
+        ),
+    ),
+    ("DATE", re.compile(r"(?<![\w/.-])(?:19|20)\d{2}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[12]\d|3[01]|0?[1-9])(?![\w/])")),
+    (
+        "DATE",
+        re.compile(
+            r"(?<![\w/.-])(?:[12]?\d|3[01]|0[1-9])[-/.](?:[12]?\d|3[01]|0[1-9])[-/.](?:(?:19|20)\d{2}|\d{2})(?![\w/])"
+        ),
+    ),
+    (
+        "DATE",
+        re.compile(
+            rf"\b{_MONTH}\.?[ ]+\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ ]+(?:19|20)\d{{2}})?\b|"
+            rf"\b\d{{1,2}}(?:st|nd|rd|th)?(?:[ -]+of)?[ -]+{_MONTH}\b\.?(?:,?[ -]+(?:19|20)\d{{2}})?|"
+            rf"\b{_MONTH}\.?,?[ ]+(?:19|20)\d{{2}}\b",
+            re.IGNORECASE,
+        ),
+    ),
+    ("AGE", re.compile(r"\b(?:9\d|1[01]\d)(?:[- ]?(?:years?|yrs?|y/?o)(?:[- ]old)?\b|[ ]?-?yo\b)", re.IGNORECASE)),
+    (
+        "LOCATION",
+        re.compile(
+            rf"\b\d{{1,5}}[ ]+(?:[A-Z][\w'’.-]*[ ]+){{1,3}}(?i:{_STREET})\b"
+            r"(?:\.?,?[ ]+(?:Apt|Unit|Suite|Flat)\.?[ ]?\w+)?"
+        ),
+    ),
+    ("LOCATION", re.compile(r"\b[A-Z]{2}[ ]+\d{5}(?:-\d{4})?\b|\b[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}\b")),
+    (
+        "HOSPITAL",
+        re.compile(
+            r"\b(?:(?:St\.|Saint|Mount|Mt\.)[ ]+)?(?:[A-Z][\w'’-]+[ ]+){1,3}"
+            r"(?:Hospital|Medical Center|Medical Centre|Clinic|Infirmary|Hospice|Nursing Home|Rehabilitation Center)\b"
+        ),
+    ),
+    ("NAME", re.compile(rf"\b(?:Dr|Mr|Mrs|Ms|Miss|Prof|Nurse|Doctor|Professor|Rev|Sr|Sra)\.?[ ]+(?P<value>{_NAMES})")),
+    (
+        "NAME",
+        re.compile(
+            rf"(?<![A-Za-z])(?P<value>{_NAMES}),?[ ]+(?:M\.?D|R\.?N|D\.?O|N\.?P|P\.?A|Ph\.?D|M\.?B\.?B\.?S|FRCP)\b\.?"
+        ),
+    ),
+    ("NAME", re.compile(rf"^[ \t]*(?i:{_LABEL})[ \t]*:[ \t]*(?P<value>{_NAMES}(?:,[ ]*{_NAMES})?)", re.MULTILINE)),
+    (
+        "NAME",
+        re.compile(rf"\b(?i:{_KIN}),?[ ]+(?P<value>{_NAMES})"),
+    ),
+    ("NAME", re.compile(rf"(?i:\b{_BEFORE_NAME}):?[ ]+{_NO_NAME}(?P<value>{_NAMES}(?:,[ ]*{_NAME})?)")),
+    ("NAME", re.compile(rf"\b{_NO_NAME}(?P<value>{_NAMES})[ ]+(?:\((?i:{_KIN})\)|{_AFTER_NAME}\b)")),
+    ("NAME", re.compile(rf"\b(?:Dr|Mr|Mrs|Ms|Miss|Prof)\.?[ ]+(?P<value>{_LAST_FIRST})")),
+    ("NAME", re.compile(rf"\b(?i:{_KIN}),?[ ]+(?P<value>{_LAST_FIRST})")),
+    ("NAME", re.compile(rf"\b(?:[A-Z]\.[ ]?)+{_NAME}")),  # J. Okafor
+    ("DATE", re.compile(rf"(?<![\w/.-])\d{{1,2}}[- ]{_MONTH}[- ](?:(?:19|20)\d{{2}}|\d{{2}})\b", re.IGNORECASE)),
+    (
+        "DATE",
+        re.compile(rf"\bthe \d{{1,2}}(?:st|nd|rd|th)(?: of {_MONTH})\b|\b{_MONTH} (?:of )?(?:last|this) year\b", re.I),
+    ),
+    (
+        "DATE",
+        re.compile(
+            r"\b(?:on|of|since|from|dated|until|by|colonoscopy|seen|date|admitted|discharged):?[ ]+"
+            r"(?P<value>(?:0?[1-9]|1[0-2])/(?:[12]\d|3[01]|0?[1-9]|\d{2}))(?![\w/])",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "PHONE",
+        re.compile(r"\b(?:call|phone|tel|fax|page|pager|at|ext|extension|beeper)\.?:?[ ]+(?P<value>x?\d{4,5})\b", re.I),
+    ),
+    ("ID", re.compile(r"(?<![\w.-])(?:[A-Z]{1,3})?\d{7,12}(?![\w-])")),
+    ("ID", re.compile(r"\b(?:specimen|case|sample|biopsy)[ ]+#?(?P<value>[A-Z]{1,2}\d{2}-\d{3,6})\b", re.IGNORECASE)),
+    (
+        "AGE",
+        re.compile(
+            r"\b(?:a|an|aged?|is|of|was)[ ]+(?P<value>(?:9\d|1[01]\d))(?![\d/.%]| ?(?:mg|ml|kg|cm|bpm|percent))\b"
+        ),
+    ),
+    (
+        "LOCATION",
+        re.compile(
+            rf"\b(?i:(?:lives?|living|resides|residing|born|home)(?: alone)? (?:in|at)|originally from|"
+            rf"moved (?:to|from))"
+            rf"[ ]+(?P<value>{_NAMES}(?:,[ ]*[A-Z]{{2}}(?:[ ]+\d{{5}})?)?)"
+        ),
+    ),
+    ("LOCATION", re.compile(rf"\b{_NAME}(?:[ ]{_NAME})?,[ ]*[A-Z]{{2}}[ ]+\d{{5}}\b")),
+    (
+        "HOSPITAL",
+        re.compile(
+            rf"\b{_PLACE_VERB} (?:in|at|to|from|by)[ ]+(?P<value>(?:the[ ]+)?{_NO_NAME}(?:St\.[ ]?|Saint[ ])?"
+            rf"(?:[A-Z][\w'’]*)(?:[ ]+[A-Z][\w'’]*){{0,3}})",
+        ),
+    ),
+    (
+        "HOSPITAL",
+        re.compile(r"\bSt\.?[ ][A-Z][a-z]+['’]s\b|\b[A-Z][a-z]+ (?:General|Memorial|Practice|Surgery Center)\b"),
+    ),
+    ("HOSPITAL", re.compile(r"\bthe[ ](?:[A-Z][\w'’-]+[ ]){1,3}(?:nursing home|care home|clinic|hospital|rehab)\b")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """Where something may name a person: character offsets, end exclusive, and its type."""
+
+    start: int
+    end: int
+    type: str
+
+
+def find_identifiers(text: str) -> list[Identifier]:
+    """What may name a person in a text, by place; of two that overlap the longer. Typed tags are none."""
+    tags = [match.span() for match in TAG.finditer(text)]
+    found = [
+        Identifier(*(match.span("value") if "value" in pattern.groupindex else match.span()), kind)
+        for kind, pattern in PATTERNS
+        for match in pattern.finditer(text)
+    ]
+    kept = longest(one for one in found if not any(one.start < end and start < one.end for start, end in tags))
+    return longest([*kept, *_again(text, kept)])
+
+
+def _again(text: str, found: Iterable[Identifier]) -> Iterator[Identifier]:
+    """The words of names that were found, wherever they stand again."""
+    words = {word for one in found if one.type == "NAME" for word in _NAME_WORD.findall(text[one.start : one.end])}
+    if words:
+        pattern = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+        for match in re.finditer(rf"(?<![\w'’-])(?:{pattern})(?![\w-])", text):
+            yield Identifier(match.start(), match.end(), "NAME")
+
+
+def longest(found: Iterable[Identifier]) -> list[Identifier]:
+    """Those that do not overlap a longer one, in the order of the text."""
+    kept: list[Identifier] = []
+    for one in sorted(found, key=lambda one: (one.start - one.end, one.start)):
+        if all(one.end <= other.start or other.end <= one.start for other in kept):
+            kept.append(one)
+    return sorted(kept, key=lambda one: one.start)
+
+
+def scan(records: Iterable[Record]) -> Iterator[tuple[str, Counter[str]]]:
+    """For each record in which something may name a person: its uid, and how much of each type."""
+    for record in records:
+        counts = Counter(one.type for text in texts_of(record) for one in find_identifiers(text))
+        if counts:
+            yield record.uid, counts

@@ -1,0 +1,154 @@
+"""Credentialed data: a canary in the notes is nowhere but in the notes, files are the owner's, purge finds all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.adapters.card import read_card
+from lora_med.adapters.push import check_permitted
+from lora_med.cli.main import run
+from lora_med.config.parse import parse
+from lora_med.data.access import require_permission
+from lora_med.errors import DataError, NotPermittedError
+from tests.recipes.test_sft import overrides, recipe
+from tests.tiny import make_tiny
+
+CANARY = "Zweisamkeitskanarienvogel"
+PERMISSION = "Dr. Example of the data board, 3 May 2026"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny("llama", tmp_path_factory.mktemp("base"), context=4096)
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Any:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def notes(folder: Path, count: int = 40, bad: bool = False) -> Path:
+    path = folder / "NOTEEVENTS.csv"
+    with open(path, "w", newline="") as sheet:
+        writer = csv.writer(sheet)
+        writer.writerow(["ROW_ID", "SUBJECT_ID", "CATEGORY", "ISERROR", "TEXT"])
+        for n in range(count):
+            text = f"{CANARY} {n}: seen by [**Name**] on [**2101-5-3**] with {n * 7} complaints of {n * n} kinds."
+            writer.writerow([n, "" if bad and n == 7 else n, CANARY, "", text])
+    return path
+
+
+def modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+
+
+def everything(folder: Path) -> bytes:
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def train(base: Path, folder: Path, source: Path, *extra: str) -> Path:
+    data = ["data.source=mimic3", f"data.paths=[{source}]", "data.validation_share=0.2", "train.save_steps=1"]
+    recipe("sft_pubmed").main(parse(None, [*data, *overrides(base, folder, *extra)]))
+    return folder / "adapters" / "mine"
+
+
+def test_the_canary_is_in_no_log_error_run_adapter_or_report(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = notes(tmp_path)
+    work = tmp_path / "work"
+    adapter = train(base, work, source)
+    assert read_card(adapter).data.access == "credentialed"
+    monkeypatch.chdir(work)
+    here = ["data.source=mimic3", f"data.paths=[{source}]", "data.validation_share=0.2", f"model.base={base}"]
+    evaluate = ["--adapter", "mine", "--store", str(work / "adapters"), "--base", str(base), "--data", str(source)]
+    commands: list[tuple[list[str], int]] = [
+        (["data", "check", *here], 0),
+        (["data", "check", *here, "--json"], 0),
+        (["data", "preview", *here], 77),
+        (["data", "preview", *here, "--out", "page.html"], 0),
+        (["eval", *evaluate, "--task", "text", "--split", "validation", "--out", "report"], 0),
+        (["adapters", "show", "mine", "--store", str(work / "adapters")], 0),
+        (["data", "purge", "mimic3", "."], 0),
+    ]
+    for arguments, code in commands:
+        assert run(arguments) == code, arguments
+    with pytest.raises(DataError):
+        train(base, work, notes(tmp_path, bad=True), "adapter.overwrite=true")
+    shown = capfd.readouterr()
+    assert CANARY not in shown.out and CANARY not in shown.err
+    assert CANARY.encode() not in everything(work)
+    assert (work / "page.html").is_file() and (work / "report" / "report.html").is_file()
+
+
+def test_what_comes_of_credentialed_data_is_the_owners_alone(base: Path, tmp_path: Path) -> None:
+    adapter = train(base, tmp_path / "work", notes(tmp_path))
+    assert modes(adapter) == {0o700, 0o600}
+    assert modes(tmp_path / "work" / "run") == {0o700, 0o600}
+    out = tmp_path / "records.jsonl"
+    assert run(["data", "read", "mimic3", str(tmp_path / "NOTEEVENTS.csv"), "--out", str(out)]) == 0
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_a_permission_is_written_or_there_is_none(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    card = read_card(train(base, tmp_path / "work", notes(tmp_path)))
+    for private, permission in ((True, None), (True, "yes"), (False, PERMISSION)):
+        with pytest.raises(NotPermittedError):
+            check_permitted(card, private, permission)
+    logging.getLogger().addHandler(caplog.handler)  # the run set its own handlers
+    check_permitted(card, True, PERMISSION)
+    assert PERMISSION in caplog.text
+    require_permission("open", "anything", None)
+    here = ["data.source=mimic3", f"data.paths=[{tmp_path / 'NOTEEVENTS.csv'}]", f"model.base={base}"]
+    capsys.readouterr()
+    assert run(["data", "preview", *here, "--permission", PERMISSION]) == 0
+    assert CANARY in capsys.readouterr().out
+    assert run(["adapters", "push", "mine", "me/mine", "--store", str(tmp_path / "work" / "adapters")]) == 77
+
+
+def test_purge_finds_and_deletes_all_that_was_made_and_nothing_else(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, work = notes(tmp_path), tmp_path / "work"
+    train(base, work, source)
+    assert run(["data", "read", "mimic3", str(source), "--out", str(work / "records.jsonl")]) == 0
+    (work / "other.jsonl").write_text(json.dumps({"uid": "a", "source": "custom", "text": "mimic3"}) + "\n")
+    capsys.readouterr()
+    assert run(["data", "purge", "mimic3", str(work), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {Path(one["path"]).name: one["kind"] for one in listed["found"]} == {
+        "mine": "adapter",
+        "run": "run",
+        "records.jsonl": "records",
+    }
+    assert not listed["deleted"] and (work / "run").is_dir()
+    assert run(["data", "purge", "mimic3", str(work), "--yes"]) == 0
+    assert sorted(path.name for path in work.iterdir()) == ["adapters", "other.jsonl"]
+    assert list((work / "adapters").iterdir()) == []
+    assert source.is_file()
+
+
+def test_deidentify_writes_tags_counts_and_its_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("presidio_analyzer")
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"uid": "a", "text": "Dr. Roe saw her on 2021-03-14."}) + "\n")
+    out = tmp_path / "clean.jsonl"
+    assert run(["data", "deidentify", "custom", str(path), "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["replaced"] == {"NAME": 1, "DATE": 1} and 0.5 < found["recall"] < 1
+    assert json.loads(out.read_text())["text"] == "Dr. [NAME] saw her on [DATE]."
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert run(["data", "deidentify", "custom", str(path), "--out", str(out)]) == 0
+    assert "This is no anonymisation" in capsys.readouterr().err
