@@ -12,26 +12,25 @@ is never fetched, and no entity is expanded but XML's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
+from lora_med.data.articles import bare_title, labelled, outcome_of, passage
+from lora_med.data.medline import Cut, Plain, Unusual, begins_plainly, cuts, identity, plain
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
-from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
 ROOTS = ("PubmedArticleSet", "MedlineCitationSet", "PubmedBookArticleSet")
 ARTICLES = ("MedlineCitation", "BookDocument")
 SHELLS = ("PubmedArticle", "PubmedBookArticle")
+SAFE: dict[str, Any] = {"no_network": True, "resolve_entities": False, "remove_comments": True, "remove_pis": True}
 FILE_NAME = re.compile(r"(?:pubmed|medline)(\d{2})n(\d+)\.xml(?:\.gz)?", re.IGNORECASE)
-TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
-SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout, single spaces apart, which may stay
-NO_TITLE = ("not available", "in process citation")
-RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,21 @@ class _Deletion:
 _Step = _Entry | _Deletion | Drop
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """What is wanted of a file: the articles' versions alone, or their texts too."""
+
+    texts: bool
+    keep_retracted: bool = False
+
+    def plain(self, pmid: int, found: Plain) -> Outcome:
+        """The outcome of an article that is neither retracted nor a notice: those go to the parser."""
+        if not found.english:
+            return Drop("not_english")
+        sections = labelled(found.sections)
+        return passage(pmid, bare_title(found.title), sections) if sections else Drop("no_abstract")
+
+
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The current articles of the files, each pass reading again; files named as NLM names them go by their number.
 
@@ -60,14 +74,14 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     latest: dict[int, int] = {}
 
     def steps() -> Iterator[_Step]:
-        return _steps(paths, lambda citation: _outcome(citation, options.keep_retracted))
+        return _steps(paths, _Reader(True, options.keep_retracted))
 
     def again() -> Iterator[Outcome]:
         if not options.streaming:  # the caller keeps the records anyway: one pass is enough
             held = list(steps())
             return _current(held, _latest(held))
         if not latest:
-            latest.update(_latest(_steps(paths, None)))
+            latest.update(_latest(_steps(paths, _Reader(False))))
         return _current(steps(), latest)
 
     return Again(again)
@@ -117,11 +131,11 @@ def _current(steps: Iterable[_Step], latest: dict[int, int]) -> Iterator[Outcome
             place += 1
 
 
-def _steps(paths: Sequence[Path], extract: Callable[[Any], Outcome] | None) -> Iterator[_Step]:
+def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
     for path in paths:
         try:
             with archive_errors(path):
-                yield from _file_steps(path, extract)
+                yield from _file_steps(path, reader)
         except etree.XMLSyntaxError as error:
             line = error.lineno or 0
             yield Drop(
@@ -136,29 +150,61 @@ def _steps(paths: Sequence[Path], extract: Callable[[Any], Outcome] | None) -> I
             yield Drop("bad", error)
 
 
-def _file_steps(path: Path, extract: Callable[[Any], Outcome] | None) -> Iterator[_Step]:
+def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
+    done = 0
     with open_stream(path) as stream:
-        parser = etree.iterparse(
-            stream,
-            events=("end",),
-            tag=(*ARTICLES, *SHELLS, "DeleteCitation", "DeleteDocument"),
-            load_dtd=False,
-            no_network=True,
-            resolve_entities=False,
-            remove_comments=True,
-            remove_pis=True,
-        )
-        for _, element in parser:
-            if element.tag in ARTICLES:
-                yield _entry(element, path, extract)
-            elif element.tag not in SHELLS:
-                yield from _deletions(element)
-            parent = element.getparent()
-            if parent is None or parent.getparent() is None:  # done with: memory stays that of one article
-                element.clear()
-                while parent is not None and element.getprevious() is not None:
-                    del parent[0]
-        root = parser.root
+        if begins_plainly(stream):
+            try:
+                with archive_errors(path):
+                    for cut in cuts(stream):
+                        for step in _cut_steps(cut, path, reader):
+                            yield step
+                            done += 1
+                return
+            except (
+                Unusual,
+                DataError,
+            ):  # torn, or odd between two articles: the parser goes as far as it can, and says
+                pass
+    with open_stream(path) as stream:
+        yield from islice(_parsed_steps(stream, path, reader), done, None)
+
+
+def _cut_steps(cut: Cut, path: Path, reader: _Reader) -> Iterator[_Step]:
+    """The article or deletions of a cut, by the parser where they are not plainly of NLM's form."""
+    try:
+        pmid, version = identity(cut.content)
+        yield _Entry(pmid, version, reader.plain(pmid, plain(cut.content)) if reader.texts else None)
+    except Unusual:
+        yield from _parsed_cut(cut, path, reader)
+
+
+def _parsed_cut(cut: Cut, path: Path, reader: _Reader) -> Iterator[_Step]:
+    try:
+        root = etree.fromstring(cut.content, etree.XMLParser(**SAFE))
+    except etree.XMLSyntaxError:
+        raise Unusual from None
+    for element in root.iter(*ARTICLES, "DeleteCitation", "DeleteDocument"):
+        if element.tag in ARTICLES:
+            yield _entry(element, path, reader, cut.line - 1)
+        else:
+            yield from _deletions(element)
+
+
+def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[_Step]:
+    tags = (*ARTICLES, *SHELLS, "DeleteCitation", "DeleteDocument")
+    parser = etree.iterparse(stream, events=("end",), tag=tags, load_dtd=False, **SAFE)
+    for _, element in parser:
+        if element.tag in ARTICLES:
+            yield _entry(element, path, reader, 0)
+        elif element.tag not in SHELLS:
+            yield from _deletions(element)
+        parent = element.getparent()
+        if parent is None or parent.getparent() is None:  # done with: memory stays that of one article
+            element.clear()
+            while parent is not None and element.getprevious() is not None:
+                del parent[0]
+    root = parser.root
     if root is None or root.tag not in (*ROOTS, *SHELLS, *ARTICLES):
         raise DataError(
             f"not a PubMed file: the outermost element is none of {', '.join(ROOTS)}",
@@ -174,91 +220,24 @@ def _deletions(element: Any) -> Iterator[_Deletion]:
             yield _Deletion(int(text))
 
 
-def _entry(citation: Any, path: Path, extract: Callable[[Any], Outcome] | None) -> _Step:
+def _entry(citation: Any, path: Path, reader: _Reader, lines_before: int) -> _Step:
     node = citation.find("PMID")
     text = (node.text or "").strip() if node is not None else ""
     version = node.get("Version", "1") if node is not None else "1"
+    where = f"{path}:{lines_before + citation.sourceline}"
     if not (text.isascii() and text.isdigit() and version.isascii() and version.isdigit()):
         return Drop(
             "bad",
             DataError(
                 "an article without a PMID of digits and a version of digits",
-                where=f"{path}:{citation.sourceline}",
+                where=where,
                 fix="restore the file, or set data.skip_bad=true",
             ),
         )
-    if extract is None:
+    if not reader.texts:
         return _Entry(int(text), int(version), None)
     try:
-        return _Entry(int(text), int(version), extract(citation))
+        return _Entry(int(text), int(version), outcome_of(citation, reader.keep_retracted))
     except DataError as error:
-        error.where = f"{path}:{citation.sourceline}, PMID {int(text)}"
+        error.where = f"{where}, PMID {int(text)}"
         return _Entry(int(text), int(version), Drop("bad", error))
-
-
-def _outcome(citation: Any, keep_retracted: bool) -> Outcome:
-    article = citation if citation.tag == "BookDocument" else citation.find("Article")
-    if article is None:
-        return Drop("no_abstract")
-    types = article.findall("PublicationTypeList/PublicationType") + article.findall("PublicationType")
-    kinds = {node.get("UI") for node in types} | {(node.text or "").strip() for node in types}
-    links = {node.get("RefType") for node in citation.iterfind("CommentsCorrectionsList/CommentsCorrections")}
-    if not keep_retracted and (kinds.intersection(RETRACTED) or "RetractionIn" in links):
-        return Drop("retracted")
-    if kinds.intersection(NOTICE) or "RetractionOf" in links:
-        return Drop("retraction_notice")
-    languages = [(node.text or "").strip().lower() for node in article.iterfind("Language")]
-    if languages and "eng" not in languages:
-        return Drop("not_english")
-    sections = tuple(_sections(article))
-    if not sections:
-        return Drop("no_abstract")
-    pmid = str(int(citation.findtext("PMID")))
-    text = "\n".join(f"{part.label}: {part.text}" if part.label else part.text for part in sections)
-    return Passage(f"pmid:{pmid}", pmid, "pubmed", text, _title(article), sections)
-
-
-def _sections(article: Any) -> Iterator[Section]:
-    nodes = article.findall("Abstract/AbstractText")
-    for number, node in enumerate(nodes, 1):
-        text = _text(node)
-        if number == len(nodes) and text.endswith(")"):
-            text = TRUNCATED.sub("", text)
-        if text:
-            label = " ".join(node.get("Label", "").split())
-            category = node.get("NlmCategory", "").strip() or None
-            yield Section(text, None if label.upper() in ("", "UNLABELLED") else label, category)
-
-
-def _title(article: Any) -> str:
-    """The title; NLM's brackets around a translated one are taken off, and a stand-in for a missing one is empty."""
-    node = article.find("ArticleTitle")
-    if node is None or not (title := _text(node)):
-        node = article.find("Book/BookTitle")
-        title = _text(node) if node is not None else ""
-    bare = title.removesuffix(".")
-    if bare.startswith("[") and bare.endswith("]") and _one_pair(bare):
-        bare = bare[1:-1].strip()
-        title = "" if bare.rstrip(".").lower() in NO_TITLE else bare
-    return title
-
-
-def _one_pair(text: str) -> bool:
-    """Whether the bracket that opens `text` is the one that closes it."""
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter == "[") - (letter == "]")
-        if depth == 0:
-            return place == len(text) - 1
-    return False
-
-
-def _text(node: Any) -> str:
-    """All text below `node`, mark-up and formulas included, white space of the layout made single spaces."""
-    if len(node) == 0:
-        return SPACES.sub(" ", node.text or "").strip(" ")
-    if next(node.iter(etree.Entity), None) is not None:
-        raise DataError(
-            "the text uses an entity that XML does not define", fix="restore the file, or set data.skip_bad=true"
-        )
-    return SPACES.sub(" ", "".join(node.itertext())).strip(" ")

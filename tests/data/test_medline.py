@@ -1,0 +1,130 @@
+"""Articles cut out of bytes say what the XML parser says: on files written for it, on real and on damaged ones."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.data.medline import Unusual, begins_plainly, cuts, plain, text_of
+from lora_med.data.outcome import Drop
+from lora_med.data.sources import pubmed
+from tests.data.examples_texts import PUBMED
+from tests.data.places import REAL, needs_real
+from tests.data.test_pubmed import article, write
+
+SAMPLE = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "pubmed_sample.xml.gz"
+FILES = sorted((REAL / "pubmed_xml").rglob("*.xml*")) if REAL.is_dir() else []
+
+
+def steps(path: Path, *, parsed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What reading a file gives, errors as their words; `parsed` by the XML parser alone."""
+    with monkeypatch.context() as patch:
+        if parsed:
+            patch.setattr(pubmed, "begins_plainly", lambda stream: False)
+        found = list(pubmed._steps([path], pubmed._Reader(True)))
+    return [_told(one) for one in found]
+
+
+def _told(step: Any) -> Any:
+    if isinstance(step, Drop) and step.error:
+        return (str(step.error), step.reason)
+    inner = getattr(step, "outcome", None)
+    return [step.pmid, str(inner.error)] if isinstance(inner, Drop) and inner.error else step
+
+
+@pytest.mark.parametrize("path", [SAMPLE, *FILES], ids=lambda path: path.name)
+def test_real_files_read_alike(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert steps(path, parsed=False, monkeypatch=monkeypatch) == steps(path, parsed=True, monkeypatch=monkeypatch)
+
+
+@needs_real
+def test_most_real_articles_need_no_parser() -> None:
+    read = left = 0
+    with gzip.open(REAL / "pubmed_xml" / "pubmed20n1015.xml.gz") as raw, io.BufferedReader(raw) as stream:  # type: ignore[arg-type]
+        assert begins_plainly(stream)
+        for cut in cuts(stream):
+            try:
+                plain(cut.content)
+                read += 1
+            except Unusual:
+                left += 1
+    assert read > 700 and left < 20
+
+
+ODD = [
+    article(1, "<AbstractText>a &lt;b&gt; &#x3b1; &amp;amp; c</AbstractText>"),
+    article(
+        2, "<AbstractText>one<i>two</i> <sub>3</sub></AbstractText><CopyrightInformation>no</CopyrightInformation>"
+    ),
+    article(3, "<AbstractText Label='single'>quotes</AbstractText>"),
+    article(4, '<AbstractText Label="A &amp; B" NlmCategory="METHODS"/><AbstractText>x</AbstractText>'),
+    article(5, "<AbstractText>a <!-- <AbstractText> --> b</AbstractText>"),
+    article(6, "<AbstractText><![CDATA[<i>raw</i> & more]]></AbstractText>"),
+    article(7, '<AbstractText><mml:math xmlns:mml="u" alttext="a>b"><mml:mi>x</mml:mi></mml:math></AbstractText>'),
+    article(8, "<AbstractText>tab\there\r\nand\n there   gap</AbstractText>"),
+    article(9, "<AbstractText>x</AbstractText>").replace("<Article>", "<Article PubModel='Print'>"),
+    article(10, ""),
+    article(11, "<AbstractText>x</AbstractText>").replace("</Article>", "<Language>fre</Language></Article>"),
+]
+
+
+def test_odd_articles_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "odd.xml", *ODD)
+    found = steps(path, parsed=False, monkeypatch=monkeypatch)
+    assert found == steps(path, parsed=True, monkeypatch=monkeypatch)
+    assert len(found) == len(ODD)
+
+
+@pytest.mark.parametrize("raw", [b"<i>a</b>", b"a<i>", b"a < b", b"a &copy; b", b"a & b", b"a\x01", b"\xff", b"&#0;"])
+def test_what_is_no_text_of_xml_is_left_to_the_parser(raw: bytes) -> None:
+    with pytest.raises(Unusual):
+        text_of(raw)
+
+
+PIECES = (b"<", b">", b"&", b"</i>", b"<Abstract>", b"</PubmedArticle>", b"\x00", b"<!--", b"]]>")
+
+
+def mutations(content: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """Copies with one or two random changes each: bytes changed, taken out, doubled, swapped tags, or cut short."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        damaged = bytearray(content)
+        for _ in range(draw.randint(1, 2)):
+            place, length = draw.randrange(len(damaged)), draw.randint(1, 60)
+            kind = draw.choice((0, 0, 0, 1, 1, 2, 2, 3, 4))
+            if kind == 0:
+                damaged[place] = draw.randrange(256)
+            elif kind == 1:
+                del damaged[place : place + length]
+            elif kind == 2:
+                damaged[place:place] = damaged[place : place + length]
+            elif kind == 3:
+                damaged[place:place] = draw.choice(
+                    [b"<", b">", b"&", b"</i>", b"<Abstract>", b"</PubmedArticle>", b"\x00"]
+                )
+            else:
+                del damaged[draw.randrange(len(damaged) // 2, len(damaged)) :]
+        yield bytes(damaged)
+
+
+def test_damage_never_gives_other_texts_than_the_parser_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.xml"
+    whole = 0
+    for damaged in mutations(PUBMED.content.encode(), 500, 11):
+        path.write_bytes(damaged or b" ")
+        ours = steps(path, parsed=False, monkeypatch=monkeypatch)
+        theirs = steps(path, parsed=True, monkeypatch=monkeypatch)
+        broken = any(isinstance(one, tuple) for one in theirs)
+        whole += not broken
+        if broken:  # the parser stops at the damage; what is not read is not checked by us, so we may go on
+            before, found = ([one for one in some if not isinstance(one, tuple)] for some in (theirs, ours))
+            assert found[: len(before)] == before
+        else:
+            assert ours == theirs
+    assert whole > 5
