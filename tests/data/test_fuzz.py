@@ -1,0 +1,119 @@
+"""Damaged files of every format: records as promised, or an error that names the file; never a hang, never a crash."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lora_med.data.catalog import SOURCES, find_source
+from lora_med.data.outcome import ReadOptions
+from lora_med.data.reading import read_records
+from lora_med.data.record import Annotated, Question, texts_of
+from lora_med.errors import DataError
+from tests.data.examples import EXAMPLES
+
+MUTATIONS = 500
+SECONDS = 5  # for one small file
+PIECES = (
+    b"<",
+    b"&",
+    b'"',
+    b"{",
+    b"[",
+    b"\t",
+    b"\r",
+    b"\n\n",
+    b"\x00",
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    b"|",
+    b",",
+    b"-1",
+    b"1e999",
+)
+ENCODINGS = ("utf-16", "utf-16-le", "latin-1", "utf-8-sig", "utf-32")
+
+
+def mutated(content: bytes, draw: random.Random) -> bytes:
+    """The file with one kind of damage, done one to four times."""
+    kind = draw.randrange(9)
+    if kind == 0:
+        return content.decode("utf-8").encode(draw.choice(ENCODINGS), "replace")
+    if kind == 1:
+        return gzip.compress(content)[: -draw.randint(1, 60)]
+    if kind == 2:
+        lines = content.splitlines(keepends=True)
+        draw.shuffle(lines)
+        return b"".join(lines)
+    damaged = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        place, length = draw.randrange(len(damaged) or 1), draw.randint(1, 80)
+        if kind == 3 and damaged:
+            damaged[place] = draw.randrange(256)
+        elif kind == 4:
+            del damaged[place : place + length]
+        elif kind == 5:
+            damaged[place:place] = damaged[place : place + length]
+        elif kind == 6:
+            damaged[place:place] = draw.choice(PIECES)
+        elif kind == 7:
+            damaged[place:place] = draw.choice(PIECES) * draw.choice((100, 5000))
+        else:
+            del damaged[place:]
+    return bytes(damaged)
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_damage_gives_sound_records_or_a_named_error(source: str, tmp_path: Path) -> None:
+    example, found = EXAMPLES[source], find_source(source)
+    path = tmp_path / example.file
+    draw = random.Random(f"fuzz {source}")
+    errors = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(MUTATIONS):
+        content = mutated(example.content.encode("utf-8"), draw)
+        path.write_bytes(content)
+        for skip_bad in (False, True):
+            try:
+                with limited(SECONDS):
+                    reading = read_records(found, [path], ReadOptions(), skip_bad=skip_bad)
+                    records = list(reading)
+            except DataError as error:
+                assert not skip_bad or "read" not in error.what or error.where, number
+                assert path.name in (error.where or "") or error.where == f"source {source}", (number, error)
+                assert error.fix, number
+                errors += 1
+                continue
+            assert reading.tally.read == reading.tally.kept + sum(reading.tally.dropped.values())
+            assert len({record.uid for record in records}) == len(records)
+            for record in records:
+                assert record.group and record.source == source and isinstance(record, found.kinds), number
+                assert all(text.encode("utf-8") is not None for text in texts_of(record))
+                if isinstance(record, Annotated):
+                    assert all(record.text[one.start : one.end] == one.text and one.type for one in record.spans)
+                if isinstance(record, Question):
+                    assert record.question.strip() and record.answer.strip()
+                    assert not record.options or record.answer in record.options
+    assert 20 < errors < 2 * MUTATIONS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
