@@ -9,6 +9,7 @@ import pytest
 
 from lora_med.config.parse import parse
 from lora_med.data.catalog import find_source
+from lora_med.prompts.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -39,10 +40,18 @@ def test_a_base_from_the_hub_is_said_to_need_the_network() -> None:
         assert settings.offline == (settings.model.base == "micro"), path
 
 
+def test_every_task_has_a_micro_config() -> None:
+    """Each template that a record's kind can be trained on by itself, but for those that only reword another."""
+    reworded = {"pubmedqa_chat", "entities_chat", "medqa", "pair", "pair_chat"}
+    settings = [parse(path).data for path in CONFIGS if path.stem.startswith(("micro", "quickstart"))]
+    assert {one.template or find_source(one.source).template for one in settings} == set(TEMPLATES) - reworded
+
+
 def test_only_a_plain_text_source_is_packed() -> None:
     for path in CONFIGS:
         settings = parse(path)
-        assert settings.train.packing == (settings.data.source == "pubmed"), path
+        running = settings.data.source == "pubmed" and settings.data.template is None
+        assert settings.train.packing == running, path
 
 
 def test_a_changed_value_has_its_reason_beside_it() -> None:
