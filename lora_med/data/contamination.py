@@ -20,7 +20,7 @@ import numpy as np
 
 from lora_med.config.names import unknown
 from lora_med.data.record import Record, texts_of
-from lora_med.data.tables import FORMATS, TableRow, rows
+from lora_med.data.tables import FORMATS, LONGEST_LINE, TableRow, rows
 from lora_med.data.words import Hashes, ngrams, word_hashes
 from lora_med.errors import DataError, InputMissingError, SettingsError
 from lora_med.files import archive_errors, open_stream, sha256_file, write_atomic
@@ -147,7 +147,7 @@ def _texts(path: Path) -> Iterator[str]:
             yield from _inside(row.values)
         return
     with archive_errors(path), open_stream(path) as stream:
-        for line in stream:
+        for line in iter(lambda: stream.readline(LONGEST_LINE), b""):
             yield re.sub(r"<[^>]*>", " ", line.decode("utf-8", "replace"))
 
 

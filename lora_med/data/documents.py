@@ -20,7 +20,7 @@ from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
 FIX = "restore the file, or set data.skip_bad=true (--skip-bad)"
-LONGEST_BYTES = 1 << 28
+LONGEST_BYTES = 1 << 26
 TAR_MAGIC_AT = 257
 
 

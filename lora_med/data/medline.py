@@ -21,6 +21,7 @@ HEADER = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE[^>\[]*>\s*)?<Pubmed
 ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["'](?!utf-8["'])""", re.IGNORECASE)
 START = re.compile(rb"\s*<(?:(PubmedArticle|PubmedBookArticle|DeleteCitation)>|(/PubmedArticleSet)>)")
 ENDS = {name: b"</" + name + b">" for name in (b"PubmedArticle", b"PubmedBookArticle", b"DeleteCitation")}
+LONGEST_ARTICLE = 1 << 23
 LONGEST_START = 1024  # bytes of white space and a tag
 PMID = re.compile(rb'<PubmedArticle>\s*<MedlineCitation[^<>]*>\s*<PMID(?: Version="(\d{1,4})")?>(\d{1,9})</PMID>')
 ARTICLE = re.compile(rb"<Article(?: [^<>]*)?>")
@@ -89,7 +90,7 @@ def cuts(stream: BinaryIO) -> Iterator[Cut]:
         end = buffer.find(ENDS[found[1]], found.end()) if found is not None else -1
         if found is None or end < 0:
             block = next(blocks, b"")
-            if not block:
+            if not block or len(buffer) - place > LONGEST_ARTICLE:
                 raise Unusual
             lines += buffer.count(b"\n", 0, place)
             buffer, place = buffer[place:] + block, 0

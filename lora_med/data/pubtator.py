@@ -20,6 +20,7 @@ from lora_med.files import archive_errors, open_stream
 
 TEXT_LINE = re.compile(r"(?P<pmid>\d+)\|(?P<part>[ta])\|(?P<text>.*)", re.DOTALL)
 LONGEST_LINE = 1 << 24
+MOST_LINES = 1 << 17  # of one document
 FIX = "mend the document, or set data.skip_bad=true (--skip-bad)"
 MENTION_CELLS, RELATION_CELLS = (6, 7), 4
 
@@ -72,7 +73,7 @@ def _documents(path: Path) -> Iterator[list[_Line]]:
     with open_stream(path) as stream:
         while line := stream.readline(LONGEST_LINE):
             number += 1
-            if len(line) == LONGEST_LINE:
+            if len(line) == LONGEST_LINE or len(held) == MOST_LINES:
                 raise DataError(f"a line of {LONGEST_LINE:,} bytes or more is no PubTator", where=f"{path}:{number}")
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)

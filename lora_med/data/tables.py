@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from lora_med.files import archive_errors, open_stream
 
 FORMATS = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "xlsx")
 SKIP = "mend the line, or set data.skip_bad=true (--skip-bad)"
-LONGEST_CELL = 1 << 30
+LONGEST_LINE = LONGEST_CELL = 1 << 25  # bytes; what is longer is no row but a damaged file, or a bomb
+LONGEST_JSON = 1 << 29
+JSON_BLOCK = 1 << 22
 PARQUET_ROWS = 512
 
 
@@ -103,11 +106,21 @@ def first_letter(stream: BinaryIO) -> tuple[str, BinaryIO]:
 
 
 def _json_lines(stream: BinaryIO, path: Path) -> Iterator[RowOutcome]:
-    for number, line in enumerate(stream, 1):
+    number = 0
+    while line := stream.readline(LONGEST_LINE):
+        number += 1
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
-        if line.strip():
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            _skip_line(stream)
+            yield bad("bad_json", f"the line is longer than {LONGEST_LINE:,} bytes", f"{path}:{number}")
+        elif line.strip():
             yield _json_row(line, f"{path}:{number}", number)
+
+
+def _skip_line(stream: BinaryIO) -> None:
+    while (piece := stream.readline(1 << 20)) and not piece.endswith(b"\n"):
+        pass
 
 
 def _json_row(line: bytes, where: str, number: int) -> RowOutcome:
@@ -137,8 +150,9 @@ def load_json(stream: BinaryIO, path: Path) -> Any:
     Raises:
         DataError: it is not UTF-8 or not JSON; the message names the line.
     """
+    raw = _whole(stream, path)
     try:
-        return json.loads(stream.read().decode("utf-8-sig"))
+        return json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8", where=f"{path}, byte {error.start}", fix="save it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -148,13 +162,26 @@ def load_json(stream: BinaryIO, path: Path) -> Any:
         raise DataError("the file is not JSON", where=str(path), fix="mend or restore it") from None
 
 
+def _whole(stream: BinaryIO, path: Path) -> bytes:
+    """A file's bytes, read in blocks so that a small archive of endless zeros or blanks is known in time."""
+    blocks: list[bytes] = []
+    while block := stream.read(JSON_BLOCK):
+        blocks.append(block)
+        filler = len(block) == JSON_BLOCK and not block.strip(block[:1])
+        if filler or len(blocks) * JSON_BLOCK > LONGEST_JSON:
+            what = "the file goes on with one byte" if filler else f"one JSON value of over {LONGEST_JSON:,} bytes"
+            where = f"{path}, byte {(len(blocks) - 1) * JSON_BLOCK:,}"
+            raise DataError(what, where=where, fix="restore it, or write it as JSON lines, which are read one by one")
+    return b"".join(blocks)
+
+
 def _array(stream: BinaryIO, path: Path) -> Iterator[RowOutcome]:
     for number, value in enumerate(load_json(stream, path), 1):
         yield _object(value, f"{path}, item {number}", number)
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(stream):
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), b"")):
         yield (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).decode("utf-8", "surrogateescape")
 
 
@@ -200,12 +227,15 @@ def _workbook(path: Path) -> Iterator[RowOutcome]:
 
     open_stream(path).close()  # names a missing or empty file
     try:
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > LONGEST_JSON:
+                raise ValueError("too large")
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
         cells = sheet.iter_rows(values_only=True)
         heading = [str(name).strip() if name is not None else "" for name in next(cells, ())]
         found = [list(row) for row in cells]
     except Exception as error:  # the library lets through whatever zip, XML and its own models raise
-        what = "the file is not an Excel workbook (.xlsx), or is corrupt"
+        what = "the file is not an Excel workbook (.xlsx), is corrupt, or unpacks to more than half a gigabyte"
         raise DataError(what, where=str(path), fix="save it again as .xlsx") from error
     header = _header([name for name in heading if name], f"{path}, row 1")
     for number, row in enumerate(found, 2):

@@ -6,6 +6,8 @@ import gzip
 import random
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +119,46 @@ def test_damage_gives_sound_records_or_a_named_error(source: str, tmp_path: Path
                     assert not record.options or record.answer in record.options
     assert 20 < errors < 2 * MUTATIONS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+BOMB_SOURCES = ("pubmed", "pmc", "medquad", "clinicaltrials", "bioc", "bc5cdr", "conll", "custom", "mimic3", "pubmedqa")
+HOSTILE = {
+    "gz of zeros": lambda head, tail: gzip.compress(head + b"\0" * 400_000_000 + tail, 1),
+    "gz of spaces": lambda head, tail: gzip.compress(head + b" " * 400_000_000 + tail, 1),
+    "long line": lambda head, tail: head + b"a" * 50_000_000 + tail,
+    "deep JSON": lambda head, tail: b"[" * 5_000_000,
+    "deep XML": lambda head, tail: b"<a>" * 2_000_000,
+    "entity bomb": lambda head, tail: (
+        b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY x0 'ha'>"
+        + b"".join(b"<!ENTITY x%d '&x%d;&x%d;'>" % (n, n - 1, n - 1) for n in range(1, 40))
+        + b"]><PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>&x39;"
+        b"</ArticleTitle></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("source", BOMB_SOURCES)
+def test_a_hostile_file_is_an_error_within_seconds_and_little_memory(source: str, kind: str, tmp_path: Path) -> None:
+    """In a process of its own, whose memory is limited to 300 MB above what reading a good file takes."""
+    example = EXAMPLES[source]
+    content = example.content.encode("utf-8")
+    middle = len(content) // 2
+    path = tmp_path / example.file
+    path.write_bytes(HOSTILE[kind](content[:middle], content[middle:]))
+    code = (
+        "import sys, time; from pathlib import Path; from lora_med.data.catalog import find_source;"
+        "from lora_med.data.outcome import ReadOptions; from lora_med.data.reading import read_records;"
+        "from lora_med.errors import DataError; begun = time.perf_counter()\n"
+        "for skip in (False, True):\n"
+        "    try: list(read_records(find_source(sys.argv[1]), [Path(sys.argv[2])], ReadOptions(), skip_bad=skip))\n"
+        "    except DataError as error: assert error.where, error\n"
+        "peak = int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "print(peak, time.perf_counter() - begun)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    peak, seconds = map(float, done.stdout.split())
+    assert peak < 450_000, f"{peak} kB"  # of which some 100 are Python and its libraries
+    assert seconds < 2 * SECONDS + 10, seconds
