@@ -1,4 +1,4 @@
-"""Identifiers replaced by typed tags: our own patterns and presidio's recognisers of numbers with a checksum.
+"""Identifiers replaced, alike throughout a document, and dates moved: found by our patterns and presidio's recognisers.
 
 No model is downloaded, so a name is found only by what stands beside it. This never makes a text anonymous: the recall
 on the invented notes that ship is told with every result, and what is missed is still there.
@@ -10,14 +10,15 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from lora_med.audit.dates import days_of, shifted
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest
 from lora_med.data.placeholders import TAG
-from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
+from lora_med.data.record import Annotated, Pair, Passage, Record, Span
 from lora_med.errors import DependencyMissingError
 
 # presidio's recogniser -> our tag; all of them need no model and no network, and check what they find.
@@ -65,59 +66,88 @@ def load_finder() -> Finder:
     return find
 
 
-def replaced(text: str, found: Sequence[Identifier]) -> str:
-    """The text with a typed tag in place of each identifier."""
+@dataclass
+class Replacer:
+    """Replaces the identifiers of one document, alike wherever they stand: `[NAME-1]` is one name throughout.
+
+    Dates are moved back by `days`; one of a form that is not known becomes `[DATE-1]`.
+    """
+
+    find: Finder
+    days: int
+    counts: Counter[str] = field(default_factory=Counter)
+    _names: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def clean(self, text: str) -> str:
+        """The text with its identifiers replaced, and counted."""
+        found = self.find(text)
+        self.counts.update(one.type for one in found)
+        return replaced(text, found, self.instead)
+
+    def instead(self, kind: str, text: str) -> str:
+        """What stands in the place of an identifier."""
+        if kind == "DATE" and (moved := shifted(text, self.days)) is not None:
+            return moved
+        key = kind, " ".join(text.casefold().split())
+        if key not in self._names:
+            self._names[key] = f"[{kind}-{1 + sum(known == kind for known, _ in self._names)}]"
+        return self._names[key]
+
+
+def replaced(
+    text: str, found: Sequence[Identifier], instead: Callable[[str, str], str] = lambda kind, _: f"[{kind}]"
+) -> str:
+    """The text with `instead(type, identifier)` in place of each identifier; by default a typed tag."""
     parts: list[str] = []
     place = 0
     for one in found:
-        parts += [text[place : one.start], f"[{one.type}]"]
+        parts += [text[place : one.start], instead(one.type, text[one.start : one.end])]
         place = one.end
     return "".join([*parts, text[place:]])
 
 
-def deidentified(record: Record, find: Finder) -> tuple[Record, Counter[str]]:
-    """The record with typed tags for identifiers in all its texts, and how many of each type; uid and group stay.
+def deidentified(record: Record, find: Finder, secret: bytes) -> tuple[Record, Counter[str]]:
+    """The record with the identifiers of all its texts replaced, and how many of each type; uid and group stay.
 
-    Spans move with the text; one that overlaps an identifier is left out.
+    Dates move by a number of days that `secret` and the record's group give: a patient's keep their distances. Spans
+    move with the text; one that overlaps an identifier is left out.
     """
-    counts: Counter[str] = Counter()
-
-    def clean(text: str) -> str:
-        found = find(text)
-        counts.update(one.type for one in found)
-        return replaced(text, found)
-
+    by = Replacer(find, days_of(secret, record.group))
+    if isinstance(record, Annotated):
+        return _annotated(record, by), by.counts
     if isinstance(record, Passage):
-        sections = tuple(replace(part, text=replaced(part.text, find(part.text))) for part in record.sections)
-        return replace(record, text=clean(record.text), title=clean(record.title), sections=sections), counts
-    if isinstance(record, Question):
-        options = tuple(map(clean, record.options))
-        answer = options[record.options.index(record.answer)] if record.options else clean(record.answer)
-        contexts, explanation = tuple(map(clean, record.contexts)), clean(record.explanation)
-        question = clean(record.question)
-        return (
-            replace(
-                record, question=question, answer=answer, contexts=contexts, options=options, explanation=explanation
-            ),
-            counts,
+        text, title = by.clean(record.text), by.clean(record.title)
+        sections = tuple(
+            replace(part, text=replaced(part.text, find(part.text), by.instead)) for part in record.sections
         )
+        return replace(record, text=text, title=title, sections=sections), by.counts
     if isinstance(record, Pair):
-        history = tuple((role, clean(content)) for role, content in record.history)
-        return replace(record, input=clean(record.input), output=clean(record.output), history=history), counts
-    found = find(record.text)
-    counts.update(one.type for one in found)
-    return _annotated(record, found), counts
+        history = tuple((role, by.clean(content)) for role, content in record.history)
+        return replace(record, input=by.clean(record.input), output=by.clean(record.output), history=history), by.counts
+    options = tuple(map(by.clean, record.options))
+    answer = options[record.options.index(record.answer)] if options else by.clean(record.answer)
+    cleaned = replace(
+        record,
+        question=by.clean(record.question),
+        answer=answer,
+        contexts=tuple(map(by.clean, record.contexts)),
+        options=options,
+        explanation=by.clean(record.explanation),
+    )
+    return cleaned, by.counts
 
 
-def _annotated(record: Annotated, found: Sequence[Identifier]) -> Annotated:
-    text = replaced(record.text, found)
+def _annotated(record: Annotated, by: Replacer) -> Annotated:
+    found = by.find(record.text)
+    by.counts.update(one.type for one in found)
+    lengths = [len(by.instead(one.type, record.text[one.start : one.end])) - (one.end - one.start) for one in found]
     spans: list[Span] = []
     for span in record.spans:
         if any(one.start < span.end and span.start < one.end for one in found):
             continue
-        shift = sum(len(one.type) + 2 - (one.end - one.start) for one in found if one.end <= span.start)
+        shift = sum(length for one, length in zip(found, lengths, strict=True) if one.end <= span.start)
         spans.append(replace(span, start=span.start + shift, end=span.end + shift))
-    return replace(record, text=text, spans=tuple(spans))
+    return replace(record, text=replaced(record.text, found, by.instead), spans=tuple(spans))
 
 
 @dataclass(frozen=True)

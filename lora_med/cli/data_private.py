@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,10 +20,13 @@ def deidentify_command(
     source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
     paths: Annotated[list[str], typer.Argument(help="files, folders or glob patterns")],
     out: Annotated[Path, typer.Option(help="the JSON lines file to write, its owner's alone")],
+    secret: Annotated[
+        Path | None, typer.Option(help="a file of chance, made if missing: equal dates move alike in every run with it")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a source's records with typed tags for what has the shape of an identifier: a help, never a guarantee."""
+    """Write a source's records, what has the shape of an identifier replaced, dates moved: no legal guarantee."""
     from rich.console import Console
 
     from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
@@ -34,6 +38,7 @@ def deidentify_command(
 
     found = find_source(source)
     inputs = find_inputs(found, paths)
+    chance = _chance(secret)
     counts: Counter[str] = Counter()
     touched = 0
     with Console(stderr=True).status("looking for identifiers"):
@@ -41,7 +46,7 @@ def deidentify_command(
         reading = read_records(found, inputs, ReadOptions(streaming=True), skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:
-                clean, here = deidentified(record, find)
+                clean, here = deidentified(record, find, chance)
                 counts += here
                 touched += bool(here)
                 stream.write(as_line(clean))
@@ -52,7 +57,19 @@ def deidentify_command(
         return
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
     print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}")
-    print(f"This is no anonymisation: {recall}. The access class stays {found.access}.", file=sys.stderr)
+    print(f"This is no legal guarantee: {recall}. The access class stays {found.access}.", file=sys.stderr)
+
+
+def _chance(path: Path | None) -> bytes:
+    """What the moving of dates hangs on: of this run alone, or of a file that is its owner's alone."""
+    from lora_med.files import atomic_stream
+
+    if path is None:
+        return os.urandom(32)
+    if not path.is_file():
+        with atomic_stream(path, private=True) as stream:
+            stream.write(os.urandom(32))
+    return path.read_bytes()
 
 
 def purge_command(

@@ -1,7 +1,8 @@
 """Typed tags that stand where an identifier was: `[NAME]`, `[DATE]`. They are shown to a model and never trained.
 
 MIMIC-III marks what was taken out with `[**...**]` and a made-up value or a description; MIMIC-IV-Note with `___`. Both
-become tags, as does what `lora-med data deidentify` finds, so that no model learns to write invented names and dates.
+become tags, as does what `lora-med data deidentify` finds (numbered, `[NAME-2]`), so that no model learns to write
+invented names and dates.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 
 TAGS = ("NAME", "DATE", "AGE", "PHONE", "EMAIL", "URL", "ID", "HOSPITAL", "LOCATION", "REDACTED")
-TAG = re.compile(r"\[(?:{})\]".format("|".join(TAGS)))
+TAG = re.compile(r"\[(?:{})(?:-\d+)?\]".format("|".join(TAGS)))
 TAG_WITH_SPACE = re.compile(rf" ?{TAG.pattern}")
 _MIMIC3 = re.compile(r"\[\*\*(.*?)\*\*\]", re.DOTALL)
 _MIMIC4 = re.compile(r"(?<![_\w])_{3}(?!_)")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import date
 
 import pytest
 
+from lora_med.audit.dates import days_of, shifted
 from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure, replaced
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest, scan
 from lora_med.data.record import Annotated, Pair, Passage, Question, Section, Span
@@ -45,20 +48,63 @@ def test_records_are_scanned_to_uids_and_counts() -> None:
     assert [(uid, dict(counts)) for uid, counts in scan(records)] == [("a", {"DATE": 1, "NAME": 1})]
 
 
+SECRET = b"chance"
+
+
 def test_every_kind_of_record_is_cleaned_and_its_spans_move() -> None:
-    passage = Passage("a", "g", "custom", "By Dr. Roe.", "For Dr. Roe", (Section("By Dr. Roe.", "NOTE"),))
-    clean, counts = deidentified(passage, find_identifiers)
-    assert isinstance(clean, Passage) and counts == {"NAME": 2}
-    assert (clean.text, clean.title, clean.sections[0].text) == ("By Dr. [NAME].", "For Dr. [NAME]", "By Dr. [NAME].")
+    text = "By Dr. Roe. Roe signed; Dr. Doe did not."
+    passage = Passage("a", "g", "custom", text, "For Dr. Roe", (Section(text, "NOTE"),))
+    clean, counts = deidentified(passage, find_identifiers, SECRET)
+    assert isinstance(clean, Passage) and counts == {"NAME": 3}
+    assert (clean.text, clean.title) == ("By Dr. [NAME-1]. Roe signed; Dr. [NAME-2] did not.", "For Dr. [NAME-1]")
+    assert clean.sections[0].text == clean.text
     question = Question("a", "g", "custom", "Is Dr. Roe in?", "Dr. Roe", (), ("Dr. Roe", "No"))
-    cleaned, _ = deidentified(question, find_identifiers)
-    assert isinstance(cleaned, Question) and cleaned.answer in cleaned.options == ("Dr. [NAME]", "No")
-    pair, _ = deidentified(Pair("a", "g", "c", "Dr. Roe?", "Yes", history=(("user", "Dr. Roe"),)), find_identifiers)
-    assert isinstance(pair, Pair) and (pair.input, pair.history) == ("Dr. [NAME]?", (("user", "Dr. [NAME]"),))
+    cleaned, _ = deidentified(question, find_identifiers, SECRET)
+    assert isinstance(cleaned, Question) and cleaned.answer in cleaned.options == ("Dr. [NAME-1]", "No")
+    talk = Pair("a", "g", "c", "Dr. Roe?", "Yes", history=(("user", "Dr. Roe"),))
+    pair, _ = deidentified(talk, find_identifiers, SECRET)
+    assert isinstance(pair, Pair) and (pair.input, pair.history) == ("Dr. [NAME-1]?", (("user", "Dr. [NAME-1]"),))
     marked = Annotated("a", "g", "c", "Iron by Dr. Roe and gold", (Span(0, 4, "M", "Iron"), Span(20, 24, "M", "gold")))
-    moved, _ = deidentified(marked, find_identifiers)
-    assert isinstance(moved, Annotated) and moved.text == "Iron by Dr. [NAME] and gold"
+    moved, _ = deidentified(marked, find_identifiers, SECRET)
+    assert isinstance(moved, Annotated) and moved.text == "Iron by Dr. [NAME-1] and gold"
     assert all(moved.text[span.start : span.end] == span.text for span in moved.spans) and len(moved.spans) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("2021-03-14", "2021-03-04"),
+        ("2021/3/4", "2021/2/22"),
+        ("3/14/2021", "3/4/2021"),
+        ("01/05/24", "12/26/23"),
+        ("14.3.2021", "4.3.2021"),
+        ("25/12/2020", "15/12/2020"),
+        ("March 14, 2021", "March 4, 2021"),
+        ("Jan 5", "Dec 26"),
+        ("14 Mar 2021", "4 Mar 2021"),
+        ("05-JAN-20", "26-DEC-19"),
+        ("the 13th of May", "the 3rd of May"),
+        ("March 2021", "March 2021"),
+        ("3/14", "3/4"),
+        ("31/02/2020", None),
+        ("last spring", None),
+    ],
+)
+def test_dates_move_and_keep_their_form(text: str, wanted: str | None) -> None:
+    assert shifted(text, 10) == wanted
+
+
+def test_a_patient_s_dates_keep_their_distance_and_another_s_move_otherwise() -> None:
+    def moved(patient: str, secret: bytes = SECRET) -> str:
+        note = Passage("a", patient, "c", "Seen 2021-03-14 and again 2021-03-20.")
+        clean, _ = deidentified(note, find_identifiers, secret)
+        assert isinstance(clean, Passage)
+        return clean.text
+
+    first, second = (date.fromisoformat(found) for found in re.findall(r"\d{4}-\d\d-\d\d", moved("p1")))
+    assert (second - first).days == 6 and first < date(2021, 3, 14)
+    assert moved("p1") == moved("p1") and len({moved("p1"), moved("p2"), moved("p1", b"other")}) == 3
+    assert {1 <= days_of(SECRET, str(n)) <= 364 for n in range(500)} == {True}
 
 
 def test_recall_on_the_invented_notes_is_what_the_readme_says() -> None:

@@ -1,0 +1,125 @@
+"""Dates moved by a number of days that is a patient's own: intervals stay, the calendar goes. Each keeps its form."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+
+MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+          "november", "december")  # fmt: skip
+_NAME = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in MONTHS)
+_TH = "(?:st|nd|rd|th)?"
+MOST_DAYS = 364
+SOME_YEAR = 2001  # for a day without a year; no leap year, so that 29 February is told as a tag
+
+Shifted = Callable[[re.Match[str], int], str | None]
+
+
+def days_of(secret: bytes, patient: str) -> int:
+    """How many days a patient's dates move back: 1 to 364, the same wherever the secret is the same."""
+    mark = hmac.new(secret, patient.encode("utf-8"), hashlib.sha256).digest()
+    return 1 + int.from_bytes(mark[:8], "big") % MOST_DAYS
+
+
+def shifted(text: str, days: int) -> str | None:
+    """The date in `text` moved back by `days`, in the form it had; None if it is of no form that is known."""
+    for pattern, move in _FORMS:
+        match = pattern.fullmatch(text.strip())
+        if match:
+            try:
+                return move(match, days)
+            except (ValueError, OverflowError):  # no such day: 31/02
+                return None
+    return None
+
+
+def _moved(year: int, month: int, day: int, days: int) -> date:
+    return date(year, month, day) - timedelta(days=days)
+
+
+def _numbers(month: int, day: int, like: tuple[str, str]) -> tuple[str, str]:
+    """Month and day with a leading zero if those of the old date were so written."""
+    padded = all(len(one) == 2 for one in like)
+    return (f"{month:02}", f"{day:02}") if padded else (str(month), str(day))
+
+
+def _year_first(match: re.Match[str], days: int) -> str:
+    year, mark, month, day = match.groups()
+    moved = _moved(int(year), int(month), int(day), days)
+    return mark.join((str(moved.year), *_numbers(moved.month, moved.day, (month, day))))
+
+
+def _numeric(match: re.Match[str], days: int) -> str:
+    """Month first, as in the United States, unless only the other order or a full stop between tells otherwise."""
+    one, mark, two, year = match.groups()
+    month_first = int(two) > 12 or (mark != "." and int(one) <= 12)
+    month, day = (one, two) if month_first else (two, one)
+    full = int(year) if len(year) == 4 else 2000 + int(year) - (100 if int(year) > 68 else 0)
+    moved = _moved(full, int(month), int(day), days)
+    new_month, new_day = _numbers(moved.month, moved.day, (month, day))
+    new_year = str(moved.year) if len(year) == 4 else f"{moved.year % 100:02}"
+    first, second = (new_month, new_day) if month_first else (new_day, new_month)
+    return f"{first}{mark}{second}{mark}{new_year}"
+
+
+def _month_day(match: re.Match[str], days: int) -> str:
+    month, day = match.groups()
+    moved = _moved(SOME_YEAR, int(month), int(day), days)
+    return "/".join(_numbers(moved.month, moved.day, (month, day)))
+
+
+def _spelled(name: str, like: str) -> str:
+    word = name if len(like.rstrip(".")) > 3 else name[:3]
+    return word.upper() if like.isupper() else word.capitalize() if like[0].isupper() else word
+
+
+def _place(name: str) -> int:
+    return 1 + next(place for place, month in enumerate(MONTHS) if month.startswith(name.lower()[:3]))
+
+
+def _day_of_month(match: re.Match[str], days: int) -> str:
+    """`March 14, 2021`, `March 14`, `14 Mar 2021`, `14-MAR-21`, `the 14th of March`."""
+    parts = match.groupdict()
+    year = parts["year"]
+    full = SOME_YEAR if year is None else int(year) if len(year) == 4 else 2000 + int(year)
+    moved = _moved(full, _place(parts["month"]), int(parts["day"]), days)
+    text = match[0]
+    pieces = [
+        (match.span("month"), _spelled(MONTHS[moved.month - 1], parts["month"])),
+        (match.span("day"), str(moved.day)),
+    ]
+    if year is not None:
+        pieces.append((match.span("year"), str(moved.year) if len(year) == 4 else f"{moved.year % 100:02}"))
+    for (start, end), new in sorted(pieces, reverse=True):
+        text = text[:start] + new + text[end:]
+    return re.sub(r"(\d)(?:st|nd|rd|th)\b", lambda found: found[1] + _ordinal(moved.day), text)
+
+
+def _ordinal(day: int) -> str:
+    return "th" if 10 < day % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+
+
+def _month_of_year(match: re.Match[str], days: int) -> str:
+    month, between, year = match.groups()
+    moved = _moved(int(year), _place(month), 15, days)
+    return f"{_spelled(MONTHS[moved.month - 1], month)}{between}{moved.year}"
+
+
+_FORMS: tuple[tuple[re.Pattern[str], Shifted], ...] = (
+    (re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})"), _year_first),
+    (re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})"), _numeric),
+    (re.compile(r"(\d{1,2})/(\d{1,2})"), _month_day),
+    (re.compile(rf"(?P<month>{_NAME})\.? +(?P<day>\d{{1,2}}){_TH}(?:,? +(?P<year>\d{{4}}))?", re.I), _day_of_month),
+    (
+        re.compile(
+            rf"(?:the )?(?P<day>\d{{1,2}}){_TH}(?: of)?[ -]+(?P<month>{_NAME})\.?"
+            r"(?:,?[ -]+(?P<year>\d{4}|\d{2}))?",
+            re.I,
+        ),
+        _day_of_month,
+    ),
+    (re.compile(rf"({_NAME})(\.?,? +)(\d{{4}})", re.I), _month_of_year),
+)
