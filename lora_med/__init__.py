@@ -25,6 +25,7 @@ _HOME = {
     "check_swaps": "lora_med.evaluation.swaps",
     "chunk": "lora_med.prompts.fit",
     "data_facts": "lora_med.training.identity",
+    "data_key": "lora_med.training.prepared",
     "detach": "lora_med.adapters.attach",
     "evaluate": "lora_med.evaluation.runner",
     "find_adapter": "lora_med.adapters.store",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from lora_med.training.identity import data_facts as data_facts
     from lora_med.training.identity import run_identity as run_identity
     from lora_med.training.preflight import preflight as preflight
+    from lora_med.training.prepared import data_key as data_key
     from lora_med.training.trainer import AdapterTrainer as AdapterTrainer
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -34,9 +34,10 @@ def main(settings: lora_med.Settings) -> None:
         )
         run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
 
-        documents = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access)
+        key = lora_med.data_key(settings, corpus)
+        documents = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access, key=key)
         held_out = lora_med.read_documents(
-            corpus.validation, corpus.templates, base, train, access=facts.access, what="validation"
+            corpus.validation, corpus.templates, base, train, access=facts.access, what="validation", key=key
         )
         run.record(lengths={"training": documents.report, "validation": held_out.report})
 

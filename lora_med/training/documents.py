@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_med.config.schema import TrainSettings
@@ -15,6 +17,9 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import TooLong
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.preflight import Checked, preflight
+from lora_med.training.prepared import load, prepared_path, save
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 256
 CHECKED_OF_A_STREAM = 1000
@@ -58,6 +63,7 @@ def read_documents(
     *,
     access: str,
     what: str = "training",
+    key: str | None = None,
 ) -> Checked:
     """The documents of a split, fitted to `train.max_length` and checked by `preflight`; of a stream, the first 1,000.
 
@@ -65,6 +71,8 @@ def read_documents(
         template: a template's name; of a mixture, each source's name mapped to one.
         access: class of the data; rows of a credentialed source are not shown.
         what: the split's name, for messages.
+        key: what tells the data from any other (`data_key`): then they are kept in `train.output_dir`, and a second run
+            takes them from there; None keeps nothing.
 
     Raises:
         SettingsError: the template takes another kind of record, or cannot be fitted as `train.too_long` says.
@@ -72,9 +80,25 @@ def read_documents(
     """
     whole = _documents(records, template, base.tokenizer, train.max_length, train.too_long)
     if isinstance(records, Sequence):
-        return preflight(list(whole), base, train, access=access, what=what)
+        documents = _kept(whole, base, train, what, key) if key is not None else list(whole)
+        return preflight(documents, base, train, access=access, what=what)
     head = preflight(list(itertools.islice(whole, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
     stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long)
     if what != "training":  # validation is read often, and small
         return Checked(list(stream), head.report)
     return Checked(stream, {**head.report, "streamed": True})
+
+
+def _kept(documents: Iterable[Tokens], base: Base, train: TrainSettings, what: str, key: str) -> list[Tokens]:
+    """The documents as an earlier run kept them; else made now, and kept."""
+    marks = base.fingerprint
+    path = prepared_path(
+        Path(train.output_dir), key, what, marks.tokenizer, marks.template, train.max_length, train.too_long
+    )
+    found = load(path)
+    if found is None:
+        found = list(documents)
+        save(path, found)
+    else:
+        logger.info("%s: %d documents as an earlier run prepared them", what, len(found))
+    return found
