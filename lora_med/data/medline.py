@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 20
 HEADER_BYTES = 4096
 HEADER = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE[^>\[]*>\s*)?<PubmedArticleSet(?:\s[^>]*)?>")
 ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["'](?!utf-8["'])""", re.IGNORECASE)

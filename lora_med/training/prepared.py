@@ -11,6 +11,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,13 @@ def save(path: Path, documents: Iterable[Tokens]) -> None:
     if rank():
         return
     held = list(documents)
-    facts = [[one.uid, one.running, one.bos, list(one.breaks), one.too_long, one.lost] for one in held]
+    facts = [[one.uid, one.running, one.bos, list(one.breaks), one.too_long, one.lost, _runs(one)] for one in held]
     sizes = np.fromiter((len(one.input_ids) for one in held), np.int64, len(held))
     count = int(sizes.sum())
     ids = np.fromiter((number for one in held for number in one.input_ids), np.int32, count)
-    trained = np.fromiter((yes for one in held for yes in one.trained), np.bool_, count)
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     with atomic_stream(path) as stream:
-        np.savez(stream, sizes=sizes, ids=ids, trained=np.packbits(trained), facts=text)
+        np.savez(stream, sizes=sizes, ids=ids, facts=text)
 
 
 def load(path: Path) -> list[Tokens] | None:
@@ -73,14 +73,22 @@ def load(path: Path) -> list[Tokens] | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             sizes, ids = kept["sizes"], kept["ids"].tolist()
-            trained = np.unpackbits(kept["trained"], count=len(ids)).astype(np.bool_).tolist()
             facts: list[Any] = json.loads(kept["facts"].tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("%s is damaged (%s): the documents are prepared again", path.name, type(error).__name__)
         return None
     found: list[Tokens] = []
     end = 0
-    for size, (uid, running, bos, breaks, too_long, lost) in zip(sizes.tolist(), facts, strict=True):
+    for size, (uid, running, bos, breaks, too_long, lost, runs) in zip(sizes.tolist(), facts, strict=True):
         start, end = end, end + size
-        found.append(Tokens(uid, ids[start:end], trained[start:end], running, bos, tuple(breaks), too_long, lost))
+        trained: list[bool] = []
+        for number, length in enumerate(runs):
+            trained += [number % 2 == 1] * length
+        found.append(Tokens(uid, ids[start:end], trained, running, bos, tuple(breaks), too_long, lost))
     return found
+
+
+def _runs(document: Tokens) -> list[int]:
+    """Which tokens are trained, as lengths of stretches: not trained, trained, not trained, ..."""
+    runs = [len(list(stretch)) for _, stretch in groupby(document.trained)]
+    return [0, *runs] if document.trained[:1] == [True] else runs
