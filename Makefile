@@ -29,7 +29,7 @@ quickstart: setup ## train two adapters, compare, swap, merge, report: three to 
 test: setup ## the tests, on a CPU, without a network
 	$(TESTS) -m "not slow"
 
-test-slow: setup ## the long ones: 20 kills of a run, every kind of merge
+test-slow: setup ## the long ones: 20 kills of a run, every kind of merge, hostile files
 	$(TESTS) -m slow --timeout 3000
 
 check: setup ## ruff, pyright, codespell
