@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from lora_med.files import sha256_file
 
 __all__ = ["Corpus", "Records", "Stream", "open_corpus", "open_heldout", "open_parts"]
 logger = logging.getLogger(__name__)
+MOST_HASHES = 64  # that a card lists one by one
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Corpus:
     """What a run trains on. `split` says in words how the parts were made.
 
     `template` is that of the first source; `templates` maps each source's name to its own. `hashes` maps each file's
-    name to its SHA-256, for provenance; a Hub data set has that of what was read. `separation` says, by source, what
-    was taken out or moved to keep the parts apart, and `mixture` what each source gave (both as JSON values).
+    name to its SHA-256, for provenance (one over all where there are very many); a Hub data set has that of what was
+    read. `separation` says, by source, what was taken out or moved to keep the parts apart, and `mixture` what each
+    source gave (both as JSON values).
     """
 
     source: Source
@@ -81,7 +84,7 @@ def open_corpus(settings: DataSettings) -> Corpus:
         template=settings.template or first.source.template,
         templates=_templates(every, settings),
         files=tuple(item for parts in every for item in parts.inputs if isinstance(item, Path)),
-        hashes={name: _sha256(item, name, parts) for parts in every for item, name in _names(parts)},
+        hashes={name: digest for parts in every for name, digest in _hashes(parts).items()},
         tally=sum((parts.tally for parts in others), first.tally),
         licence="; ".join(dict.fromkeys(parts.source.licence for parts in every)),
         access=strictest(parts.source.access for parts in every),
@@ -130,8 +133,13 @@ def _templates(every: Sequence[Parts], settings: DataSettings) -> dict[str, str]
     return found
 
 
-def _sha256(item: Input, name: str, parts: Parts) -> str:
-    return parts.readings.get(name) or sha256_file(cast(Path, item))
+def _hashes(parts: Parts) -> dict[str, str]:
+    """Name -> SHA-256 of each input; of very many files, one SHA-256 over all names and hashes."""
+    found = {name: parts.readings.get(name) or sha256_file(cast(Path, item)) for item, name in _names(parts)}
+    if len(found) <= MOST_HASHES:
+        return found
+    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(found.items()))
+    return {f"{parts.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> list[Record]:

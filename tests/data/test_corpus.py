@@ -177,3 +177,13 @@ def test_every_source_has_its_template_and_docstring(source: Any) -> None:
     module = importlib.import_module(source.module)
     assert "icence" in (module.__doc__ or "")
     assert callable(module.read)
+
+
+def test_very_many_files_have_one_hash_that_each_of_them_changes(tmp_path: Path) -> None:
+    for number in range(70):
+        write_rows(tmp_path / f"{number}.jsonl", [number])
+    (first,) = open_corpus(settings(tmp_path)).hashes.items()
+    assert first[0] == "custom, 70 files"
+    write_rows(tmp_path / "7.jsonl", [700])
+    assert list(open_corpus(settings(tmp_path)).hashes) == [first[0]]
+    assert open_corpus(settings(tmp_path)).hashes != dict([first])

@@ -30,6 +30,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(name: str) -> Any:
+    if str(ROOT / "recipes") not in sys.path:  # as Python itself has it for a script
+        sys.path.insert(0, str(ROOT / "recipes"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
