@@ -17,7 +17,7 @@ from lora_med.errors import SettingsError
 from lora_med.evaluation.results import Task
 from lora_med.evaluation.tasks import task_of
 
-SPLITTING = ("split_seed", "validation_share", "test_share", "fold")
+SPLITTING = ("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity")
 READING = ("columns", "hub_split", "skip_bad", "keep_retracted", "streaming")
 
 
@@ -39,14 +39,14 @@ def heldout_settings(
     Raises:
         SettingsError: no source or no path is known, or the split is not the one an adapter was trained under.
     """
-    name = source or (cards[0].data.source if cards else None)
+    name = source or (_sources(cards[0])[0] if cards else None)
     if name is None:
         raise SettingsError("no source is named", fix="--source pubmed, or name an adapter whose card knows it")
     find_source(name)
-    known = next((card for card in cards if card.data.source == name), None)
+    known = next((card for card in cards if name in _sources(card)), None)
     lines = [f"data.source={name}"]
     if known is not None:
-        settings = trained_with(known)
+        settings = trained_with(known, name)
         lines += [f"data.{key}={json.dumps(getattr(settings, key))}" for key in (*SPLITTING, *READING)]
         lines.append(f"data.paths={json.dumps(settings.paths)}")
     if paths:
@@ -55,20 +55,27 @@ def heldout_settings(
     if not found.paths:
         raise SettingsError(f"no file of {name} is named", fix="--data PATH")
     for card in cards:
-        if card.data.source == name:
+        if name in _sources(card):
             _same_split(found, card)
     return found
 
 
-def trained_with(card: Card) -> DataSettings:
-    """The data settings in an adapter's card; the defaults for what an older card does not say."""
+def _sources(card: Card) -> list[str]:
+    """The sources an adapter learned from, the first one first."""
+    return card.data.source.split("+")
+
+
+def trained_with(card: Card, source: str | None = None) -> DataSettings:
+    """The data settings in an adapter's card, of a mixture those of `source`; defaults for what an older card lacks."""
     values = card.settings.get("data")
     known = {key: value for key, value in (values or {}).items() if key in DataSettings.model_fields}
-    return DataSettings.model_validate(known)
+    whole = DataSettings.model_validate(known)
+    mixed = next((one for one in whole.mix if one.source == source and source != whole.source), None)
+    return whole.model_copy(update={"mix": [], **(vars(mixed) if mixed is not None else {})})
 
 
 def _same_split(found: DataSettings, card: Card) -> None:
-    trained = trained_with(card)
+    trained = trained_with(card, found.source)
     differing = [key for key in SPLITTING if getattr(found, key) != getattr(trained, key)]
     if differing:
         lines = [f"data.{key}: trained with {getattr(trained, key)}, now {getattr(found, key)}" for key in differing]
@@ -85,7 +92,7 @@ def choose_template(cards: Sequence[Card], source: str, given: str | None, task:
     Raises:
         SettingsError: no such template, or it is none for the task that was asked for.
     """
-    trained: Mapping[str, str] = {card.data.source.split("+")[0]: card.template for card in reversed(cards)}
+    trained: Mapping[str, str] = {_sources(card)[0]: card.template for card in reversed(cards)}
     name = given or trained.get(source) or find_source(source).template
     kind = task_of(name)
     if task is not None and kind != task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,15 @@ def test_settings_of_the_card_are_the_defaults(home: Path) -> None:
     card: Any = read_card(home / "store/plain")
     found = heldout_settings([card])
     assert (found.source, found.split_seed, found.test_share) == ("custom", 3, 0.4)
+
+
+def test_each_source_of_a_mixture_is_held_out_as_it_was_trained(home: Path) -> None:
+    card = read_card(home / "store/plain")
+    mixed = {"source": "pubmed", "paths": ["b.xml"], "weight": 2.0, "max_records": 9}
+    data = {**card.settings["data"], "mix": [mixed]}
+    both = replace(card, data=replace(card.data, source="custom+pubmed"), settings={**card.settings, "data": data})
+    first, second = heldout_settings([both]), heldout_settings([both], source="pubmed")
+    assert (first.source, first.split_seed, first.mix) == ("custom", 3, [])
+    assert (second.source, second.paths, second.split_seed, second.test_share) == ("pubmed", ["b.xml"], 3, 0.4)
+    with pytest.raises(SettingsError, match="trained under another split"):
+        heldout_settings([both], source="pubmed", overrides=["data.near_duplicate_similarity=0.5"])
