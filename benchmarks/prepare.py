@@ -1,4 +1,4 @@
-"""python benchmarks/prepare.py [--data FOLDER] [--rounds 5]: rows to tokens, and TRL's SFTTrainer beside it.
+"""python benchmarks/prepare.py [--repeat 34] [--rounds 5]: rows to tokens, and TRL's SFTTrainer beside it.
 
 Three shapes of data: questions on abstracts as prompt and completion, the same as conversations, and running text. Both
 take the same rows and the same tokenizer (the embedded base's); both turn by turn in one process. Beside the ratio
@@ -21,10 +21,10 @@ from typing import Any
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}  # as lora_med itself sets them
 SAMPLE = Path(__file__).parent.parent / "lora_med" / "assets" / "sample"
-REPEAT = 3  # of the sample's 600 questions or 500 abstracts
+KINDS = ("pubmedqa", "pubmedqa_chat", "text")
 
 
-def rows_of(kind: str) -> list[Any]:
+def rows_of(kind: str, repeat: int) -> list[Any]:
     """Rendered rows of one shape; uids are made unique by their number."""
     from dataclasses import replace
 
@@ -36,7 +36,7 @@ def rows_of(kind: str) -> list[Any]:
         update={"source": source, "paths": [str(SAMPLE / file)], "validation_share": 0.0, "test_share": 0.0}
     )
     rows = render(open_corpus(data).train, template)
-    return [replace(row, uid=f"{row.uid}:{number}") for number in range(REPEAT) for row in rows]
+    return [replace(row, uid=f"{row.uid}:{number}") for number in range(repeat) for row in rows]
 
 
 def as_trl(row: Any) -> dict[str, Any]:
@@ -68,13 +68,13 @@ def trl_prepare(rows: list[dict[str, Any]], tokenizer: Any, folder: str) -> Call
     return prepare
 
 
-def compare(kind: str, rounds: int, folder: str) -> str:
+def compare(kind: str, repeat: int, rounds: int, folder: str) -> str:
     """One line of the table."""
     from lora_med.models.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
     from lora_med.prompts.fit import fit_rows
 
-    rows = rows_of(kind)
+    rows = rows_of(kind, repeat)
     tokenizer, _ = load_tokenizer(resolve_base("micro", None)[0])
     theirs = trl_prepare([as_trl(row) for row in rows], tokenizer, folder)
     times: dict[str, list[tuple[float, float]]] = {"ours": [], "trl": []}
@@ -106,6 +106,8 @@ def compare(kind: str, rounds: int, folder: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=34, help="how often each of the sample's some 600 rows is there")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     options = parser.parse_args()
     import torch
     import trl
@@ -115,8 +117,8 @@ def main() -> None:
     print("seconds, median (range), and CPU seconds\n")
     print("| rows | number | tokens | lora_med | TRL | ratio | rows alike |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("pubmedqa", "pubmedqa_chat", "text"):
-            print(compare(kind, options.rounds, folder), flush=True)
+        for kind in options.kinds:
+            print(compare(kind, options.repeat, options.rounds, folder), flush=True)
 
 
 if __name__ == "__main__":
