@@ -3,8 +3,8 @@
     accelerate launch recipes/sft_task.py --config recipes/configs/micro_pubmedqa.yaml train.learning_rate=1e-3
 
 Only the completion is trained, and it is never cut: train.too_long says what is done with a row longer than
-train.max_length. The same command goes on from the last checkpoint. The test part is not opened
-here: `lora-med eval` is for that.
+train.max_length. The steps are those of sft_pubmed.py: the template decides what is trained. The same command goes on
+from the last checkpoint. The test part is not opened here: `lora-med eval` is for that.
 """
 
 from sft_pubmed import main
