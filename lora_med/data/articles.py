@@ -2,61 +2,65 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.medline import SPACES
+from lora_med.data.medline import SPACES, heading, labelled, year_in
 from lora_med.data.outcome import Drop, Outcome
-from lora_med.data.record import Passage, Section
+from lora_med.data.record import Bibliography, Passage, Section, Term
 from lora_med.errors import DataError
 
-TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
 NO_TITLE = ("not available", "in process citation")
 RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
 
-def outcome_of(citation: Any, keep_retracted: bool) -> Outcome:
+def outcome_of(citation: Any, version: int, keep_retracted: bool) -> Outcome:
+    """The passage of a MedlineCitation or BookDocument, or the reason why there is none."""
     article = citation if citation.tag == "BookDocument" else citation.find("Article")
     if article is None:
         return Drop("no_abstract")
-    types = article.findall("PublicationTypeList/PublicationType") + article.findall("PublicationType")
-    kinds = {node.get("UI") for node in types} | {(node.text or "").strip() for node in types}
+    about = _about(citation, article, version)
+    kinds = {name for one in about.publication_types for name in (one.ui, one.name)}
     links = {node.get("RefType") for node in citation.iterfind("CommentsCorrectionsList/CommentsCorrections")}
     if not keep_retracted and (kinds.intersection(RETRACTED) or "RetractionIn" in links):
         return Drop("retracted")
     if kinds.intersection(NOTICE) or "RetractionOf" in links:
         return Drop("retraction_notice")
-    languages = [(node.text or "").strip().lower() for node in article.iterfind("Language")]
-    if languages and "eng" not in languages:
+    parts = [
+        (heading(node.get("Label", ""), node.get("NlmCategory", "")), _text(node))
+        for node in article.iterfind("Abstract/AbstractText")
+    ]
+    return passage(int(citation.findtext("PMID")), _title(article), labelled(parts), about)
+
+
+def passage(pmid: int, title: str, sections: tuple[Section, ...], about: Bibliography) -> Outcome:
+    """The passage of an article that is no retraction's; a drop if it is not in English or has no abstract."""
+    if about.languages and "eng" not in about.languages:
         return Drop("not_english")
-    sections = labelled(tuple(_sections(article)))
-    return passage(int(citation.findtext("PMID")), _title(article), sections) if sections else Drop("no_abstract")
-
-
-def passage(pmid: int, title: str, sections: tuple[Section, ...]) -> Passage:
+    if not sections:
+        return Drop("no_abstract")
     text = "\n".join(f"{part.label}: {part.text}" if part.label else part.text for part in sections)
-    return Passage(f"pmid:{pmid}", str(pmid), "pubmed", text, title, sections)
+    return Passage(f"pmid:{pmid}", str(pmid), "pubmed", text, bare_title(title), sections, about)
 
 
-def _sections(article: Any) -> Iterator[tuple[str, str, str]]:
-    for node in article.iterfind("Abstract/AbstractText"):
-        yield node.get("Label", ""), node.get("NlmCategory", ""), _text(node)
+def _about(citation: Any, article: Any, version: int) -> Bibliography:
+    types = article.findall("PublicationTypeList/PublicationType") + article.findall("PublicationType")
+    container = article.find("Journal") if article is not citation else article.find("Book")
+    date = None if container is None else container.find(".//PubDate")
+    name = None if container is None else container.find("Title" if container.tag == "Journal" else "BookTitle")
+    return Bibliography(
+        version,
+        None if date is None else year_in(date.findtext("Year") or date.findtext("MedlineDate") or ""),
+        "" if name is None else _text(name),
+        tuple((node.text or "").strip().lower() for node in article.iterfind("Language")),
+        tuple(map(_term, types)),
+        tuple(map(_term, citation.iterfind("MeshHeadingList/MeshHeading/DescriptorName"))),
+    )
 
 
-def labelled(parts: Sequence[tuple[str, str, str]]) -> tuple[Section, ...]:
-    """Sections of `(label, category, text)`; empty ones are left out, NLM's remark on truncation taken off the last."""
-    found: list[Section] = []
-    for number, (label, category, text) in enumerate(parts, 1):
-        if number == len(parts) and text.endswith(")"):
-            text = TRUNCATED.sub("", text)
-        if text:
-            label = " ".join(label.split()) if label else ""
-            named = None if label.upper() in ("", "UNLABELLED") else label
-            found.append(Section(text, named, category.strip() or None))
-    return tuple(found)
+def _term(node: Any) -> Term:
+    return Term(node.get("UI", ""), _text(node))
 
 
 def _title(article: Any) -> str:
@@ -64,7 +68,7 @@ def _title(article: Any) -> str:
     if node is None or not (title := _text(node)):
         node = article.find("Book/BookTitle")
         title = _text(node) if node is not None else ""
-    return bare_title(title)
+    return title
 
 
 def bare_title(title: str) -> str:

@@ -1,188 +1,211 @@
-"""PubMed articles cut out of a file's bytes and read without an XML parser, wherever that gives just what one would.
+"""PubMed articles read without an XML parser, wherever that gives just what one would.
 
-Nine tenths of a record are authors, headings and references, which nobody here reads; a parser builds them all. So the
-file is cut at its articles, and of each the few elements that are wanted are found by their tags. Whatever is not
-plainly of the form that NLM writes (a comment, an unknown entity, mark-up that does not nest, a control character, a
-retraction) is left to lxml, article by article. What is not read is not checked either.
+Nine tenths of a record are authors and references, which nobody here reads; a parser builds them all. So the few
+elements that are wanted are found by their tags, in the order of NLM's DTD. Whatever is not plainly of that form (an
+unknown entity, mark-up that does not nest, a control character, a retraction) is Unusual: left to lxml, article by
+article. What is not read is not checked either.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
 
-BLOCK_BYTES = 1 << 20
-HEADER_BYTES = 4096
-HEADER = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE[^>\[]*>\s*)?<PubmedArticleSet(?:\s[^>]*)?>")
-ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["'](?!utf-8["'])""", re.IGNORECASE)
-START = re.compile(rb"\s*<(?:(PubmedArticle|PubmedBookArticle|DeleteCitation)>|(/PubmedArticleSet)>)")
-ENDS = {name: b"</" + name + b">" for name in (b"PubmedArticle", b"PubmedBookArticle", b"DeleteCitation")}
-LONGEST_ARTICLE = 1 << 23
-LONGEST_START = 1024  # bytes of white space and a tag
-PMID = re.compile(rb'<PubmedArticle>\s*<MedlineCitation[^<>]*>\s*<PMID(?: Version="(\d{1,4})")?>(\d{1,9})</PMID>')
-ARTICLE = re.compile(rb"<Article(?: [^<>]*)?>")
+from lora_med.data.cuts import Unusual
+from lora_med.data.record import Bibliography, Section, Term
+
+ARTICLE = re.compile(rb"<Article(?: [^<>]*)?>\s*<Journal>")
+DATE = re.compile(rb"\s*(?:<Year>(\d{4})</Year>|<MedlineDate>([^<&]*)</MedlineDate>)")
+YEAR = re.compile(r"\d{4}")
 TITLE = re.compile(rb"<ArticleTitle(?: [^<>]*)?>")
-PART = re.compile(rb'<AbstractText((?: \w+="[^"<>]*")*) ?(/?)>')
+PART = re.compile(rb'\s*<AbstractText((?: \w+="[^"<>]*")*) ?>')
 ATTRIBUTE = re.compile(rb' (\w+)="([^"<>]*)"')
-LANGUAGE = re.compile(rb"<Language>([^<]*)</Language>")
+LANGUAGES = re.compile(rb"(?:<Language>[a-z]{3}</Language>\s*)+")
+TYPE = re.compile(rb'<PublicationType UI="([^"<>]*)">([^<]*)</PublicationType>')
+DESCRIPTOR = re.compile(rb"<DescriptorName ([^<]*)</DescriptorName>")
+DESCRIBED = re.compile(rb'UI="(\w*)" MajorTopicYN="[YN]"(?: Type="\w*")?>(.*)', re.DOTALL)
 TAG = re.compile(rb"""<(/?)([A-Za-z][\w:.-]*)(?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*\s*(/?)>""")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#(\d{1,7})|#x([0-9a-fA-F]{1,6}));")
 NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout, single spaces apart, which may stay
+TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
+RETRACTION = {"D016440", "D016441", "Retraction of Publication", "Retracted Publication"}
 
 
-class Unusual(Exception):
-    """Not of the form that is read here: for the XML parser."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """One article or list of deletions: its bytes, and where they stand."""
-
-    content: bytes
-    buffer: bytes
-    start: int
-    lines_before: int
-
-    @property
-    def line(self) -> int:
-        """The line of the file it begins on."""
-        return 1 + self.lines_before + self.buffer.count(b"\n", 0, self.start)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plain:
-    """What is read of an article: its title, `(label, category, text)` of each section, whether it is in English."""
+    """What is read of an article that is neither retracted nor a retraction's notice."""
 
     title: str
-    sections: tuple[tuple[str, str, str], ...]
-    english: bool
+    sections: tuple[Section, ...]
+    about: Bibliography
 
 
-def begins_plainly(stream: BinaryIO) -> bool:
-    """Whether a file's first bytes, which stay unread, are those of a PubMed file in UTF-8."""
-    head = stream.peek(HEADER_BYTES)[:HEADER_BYTES].removeprefix(b"\xef\xbb\xbf")  # type: ignore[attr-defined]
-    return HEADER.match(head) is not None and not ENCODING.search(head)
-
-
-def cuts(stream: BinaryIO) -> Iterator[Cut]:
-    """The articles and deletions of a file that `begins_plainly`, one after the other.
-
-    Raises:
-        Unusual: something else stands between them, or the file ends before its last tag.
-    """
-    blocks = _blocks(stream)
-    buffer = next(blocks, b"").removeprefix(b"\xef\xbb\xbf")
-    header = HEADER.match(buffer)
-    assert header is not None
-    place, lines = header.end(), 0
-    while True:
-        found = START.match(buffer, place)
-        if found is None and buffer[place:].strip() and len(buffer) - place > LONGEST_START:
-            raise Unusual
-        if found is not None and found[2]:
-            return
-        end = buffer.find(ENDS[found[1]], found.end()) if found is not None else -1
-        if found is None or end < 0:
-            block = next(blocks, b"")
-            if not block or len(buffer) - place > LONGEST_ARTICLE:
-                raise Unusual
-            lines += buffer.count(b"\n", 0, place)
-            buffer, place = buffer[place:] + block, 0
-            continue
-        start, place = found.start(1) - 1, end + len(ENDS[found[1]])
-        yield Cut(buffer[start:place], buffer, start, lines)
-
-
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    """The stream in blocks; the next one is decompressed on another core while this one is read."""
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(stream.read, BLOCK_BYTES)
-        while block := coming.result():
-            coming = ahead.submit(stream.read, BLOCK_BYTES)
-            yield block
-
-
-def identity(content: bytes) -> tuple[int, int]:
-    """`(PMID, version)` of an article.
-
-    Raises:
-        Unusual: it does not begin with them.
-    """
-    match = PMID.match(content)
-    if match is None or content.count(b"<MedlineCitation") != 1 or (b"!" in content and b"<!" in content):
-        raise Unusual
-    return int(match[2]), int(match[1] or 1)
-
-
-def plain(content: bytes) -> Plain:
-    """What is read of an article.
+def plain(content: bytes, version: int) -> Plain:
+    """What is read of an article, the bytes of one PubmedArticle.
 
     Raises:
         Unusual: it has to be read by the XML parser.
     """
     start = ARTICLE.search(content)
-    end = content.find(b"</Article>")
+    end = content.find(b"</Article>", start.end() if start else 0)
     last = content.find(b"</MedlineCitation>", end)
-    if start is None or end < start.end() or last < 0:
+    if start is None or end < 0 or last < 0:
         raise Unusual
-    aside = max(content.find(b"</Abstract>", start.end(), end), start.end())
-    if content.find(b"Retract", aside, last) >= 0 or content.find(b'"D01644', aside, last) >= 0:
+    journal = _until(content, b"</Journal>", start.end(), end)
+    title = TITLE.search(content, journal, end)
+    if title is None:
         raise Unusual
-    title = TITLE.search(content, start.end(), end)
-    until = content.find(b"</ArticleTitle>", title.end(), end) if title else -1
-    if title is None or until < 0:
-        raise Unusual
-    return Plain(
-        text_of(content[title.end() : until]), _sections(content, until, end), _english(content, start.end(), end)
+    titled = _until(content, b"</ArticleTitle>", title.end(), end)
+    sections, place = _sections(content, titled, end)
+    types = _listed(content, b"PublicationType", place, end)
+    _refuse_retraction(content, end, last)
+    about = Bibliography(
+        version,
+        *_journal(content, start.end(), journal),
+        _languages(content, place, end),
+        _types(types) if types else (),
+        _mesh(_listed(content, b"MeshHeading", end, last)),
     )
+    return Plain(text_of(content[title.end() : titled]), sections, about)
 
 
-def _english(content: bytes, start: int, end: int) -> bool:
-    if content.find(b"<Language>eng</Language>", start, end) >= 0:
-        return True
-    spoken = [match[1].strip().lower() for match in LANGUAGE.finditer(content, start, end)]
-    return not spoken or b"eng" in spoken
-
-
-def _sections(content: bytes, start: int, end: int) -> tuple[tuple[str, str, str], ...]:
-    opened = content.find(b"<Abstract>", start, end)
-    if opened < 0:
-        if content.find(b"<AbstractText", start, end) >= 0 or content.find(b"<Abstract", start, end) >= 0:
-            raise Unusual
-        return ()
-    closed = content.find(b"</Abstract>", opened, end)
-    if closed < 0:
+def _until(content: bytes, tag: bytes, start: int, end: int) -> int:
+    place = content.find(tag, start, end)
+    if place < 0:
         raise Unusual
-    found: list[tuple[str, str, str]] = []
-    place = content.find(b"<AbstractText", opened, closed)
-    while place >= 0:
-        match = PART.match(content, place)
-        if match is None:
-            raise Unusual
-        until = match.end() if match[2] else content.find(b"</AbstractText>", match.end(), closed)
-        if until < 0:
-            raise Unusual
-        following = content.find(b"<AbstractText", match.end(), closed)
-        if 0 <= following < until:
-            raise Unusual
-        found.append((*_named(match[1]), text_of(content[match.end() : until])))
-        place = following
-    return tuple(found)
+    return place
+
+
+def _journal(content: bytes, start: int, end: int) -> tuple[int | None, str]:
+    """Year and name of the journal that stands in `content[start:end]`."""
+    dated = _until(content, b"<PubDate>", start, end) + 9
+    named = content.find(b"<Title>", dated, end)
+    name = content[named + 7 : _until(content, b"</Title>", named, end)] if named >= 0 else b""
+    return _year(content[dated : _until(content, b"</PubDate>", dated, end)]), _name(name)
 
 
 @lru_cache(maxsize=1 << 12)
-def _named(attributes: bytes) -> tuple[str, str]:
+def _year(date: bytes) -> int | None:
+    match = DATE.match(date)
+    if match is None:
+        raise Unusual
+    return int(match[1]) if match[1] else year_in(_decoded(match[2]))
+
+
+def year_in(date: str) -> int | None:
+    """The first year in a date in words, as `1998 Dec-1999 Jan`."""
+    found = YEAR.search(date)
+    return int(found[0]) if found else None
+
+
+@lru_cache(maxsize=1 << 14)
+def _name(raw: bytes) -> str:
+    return text_of(raw)
+
+
+def _languages(content: bytes, start: int, end: int) -> tuple[str, ...]:
+    place = content.find(b"<Language>", start, end)
+    match = LANGUAGES.match(content, place) if place >= 0 else None
+    if match is None or content.find(b"<Language", match.end(), end) >= 0:
+        raise Unusual
+    return _spoken(match[0])
+
+
+@lru_cache(maxsize=1 << 10)
+def _spoken(raw: bytes) -> tuple[str, ...]:
+    return tuple(re.findall(r">([a-z]{3})<", raw.decode("ascii")))
+
+
+def _listed(content: bytes, name: bytes, start: int, end: int) -> bytes:
+    """What stands between `<nameList>` and its end tag; nothing if there is no such list."""
+    place = content.find(b"<" + name, start, end)
+    if place < 0:
+        return b""
+    opened = place + len(name) + 6
+    if content[place:opened] != b"<" + name + b"List>":
+        raise Unusual
+    return content[opened : _until(content, b"</" + name + b"List>", opened, end)]
+
+
+@lru_cache(maxsize=1 << 12)
+def _types(raw: bytes) -> tuple[Term, ...]:
+    found = TYPE.findall(raw)
+    if TYPE.sub(b"", raw).strip():
+        raise Unusual
+    types = tuple(Term(_decoded(ui), text_of(name)) for ui, name in found)
+    if any(one.ui in RETRACTION or one.name in RETRACTION for one in types):
+        raise Unusual
+    return types
+
+
+def _mesh(raw: bytes) -> tuple[Term, ...]:
+    found = DESCRIPTOR.findall(raw)
+    if len(found) != raw.count(b"</MeshHeading>"):
+        raise Unusual
+    return tuple(map(_term, found))
+
+
+@lru_cache(maxsize=1 << 15)  # of 30,000 headings, each with its two marks
+def _term(raw: bytes) -> Term:
+    match = DESCRIBED.fullmatch(raw)
+    if match is None:
+        raise Unusual
+    return Term(match[1].decode("ascii"), text_of(match[2]))
+
+
+def _refuse_retraction(content: bytes, start: int, end: int) -> None:
+    linked = content.find(b"<CommentsCorrectionsList", start, end)
+    if linked >= 0 and content.find(b"Retract", linked, end) >= 0:
+        raise Unusual
+
+
+def _sections(content: bytes, start: int, end: int) -> tuple[tuple[Section, ...], int]:
+    """The sections, and the place after them."""
+    opened = content.find(b"<Abstract", start, end)
+    if opened < 0:
+        return (), start
+    if content[opened : opened + 10] != b"<Abstract>":
+        raise Unusual
+    closed = _until(content, b"</Abstract>", opened, end)
+    parts = content[opened + 10 : closed].split(b"</AbstractText>")
+    if b"<AbstractText" in parts.pop():
+        raise Unusual
+    found: list[tuple[tuple[str | None, str | None], str]] = []
+    for part in parts:
+        match = PART.match(part)
+        if match is None or part.find(b"<AbstractText", match.end()) >= 0:
+            raise Unusual
+        found.append((_named(match[1]), text_of(part[match.end() :])))
+    return labelled(found), closed
+
+
+@lru_cache(maxsize=1 << 12)
+def _named(attributes: bytes) -> tuple[str | None, str | None]:
     """Label and category; a few hundred pairs name nearly all sections there are."""
     if any(blank in attributes for blank in (b"\t", b"\n", b"\r")):
         raise Unusual
     found = dict(ATTRIBUTE.findall(attributes))
-    return _decoded(found.get(b"Label", b"")), _decoded(found.get(b"NlmCategory", b""))
+    return heading(_decoded(found.get(b"Label", b"")), _decoded(found.get(b"NlmCategory", b"")))
+
+
+def heading(label: str, category: str) -> tuple[str | None, str | None]:
+    """Label and category of a section as a Section has them, of those that an article gives."""
+    label = " ".join(label.split())
+    return None if label.upper() in ("", "UNLABELLED") else label, category.strip() or None
+
+
+def labelled(parts: Sequence[tuple[tuple[str | None, str | None], str]]) -> tuple[Section, ...]:
+    """Sections of `((label, category), text)`; empty ones are left out, NLM's remark on truncation off the last."""
+    found = [Section(text, label, category) for (label, category), text in parts if text]
+    if found and parts[-1][1].endswith(")"):
+        last = found.pop()
+        if text := TRUNCATED.sub("", last.text):
+            found.append(Section(text, last.label, last.category))
+    return tuple(found)
 
 
 def text_of(raw: bytes) -> str:

@@ -19,8 +19,34 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """A term of a controlled vocabulary: its identifier there (`D006973`) and its name (`Hypertension`)."""
+
+    ui: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bibliography:
+    """How a published passage is catalogued: `version` and `year` of publication, languages in ISO 639-2 (`eng`).
+
+    `mesh` holds the descriptors of the Medical Subject Headings, without qualifiers.
+    """
+
+    version: int = 1
+    year: int | None = None
+    journal: str = ""
+    languages: tuple[str, ...] = ()
+    publication_types: tuple[Term, ...] = ()
+    mesh: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
-    """Running text: an abstract, an article, a note. `title` may be empty; `sections` may be one."""
+    """Running text: an abstract, an article, a note. `title` may be empty; `sections` may be one.
+
+    `about` is there where the source catalogues what it holds (pubmed).
+    """
 
     uid: str
     group: str
@@ -28,6 +54,7 @@ class Passage:
     text: str
     title: str = ""
     sections: tuple[Section, ...] = ()
+    about: Bibliography | None = None
 
 
 @dataclass(frozen=True, slots=True)

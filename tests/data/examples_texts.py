@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 
-from lora_med.data.record import Annotated, Passage, Section, Span
+from lora_med.data.record import Annotated, Bibliography, Passage, Section, Span, Term
 from tests.data.example import Example
 
 PUBMED = Example(
     "pubmed26n0001.xml",
     """<?xml version="1.0"?><!DOCTYPE PubmedArticleSet SYSTEM "http://localhost:1/x.dtd"><PubmedArticleSet>
-<PubmedArticle><MedlineCitation><PMID Version="1">21</PMID><Article><ArticleTitle>Iron <i>in</i> blood.</ArticleTitle>
+<PubmedArticle><MedlineCitation><PMID Version="1">21</PMID><Article><Journal><JournalIssue>
+<PubDate><Year>2001</Year><Month>May</Month></PubDate></JournalIssue><Title>Blood &amp; iron</Title></Journal>
+<ArticleTitle>Iron <i>in</i> blood.</ArticleTitle>
 <Abstract><AbstractText Label="AIM" NlmCategory="OBJECTIVE">To see &lt;iron&gt;.</AbstractText>
 <AbstractText Label="RESULTS">H<sub>2</sub>O
- rose.</AbstractText></Abstract><Language>eng</Language></Article></MedlineCitation></PubmedArticle>
-<PubmedArticle><MedlineCitation><PMID Version="2">22</PMID><Article><ArticleTitle>[Old].</ArticleTitle>
+ rose.</AbstractText></Abstract><Language>eng</Language><Language>fre</Language><PublicationTypeList>
+<PublicationType UI="D016428">Journal Article</PublicationType></PublicationTypeList></Article><MeshHeadingList>
+<MeshHeading><DescriptorName UI="D007501" MajorTopicYN="Y">Iron</DescriptorName><QualifierName UI="Q000097"
+MajorTopicYN="N">blood</QualifierName></MeshHeading></MeshHeadingList></MedlineCitation></PubmedArticle>
+<PubmedArticle><MedlineCitation><PMID Version="2">22</PMID><Article><Journal><JournalIssue>
+<PubDate><MedlineDate>1998 Dec-1999 Jan</MedlineDate></PubDate></JournalIssue></Journal>
+<ArticleTitle>[Old].</ArticleTitle>
 <Abstract><AbstractText>New. (ABSTRACT TRUNCATED AT 250 WORDS)</AbstractText></Abstract></Article>
 </MedlineCitation></PubmedArticle>
 <PubmedArticle><MedlineCitation><PMID Version="1">22</PMID><Article><Abstract><AbstractText>Old.</AbstractText>
@@ -31,8 +38,16 @@ PUBMED = Example(
             "AIM: To see <iron>.\nRESULTS: H2O rose.",
             "Iron in blood.",
             (Section("To see <iron>.", "AIM", "OBJECTIVE"), Section("H2O rose.", "RESULTS")),
+            Bibliography(
+                1,
+                2001,
+                "Blood & iron",
+                ("eng", "fre"),
+                (Term("D016428", "Journal Article"),),
+                (Term("D007501", "Iron"),),
+            ),
         ),
-        Passage("pmid:22", "22", "pubmed", "New.", "Old", (Section("New."),)),
+        Passage("pmid:22", "22", "pubmed", "New.", "Old", (Section("New."),), Bibliography(2, 1998)),
     ),
     {"deleted": 1, "superseded": 1},
 )

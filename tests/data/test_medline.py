@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lora_med.data.medline import Unusual, begins_plainly, cuts, plain, text_of
+from lora_med.data.cuts import Unusual, begins_plainly, cuts
+from lora_med.data.medline import plain, text_of
 from lora_med.data.outcome import Drop
 from lora_med.data.sources import pubmed
 from tests.data.examples_texts import PUBMED
@@ -50,13 +51,20 @@ def test_most_real_articles_need_no_parser() -> None:
         assert begins_plainly(stream)
         for cut in cuts(stream):
             try:
-                plain(cut.content)
+                plain(cut.content, 1)
                 read += 1
             except Unusual:
                 left += 1
     assert read > 700 and left < 20
 
 
+TYPES = '<PublicationTypeList> <PublicationType UI="D016454">Review</PublicationType>\n</PublicationTypeList>'
+MESH = (
+    '<MeshHeadingList><MeshHeading><DescriptorName UI="D1" MajorTopicYN="N">Iron</DescriptorName></MeshHeading>'
+    '<MeshHeading><DescriptorName UI="D2" MajorTopicYN="Y" Type="Geographic">Peru</DescriptorName></MeshHeading>'
+    "</MeshHeadingList>"
+)
+LINKED = '<CommentsCorrectionsList><CommentsCorrections RefType="RetractionIn"/></CommentsCorrectionsList>'
 ODD = [
     article(1, "<AbstractText>a &lt;b&gt; &#x3b1; &amp;amp; c</AbstractText>"),
     article(
@@ -71,6 +79,25 @@ ODD = [
     article(9, "<AbstractText>x</AbstractText>").replace("<Article>", "<Article PubModel='Print'>"),
     article(10, ""),
     article(11, "<AbstractText>x</AbstractText>").replace("</Article>", "<Language>fre</Language></Article>"),
+    article(12).replace("<ArticleTitle>", "<!-- <ArticleTitle>B.</ArticleTitle> --><ArticleTitle>"),
+    article(13).replace("<Year>1999</Year>", "<MedlineDate>Winter 1998-1999</MedlineDate>"),
+    article(14).replace("<Year>1999</Year>", "<Season>Winter</Season>"),
+    article(15).replace("<PubDate><Year>1999</Year></PubDate>", ""),
+    article(16).replace("A Journal", "  Blood &amp;\n Iron"),
+    article(17, article_extra=f"<Language>ENG</Language>{TYPES}"),
+    article(18, article_extra=f"<Language>fre</Language> <Language>eng</Language>{TYPES}"),
+    article(19, article_extra=TYPES),
+    article(20, article_extra=f"{TYPES}<Language>eng</Language>"),
+    article(21, article_extra="<Language>eng</Language><PublicationType>Review</PublicationType>"),
+    article(22, article_extra=f"<Language>eng</Language>{TYPES}".replace("Review", "Retracted Publication")),
+    article(23, citation_extra=MESH),
+    article(24, citation_extra=MESH.replace('UI="D1"', 'ID="D1"')),
+    article(25, citation_extra=MESH.replace("Iron", "Iron &#945; <i>x</i>")),
+    article(26, citation_extra=MESH.replace("DescriptorName", "Descriptor")),
+    article(
+        27,
+        citation_extra='<CommentsCorrectionsList><CommentsCorrections RefType="RetractionIn"/></CommentsCorrectionsList>',
+    ),
 ]
 
 
@@ -85,9 +112,6 @@ def test_odd_articles_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_text_of_xml_is_left_to_the_parser(raw: bytes) -> None:
     with pytest.raises(Unusual):
         text_of(raw)
-
-
-PIECES = (b"<", b">", b"&", b"</i>", b"<Abstract>", b"</PubmedArticle>", b"\x00", b"<!--", b"]]>")
 
 
 def mutations(content: bytes, count: int, seed: int) -> Iterator[bytes]:

@@ -34,9 +34,12 @@ def article(
     data: str = "",
 ) -> str:
     body = f"<Abstract>{abstract}</Abstract>" if abstract else ""
+    journal = (
+        "<Journal><JournalIssue><PubDate><Year>1999</Year></PubDate></JournalIssue><Title>A Journal</Title></Journal>"
+    )
     return (
         f'<PubmedArticle><MedlineCitation Status="MEDLINE"><PMID Version="{version}">{pmid}</PMID><Article>'
-        f"<ArticleTitle>{title}</ArticleTitle>{body}{article_extra}</Article>{citation_extra}</MedlineCitation>"
+        f"{journal}<ArticleTitle>{title}</ArticleTitle>{body}{article_extra}</Article>{citation_extra}</MedlineCitation>"
         f"<PubmedData>{data}</PubmedData></PubmedArticle>\n"
     )
 

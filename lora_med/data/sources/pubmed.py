@@ -12,7 +12,8 @@ is never fetched, and no entity is expanded but XML's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any, BinaryIO
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.articles import bare_title, labelled, outcome_of, passage
-from lora_med.data.medline import Cut, Plain, Unusual, begins_plainly, cuts, identity, plain
+from lora_med.data.articles import outcome_of, passage
+from lora_med.data.cuts import Cut, Lines, Unusual, begins_plainly, cuts, identity
+from lora_med.data.medline import plain
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
@@ -33,7 +35,7 @@ SAFE: dict[str, Any] = {"no_network": True, "resolve_entities": False, "remove_c
 FILE_NAME = re.compile(r"(?:pubmed|medline)(\d{2})n(\d+)\.xml(?:\.gz)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     """One article as it stands in a file, in reading order; `outcome` is None where only versions are wanted."""
 
@@ -56,13 +58,6 @@ class _Reader:
 
     texts: bool
     keep_retracted: bool = False
-
-    def plain(self, pmid: int, found: Plain) -> Outcome:
-        """The outcome of an article that is neither retracted nor a notice: those go to the parser."""
-        if not found.english:
-            return Drop("not_english")
-        sections = labelled(found.sections)
-        return passage(pmid, bare_title(found.title), sections) if sections else Drop("no_abstract")
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
@@ -152,41 +147,38 @@ def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
 
 def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
     done = 0
-    with open_stream(path) as stream:
-        if begins_plainly(stream):
-            try:
-                with archive_errors(path):
-                    for cut in cuts(stream):
-                        for step in _cut_steps(cut, path, reader):
-                            yield step
-                            done += 1
-                return
-            except (
-                Unusual,
-                DataError,
-            ):  # torn, or odd between two articles: the parser goes as far as it can, and says
-                pass
+    # Torn, or odd between two articles: the parser goes as far as it can, and says where.
+    with open_stream(path) as stream, closing(Lines(path)) as lines, suppress(Unusual, DataError), archive_errors(path):
+        if not begins_plainly(stream):
+            raise Unusual
+        for cut in cuts(stream):
+            for step in _cut_steps(cut, path, reader, lines):
+                yield step
+                done += 1
+        return
     with open_stream(path) as stream:
         yield from islice(_parsed_steps(stream, path, reader), done, None)
 
 
-def _cut_steps(cut: Cut, path: Path, reader: _Reader) -> Iterator[_Step]:
+def _cut_steps(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterable[_Step]:
     """The article or deletions of a cut, by the parser where they are not plainly of NLM's form."""
     try:
         pmid, version = identity(cut.content)
-        yield _Entry(pmid, version, reader.plain(pmid, plain(cut.content)) if reader.texts else None)
+        found = plain(cut.content, version) if reader.texts else None
     except Unusual:
-        yield from _parsed_cut(cut, path, reader)
+        return _parsed_cut(cut, path, reader, lines)
+    outcome = passage(pmid, found.title, found.sections, found.about) if found else None
+    return (_Entry(pmid, version, outcome),)
 
 
-def _parsed_cut(cut: Cut, path: Path, reader: _Reader) -> Iterator[_Step]:
+def _parsed_cut(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterator[_Step]:
     try:
         root = etree.fromstring(cut.content, etree.XMLParser(**SAFE))
     except etree.XMLSyntaxError:
         raise Unusual from None
     for element in root.iter(*ARTICLES, "DeleteCitation", "DeleteDocument"):
         if element.tag in ARTICLES:
-            yield _entry(element, path, reader, cut.line - 1)
+            yield _entry(element, reader, lambda line: f"{path}:{lines.at(cut.offset) + line - 1}")
         else:
             yield from _deletions(element)
 
@@ -196,7 +188,7 @@ def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[_St
     parser = etree.iterparse(stream, events=("end",), tag=tags, load_dtd=False, **SAFE)
     for _, element in parser:
         if element.tag in ARTICLES:
-            yield _entry(element, path, reader, 0)
+            yield _entry(element, reader, lambda line: f"{path}:{line}")
         elif element.tag not in SHELLS:
             yield from _deletions(element)
         parent = element.getparent()
@@ -220,24 +212,24 @@ def _deletions(element: Any) -> Iterator[_Deletion]:
             yield _Deletion(int(text))
 
 
-def _entry(citation: Any, path: Path, reader: _Reader, lines_before: int) -> _Step:
+def _entry(citation: Any, reader: _Reader, where: Callable[[int], str]) -> _Step:
+    """The article of an element; `where` tells, for a line of what was parsed, its place in the file."""
     node = citation.find("PMID")
     text = (node.text or "").strip() if node is not None else ""
     version = node.get("Version", "1") if node is not None else "1"
-    where = f"{path}:{lines_before + citation.sourceline}"
     if not (text.isascii() and text.isdigit() and version.isascii() and version.isdigit()):
         return Drop(
             "bad",
             DataError(
                 "an article without a PMID of digits and a version of digits",
-                where=where,
+                where=where(citation.sourceline),
                 fix="restore the file, or set data.skip_bad=true",
             ),
         )
     if not reader.texts:
         return _Entry(int(text), int(version), None)
     try:
-        return _Entry(int(text), int(version), outcome_of(citation, reader.keep_retracted))
+        return _Entry(int(text), int(version), outcome_of(citation, int(version), reader.keep_retracted))
     except DataError as error:
-        error.where = f"{where}, PMID {int(text)}"
+        error.where = f"{where(citation.sourceline)}, PMID {int(text)}"
         return _Entry(int(text), int(version), Drop("bad", error))
