@@ -34,7 +34,8 @@ class BaseIdentity:
 class DataFacts:
     """What the adapter learned from: names and hashes only. `access` is the strictest class of what went in.
 
-    `separation` says, by source, what was taken out of training to keep tests apart; `mixture` what each source gave.
+    `separation` says of each source, then of all together, what was taken out of training to keep tests apart;
+    `mixture` what each source gave.
     """
 
     source: str
@@ -42,7 +43,7 @@ class DataFacts:
     access: str
     hashes: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    separation: dict[str, Any] = field(default_factory=dict)
+    separation: list[dict[str, Any]] = field(default_factory=list)
     mixture: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -132,7 +133,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
             access=_text(data, "access"),
             hashes=dict(data["hashes"]),
             counts=dict(data["counts"]),
-            separation=dict(data.get("separation", {})),
+            separation=list(data.get("separation", [])),
             mixture=list(data.get("mixture", [])),
         ),
         settings=dict(raw["settings"]),

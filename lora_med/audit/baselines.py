@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from lora_med.prompts.questions import right_letter
 
 
 def label_counts(records: Sequence[Record]) -> dict[str, int]:
@@ -15,12 +14,11 @@ def label_counts(records: Sequence[Record]) -> dict[str, int]:
 
     Questions whose options differ from one to the next count the letter of the right one.
     """
-    closed = [record for record in records if isinstance(record, Question) and record.options]
-    shared = len({record.options for record in closed}) == 1
+    shared = _shared(records)
     counts: Counter[str] = Counter()
     for record in records:
         if isinstance(record, Question) and record.options:
-            counts[record.answer if shared else LETTERS[record.options.index(record.answer)]] += 1
+            counts[record.answer if shared else right_letter(record)] += 1
         elif isinstance(record, Annotated):
             counts.update(span.type for span in record.spans)
         elif isinstance(record, Pair) and record.section:
@@ -30,16 +28,22 @@ def label_counts(records: Sequence[Record]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def baselines(train: Sequence[Record], held_out: Sequence[Record]) -> dict[str, float]:
+def _shared(records: Sequence[Record]) -> bool:
+    """Whether all questions have the same options, as yes, no and maybe; one question alone does not tell."""
+    found = [record.options for record in records if isinstance(record, Question) and record.options]
+    return len(found) > 1 and len(set(found)) == 1
+
+
+def baselines(train: Sequence[Record], held_out: Sequence[Record], *, shown: bool = True) -> dict[str, float]:
     """Scores on `held_out` of what needs no model, in [0, 1]; empty where the task has none.
 
     Questions with options (accuracy): the most frequent answer or letter of `train`, always the first option, always
     the longest. Pairs (F1 of words): the input's first words, as many as the reference has. Annotated texts: the share
-    of mentions that `train` marks too, with the same type.
+    of mentions that `train` marks too, with the same type. An answer is named only where text may be `shown`.
     """
     closed = [record for record in held_out if isinstance(record, Question) and record.options]
     if closed:
-        return _choices(train, closed)
+        return _choices(train, closed, shown)
     pairs = [record for record in held_out if isinstance(record, Pair)]
     if pairs:
         return {"copy the beginning (word F1)": _mean([_copied(record) for record in pairs])}
@@ -56,20 +60,19 @@ def baselines(train: Sequence[Record], held_out: Sequence[Record]) -> dict[str, 
     return {}
 
 
-def _choices(train: Sequence[Record], held_out: Sequence[Question]) -> dict[str, float]:
-    shared = len({record.options for record in held_out}) == 1
-    counts = label_counts([record for record in train if isinstance(record, Question)])
+def _choices(train: Sequence[Record], held_out: Sequence[Question], shown: bool) -> dict[str, float]:
+    questions = [record for record in train if isinstance(record, Question) and record.options]
+    shared = _shared([*questions, *held_out])
+    counts = Counter(record.answer if shared else right_letter(record) for record in questions)
     found: dict[str, float] = {}
     if counts:
         majority = max(counts, key=lambda name: counts[name])
-        hits = [
-            (record.answer if shared else LETTERS[record.options.index(record.answer)]) == majority
-            for record in held_out
-        ]
-        found[f'always "{majority}", the most frequent in train'] = _mean(list(map(float, hits)))
-    found["always the first option"] = _mean([float(record.options[0] == record.answer) for record in held_out])
-    longest = [float(max(record.options, key=len) == record.answer) for record in held_out]
+        hits = [(record.answer if shared else right_letter(record)) == majority for record in held_out]
+        name = f'"{majority}", ' if shown else ""
+        found[f"always {name}the most frequent in train"] = _mean(list(map(float, hits)))
+    found["always the first option"] = _mean([float(record.right_option == 0) for record in held_out])
     if not shared:
+        longest = [float(max(record.options, key=len) == record.answer) for record in held_out]
         found["always the longest option"] = _mean(longest)
     return found
 

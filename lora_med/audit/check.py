@@ -12,8 +12,8 @@ from lora_med.audit.baselines import baselines, label_counts
 from lora_med.audit.fertility import Fertility, fertility
 from lora_med.audit.identifiers import scan
 from lora_med.config.schema import Settings
-from lora_med.data.access import strictest
-from lora_med.data.corpus import open_parts
+from lora_med.data.access import Access, strictest
+from lora_med.data.corpus import Opened, corpus_of, open_parts
 from lora_med.data.outcome import Tally
 from lora_med.data.parts import Parts
 from lora_med.data.record import Passage, Record, texts_of
@@ -24,7 +24,7 @@ from lora_med.prompts.tokens import Tokens
 
 BLOCK = 512
 QUANTILES = (0, 10, 50, 90, 99, 100)
-MOST_RECORDS = 10_000  # of a part that are tokenised and looked through; counts of records are always of all
+MOST_RECORDS = 10_000  # of a part that are tokenised and looked through
 SHOWN_UIDS = 5
 
 
@@ -47,7 +47,10 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """One source of the run: counts, parts, what was done to keep them apart, labels and baselines by part."""
+    """One source of the run: counts, parts, what was done to keep them apart, labels and baselines by part.
+
+    Counts are of all records; lengths, labels, baselines and identifiers of the first `looked_at` of each part.
+    """
 
     source: str
     template: str
@@ -57,6 +60,7 @@ class SourceCheck:
     tally: Tally
     split: str
     sizes: dict[Part, int]
+    looked_at: dict[Part, int]
     separation: dict[str, Any]
     lengths: dict[Part, Lengths]
     labels: dict[Part, dict[str, int]]
@@ -68,9 +72,14 @@ class SourceCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """What `data check` found, source by source."""
+    """What `data check` found, source by source.
+
+    Of a mixture, `between` says what left a source because another one holds it out, and `mixture` what each gives.
+    """
 
     sources: tuple[SourceCheck, ...]
+    between: dict[str, Any] | None
+    mixture: list[dict[str, Any]]
     access: str
     max_length: int
     fertility: Fertility
@@ -80,27 +89,33 @@ class Check:
         return asdict(self)
 
 
-def check_data(settings: Settings, tokenizer: Any) -> Check:
-    """The check of the data that `settings` name, with the tokenizer of the base they name.
+def check_data(settings: Settings, tokenizer: Any, opened: Opened | None = None) -> Check:
+    """The check of the data that `settings` name, or that are `opened` already, with the base's tokenizer.
 
     Raises:
-        DataError: what a run would raise too: bad input, parts that overlap.
+        DataError: what a run would raise too: bad input, parts that overlap, nothing to train on.
     """
-    every = open_parts(settings.data)
-    chosen = [settings.data.template, *(one.template for one in settings.data.mix)]
-    access = strictest([settings.adapter.access, *(parts.source.access for parts in every)])
-    found = [_source(parts, template, settings, tokenizer) for parts, template in zip(every, chosen, strict=True)]
+    opened = opened or open_parts(settings.data)
+    every, corpus = opened.every, corpus_of(opened, settings.data)
+    access = strictest([settings.adapter.access, corpus.access])
     texts = (text for parts in every for record in _some(parts.records["train"]) for text in texts_of(record))
-    return Check(tuple(found), access, settings.train.max_length, fertility(texts, tokenizer, show=access == "open"))
+    return Check(
+        tuple(_source(parts, corpus.templates[parts.source.name], settings, tokenizer, access) for parts in every),
+        opened.across.as_json() if opened.across is not None else None,
+        corpus.mixture,
+        access,
+        settings.train.max_length,
+        fertility(texts, tokenizer, show=access == "open"),
+    )
 
 
 def _some(records: Iterable[Record]) -> Iterator[Record]:
     return islice(records, MOST_RECORDS)
 
 
-def _source(parts: Parts, chosen: str | None, settings: Settings, tokenizer: Any) -> SourceCheck:
-    template = chosen or parts.source.template
+def _source(parts: Parts, template: str, settings: Settings, tokenizer: Any, access: Access) -> SourceCheck:
     held: dict[Part, list[Record]] = {part: list(_some(records)) for part, records in parts.records.items()}
+    shown = access != "credentialed"
     counts: Counter[str] = Counter()
     uids: list[str] = []
     for uid, found in scan(chain.from_iterable(held.values())):
@@ -111,10 +126,10 @@ def _source(parts: Parts, chosen: str | None, settings: Settings, tokenizer: Any
     scores: dict[Part, dict[str, float]] = {}
     for part, records in held.items():
         if records:
-            sizes[part] = lengths(records, template, settings, tokenizer)
-            labels[part] = label_counts(records)
+            sizes[part] = lengths(records, template, settings, tokenizer, shown=shown)
+            labels[part] = label_counts(records) if shown else _nameless(label_counts(records))
             if part != "train":
-                scores[part] = baselines(held["train"], records)
+                scores[part] = baselines(held["train"], records, shown=shown)
     return SourceCheck(
         source=parts.source.name,
         template=template,
@@ -124,6 +139,7 @@ def _source(parts: Parts, chosen: str | None, settings: Settings, tokenizer: Any
         tally=parts.tally,
         split=parts.split,
         sizes={part: len(records) for part, records in parts.records.items()},
+        looked_at={part: len(records) for part, records in held.items()},
         separation=parts.apart.as_json(),
         lengths=sizes,
         labels=labels,
@@ -134,8 +150,17 @@ def _source(parts: Parts, chosen: str | None, settings: Settings, tokenizer: Any
     )
 
 
-def lengths(records: Sequence[Record], template: str, settings: Settings, tokenizer: Any) -> Lengths:
-    """The lengths of the rows that `template` makes of `records`, fitted as a run would."""
+def _nameless(counts: dict[str, int]) -> dict[str, int]:
+    return {f"label {number}": count for number, count in enumerate(counts.values(), 1)}
+
+
+def lengths(
+    records: Sequence[Record], template: str, settings: Settings, tokenizer: Any, *, shown: bool = True
+) -> Lengths:
+    """The lengths of the rows that `template` makes of `records`, fitted as a run would.
+
+    Only where text may be `shown` do sections have their own headings for names: a heading may name a patient.
+    """
     train = settings.train
     sizes: list[int] = []
     trained = too_long = lost = 0
@@ -157,7 +182,7 @@ def lengths(records: Sequence[Record], template: str, settings: Settings, tokeni
         too_long=too_long,
         context_tokens_lost=lost,
         trained_share=round(trained / (whole - lost), 4) if whole > lost else 0.0,
-        by_section=_by_section(records, tokenizer) if template == "text" else {},
+        by_section=_by_section(records, tokenizer, shown) if template == "text" else {},
         histogram=_histogram(ordered),
     )
 
@@ -175,13 +200,14 @@ def _histogram(ordered: Sequence[int], bins: int = 24) -> list[tuple[int, int]]:
     return [((place + 1) * width, counts[place]) for place in range(-(-ordered[-1] // width))]
 
 
-def _by_section(records: Sequence[Record], tokenizer: Any) -> dict[str, float]:
+def _by_section(records: Sequence[Record], tokenizer: Any, shown: bool) -> dict[str, float]:
     """Of all tokens in sections, the share that stands in each category or label, the frequent ones by name."""
     names: list[str] = []
     texts: list[str] = []
     for record in records[:2000]:
         for section in record.sections if isinstance(record, Passage) else ():
-            names.append((section.category or section.label or "no label").upper())
+            label = section.label if shown or not section.label else "heading"
+            names.append((section.category or label or "no label").upper())
             texts.append(section.text)
     counts: Counter[str] = Counter()
     for start in range(0, len(texts), BLOCK):

@@ -15,6 +15,7 @@ from lora_med.run import prepare_environment
 if TYPE_CHECKING:
     from lora_med.audit.check import Check, SourceCheck
     from lora_med.config.schema import Settings
+    from lora_med.data.corpus import Opened
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 Config = Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")]
@@ -24,12 +25,17 @@ SHOWN_LABELS = 6
 
 def check_command(overrides: Overrides = None, config: Config = None, as_json: AsJson = False) -> None:
     """Read a run's data in full, as the run would: parts, leaks, lengths, labels, baselines, identifiers."""
-    check, _ = _checked(parse(config, overrides or []))
+    check, _, _ = _checked(parse(config, overrides or []))
     if as_json:
         print(json.dumps(check.as_json()))
         return
     for source in check.sources:
         _print_source(source, check.max_length)
+    for one in check.mixture:
+        print(f"mixture      {one['name']}: {one['rows']:,} of {one['available']:,} rows, {one['share']:.1%} of all")
+    if check.between is not None:
+        left = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
+        print(f"between      left out because another source holds it out: {left}")
     words = ", ".join(f"{word} ({tokens})" for word, tokens, _ in check.fertility.words[:SHOWN_LABELS])
     print(
         f"fertility    {check.fertility.data:.2f} tokens a word, {check.fertility.terms:.2f} on medical terms"
@@ -37,17 +43,19 @@ def check_command(overrides: Overrides = None, config: Config = None, as_json: A
     )
 
 
-def _checked(settings: Settings) -> tuple[Check, Any]:
+def _checked(settings: Settings) -> tuple[Check, Any, Opened]:
     prepare_environment(settings.offline)
     from rich.console import Console
 
     from lora_med.audit.check import check_data
+    from lora_med.data.corpus import open_parts
     from lora_med.models.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
 
     with Console(stderr=True).status("reading, tokenising, comparing"):
         tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
-        return check_data(settings, tokenizer), tokenizer
+        opened = open_parts(settings.data)
+        return check_data(settings, tokenizer, opened), tokenizer, opened
 
 
 def _print_source(source: SourceCheck, max_length: int) -> None:
@@ -59,6 +67,9 @@ def _print_source(source: SourceCheck, max_length: int) -> None:
     print(f"parts        {sizes}")
     print(f"split        {source.split}")
     print(f"template     {source.template}")
+    some = ", ".join(f"{part} {count:,}" for part, count in source.looked_at.items() if count < source.sizes[part])
+    if some:
+        print(f"looked at    the first of {some}; what follows is of these")
     for part, found in source.lengths.items():
         spread = ", ".join(f"{name} {value}" for name, value in found.quantiles.items())
         print(f"lengths      {part}: {spread} tokens; {found.too_long:,} of {found.rows:,} over {max_length}")
@@ -84,20 +95,20 @@ def preview_command(
 ) -> None:
     """Show training rows as the model will see them, trained tokens in colour; with --out, one page with figures."""
     settings = parse(config, overrides or [])
-    check, tokenizer = _checked(settings)
+    check, tokenizer, opened = _checked(settings)
     if out is None or permission is not None:
         from lora_med.data.access import require_permission
 
         require_permission(check.access, "showing rows", permission)
     hidden = check.access == "credentialed" and permission is None
     from lora_med.audit.preview import page, spell
-    from lora_med.data.corpus import open_corpus
+    from lora_med.data.corpus import corpus_of
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import fit_rows
     from lora_med.prompts.render import render_stream
     from lora_med.training.preflight import colour_row
 
-    corpus = open_corpus(settings.data)
+    corpus = corpus_of(opened, settings.data)
     drawn = render_stream(corpus.train, corpus.templates, settings.train.too_long)
     shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
     if out is not None:

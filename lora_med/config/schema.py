@@ -96,10 +96,12 @@ class DataSettings(Section):
     split_seed: int = 42
     """Seed of the split by group. Another seed is another split: change it, and old scores no longer compare."""
     max_records: Positive | None = None
-    """Read at most this many records; for trying things out."""
+    """Read at most this many records, of each part where the parts are published; for trying things out. PubMedQA is
+    read whole, for its split is known by all items, and at most this many of each part are kept."""
     leaks: Literal["error", "drop"] = "error"
-    """What to do where published parts share a group, a content or near-duplicates: refuse, or take them out of
-    training. Where lora_med cuts the parts itself, near-duplicates go into one part together."""
+    """What to do where published parts share a group, a content or near-duplicates: refuse, or take them out of the
+    part nearer to training. Where lora_med cuts the parts itself, near-duplicates go into one part together, or with
+    drop out of the part nearer to training too."""
     near_duplicate_similarity: Share = 0.8
     """Texts that share this much of their runs of three words (Jaccard) count as near-duplicates; 0 turns it off."""
     decontaminate: bool = True
@@ -107,8 +109,7 @@ class DataSettings(Section):
     block_lists: list[str] | None = None
     """Block-lists by name or path; left out, those that ship: the test items of PubMedQA, BC5CDR, NCBI-disease."""
     test_files: list[str] = Field(default_factory=list)
-    """Files whose texts training may not share 13 words in a row with, in any format that is read."""
-
+    """Files whose texts training may not share 13 words in a row with: a path, or source:path for a source's format."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """With `mix`: this source's share of the training rows, relative to the other weights."""
     mix: list[MixSettings] = Field(default_factory=list)

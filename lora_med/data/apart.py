@@ -13,17 +13,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lora_med.data.contamination import BlockList, TestText, hashed, identifiers_of, record_words
+from lora_med.data.contamination import BlockList, hashed, identifiers_of, pmid_of
 from lora_med.data.dedup import Signatures, clusters, signatures
 from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, asked_of
 from lora_med.data.splits import Part
+from lora_med.data.testfiles import TestText, record_words
 from lora_med.errors import DataError
 
 SHOWN_UIDS = 5
 LISTED_UIDS = 1000
 TRAINING_ORDER: tuple[Part, ...] = ("train", "validation", "test")  # of two records alike, the earlier part's leaves
 LARGEST_SHARE, LARGEST_GROUPS = 0.1, 20  # of the groups one cluster may join before something else is wrong
+
+Key = tuple[int, Part, str]
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,30 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record as the scan remembers it: no text."""
+    """A record as the scan remembers it: no text. Its uid is its own within its source and part only."""
 
+    origin: int
+    part: Part
     uid: str
     group: str
-    part: Part
     content: int
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return (self.origin, self.part, self.uid)
 
 
 @dataclass(frozen=True)
 class Separation:
-    """What was done: uid -> reason of each record taken out, group -> part of each that was moved, and by what rules.
+    """What was done: the reason for each record taken out, the part of each group that was moved, and by what rules.
 
-    `sizes` are those of the parts afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
+    A record is known by its source's place in a mixture (0 for the first), its part and its uid. `sizes` are those of
+    the parts afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
     """
 
     rules: Rules
-    removed: dict[str, str] = field(default_factory=dict)
+    removed: dict[Key, str] = field(default_factory=dict)
     moved: dict[str, Part] = field(default_factory=dict)
     sizes: dict[Part, int] = field(default_factory=dict)
     clusters: int = 0
@@ -63,14 +73,14 @@ class Separation:
         """How many records were taken out for each reason."""
         return dict(sorted(Counter(self.removed.values()).items()))
 
-    def place(self, record: Record, part: Part) -> Part | None:
+    def place(self, record: Record, part: Part, origin: int = 0) -> Part | None:
         """The part a record ends in, None if it was taken out."""
-        return None if record.uid in self.removed else self.moved.get(record.group, part)
+        return None if (origin, part, record.uid) in self.removed else self.moved.get(group_of(record), part)
 
     def as_json(self) -> dict[str, Any]:
         """What the card keeps: rules with the hashes of their files, counts, and the uids taken out, 1,000 a reason."""
         uids: dict[str, list[str]] = defaultdict(list)
-        for uid, reason in self.removed.items():
+        for (_, _, uid), reason in self.removed.items():
             uids[reason].append(uid)
         return {
             "block_lists": [
@@ -88,27 +98,32 @@ class Separation:
         }
 
 
-def separate(pairs: Iterable[tuple[Part, Record]], rules: Rules, fixed: frozenset[Part]) -> Separation:
+def group_of(record: Record) -> str:
+    """What must never straddle parts, so named that records of several sources compare: a PMID is one everywhere."""
+    return pmid_of(record) or f"{record.source}\x1f{record.group}"
+
+
+def separate(placed: Iterable[tuple[int, Part, Record]], rules: Rules, fixed: frozenset[Part]) -> Separation:
     """What has to leave or move so that the parts are apart. Test records never leave for a block-list or test file.
 
     Args:
-        pairs: each record with the part it stands in; passed over once.
+        placed: each record with the place of its source in a mixture (else 0) and its part; passed over once.
         fixed: the parts that are published, which nothing may move into or out of.
 
     Raises:
         DataError: a leak between published parts, with counts and uids, unless `rules.leaks` is `drop`; or
             near-duplicates that would join more than a tenth of all groups.
     """
-    removed: dict[str, str] = {}
+    removed: dict[Key, str] = {}
     seen: list[Seen] = []
 
     def texts() -> Iterator[str]:
-        for part, record in pairs:
+        for origin, part, record in placed:
             reason = _forbidden(record, rules) if part != "test" else None
             if reason is not None:
-                removed[record.uid] = reason
+                removed[origin, part, record.uid] = reason
                 continue
-            seen.append(Seen(record.uid, record.group, part, content(record)))
+            seen.append(Seen(origin, part, record.uid, group_of(record), content(record)))
             yield asked_of(record)
 
     marks: Signatures | None = None
@@ -121,9 +136,9 @@ def separate(pairs: Iterable[tuple[Part, Record]], rules: Rules, fixed: frozense
     leaks = _leaks(seen, found, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
     if leaks and rules.leaks == "error":
         raise _refusal(leaks, seen)
-    removed |= {seen[place].uid: reason for place, (reason, _) in leaks.items()}
+    removed |= {seen[place].key: reason for place, (reason, _) in leaks.items()}
     moved = _together(seen, found) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
-    sizes: Counter[Part] = Counter(moved.get(one.group, one.part) for one in seen if one.uid not in removed)
+    sizes: Counter[Part] = Counter(moved.get(one.group, one.part) for one in seen if one.key not in removed)
     return Separation(rules, removed, moved, {part: sizes[part] for part in TRAINING_ORDER}, len(found))
 
 

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import Access, strictest
+from lora_med.data.apart import TRAINING_ORDER, Rules, Separation, separate
 from lora_med.data.catalog import Source
-from lora_med.data.contamination import identifiers_of
 from lora_med.data.mixture import Ingredient, Mixed, mix
-from lora_med.data.outcome import Input, Tally, numbered_names
-from lora_med.data.parts import Parts, Records, Stream, read_parts
-from lora_med.data.reading import content
+from lora_med.data.outcome import Tally, numbered_names
+from lora_med.data.parts import Parts, Records, Stream, read_parts, rules_of
 from lora_med.data.record import Record
+from lora_med.data.splits import Part
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
-__all__ = ["Corpus", "Records", "Stream", "open_corpus", "open_heldout", "open_parts"]
+__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_parts"]
 logger = logging.getLogger(__name__)
+BETWEEN = "between the sources"
 MOST_HASHES = 64  # that a card lists one by one
 
 
@@ -34,9 +35,9 @@ class Corpus:
     """What a run trains on. `split` says in words how the parts were made.
 
     `template` is that of the first source; `templates` maps each source's name to its own. `hashes` maps each file's
-    name to its SHA-256, for provenance (one over all where there are very many); a Hub data set has that of what was
-    read. `separation` says, by source, what was taken out or moved to keep the parts apart, and `mixture` what each
-    source gave (both as JSON values).
+    name to its SHA-256, in the order of reading (one over all where there are very many; in a mixture the source stands
+    before the name); a Hub data set has that of what was read. `separation` says of each source, then of all together,
+    what was taken out or moved to keep the parts apart, and `mixture` what each source gave (both as JSON values).
     """
 
     source: Source
@@ -50,8 +51,16 @@ class Corpus:
     licence: str
     access: Access
     split: str
-    separation: dict[str, Any]
+    separation: list[dict[str, Any]]
     mixture: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All parts of each source, the test part too; `across` says what left because another source holds it out."""
+
+    every: list[Parts]
+    across: Separation | None
 
 
 def open_corpus(settings: DataSettings) -> Corpus:
@@ -65,31 +74,43 @@ def open_corpus(settings: DataSettings) -> Corpus:
         InputMissingError: a path that nothing matches.
         DataError: bad input (unless `skip_bad`), parts that overlap, or nothing left to train on.
     """
-    first, *others = every = open_parts(settings)
-    train = first.records["train"]
+    return corpus_of(open_parts(settings), settings)
+
+
+def corpus_of(opened: Opened, settings: DataSettings) -> Corpus:
+    """The corpus of parts that are open; see `open_corpus`."""
+    first, *others = every = opened.every
+    train, validation = first.records["train"], first.records["validation"]
     if not len(train):
         raise DataError(
             f"nothing is left to train on: {first.tally}; {first.split}", where="data.paths", fix=_share_fix(first)
         )
+    tally = sum((parts.tally for parts in others), first.tally)
+    separation = [{"source": parts.source.name, **parts.apart.as_json()} for parts in every]
     mixture: list[Mixed] = []
-    if others:
-        train, mixture = _mixed(every, settings)
-    validation = [record for parts in every for record in parts.records["validation"]] if others else None
     for parts in every:
         logger.info("%s: %s; %s", parts.source.name, parts.tally, parts.split)
+    templates = _templates(every, settings)
+    if opened.across is not None:
+        separation.append({"source": BETWEEN, **opened.across.as_json()})
+        for reason, count in opened.across.counts().items():
+            tally = tally.drop(reason, count)
+            logger.warning("%d records are held out by another source (%s) and left out", count, reason)
+        validation = [record for parts in every for record in parts.records["validation"]]
+        train, mixture = _mixed(every, settings)
     return Corpus(
         source=first.source,
         train=train,
-        validation=first.records["validation"] if validation is None else validation,
+        validation=validation,
         template=settings.template or first.source.template,
-        templates=_templates(every, settings),
+        templates=templates,
         files=tuple(item for parts in every for item in parts.inputs if isinstance(item, Path)),
-        hashes={name: digest for parts in every for name, digest in _hashes(parts).items()},
-        tally=sum((parts.tally for parts in others), first.tally),
+        hashes=_all_hashes(every),
+        tally=tally,
         licence="; ".join(dict.fromkeys(parts.source.licence for parts in every)),
         access=strictest(parts.source.access for parts in every),
         split="; ".join(f"{parts.source.name}: {parts.split}" for parts in every) if others else first.split,
-        separation={parts.source.name: parts.apart.as_json() for parts in every},
+        separation=separation,
         mixture=[asdict(one) for one in mixture],
     )
 
@@ -100,19 +121,31 @@ def _each(settings: DataSettings) -> list[DataSettings]:
     return [own, *(own.model_copy(update=vars(one)) for one in settings.mix)]
 
 
+def _between(every: Sequence[Parts], settings: DataSettings) -> Separation:
+    """What leaves a source because another one holds out its group, its words or a near-duplicate."""
+    placed: Iterator[tuple[int, Part, Record]] = (
+        (place, part, record)
+        for place, parts in enumerate(every)
+        for part in TRAINING_ORDER
+        for record in parts.records[part]
+    )
+    return separate(placed, Rules("drop", settings.near_duplicate_similarity), frozenset(TRAINING_ORDER))
+
+
+def _less(parts: Parts, across: Separation, place: int) -> Parts:
+    """The parts without what another source holds out."""
+    records: dict[Part, Records] = {
+        part: [one for one in held if across.place(one, part, place) == part] for part, held in parts.records.items()
+    }
+    return replace(parts, records=records)
+
+
 def _mixed(every: Sequence[Parts], settings: DataSettings) -> tuple[list[Record], list[Mixed]]:
-    """The mixture of the train parts, less what any source holds out under the same identifier or in the same words."""
-    held_out: set[str | int] = set()
-    for parts in every:
-        for record in (*parts.records["validation"], *parts.records["test"]):
-            held_out |= {*identifiers_of(record), content(record)}
     weights = [settings.weight, *(one.weight for one in settings.mix)]
-    ingredients: list[Ingredient] = []
-    for parts, weight in zip(every, weights, strict=True):
-        train = [one for one in parts.records["train"] if held_out.isdisjoint({*identifiers_of(one), content(one)})]
-        if lost := len(parts.records["train"]) - len(train):
-            logger.warning("%s: %d records of train are held out by another source", parts.source.name, lost)
-        ingredients.append(Ingredient(parts.source.name, weight, train))
+    ingredients = [
+        Ingredient(parts.source.name, weight, list(parts.records["train"]))
+        for parts, weight in zip(every, weights, strict=True)
+    ]
     records, mixture = mix(ingredients, settings.stopping_strategy, settings.split_seed)
     for one in mixture:
         logger.info("%s: %d of %d records, %.1f%% of the mixture", one.name, one.rows, one.available, 100 * one.share)
@@ -133,38 +166,51 @@ def _templates(every: Sequence[Parts], settings: DataSettings) -> dict[str, str]
     return found
 
 
+def _all_hashes(every: Sequence[Parts]) -> dict[str, str]:
+    """The hashes of all inputs; in a mixture two sources may have files of one name, so the source stands before it."""
+    if len(every) == 1:
+        return _hashes(every[0])
+    return {
+        f"{number}. {parts.source.name}: {name}": digest
+        for number, parts in enumerate(every, 1)
+        for name, digest in _hashes(parts).items()
+    }
+
+
 def _hashes(parts: Parts) -> dict[str, str]:
     """Name -> SHA-256 of each input; of very many files, one SHA-256 over all names and hashes."""
-    found = {name: parts.readings.get(name) or sha256_file(cast(Path, item)) for item, name in _names(parts)}
+    names = numbered_names(parts.inputs)
+    found = {name: parts.readings.get(name) or sha256_file(cast(Path, item)) for item, name in names.items()}
     if len(found) <= MOST_HASHES:
         return found
-    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(found.items()))
+    listed = "".join(f"{digest}  {name}\n" for name, digest in found.items())
     return {f"{parts.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> list[Record]:
-    """The records of one held-out part: the same that `open_corpus` kept from training.
+    """The records of one held-out part, which `open_corpus` kept from training; of a mixture, those of `source`.
 
     Raises:
         DataError: the part is empty; the message says how the parts were made.
     """
-    parts = read_parts(settings)
+    parts = read_parts(settings.model_copy(update={"mix": []}), rules_of(settings))
     records = list(parts.records[split])
     if not records:
         raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))
     return records
 
 
-def open_parts(settings: DataSettings) -> list[Parts]:
+def open_parts(settings: DataSettings) -> Opened:
     """Every part of each source, the test part too: to count and describe, as `data check` does, never to train."""
-    return [read_parts(one) for one in _each(settings)]
+    rules = rules_of(settings)
+    every = [read_parts(one, rules) for one in _each(settings)]
+    if len(every) == 1:
+        return Opened(every, None)
+    across = _between(every, settings)
+    return Opened([_less(parts, across, place) for place, parts in enumerate(every)], across)
 
 
 def _share_fix(parts: Parts, split: str = "train") -> str:
     if split == "train":
         return "give more data, or lower data.validation_share and data.test_share"
     return f"raise data.{split}_share, or give the published {split} file beside the training file"
-
-
-def _names(parts: Parts) -> list[tuple[Input, str]]:
-    return list(numbered_names(parts.inputs).items())

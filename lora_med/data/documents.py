@@ -6,6 +6,7 @@ entities off and without a network: a document type definition that a file names
 
 from __future__ import annotations
 
+import codecs
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,7 +81,7 @@ def _zip(path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                if not member.is_dir() and member.filename.lower().endswith(suffixes):
+                if not member.is_dir() and _wanted(member.filename, suffixes):
                     yield _zip_member(archive, member, f"{path}, member {member.filename}")
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise DataError("the zip archive ends early or is corrupt", where=str(path), fix=FIX) from error
@@ -100,12 +101,31 @@ def _tar(stream: BinaryIO, path: Path, suffixes: tuple[str, ...]) -> Iterator[Do
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
-                found = archive.extractfile(member) if member.isfile() else None
-                if found is not None and member.name.lower().endswith(suffixes):
-                    where = f"{path}, member {member.name}"
-                    yield Document(Path(member.name).name, where, _limited(found, where))
+                found = archive.extractfile(member) if member.isfile() and _wanted(member.name, suffixes) else None
+                if found is not None:
+                    yield _tar_member(found, member.name, f"{path}, member {member.name}")
     except (tarfile.TarError, ValueError) as error:
         raise DataError("the tar archive ends early or is corrupt", where=str(path), fix=FIX) from error
+
+
+def _tar_member(stream: Any, name: str, where: str) -> Document | Drop:
+    try:
+        return Document(Path(name).name, where, _limited(stream, where))
+    except DataError as error:
+        return Drop("damaged_file", error)
+
+
+def _wanted(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a member is a document; names that begin with `._` are what macOS adds beside each file."""
+    return name.lower().endswith(suffixes) and not Path(name).name.startswith("._")
+
+
+def is_xml(document: Document) -> bool:
+    """Whether a document is XML, not JSON: in UTF-8, with or without a mark of byte order, or in UTF-16."""
+    head = document.content[:64]
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return head.decode("utf-16", "replace").lstrip().startswith("<")
+    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def xml_root(document: Document) -> Any:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from lora_med.config.schema import DataSettings
 from lora_med.data import folds
 from lora_med.data.apart import TRAINING_ORDER, Rules, Separation, separate
 from lora_med.data.catalog import Source, find_source, template_for
-from lora_med.data.contamination import load_block_list, load_test_file, shipped
+from lora_med.data.contamination import load_block_list, shipped
 from lora_med.data.outcome import Again, Input, ReadOptions, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Record
 from lora_med.data.splits import Part, named_parts, part_of, stratified
+from lora_med.data.testfiles import load_test_file
 from lora_med.errors import DataError
 
 
@@ -60,10 +61,9 @@ class _Supply:
     parts: frozenset[Part]
 
 
-def read_parts(settings: DataSettings) -> Parts:
+def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     """The parts that `settings` name, read, split, kept apart and counted; see `open_corpus` for what it raises."""
     source = find_source(settings.source)
-    rules = _rules(settings)
     inputs = find_inputs(source, settings.paths, settings.hub_split)
     inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
     options = ReadOptions(settings.columns, settings.keep_retracted, settings.streaming)
@@ -81,7 +81,7 @@ def read_parts(settings: DataSettings) -> Parts:
     else:
         held = readings[0] if settings.streaming else list(readings[0])
         supplies, split, fixed = [_by_share(held, settings)], _shares(settings), frozenset()
-    apart = separate(_pairs(supplies), rules, fixed)
+    apart = separate(_placed(supplies), rules, fixed)
     records: dict[Part, Records] = {
         part: _dealt(supplies, part, apart, streaming=settings.streaming) for part in TRAINING_ORDER
     }
@@ -90,7 +90,8 @@ def read_parts(settings: DataSettings) -> Parts:
     return _finish(source, inputs, readings, records, split, apart, settings.max_records)
 
 
-def _rules(settings: DataSettings) -> Rules:
+def rules_of(settings: DataSettings) -> Rules:
+    """What keeps the parts apart, block-lists and test files read; the same for every source of a mixture."""
     if not settings.decontaminate:
         return Rules(settings.leaks, settings.near_duplicate_similarity)
     names = shipped() if settings.block_lists is None else settings.block_lists
@@ -102,16 +103,16 @@ def _rules(settings: DataSettings) -> Rules:
     )
 
 
-def _pairs(supplies: Sequence[_Supply]) -> Iterator[tuple[Part, Record]]:
+def _placed(supplies: Sequence[_Supply]) -> Iterator[tuple[int, Part, Record]]:
     for supply in supplies:
         for record in supply.records:
-            yield supply.belongs(record), record
+            yield 0, supply.belongs(record), record
 
 
 def _dealt(supplies: Sequence[_Supply], part: Part, apart: Separation, *, streaming: bool) -> Records:
     def again() -> Iterator[Record]:
         for supply in supplies:
-            if part in supply.parts or apart.moved:
+            if part in supply.parts:
                 for record in supply.records:
                     if apart.place(record, supply.belongs(record)) == part:
                         yield record
@@ -136,13 +137,19 @@ def _finish(
             f"no record is left: {tally}", where=", ".join(name for _, name in numbered_names(inputs).items())
         )
     if limit is not None:
-        short = {part: held[:limit] if isinstance(held, Sequence) else held for part, held in records.items()}
+        short: dict[Part, Records] = {part: _first(held, limit) for part, held in records.items()}
         tally = tally.drop("max_records", sum(map(len, records.values())) - sum(map(len, short.values())))
-        records = cast(dict[Part, Records], short)
+        records = short
     first = next((reading.first for reading in readings if reading.first is not None), None)
     source = dataclasses.replace(source, template=template_for(source, first))
     hubs = {str(item): reading.sha256 for reading in readings for item in inputs if not isinstance(item, Path)}
     return Parts(source, records, tuple(inputs), hubs, tally, split, apart)
+
+
+def _first(records: Records, limit: int) -> Records:
+    if isinstance(records, Stream):
+        return Stream(Again(lambda: islice(records, limit)), min(limit, len(records)))
+    return records[:limit]
 
 
 def _shares(settings: DataSettings) -> str:

@@ -13,7 +13,7 @@ TAGS = ("NAME", "DATE", "AGE", "PHONE", "EMAIL", "URL", "ID", "HOSPITAL", "LOCAT
 TAG = re.compile(r"\[(?:{})(?:-\d+)?\]".format("|".join(TAGS)))
 TAG_WITH_SPACE = re.compile(rf" ?{TAG.pattern}")
 _MIMIC3 = re.compile(r"\[\*\*(.*?)\*\*\]", re.DOTALL)
-_MIMIC4 = re.compile(r"(?<![_\w])_{3}(?!_)")
+_MIMIC4 = re.compile(r"(?<!_)_{3}(?!_)")
 # What a description of MIMIC-III says, in the order it is asked; a bare number or date says nothing else.
 _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (tag, re.compile(pattern, re.IGNORECASE))

@@ -7,37 +7,29 @@ characters of `title + " " + abstract`, the end exclusive. https://www.ncbi.nlm.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from lora_med.data.blocks import Line, blocks
+from lora_med.data.fields import Wrong
 from lora_med.data.outcome import Again, Drop, Input, Outcome
 from lora_med.data.record import Annotated, Span
+from lora_med.data.tables import sound
 from lora_med.errors import DataError
-from lora_med.files import archive_errors, open_stream
+from lora_med.files import archive_errors
 
 TEXT_LINE = re.compile(r"(?P<pmid>\d+)\|(?P<part>[ta])\|(?P<text>.*)", re.DOTALL)
-LONGEST_LINE = 1 << 24
-MOST_LINES = 1 << 17  # of one document
 FIX = "mend the document, or set data.skip_bad=true (--skip-bad)"
 MENTION_CELLS, RELATION_CELLS = (6, 7), 4
 
 
-class _Wrong(Exception):
-    """What is wrong with a document: what was expected, and the line it was expected in."""
+class _Wrong(Wrong):
+    """What is wrong with a document, and the line it was expected in."""
 
     def __init__(self, what: str, line: int) -> None:
         super().__init__(what)
-        self.what = what
         self.line = line
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    text: str
 
 
 def read_pubtator(inputs: Sequence[Input], source: str) -> Iterable[Outcome]:
@@ -57,39 +49,18 @@ def read_pubtator(inputs: Sequence[Input], source: str) -> Iterable[Outcome]:
 def _file(path: Path, source: str) -> Iterator[Outcome]:
     try:
         with archive_errors(path):
-            for lines in _documents(path):
+            for lines in blocks(path):
                 try:
                     yield _document(lines, source)
                 except _Wrong as wrong:
-                    yield Drop("bad", DataError(wrong.what, where=f"{path}:{wrong.line}", fix=FIX))
+                    yield Drop("bad", DataError(str(wrong), where=f"{path}:{wrong.line}", fix=FIX))
     except DataError as error:
         yield Drop("damaged_file", error)
 
 
-def _documents(path: Path) -> Iterator[list[_Line]]:
-    """The lines between empty ones, each with its number in the file."""
-    held: list[_Line] = []
-    number = 0
-    with open_stream(path) as stream:
-        while line := stream.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE or len(held) == MOST_LINES:
-                raise DataError(f"a line of {LONGEST_LINE:,} bytes or more is no PubTator", where=f"{path}:{number}")
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
-            if text.strip():
-                held.append(_Line(number, text))
-            elif held:
-                yield held
-                held = []
-    if held:
-        yield held
-
-
-def _document(lines: Sequence[_Line], source: str) -> Annotated:
+def _document(lines: Sequence[Line], source: str) -> Annotated:
     for line in lines:
-        if any("\ud800" <= letter <= "\udfff" for letter in line.text):
+        if not sound(line.text):
             raise _Wrong("the line is not UTF-8", line.number)
     pmid, title = _part(lines, 0, "t")
     own, abstract = _part(lines, 1, "a")
@@ -102,7 +73,7 @@ def _document(lines: Sequence[_Line], source: str) -> Annotated:
     return Annotated(f"pmid:{pmid}", pmid, source, text, tuple(dict.fromkeys(spans)))
 
 
-def _part(lines: Sequence[_Line], index: int, part: str) -> tuple[str, str]:
+def _part(lines: Sequence[Line], index: int, part: str) -> tuple[str, str]:
     place = lines[min(index, len(lines) - 1)]
     match = TEXT_LINE.fullmatch(place.text) if index < len(lines) else None
     if match is None or match["part"] != part:
@@ -111,7 +82,7 @@ def _part(lines: Sequence[_Line], index: int, part: str) -> tuple[str, str]:
     return match["pmid"], match["text"]
 
 
-def _span(line: _Line, pmid: str, text: str) -> Span | None:
+def _span(line: Line, pmid: str, text: str) -> Span | None:
     """The mention of a row; None for a relation."""
     cells = line.text.split("\t")
     if len(cells) == RELATION_CELLS and not cells[1].isdigit():

@@ -20,7 +20,8 @@ HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 def _inside(folder: Path, source: Source) -> list[Path]:
     ends = (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ends))
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ends))
+    return sorted(path for path in found if not path.name.startswith("._"))  # what macOS adds beside each file
 
 
 def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:

@@ -61,7 +61,7 @@ class Passage:
 class Question:
     """A question, its contexts and options, and the answer.
 
-    `options` is empty for open answers; otherwise `answer` is one of them.
+    `options` is empty for open answers; otherwise `answer` is one of them, and `right` its place if two read alike.
     """
 
     uid: str
@@ -72,6 +72,16 @@ class Question:
     contexts: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     explanation: str = ""
+    right: int | None = None
+
+    @property
+    def right_option(self) -> int:
+        """The place of the answer among the options.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        return self.options.index(self.answer) if self.right is None else self.right
 
 
 @dataclass(frozen=True, slots=True)

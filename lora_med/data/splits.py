@@ -10,9 +10,11 @@ from typing import Literal
 
 from lora_med.data.outcome import Input
 from lora_med.data.record import Question, Record
+from lora_med.errors import DataError
 
 Part = Literal["train", "validation", "test"]
 PARTS: dict[str, Part] = {"train": "train", "dev": "validation", "val": "validation", "test": "test"}
+SHOWN_FILES = 5
 WORDS = "train(?:ing)?|dev(?:el|elop|elopment)?|val(?:id|idation)?|test"
 NAMED = re.compile(rf"({WORDS})(?:[_-]?set)?", re.IGNORECASE)
 # As published: CDR_TrainingSet, NCBItestset_corpus, MTS-Dialog-TestSet-1; the word begins at no lower-case letter.
@@ -53,16 +55,30 @@ def stratified(records: Iterable[Record], seed: int, validation_share: float, te
 def named_parts(inputs: Sequence[Input], *, published: bool = False) -> dict[Part, list[Input]] | None:
     """The published split that file names tell (`train.jsonl`, `dev_set.json`, ...), or None.
 
-    Every file must be named after a part, and at least two parts must be there: one file `train.csv` alone is no split.
-    The name must be the part's alone; with `published`, for sources known by their files' names, it may stand within.
+    At least two parts must be there: one file `train.csv` alone is no split. The name must be the part's alone; with
+    `published`, for sources known by their files' names, it may stand within.
+
+    Raises:
+        DataError: files of two parts stand beside files of none; pooled, what is published as test would be trained on.
     """
     found: dict[Part, list[Input]] = {}
+    others: list[Path] = []
     for item in inputs:
         part = _named_part(item.name.split(".")[0], published) if isinstance(item, Path) else None
-        if part is None:
-            return None
-        found.setdefault(part, []).append(item)
-    return found if len(found) > 1 else None
+        if part is not None:
+            found.setdefault(part, []).append(item)
+        elif isinstance(item, Path):
+            others.append(item)
+    if len(found) < 2:
+        return None
+    if others:
+        shown = ", ".join(path.name for path in others[:SHOWN_FILES]) + (", ..." if len(others) > SHOWN_FILES else "")
+        raise DataError(
+            f"files are named after the parts {', '.join(found)}, and {len(others)} after none: {shown}",
+            where="data.paths",
+            fix="name only the files of the parts, or rename the others after theirs",
+        )
+    return found
 
 
 def _named_part(stem: str, published: bool) -> Part | None:

@@ -7,7 +7,7 @@ that is scored, the split must be the one it was trained under; another seed or 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lora_med.adapters.card import Card
 from lora_med.config.parse import parse
@@ -17,7 +17,10 @@ from lora_med.errors import SettingsError
 from lora_med.evaluation.results import Task
 from lora_med.evaluation.tasks import task_of
 
-SPLITTING = ("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity")
+SPLITTING = (  # the last four too: they say what is near-duplicate to what, and so which group moves
+    *("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity"),
+    *("max_records", "decontaminate", "block_lists", "test_files"),
+)
 READING = ("columns", "hub_split", "skip_bad", "keep_retracted", "streaming")
 
 
@@ -86,14 +89,18 @@ def _same_split(found: DataSettings, card: Card) -> None:
         )
 
 
+def _trained_template(card: Card, source: str) -> str | None:
+    return card.template if source == _sources(card)[0] else trained_with(card, source).template
+
+
 def choose_template(cards: Sequence[Card], source: str, given: str | None, task: Task | None) -> str:
     """The prompt template: the one given, else the one that trained the first adapter of this source, else its own.
 
     Raises:
         SettingsError: no such template, or it is none for the task that was asked for.
     """
-    trained: Mapping[str, str] = {_sources(card)[0]: card.template for card in reversed(cards)}
-    name = given or trained.get(source) or find_source(source).template
+    trained = next((_trained_template(card, source) for card in cards if source in _sources(card)), None)
+    name = given or trained or find_source(source).template
     kind = task_of(name)
     if task is not None and kind != task:
         raise SettingsError(

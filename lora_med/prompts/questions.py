@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lora_med.data.record import Question
 from lora_med.errors import SettingsError
 from lora_med.prompts.row import Row, chat, prompted
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
 BEFORE_ABSTRACT = "Abstract: "
 
 
@@ -23,18 +19,30 @@ def _context(record: Question, before: str) -> tuple[int, int]:
     return len(before), len(before) + len("\n".join(record.contexts))
 
 
-def _lettered(options: Sequence[str]) -> list[str]:
-    return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+def _lettered(record: Question) -> list[str]:
+    if len(record.options) > len(LETTERS):
+        raise SettingsError(
+            f"record {record.uid} has {len(record.options)} options, and there are {len(LETTERS)} letters",
+            where="data.template",
+            fix="leave such records out",
+        )
+    return [f"{letter}. {option}" for letter, option in zip(LETTERS, record.options, strict=False)]
 
 
-def _letter(record: Question) -> str:
+def right_letter(record: Question) -> str:
+    """The letter of the right option.
+
+    Raises:
+        SettingsError: the answer is none of the options, or there are more than letters.
+    """
+    lettered = _lettered(record)
     if record.answer not in record.options:
         raise SettingsError(
             f"record {record.uid} has {len(record.options)} options and its answer is none of them",
             where="data.template",
             fix="data.template=question_chat takes open answers",
         )
-    return LETTERS[record.options.index(record.answer)]
+    return lettered[record.right_option][0]
 
 
 def pubmedqa(record: Question) -> Row:
@@ -61,14 +69,14 @@ def bare_options(record: Question) -> tuple[str, ...]:
 
 def medqa(record: Question) -> Row:
     """Question, lettered options, the letter."""
-    prompt = "\n".join([f"Question: {record.question}", *_lettered(record.options), "Answer:"])
-    return prompted(record, prompt, f" {_letter(record)}")
+    prompt = "\n".join([f"Question: {record.question}", *_lettered(record), "Answer:"])
+    return prompted(record, prompt, f" {right_letter(record)}")
 
 
 def medmcqa(record: Question) -> Row:
     """Question, `Choices:`, lettered options, the letter."""
-    prompt = "\n".join([f"Question: {record.question}", "Choices:", *_lettered(record.options), "Answer:"])
-    return prompted(record, prompt, f" {_letter(record)}")
+    prompt = "\n".join([f"Question: {record.question}", "Choices:", *_lettered(record), "Answer:"])
+    return prompted(record, prompt, f" {right_letter(record)}")
 
 
 def letters(record: Question) -> tuple[str, ...]:
@@ -78,5 +86,5 @@ def letters(record: Question) -> tuple[str, ...]:
 
 def question_chat(record: Question) -> Row:
     """Contexts, question and lettered options as a conversation; the answer in its own words."""
-    lines = [*record.contexts, record.question, *_lettered(record.options)]
+    lines = [*record.contexts, record.question, *_lettered(record)]
     return chat(record, (("user", "\n".join(lines)),), record.answer, _context(record, ""))

@@ -44,8 +44,8 @@ def run_identity(settings: Settings, base: Base, data_hashes: dict[str, str]) ->
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
     identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer
     identity["model.dtype"] = base.dtype
-    for name, digest in sorted(data_hashes.items()):
-        identity[f"data.paths ({name})"] = digest
+    for number, (name, digest) in enumerate(data_hashes.items(), 1):  # in the order of reading, which max_records cuts
+        identity[f"data.paths ({number}. {name})"] = digest
     return identity
 
 

@@ -38,7 +38,7 @@ def data_key(settings: Settings, corpus: Corpus) -> str:
             code.update(path.read_bytes())
     data = settings.data.model_dump(mode="json", exclude={*PLACES, "mix"})
     mix = [one.model_dump(mode="json", exclude=PLACES) for one in settings.data.mix]
-    known = [data, mix, corpus.hashes, corpus.separation, corpus.templates, code.hexdigest()]
+    known = [data, mix, list(corpus.hashes.items()), corpus.separation, corpus.templates, code.hexdigest()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

@@ -116,8 +116,8 @@ EXAMPLES: dict[str, Example] = {
             {"id": "c", "question": "Third?", "cop": None, **EXAM},
         ),
         (
-            Question("medmcqa:a", "", "medmcqa", "First?", "Four", (), CHOICES, "Why."),
-            Question("medmcqa:b", "", "medmcqa", "Second?", "One", (), CHOICES),
+            Question("medmcqa:a", "", "medmcqa", "First?", "Four", (), CHOICES, "Why.", 3),
+            Question("medmcqa:b", "", "medmcqa", "Second?", "One", (), CHOICES, right=0),
         ),
         {"empty_answer": 1},
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from lora_med.config.schema import DataSettings
-from lora_med.data.contamination import hashed, load_block_list, load_test_file, shipped, write_block_list
-from lora_med.data.corpus import open_corpus, open_heldout
+from lora_med.data.contamination import hashed, load_block_list, shipped, write_block_list
+from lora_med.data.corpus import open_corpus, open_heldout, open_parts
 from lora_med.data.dedup import clusters, signatures
 from lora_med.data.mixture import Ingredient, mix
 from lora_med.data.record import Passage
+from lora_med.data.testfiles import load_test_file
 from lora_med.data.words import ngrams, word_hashes
 from lora_med.errors import DataError, InputMissingError, SettingsError
 from tests.data.places import REAL, needs_real
@@ -120,7 +122,7 @@ def test_a_leak_between_published_parts_fails_with_counts_and_uids_or_is_dropped
     corpus = open_corpus(settings(tmp_path, leaks="drop", validation_share=0))
     assert sorted(record.uid for record in corpus.train) == [f"a{n}" for n in range(10) if n != 3]
     assert corpus.tally.dropped == {"near_duplicate": 1} and corpus.tally.kept == 11
-    assert corpus.separation["custom"]["removed_uids"] == {"near_duplicate": ["a3"]}
+    assert corpus.separation[0]["removed_uids"] == {"near_duplicate": ["a3"]}
     assert [record.uid for record in open_heldout(settings(tmp_path, leaks="drop"), "test")] == ["t", "u"]
 
 
@@ -143,13 +145,12 @@ def test_a_listed_pmid_leaves_training_by_default(tmp_path: Path) -> None:
     corpus = open_corpus(blocked)
     assert [record.uid for record in corpus.train] == ["pmid:5", "pmid:6"]
     assert corpus.tally.dropped == {"blocked": 2}
-    (listed,) = corpus.separation["pubmed"]["block_lists"]
+    (listed,) = corpus.separation[0]["block_lists"]
     assert listed["name"] == "mine" and listed["ids"] == 2 and len(listed["sha256"]) == 64
     whole = open_corpus(blocked.model_copy(update={"decontaminate": False}))
     assert len(whole.train) == 4
     assert [
-        item["name"]
-        for item in open_corpus(settings(path, source="pubmed", **held)).separation["pubmed"]["block_lists"]
+        item["name"] for item in open_corpus(settings(path, source="pubmed", **held)).separation[0]["block_lists"]
     ] == [
         "bc5cdr_test",
         "ncbi_disease_test",
@@ -186,32 +187,47 @@ def test_the_shipped_lists_are_those_of_the_published_test_sets(name: str) -> No
     assert load_block_list(name).ids == {hashed(f"pmid:{pmid}") for pmid in pmids}
 
 
-@pytest.mark.parametrize("name", ["test.jsonl", "test.jsonl.gz", "test.csv", "test.txt", "test.xml"])
+@pytest.mark.parametrize(
+    "name",
+    ["test.jsonl", "test.jsonl.gz", "test.json", "test.csv", "test.txt", "test.xml", "test.zip", "conll:test.tsv"],
+)
 def test_a_run_of_13_words_shared_with_a_test_file_is_taken_out(name: str, tmp_path: Path) -> None:
     text = sentence(5, 60)
     shared = " ".join(text.split()[20:33])
     content = {
         "test.jsonl": json.dumps({"a": [{"b": f"Well: {shared.upper()}!"}, 7]}) + "\n",
         "test.csv": f'id,text\n1,"{shared}"\n',
-        "test.txt": f"intro\n{shared}\n",
-        "test.xml": f"<a>\n<b>{shared}</b>\n</a>",
-    }[name.removesuffix(".gz")]
+        "test.json": json.dumps([{"a": shared}], indent=2),
+        "test.txt": "intro\n\n" + shared.replace(" ", "\n", 6) + "\n\nmore",
+        "test.zip": "intro\n\n" + shared.replace(" ", "\n", 6) + "\n",
+        "test.xml": f"<a>\n<b>{shared.replace(' ', chr(10), 6)}</b>\n</a>",
+        "test.tsv": "".join(f"{word}\tO\n" for word in shared.split()),
+    }[name.removesuffix(".gz").removeprefix("conll:")]
     raw = content.encode()
-    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
-    (tmp_path / "less.txt").write_text(" ".join(text.split()[20:32]))
+    source, _, name = name.rpartition(":")
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("inner.txt", raw)
+    else:
+        (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    (tmp_path / "less.txt").write_text(" ".join(text.split()[20:32]) + "\n\n" + sentence(99, 20))
     rows = write(tmp_path / "rows.jsonl", [{"uid": "a", "text": text}, {"uid": "b", "text": sentence(6)}])
     held = {"validation_share": 0, "test_share": 0}
-    corpus = open_corpus(settings(rows, test_files=[str(tmp_path / name)], **held))
+    given = f"{source}:{tmp_path / name}" if source else str(tmp_path / name)
+    corpus = open_corpus(settings(rows, test_files=[given], **held))
     assert [record.uid for record in corpus.train] == ["b"]
     assert corpus.tally.dropped == {"test_overlap": 1}
-    assert corpus.separation["custom"]["test_files"][0]["name"] == name
+    assert corpus.separation[0]["test_files"][0]["name"] == name
     less = open_corpus(settings(rows, test_files=[str(tmp_path / "less.txt")], **held))
-    assert len(less.train) == 2 and less.separation["custom"]["test_files"][0]["too_short"] == 1
+    assert len(less.train) == 2 and less.separation[0]["test_files"][0]["too_short"] == 1
 
 
 def test_a_test_file_that_is_not_there_or_not_readable_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match=r"no such file: .*gone\.jsonl"):
         load_test_file(str(tmp_path / "gone.jsonl"))
+    (tmp_path / "tags.tsv").write_text("token\ttag\n" + "Iron\tO\n" * 40)
+    with pytest.raises(DataError, match="nothing in the file can be compared: 80 texts, none of 13 words"):
+        load_test_file(str(tmp_path / "tags.tsv"))
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(DataError, match="not one JSON object"):
         load_test_file(str(tmp_path / "bad.jsonl"))
@@ -254,8 +270,50 @@ def test_sources_are_mixed_over_train_parts_and_no_held_out_item_is_trained_on(t
     rows = {one["name"]: one["rows"] for one in corpus.mixture}
     assert rows["pubmed"] == 2 * rows["pubmedqa"] > 20 and sum(rows.values()) == len(corpus.train)
     assert corpus.templates == {"pubmedqa": "pubmedqa", "pubmed": "text"} and corpus.template == "pubmedqa"
-    assert set(corpus.hashes) == {"qa.json", "a.xml"} and set(corpus.separation) == {"pubmedqa", "pubmed"}
+    assert list(corpus.hashes) == ["1. pubmedqa: qa.json", "2. pubmed: a.xml"]
+    assert [one["source"] for one in corpus.separation] == ["pubmedqa", "pubmed", "between the sources"]
     assert {record.source for record in corpus.validation} == {"pubmedqa", "pubmed"}
+
+
+def test_what_one_source_holds_out_leaves_the_training_part_of_another(tmp_path: Path) -> None:
+    """The same patients in two sources, and near-copies of one source's test in the other."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    patients = [{"uid": f"n{n}", "group": f"p{n % 40}", "text": sentence(n)} for n in range(80)]
+    patients += [{"uid": f"c{n}", "group": f"a{n}", "text": sentence(n) + " end"} for n in range(10)]
+    write(tmp_path / "a" / "rows.jsonl", patients)
+    write(
+        tmp_path / "b" / "rows.jsonl",
+        [{"uid": f"n{n}", "group": f"p{n}", "text": sentence(n + 100)} for n in range(40)]
+        + [{"uid": f"x{n}", "group": f"x{n}", "text": sentence(n + 20) + " more"} for n in range(20)],
+    )
+    here = settings(
+        tmp_path / "a" / "rows.jsonl",
+        test_share=0.3,
+        validation_share=0.2,
+        mix=[{"source": "custom", "paths": [str(tmp_path / "b" / "rows.jsonl")]}],
+        stopping_strategy="all_exhausted",
+    )
+    opened = open_parts(here)
+    held = [
+        (place, part, record)
+        for place, parts in enumerate(opened.every)
+        for part in ("train", "validation", "test")
+        for record in parts.records[part]
+    ]
+    for place, part, record in held:
+        words = set(record.text.split()[:40])
+        for other_place, other_part, other in held:
+            if (place, part) != (other_place, other_part) and part != other_part:
+                assert record.group != other.group
+                assert words != set(other.text.split()[:40])
+    corpus = open_corpus(here)
+    assert {record.uid for record in corpus.train} == {record.uid for _, part, record in held if part == "train"}
+    between = corpus.separation[-1]["removed"]
+    assert between["leak"] > 0 and between["near_duplicate"] > 0
+    assert corpus.tally.kept == len(held) == corpus.tally.read - sum(corpus.tally.dropped.values())
+    assert list(corpus.hashes) == ["1. custom: rows.jsonl", "2. custom: rows.jsonl"]
+    assert len(set(corpus.hashes.values())) == 2
 
 
 def test_a_mixture_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -84,15 +84,33 @@ def test_overlap_by_group_or_by_content_is_refused_with_counts_and_uids() -> Non
     everything: frozenset[Part] = frozenset({"train", "validation", "test"})
 
     def scan(*test: Passage, leaks: Literal["error", "drop"] = "error") -> Separation:
-        pairs: list[tuple[Part, Record]] = [("train", one) for one in train]
-        return separate(pairs + [("test", one) for one in test], Rules(leaks), everything)
+        placed: list[tuple[int, Part, Record]] = [(0, "train", one) for one in train]
+        return separate(placed + [(0, "test", one) for one in test], Rules(leaks), everything)
 
     assert scan(passage("c", "3", "z")).counts() == {}
     tests = (passage("c", "1", "z"), passage("d", "4", "y"), passage("e", "5", "w"))
     with pytest.raises(DataError, match=r"2 of train share a group or content with test \(a, b\)") as caught:
         scan(*tests)
     assert caught.value.exit_code == 65
-    assert scan(*tests, leaks="drop").removed == {"a": "leak", "b": "leak"}
+    assert scan(*tests, leaks="drop").removed == {(0, "train", "a"): "leak", (0, "train", "b"): "leak"}
+
+
+def test_a_record_taken_out_of_training_leaves_its_namesake_in_the_test_alone(tmp_path: Path) -> None:
+    for name, pmids in (("train", (1, 2, 3, 4)), ("test", (2, 5))):
+        texts = (f"{pmid}|t|Title {pmid}\n{pmid}|a|About {pmid} {name}.\n" for pmid in pmids)
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts))
+    here = DataSettings(source="bc5cdr", paths=[str(tmp_path)], leaks="drop", validation_share=0)
+    corpus = open_corpus(here)
+    assert [record.uid for record in corpus.train] == ["pmid:1", "pmid:3", "pmid:4"]
+    assert [record.uid for record in open_heldout(here, "test")] == ["pmid:2", "pmid:5"]
+    assert corpus.tally.kept == 5 and corpus.tally.dropped == {"leak": 1}
+
+
+def test_a_file_of_no_part_beside_files_of_parts_is_refused(tmp_path: Path) -> None:
+    for name, numbers in (("train", range(10)), ("test", range(14, 20)), ("extra", range(30, 40))):
+        write_rows(tmp_path / f"{name}.jsonl", numbers)
+    with pytest.raises(DataError, match=r"after the parts test, train, and 1 after none: extra.jsonl"):
+        open_corpus(settings(tmp_path))
 
 
 def test_published_files_are_the_split_and_test_is_not_in_the_corpus(tmp_path: Path) -> None:
@@ -120,7 +138,7 @@ def test_without_a_published_validation_it_comes_from_train_alone(tmp_path: Path
 
 
 def test_one_file_called_train_is_split_by_share(tmp_path: Path) -> None:
-    (found,) = open_parts(settings(write_rows(tmp_path / "train.jsonl", range(300))))
+    (found,) = open_parts(settings(write_rows(tmp_path / "train.jsonl", range(300)))).every
     assert found.split.startswith("split by group")
     assert len(found.records["test"]) > 0
 

@@ -93,11 +93,8 @@ ODD = [
     article(23, citation_extra=MESH),
     article(24, citation_extra=MESH.replace('UI="D1"', 'ID="D1"')),
     article(25, citation_extra=MESH.replace("Iron", "Iron &#945; <i>x</i>")),
-    article(26, citation_extra=MESH.replace("DescriptorName", "Descriptor")),
-    article(
-        27,
-        citation_extra='<CommentsCorrectionsList><CommentsCorrections RefType="RetractionIn"/></CommentsCorrectionsList>',
-    ),
+    article(26, citation_extra=MESH.replace("DescriptorName", "Heading")),
+    article(27, citation_extra=LINKED),
 ]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.documents import FIX, Document, outcomes_of, xml_root
+from lora_med.data.documents import FIX, Document, is_xml, outcomes_of, xml_root
 from lora_med.data.fields import Wrong
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Annotated, Span
@@ -49,7 +49,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
 
 def _collection(document: Document) -> Iterator[Outcome]:
-    found = _from_xml(document) if document.content.lstrip()[:1] == b"<" else _from_json(document)
+    found = _from_xml(document) if is_xml(document) else _from_json(document)
     for place, values in enumerate(found, 1):
         where = f"{document.where}, document {place}"
         try:
@@ -105,9 +105,8 @@ def _annotated(values: Mapping[str, Any], where: str) -> Outcome:
     holders = [values, *passages, *(part for passage in passages for part in _objects(passage, "sentences"))]
     mentions = [_mention(item) for holder in holders for item in _objects(holder, "annotations")]
     whole = [mention for mention in mentions if len(mention.places) == 1]
-    if len(whole) < len(mentions):
-        count = len(mentions) - len(whole)
-        logger.warning("%s: %d mentions in several pieces are left out: no slice of the text is one", where, count)
+    if count := len(mentions) - len(whole):
+        logger.warning("%s: %d annotations in no place or in several are left out: no slice is one", where, count)
     return Annotated(f"bioc:{name}", name, "bioc", text, _spans(whole, text))
 
 
@@ -149,8 +148,8 @@ def _mention(values: Mapping[str, Any]) -> _Mention:
     if not isinstance(kind, str) or not kind.strip() or not isinstance(text, str):
         raise Wrong("expected an annotation with a text and an infon of the key type")
     places = tuple((place.get("offset"), place.get("length")) for place in _objects(values, "locations"))
-    if not places or not all(isinstance(number, int) and number >= 0 for place in places for number in place):
-        raise Wrong("expected an annotation with locations, each an offset and a length")
+    if not all(isinstance(number, int) and number >= 0 for place in places for number in place):
+        raise Wrong("expected an annotation's locations to be an offset and a length each")
     return _Mention(kind.strip(), text, places)  # type: ignore[arg-type]
 
 

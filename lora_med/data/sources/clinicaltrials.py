@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.documents import FIX, Document, outcomes_of, xml_root
+from lora_med.data.documents import FIX, Document, is_xml, outcomes_of, xml_root
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Passage, Section
 from lora_med.data.tables import load_json, sound
@@ -61,7 +61,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
 
 def _studies(document: Document) -> Iterator[Outcome]:
-    if document.content.lstrip()[:1] == b"<":
+    if is_xml(document):
         root = xml_root(document)
         if root.tag != "clinical_study":
             raise DataError("expected a clinical_study", where=f"{document.where}:1", fix=FIX)

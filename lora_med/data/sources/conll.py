@@ -8,23 +8,22 @@ sentence is its own, and only published files keep documents apart. Licence and 
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_med.data.blocks import Line, blocks
 from lora_med.data.fields import Wrong, stem
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Annotated, Span
+from lora_med.data.tables import sound
 from lora_med.errors import DataError
-from lora_med.files import archive_errors, open_stream
+from lora_med.files import archive_errors
 
 TAG = re.compile(r"O|(?P<place>[BIES])-(?P<type>\S+)")
 BLANKS = re.compile(r"[ \t]+")  # other white space may be a token
 DOCUMENT = "-DOCSTART-"
-LONGEST_LINE = 1 << 20
-MOST_TOKENS = 100_000
 FIX = "mend the sentence, or set data.skip_bad=true (--skip-bad)"
 
 
@@ -51,49 +50,45 @@ def _file(path: Path, name: str) -> Iterator[Outcome]:
     document = 0
     try:
         with archive_errors(path):
-            for lines in _sentences(path):
-                try:
-                    tokens = [_token(number, text) for number, text in lines]
-                    if tokens[0].text == DOCUMENT:
-                        document += 1
-                        tokens = tokens[1:]
-                    if tokens:
+            for block in blocks(path):
+                for begins, lines in _sentences(block):
+                    document += begins
+                    if not lines:
+                        continue
+                    try:
+                        tokens = [_token(line) for line in lines]
                         yield _record(tokens, name, f"{name}:document {document}" if document else "")
-                except Wrong as wrong:
-                    yield Drop("bad", DataError(str(wrong), where=f"{path}:{lines[0][0]}", fix=FIX))
+                    except Wrong as wrong:
+                        yield Drop("bad", DataError(str(wrong), where=f"{path}:{lines[0].number}", fix=FIX))
     except DataError as error:
         yield Drop("damaged_file", error)
 
 
-def _sentences(path: Path) -> Iterator[list[tuple[int, bytes]]]:
-    held: list[tuple[int, bytes]] = []
-    number = 0
-    with open_stream(path) as stream:
-        while line := stream.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE or len(held) == MOST_TOKENS:
-                raise DataError("no sentence is that long: this is no CoNLL file", where=f"{path}:{number}")
-            line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
-            if line.strip(b" \t"):
-                held.append((number, line))
-            elif held:
-                yield held
-                held = []
-    if held:
-        yield held
+def _sentences(block: Sequence[Line]) -> Iterator[tuple[int, list[Line]]]:
+    """The sentences of a block, each with how many documents begin before it: a mark need not stand alone."""
+    begins, held = 0, list[Line]()
+    for line in block:
+        if not line.text.startswith(DOCUMENT):
+            held.append(line)
+            continue
+        if held:
+            yield begins, held
+            begins, held = 0, []
+        begins += 1
+    if held or begins:
+        yield begins, held
 
 
-def _token(number: int, line: bytes) -> _Token:
-    try:
-        text = line.decode("utf-8").strip(" \t")
-    except UnicodeDecodeError:
-        raise Wrong(f"line {number} is not UTF-8") from None
+def _token(line: Line) -> _Token:
+    if not sound(line.text):
+        raise Wrong(f"line {line.number} is not UTF-8")
+    text = line.text.strip(" \t")
     cells = text.split("\t") if "\t" in text else BLANKS.split(text)
-    if len(cells) < 2 and cells[0] != DOCUMENT:
-        raise Wrong(f"line {number}: expected a token and a tag")
-    if cells[0] != DOCUMENT and (TAG.fullmatch(cells[-1]) is None or not cells[0].strip()):
-        raise Wrong(f"line {number}: expected a token, then O or a tag such as B-Disease")
-    return _Token(number, cells[0].strip(), cells[-1])
+    if len(cells) < 2:
+        raise Wrong(f"line {line.number}: expected a token and a tag")
+    if TAG.fullmatch(cells[-1]) is None or not cells[0]:
+        raise Wrong(f"line {line.number}: expected a token, then O or a tag such as B-Disease")
+    return _Token(line.number, cells[0], cells[-1])
 
 
 def _record(tokens: Sequence[_Token], name: str, document: str) -> Annotated:

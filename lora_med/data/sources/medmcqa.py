@@ -42,6 +42,8 @@ def _number(values: Mapping[str, Any]) -> int | None:
     found = values.get("cop")
     if isinstance(found, str) and found.strip().lstrip("-").isdecimal():
         found = int(found)
+    if isinstance(found, float) and found.is_integer():  # as a column with gaps is written by pandas
+        found = int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
@@ -61,18 +63,18 @@ def _base(item: Input) -> int | Drop:
 def _question(values: Mapping[str, Any], base: int) -> Question:
     uid, asked = text_of(values, "id"), text_of(values, "question")
     number = _number(values)
-    if (number is None and values.get("cop") is None) or number == -1:
+    if (number is None and values.get("cop") in (None, "")) or number == -1:
         raise Empty("empty_answer")
     if number is None or not 0 <= number - base < len(OPTIONS):
         raise Wrong(f"cop: expected a number from {base} to {base + len(OPTIONS) - 1}")
     choices = tuple(text_of(values, name) for name in OPTIONS)
-    right = choices[number - base]
     return Question(
         f"medmcqa:{uid}",
         stem(asked),
         "medmcqa",
         asked,
-        right,
+        choices[number - base],
         options=choices,
         explanation=optional_text_of(values, "exp"),
+        right=number - base,
     )

@@ -24,7 +24,10 @@ ASIDE = {
     *("table-wrap", "table-wrap-group", "fig", "fig-group", "supplementary-material", "media", "graphic", "tex-math"),
     *("fn", "fn-group", "ref-list", "inline-graphic", "object-id", "table", "alt-text", "long-desc", "label", "notes"),
 }
-BLOCKS = {"p", "list", "list-item", "disp-quote", "def-list", "def-item", "boxed-text", "disp-formula", "verse-group"}
+BLOCKS = {
+    *("p", "list", "list-item", "disp-quote", "def-list", "def-item", "boxed-text", "disp-formula", "verse-group"),
+    *("verse-line", "preformat", "statement", "speech"),
+}
 ABOUT_THE_ARTICLE = re.compile(
     r"(?:competing|conflicts? of|declaration of (?:competing )?)\s*interests?|authors?['’]*s? contributions?|funding|"
     r"acknowledge?ments?|pre-?publication history|support(?:ing|ive) information|supplementary (?:material|data)s?|"
@@ -133,7 +136,9 @@ def _pieces(node: Any) -> Iterator[str]:
     if node.text:
         yield SPACES.sub(" ", node.text)
     for child in node:
-        if child.tag not in ASIDE:
+        if child.tag == "break":
+            yield " "
+        elif child.tag not in ASIDE:
             block = child.tag in BLOCKS
             if block:
                 yield "\n"
