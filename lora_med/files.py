@@ -92,6 +92,8 @@ def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
         DiskError: the disk is full or failed.
         OutputError: the place is not writable.
     """
+    if not path.name or path.is_dir():
+        raise OutputError("expected a file's name, got a folder", where=str(path), fix="name a file in it")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,21 +114,21 @@ def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: bytes | str) -> Path:
-    """Write `content` so that `path` holds all of it or stays as it was; returns `path`.
+def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> Path:
+    """Write `content` so that `path` holds all of it or stays as it was; returns `path`. See `atomic_stream`.
 
     Raises:
         DiskError: the disk is full or failed.
         OutputError: the place is not writable.
     """
-    with atomic_stream(path) as handle:
+    with atomic_stream(path, private=private) as handle:
         handle.write(content.encode("utf-8") if isinstance(content, str) else content)
     return path
 
 
-def write_json(path: Path, value: object) -> Path:
+def write_json(path: Path, value: object, *, private: bool = False) -> Path:
     """Write `value` as indented JSON, atomically; NaN and infinities are refused, for no reader takes them."""
-    return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", private=private)
 
 
 def read_json(path: Path) -> Any:

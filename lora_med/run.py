@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import LoraMedError, StoppedError
-from lora_med.files import lock, sha256_file, write_json
+from lora_med.files import lock, write_json
 
 VERSIONED = (
     "lora-med",
@@ -102,17 +102,13 @@ def host() -> dict[str, Any]:
     return {"system": platform.system(), "machine": platform.machine(), "processor": model, "cores": os.cpu_count()}
 
 
-def hash_files(paths: Sequence[Path]) -> dict[str, str]:
-    """File name -> SHA-256; the name only, as a path tells of the machine."""
-    return {path.name: sha256_file(path) for path in paths}
-
-
 @dataclass
 class Run:
     """A run under way: its folder, and the facts that end in run.json."""
 
     output_dir: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    umask: int | None = None  # the process's own, to be set again when the run has ended
 
     def record(self, **facts: Any) -> None:
         """Add facts (JSON values) to run.json, now."""
@@ -123,15 +119,17 @@ class Run:
     def restrict(self, access: str) -> None:
         """Where the data are credentialed: what the run has written, and all it will write, is its owner's alone."""
         if access == "credentialed":
-            os.umask(0o077)
+            before = os.umask(0o077)
+            self.umask = before if self.umask is None else self.umask
             if rank() == 0:
                 keep_private(self.output_dir)
 
 
 def keep_private(folder: Path) -> None:
-    """Make a folder and all below it readable by its owner only (0700, files 0600)."""
+    """Make a folder and all below it readable by its owner only (0700, files 0600); what a link points to stays."""
     for path in (folder, *folder.rglob("*")):
-        path.chmod(0o700 if path.is_dir() else 0o600)
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 @contextlib.contextmanager
@@ -172,4 +170,8 @@ def start_run(
                     seconds=round(time.time() - begun, 1),
                 )
             raise
-        run.record(status="finished", seconds=round(time.time() - begun, 1))
+        else:
+            run.record(status="finished", seconds=round(time.time() - begun, 1))
+        finally:
+            if run.umask is not None:
+                os.umask(run.umask)

@@ -35,7 +35,7 @@ class DataFacts:
     """What the adapter learned from: names and hashes only. `access` is the strictest class of what went in.
 
     `separation` says of each source, then of all together, what was taken out of training to keep tests apart;
-    `mixture` what each source gave.
+    `mixture` what each source gave. `earlier_sources` are those of the adapters that this one goes on from.
     """
 
     source: str
@@ -45,6 +45,7 @@ class DataFacts:
     counts: dict[str, int] = field(default_factory=dict)
     separation: list[dict[str, Any]] = field(default_factory=list)
     mixture: list[dict[str, Any]] = field(default_factory=list)
+    earlier_sources: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.access not in ACCESS:
@@ -135,6 +136,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
             counts=dict(data["counts"]),
             separation=list(data.get("separation", [])),
             mixture=list(data.get("mixture", [])),
+            earlier_sources=list(data.get("earlier_sources", [])),
         ),
         settings=dict(raw["settings"]),
         scores=dict(raw["scores"]),

@@ -112,7 +112,10 @@ _FORMS: tuple[tuple[re.Pattern[str], Shifted], ...] = (
     (re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})"), _year_first),
     (re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})"), _numeric),
     (re.compile(r"(\d{1,2})/(\d{1,2})"), _month_day),
-    (re.compile(rf"(?P<month>{_NAME})\.? +(?P<day>\d{{1,2}}){_TH}(?:,? +(?P<year>\d{{4}}))?", re.I), _day_of_month),
+    (
+        re.compile(rf"(?P<month>{_NAME})\.?[ -]+(?P<day>\d{{1,2}}){_TH}(?:,?[ -]+(?P<year>\d{{4}}|\d{{2}}))?", re.I),
+        _day_of_month,
+    ),
     (
         re.compile(
             rf"(?:the )?(?P<day>\d{{1,2}}){_TH}(?: of)?[ -]+(?P<month>{_NAME})\.?"

@@ -18,7 +18,7 @@ from typing import Any
 from lora_med.audit.dates import days_of, shifted
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest
 from lora_med.data.placeholders import TAG
-from lora_med.data.record import Annotated, Pair, Passage, Record, Span
+from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
 from lora_med.errors import DependencyMissingError
 
 # presidio's recogniser -> our tag; all of them need no model and no network, and check what they find.
@@ -34,6 +34,7 @@ RECOGNISERS = {
     "IpRecognizer": "URL",
 }
 SURE = 0.5
+BETWEEN = "\n\x00\n"  # two texts of a document: no pattern reaches across
 Finder = Callable[[str], list[Identifier]]
 
 
@@ -70,28 +71,43 @@ def load_finder() -> Finder:
 class Replacer:
     """Replaces the identifiers of one document, alike wherever they stand: `[NAME-1]` is one name throughout.
 
+    A word of a name stands for that name if no other has it. Numbers go on from those of tags that stand in the texts.
     Dates are moved back by `days`; one of a form that is not known becomes `[DATE-1]`.
     """
 
-    find: Finder
     days: int
-    counts: Counter[str] = field(default_factory=Counter)
-    _names: dict[tuple[str, str], str] = field(default_factory=dict)
+    _numbers: Counter[str] = field(default_factory=Counter)
+    _tags: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def clean(self, text: str) -> str:
-        """The text with its identifiers replaced, and counted."""
-        found = self.find(text)
-        self.counts.update(one.type for one in found)
-        return replaced(text, found, self.instead)
+    @classmethod
+    def of(cls, text: str, found: Sequence[Identifier], days: int) -> Replacer:
+        """For all that was found in a document's whole text; the longer names are known before their words."""
+        by = cls(days)
+        for match in TAG.finditer(text):
+            kind, _, number = match[0].strip("[]").partition("-")
+            by._numbers[kind] = max(by._numbers[kind], int(number or 0))
+        names = [_folded(text[one.start : one.end]) for one in found if one.type == "NAME"]
+        whole = {name: set(name.split()) for name in dict.fromkeys(names) if " " in name}
+        for name in dict.fromkeys(names):
+            longer = [full for full, words in whole.items() if set(name.split()) < words]
+            by._tags["NAME", name] = by._tag("NAME", longer[0] if len(longer) == 1 else name)
+        return by
 
     def instead(self, kind: str, text: str) -> str:
         """What stands in the place of an identifier."""
         if kind == "DATE" and (moved := shifted(text, self.days)) is not None:
             return moved
-        key = kind, " ".join(text.casefold().split())
-        if key not in self._names:
-            self._names[key] = f"[{kind}-{1 + sum(known == kind for known, _ in self._names)}]"
-        return self._names[key]
+        return self._tag(kind, _folded(text))
+
+    def _tag(self, kind: str, name: str) -> str:
+        if (kind, name) not in self._tags:
+            self._numbers[kind] += 1
+            self._tags[kind, name] = f"[{kind}-{self._numbers[kind]}]"
+        return self._tags[kind, name]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def replaced(
@@ -109,37 +125,59 @@ def replaced(
 def deidentified(record: Record, find: Finder, secret: bytes) -> tuple[Record, Counter[str]]:
     """The record with the identifiers of all its texts replaced, and how many of each type; uid and group stay.
 
-    Dates move by a number of days that `secret` and the record's group give: a patient's keep their distances. Spans
-    move with the text; one that overlaps an identifier is left out.
+    What is found in one of its texts is looked for in all: a name after a title in the first section is known in the
+    last. Dates move by a number of days that `secret` and the record's group give: a patient's keep their distances.
+    Spans move with the text; one that overlaps an identifier is left out.
     """
-    by = Replacer(find, days_of(secret, record.group))
+    texts = _texts(record)
+    between = BETWEEN
+    while any(between in text for text in texts):
+        between = f"{between[:-1]}\x00\n"
+    whole = between.join(texts)
+    found = find(whole)
+    by = Replacer.of(whole, found, days_of(secret, record.group))
+    # A passage says its sections twice, in `text` and one by one: the second time is not counted.
+    counted = len(between.join(texts[:2])) if isinstance(record, Passage) else len(whole)
+    counts = Counter(one.type for one in found if one.start < counted)
+    clean = replaced(whole, found, by.instead).split(between)
     if isinstance(record, Annotated):
-        return _annotated(record, by), by.counts
+        return replace(record, text=clean[0], spans=_spans(record, found, by)), counts
+    return _with(record, clean), counts
+
+
+def _texts(record: Record) -> list[str]:
+    """All texts of a record, in the order in which `_with` takes them."""
+    if isinstance(record, Annotated):
+        return [record.text]
     if isinstance(record, Passage):
-        text, title = by.clean(record.text), by.clean(record.title)
-        sections = tuple(
-            replace(part, text=replaced(part.text, find(part.text), by.instead)) for part in record.sections
-        )
-        return replace(record, text=text, title=title, sections=sections), by.counts
+        parts = [text for part in record.sections for text in (part.label or "", part.text)]
+        return [record.title, record.text, *parts]
     if isinstance(record, Pair):
-        history = tuple((role, by.clean(content)) for role, content in record.history)
-        return replace(record, input=by.clean(record.input), output=by.clean(record.output), history=history), by.counts
-    options = tuple(map(by.clean, record.options))
-    answer = options[record.options.index(record.answer)] if options else by.clean(record.answer)
-    cleaned = replace(
-        record,
-        question=by.clean(record.question),
-        answer=answer,
-        contexts=tuple(map(by.clean, record.contexts)),
-        options=options,
-        explanation=by.clean(record.explanation),
+        return [*(content for _, content in record.history), record.input, record.output, record.section]
+    return [record.question, record.answer, record.explanation, *record.contexts, *record.options]
+
+
+def _with(record: Passage | Pair | Question, texts: Sequence[str]) -> Record:
+    if isinstance(record, Passage):
+        title, text, *rest = texts
+        sections = tuple(
+            replace(part, label=label or None, text=said)
+            for part, label, said in zip(record.sections, rest[::2], rest[1::2], strict=True)
+        )
+        return replace(record, title=title, text=text, sections=sections)
+    if isinstance(record, Pair):
+        *history, asked, answered, section = texts
+        turns = tuple((role, content) for (role, _), content in zip(record.history, history, strict=True))
+        return replace(record, input=asked, output=answered, section=section, history=turns)
+    question, answer, explanation, *rest = texts
+    contexts, options = tuple(rest[: len(record.contexts)]), tuple(rest[len(record.contexts) :])
+    answer = options[record.right_option] if options else answer
+    return replace(
+        record, question=question, answer=answer, explanation=explanation, contexts=contexts, options=options
     )
-    return cleaned, by.counts
 
 
-def _annotated(record: Annotated, by: Replacer) -> Annotated:
-    found = by.find(record.text)
-    by.counts.update(one.type for one in found)
+def _spans(record: Annotated, found: Sequence[Identifier], by: Replacer) -> tuple[Span, ...]:
     lengths = [len(by.instead(one.type, record.text[one.start : one.end])) - (one.end - one.start) for one in found]
     spans: list[Span] = []
     for span in record.spans:
@@ -147,7 +185,7 @@ def _annotated(record: Annotated, by: Replacer) -> Annotated:
             continue
         shift = sum(length for one, length in zip(found, lengths, strict=True) if one.end <= span.start)
         spans.append(replace(span, start=span.start + shift, end=span.end + shift))
-    return replace(record, text=replaced(record.text, found, by.instead), spans=tuple(spans))
+    return tuple(spans)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|"
     r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 )
-_NAME = r"(?:Mac|Mc|[OD]['’]|Al-|Van[ ]|De[ ])?[A-Z](?:[a-z]+(?:[-'’][A-Z][a-z]+)*|[A-Z'’-]+[a-z]*)"
+_NAME = r"(?:Mac|Mc|[OD]['’]|Al-|Van[ ]|De[ ])?[A-Z](?:[a-z]+(?:[-'’][A-Z][a-z]+){0,3}|[A-Z'’-]{1,30}[a-z]*)"
 _LAST_FIRST = rf"{_NAME},[ ]*{_NAME}"
 _NAMES = rf"{_NAME}(?:[ \t]+(?:[A-Z]\.[ \t]*)?{_NAME}){{0,2}}"
 _LABEL = (
@@ -55,7 +55,7 @@ _NO_NAME = (
 _PLACE_VERB = r"(?:transferred|admitted|discharged|referred|removed|seen|treated|worked|works|followed|performed)"
 _NAME_WORD = re.compile(r"[A-Z][\w'’-]{3,}")
 PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("EMAIL", re.compile(r"\b[\w.+%-]+@[\w-]+(?:\.[\w-]+)+\b")),
+    ("EMAIL", re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b")),
     ("URL", re.compile(r"\b(?:https?://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)),
     (
         "PHONE",
@@ -73,7 +73,10 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             re.IGNORECASE,
         ),
     ),
-    ("DATE", re.compile(r"(?<![\w/.-])(?:19|20)\d{2}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[12]\d|3[01]|0?[1-9])(?![\w/])")),
+    (
+        "DATE",
+        re.compile(r"(?<![\w/.-])(?:19|20)\d{2}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[12]\d|3[01]|0?[1-9])(?!(?!T\d)[\w/])"),
+    ),
     (
         "DATE",
         re.compile(
@@ -101,7 +104,7 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "HOSPITAL",
         re.compile(
-            r"\b(?:(?:St\.|Saint|Mount|Mt\.)[ ]+)?(?:[A-Z][\w'’-]+[ ]+){1,3}"
+            r"\b(?:(?:St\.|Saint|Mount|Mt\.)[ ]+)?(?:[A-Z][\w'’-]{1,40}[ ]+){1,3}"
             r"(?:Hospital|Medical Center|Medical Centre|Clinic|Infirmary|Hospice|Nursing Home|Rehabilitation Center)\b"
         ),
     ),
@@ -121,7 +124,8 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("NAME", re.compile(rf"\b{_NO_NAME}(?P<value>{_NAMES})[ ]+(?:\((?i:{_KIN})\)|{_AFTER_NAME}\b)")),
     ("NAME", re.compile(rf"\b(?:Dr|Mr|Mrs|Ms|Miss|Prof)\.?[ ]+(?P<value>{_LAST_FIRST})")),
     ("NAME", re.compile(rf"\b(?i:{_KIN}),?[ ]+(?P<value>{_LAST_FIRST})")),
-    ("NAME", re.compile(rf"\b(?:[A-Z]\.[ ]?)+{_NAME}")),  # J. Okafor
+    ("NAME", re.compile(rf"\b(?:[A-Z]\.[ ]?){{1,4}}{_NAME}")),  # J. Okafor
+    ("DATE", re.compile(rf"(?<![\w/.-]){_MONTH}-\d{{1,2}}-(?:(?:19|20)\d{{2}}|\d{{2}})\b", re.IGNORECASE)),
     ("DATE", re.compile(rf"(?<![\w/.-])\d{{1,2}}[- ]{_MONTH}[- ](?:(?:19|20)\d{{2}}|\d{{2}})\b", re.IGNORECASE)),
     (
         "DATE",
@@ -167,7 +171,10 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "HOSPITAL",
         re.compile(r"\bSt\.?[ ][A-Z][a-z]+['’]s\b|\b[A-Z][a-z]+ (?:General|Memorial|Practice|Surgery Center)\b"),
     ),
-    ("HOSPITAL", re.compile(r"\bthe[ ](?:[A-Z][\w'’-]+[ ]){1,3}(?:nursing home|care home|clinic|hospital|rehab)\b")),
+    (
+        "HOSPITAL",
+        re.compile(r"\bthe[ ](?:[A-Z][\w'’-]{1,40}[ ]){1,3}(?:nursing home|care home|clinic|hospital|rehab)\b"),
+    ),
 )
 
 

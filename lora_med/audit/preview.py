@@ -46,6 +46,7 @@ def page(check: Check, rows: Sequence[Shown], *, base: str) -> str:
     names = " + ".join(source.source for source in check.sources)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"What a run on {names} would learn from",
+        sources=" ".join(source.source for source in check.sources),
         made=f"{time.strftime('%Y-%m-%d')}, tokenizer of {base}, no model loaded",
         lead=[_lead(source) for source in check.sources],
         check=check,

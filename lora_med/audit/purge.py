@@ -7,14 +7,26 @@ lines. Deleting is plain deletion; on a disk that keeps old blocks (an SSD, a sn
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
+# What lora_med writes into a folder of each kind. A folder goes as a whole only if there is nothing else in it.
+MODEL = ("*.json", "*.md", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.png", "LICENSE*", "NOTICE*")
+WRITTEN = {
+    "adapter": MODEL,
+    "merged model": MODEL,
+    "run": ("run.json", "metrics.jsonl", "*.png", "*.log", "checkpoint-*", "prepared", ".lock", "eval", "logs", "runs"),
+    "report": ("report.html", "report.json", "report.md", "items*.jsonl"),
+}
+LONGEST_LINE = 1 << 25
+PAGE = re.compile(r'<meta name="lora_med-sources" content="([^"]*)">')
 
 
 @dataclass(frozen=True)
@@ -27,13 +39,24 @@ class Derived:
 
 
 def find_derived(source: str, roots: list[Path]) -> list[Derived]:
-    """What below `roots` was made from `source`, a folder before what is in it, nothing twice."""
+    """What below `roots` was made from `source`, a folder before what is in it, nothing twice, no root itself."""
+    kept = {folder for root in roots for folder in (root, *root.parents)}
     found: dict[Path, Derived] = {}
     for root in roots:
-        for kind, path in sorted(_marked(source, root), key=lambda one: len(one[1].parts)):
+        marked = [one for kind, path in _marked(source, root) for one in _written(kind, path, kept)]
+        for kind, path in sorted(marked, key=lambda one: len(one[1].parts)):
             if not any(parent in found for parent in (path, *path.parents)):
                 found[path] = Derived(kind, path, _size(path))
     return sorted(found.values(), key=lambda one: str(one.path))
+
+
+def _written(kind: str, path: Path, kept: set[Path]) -> list[tuple[str, Path]]:
+    """The file itself, or of a folder all that lora_med wrote there, which may be the folder as a whole."""
+    if kind not in WRITTEN:
+        return [(kind, path)]
+    entries = list(path.iterdir())
+    ours = [entry for entry in entries if any(fnmatch(entry.name, pattern) for pattern in WRITTEN[kind])]
+    return [(kind, path)] if len(ours) == len(entries) and path not in kept else [(kind, entry) for entry in ours]
 
 
 def delete(found: list[Derived]) -> None:
@@ -52,7 +75,8 @@ def delete(found: list[Derived]) -> None:
 def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:
     for path in _files(root):
         if path.name == "card.json":
-            if source in str(_dig(_json(path), "data", "source")).split("+"):
+            data = _dig(_json(path), "data")
+            if source in [*str(_dig(data, "source")).split("+"), *_dig(data, "earlier_sources")]:
                 yield "adapter", path.parent
         elif path.name == "run.json":
             if source in _sources_of_run(_json(path)):
@@ -62,13 +86,14 @@ def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:
             if any(_dig(one, "source") == source for one in entries if isinstance(entries, list)):
                 yield "report", path.parent
         elif path.name == "merge_certificate.json":
-            if source in str(_dig(_json(path), "data", "source")).split("+"):
+            data = _dig(_json(path), "data")
+            if source in [*str(_dig(data, "source")).split("+"), *_dig(data, "earlier_sources")]:
                 yield "merged model", path.parent
-        elif path.suffix in (".jsonl", ".ndjson"):
-            if _first_line(path).get("source") == source:
-                yield "records", path
-        elif path.suffix == ".html" and _names_source(path, source):
-            yield "preview page", path
+        elif path.suffix == ".html":
+            if source in _sources_of_page(path):
+                yield "preview page", path
+        elif _first_line(path).get("source") == source:
+            yield "records", path
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -101,17 +126,19 @@ def _sources_of_run(run: Any) -> set[str]:
 
 
 def _first_line(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, RecursionError), open(path, encoding="utf-8") as lines:
-        value = json.loads(next(lines, ""))
-        return value if isinstance(value, dict) else {}
+    """The first line of a file as an object, whatever its name: a file torn off while it was written has another."""
+    with suppress(OSError, ValueError, RecursionError), open(path, "rb") as lines:
+        if lines.peek(1)[:1] == b"{":
+            value = json.loads(lines.readline(LONGEST_LINE))
+            return value if isinstance(value, dict) else {}
     return {}
 
 
-def _names_source(path: Path, source: str) -> bool:
+def _sources_of_page(path: Path) -> list[str]:
     with suppress(OSError, ValueError), open(path, encoding="utf-8") as page:
-        head = page.read(4096)
-        return "<title>What a run on " in head and source in head.partition("What a run on ")[2].partition("<")[0]
-    return False
+        named = PAGE.search(page.read(4096))
+        return named[1].split() if named else []
+    return []
 
 
 def _size(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_med.cli.columns import Columns, columns_of
 from lora_med.cli.data_explain import check_command, preview_command
 from lora_med.cli.data_private import deidentify_command, purge_command
 from lora_med.errors import SettingsError
@@ -47,24 +49,12 @@ def list_command(as_json: AsJson = False) -> None:
     )
 
 
-def _columns(mappings: Iterable[str]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for mapping in mappings:
-        field, sign, column = mapping.partition("=")
-        if not (sign and field and column):
-            raise SettingsError(
-                f"{mapping!r} is not of the form field=column", where="--column", fix="for example --column text=note"
-            )
-        columns[field] = column
-    return columns
-
-
 @app.command("read")
 def read_command(
     source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
     paths: Annotated[list[str], typer.Argument(help="files, folders, glob patterns, or a Hub data set id")],
     out: Annotated[Path, typer.Option(help="the JSON lines file to write")],
-    column: Annotated[list[str] | None, typer.Option(help="field=column, for the source custom; repeatable")] = None,
+    column: Columns = None,
     hub_split: Annotated[str, typer.Option(help="for a Hub data set: the split to read")] = "train",
     keep_retracted: Annotated[bool, typer.Option(help="keep retracted articles")] = False,
     max_records: Annotated[int | None, typer.Option(min=1, help="write at most this many")] = None,
@@ -82,10 +72,14 @@ def read_command(
 
     found = find_source(source)
     inputs = find_inputs(found, paths, hub_split)
-    options = ReadOptions(_columns(column or ()), keep_retracted, streaming=True)
+    options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True)
     reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
     with atomic_stream(out, private=found.access == "credentialed") as stream:
         for record in _with_progress(reading, found.name):
+            if (
+                options.met_access() == "credentialed"
+            ):  # rows that say where they came from, before the first is written
+                os.fchmod(stream.fileno(), 0o600)
             stream.write(as_line(record))
     tally = reading.tally
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}

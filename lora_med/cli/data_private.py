@@ -11,9 +11,13 @@ from typing import Annotated
 
 import typer
 
-from lora_med.errors import OutputError, SettingsError
+from lora_med.cli.columns import Columns, columns_of
+from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+
+
+LEAST_CHANCE = 16  # bytes
 
 
 def deidentify_command(
@@ -23,6 +27,7 @@ def deidentify_command(
     secret: Annotated[
         Path | None, typer.Option(help="a file of chance, made if missing: equal dates move alike in every run with it")
     ] = None,
+    column: Columns = None,
     skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,6 +35,7 @@ def deidentify_command(
     from rich.console import Console
 
     from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
+    from lora_med.data.access import strictest
     from lora_med.data.catalog import find_source
     from lora_med.data.lines import as_line
     from lora_med.data.outcome import ReadOptions
@@ -43,7 +49,8 @@ def deidentify_command(
     touched = 0
     with Console(stderr=True).status("looking for identifiers"):
         find = load_finder()
-        reading = read_records(found, inputs, ReadOptions(streaming=True), skip_bad=skip_bad)
+        options = ReadOptions(columns_of(column or ()), streaming=True)
+        reading = read_records(found, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:
                 clean, here = deidentified(record, find, chance)
@@ -51,13 +58,14 @@ def deidentify_command(
                 touched += bool(here)
                 stream.write(as_line(clean))
         recall = measure(find, gold_notes())
+    access = strictest([found.access, options.met_access()])
     if as_json:
         summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
-        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": found.access}))
+        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": access}))
         return
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
     print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}")
-    print(f"This is no legal guarantee: {recall}. The access class stays {found.access}.", file=sys.stderr)
+    print(f"This is no legal guarantee: {recall}. The access class stays {access}.", file=sys.stderr)
 
 
 def _chance(path: Path | None) -> bytes:
@@ -69,7 +77,14 @@ def _chance(path: Path | None) -> bytes:
     if not path.is_file():
         with atomic_stream(path, private=True) as stream:
             stream.write(os.urandom(32))
-    return path.read_bytes()
+    chance = path.read_bytes()
+    if len(chance) < LEAST_CHANCE:
+        raise SettingsError(
+            f"the file holds {len(chance)} bytes: who guesses them knows how far dates were moved",
+            where=f"--secret {path}",
+            fix=f"name a file that does not exist yet, or one of {LEAST_CHANCE} bytes of chance or more",
+        )
+    return chance
 
 
 def purge_command(
@@ -86,7 +101,7 @@ def purge_command(
     folders = roots or [Path()]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
-        raise SettingsError(f"no such folder: {', '.join(missing)}", where="the command line", fix="name a folder")
+        raise InputMissingError(f"no such folder: {', '.join(missing)}", where="the command line", fix="name a folder")
     found = find_derived(source, [folder.resolve() for folder in folders])
     if yes:
         try:

@@ -187,16 +187,23 @@ def _hashes(parts: Parts) -> dict[str, str]:
     return {f"{parts.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
 
 
-def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> list[Record]:
+class HeldOut(list[Record]):
+    """The records of a held-out part, and the strictest access class of where they come from."""
+
+    access: Access = "open"
+
+
+def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> HeldOut:
     """The records of one held-out part, which `open_corpus` kept from training; of a mixture, those of `source`.
 
     Raises:
         DataError: the part is empty; the message says how the parts were made.
     """
     parts = read_parts(settings.model_copy(update={"mix": []}), rules_of(settings))
-    records = list(parts.records[split])
+    records = HeldOut(parts.records[split])
     if not records:
         raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))
+    records.access = parts.source.access
     return records
 
 

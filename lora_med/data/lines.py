@@ -1,4 +1,4 @@
-"""Records as JSON lines, the form `lora-med data read` writes and the source `custom` reads back."""
+"""Records as JSON lines, as `lora-med data read` writes them; `custom` reads texts, pairs and questions back."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from lora_med.data.access import Access, strictest
 from lora_med.data.record import Record
 from lora_med.errors import DataError
 
@@ -73,11 +74,20 @@ Input = Path | HubSet
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a source may need to know besides where to read; each takes what concerns it."""
+    """What a source may need to know besides where to read; each takes what concerns it.
+
+    While reading, `met` gathers the access classes of the sources that rows say they were read from: what `data read`
+    wrote of credentialed notes is credentialed when it is read back.
+    """
 
     columns: dict[str, str] = field(default_factory=dict)
     keep_retracted: bool = False
     streaming: bool = False
+    met: set[str] = field(default_factory=set)
+
+    def met_access(self) -> Access:
+        """The strictest class that was met so far."""
+        return strictest(self.met)
 
 
 def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lora_med.config.schema import DataSettings
 from lora_med.data import folds
+from lora_med.data.access import strictest
 from lora_med.data.apart import TRAINING_ORDER, Rules, Separation, separate
 from lora_med.data.catalog import Source, find_source, template_for
 from lora_med.data.contamination import load_block_list, shipped
@@ -87,6 +88,7 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     }
     split += f"; {len(apart.moved)} groups moved to their near-duplicates" if apart.moved else ""
     split += "; streamed" if settings.streaming else ""
+    source = dataclasses.replace(source, access=strictest([source.access, options.met_access()]))
     return _finish(source, inputs, readings, records, split, apart, settings.max_records)
 
 

@@ -34,7 +34,6 @@ from lora_med.evaluation.results import BASE, Evaluation, Item, Subject
 from lora_med.evaluation.sections import build_page
 from lora_med.evaluation.swaps import Swap
 from lora_med.files import write_atomic, write_json
-from lora_med.run import keep_private
 
 SCHEMA = "lora_med.report/1"
 
@@ -99,22 +98,20 @@ def write_report(
         facts=facts or {},
         next_steps=next_steps,
     )
-    report = Report(
-        html=write_atomic(folder / "report.html", to_html(page)),
-        json=write_json(folder / "report.json", content),
-        markdown=write_atomic(folder / "report.md", to_markdown(page)),
+    private = any(one.access == "credentialed" for one in evaluations)
+    return Report(
+        html=write_atomic(folder / "report.html", to_html(page), private=private),
+        json=write_json(folder / "report.json", content, private=private),
+        markdown=write_atomic(folder / "report.md", to_markdown(page), private=private),
         findings=page.lead,
         content=content,
     )
-    if any(one.access == "credentialed" for one in evaluations):
-        keep_private(folder)
-    return report
 
 
 def _entry(evaluation: Evaluation, number: int, count: int, folder: Path) -> dict[str, Any]:
     """The evaluation's entry of report.json, its items written beside."""
     name = "items.jsonl" if count == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
-    write_atomic(folder / name, item_lines(evaluation))
+    write_atomic(folder / name, item_lines(evaluation), private=evaluation.access == "credentialed")
     return {**to_json(evaluation), "items_file": name}
 
 

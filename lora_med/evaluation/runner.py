@@ -15,6 +15,7 @@ from lora_med.adapters.store import find_adapter
 from lora_med.adapters.swap import load_many, use
 from lora_med.data.access import strictest
 from lora_med.data.catalog import find_source
+from lora_med.data.corpus import HeldOut
 from lora_med.data.record import Record
 from lora_med.errors import DataError
 from lora_med.evaluation.measures import (
@@ -89,7 +90,8 @@ def evaluate(
     """
     chosen = _draw(fitting(records, template), max_items, seed)
     cards = [read_card(find_adapter(name, store)) for name in adapters]
-    access = strictest([find_source(source).access, *(card.data.access for card in cards)])
+    known = records.access if isinstance(records, HeldOut) else None
+    access = strictest([find_source(source).access, known, *(card.data.access for card in cards)])
     task = task_of(template)
     attached = load_many(base, adapters, store) if model is None else model
     scored = _Scored(base, attached, (None, *adapters), bootstrap_samples, seed)

@@ -271,7 +271,12 @@ def _certificate(
         "parameters_changed": plan.parameters_changed,
         "probe": asdict(agreement),
         "tolerance": asdict(allowed),
-        "data": {"source": card.data.source, "licence": card.data.licence, "access": card.data.access},
+        "data": {
+            "source": card.data.source,
+            "earlier_sources": card.data.earlier_sources,
+            "licence": card.data.licence,
+            "access": card.data.access,
+        },
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -54,14 +54,15 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
 
     The access class is the strictest of the source's, of `adapter.access`, and of the adapter that is trained further.
     """
-    before = None
+    before: DataFacts | None = None
     if settings.lora.continue_from is not None:
-        before = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data.access
+        before = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data
+    earlier = [*before.earlier_sources, *before.source.split("+")] if before is not None else []
     tally = corpus.tally
     return DataFacts(
         source="+".join(corpus.templates),
         licence=settings.adapter.licence or corpus.licence,
-        access=strictest([corpus.access, settings.adapter.access, before]),
+        access=strictest([corpus.access, settings.adapter.access, before.access if before else None]),
         hashes=corpus.hashes,
         counts={
             "read": tally.read,
@@ -72,4 +73,5 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
         },
         separation=corpus.separation,
         mixture=corpus.mixture,
+        earlier_sources=list(dict.fromkeys(earlier)),
     )

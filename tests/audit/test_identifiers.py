@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -124,3 +126,39 @@ def test_presidio_adds_numbers_with_a_checksum() -> None:
     assert "1881" in replaced(text, find_identifiers(text))
     clean = replaced(text, load_finder()(text))
     assert clean == "Card [ID], IBAN [ID]."
+
+
+def cleaned(record: Any, secret: bytes = b"s") -> Any:
+    pytest.importorskip("presidio_analyzer")
+    return deidentified(record, load_finder(), secret)[0]
+
+
+def test_a_name_that_one_text_tells_is_replaced_in_all() -> None:
+    sections = (Section("By Dr. Rodriguez.", "HPI"), Section("Rodriguez signed.", "Per Rodriguez"))
+    found = cleaned(Passage("a", "g", "custom", "By Dr. Rodriguez. Rodriguez signed.", "Rodriguez's note", sections))
+    assert "Rodriguez" not in repr(found)
+    assert found.sections[1].text == "[NAME-1] signed." and found.title == "[NAME-1]'s note"
+    pair = cleaned(Pair("a", "g", "custom", "Dr. Rodriguez came.", "Rodriguez will return.", "Rodriguez"))
+    assert "Rodriguez" not in repr(pair) and pair.output == "[NAME-1] will return."
+
+
+def test_a_tag_is_one_name_throughout_and_no_other_s() -> None:
+    text = "Dr. John Smith came. Smith left. [NAME-1] called. Dr. Rodriguez came. Dr. Ann Leigh and Dr. Tom Leigh; Leigh went."
+    found = cleaned(Passage("a", "g", "custom", text)).text
+    assert found == (
+        "Dr. [NAME-2] came. [NAME-2] left. [NAME-1] called. Dr. [NAME-3] came. Dr. [NAME-4] and Dr. [NAME-5]; "
+        "[NAME-6] went."
+    )
+
+
+@pytest.mark.parametrize("date", ["2021-03-14T10:22:00Z", "Mar-14-2021", "Mar-14-21"])
+def test_dates_beside_a_time_or_with_hyphens_move(date: str) -> None:
+    found = cleaned(Passage("a", "g", "custom", f"Seen {date}.")).text
+    assert found != f"Seen {date}." and "[" not in found
+
+
+@pytest.mark.parametrize("unit", ["a.", "12-", "A.", "A-", "x-", "Ab ", "1"])
+def test_no_text_takes_the_patterns_long(unit: str) -> None:
+    begun = time.perf_counter()
+    find_identifiers(unit * 10_000)
+    assert time.perf_counter() - begun < 5

@@ -9,16 +9,19 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lora_med.adapters.card import read_card
 from lora_med.adapters.push import check_permitted
+from lora_med.audit.purge import find_derived
 from lora_med.cli.main import run
 from lora_med.config.parse import parse
+from lora_med.config.schema import DataSettings
 from lora_med.data.access import require_permission
+from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.errors import DataError, NotPermittedError
+from lora_med.run import keep_private, start_run
 from tests.recipes.test_sft import overrides, recipe
 from tests.tiny import make_tiny
 
@@ -31,20 +34,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny("llama", tmp_path_factory.mktemp("base"), context=4096)
 
 
-@pytest.fixture(autouse=True)
-def _umask() -> Any:
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
-
-
 def notes(folder: Path, count: int = 40, bad: bool = False) -> Path:
     path = folder / "NOTEEVENTS.csv"
     with open(path, "w", newline="") as sheet:
         writer = csv.writer(sheet)
         writer.writerow(["ROW_ID", "SUBJECT_ID", "CATEGORY", "ISERROR", "TEXT"])
         for n in range(count):
-            text = f"{CANARY} {n}: seen by [**Name**] on [**2101-5-3**] with {n * 7} complaints of {n * n} kinds."
+            text = f"{CANARY} {n}:\nDaughter {CANARY}: seen by [**Name**] on [**2101-5-3**] with {n * 7} complaints."
             writer.writerow([n, "" if bad and n == 7 else n, CANARY, "", text])
     return path
 
@@ -139,6 +135,103 @@ def test_purge_finds_and_deletes_all_that_was_made_and_nothing_else(
     assert sorted(path.name for path in work.iterdir()) == ["adapters", "other.jsonl"]
     assert list((work / "adapters").iterdir()) == []
     assert source.is_file()
+
+
+def test_what_was_read_of_credentialed_notes_is_credentialed_when_it_is_read_back(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, again = tmp_path / "read" / "lines.json", tmp_path / "again.jsonl"
+    assert run(["data", "read", "mimic3", str(notes(tmp_path)), "--out", str(lines)]) == 0
+    assert open_corpus(DataSettings(source="custom", paths=[str(lines)])).access == "credentialed"
+    here = DataSettings(source="custom", paths=[str(lines)], validation_share=0.4, streaming=True)
+    assert open_corpus(here).access == open_heldout(here, "validation").access == "credentialed"
+    assert run(["data", "read", "custom", str(lines), "--out", str(again)]) == 0
+    assert stat.S_IMODE(again.stat().st_mode) == 0o600
+    assert run(["data", "preview", "data.source=custom", f"data.paths=[{lines}]", f"model.base={base}"]) == 77
+    shown = capsys.readouterr()
+    assert CANARY not in shown.out + shown.err
+    torn = lines.with_name(".lines.json.0a1b2c3d.tmp")
+    torn.write_bytes(lines.read_bytes()[:2000])
+    assert run(["data", "purge", "mimic3", str(lines.parent), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["found"]
+    assert sorted(one["path"] for one in found) == sorted(map(str, (torn, lines)))
+
+
+def test_purge_takes_of_a_folder_only_what_was_written_there(tmp_path: Path) -> None:
+    report = {"evaluations": [{"source": "mimic3"}]}
+    for name in ("report.json", "report.html", "items.jsonl", "mine.txt"):
+        (tmp_path / name).write_text(json.dumps(report) if name == "report.json" else "{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"settings": {"data": {"mix": [{"source": "mimic3"}]}}}))
+    (tmp_path / "run" / "notes.csv").write_text("mine")
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "merge_certificate.json").write_text(
+        json.dumps({"data": {"source": "custom", "earlier_sources": ["mimic3"]}})
+    )
+    for name, sources in (("a.html", "pubmedqa mimic3"), ("b.html", "mimic3x")):
+        (tmp_path / name).write_text(f'<meta name="lora_med-sources" content="{sources}">')
+    found = {(one.kind, one.path.relative_to(tmp_path).as_posix()) for one in find_derived("mimic3", [tmp_path])}
+    assert found == {
+        ("report", "report.json"),
+        ("report", "report.html"),
+        ("report", "items.jsonl"),
+        ("run", "run/run.json"),
+        ("merged model", "merged"),
+        ("preview page", "a.html"),
+    }
+    (tmp_path / "merged" / "other").mkdir()
+    inside = {one.path.name for one in find_derived("mimic3", [tmp_path / "merged"])}
+    assert inside == {"merge_certificate.json"}, "the folder that was named is no folder to delete"
+
+
+def test_a_private_folder_leaves_what_its_links_point_to(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("shared")
+    (tmp_path / "other").chmod(0o644)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "other")
+    (folder / "nowhere").symlink_to(tmp_path / "gone")
+    (folder / "file").write_text("")
+    keep_private(folder)
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o644
+    assert stat.S_IMODE((folder / "file").stat().st_mode) == 0o600
+
+
+def test_a_restricted_run_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with start_run(tmp_path / "run", settings={}, seed=1) as started:
+            started.restrict("credentialed")
+            started.restrict("credentialed")
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "run") == {0o700, 0o600}
+
+
+def test_an_adapter_that_goes_on_from_another_tells_where_that_one_learned(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "work", notes(tmp_path))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"Iron {n} is {n * n}."}) + "\n" for n in range(40)))
+    further = ["data.source=custom", f"data.paths=[{rows}]", "lora.continue_from=mine", "adapter.name=next"]
+    recipe("sft_pubmed").main(
+        parse(None, [*overrides(base, tmp_path / "work"), "train.output_dir=" + str(tmp_path / "two"), *further])
+    )
+    card = read_card(tmp_path / "work" / "adapters" / "next")
+    assert card.data.access == "credentialed" and card.data.earlier_sources == ["mimic3"]
+    assert "next" in {one.path.name for one in find_derived("mimic3", [tmp_path])}
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--out", "."], 73), (["--out", "x", "--secret", "short"], 2)])
+def test_deidentify_refuses_a_folder_and_a_secret_that_is_none(
+    arguments: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("presidio_analyzer")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short").write_text("")
+    (tmp_path / "a.jsonl").write_text('{"note": "Dr. Roe saw her."}\n')
+    assert run(["data", "deidentify", "custom", "a.jsonl", "--column", "text=note", *arguments]) == code
+    assert run(["data", "purge", "mimic3", "gone"]) == 66
 
 
 def test_deidentify_writes_tags_counts_and_its_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

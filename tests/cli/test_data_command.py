@@ -60,6 +60,14 @@ def test_read_writes_each_record_as_a_line_and_counts(
             "text": "AIM: Why not.",
             "title": "T2.",
             "sections": [{"text": "Why not.", "label": "AIM", "category": "OBJECTIVE"}],
+            "about": {
+                "version": 2,
+                "year": None,
+                "journal": "",
+                "languages": [],
+                "publication_types": [],
+                "mesh": [],
+            },
         }
     ]
 

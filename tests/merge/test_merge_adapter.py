@@ -46,7 +46,8 @@ def test_the_merged_folder_is_a_proved_model(home: Path, tmp_path: Path) -> None
     assert certificate == merge.certificate
     assert certificate["probe"]["mean_kl"] < 1e-6 < certificate["probe"]["adapter_effect_kl"]
     assert certificate["probe"]["same_first_choice"] > 0.99
-    assert certificate["data"] == {"source": "custom", "licence": "CC BY 4.0", "access": "registered"}
+    wanted = {"source": "custom", "earlier_sources": [], "licence": "CC BY 4.0", "access": "registered"}
+    assert certificate["data"] == wanted
     for name, digest in certificate["merged"]["files"].items():
         assert sha256_file(tmp_path / "out" / name) == digest
     before, after = fingerprint(home / "base"), fingerprint(tmp_path / "out")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_med.config.names import unknown
+from lora_med.data.catalog import SOURCES
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.data.tables import SKIP, TableRow, bad, rows, sound
@@ -92,6 +93,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                 if not isinstance(row, TableRow):
                     yield row
                     continue
+                options.met.update(_came_from(row.values))
                 try:
                     seen = _Row(row.values, options.columns)
                     shape = shape or _shape(seen)
@@ -100,6 +102,13 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                     yield bad(wrong.reason, wrong.what, row.where, NAME if wrong.reason == "missing_column" else SKIP)
 
     return Again(again)
+
+
+def _came_from(values: Mapping[str, Any]) -> Iterator[str]:
+    """The access class of the source that a row of `lora-med data read` names."""
+    source = values.get("source")
+    if "kind" in values and isinstance(source, str) and source in SOURCES:
+        yield SOURCES[source].access
 
 
 def _mapped_shape(columns: Mapping[str, str]) -> tuple[str, ...] | None:

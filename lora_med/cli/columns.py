@@ -1,0 +1,24 @@
+"""--column field=name: how a custom file's columns are told on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from lora_med.errors import SettingsError
+
+Columns = Annotated[list[str] | None, typer.Option("--column", help="field=column, for the source custom; repeatable")]
+
+
+def columns_of(mappings: Iterable[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for mapping in mappings:
+        field, sign, column = mapping.partition("=")
+        if not (sign and field and column):
+            raise SettingsError(
+                f"{mapping!r} is not of the form field=column", where="--column", fix="for example --column text=note"
+            )
+        columns[field] = column
+    return columns
