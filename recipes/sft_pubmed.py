@@ -2,9 +2,10 @@
 
     accelerate launch recipes/sft_pubmed.py --config recipes/configs/micro_pubmed.yaml train.learning_rate=1e-3
 
-Every token is trained. Several documents share a row (train.packing) and cannot see each other; one longer than a row
-is chunked, no token lost. A corpus larger than memory is read again at each pass (data.streaming). The same command
-goes on from the last checkpoint. The test part is not opened here: `lora-med eval` is for that.
+Every token is trained but typed tags, which stand where an identifier was. Several documents share a row
+(train.packing) and cannot see each other; one longer than a row is chunked, no token lost. A corpus larger than memory
+is read again at each pass (data.streaming). The same command goes on from the last checkpoint. The test part is not
+opened here: `lora-med eval` is for that.
 """
 
 import sys

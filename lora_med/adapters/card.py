@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from lora_med.data.access import CLASSES
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.fingerprint import Fingerprint
 
 CARD = "card.json"
 FORMAT = 1
-ACCESS = ("open", "registered", "credentialed")
 SECRET = re.compile(r"(^|_)(token|secret|password|api_?key)$", re.IGNORECASE)
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -48,9 +48,9 @@ class DataFacts:
     earlier_sources: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.access not in ACCESS:
+        if self.access not in CLASSES:
             raise SettingsError(
-                f"access class {self.access!r} is not one of {', '.join(ACCESS)}", where="adapter.access"
+                f"access class {self.access!r} is not one of {', '.join(CLASSES)}", where="adapter.access"
             )
 
 

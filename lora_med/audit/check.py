@@ -18,12 +18,11 @@ from lora_med.data.outcome import Tally
 from lora_med.data.parts import Parts
 from lora_med.data.record import Passage, Record, texts_of
 from lora_med.data.splits import Part
-from lora_med.prompts.fit import fit_rows, lost_tokens
+from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.tokens import Tokens
 
 BLOCK = 512
-QUANTILES = (0, 10, 50, 90, 99, 100)
 MOST_RECORDS = 10_000  # of a part that are tokenised and looked through
 SHOWN_UIDS = 5
 
@@ -176,9 +175,7 @@ def lengths(
     return Lengths(
         rows=len(sizes),
         tokens=whole,
-        quantiles={f"{share}%": ordered[round(share / 100 * (len(ordered) - 1))] for share in QUANTILES}
-        if sizes
-        else {},
+        quantiles=quantiles(ordered),
         too_long=too_long,
         context_tokens_lost=lost,
         trained_share=round(trained / (whole - lost), 4) if whole > lost else 0.0,

@@ -140,10 +140,10 @@ def get_command(
 ) -> None:
     """Tell how to obtain a source; with --download fetch what is open of it, whole and with the right checksum."""
     from lora_med.data.catalog import find_source
-    from lora_med.data.obtain import SOURCES
+    from lora_med.data.obtain import HOWTOS
 
     found = find_source(source)
-    obtain = SOURCES[source]
+    obtain = HOWTOS[source]
     files = _downloaded(obtain.files, out / source) if download else []
     if as_json:
         urls = [remote.url for remote in obtain.files]

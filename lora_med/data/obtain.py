@@ -36,7 +36,7 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Source:
+class Howto:
     """How to obtain a source: in words, and the files that are open to all."""
 
     how: str
@@ -101,64 +101,62 @@ FILES: dict[str, tuple[Remote, ...]] = {
         ("data/challenge_data/valid.csv", "6629e89e3fb409d2b3eceab60dc7b32fe1d3fb8d4e07795039284965522aa4d0"),
     ),
 }
-SOURCES: dict[str, Source] = {
-    "pubmed": Source(
+HOWTOS: dict[str, Howto] = {
+    "pubmed": Howto(
         f"Baseline files (one a year, some 1,300 of about 30,000 records): {PUBMED}/baseline; updates, every day: "
         f"{PUBMED}/updatefiles. Give them all at once, or any of them; the order of their numbers is kept. "
         "Terms: https://www.nlm.nih.gov/databases/download/terms_and_conditions.html",
         (Remote(f"{PUBMED}/baseline/pubmed26n0001.xml.gz", None),),
     ),
-    "pmc": Source(
+    "pmc": Howto(
         "Articles of the Open Access Subset as tar.gz packages, by licence: "
         "https://ftp.ncbi.nlm.nih.gov/pub/pmc/oa_bulk. oa_comm may be used commercially, oa_noncomm may not."
     ),
-    "clinicaltrials": Source(
+    "clinicaltrials": Howto(
         "One study: https://clinicaltrials.gov/api/v2/studies/NCT01234567. A search: "
         "https://clinicaltrials.gov/api/v2/studies?query.cond=asthma&pageSize=1000, page by page with nextPageToken. "
         "All: https://clinicaltrials.gov/api/v2/studies/download?format=json.zip, or Download on any search."
     ),
-    "mimic3": Source(
+    "mimic3": Howto(
         "NOTEEVENTS.csv.gz of https://physionet.org/content/mimiciii/1.4, for credentialed users who signed the data "
         "use agreement and completed its training. Keep it on an encrypted disk, and never send it to a service that "
         "keeps or reads it."
     ),
-    "mimic4_note": Source(
+    "mimic4_note": Howto(
         "discharge.csv.gz and radiology.csv.gz of https://physionet.org/content/mimic-iv-note, for credentialed users "
         "who signed the data use agreement and completed its training. Keep them on an encrypted disk."
     ),
-    "pubmedqa": Source(
+    "pubmedqa": Howto(
         "data/ori_pqal.json of https://github.com/pubmedqa/pubmedqa (1,000 labelled questions), or on the Hub "
         "qiaojin/PubMedQA:pqa_labeled.",
     ),
-    "medqa": Source("On the Hub GBaker/MedQA-USMLE-4-options, or data_clean.zip of https://github.com/jind11/MedQA."),
-    "medmcqa": Source(
+    "medqa": Howto("On the Hub GBaker/MedQA-USMLE-4-options, or data_clean.zip of https://github.com/jind11/MedQA."),
+    "medmcqa": Howto(
         "On the Hub openlifescienceai/medmcqa (cop counts from 0), or the makers' files (cop counts from 1): "
         "https://github.com/medmcqa/medmcqa. The 4,183 validation questions are what everybody scores.",
         FILES["medmcqa"],
     ),
-    "medquad": Source("The folders of https://github.com/abachaa/MedQuAD; 10 to 12 hold no answers, for copyright."),
-    "bc5cdr": Source(
+    "medquad": Howto("The folders of https://github.com/abachaa/MedQuAD; 10 to 12 hold no answers, for copyright."),
+    "bc5cdr": Howto(
         "CDR_*.PubTator.txt of the BioCreative V CDR corpus: https://biocreative.bioinformatics.udel.edu/tasks/"
         "biocreative-v/track-3-cdr.",
         FILES["bc5cdr"],
     ),
-    "ncbi_disease": Source(
+    "ncbi_disease": Howto(
         "NCBI*set_corpus.txt of https://www.ncbi.nlm.nih.gov/research/bionlp/Data/disease.", FILES["ncbi_disease"]
     ),
-    "conll": Source(
+    "conll": Howto(
         "Any file of a token and a tag a line, such as https://github.com/cambridgeltl/MTL-Bioinformatics-2016 has "
         "(its BC5CDR is downloaded).",
         FILES["conll"],
     ),
-    "bioc": Source(
+    "bioc": Howto(
         "PMC and PubTator give articles in BioC: https://www.ncbi.nlm.nih.gov/research/bionlp/APIs/BioC-PMC."
     ),
-    "mts_dialog": Source("Main-Dataset of https://github.com/abachaa/MTS-Dialog.", FILES["mts_dialog"]),
-    "aci_bench": Source("data/challenge_data of https://github.com/wyim/aci-bench.", FILES["aci_bench"]),
-    "meqsum": Source("The workbook of https://github.com/abachaa/MeQSum.", FILES["meqsum"]),
-    "custom": Source(
-        "Your own rows: `lora-med data read custom FILE --column text=note --out F.jsonl` tries them out."
-    ),
+    "mts_dialog": Howto("Main-Dataset of https://github.com/abachaa/MTS-Dialog.", FILES["mts_dialog"]),
+    "aci_bench": Howto("data/challenge_data of https://github.com/wyim/aci-bench.", FILES["aci_bench"]),
+    "meqsum": Howto("The workbook of https://github.com/abachaa/MeQSum.", FILES["meqsum"]),
+    "custom": Howto("Your own rows: `lora-med data read custom FILE --column text=note --out F.jsonl` tries them out."),
 }
 
 

@@ -92,17 +92,17 @@ def _text_rows(stream: BinaryIO, form: str, path: Path) -> Iterator[RowOutcome]:
     if form in ("csv", "tsv"):
         return _csv(stream, path, "," if form == "csv" else "\t")
     if form == "json":
-        head, stream = first_letter(stream)
+        head = first_letter(stream)
         if head == "[":
             return _array(stream, path)
     return _json_lines(stream, path)
 
 
-def first_letter(stream: BinaryIO) -> tuple[str, BinaryIO]:
-    """The first character that is not white space or a byte order mark, and a stream that still has it."""
+def first_letter(stream: BinaryIO) -> str:
+    """The first character that is not white space or a byte order mark; the stream keeps it."""
     head = stream.peek(1024)[:1024] if hasattr(stream, "peek") else b""  # type: ignore[attr-defined]
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().decode("utf-8", "replace")
-    return text[:1], stream
+    return text[:1]
 
 
 def _json_lines(stream: BinaryIO, path: Path) -> Iterator[RowOutcome]:

@@ -14,6 +14,7 @@ from lora_med.errors import SettingsError
 from lora_med.prompts.row import Row, shortened
 from lora_med.prompts.tokens import Tokens, tokenise, tokenise_rows
 
+QUANTILES = (0, 10, 50, 90, 99, 100)
 TRIES = 8  # of shortening a context: tokens at its new end may differ by one or two
 
 
@@ -48,9 +49,14 @@ def _trimmed(row: Row, tokens: Tokens, tokenizer: Any, max_length: int) -> Token
     whole = len(tokens.input_ids)
     start, end = row.context
     asked = row.turns[-2][1] if row.turns else row.prompt
-    offsets = tokenizer(asked[start:end], add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-        "offset_mapping"
-    ]
+    context = tokenizer(
+        asked[start:end],
+        add_special_tokens=False,
+        split_special_tokens=True,  # as tokenised: what looks like a control token in the data is none
+        return_offsets_mapping=True,
+        verbose=False,
+    )
+    offsets = context["offset_mapping"]
     keep = len(offsets) - (whole - max_length)
     for _ in range(TRIES):
         if keep <= 0:
@@ -64,6 +70,8 @@ def _trimmed(row: Row, tokens: Tokens, tokenizer: Any, max_length: int) -> Token
 
 def chunk(tokens: Tokens, max_length: int) -> list[Tokens]:
     """Plain text cut into rows of at most `max_length` tokens; each token is trained in one row only, none is lost.
+
+    A row without a token to train is left out.
 
     A row ends where a section begins, if one does in the second half of its length, else where the length ends.
     Each row begins with BOS. Without a BOS it begins with the token before it, untrained, so that the cut costs no
@@ -92,7 +100,9 @@ def _chunks(tokens: Tokens, max_length: int) -> Iterator[Tokens]:
             head, untrained = [], []
         else:
             head, untrained = [ids[0] if tokens.bos else ids[start - 1]], [False]
-        yield replace(tokens, input_ids=head + ids[start:end], trained=untrained + trained[start:end], breaks=())
+        row, learned = head + ids[start:end], untrained + trained[start:end]
+        if any(learned[1:]):  # else nothing is learned from it: typed tags alone, or what the row before it predicts
+            yield replace(tokens, input_ids=row, trained=learned, breaks=())
         start = end
 
 
@@ -101,6 +111,12 @@ def _end(breaks: Sequence[int], start: int, furthest: int, length: int) -> int:
         return length
     least = start + (furthest - start) // 2  # a section that begins earlier would leave most of the row empty
     return max((place for place in breaks if least < place <= furthest), default=furthest)
+
+
+def quantiles(lengths: Iterable[int]) -> dict[str, int]:
+    """The shortest, the longest, and what stands between, by the share of rows that are no longer."""
+    ordered = sorted(lengths)
+    return {f"{share}%": ordered[round(share / 100 * (len(ordered) - 1))] for share in QUANTILES} if ordered else {}
 
 
 def lost_tokens(documents: Iterable[Tokens]) -> tuple[int, int]:

@@ -21,14 +21,16 @@ def render_stream(
 
     Args:
         template: a template's name; of a mixture, each source's name mapped to one.
-        too_long: what is to be done with rows too long for the model; None is each template's own default.
+        too_long: what is to be done with rows too long for the model; None is each template's own default, and so it is
+            in a mixture for a template that cannot be fitted that way, if another one can.
 
     Raises:
         SettingsError: no such template, or it takes another kind of record, or cannot be fitted that way.
     """
     names = {template} if isinstance(template, str) else set(template.values())
     templates = {name: find_template(name) for name in names}
-    policies = {name: _policy(found, too_long) for name, found in templates.items()}
+    fitted = [one for one in templates.values() if too_long in one.too_long] or list(templates.values())
+    policies = {name: _policy(one, too_long if one in fitted else None) for name, one in templates.items()}
     left_out = 0
     for record in records:
         found = templates[template if isinstance(template, str) else template[record.source]]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from lora_med.data.placeholders import TAG, TAG_WITH_SPACE
 from lora_med.errors import SettingsError
 from lora_med.prompts.chat import Part, Skeleton, skeleton
+from lora_med.prompts.control import control_pattern, folding
 from lora_med.prompts.row import Row, TooLong
 
 BATCH_ROWS = 512
@@ -46,19 +46,6 @@ class Tokens:
     lost: int = 0
 
 
-def control_pattern(tokenizer: Any) -> re.Pattern[str] | None:
-    """What finds a tokenizer's control tokens in a text, or None if it has none.
-
-    Special tokens are, and added ones in brackets such as `<think>`; added runs of white space are ordinary words.
-    """
-    special = set(tokenizer.all_special_tokens)
-    for added in tokenizer.added_tokens_decoder.values():
-        if added.special or re.fullmatch(r"<.+>|\[.+\]", added.content):
-            special.add(added.content)
-    found = sorted((word for word in special if word), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, found))) if found else None
-
-
 @contextlib.contextmanager
 def _on_all_cores(texts: int) -> Iterator[None]:
     """Let the tokenizers library use every core for a large batch; otherwise it stays off, for forks' sake."""
@@ -81,6 +68,7 @@ class Encoder:
 
         self.tokenizer = tokenizer
         self.control = control_pattern(tokenizer)
+        self._fold, self._folded = folding(tokenizer, self.control)
         plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
         self._backend = tokenizer.backend_tokenizer if plain else None
         self._control_ids = set(tokenizer.convert_tokens_to_ids(self._control_words()))
@@ -131,7 +119,9 @@ class Encoder:
 
     def has_control(self, text: str) -> bool:
         """Whether something in a text would be taken for a control token."""
-        return self.control is not None and self.control.search(text) is not None
+        if self.control is None or self.control.search(text):
+            return self.control is not None
+        return self._fold is not None and self._folded.search(self._fold(text)) is not None
 
     def ordinary(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of the data's texts, in which nothing is a control token."""

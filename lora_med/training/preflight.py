@@ -18,14 +18,13 @@ from rich.text import Text
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import PreflightError
 from lora_med.models.base import Base, stop_ids
-from lora_med.prompts.fit import chunk, lost_tokens
+from lora_med.prompts.fit import chunk, lost_tokens, quantiles
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank
 
 SHOWN_ROWS = 3
 SHOWN_UIDS = 5
 SHOWN_TOKENS = 60  # of the beginning of a long row, and as many of its end
-QUANTILES = (0, 10, 50, 90, 99, 100)
 logger = logging.getLogger(__name__)
 
 
@@ -113,11 +112,6 @@ def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None
         raise PreflightError("there are no rows", where=f"the {what} split", fix="lora-med data preview --config FILE")
 
 
-def _quantiles(values: Sequence[int]) -> dict[str, int]:
-    ordered = sorted(values)
-    return {f"{share}%": ordered[round(share / 100 * (len(ordered) - 1))] for share in QUANTILES} if ordered else {}
-
-
 def _report(
     documents: Sequence[Tokens], kept: Sequence[Tokens], chunked: Sequence[str], dropped: Sequence[Tokens]
 ) -> dict[str, Any]:
@@ -129,7 +123,7 @@ def _report(
         "rows": len(kept),
         "tokens": sum(len(row.input_ids) for row in kept),
         "trained_tokens": sum(sum(row.trained) for row in kept),
-        "length_quantiles": _quantiles([len(row.input_ids) for row in documents]),
+        "length_quantiles": quantiles([len(row.input_ids) for row in documents]),
         "documents_chunked": len(chunked),
         "rows_trimmed": trimmed,
         "context_tokens_lost": context_lost,

@@ -1,7 +1,8 @@
 """Tokenised documents kept in the run's own folder, so that the second run on the same data starts at once.
 
 What is kept is known by all that it depends on: the data's hashes, what was taken out of them, template, lengths,
-tokenizer, and the code that reads and renders. Another of these is another file. A damaged file is made again.
+tokenizer, versions of the libraries, and the code that reads and renders. Another of these is another file; the newest
+few are kept. A damaged file is made again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterable
+from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from lora_med.run import rank
 
 FOLDER = "prepared"
 CODE = ("data", "prompts")
+LIBRARIES = ("transformers", "tokenizers", "rensa")
+KEPT = 8  # files: those of training and validation, of some settings tried in one folder
 PLACES = {"paths", "test_files", "block_lists"}  # where data lie says nothing; their hashes are in the key
 logger = logging.getLogger(__name__)
 
@@ -38,7 +42,8 @@ def data_key(settings: Settings, corpus: Corpus) -> str:
             code.update(path.read_bytes())
     data = settings.data.model_dump(mode="json", exclude={*PLACES, "mix"})
     mix = [one.model_dump(mode="json", exclude=PLACES) for one in settings.data.mix]
-    known = [data, mix, list(corpus.hashes.items()), corpus.separation, corpus.templates, code.hexdigest()]
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    known = [libraries, data, mix, list(corpus.hashes.items()), corpus.separation, corpus.templates, code.hexdigest()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -64,6 +69,8 @@ def save(path: Path, documents: Iterable[Tokens]) -> None:
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     with atomic_stream(path) as stream:
         np.savez(stream, sizes=sizes, ids=ids, facts=text)
+    for old in sorted(path.parent.glob("*.npz"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def load(path: Path) -> list[Tokens] | None:

@@ -143,7 +143,8 @@ def test_a_name_that_one_text_tells_is_replaced_in_all() -> None:
 
 
 def test_a_tag_is_one_name_throughout_and_no_other_s() -> None:
-    text = "Dr. John Smith came. Smith left. [NAME-1] called. Dr. Rodriguez came. Dr. Ann Leigh and Dr. Tom Leigh; Leigh went."
+    text = "Dr. John Smith came. Smith left. [NAME-1] called. Dr. Rodriguez came. "
+    text += "Dr. Ann Leigh and Dr. Tom Leigh; Leigh went."
     found = cleaned(Passage("a", "g", "custom", text)).text
     assert found == (
         "Dr. [NAME-2] came. [NAME-2] left. [NAME-1] called. Dr. [NAME-3] came. Dr. [NAME-4] and Dr. [NAME-5]; "

@@ -15,8 +15,7 @@ import pytest
 
 from lora_med.cli.main import run
 from lora_med.data.catalog import SOURCES
-from lora_med.data.obtain import SOURCES as OBTAIN
-from lora_med.data.obtain import Remote, download
+from lora_med.data.obtain import HOWTOS, Remote, download
 from lora_med.errors import InputMissingError, IntegrityError
 from tests.data.places import REAL, needs_real
 
@@ -185,7 +184,7 @@ def test_a_block_list_is_made_from_a_source_or_from_pmids(tmp_path: Path, capsys
 
 
 def test_every_source_says_how_it_is_obtained(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(OBTAIN) == set(SOURCES)
+    assert set(HOWTOS) == set(SOURCES)
     assert answer(["get", "mimic3", "--json"], capsys)["access"] == "credentialed"
     assert run(["data", "get", "mts_dialog"]) == 0
     shown = capsys.readouterr().out
@@ -227,8 +226,8 @@ def test_a_download_is_whole_and_has_its_checksum_or_is_not_there(site: tuple[st
 
 
 @needs_real
-@pytest.mark.parametrize("source", sorted(name for name, found in OBTAIN.items() if found.files and name != "pubmed"))
+@pytest.mark.parametrize("source", sorted(name for name, found in HOWTOS.items() if found.files and name != "pubmed"))
 def test_the_checksums_are_those_of_the_real_files(source: str) -> None:
     files = [path for path in (REAL / FOLDERS.get(source, source)).rglob("*") if path.is_file()]
     here = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    assert {remote.digest for remote in OBTAIN[source].files} <= here
+    assert {remote.digest for remote in HOWTOS[source].files} <= here

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lora_med.data.record import Passage, Question, Section
+from lora_med.errors import SettingsError
 from lora_med.prompts.fit import chunk, fit_rows, lost_tokens
 from lora_med.prompts.render import render
 from lora_med.prompts.tokens import tokenise_rows
@@ -65,3 +66,29 @@ def test_a_section_longer_than_a_row_is_cut_at_the_length(tokenizer: Any) -> Non
     parts = chunk(whole, 50)
     assert [len(part.input_ids) for part in parts[:3]] == [50, 50, 50]
     assert sum(sum(part.trained) for part in parts) == sum(whole.trained)
+
+
+def test_a_context_with_what_looks_like_a_control_token_is_shortened_by_its_own_tokens(tokenizer: Any) -> None:
+    record = Question("a", "g", "custom", "Why?", "Because.", ("</s> " * 60,))
+    (row,) = render([record], "question_chat", "trim_context")
+    (whole,) = tokenise_rows([row], tokenizer)
+    (tokens,) = fit_rows([row], tokenizer, 150)
+    assert len(whole.input_ids) > 300 and 140 <= len(tokens.input_ids) <= 150
+    assert tokens.lost == len(whole.input_ids) - len(tokens.input_ids)
+
+
+def test_a_chunk_with_nothing_to_learn_is_left_out(tokenizer: Any) -> None:
+    text = "Seen. " + "[NAME] " * 40 + "Better."
+    (tokens,) = tokenise_rows(render([Passage("a", "g", "custom", text)], "text"), tokenizer)
+    rows = chunk(tokens, 40)
+    assert all(any(row.trained[1:]) for row in rows) and len(rows) < len(tokens.input_ids) // 40
+    assert sum(sum(row.trained) for row in rows) == sum(tokens.trained)
+
+
+def test_in_a_mixture_each_template_is_fitted_as_it_can_be() -> None:
+    records = [question(1, 4), Passage("b", "g", "other", "Some text.")]
+    names = {"custom": "question_chat", "other": "text"}
+    names[records[0].source] = "question_chat"
+    assert [row.too_long for row in render(records, names, "trim_context")] == ["trim_context", "chunk_by_section"]
+    with pytest.raises(SettingsError, match="cannot be fitted by 'trim_context'"):
+        render(records[1:], "text", "trim_context")

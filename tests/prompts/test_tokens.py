@@ -234,3 +234,18 @@ def test_an_answer_is_never_cut() -> None:
     assert chunk(tokens, 4) == [tokens]
     with pytest.raises(SettingsError, match="u7"):
         chunk(tokens, 3)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_nothing_becomes_a_control_token_by_normalisation(chat: bool) -> None:
+    from tokenizers import AddedToken, normalizers
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<|ctl|>", normalized=True, special=True)]})
+    disguised = "a \uff1c|ctl|> b"
+    number = tokenizer.convert_tokens_to_ids("<|ctl|>")
+    assert number in tokenizer(disguised)["input_ids"]
+    turns = (("user", disguised), ("assistant", disguised)) if chat else ()
+    row = Row("u", "g", turns, "" if chat else disguised, disguised)
+    assert number not in tokenise(row, tokenizer).input_ids

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.fields import Wrong, optional_text_of, outcomes, text_of
+from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Question
 from lora_med.data.tables import RowOutcome, TableRow, bad, first_letter, format_of, load_json, rows, sound
 from lora_med.errors import DataError
@@ -22,19 +23,9 @@ from lora_med.files import archive_errors, open_stream
 OPTIONS = ("yes", "no", "maybe")
 
 
-class _Wrong(Exception):
-    """A value that is not what the format promises; the text says what was expected."""
-
-
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The questions of the inputs. Drops with an error: bad, and those of the row formats."""
-
-    def again() -> Iterator[Outcome]:
-        for item in inputs:
-            for row in _rows(item):
-                yield _question(row) if isinstance(row, TableRow) else row
-
-    return Again(again)
+    return outcomes(inputs, _question, _rows)
 
 
 def _rows(item: Input) -> Iterator[RowOutcome]:
@@ -43,7 +34,7 @@ def _rows(item: Input) -> Iterator[RowOutcome]:
         return
     try:
         with archive_errors(item), open_stream(item) as stream:
-            head, stream = first_letter(stream)
+            head = first_letter(stream)
             whole = load_json(stream, item) if head == "{" else None
     except DataError as error:
         yield Drop("damaged_file", error)
@@ -61,40 +52,29 @@ def _rows(item: Input) -> Iterator[RowOutcome]:
                 yield bad("bad", "expected an object with QUESTION, CONTEXTS and final_decision", where)
 
 
-def _question(row: TableRow) -> Outcome:
-    values = {name.lower(): value for name, value in row.values.items()}
-    try:
-        pmid = str(values.get("pubid", values.get("pmid", ""))).strip()
-        if not (pmid.isascii() and pmid.isdigit()):
-            raise _Wrong("expected a PMID of digits in pubid (or as the item's key)")
-        answer = _text(values, "final_decision").strip().lower()
-        if answer not in OPTIONS:
-            raise _Wrong("final_decision: expected yes, no or maybe")
-        explanation = _text(values, "long_answer") if values.get("long_answer") is not None else ""
-        return Question(
-            f"pmid:{pmid}",
-            pmid,
-            "pubmedqa",
-            _text(values, "question"),
-            answer,
-            _contexts(values),
-            OPTIONS,
-            explanation,
-        )
-    except _Wrong as wrong:
-        return bad("bad", str(wrong), row.where)
-
-
-def _text(values: Mapping[str, Any], field: str) -> str:
-    value = values.get(field)
-    if not isinstance(value, str) or not sound(value):
-        raise _Wrong(f"{field}: expected a text, got {'nothing' if value is None else type(value).__name__}")
-    return value
+def _question(found: Mapping[str, Any], place: str) -> Question:
+    values = {name.lower(): value for name, value in found.items()}
+    pmid = str(values.get("pubid", values.get("pmid", ""))).strip()
+    if not (pmid.isascii() and pmid.isdigit()):
+        raise Wrong("expected a PMID of digits in pubid (or as the item's key)")
+    answer = text_of(values, "final_decision").strip().lower()
+    if answer not in OPTIONS:
+        raise Wrong("final_decision: expected yes, no or maybe")
+    return Question(
+        f"pmid:{pmid}",
+        pmid,
+        "pubmedqa",
+        text_of(values, "question"),
+        answer,
+        _contexts(values),
+        OPTIONS,
+        optional_text_of(values, "long_answer"),
+    )
 
 
 def _contexts(values: Mapping[str, Any]) -> tuple[str, ...]:
     nested = values.get("context")
     found = values.get("contexts", nested.get("contexts") if isinstance(nested, dict) else None)
     if not isinstance(found, list) or not all(isinstance(text, str) and sound(text) for text in found):
-        raise _Wrong("contexts: expected a list of texts")
+        raise Wrong("contexts: expected a list of texts")
     return tuple(found)
