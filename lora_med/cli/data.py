@@ -15,6 +15,7 @@ import typer
 from lora_med.cli.columns import Columns, columns_of
 from lora_med.cli.data_explain import check_command, preview_command
 from lora_med.cli.data_private import deidentify_command, purge_command
+from lora_med.cli.stdin import StdinName, spooled
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
@@ -52,9 +53,12 @@ def list_command(as_json: AsJson = False) -> None:
 @app.command("read")
 def read_command(
     source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
-    paths: Annotated[list[str], typer.Argument(help="files, folders, glob patterns, or a Hub data set id")],
+    paths: Annotated[
+        list[str], typer.Argument(help="files, folders, glob patterns, a Hub data set id, or - for stdin")
+    ],
     out: Annotated[Path, typer.Option(help="the JSON lines file to write")],
     column: Columns = None,
+    stdin_filename: StdinName = None,
     hub_split: Annotated[str, typer.Option(help="for a Hub data set: the split to read")] = "train",
     keep_retracted: Annotated[bool, typer.Option(help="keep retracted articles")] = False,
     max_records: Annotated[int | None, typer.Option(min=1, help="write at most this many")] = None,
@@ -71,16 +75,17 @@ def read_command(
     from lora_med.files import atomic_stream
 
     found = find_source(source)
-    inputs = find_inputs(found, paths, hub_split)
-    options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True)
-    reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
-    with atomic_stream(out, private=found.access == "credentialed") as stream:
-        for record in _with_progress(reading, found.name):
-            if (
-                options.met_access() == "credentialed"
-            ):  # rows that say where they came from, before the first is written
-                os.fchmod(stream.fileno(), 0o600)
-            stream.write(as_line(record))
+    with spooled(paths, stdin_filename, found.suffixes[0], out) as names:
+        inputs = find_inputs(found, names, hub_split)
+        options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True)
+        reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
+        with atomic_stream(out, private=found.access == "credentialed") as stream:
+            for record in _with_progress(reading, found.name):
+                if (
+                    options.met_access() == "credentialed"
+                ):  # rows that say where they came from, before the first is written
+                    os.fchmod(stream.fileno(), 0o600)
+                stream.write(as_line(record))
     tally = reading.tally
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
     if found.name == "pubmed":  # versions of one article are one, and a deleted one is none

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lora_med.cli.columns import Columns, columns_of
+from lora_med.cli.stdin import StdinName, spooled
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
@@ -22,12 +23,13 @@ LEAST_CHANCE = 16  # bytes
 
 def deidentify_command(
     source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
-    paths: Annotated[list[str], typer.Argument(help="files, folders or glob patterns")],
+    paths: Annotated[list[str], typer.Argument(help="files, folders, glob patterns, or - for stdin")],
     out: Annotated[Path, typer.Option(help="the JSON lines file to write, its owner's alone")],
     secret: Annotated[
         Path | None, typer.Option(help="a file of chance, made if missing: equal dates move alike in every run with it")
     ] = None,
     column: Columns = None,
+    stdin_filename: StdinName = None,
     skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,11 +45,12 @@ def deidentify_command(
     from lora_med.files import atomic_stream
 
     found = find_source(source)
-    inputs = find_inputs(found, paths)
     chance = _chance(secret)
     counts: Counter[str] = Counter()
     touched = 0
-    with Console(stderr=True).status("looking for identifiers"):
+    waiting = Console(stderr=True).status("looking for identifiers")
+    with spooled(paths, stdin_filename, found.suffixes[0], out) as names, waiting:
+        inputs = find_inputs(found, names)
         find = load_finder()
         options = ReadOptions(columns_of(column or ()), streaming=True)
         reading = read_records(found, inputs, options, skip_bad=skip_bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from lora_med.cli.main import run
 from lora_med.config.schema import DataSettings
 from lora_med.data.catalog import SOURCES, find_source
 from lora_med.data.corpus import open_corpus, open_heldout
+from lora_med.data.lines import as_line
 from lora_med.data.outcome import ReadOptions, Tally
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Annotated, Question, Record
@@ -264,3 +267,17 @@ def test_medquad_s_empty_answers_are_counted() -> None:
     assert reading.tally.dropped["empty_answer"] == 1093
     assert set(reading.tally.dropped) <= {"empty_answer", "duplicate"}
     assert len({record.uid for record in records}) == len(records)
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_standard_input_gives_the_same_records(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = EXAMPLES[source]
+    raw = example.content.encode("utf-8")
+    wanted = b"".join(map(as_line, read(source, write(tmp_path, example.file, example.content))[0]))
+    for number, piped in enumerate((raw, gzip.compress(raw))):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
+        out = tmp_path / "out" / f"{number}.jsonl"
+        arguments = ["data", "read", source, "-", "--stdin-filename", example.file, "--out", str(out), "--skip-bad"]
+        assert run(arguments) == 0
+        assert out.read_bytes() == wanted
+    assert sorted(path.name for path in out.parent.iterdir()) == ["0.jsonl", "1.jsonl"]

@@ -1,0 +1,48 @@
+"""`-` among the paths: standard input, kept in a private file while it is read, for sources read more than once."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_med.errors import SettingsError
+from lora_med.files import disk_errors
+
+StdinName = Annotated[
+    str | None, typer.Option(help="with the path `-`: the file name that stands for standard input, with its ending")
+]
+
+
+@contextmanager
+def spooled(paths: Sequence[str], name: str | None, suffix: str, beside: Path) -> Iterator[list[str]]:
+    """The paths, `-` replaced by a file with all of standard input, its owner's alone and gone afterwards.
+
+    Args:
+        name: the file's name, from which formats and identifiers are told; None makes it `stdin` with `suffix`.
+        beside: where the result is written; the file stands there for the time, for it may be as private.
+
+    Raises:
+        SettingsError: the name is a path.
+        DiskError, OutputError: it cannot be written.
+    """
+    if "-" not in paths:
+        yield list(paths)
+        return
+    name = name or f"stdin{suffix}"
+    if Path(name).name != name:
+        raise SettingsError(f"{name!r} is no file's name", where="--stdin-filename", fix="give a name without a folder")
+    with disk_errors(beside):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".stdin-", dir=beside.parent)
+    with folder as made:
+        path = Path(made) / name
+        with disk_errors(path), open(path, "wb") as target:
+            shutil.copyfileobj(sys.stdin.buffer, target)
+        yield [str(path) if one == "-" else one for one in paths]
