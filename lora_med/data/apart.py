@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from lora_med.data.contamination import BlockList, hashed, identifiers_of, pmid_of
 from lora_med.data.dedup import Signatures, clusters, signatures
+from lora_med.data.links import Links
 from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, asked_of
 from lora_med.data.splits import Part
@@ -190,22 +191,14 @@ def _refusal(leaks: dict[int, tuple[str, Part]], seen: Sequence[Seen]) -> DataEr
 
 def _together(seen: Sequence[Seen], found: Sequence[Sequence[int]]) -> dict[str, Part]:
     """Group -> part for each group that near-duplicates tie to a group of another part."""
-    leader: dict[str, str] = {}
-
-    def lead(group: str) -> str:
-        while leader.get(group, group) != group:
-            leader[group] = leader.get(leader[group], leader[group])
-            group = leader[group]
-        return group
-
-    for members in found:
-        names = sorted({lead(seen[place].group) for place in members})
-        for name in names[1:]:
-            leader[name] = names[0]
-    if not leader:
+    if not found:
         return {}
+    links: Links[str] = Links()
+    for members in found:
+        for place in members[1:]:
+            links.join(seen[members[0]].group, seen[place].group)
     parts: dict[str, Part] = {one.group: one.part for one in seen}
-    sizes = Counter(lead(group) for group in parts)
+    sizes = Counter(map(links.leader, parts))
     largest = sizes.most_common(1)[0][1]
     if largest > max(LARGEST_GROUPS, LARGEST_SHARE * len(parts)):
         raise DataError(
@@ -215,7 +208,7 @@ def _together(seen: Sequence[Seen], found: Sequence[Sequence[int]]) -> dict[str,
         )
     moved: dict[str, Part] = {}
     for group, part in parts.items():
-        first = lead(group)
+        first = links.leader(group)
         if parts[first] != part:
             moved[group] = parts[first]
     return moved

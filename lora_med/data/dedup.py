@@ -14,6 +14,7 @@ from itertools import islice, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_med.data.links import Links
 from lora_med.data.words import MULTIPLIER, ngrams, word_hashes
 
 SHINGLE_WORDS = 3
@@ -49,22 +50,14 @@ def _runs(text: str) -> NDArray[np.uint64]:
 
 def clusters(marks: Signatures, similarity: float) -> list[list[int]]:
     """Places of texts that belong together, two or more each: linked, directly or through others, by `similarity`."""
-    parent = np.arange(len(marks))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = int(parent[place])
-        return place
-
+    links: Links[int] = Links()
     for one, other in _candidates(marks):
-        first, second = root(one), root(other)
-        if first != second and np.count_nonzero(marks[one] == marks[other]) >= similarity * PERMUTATIONS:
-            parent[max(first, second)] = min(first, second)
-    found: dict[int, list[int]] = {}
-    for place in range(len(marks)):
-        found.setdefault(root(place), []).append(place)
-    return [members for members in found.values() if len(members) > 1]
+        if (
+            links.leader(one) != links.leader(other)
+            and np.count_nonzero(marks[one] == marks[other]) >= similarity * PERMUTATIONS
+        ):
+            links.join(one, other)
+    return links.sets()
 
 
 def _candidates(marks: Signatures) -> Iterator[tuple[int, int]]:

@@ -47,11 +47,12 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     fullest: dict[str, tuple[int, int]] = {}  # study -> its longest text, and where that stands
 
     def again() -> Iterator[Outcome]:
+        studies = found if options.streaming else list(found)  # held, where the caller keeps them anyway
         if not fullest:
-            for place, study in enumerate(found):
+            for place, study in enumerate(studies):
                 if isinstance(study, Passage) and len(study.text) > fullest.get(study.uid, (0, 0))[0]:
                     fullest[study.uid] = (len(study.text), place)
-        for place, study in enumerate(found):
+        for place, study in enumerate(studies):
             if isinstance(study, Passage) and fullest[study.uid][1] != place:
                 yield Drop("superseded")
             else:
