@@ -105,18 +105,27 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def differences(ours: Path, theirs: Path) -> tuple[int, dict[str, int]]:
-    """How many articles both read, and for each field in how many the two differ in more than white space.
+def within(part: str, whole: str) -> bool:
+    """Whether `part` is `whole` with characters missing."""
+    left = iter(whole)
+    return all(letter in left for letter in part)
 
-    A title is compared without the full stop and the brackets that NLM adds to it.
+
+def differences(ours: Path, theirs: Path) -> tuple[int, dict[str, int], int]:
+    """How many articles both read, for each field in how many they differ, and how often the peer's text lacks some.
+
+    White space is set aside, and so are the full stop and the brackets that NLM adds to a title.
     """
     mine, other = json.loads(ours.read_text()), json.loads(theirs.read_text())
     wrong = dict.fromkeys(FIELDS, 0)
+    lacking = 0
     for pmid, values in mine.items():
         for field, one, two in zip(FIELDS, values, other[pmid], strict=True):
             bare = "[]." if field == "title" else None
-            wrong[field] += squeezed(one).strip(bare) != squeezed(two).strip(bare)
-    return len(mine), wrong
+            one, two = squeezed(one).strip(bare), squeezed(two).strip(bare)
+            wrong[field] += one != two
+            lacking += one != two and within(two, one)
+    return len(mine), wrong, lacking
 
 
 def main() -> None:
@@ -140,7 +149,7 @@ def main() -> None:
                 rows[name].append(run(python, code, str(path)))
         run(sys.executable, OURS.replace("MODE", "False"), str(path), str(ours))
         run(peer, THEIRS, str(path), str(theirs))
-        read, wrong = differences(ours, theirs)
+        read, wrong, lacking = differences(ours, theirs)
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}; {source.name} x {RECORDS:,}"
     )
@@ -157,6 +166,7 @@ def main() -> None:
     held, streaming = (medians["pubmed_parser"] / medians[name] for name in list(rows)[:2])
     print(f"\n{held:.1f} times as fast, {streaming:.1f} streaming. Of {read:,} articles with an abstract")
     print("these differ: " + ", ".join(f"{field} {count:,}" for field, count in wrong.items()))
+    print(f"in {lacking:,} of these {sum(wrong.values()):,} the peer has our text with characters missing")
 
 
 if __name__ == "__main__":
