@@ -216,5 +216,12 @@ def test_dora_on_an_8bit_base_is_refused_when_attaching_too(llama: Path, shelf: 
 
 def test_an_adapter_from_a_4bit_base_attaches_to_the_full_one(llama: Path, base: Base, tmp_path: Path) -> None:
     small = load_base(str(llama), quantisation="4bit")
-    put(train(small, store=tmp_path), small, "small", tmp_path)
-    attach(base, "small", tmp_path)
+    trained = train(small, store=tmp_path)
+    put(trained, small, "small", tmp_path)
+    bare = logits(base.model)
+    attached = attach(base, "small", tmp_path)
+    learned, taken = (
+        [weight for name, weight in model.named_parameters() if ".lora_B." in name] for model in (trained, attached)
+    )
+    assert len(learned) == len(taken) > 0 and all(map(torch.equal, learned, taken))
+    assert not torch.equal(logits(attached), bare)

@@ -143,4 +143,6 @@ def test_the_same_seed_gives_the_same_start_and_leaves_the_random_state(llama: P
 def test_a_start_needs_no_rows_but_eva(base: Base) -> None:
     from lora_med.adapters.method import method_for
 
-    check_start(method_for(base.model, LoraSettings()), base, None)
+    assert check_start(method_for(base.model, LoraSettings()), base, None) is None
+    with pytest.raises(SettingsError, match="eva"):
+        check_start(method_for(base.model, LoraSettings(init_lora_weights="eva")), base, None)
