@@ -127,7 +127,9 @@ def opened(folder: Path, *more: str) -> tuple[Settings, Corpus]:
 )
 def test_another_setting_of_the_data_is_another_key(tmp_path: Path, changed: dict[str, Any]) -> None:
     settings, corpus = opened(tmp_path)
-    other = settings.model_copy(update={"data": type(settings.data)(**(settings.data.model_dump() | changed))})
+    other = settings.model_copy(
+        update={"data": type(settings.data).model_validate(settings.data.model_dump() | changed)}
+    )
     assert data_key(other, corpus) != data_key(settings, corpus)
 
 
@@ -136,7 +138,7 @@ def test_what_is_mixed_in_is_in_the_key_and_where_it_lies_is_not(tmp_path: Path)
 
     def key(**values: Any) -> str:
         mix = [{"source": "custom", "paths": ["a.jsonl"]} | values]
-        data = type(settings.data)(**(settings.data.model_dump() | {"mix": mix}))
+        data = type(settings.data).model_validate(settings.data.model_dump() | {"mix": mix})
         return data_key(settings.model_copy(update={"data": data}), corpus)
 
     assert key() == key(paths=["b.jsonl"])
@@ -189,7 +191,9 @@ def test_documents_are_kept_apart_by_all_that_makes_them(tmp_path: Path, changed
     records = [Passage(f"u{n}", f"g{n}", "custom", f"text number {n}") for n in range(5)]
 
     def files(tokenizer: str = "t", template: str = "c", what: str = "training", key: str = "k", **values: Any) -> int:
-        settings = TrainSettings(output_dir=str(tmp_path), **{"max_length": 128, "too_long": "error"} | values)
+        settings = TrainSettings.model_validate(
+            {"output_dir": str(tmp_path), "max_length": 128, "too_long": "error"} | values
+        )
         here = replace(base, fingerprint=Fingerprint("w", tokenizer, template))
         read_documents(records, "text", here, settings, access="open", what=what, key=key)
         return len(list((tmp_path / "prepared").glob("*.npz")))
