@@ -126,3 +126,15 @@ def test_the_examples_read_alike_with_a_mark_of_byte_order(tmp_path: Path) -> No
         raw = example.content.encode() if isinstance(example.content, str) else example.content
         plain = records(source, write(folder / example.file, raw))
         assert records(source, write(folder / "b" / example.file, codecs.BOM_UTF8 + raw)) == plain
+
+
+def test_passages_and_mentions_may_both_count_bytes(tmp_path: Path) -> None:
+    passages = "".join(
+        f"<passage><offset>{offset}</offset><text>{text}</text><annotation id='{offset}'><infon key='type'>Chemical"
+        f"</infon><location offset='{place}' length='4'/><text>{mention}</text></annotation></passage>"
+        for offset, text, place, mention in ((0, "Café iron", 6, "iron"), (11, "gold", 11, "gold"))
+    )
+    content = f"<collection><document><id>9</id>{passages}</document></collection>"
+    (found,) = records("bioc", write(tmp_path / "a.xml", content))
+    assert isinstance(found, Annotated) and found.text == "Café iron gold"
+    assert [(span.start, span.text) for span in found.spans] == [(5, "iron"), (10, "gold")]

@@ -99,15 +99,19 @@ def _annotated(values: Mapping[str, Any], where: str) -> Outcome:
         raise Wrong("expected a document with an id")
     name = str(name).strip()
     passages = _objects(values, "passages")
-    text = _laid_out([stretch for passage in passages for stretch in _stretches(passage)])
-    if not text.strip():
+    layouts = _layouts([stretch for passage in passages for stretch in _stretches(passage)])
+    if not layouts[0].strip():
         return Drop("no_text")
     holders = [values, *passages, *(part for passage in passages for part in _objects(passage, "sentences"))]
     mentions = [_mention(item) for holder in holders for item in _objects(holder, "annotations")]
     whole = [mention for mention in mentions if len(mention.places) == 1]
     if count := len(mentions) - len(whole):
         logger.warning("%s: %d annotations in no place or in several are left out: no slice is one", where, count)
-    return Annotated(f"bioc:{name}", name, "bioc", text, _spans(whole, text))
+    for text in layouts:
+        spans = _spans(whole, text)
+        if spans is not None:
+            return Annotated(f"bioc:{name}", name, "bioc", text, spans)
+    raise Wrong("an annotation's text is not what stands at its location")
 
 
 def _objects(values: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -125,8 +129,9 @@ def _stretches(passage: Mapping[str, Any]) -> Iterator[_Stretch]:
         yield _Stretch(offset, text)
 
 
-def _laid_out(stretches: Sequence[_Stretch]) -> str:
-    """The text with each stretch at its offset, in characters or, where they do not fit so, in bytes of UTF-8."""
+def _layouts(stretches: Sequence[_Stretch]) -> list[str]:
+    """The text with each stretch at its offset: in characters, and in bytes of UTF-8, where they fit so."""
+    found: list[str] = []
     for measure in (len, lambda text: len(text.encode("utf-8"))):
         parts: list[str] = []
         end = 0
@@ -137,8 +142,10 @@ def _laid_out(stretches: Sequence[_Stretch]) -> str:
             parts += [" " * gap, stretch.text]
             end = stretch.offset + measure(stretch.text)
         else:
-            return "".join(parts)
-    raise Wrong("the passages overlap, or stand far apart: their offsets do not fit their texts")
+            found.append("".join(parts))
+    if not found:
+        raise Wrong("the passages overlap, or stand far apart: their offsets do not fit their texts")
+    return list(dict.fromkeys(found))
 
 
 def _mention(values: Mapping[str, Any]) -> _Mention:
@@ -153,14 +160,14 @@ def _mention(values: Mapping[str, Any]) -> _Mention:
     return _Mention(kind.strip(), text, places)  # type: ignore[arg-type]
 
 
-def _spans(mentions: Sequence[_Mention], text: str) -> tuple[Span, ...]:
-    """The spans, by offsets in characters or, if not all mentions stand there, in bytes of UTF-8."""
+def _spans(mentions: Sequence[_Mention], text: str) -> tuple[Span, ...] | None:
+    """The spans, by offsets in characters or, if not all mentions stand there, in bytes of UTF-8; else None."""
     by_byte = [place for place, letter in enumerate(text) for _ in letter.encode("utf-8", "surrogatepass")]
     for ends in (range(len(text) + 1), [*by_byte, len(text)]):
         found = [_span(mention, text, ends) for mention in mentions]
         if all(found):
             return tuple(span for span in found if span is not None)
-    raise Wrong("an annotation's text is not what stands at its location")
+    return None
 
 
 def _span(mention: _Mention, text: str, ends: Sequence[int]) -> Span | None:
