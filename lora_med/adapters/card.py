@@ -16,6 +16,7 @@ from lora_med.models.fingerprint import Fingerprint
 CARD = "card.json"
 FORMAT = 1
 SECRET = re.compile(r"(^|_)(token|secret|password|api_?key)$", re.IGNORECASE)
+SOURCE_AND_PATH = re.compile(r"([a-z0-9_]+:)((?!//).+)")  # `pubmedqa:/data/test.json`, but no https://
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -166,6 +167,9 @@ def shareable(value: Any) -> Any:
 def _without_folders(text: str) -> str:
     if "\n" in text:
         return text
+    named = SOURCE_AND_PATH.fullmatch(text)
+    if named:
+        return named[1] + _without_folders(named[2])
     if PurePosixPath(text).is_absolute() or text.startswith("~"):
         return PurePosixPath(text).name
     return PureWindowsPath(text).name if PureWindowsPath(text).is_absolute() else text

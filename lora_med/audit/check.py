@@ -13,7 +13,7 @@ from lora_med.audit.fertility import Fertility, fertility
 from lora_med.audit.identifiers import scan
 from lora_med.config.schema import Settings
 from lora_med.data.access import Access, strictest
-from lora_med.data.corpus import Opened, corpus_of, open_parts
+from lora_med.data.corpus import Corpus, corpus_of, open_parts
 from lora_med.data.outcome import Tally
 from lora_med.data.parts import Parts
 from lora_med.data.record import Passage, Record, texts_of
@@ -88,17 +88,17 @@ class Check:
         return asdict(self)
 
 
-def check_data(settings: Settings, tokenizer: Any, opened: Opened | None = None) -> Check:
-    """The check of the data that `settings` name, or that are `opened` already, with the base's tokenizer.
+def check_data(settings: Settings, tokenizer: Any) -> tuple[Check, Corpus]:
+    """The check of the data that `settings` name, with the base's tokenizer, and what a run would train on.
 
     Raises:
         DataError: what a run would raise too: bad input, parts that overlap, nothing to train on.
     """
-    opened = opened or open_parts(settings.data)
+    opened = open_parts(settings.data)
     every, corpus = opened.every, corpus_of(opened, settings.data)
     access = strictest([settings.adapter.access, corpus.access])
     texts = (text for parts in every for record in _some(parts.records["train"]) for text in texts_of(record))
-    return Check(
+    check = Check(
         tuple(_source(parts, corpus.templates[parts.source.name], settings, tokenizer, access) for parts in every),
         opened.across.as_json() if opened.across is not None else None,
         corpus.mixture,
@@ -106,6 +106,7 @@ def check_data(settings: Settings, tokenizer: Any, opened: Opened | None = None)
         settings.train.max_length,
         fertility(texts, tokenizer, show=access == "open"),
     )
+    return check, corpus
 
 
 def _some(records: Iterable[Record]) -> Iterator[Record]:

@@ -12,19 +12,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
-# What lora_med writes into a folder of each kind. A folder goes as a whole only if there is nothing else in it.
-MODEL = ("*.json", "*.md", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.png", "LICENSE*", "NOTICE*")
-WRITTEN = {
-    "adapter": MODEL,
-    "merged model": MODEL,
-    "run": ("run.json", "metrics.jsonl", "*.png", "*.log", "checkpoint-*", "prepared", ".lock", "eval", "logs", "runs"),
-    "report": ("report.html", "report.json", "report.md", "items*.jsonl"),
-}
+# What lora_med writes into a run's folder. A folder goes as a whole only if there is nothing else in it.
+RUN = re.compile(r"run\.json|metrics\.jsonl|loss\.png|checkpoint-\d+|prepared|\.lock")
 LONGEST_LINE = 1 << 25
 PAGE = re.compile(r'<meta name="lora_med-sources" content="([^"]*)">')
 
@@ -52,11 +45,24 @@ def find_derived(source: str, roots: list[Path]) -> list[Derived]:
 
 def _written(kind: str, path: Path, kept: set[Path]) -> list[tuple[str, Path]]:
     """The file itself, or of a folder all that lora_med wrote there, which may be the folder as a whole."""
-    if kind not in WRITTEN:
+    if path.is_file():
         return [(kind, path)]
-    entries = list(path.iterdir())
-    ours = [entry for entry in entries if any(fnmatch(entry.name, pattern) for pattern in WRITTEN[kind])]
+    entries, names = list(path.iterdir()), _names(kind, path)
+    ours = [entry for entry in entries if entry.name in names or (kind == "run" and RUN.fullmatch(entry.name))]
     return [(kind, path)] if len(ours) == len(entries) and path not in kept else [(kind, entry) for entry in ours]
+
+
+def _names(kind: str, folder: Path) -> set[str]:
+    """The files that the folder's own marker says were written with it."""
+    if kind == "adapter":
+        return {"card.json", *_dig(_json(folder / "card.json"), "files")}
+    if kind == "merged model":
+        written = _dig(_json(folder / "merge_certificate.json"), "merged", "files")
+        return {"merge_certificate.json", "README.md", *written}
+    if kind == "report":
+        entries = _dig(_json(folder / "report.json"), "evaluations")
+        return {"report.html", "report.json", "report.md", *(str(_dig(one, "items_file")) for one in entries)}
+    return set()
 
 
 def delete(found: list[Derived]) -> None:

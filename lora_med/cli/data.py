@@ -81,9 +81,8 @@ def read_command(
         reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
         with atomic_stream(out, private=found.access == "credentialed") as stream:
             for record in _with_progress(reading, found.name):
-                if (
-                    options.met_access() == "credentialed"
-                ):  # rows that say where they came from, before the first is written
+                # Rows may say that they came from such a source, before the first of them is written.
+                if options.met_access() == "credentialed":
                     os.fchmod(stream.fileno(), 0o600)
                 stream.write(as_line(record))
     tally = reading.tally

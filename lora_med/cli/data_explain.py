@@ -15,7 +15,7 @@ from lora_med.run import prepare_environment
 if TYPE_CHECKING:
     from lora_med.audit.check import Check, SourceCheck
     from lora_med.config.schema import Settings
-    from lora_med.data.corpus import Opened
+    from lora_med.data.corpus import Corpus
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 Config = Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")]
@@ -43,19 +43,17 @@ def check_command(overrides: Overrides = None, config: Config = None, as_json: A
     )
 
 
-def _checked(settings: Settings) -> tuple[Check, Any, Opened]:
+def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
     prepare_environment(settings.offline)
     from rich.console import Console
 
     from lora_med.audit.check import check_data
-    from lora_med.data.corpus import open_parts
     from lora_med.models.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
 
     with Console(stderr=True).status("reading, tokenising, comparing"):
         tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
-        opened = open_parts(settings.data)
-        return check_data(settings, tokenizer, opened), tokenizer, opened
+        return *check_data(settings, tokenizer), tokenizer
 
 
 def _print_source(source: SourceCheck, max_length: int) -> None:
@@ -95,20 +93,18 @@ def preview_command(
 ) -> None:
     """Show training rows as the model will see them, trained tokens in colour; with --out, one page with figures."""
     settings = parse(config, overrides or [])
-    check, tokenizer, opened = _checked(settings)
+    check, corpus, tokenizer = _checked(settings)
     if out is None or permission is not None:
         from lora_med.data.access import require_permission
 
         require_permission(check.access, "showing rows", permission)
     hidden = check.access == "credentialed" and permission is None
     from lora_med.audit.preview import page, spell
-    from lora_med.data.corpus import corpus_of
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import fit_rows
     from lora_med.prompts.render import render_stream
     from lora_med.training.preflight import colour_row
 
-    corpus = corpus_of(opened, settings.data)
     drawn = render_stream(corpus.train, corpus.templates, settings.train.too_long)
     shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
     if out is not None:

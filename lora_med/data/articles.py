@@ -6,13 +6,12 @@ from typing import Any
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.medline import SPACES, heading, labelled, year_in
+from lora_med.data.medline import NOTICE, RETRACTED, SPACES, heading, labelled, year_in
 from lora_med.data.outcome import Drop, Outcome
 from lora_med.data.record import Bibliography, Passage, Section, Term
 from lora_med.errors import DataError
 
 NO_TITLE = ("not available", "in process citation")
-RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
 
 def outcome_of(citation: Any, version: int, keep_retracted: bool) -> Outcome:

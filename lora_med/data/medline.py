@@ -32,7 +32,7 @@ REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#(\d{1,7})|#x([0-9a-fA-F]{1,6
 NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout, single spaces apart, which may stay
 TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
-RETRACTION = {"D016440", "D016441", "Retraction of Publication", "Retracted Publication"}
+RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
 
 @dataclass(slots=True)
@@ -137,7 +137,7 @@ def _types(raw: bytes) -> tuple[Term, ...]:
     if TYPE.sub(b"", raw).strip():
         raise Unusual
     types = tuple(Term(_decoded(ui), text_of(name)) for ui, name in found)
-    if any(one.ui in RETRACTION or one.name in RETRACTION for one in types):
+    if any({one.ui, one.name}.intersection(RETRACTED + NOTICE) for one in types):
         raise Unusual
     return types
 

@@ -7,7 +7,9 @@ that is scored, the split must be the one it was trained under; another seed or 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from lora_med.adapters.card import Card
 from lora_med.config.parse import parse
@@ -21,6 +23,7 @@ SPLITTING = (  # the last four too: they say what is near-duplicate to what, and
     *("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity"),
     *("max_records", "decontaminate", "block_lists", "test_files"),
 )
+FILES = ("block_lists", "test_files")
 READING = ("columns", "hub_split", "skip_bad", "keep_retracted", "streaming")
 
 
@@ -79,7 +82,7 @@ def trained_with(card: Card, source: str | None = None) -> DataSettings:
 
 def _same_split(found: DataSettings, card: Card) -> None:
     trained = trained_with(card, found.source)
-    differing = [key for key in SPLITTING if getattr(found, key) != getattr(trained, key)]
+    differing = [key for key in SPLITTING if _placeless(key, found) != _placeless(key, trained)]
     if differing:
         lines = [f"data.{key}: trained with {getattr(trained, key)}, now {getattr(found, key)}" for key in differing]
         raise SettingsError(
@@ -87,6 +90,12 @@ def _same_split(found: DataSettings, card: Card) -> None:
             + "\n  ".join(lines),
             fix="leave the split as the card has it",
         )
+
+
+def _placeless(key: str, settings: DataSettings) -> Any:
+    """The setting's value, files by their names: a card holds no folder, and a file may have moved."""
+    value = getattr(settings, key)
+    return [re.split(r"[/:\\]", one)[-1] for one in value] if key in FILES and value is not None else value
 
 
 def _trained_template(card: Card, source: str) -> str | None:

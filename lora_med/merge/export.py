@@ -263,7 +263,7 @@ def _certificate(
         "base": dict(reference.base),
         "merged": {
             "fingerprint": asdict(fingerprint(out)),
-            "files": {path.name: sha256_file(path) for path in written},
+            "files": {path.name: sha256_file(path) for path in sorted(out.iterdir())},
         },
         "arithmetic": "W + scale * B A per tensor in float32 from the full-precision base, rounded once",
         "dtype": dtype,

@@ -57,7 +57,11 @@ def test_the_card_says_what_it_is_tied_to(shelf: Path, llama: Path, base: Base) 
 def test_no_path_of_this_machine_and_no_secret_is_published(base: Base, tmp_path: Path) -> None:
     settings = {
         "model": {"base": str(base.folder)},
-        "data": {"paths": ["/home/me/notes.csv", "data/*.xml.gz"], "window": "C:\\Users\\me\\notes.csv"},
+        "data": {
+            "paths": ["/home/me/notes.csv", "data/*.xml.gz"],
+            "window": "C:\\Users\\me\\notes.csv",
+            "test_files": ["medqa:/home/me/test.jsonl", "bc5cdr:~/t.txt"],
+        },
         "train": {"trainer_args": {"hub_token": "hf_secret", "max_new_tokens": 3}, "output_dir": "~/runs/x"},
     }
     folder = put(train(base, store=tmp_path), base, "mine", tmp_path, settings=settings)
@@ -65,7 +69,11 @@ def test_no_path_of_this_machine_and_no_secret_is_published(base: Base, tmp_path
     for private in (str(base.folder), str(tmp_path), "/home", "Users", "hf_secret", "~/"):
         assert private not in text
     published = read_card(folder).settings
-    assert published["data"] == {"paths": ["notes.csv", "data/*.xml.gz"], "window": "notes.csv"}
+    assert published["data"] == {
+        "paths": ["notes.csv", "data/*.xml.gz"],
+        "window": "notes.csv",
+        "test_files": ["medqa:test.jsonl", "bc5cdr:t.txt"],
+    }
     assert published["train"]["trainer_args"] == {"max_new_tokens": 3}
 
 

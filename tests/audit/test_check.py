@@ -72,7 +72,7 @@ def passages(folder: Path, count: int) -> Path:
 def test_ten_thousand_rows_are_checked_within_a_minute(tmp_path: Path) -> None:
     settings = parse(None, ["data.source=custom", f"data.paths=[{passages(tmp_path, 10_000)}]", "train.max_length=100"])
     begun = time.perf_counter()
-    check = check_data(settings, make_tokenizer())
+    check, _ = check_data(settings, make_tokenizer())
     assert time.perf_counter() - begun < 60
     (source,) = check.sources
     assert sum(source.sizes.values()) == source.tally.kept == 10_000
@@ -84,11 +84,11 @@ def test_the_page_marks_what_is_trained_and_escapes_the_rest(tmp_path: Path) -> 
     tokenizer: Any = make_tokenizer()
     settings = parse(None, ["data.source=custom", f"data.paths=[{passages(tmp_path, 100)}]"])
     (tokens,) = tokenise_rows([Row("<u>", "g", (), "Ask <b>", " Say")], tokenizer)
-    html = page(check_data(settings, tokenizer), [spell(tokens, tokenizer)], base="micro")
+    html = page(check_data(settings, tokenizer)[0], [spell(tokens, tokenizer)], base="micro")
     assert "Ask &lt;b&gt;" in html and "&lt;u&gt;: " in html
     assert "<b> Say&lt;|end_of_text|&gt;</b>" in html
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
-    hidden = page(check_data(settings, tokenizer), [], base="micro")
+    hidden = page(check_data(settings, tokenizer)[0], [], base="micro")
     assert "Rows of this source may not be shown" in hidden
 
 
@@ -101,7 +101,7 @@ def test_the_share_of_the_loss_is_told_by_section(tmp_path: Path) -> None:
     )
     path = tmp_path / "a.xml"
     path.write_text("<PubmedArticleSet>" + "".join(article.format(n) for n in range(1, 50)) + "</PubmedArticleSet>")
-    check = check_data(parse(None, [f"data.paths=[{path}]"]), make_tokenizer())
+    check, _ = check_data(parse(None, [f"data.paths=[{path}]"]), make_tokenizer())
     assert check.sources[0].lengths["train"].by_section == {"RESULTS": 0.75, "OBJECTIVE": 0.25}
     assert check.sources[0].labels["train"].keys() == {"OBJECTIVE", "RESULTS"}
     assert Section("x").label is None

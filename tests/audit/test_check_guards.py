@@ -43,7 +43,7 @@ def rows(path: Path, texts: list[str]) -> Path:
 
 
 def checked(*overrides: str) -> Check:
-    return check_data(parse(None, list(overrides)), make_tokenizer())
+    return check_data(parse(None, list(overrides)), make_tokenizer())[0]
 
 
 def here(path: Path, *, validation: float = 0.0, test: float = 0.0) -> list[str]:

@@ -158,16 +158,21 @@ def test_what_was_read_of_credentialed_notes_is_credentialed_when_it_is_read_bac
 
 
 def test_purge_takes_of_a_folder_only_what_was_written_there(tmp_path: Path) -> None:
-    report = {"evaluations": [{"source": "mimic3"}]}
-    for name in ("report.json", "report.html", "items.jsonl", "mine.txt"):
-        (tmp_path / name).write_text(json.dumps(report) if name == "report.json" else "{}")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"settings": {"data": {"mix": [{"source": "mimic3"}]}}}))
-    (tmp_path / "run" / "notes.csv").write_text("mine")
-    (tmp_path / "merged").mkdir()
-    (tmp_path / "merged" / "merge_certificate.json").write_text(
-        json.dumps({"data": {"source": "custom", "earlier_sources": ["mimic3"]}})
-    )
+    report = {"evaluations": [{"source": "mimic3", "items_file": "items.jsonl"}]}
+    run_of = {"settings": {"data": {"mix": [{"source": "mimic3"}]}}}
+    merge = {"data": {"source": "custom", "earlier_sources": ["mimic3"]}, "merged": {"files": {"config.json": "0"}}}
+    card = {"data": {"source": "mimic3"}, "files": {"README.md": "0"}}
+    mine = ("notes.csv", "thesis.md", "plot.png", "items_of_mine.jsonl", "settings.json", "list.txt", "checkpoint-best")
+    for folder, marker, content, others in (
+        ("", "report.json", report, ("report.html", "items.jsonl")),
+        ("run", "run.json", run_of, ("loss.png", "checkpoint-12")),
+        ("merged", "merge_certificate.json", merge, ("config.json",)),
+        ("adapter", "card.json", card, ("README.md",)),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / marker).write_text(json.dumps(content))
+        for name in (*others, *(mine if folder != "merged" else ())):
+            (tmp_path / folder / name).write_text("{}")
     for name, sources in (("a.html", "pubmedqa mimic3"), ("b.html", "mimic3x")):
         (tmp_path / name).write_text(f'<meta name="lora_med-sources" content="{sources}">')
     found = {(one.kind, one.path.relative_to(tmp_path).as_posix()) for one in find_derived("mimic3", [tmp_path])}
@@ -176,12 +181,16 @@ def test_purge_takes_of_a_folder_only_what_was_written_there(tmp_path: Path) -> 
         ("report", "report.html"),
         ("report", "items.jsonl"),
         ("run", "run/run.json"),
+        ("run", "run/loss.png"),
+        ("run", "run/checkpoint-12"),
+        ("adapter", "adapter/card.json"),
+        ("adapter", "adapter/README.md"),
         ("merged model", "merged"),
         ("preview page", "a.html"),
     }
     (tmp_path / "merged" / "other").mkdir()
     inside = {one.path.name for one in find_derived("mimic3", [tmp_path / "merged"])}
-    assert inside == {"merge_certificate.json"}, "the folder that was named is no folder to delete"
+    assert inside == {"merge_certificate.json", "config.json"}, "the folder that was named is no folder to delete"
 
 
 def test_a_private_folder_leaves_what_its_links_point_to(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lora_med.data.outcome import ReadOptions
 from lora_med.data.reading import read_records
 from lora_med.data.record import Annotated, Question, texts_of
 from lora_med.errors import DataError
+from tests.data.damage import DAMAGES, damaged
 from tests.data.examples import EXAMPLES
 
 MUTATIONS = 500
@@ -44,7 +45,7 @@ ENCODINGS = ("utf-16", "utf-16-le", "latin-1", "utf-8-sig", "utf-32")
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
-    """The file with one kind of damage, done one to four times."""
+    """The file in another encoding, compressed and torn, its lines shuffled, or, mostly, its bytes damaged."""
     kind = draw.randrange(9)
     if kind == 0:
         return content.decode("utf-8").encode(draw.choice(ENCODINGS), "replace")
@@ -54,22 +55,7 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
         lines = content.splitlines(keepends=True)
         draw.shuffle(lines)
         return b"".join(lines)
-    damaged = bytearray(content)
-    for _ in range(draw.randint(1, 4)):
-        place, length = draw.randrange(len(damaged) or 1), draw.randint(1, 80)
-        if kind == 3 and damaged:
-            damaged[place] = draw.randrange(256)
-        elif kind == 4:
-            del damaged[place : place + length]
-        elif kind == 5:
-            damaged[place:place] = damaged[place : place + length]
-        elif kind == 6:
-            damaged[place:place] = draw.choice(PIECES)
-        elif kind == 7:
-            damaged[place:place] = draw.choice(PIECES) * draw.choice((100, 5000))
-        else:
-            del damaged[place:]
-    return bytes(damaged)
+    return damaged(content, draw, PIECES, most=4, kinds=[draw.choice(DAMAGES)])
 
 
 @contextmanager
@@ -141,7 +127,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("source", BOMB_SOURCES)
 def test_a_hostile_file_is_an_error_within_seconds_and_little_memory(source: str, kind: str, tmp_path: Path) -> None:
-    """In a process of its own, whose memory is limited to 300 MB above what reading a good file takes."""
+    """In a process of its own, whose peak memory is read."""
     example = EXAMPLES[source]
     content = example.content.encode("utf-8")
     middle = len(content) // 2

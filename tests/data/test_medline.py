@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,13 @@ from lora_med.data.cuts import Unusual, begins_plainly, cuts
 from lora_med.data.medline import plain, text_of
 from lora_med.data.outcome import Drop
 from lora_med.data.sources import pubmed
+from tests.data.damage import damaged
 from tests.data.examples_texts import PUBMED
 from tests.data.places import REAL, needs_real
 from tests.data.test_pubmed import article, write
 
+PIECES = (b"<", b">", b"&", b"</i>", b"<Abstract>", b"</PubmedArticle>", b"\x00")
+KINDS = (*3 * ["changed byte"], *2 * ["taken out"], *2 * ["doubled"], "piece", "cut short")
 SAMPLE = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "pubmed_sample.xml.gz"
 FILES = sorted((REAL / "pubmed_xml").rglob("*.xml*")) if REAL.is_dir() else []
 
@@ -111,34 +113,12 @@ def test_what_is_no_text_of_xml_is_left_to_the_parser(raw: bytes) -> None:
         text_of(raw)
 
 
-def mutations(content: bytes, count: int, seed: int) -> Iterator[bytes]:
-    """Copies with one or two random changes each: bytes changed, taken out, doubled, swapped tags, or cut short."""
-    draw = random.Random(seed)
-    for _ in range(count):
-        damaged = bytearray(content)
-        for _ in range(draw.randint(1, 2)):
-            place, length = draw.randrange(len(damaged)), draw.randint(1, 60)
-            kind = draw.choice((0, 0, 0, 1, 1, 2, 2, 3, 4))
-            if kind == 0:
-                damaged[place] = draw.randrange(256)
-            elif kind == 1:
-                del damaged[place : place + length]
-            elif kind == 2:
-                damaged[place:place] = damaged[place : place + length]
-            elif kind == 3:
-                damaged[place:place] = draw.choice(
-                    [b"<", b">", b"&", b"</i>", b"<Abstract>", b"</PubmedArticle>", b"\x00"]
-                )
-            else:
-                del damaged[draw.randrange(len(damaged) // 2, len(damaged)) :]
-        yield bytes(damaged)
-
-
 def test_damage_never_gives_other_texts_than_the_parser_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.xml"
     whole = 0
-    for damaged in mutations(PUBMED.content.encode(), 500, 11):
-        path.write_bytes(damaged or b" ")
+    draw = random.Random(11)
+    for _ in range(500):
+        path.write_bytes(damaged(PUBMED.content.encode(), draw, PIECES, most=2, kinds=KINDS) or b" ")
         ours = steps(path, parsed=False, monkeypatch=monkeypatch)
         theirs = steps(path, parsed=True, monkeypatch=monkeypatch)
         broken = any(isinstance(one, tuple) for one in theirs)

@@ -114,3 +114,16 @@ def test_each_source_of_a_mixture_is_held_out_as_it_was_trained(home: Path) -> N
     assert (second.source, second.paths, second.split_seed, second.test_share) == ("pubmed", ["b.xml"], 3, 0.4)
     with pytest.raises(SettingsError, match="trained under another split"):
         heldout_settings([both], source="pubmed", overrides=["data.near_duplicate_similarity=0.5"])
+
+
+def test_what_decides_which_group_moves_is_the_cards_too(home: Path, tmp_path: Path) -> None:
+    card = read_card(home / "store/plain")
+    given = {"max_records": 40, "decontaminate": False, "block_lists": ["seen.json"], "test_files": ["custom:x.jsonl"]}
+    bound = replace(card, settings={**card.settings, "data": {**card.settings["data"], **given}})
+    found = heldout_settings([bound])
+    assert {key: getattr(found, key) for key in given} == given
+    moved = [f"data.block_lists=[{tmp_path / 'seen.json'}]", f"data.test_files=[custom:{tmp_path / 'x.jsonl'}]"]
+    assert heldout_settings([bound], overrides=moved).block_lists == [str(tmp_path / "seen.json")]
+    for other in ("max_records=41", "decontaminate=true", "block_lists=[other.json]", "test_files=[]"):
+        with pytest.raises(SettingsError, match="trained under another split"):
+            heldout_settings([bound], overrides=[f"data.{other}"])
