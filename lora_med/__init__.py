@@ -17,7 +17,7 @@ _HOME = {
     "DataFacts": "lora_med.adapters.card",
     "Evaluation": "lora_med.evaluation.results",
     "LoraMedError": "lora_med.errors",
-    "Merge": "lora_med.merge.export",
+    "Merge": "lora_med.merge.merging",
     "Settings": "lora_med.config.schema",
     "attach": "lora_med.adapters.attach",
     "attach_new": "lora_med.adapters.attach",
@@ -31,7 +31,7 @@ _HOME = {
     "find_adapter": "lora_med.adapters.store",
     "load_base": "lora_med.models.base",
     "load_many": "lora_med.adapters.swap",
-    "merge_adapter": "lora_med.merge.export",
+    "merge_adapter": "lora_med.merge.merging",
     "open_corpus": "lora_med.data.corpus",
     "open_heldout": "lora_med.data.corpus",
     "parse": "lora_med.config.parse",
@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate
     from lora_med.evaluation.swaps import check_swaps as check_swaps
-    from lora_med.merge.export import Merge as Merge
-    from lora_med.merge.export import merge_adapter as merge_adapter
+    from lora_med.merge.merging import Merge as Merge
+    from lora_med.merge.merging import merge_adapter as merge_adapter
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base
     from lora_med.prompts.fit import chunk as chunk

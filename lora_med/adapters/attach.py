@@ -18,7 +18,7 @@ from lora_med.adapters.card import Card, read_card
 from lora_med.adapters.method import Method, method_for, read_method, refuse_other_shape
 from lora_med.adapters.start import PEFT_NAMES, START, check_dora, check_start, seeded, start_from_base
 from lora_med.adapters.store import CONFIG, FILES, STORE, WEIGHTS, check_loadable, find_adapter
-from lora_med.adapters.weights import check_tensors, lora_layers, put_tensors
+from lora_med.adapters.weights import adapter_parameters, check_tensors, lora_layers, put_tensors
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
@@ -93,9 +93,23 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
     else:
         model = onto
         model.add_adapter(name, config)
-    put_tensors(model, name, tensors)
+    if tensors.keys() == adapter_parameters(model, name).keys():
+        put_tensors(model, name, tensors)
+    else:
+        _put_by_peft(model, name, tensors)
     model.set_adapter(name, inference_mode=True)
     return model.requires_grad_(False).eval()
+
+
+def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
+    """Let PEFT place what is more than updates of inner layers, and read it back: it drops what it cannot place."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+    found = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    lost = sorted(key for key, one in tensors.items() if key not in found or not bool((found[key].cpu() == one).all()))
+    if lost:
+        raise IntegrityError(f"PEFT did not take {len(lost)} of the adapter's tensors, such as {lost[0]!r}")
 
 
 def detach(model: Any) -> None:

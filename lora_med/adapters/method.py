@@ -21,7 +21,11 @@ PLAIN = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 
 
 @dataclass(frozen=True)
 class Method:
-    """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` is how it started, for the record."""
+    """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` is how it started, for the record.
+
+    The last three are what adapters made elsewhere may have besides: biases in B, layers trained and saved as a whole,
+    and rows of an embedding (`trainable_token_indices`: end of its name -> token ids).
+    """
 
     r: int
     lora_alpha: float
@@ -33,6 +37,9 @@ class Method:
     use_rslora: bool = False
     use_dora: bool = False
     init: str = "default"
+    lora_bias: bool = False
+    modules_to_save: tuple[str, ...] = ()
+    trainable_token_indices: dict[str, list[int]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The method as the card holds it."""
@@ -40,7 +47,7 @@ class Method:
 
     def targets(self, model: Any) -> list[Linear]:
         """The layers of `model` that this adapter adapts."""
-        return choose_targets(model, self.target_modules, self.layers_to_transform)
+        return choose_targets(model, self.target_modules, self.layers_to_transform, ends=True)
 
     def rank(self, layer: str) -> int:
         """The rank at one layer."""
@@ -55,10 +62,19 @@ class Method:
         """Tensor name -> shape, of all that adapter_model.safetensors must hold for `model`."""
         found: dict[str, tuple[int, ...]] = {}
         for one in self.targets(model):
-            found[f"{PREFIX}{one.name}.lora_A.weight"] = (self.rank(one.name), one.inputs)
-            found[f"{PREFIX}{one.name}.lora_B.weight"] = (one.outputs, self.rank(one.name))
+            down, up = ("lora_embedding_A", "lora_embedding_B") if one.embedding else ("lora_A.weight", "lora_B.weight")
+            found[f"{PREFIX}{one.name}.{down}"] = (self.rank(one.name), one.inputs)
+            found[f"{PREFIX}{one.name}.{up}"] = (one.outputs, self.rank(one.name))
+            if self.lora_bias:
+                found[f"{PREFIX}{one.name}.lora_B.bias"] = (one.outputs,)
             if self.use_dora:
                 found[f"{PREFIX}{one.name}.lora_magnitude_vector"] = (one.outputs,)
+        for name, module in model.named_modules() if self.modules_to_save or self.trainable_token_indices else ():
+            if any(_ends_in(name, one) for one in self.modules_to_save):
+                found |= {f"{PREFIX}{name}.{key}": tuple(one.shape) for key, one in module.named_parameters()}
+            tokens = next((ids for end, ids in self.trainable_token_indices.items() if _ends_in(name, end)), None)
+            if tokens is not None:
+                found[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = (len(tokens), module.weight.shape[1])
         return found
 
     def peft_config(self, model: Any, *, inference: bool, init: bool | str = True) -> Any:
@@ -79,6 +95,9 @@ class Method:
             use_dora=self.use_dora,
             init_lora_weights=init,  # pyright: ignore[reportArgumentType]
             fan_in_fan_out=any(one.transposed for one in self.targets(model)),
+            lora_bias=self.lora_bias,
+            modules_to_save=list(self.modules_to_save) or None,
+            trainable_token_indices=dict(self.trainable_token_indices) or None,
         )
 
     def published_config(self, model: Any, base_name: str) -> dict[str, Any]:
@@ -135,6 +154,9 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             layers_to_transform=tuple(int(number) for number in layers) if layers is not None else None,
             use_rslora=config["use_rslora"] is True,
             use_dora=config["use_dora"] is True,
+            lora_bias=config.get("lora_bias") is True,
+            modules_to_save=tuple(_words(config["modules_to_save"])) if config.get("modules_to_save") else (),
+            trainable_token_indices=_tokens(config.get("trainable_token_indices")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
@@ -149,6 +171,18 @@ def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if key not in ours and value not in (None, False, [], {}, "") and value != PLAIN.get(key):
             raise ValueError(f"it sets {key!r}, which plain LoRA has not")
+
+
+def _ends_in(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
+
+
+def _tokens(value: Any) -> dict[str, list[int]]:
+    if not value:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(one, int) for ids in value.values() for one in ids):
+        raise ValueError("trainable_token_indices does not give token ids by the embedding's name")
+    return {str(end): list(ids) for end, ids in value.items()}
 
 
 def _positive(value: Any) -> int:

@@ -159,7 +159,7 @@ def publish(
     }
 
     def fill(folder: Path) -> None:
-        _write(folder, facts, method, tensors, model, identity.name)
+        write_adapter(folder, facts, method, tensors, model.get_base_model(), identity.name)
 
     if overwrite:
         return replace_folder(target, fill)
@@ -168,12 +168,18 @@ def publish(
     return target
 
 
-def _write(
+def write_adapter(
     folder: Path, facts: dict[str, Any], method: Method, tensors: Mapping[str, Any], model: Any, base_name: str
 ) -> None:
+    """Write an adapter's files into `folder`, the card last.
+
+    Args:
+        facts: the card's fields but `files`.
+        model: the base, of which the shapes alone are looked at.
+    """
     from safetensors.torch import save
 
-    config = method.published_config(model.get_base_model(), base_name)
+    config = method.published_config(model, base_name)
     write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
     write_json(folder / CONFIG, config)
     write_atomic(folder / README, render_readme(Card(**facts, files={}), method))

@@ -15,7 +15,8 @@ from lora_med.adapters.weights import check_tensors
 from lora_med.errors import InputMissingError, IntegrityError, LoraMedError
 from lora_med.files import read_json
 from lora_med.models.fingerprint import fingerprint
-from lora_med.models.resolve import read_config, resolve_base
+from lora_med.models.resolve import resolve_base
+from lora_med.models.skeleton import skeleton
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _tensors(folder: Path, found: dict[str, Any]) -> str:
     tensors = parse_tensors(found["contents"][WEIGHTS], folder / WEIGHTS)
     method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
     if "base" in found:
-        expected = method.expected(_skeleton(found["base"]))
+        expected = method.expected(skeleton(found["base"]))
         shapes = "with the names and shapes that the base needs"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -116,12 +117,3 @@ def _tensors(folder: Path, found: dict[str, Any]) -> str:
     check_tensors(expected, tensors, where=folder)
     count = sum(tensor.numel() for tensor in tensors.values())
     return f"{len(tensors)} tensors, {count:,} numbers, all finite, {shapes}"
-
-
-def _skeleton(folder: Path) -> Any:
-    """The base without its weights: names and shapes only, in no memory to speak of."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(read_config(folder), trust_remote_code=False)

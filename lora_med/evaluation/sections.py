@@ -191,6 +191,7 @@ def merge_section(merges: Sequence[Mapping[str, Any]]) -> Section:
             Cell(f"{100 * merge['probe']['same_first_choice']:.1f}%", "number"),
         )
         for merge in merges
+        if merge["probe"] is not None
     ]
     note = "KL from base + adapter to the merged model over the probe texts; the effect is that from adapter to base."
     return Section("Merge, verified", tables=(Table(columns, tuple(rows), note),))

@@ -1,167 +1,230 @@
 """W + scale * B A, folded into safetensors files as they stream by: fp32 sums, one rounding, a few megabytes of memory.
 
-Tensors without an update are copied byte for byte. The arithmetic and its order are PEFT's (`merge_and_unload`), so a
-plain LoRA comes out bit for bit the same; but nothing is rounded twice and the base is never held in memory.
+Bytes that nothing is added to are copied by the kernel; blocks of rows are folded side by side, one a core. The
+arithmetic and its order are PEFT's (`merge_and_unload`), so a plain LoRA comes out bit for bit the same; but nothing is
+rounded twice and the base is never held in memory.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
 from lora_med.errors import IntegrityError
-from lora_med.files import write_json
-from lora_med.merge.plan import FLOATS, Change, Plan
-from lora_med.models.tensors import INDEX, SINGLE, Stored
+from lora_med.files import disk_errors, write_json
+from lora_med.merge.blocks import Folding, Scratch, blocks, final_dtype, folded, load, squares, touches, with_factor
+from lora_med.merge.lattice import lattice_of
+from lora_med.merge.plan import Output, Plan
+from lora_med.models.tensors import BITS, INDEX, SINGLE
 
-BLOCK_BYTES = 1 << 24
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+COPY_BYTES = 1 << 26
+SYNC_BYTES = 1 << 28  # written before the disk is asked to take them, so that the end has little to wait for
+MOST_WORKERS = 4
+Advance = Callable[[int], None]
+Task = Callable[[], int]
 
 
-@dataclass(frozen=True)
-class _Update:
-    """A change with its small matrices in memory, fp32: `up` (out, r), `down` (r, in), `magnitude` (out) or None."""
+def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = lambda size: None) -> list[Path]:
+    """Write the merged weights into the folder `out`, in as many files as the base has, and return them.
 
-    change: Change
-    up: torch.Tensor
-    down: torch.Tensor
-    magnitude: torch.Tensor | None
+    Args:
+        dtype: `float32`, `bfloat16` or `float16` for every floating tensor; None keeps each tensor's own.
+        advance: called with the number of bytes written, as they are.
 
-    def rows(self, begin: int, end: int) -> torch.Tensor:
-        """Rows of the scaled update in the base's own orientation."""
-        if self.change.transposed:
-            return (self.up @ self.down[:, begin:end]).T * self.change.scale
-        return (self.up[begin:end] @ self.down) * self.change.scale
-
-
-def _read(handle: BinaryIO, stored: Stored, begin: int = 0, end: int | None = None) -> torch.Tensor:
-    """Rows `begin` to `end` of a stored tensor."""
-    row = stored.size // stored.shape[0]
-    count = (stored.shape[0] if end is None else end) - begin
-    handle.seek(stored.start + begin * row)
-    data = bytearray(handle.read(count * row))
-    return torch.frombuffer(data, dtype=DTYPES[stored.dtype]).reshape(count, *stored.shape[1:])
-
-
-def _load(change: Change) -> _Update:
-    with open(change.up.file, "rb") as handle:
-        up, down = _read(handle, change.up).float(), _read(handle, change.down).float()
-        magnitude = None if change.magnitude is None else _read(handle, change.magnitude).float().reshape(-1)
-    return _Update(change, up, down, magnitude)
-
-
-def _blocks(stored: Stored) -> Iterator[tuple[int, int]]:
-    step = max(1, BLOCK_BYTES // (4 * max(1, math.prod(stored.shape[1:]))))
-    for begin in range(0, stored.shape[0], step):
-        yield begin, min(stored.shape[0], begin + step)
+    Raises:
+        IntegrityError: a merged value is not finite; for float16 that can be a weight over 65504.
+        OutputError, DiskError: the folder cannot be written, or the disk is full.
+    """
+    name = None if dtype is None else NAMES[dtype]
+    by_file: dict[Path, list[Output]] = {}
+    for output in sorted(plan.outputs.values(), key=lambda one: (one.place, one.name)):
+        by_file.setdefault(output.file, []).append(output)
+    written: list[Path] = []
+    index: dict[str, str] = {}
+    with torch.inference_mode(), _Workers() as workers:
+        for number, (_, outputs) in enumerate(sorted(by_file.items()), 1):
+            shard = SINGLE if len(by_file) == 1 else f"model-{number:05d}-of-{len(by_file):05d}.safetensors"
+            with disk_errors(out / shard):
+                _fold_file(outputs, out / shard, name, workers, advance)
+            written.append(out / shard)
+            index |= dict.fromkeys((output.name for output in outputs), shard)
+        with disk_errors(out):
+            workers.finish()
+    if len(written) > 1:
+        write_json(
+            out / INDEX,
+            {"metadata": {"total_size": size_after(plan, dtype)}, "weight_map": dict(sorted(index.items()))},
+        )
+    return written
 
 
-def _norms(handle: BinaryIO, update: _Update) -> torch.Tensor:
-    """Length of each output's weight vector after the update: what DoRA divides by."""
-    stored, transposed = update.change.base, update.change.transposed
-    squares = torch.zeros(update.up.shape[0])
-    for begin, end in _blocks(stored):
-        rows = _read(handle, stored, begin, end).float() + update.rows(begin, end)
-        if transposed:
-            squares += rows.square().sum(0)
-        else:
-            squares[begin:end] = rows.square().sum(1)
-    return squares.sqrt()
+def size_after(plan: Plan, dtype: str | None = None) -> int:
+    """The bytes of all merged tensors, without the files' headers."""
+    name = None if dtype is None else NAMES[dtype]
+    return sum(_size(one, name) for one in plan.outputs.values())
 
 
-def _folded(handle: BinaryIO, update: _Update, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    stored, transposed = update.change.base, update.change.transposed
-    factor = None if update.magnitude is None else update.magnitude / _norms(handle, update)
-    for begin, end in _blocks(stored):
-        rows = _read(handle, stored, begin, end).float()
-        rows += update.rows(begin, end)
-        if factor is not None:
-            rows *= factor if transposed else factor[begin:end, None]
-        merged = rows.to(dtype)
-        if not torch.isfinite(merged).all():
-            raise IntegrityError(
-                f"the merged tensor {stored.name!r} is not finite in {dtype}",
-                where=str(stored.file),
-                fix="lora-med adapters verify NAME; or merge with --dtype float32",
-            )
-        yield merged
+class _Workers:
+    """A thread a core, each computing with one: small blocks side by side keep all cores busy. And one that syncs."""
+
+    def __init__(self) -> None:
+        self.before = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(min(MOST_WORKERS, self.before), initializer=torch.set_num_threads, initargs=(1,))
+        self.syncing = ThreadPoolExecutor(1)
+        self.synced: list[Future[None]] = []
+
+    def sync(self, descriptor: int) -> None:
+        """Bring what stands in an open file to the disk, while the next blocks are folded."""
+        self.synced.append(self.syncing.submit(_sync, os.dup(descriptor)))
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.pool.shutdown()
+        self.syncing.shutdown()
+        torch.set_num_threads(self.before)
+
+    def finish(self) -> None:
+        """Wait until all is on the disk.
+
+        Raises:
+            OSError: it cannot be brought there.
+        """
+        for future in self.synced:
+            future.result()
 
 
-def _copied(handle: BinaryIO, stored: Stored, dtype: torch.dtype | None) -> Iterator[bytes | torch.Tensor]:
-    if dtype is not None and stored.dtype in FLOATS and DTYPES[stored.dtype] != dtype and stored.shape:
-        for begin, end in _blocks(stored):
-            yield _read(handle, stored, begin, end).to(dtype)
-        return
-    handle.seek(stored.start)
-    for begin in range(0, stored.size, BLOCK_BYTES):
-        yield handle.read(min(BLOCK_BYTES, stored.size - begin))
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _name_after(stored: Stored, dtype: str | None) -> str:
-    return dtype if dtype is not None and stored.dtype in FLOATS and stored.shape else stored.dtype
+def _size(output: Output, dtype: str | None) -> int:
+    return math.prod(output.shape) * BITS[final_dtype(output, dtype)] // 8
 
 
-def _size_after(stored: Stored, dtype: str | None) -> int:
-    name = _name_after(stored, dtype)
-    return stored.size if name == stored.dtype else math.prod(stored.shape) * DTYPES[name].itemsize
-
-
-def _header(tensors: list[Stored], dtype: str | None) -> bytes:
+def _header(outputs: list[Output], dtype: str | None) -> bytes:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
-    for stored in tensors:
-        name, size = _name_after(stored, dtype), _size_after(stored, dtype)
-        entries[stored.name] = {"dtype": name, "shape": list(stored.shape), "data_offsets": [place, place + size]}
+    for one in outputs:
+        size = _size(one, dtype)
+        stated = {"dtype": final_dtype(one, dtype), "shape": list(one.shape), "data_offsets": [place, place + size]}
+        entries[one.name] = stated
         place += size
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
     return struct.pack("<Q", len(text)) + text
 
 
-def _fold_file(tensors: list[Stored], changes: Mapping[str, Change], target: Path, dtype: str | None) -> None:
-    with open(tensors[0].file, "rb") as source, open(target, "wb") as out:
-        out.write(_header(tensors, dtype))
-        for stored in tensors:
-            change = changes.get(stored.name)
-            wanted = DTYPES.get(_name_after(stored, dtype))
-            if change is not None and wanted is not None:
-                parts: Iterator[bytes | torch.Tensor] = _folded(source, _load(change), wanted)
-            else:
-                parts = _copied(source, stored, None if dtype is None else DTYPES[dtype])
-            for part in parts:
-                out.write(part if isinstance(part, bytes) else part.contiguous().view(torch.uint8).numpy().data)
+def _fold_file(outputs: list[Output], target: Path, dtype: str | None, workers: _Workers, advance: Advance) -> None:
+    with ExitStack() as stack:
+        sources = {
+            path: stack.enter_context(open(path, "rb")).fileno() for path in {one.source.file for one in outputs}
+        }
+        out = stack.enter_context(open(target, "wb"))
+        header = _header(outputs, dtype)
+        out.write(header)
+        out.flush()
+        out.truncate(len(header) + sum(_size(one, dtype) for one in outputs))
+        futures: list[Future[int]] = []
+        unsynced = 0
+        try:
+            futures += map(
+                workers.pool.submit, _tasks(outputs, sources, out.fileno(), len(header), dtype, workers.pool)
+            )
+            for future in futures:
+                advance(future.result())
+                unsynced += future.result()
+                if unsynced > SYNC_BYTES:
+                    workers.sync(out.fileno())
+                    unsynced = 0
+        finally:  # no worker may hold a file that is closed
+            for future in futures:
+                future.cancel()
+            wait(futures)
+        workers.sync(out.fileno())
 
 
-def fold(plan: Plan, out: Path, *, dtype: str | None = None) -> list[Path]:
-    """Write the merged weights into the folder `out`, in as many files as the base has, and return them.
+def _tasks(
+    outputs: Iterable[Output],
+    sources: dict[Path, int],
+    out: int,
+    place: int,
+    dtype: str | None,
+    pool: ThreadPoolExecutor,
+) -> Iterator[Task]:
+    """All that has to be done for one file, in pieces that know nothing of each other."""
+    scratch = Scratch()
+    for output in outputs:
+        source, size = sources[output.source.file], _size(output, dtype)
+        if touches(output, dtype):
+            folding = _prepared(load(output), source, scratch, pool)
+            row = size // output.shape[0]
+            for begin, end in blocks(output):
+                yield _folding_task(folding, source, out, begin, end, place + begin * row, dtype, scratch)
+        else:
+            for begin in range(0, size, COPY_BYTES):
+                count = min(COPY_BYTES, size - begin)
+                yield _copying_task(source, output.source.start + begin, out, place + begin, count)
+        place += size
 
-    Args:
-        dtype: `float32`, `bfloat16` or `float16` for every floating tensor; None keeps each tensor's own.
 
-    Raises:
-        IntegrityError: a merged value is not finite; for float16 that can be a weight over 65504.
-    """
-    name = None if dtype is None else NAMES[dtype]
-    by_file: dict[Path, list[Stored]] = {}
-    for stored in sorted(plan.tensors.values(), key=lambda item: item.start):
-        by_file.setdefault(stored.file, []).append(stored)
-    written: list[Path] = []
-    index: dict[str, str] = {}
-    with torch.inference_mode():
-        for number, (_, tensors) in enumerate(sorted(by_file.items()), 1):
-            shard = SINGLE if len(by_file) == 1 else f"model-{number:05d}-of-{len(by_file):05d}.safetensors"
-            _fold_file(tensors, plan.changes, out / shard, name)
-            written.append(out / shard)
-            index |= dict.fromkeys((stored.name for stored in tensors), shard)
-    if len(written) > 1:
-        total = sum(_size_after(stored, name) for stored in plan.tensors.values())
-        write_json(out / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))})
-    return written
+def _prepared(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolExecutor) -> Folding:
+    """The folding with what needs the whole weight, which is read once before it is folded: quantising, and DoRA."""
+    if folding.output.quantised is not None:
+        folding = replace(folding, lattice=lattice_of(folding.output, source))
+    if folding.update is None or folding.update.magnitude is None:
+        return folding
+    futures = [pool.submit(squares, source, folding, begin, end, scratch) for begin, end in blocks(folding.output)]
+    parts = [future.result() for future in futures]
+    sums = torch.stack(parts).sum(0) if folding.output.transposed else torch.cat(parts)
+    return with_factor(folding, sums.sqrt())
+
+
+def _folding_task(
+    folding: Folding, source: int, out: int, begin: int, end: int, place: int, dtype: str | None, scratch: Scratch
+) -> Task:
+    def task() -> int:
+        with torch.inference_mode():
+            rows = folded(source, folding, begin, end, final_dtype(folding.output, dtype), scratch)
+            return _write(out, rows.reshape(-1).view(torch.uint8).numpy().data, place)
+
+    return task
+
+
+def _write(out: int, data: memoryview, place: int) -> int:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(out, data[done:], place + done)
+    return done
+
+
+def _copying_task(source: int, begin: int, out: int, place: int, count: int) -> Task:
+    def task() -> int:
+        done = 0
+        while done < count:
+            try:
+                copied = os.copy_file_range(source, out, count - done, begin + done, place + done)
+            except OSError:  # two file systems, or one that cannot
+                copied = _write(
+                    out, memoryview(os.pread(source, min(count - done, 1 << 22), begin + done)), place + done
+                )
+            if not copied:
+                raise IntegrityError("a file of the base became shorter while it was read", fix="merge again")
+            done += copied
+        return done
+
+    return task

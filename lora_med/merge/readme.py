@@ -15,7 +15,7 @@ SHARING = {
 
 def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
     """The README's text, every figure from the certificate."""
-    base, adapter, data, probe = (certificate[part] for part in ("base", "adapter", "data", "probe"))
+    base, adapter, data = (certificate[part] for part in ("base", "adapter", "data"))
     revision = f" at {base['revision']}" if base["revision"] else ""
     lines = [
         f"# {name}",
@@ -28,9 +28,7 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         f"licence {data['licence']}, access {data['access']}",
         f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
         f"{certificate['dtype']}",
-        f"- **Proof**: over {probe['positions']} probe positions the mean KL divergence from base + adapter is "
-        f"{probe['mean_kl']:.2g} nats (the adapter's own effect: {probe['adapter_effect_kl']:.2g}), the first choice "
-        f"is the same at {probe['same_first_choice']:.1%}; see merge_certificate.json",
+        f"- **Proof**: {'; '.join(_proofs(certificate)) or 'none was asked for'}; see merge_certificate.json",
         "",
         SHARING[data["access"]],
         "",
@@ -38,3 +36,23 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _proofs(certificate: Mapping[str, Any]) -> list[str]:
+    probe, tensors, heldout = (certificate[part] for part in ("probe", "tensors", "heldout"))
+    found = []
+    if probe is not None:
+        found.append(
+            f"over {probe['positions']} probe positions the mean KL divergence from base + adapter is "
+            f"{probe['mean_kl']:.2g} nats (the adapter's own effect: {probe['adapter_effect_kl']:.2g}), the first "
+            f"choice is the same at {probe['same_first_choice']:.1%}"
+        )
+    if tensors is not None:
+        found.append(
+            f"{tensors['rows_recomputed']:,} rows computed again in fp64 are within one rounding, "
+            f"{tensors['copied']} other tensors are the base's bytes"
+        )
+    if heldout is not None:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in heldout["nll"].items())
+        found.append(f"nll in nats a token on {heldout['texts']} held-out texts: {scores}")
+    return found

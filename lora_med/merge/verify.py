@@ -51,7 +51,8 @@ COMPUTED_IN_16_BITS = Tolerance(4e-2, 0.2, 1e-3)
 class Agreement:
     """How near the merged model is to base + adapter over all probe positions; KL from the latter, in nats.
 
-    `adapter_effect_kl` is the mean KL from base + adapter to the bare base: what the merge had to keep.
+    `flips` are the positions whose first choice is another; `adapter_effect_kl` is the mean KL from base + adapter to
+    the bare base: what the merge had to keep.
     """
 
     positions: int
@@ -59,6 +60,7 @@ class Agreement:
     mean_kl: float
     largest_kl: float
     same_first_choice: float
+    flips: int
     adapter_effect_kl: float
 
     def within(self, allowed: Tolerance) -> bool:
@@ -103,6 +105,7 @@ def compare(adapted: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], bar
         largest_logit_difference=float((right - got).abs().max()),
         mean_kl=float(divergence.mean()),
         largest_kl=float(divergence.max()),
+        flips=int((right.argmax(-1) != got.argmax(-1)).sum()),
         same_first_choice=float((right.argmax(-1) == got.argmax(-1)).double().mean()),
         adapter_effect_kl=float(_divergence(right, before).mean()),
     )

@@ -16,12 +16,16 @@ LAYER_NUMBER = re.compile(r".*?\.[^.]*\.(?P<number>\d+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear layer: its name in the model, inputs, outputs, and whether its weight lies transposed (GPT-2)."""
+    """A linear layer: its name in the model, inputs, outputs, and whether its weight lies transposed (GPT-2).
+
+    An embedding is one as well, of as many inputs as there are tokens.
+    """
 
     name: str
     inputs: int
     outputs: int
     transposed: bool
+    embedding: bool = False
 
     @property
     def leaf(self) -> str:
@@ -35,15 +39,19 @@ class Linear:
         return int(found["number"]) if found else None
 
 
-def linear_layers(model: Any) -> list[Linear]:
-    """Every linear layer but the output head, quantised ones and GPT-2's Conv1D included, in the model's order."""
+def linear_layers(model: Any, *, ends: bool = False) -> list[Linear]:
+    """Every linear layer, quantised ones and GPT-2's Conv1D included, in the model's order.
+
+    Args:
+        ends: the embedding of the tokens and the output head too, which we train no adapter on, but others do.
+    """
     import torch
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
     found = []
     for name, module in model.named_modules():
-        if module is head or ".lora_" in name:
+        if (module is head and not ends) or ".lora_" in name:
             continue
         plain = name.replace(".base_layer", "")
         if isinstance(module, Conv1D):
@@ -51,18 +59,27 @@ def linear_layers(model: Any) -> list[Linear]:
             found.append(Linear(plain, inputs, outputs, True))
         elif isinstance(module, torch.nn.Linear):
             found.append(Linear(plain, module.in_features, module.out_features, False))
+        elif ends and isinstance(module, torch.nn.Embedding):
+            found.append(Linear(plain, module.num_embeddings, module.embedding_dim, False, embedding=True))
     return found
 
 
 def choose_targets(
-    model: Any, target_modules: str | Sequence[str], layers_to_transform: Sequence[int] | None = None
+    model: Any,
+    target_modules: str | Sequence[str],
+    layers_to_transform: Sequence[int] | None = None,
+    *,
+    ends: bool = False,
 ) -> list[Linear]:
     """The linear layers that `target_modules` (leaf names, or "all-linear") and `layers_to_transform` mean.
+
+    Args:
+        ends: whether they may name the embedding and the output head.
 
     Raises:
         SettingsError: a name or a layer number that matches nothing, with the nearest name there is.
     """
-    layers = linear_layers(model)
+    layers = linear_layers(model, ends=ends)
     leaves = sorted({one.leaf for one in layers})
     if target_modules == ALL_LINEAR:
         chosen = layers

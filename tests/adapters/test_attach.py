@@ -122,7 +122,7 @@ def test_an_adapter_that_changes_nothing_is_named(base: Base, store: Path, caplo
     ("changes", "said"),
     [
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"modules_to_save": ["lm_head"]}, "1 missing"),
         ({"bias": "all"}, "bias"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
         ({"r": 0}, "rank 0"),

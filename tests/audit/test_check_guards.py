@@ -17,7 +17,7 @@ from lora_med.cli.main import run
 from lora_med.config.parse import parse
 from lora_med.data.record import Question
 from lora_med.evaluation.report import write_report
-from lora_med.merge.export import merge_adapter
+from lora_med.merge.merging import merge_adapter
 from lora_med.prompts.fit import fit_rows
 from lora_med.prompts.render import render
 from lora_med.prompts.tokens import tokenise_rows

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
-from lora_med.merge import fold as fold_module
+from lora_med.merge import blocks as blocks_module
 from lora_med.merge.fold import fold
 from lora_med.merge.plan import plan_merge
 from lora_med.models.tensors import read_headers
@@ -63,7 +63,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_the_merge_equals_pefts_in_fp32(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold_module, "BLOCK_BYTES", 5000)  # several blocks a tensor
+    monkeypatch.setattr(blocks_module, "BLOCK_NUMBERS", 1250)  # several blocks a tensor
     family, options = SHAPES[kind]
     base = make_tiny(family, tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter", **options)
@@ -156,10 +156,8 @@ def change_config(adapter: Path, **values: Any) -> None:
     ("values", "said"),
     [
         ({"peft_type": "LOHA"}, "LOHA"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"init_lora_weights": "pissa"}, "pissa"),
-        ({"lora_bias": True}, "lora_bias"),
-        ({"bias": "all"}, "bias"),
+        ({"lora_bias": True, "use_dora": True}, "DoRA and lora_bias"),
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
         ({"a_method_of_tomorrow": {"x": 1}}, "a_method_of_tomorrow"),
     ],
@@ -169,6 +167,24 @@ def test_a_method_that_is_not_known_is_refused(values: dict[str, Any], said: str
     adapter = make_adapter(base, tmp_path / "adapter")
     change_config(adapter, **values)
     with pytest.raises(SettingsError, match=said):
+        plan_merge(adapter, base)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "holds no such layer"),
+        ({"lora_bias": True}, "bias is missing"),
+        ({"use_dora": True}, "magnitude is missing"),
+        ({"trainable_token_indices": [3]}, "the file holds none"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+    ],
+)
+def test_what_the_settings_promise_must_be_in_the_file(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter")
+    change_config(adapter, **values)
+    with pytest.raises(IntegrityError, match=said):
         plan_merge(adapter, base)
 
 
@@ -185,17 +201,23 @@ Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(3)}), "no use in a merge"),
+        (lambda t: t.update({"model.lm_head.weight": torch.zeros(3)}), "has no use"),
+        (lambda t: t.update({"base_model.model.lm_head.scales": torch.zeros(3)}), "no tensor 'lm_head.scales'"),
+        (lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(3)}), "is \\(3,\\)"),
         (lambda t: t.pop(f"{Q0}.lora_A.weight"), "half of the update"),
         (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(4, 60)}), "does not fit"),
-        (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(3, 64)}), "has rank 3"),
-        (lambda t: t.update({f"{Q0}.lora_magnitude_vector": torch.zeros(64)}), "magnitudes"),
+        (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(3, 64)}), "no update of a matrix"),
+        (
+            lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(3, 64), f"{Q0}.lora_B.weight": torch.zeros(64, 3)}),
+            "has rank 3",
+        ),
+        (lambda t: t.update({f"{Q0}.lora_magnitude_vector": torch.zeros(64)}), "magnitude is there"),
         (
             lambda t: [t.update({name.replace("layers.0", "layers.7"): t.pop(name)}) for name in list(t)],
             "no tensor for",
         ),
     ],
-    ids=["unused", "lone half", "shape", "rank", "magnitude", "absent layer"],
+    ids=["foreign", "unknown", "whole", "lone half", "shape", "halves", "rank", "magnitude", "absent layer"],
 )
 def test_tensors_that_do_not_fit_are_refused(change: Any, said: str, tmp_path: Path) -> None:
     base = make_tiny("llama", tmp_path / "base")

@@ -15,8 +15,9 @@ import torch
 from lora_med.adapters.attach import attach
 from lora_med.errors import BaseMismatchError, IntegrityError, OutputError, SettingsError
 from lora_med.files import read_json, sha256_file
-from lora_med.merge import export
-from lora_med.merge.export import merge_adapter, sweep
+from lora_med.merge import merging
+from lora_med.merge.leftovers import sweep
+from lora_med.merge.merging import merge_adapter
 from lora_med.merge.verify import Agreement, Tolerance, compare
 from lora_med.models.base import load_base
 from lora_med.models.fingerprint import fingerprint
@@ -129,13 +130,17 @@ def test_a_wrong_sum_is_caught_by_the_proof(home: Path, tmp_path: Path, monkeypa
     """The proof stands on its own: with every update scaled by half in the plan, it refuses."""
     from dataclasses import replace
 
-    whole = export.plan_merge
+    whole = merging.plan_merge
 
-    def halved(adapter: Path, base: Path) -> Any:
-        plan = whole(adapter, base)
-        return replace(plan, changes={name: replace(one, scale=one.scale / 2) for name, one in plan.changes.items()})
+    def halved(*given: Any) -> Any:
+        plan = whole(*given)
+        outputs = {
+            name: replace(one, low_rank=replace(one.low_rank, scale=one.low_rank.scale / 2)) if one.low_rank else one
+            for name, one in plan.outputs.items()
+        }
+        return replace(plan, outputs=outputs)
 
-    monkeypatch.setattr(export, "plan_merge", halved)
+    monkeypatch.setattr(merging, "plan_merge", halved)
     for dtype in ("float32", "bfloat16"):
         with pytest.raises(IntegrityError, match="is not base"):
             merge_adapter("plain", tmp_path / "out", base=str(home / "base"), store=home / "store", dtype=dtype)
@@ -149,7 +154,7 @@ def test_an_unknown_dtype_names_those_there_are(home: Path, tmp_path: Path) -> N
 def test_a_kill_leaves_no_model_and_the_next_merge_sweeps(home: Path, tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        export.fold = lambda *_, **__: time.sleep(60)  # type: ignore[assignment]
+        merging.fold = lambda *_, **__: time.sleep(60)  # type: ignore[assignment]
         merge_adapter("plain", tmp_path / "out", base=str(home / "base"), store=home / "store")
         os._exit(1)
     deadline = time.monotonic() + 60
@@ -186,5 +191,5 @@ def test_the_figures_of_the_proof_by_hand() -> None:
 def test_a_merge_is_kept_under_the_limit_and_near_the_adapters_effect(
     mean_kl: float, effect: float, kept: bool
 ) -> None:
-    found = Agreement(1, 0.0, mean_kl, mean_kl, 1.0, effect)
+    found = Agreement(1, 0.0, mean_kl, mean_kl, 1.0, 0, effect)
     assert found.within(Tolerance(mean_kl=1e-3, share_of_effect=0.05, negligible=1e-4)) == kept

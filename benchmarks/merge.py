@@ -1,0 +1,172 @@
+"""python benchmarks/merge.py [--shapes 0.3B 1B] [--rounds 3]: our merge, PEFT's merge_and_unload, and plain cp.
+
+Random llama-shaped models in bf16, sharded, with a plain LoRA of rank 16 on all linear layers. Each measurement is a
+process of its own, turn by turn; each ends when the bytes are on the disk. Beside the times stands the check that every
+tensor is the same to the bit as PEFT's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+SHAPES = {
+    "0.1B": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "0.3B": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 20, "num_attention_heads": 16},
+    "1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 19, "num_attention_heads": 16},
+}
+MICRO = Path(__file__).parent.parent / "lora_med" / "assets" / "micro"
+
+
+def make(shape: str, folder: Path) -> int:
+    """Write a base, and a PEFT adapter for it; returns the number of parameters."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(1)
+    config = LlamaConfig(vocab_size=32000, tie_word_embeddings=False, eos_token_id=2, bos_token_id=1, **SHAPES[shape])
+    torch.set_default_dtype(torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(config)
+    torch.set_default_dtype(torch.float32)
+    count = sum(one.numel() for one in model.parameters())
+    model.save_pretrained(folder / "base", max_shard_size="400MB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(MICRO / name, folder / "base")
+    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=24, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn_like(parameter.data) * 0.01
+    adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    return count
+
+
+def _memory(field: str) -> float:
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(f"{field}:")[1].split()[0]) / 1024
+
+
+def measured(work: Callable[[], Any]) -> dict[str, float]:
+    """Seconds until all is on the disk, CPU seconds, and by how many MB the process grew at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before, begun, busy = _memory("VmRSS"), time.perf_counter(), time.process_time()
+    work()
+    os.sync()
+    return {
+        "seconds": time.perf_counter() - begun,
+        "cpu": time.process_time() - busy,
+        "grown": _memory("VmHWM") - before,
+        "peak": _memory("VmHWM"),
+    }
+
+
+def by_peft(folder: Path, out: Path) -> dict[str, float]:
+    """PEFT's merge, from loading the base to the saved folder; its imports are not counted."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    def work() -> None:
+        model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
+        merged = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
+        merged.save_pretrained(out, max_shard_size="400MB")
+
+    return measured(work)
+
+
+def by_fold(folder: Path, out: Path) -> dict[str, float]:
+    """Our streaming fold alone: reading the adapter, planning, writing."""
+    from lora_med.merge.fold import fold
+    from lora_med.merge.plan import plan_merge
+
+    out.mkdir()
+    return measured(lambda: fold(plan_merge(folder / "adapter", folder / "base"), out))
+
+
+def by_cp(folder: Path, out: Path) -> dict[str, float]:
+    """cp of the base, and sync."""
+    return measured(lambda: subprocess.run(["cp", "-r", str(folder / "base"), str(out)], check=True))
+
+
+WAYS: dict[str, Callable[[Path, Path], dict[str, float]]] = {"fold": by_fold, "peft": by_peft, "cp": by_cp}
+
+
+def differing(one: Path, other: Path) -> int:
+    """How many tensors are not the same bits in both folders."""
+    from safetensors import safe_open
+
+    def where(folder: Path) -> dict[str, Path]:
+        found = {}
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt") as handle:
+                found |= dict.fromkeys(handle.keys(), path)
+        return found
+
+    import torch
+
+    ours, theirs = where(one), where(other)
+    assert ours.keys() == theirs.keys()
+    count = 0
+    for name in ours:
+        with safe_open(ours[name], "pt") as mine, safe_open(theirs[name], "pt") as peer:
+            count += not torch.equal(mine.get_tensor(name), peer.get_tensor(name))
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=["0.3B", "1B"], choices=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        way, folder, out = options.one
+        print(json.dumps(WAYS[way](Path(folder), Path(out))))
+        return
+    for shape in options.shapes:
+        with tempfile.TemporaryDirectory(dir=".") as name:
+            report(shape, Path(name), options.rounds)
+
+
+def report(shape: str, folder: Path, rounds: int) -> None:
+    count = make(shape, folder)
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way in WAYS:
+            shutil.rmtree(folder / way, ignore_errors=True)
+            os.sync()
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", way, str(folder), str(folder / way)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+    same = differing(folder / "fold", folder / "peft")
+    print(f"\n{shape}: {count / 1e9:.2f} B parameters; tensors that differ from PEFT's: {same}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print("| way | seconds, median (range) | CPU seconds | grown by, MB | process at most, MB |\n|---|---|---|---|---|")
+    for way, some in found.items():
+        times = [one["seconds"] for one in some]
+        middle = {key: statistics.median(one[key] for one in some) for key in some[0]}
+        print(
+            f"| {way} | {middle['seconds']:.2f} ({min(times):.2f} to {max(times):.2f}) | {middle['cpu']:.2f} | "
+            f"{middle['grown']:.0f} | {middle['peak']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

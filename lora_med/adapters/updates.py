@@ -1,0 +1,83 @@
+"""An adapter's update of one weight, in memory: its rows in fp32, in the orientation in which the base stores it.
+
+The arithmetic and its order are PEFT's: (B A) first, then the scale; DoRA divides by the norm of what came out. So a
+plain LoRA added to its base gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from lora_med.adapters.contents import LowRank
+from lora_med.errors import IntegrityError
+from lora_med.models.tensors import Stored
+
+
+def read_rows(handle: BinaryIO, stored: Stored, begin: int = 0, end: int | None = None) -> Any:
+    """Rows `begin` to `end` of a stored tensor, in its own dtype: (end - begin, ...)."""
+    import torch
+
+    row = stored.size // max(1, stored.shape[0])
+    count = (stored.shape[0] if end is None else end) - begin
+    handle.seek(stored.start + begin * row)
+    data = bytearray(handle.read(count * row))
+    return torch.frombuffer(data, dtype=torch_dtype(stored.dtype)).reshape(count, *stored.shape[1:])
+
+
+def torch_dtype(name: str) -> Any:
+    """torch's dtype for one of safetensors' floating-point names."""
+    import torch
+
+    return {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[name]
+
+
+@dataclass(frozen=True)
+class Update:
+    """`scale * up @ down` ready to be added: fp32 `up` (outputs, r), `down` (r, inputs), `magnitude` (outputs) or None.
+
+    `transposed` if the base stores (inputs, outputs), as GPT-2 and every embedding do.
+    """
+
+    up: Any
+    down: Any
+    scale: float
+    magnitude: Any
+    transposed: bool
+
+    def rows(self, begin: int, end: int, out: Any = None) -> Any:
+        """Rows `begin` to `end` of the update as the base stores them, before DoRA's division; into `out` if given."""
+        import torch
+
+        if self.transposed:
+            found = torch.mm(self.down[:, begin:end].T, self.up.T, out=out)
+        else:
+            found = torch.mm(self.up[begin:end], self.down, out=out)
+        return found if self.scale == 1 else found.mul_(self.scale)
+
+
+def load_update(low_rank: LowRank, *, transposed: bool) -> Update:
+    """The update's small matrices, read and checked.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
+    with open(low_rank.up.file, "rb") as handle:
+        up, down = (_finite(read_rows(handle, one), one).float() for one in (low_rank.up, low_rank.down))
+        magnitude = None
+        if low_rank.magnitude is not None:
+            magnitude = _finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)
+    if math.frexp(low_rank.scale)[0] == 0.5:  # a power of two scales without rounding, before as well as after
+        return Update(up * low_rank.scale, down, 1.0, magnitude, transposed)
+    return Update(up, down, low_rank.scale, magnitude, transposed)
+
+
+def _finite(tensor: Any, stored: Stored) -> Any:
+    import torch
+
+    if not torch.isfinite(tensor).all():
+        raise IntegrityError(
+            f"tensor {stored.name!r} of the adapter is not finite", where=str(stored.file), fix="train it again"
+        )
+    return tensor

@@ -1,0 +1,67 @@
+"""merge_certificate.json: what went into a merged model, what came out, and by which arithmetic."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.card import CARD, Card
+from lora_med.files import sha256_file
+from lora_med.merge.plan import Plan
+from lora_med.models.fingerprint import fingerprint
+from lora_med.models.resolve import display_name
+from lora_med.run import versions
+
+CERTIFICATE = "merge_certificate.json"
+SCHEMA = "lora_med.merge_certificate/2"
+ARITHMETIC = {
+    "original": "W + scale * B A per tensor in float32 from the full-precision base, rounded once",
+    "dequantized": "dequantized W + scale * B A per tensor in float32, rounded once",
+}
+
+
+def certify(
+    card: Card, adapter: Path, plan: Plan, out: Path, *, base: tuple[str, str | None], onto: str, dtype: str | None
+) -> dict[str, Any]:
+    """The certificate but for the proof; hashes every file in `out`, so nothing may be written there later.
+
+    Args:
+        base: as it was asked for, and its Hub commit; its fingerprint has been found to be the card's.
+    """
+    return {
+        "schema": SCHEMA,
+        "adapter": {
+            "name": card.name,
+            "description": card.description,
+            "method": plan.method,
+            "template": card.template,
+            "trained_on": card.base.quantisation,
+            "card_sha256": sha256_file(adapter / CARD),
+            "files": dict(card.files),
+        },
+        "base": {
+            "name": display_name(base[0]),
+            "revision": base[1],
+            "fingerprint": asdict(card.base.fingerprint),
+        },
+        "merged": {
+            "fingerprint": asdict(fingerprint(out)),
+            "files": {path.name: sha256_file(path) for path in sorted(out.iterdir())},
+        },
+        "onto": onto,
+        "arithmetic": ARITHMETIC[onto],
+        "dtype": dtype or plan.stored_dtype,
+        "tensors_changed": len(plan.changes),
+        "parameters_changed": plan.parameters_changed,
+        "settings_changed": dict(plan.settings),
+        "data": {
+            "source": card.data.source,
+            "earlier_sources": card.data.earlier_sources,
+            "licence": card.data.licence,
+            "access": card.data.access,
+        },
+        "versions": versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -1,0 +1,151 @@
+"""Adapters made elsewhere: taken in whole and to the bit, or refused before PEFT, and nothing of them is run."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from lora_med.adapters.adopt import adopt
+from lora_med.adapters.attach import attach
+from lora_med.adapters.card import read_card
+from lora_med.adapters.verify import verify
+from lora_med.cli.main import run
+from lora_med.errors import InputMissingError, IntegrityError, LoraMedError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.base import load_base
+from lora_med.models.fingerprint import fingerprint
+from tests.merge.test_variants import VARIANTS, make_variant
+from tests.merge.test_variants import logits as said
+from tests.tiny import make_tiny
+
+LONE_BIASES = ("all biases", "adapted biases")  # of the base itself: they can be merged, but not attached
+UNFIT = (*LONE_BIASES, "resized", "resized, tied")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in VARIANTS if kind not in UNFIT])
+def test_what_is_adopted_says_what_the_trained_model_said(kind: str, tmp_path: Path) -> None:
+    """As PEFT held it in memory: what it saves with `ensure_weight_tying` it does not read back alike itself."""
+    base, adapter, expected = make_variant(kind, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adopted = adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", access="open")
+        found = said(attach(load_base(str(base), quantisation="none", dtype="float32"), "theirs", tmp_path / "store"))
+    assert torch.allclose(found, expected, atol=2e-6)
+    card = read_card(adopted.folder)
+    assert card.base.fingerprint == fingerprint(base)
+    assert verify(adopted.folder, str(base)).whole
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_an_adapter_that_brings_a_changed_base_is_refused(kind: str, tmp_path: Path) -> None:
+    base, adapter, _ = make_variant(kind, tmp_path)
+    with pytest.raises(SettingsError, match="which is not the base's"):
+        adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def theirs(llama: Path, tmp_path: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    lora = LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(model, lora).save_pretrained(str(tmp_path / "theirs"))
+    return tmp_path / "theirs"
+
+
+def change(folder: Path, **values: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**read_json(path), **values}))
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "classes to import": ({"auto_mapping": {"base_model_class": "os", "parent_library": "os"}}, "auto_mapping"),
+    "another method": ({"peft_type": "IA3"}, "IA3"),
+    "another task": ({"task_type": "SEQ_CLS"}, "SEQ_CLS"),
+    "NaN alpha": ({"lora_alpha": float("nan")}, "lora_alpha nan"),
+    "endless alpha": ({"lora_alpha": 1e300}, "lora_alpha 1e"),
+    "negative alpha": ({"alpha_pattern": {"q_proj": -3}}, "lora_alpha -3"),
+    "alpha as text": ({"lora_alpha": "16"}, "lora_alpha 16"),
+    "absurd rank": ({"r": 10**9}, "rank 1000000000"),
+    "rank nought": ({"rank_pattern": {"q_proj": 0}}, "rank 0"),
+    "rank as truth": ({"r": True}, "rank True"),
+    "patterns that are none": ({"rank_pattern": ["q_proj"]}, "rank_pattern is no object"),
+    "a pattern that runs for ever": ({"alpha_pattern": {"(a+)+$": 3}}, "no layer's name"),
+    "a layer that is a path": ({"modules_to_save": ["../../x"]}, "no layer"),
+    "layers that are no list": ({"modules_to_save": {"a": 1}}, "modules_to_save is no list"),
+    "replicated layers": ({"layer_replication": [[0, 2]]}, "layer_replication"),
+    "a moved base": ({"init_lora_weights": "pissa"}, "pissa"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_settings_are_refused_before_peft_sees_them(
+    kind: str, theirs: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, said = HOSTILE[kind]
+    change(theirs, **values)
+    monkeypatch.setattr(LoraConfig, "__init__", lambda *_, **__: pytest.fail("PEFT was asked"))
+    with pytest.raises(LoraMedError, match=said):
+        adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
+DAMAGE: dict[str, tuple[Any, str]] = {
+    "a tensor less": (lambda t: [t.pop(f"{Q0}.lora_A.weight"), t.pop(f"{Q0}.lora_B.weight")], "missing|does not fit"),
+    "half an update": (lambda t: t.pop(f"{Q0}.lora_B.weight"), "half of the update"),
+    "a tensor more": (lambda t: t.update({f"{Q0}.extra": torch.zeros(2)}), "base|use"),
+    "another width": (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(4, 60)}), "of another shape"),
+    "not a number": (lambda t: t[f"{Q0}.lora_A.weight"].fill_(float("inf")), "NaN or infinity"),
+    "whole numbers": (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(4, 64, dtype=torch.int8)}), "I8"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_tensors_that_do_not_fit_are_refused(kind: str, theirs: Path, llama: Path, tmp_path: Path) -> None:
+    edit, said = DAMAGE[kind]
+    tensors = load_file(theirs / "adapter_model.safetensors")
+    edit(tensors)
+    save_file(tensors, theirs / "adapter_model.safetensors")
+    if kind == "a tensor less":  # a layer without an update is another choice of layers: it is adopted as that
+        assert adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store").card.method[
+            "target_modules"
+        ] == ["model.layers.1.self_attn.q_proj"]
+        return
+    with pytest.raises(LoraMedError, match=said):
+        adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_pickle_is_not_opened(theirs: Path, llama: Path, tmp_path: Path) -> None:
+    (theirs / "adapter_model.safetensors").rename(theirs / "adapter_model.bin")
+    with pytest.raises(InputMissingError, match="pickle"):
+        adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store")
+
+
+def test_another_base_than_the_adapters_is_refused_by_its_shapes(theirs: Path, tmp_path: Path) -> None:
+    make_tiny("gpt2", tmp_path / "gpt2")
+    with pytest.raises(IntegrityError, match="does not fit"):
+        adopt(theirs, base=str(tmp_path / "gpt2"), name="theirs", store=tmp_path / "store")
+
+
+def test_the_command_says_what_it_cannot_know(
+    theirs: Path, llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(theirs, base_model_name_or_path="/home/them/secret/mistral-7b")
+    store = ["--store", str(tmp_path / "store")]
+    assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert any("mistral-7b" in one for one in told["remarks"]) and "secret" not in json.dumps(told)
+    assert told["card"]["data"]["access"] == "credentialed"
+    assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store]) == 73
+    again = ["--overwrite", "--access", "open", "--name", "theirs"]
+    assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store, *again]) == 0
+    assert read_card(tmp_path / "store/theirs").data.access == "open"
