@@ -15,7 +15,7 @@ from typing import Any
 
 from lora_med.adapters.card import BaseIdentity, Card, DataFacts
 from lora_med.adapters.contents import Contents, check_method, read_contents
-from lora_med.adapters.method import PREFIX, Method, read_method
+from lora_med.adapters.method import PREFIX, Method, exactly, read_method
 from lora_med.adapters.store import CONFIG, STORE, WEIGHTS, check_free, write_adapter
 from lora_med.adapters.updates import read_rows
 from lora_med.adapters.weights import check_tensors
@@ -266,8 +266,8 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
     alphas = {layer: pattern_value(config.get("alpha_pattern") or {}, layer, found.lora_alpha) for layer in layers}
     return replace(
         found,
-        rank_pattern={_exactly(layer): rank for layer, rank in ranks.items() if rank != found.r},
-        alpha_pattern={_exactly(layer): float(one) for layer, one in alphas.items() if one != found.lora_alpha},
+        rank_pattern={exactly(layer): rank for layer, rank in ranks.items() if rank != found.r},
+        alpha_pattern={exactly(layer): float(one) for layer, one in alphas.items() if one != found.lora_alpha},
     )
 
 
@@ -277,10 +277,6 @@ def _ends(layers: list[str], model: Any) -> list[str]:
     there = [one.name for one in linear_layers(model, ends=True)]
     named = [name for name in there if name.rpartition(".")[2] in ends]
     return ends if sorted(named) == layers else layers
-
-
-def _exactly(layer: str) -> str:
-    return "^" + re.escape(layer)
 
 
 def _remarks(config: Mapping[str, Any], base: str, contents: Contents, kept: Mapping[str, Stored]) -> list[str]:

@@ -57,7 +57,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of an adapter; `files` maps each file beside the card to its SHA-256."""
+    """All that is known of an adapter; `files` maps each file beside the card to its SHA-256.
+
+    `parents` are the adapters that it was composed of: name, weight, hash of the card, source, template, data settings.
+    """
 
     name: str
     description: str
@@ -70,6 +73,7 @@ class Card:
     versions: dict[str, str]
     created: str
     files: dict[str, str]
+    parents: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The value that card.json holds."""
@@ -144,6 +148,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         versions=dict(raw["versions"]),
         created=_text(raw, "created"),
         files=dict(raw["files"]),
+        parents=[dict(one) for one in raw.get("parents", [])],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -171,6 +172,11 @@ def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if key not in ours and value not in (None, False, [], {}, "") and value != PLAIN.get(key):
             raise ValueError(f"it sets {key!r}, which plain LoRA has not")
+
+
+def exactly(layer: str) -> str:
+    """The pattern that matches this one layer's full name."""
+    return "^" + re.escape(layer)
 
 
 def _ends_in(name: str, end: str) -> bool:

@@ -1,4 +1,4 @@
-"""lora-med adapters list|show|verify|adopt|push|remove: what is in the store, and whether it is what was published."""
+"""lora-med adapters list|show|verify|adopt|compose|diff|push|remove: what is in the store, and is it as published?"""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_med.cli.adapters_made import adopt_command
+from lora_med.cli.adapters_made import adopt_command, compose_command, diff_command
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment
 
-app = typer.Typer(help="The adapters in the store: list, show, verify, adopt, push, remove.", no_args_is_help=True)
+app = typer.Typer(
+    help="The adapters in the store: list, show, verify, adopt, compose, diff, push, remove.", no_args_is_help=True
+)
 Name = Annotated[str, typer.Argument(help="the adapter's name in the store")]
 Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 STORE = Path("adapters")
 app.command("adopt")(adopt_command)
+app.command("compose")(compose_command)
+app.command("diff")(diff_command)
 
 
 def _size(folder: Path) -> int:

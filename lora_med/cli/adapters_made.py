@@ -1,14 +1,22 @@
-"""lora-med adapters adopt: an adapter made elsewhere, checked and taken into the store."""
+"""lora-med adapters adopt|compose|diff: adapters made elsewhere, or of others, and what sets two apart."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.adapters.diff import Diff, LayerDiff
 
 Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
@@ -66,3 +74,104 @@ def adopt_command(
     print(f"base  {adopted.card.base.name}: weights {marks.weights[:16]}, tokenizer {marks.tokenizer[:16]}")
     for remark in remarks:
         print(f"note  {remark}")
+
+
+def compose_command(
+    name: Annotated[str, typer.Argument(help="the new adapter's name in the store")],
+    parents: Annotated[list[str], typer.Option("--from", help="NAME:WEIGHT, once for each adapter")],
+    method: Annotated[str, typer.Option(help="linear, svd, concat, ties or dare")] = "linear",
+    rank: Annotated[
+        int | None, typer.Option(help="of the result; svd, ties and dare: else the parents' largest")
+    ] = None,
+    density: Annotated[float, typer.Option(help="the share of each change that ties and dare keep")] = 0.5,
+    seed: Annotated[int, typer.Option(help="of what dare draws")] = 0,
+    base: Annotated[str | None, typer.Option(help="where the base lies, if not where the card says")] = None,
+    store: Store = STORE,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an adapter of that name")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make one adapter of several by their exact changes to the base, and tell what cutting it to a rank lost."""
+    prepare_environment(offline=True)
+    from lora_med.adapters.compose import compose
+
+    named = [_weighted(one) for one in parents]
+    with _progress("layers") as advance:
+        made = compose(
+            name,
+            named,
+            method=method,
+            rank=rank,
+            density=density,
+            seed=seed,
+            base=base,
+            store=store,
+            overwrite=overwrite,
+            advance=advance,
+        )
+    if as_json:
+        print(json.dumps({"folder": str(made.folder), "error": made.error, "errors": dict(made.errors)}))
+        return
+    worst = max(made.errors, key=lambda layer: made.errors[layer])
+    print(f"{made.folder}\n{made.card.description}; rank {made.card.method['r']}, access {made.card.data.access}")
+    print(f"error of the cut: {made.error:.2e} of the whole change; at most {made.errors[worst]:.2e}, in {worst}")
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    name, _, weight = text.partition(":")
+    try:
+        return name, float(weight or 1)
+    except ValueError as error:
+        raise SettingsError(f"{weight!r} is no weight", where="--from", fix=f"--from {name}:0.5") from error
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, whole: progress.update(task, completed=done, total=whole)
+
+
+def diff_command(
+    first: Annotated[str, typer.Argument(help="an adapter's name in the store")],
+    second: Annotated[str, typer.Argument(help="another's, of the same base")],
+    base: Annotated[str | None, typer.Option(help="where the base lies, if not where the card says (for DoRA)")] = None,
+    store: Store = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Show, layer by layer, how much two adapters change the base, how far apart they are, and at what angle."""
+    prepare_environment(offline=True)
+    from lora_med.adapters.diff import diff
+    from lora_med.adapters.store import find_adapter
+
+    found = diff(find_adapter(first, store), find_adapter(second, store), base=base)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    _draw(found)
+
+
+def _draw(found: Diff) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer")
+    for title in (found.first, found.second, "difference", "cosine"):
+        table.add_column(title, justify="right")
+    table.add_column("difference")
+    longest = max((one.difference for one in found.layers), default=0.0) or 1.0
+    for one in found.layers:
+        table.add_row(*_cells(one), "\u2588" * round(20 * one.difference / longest))
+    table.add_section()
+    table.add_row(*_cells(found.whole), "")
+    console = Console()
+    console.print(table)
+    console.print("\nFrobenius norms of the changes to the base's weights; cosine 1: the same direction, 0: unrelated.")
+
+
+def _cells(one: LayerDiff) -> tuple[str, str, str, str, str]:
+    cosine = "" if one.cosine is None else f"{one.cosine:.3f}"
+    return one.layer, f"{one.first:.4g}", f"{one.second:.4g}", f"{one.difference:.4g}", cosine

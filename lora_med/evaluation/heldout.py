@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_med.adapters.card import Card
@@ -71,22 +71,43 @@ def _sources(card: Card) -> list[str]:
     return card.data.source.split("+")
 
 
-def trained_with(card: Card, source: str | None = None) -> DataSettings:
-    """The data settings in an adapter's card, of a mixture those of `source`; defaults for what an older card lacks."""
-    values = card.settings.get("data")
-    known = {key: value for key, value in (values or {}).items() if key in DataSettings.model_fields}
+def _settings(data: Any, source: str | None) -> DataSettings:
+    """Data settings as a card holds them, of a mixture those of `source`; defaults for what an older card lacks."""
+    known = {key: value for key, value in (data or {}).items() if key in DataSettings.model_fields}
     whole = DataSettings.model_validate(known)
     mixed = next((one for one in whole.mix if one.source == source and source != whole.source), None)
     return whole.model_copy(update={"mix": [], **(vars(mixed) if mixed is not None else {})})
 
 
+def _leaves(parents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trained adapters that a composed one goes back to."""
+    return [leaf for one in parents for leaf in (_leaves(one["parents"]) if one.get("parents") else [one])]
+
+
+def trained_with(card: Card, source: str | None = None) -> DataSettings:
+    """The data settings an adapter was trained with; of a composed one, those of its first parent that knows `source`.
+
+    Of a mixture they are those of `source`; defaults stand for what an older card lacks.
+    """
+    return _all_trained_with(card, source)[0]
+
+
+def _all_trained_with(card: Card, source: str | None) -> list[DataSettings]:
+    leaves = [one for one in _leaves(card.parents) if source is None or source in one["source"].split("+")]
+    return [_settings(one["data"], source) for one in leaves] or [_settings(card.settings.get("data"), source)]
+
+
 def _same_split(found: DataSettings, card: Card) -> None:
-    trained = trained_with(card, found.source)
+    for trained in _all_trained_with(card, found.source):
+        _refuse_another_split(found, trained, card.name)
+
+
+def _refuse_another_split(found: DataSettings, trained: DataSettings, name: str) -> None:
     differing = [key for key in SPLITTING if _placeless(key, found) != _placeless(key, trained)]
     if differing:
         lines = [f"data.{key}: trained with {getattr(trained, key)}, now {getattr(found, key)}" for key in differing]
         raise SettingsError(
-            f"adapter {card.name!r} was trained under another split, so it may have seen these items:\n  "
+            f"adapter {name!r} was trained under another split, so it may have seen these items:\n  "
             + "\n  ".join(lines),
             fix="leave the split as the card has it",
         )
@@ -99,7 +120,10 @@ def _placeless(key: str, settings: DataSettings) -> Any:
 
 
 def _trained_template(card: Card, source: str) -> str | None:
-    return card.template if source == _sources(card)[0] else trained_with(card, source).template
+    leaf = next((str(one["template"]) for one in _leaves(card.parents) if one["source"] == source), None)
+    if leaf is not None or source == _sources(card)[0]:
+        return leaf or card.template
+    return trained_with(card, source).template
 
 
 def choose_template(cards: Sequence[Card], source: str, given: str | None, task: Task | None) -> str:
