@@ -1,8 +1,9 @@
 """python benchmarks/merge.py [--shapes 0.3B 1B] [--rounds 3]: our merge, PEFT's merge_and_unload, and plain cp.
 
 Random llama-shaped models in bf16, sharded, with a plain LoRA of rank 16 on all linear layers. Each measurement is a
-process of its own, turn by turn; each ends when the bytes are on the disk. Beside the times stands the check that every
-tensor is the same to the bit as PEFT's.
+process of its own, turn by turn; each ends when the bytes are on the disk. `fold` is the streaming fold alone,
+`command` all of `lora-med merge --verify none`, `command, proved` that with `--verify tensors`. Beside the times stands
+the check that every tensor is the same to the bit as PEFT's.
 """
 
 from __future__ import annotations
@@ -49,8 +50,15 @@ def make(shape: str, folder: Path) -> int:
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn_like(parameter.data) * 0.01
-    adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    adapted.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     return count
+
+
+def adopt_it(folder: Path) -> None:
+    """Take the adapter into a store, for the command."""
+    from lora_med.adapters.adopt import adopt
+
+    adopt(folder / "adapter", base=str(folder / "base"), name="one", store=folder / "store", access="open")
 
 
 def _memory(field: str) -> float:
@@ -95,12 +103,31 @@ def by_fold(folder: Path, out: Path) -> dict[str, float]:
     return measured(lambda: fold(plan_merge(folder / "adapter", folder / "base"), out))
 
 
+def by_command(folder: Path, out: Path, verify: str = "none") -> dict[str, float]:
+    """The whole command in this process, the imports of torch counted too."""
+    from lora_med.cli.main import run
+
+    asked = ["merge", "one", "--base", str(folder / "base"), "--store", str(folder / "store"), "--out", str(out)]
+    return measured(lambda: run([*asked, "--verify", verify]))
+
+
+def by_proved_command(folder: Path, out: Path) -> dict[str, float]:
+    """The same, every tensor read back and rows computed again."""
+    return by_command(folder, out, "tensors")
+
+
 def by_cp(folder: Path, out: Path) -> dict[str, float]:
     """cp of the base, and sync."""
     return measured(lambda: subprocess.run(["cp", "-r", str(folder / "base"), str(out)], check=True))
 
 
-WAYS: dict[str, Callable[[Path, Path], dict[str, float]]] = {"fold": by_fold, "peft": by_peft, "cp": by_cp}
+WAYS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
+    "fold": by_fold,
+    "peft": by_peft,
+    "cp": by_cp,
+    "command": by_command,
+    "command, proved": by_proved_command,
+}
 
 
 def differing(one: Path, other: Path) -> int:
@@ -142,27 +169,32 @@ def main() -> None:
 
 def report(shape: str, folder: Path, rounds: int) -> None:
     count = make(shape, folder)
+    adopt_it(folder)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way in WAYS:
             shutil.rmtree(folder / way, ignore_errors=True)
             os.sync()
+            begun = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, __file__, "--one", way, str(folder), str(folder / way)],
                 check=True,
                 capture_output=True,
                 text=True,
             )
-            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+            whole = time.perf_counter() - begun
+            found[way].append({"whole": whole, **json.loads(done.stdout.splitlines()[-1])})
     same = differing(folder / "fold", folder / "peft")
     print(f"\n{shape}: {count / 1e9:.2f} B parameters; tensors that differ from PEFT's: {same}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print("| way | seconds, median (range) | CPU seconds | grown by, MB | process at most, MB |\n|---|---|---|---|---|")
+    print("| way | seconds, median (range) | from the start of Python | CPU seconds | grown by, MB | at most, MB |")
+    print("|---|---|---|---|---|---|")
     for way, some in found.items():
         times = [one["seconds"] for one in some]
         middle = {key: statistics.median(one[key] for one in some) for key in some[0]}
         print(
-            f"| {way} | {middle['seconds']:.2f} ({min(times):.2f} to {max(times):.2f}) | {middle['cpu']:.2f} | "
+            f"| {way} | {middle['seconds']:.2f} ({min(times):.2f} to {max(times):.2f}) | {middle['whole']:.2f} | "
+            f"{middle['cpu']:.2f} | "
             f"{middle['grown']:.0f} | {middle['peak']:.0f} |",
             flush=True,
         )
