@@ -1,8 +1,8 @@
 """python benchmarks/compose.py [--rounds 3]: adapters combined by us and by PEFT's add_weighted_adapter.
 
 A random llama-shaped base with two adapters on all linear layers, as LoRA, rsLoRA and DoRA. Of each way: the relative
-error of the changed weights against the exact sum of both changes (computed in fp64 from the formulas), the same for one
-adapter at weight 1, and the seconds it takes.
+error of the changed weights against the exact sum of both changes (computed in fp64 from the formulas), the same for
+one adapter at weight 1, and the seconds it takes.
 """
 
 from __future__ import annotations
