@@ -23,7 +23,7 @@ from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.base import Base
-from lora_med.models.fingerprint import Fingerprint
+from lora_med.models.fingerprint import Fingerprint, folder_with
 
 logger = logging.getLogger(__name__)
 
@@ -178,10 +178,11 @@ def check_base(found: Fingerprint, name: str, card: Card, where: Path | str) -> 
         for part in differing
     ]
     wanted = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")
+    here = folder_with(card.base.fingerprint)
     raise BaseMismatchError(
         f"adapter {card.name!r} was trained on another base:\n" + "\n".join(lines),
         where=str(where),
-        fix=f"load the base it belongs to: {wanted}",
+        fix=f"load the base it belongs to: {wanted}" + (f", as in {here}" if here else ""),
     )
 
 

@@ -28,7 +28,7 @@ from lora_med.merge.proof import listen, prove
 from lora_med.merge.readme import render_readme
 from lora_med.merge.references import Asked
 from lora_med.merge.verify import Tolerance
-from lora_med.models.fingerprint import fingerprint
+from lora_med.models.fingerprint import fingerprint, folder_with
 from lora_med.models.resolve import resolve_base
 from lora_med.run import keep_private
 
@@ -136,10 +136,12 @@ def locate_base(card: Card, base: str | None, revision: str | None) -> tuple[Pat
     except InputMissingError as error:
         if base is not None:
             raise
+        here = folder_with(card.base.fingerprint)
+        marks = f"it is the one with weights {card.base.fingerprint.weights[:16]}"
         raise InputMissingError(
             f"the base {card.base.name!r} of adapter {card.name!r} is not here",
             where=error.where,
-            fix=f"give its folder with --base; it is the one with weights {card.base.fingerprint.weights[:16]}",
+            fix=f"--base {here}" if here else f"give its folder with --base; {marks}",
         ) from error
     return folder, asked
 

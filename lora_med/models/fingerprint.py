@@ -23,6 +23,7 @@ from lora_med.models.tensors import Stored, read_headers
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
 RUNTIME_ONLY = ("truncation", "padding")  # state of the last call, which some versions save with the tokenizer
+MOST_REMEMBERED = 500  # bases that are looked through for the one an adapter belongs to
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -60,8 +61,21 @@ def _weights(folder: Path, fresh: bool) -> str:
             return str(read_json(memory)["weights"])
     digest = _digest_tensors(tensors)
     with contextlib.suppress(LoraMedError, OSError):  # a home that cannot be written only costs the time next time
-        write_json(memory, {"weights": digest})
+        write_json(memory, {"weights": digest, "folder": str(folder.resolve())})
     return digest
+
+
+def folder_with(wanted: Fingerprint) -> Path | None:
+    """A folder of this machine that was once found to hold this base, and still does by its tokenizer and template."""
+    newest = sorted(_memories().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for memory in newest[:MOST_REMEMBERED]:
+        with contextlib.suppress(LoraMedError, KeyError, TypeError, OSError):
+            known = read_json(memory)
+            folder = Path(known["folder"])
+            if known["weights"] == wanted.weights and folder.is_dir():
+                if Fingerprint(wanted.weights, _tokenizer(folder), _template(folder)) == wanted:
+                    return folder
+    return None
 
 
 def _digest_tensors(tensors: dict[str, Stored]) -> str:
@@ -87,13 +101,16 @@ def _digest_bytes(stored: Stored) -> str:
 
 def _memory(files: Iterable[Path]) -> Path:
     """Where the digest of these files, as they now are, is remembered: place, size and times make the name."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     facts = []
     for path in sorted({path.resolve() for path in files}):
         state = path.stat()
         facts.append([str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return home / "lora_med" / "fingerprints" / f"{name}.json"
+    return _memories() / f"{name}.json"
+
+
+def _memories() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med" / "fingerprints"
 
 
 def _canonical(value: object) -> bytes:

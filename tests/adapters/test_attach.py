@@ -58,6 +58,12 @@ def test_another_template_is_another_base(llama: Path, shelf: Path, tmp_path: Pa
         attach(load_base(str(folder), quantisation="none"), "abstracts", shelf)
 
 
+def test_the_refusal_names_the_folder_of_the_right_base(shelf: Path, llama: Path, twin: Path) -> None:
+    with pytest.raises(BaseMismatchError) as caught:
+        attach(load_base(str(twin), quantisation="none"), "abstracts", shelf)
+    assert str(llama) in str(caught.value.fix)
+
+
 def test_a_base_with_half_the_layers_is_refused(shelf: Path, tmp_path: Path) -> None:
     half = load_base(str(make_tiny("llama", tmp_path / "half", layers=1)), quantisation="none")
     with pytest.raises(BaseMismatchError):

@@ -51,7 +51,8 @@ def test_a_base_that_only_the_card_names_is_asked_for(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["merge", "plain", "--out", str(tmp_path / "out"), "--store", str(home / "store")]) == 66
-    assert "give its folder with --base" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the base 'base' of adapter 'plain' is not here" in said and f"--base {home / 'base'}" in said
 
 
 def test_a_misspelt_name_is_answered_with_the_near_one(

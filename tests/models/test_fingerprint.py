@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lora_med.models.fingerprint import fingerprint
+from lora_med.models.fingerprint import fingerprint, folder_with
 from tests.tiny import make_tiny
 
 
@@ -110,3 +111,13 @@ def test_a_cache_that_cannot_be_written_does_not_matter(
     true = fingerprint(llama)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert fingerprint(llama) == true
+
+
+def test_a_base_that_was_once_seen_is_found_by_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = make_tiny("llama", tmp_path / "seen", seed=5)
+    marks = fingerprint(folder)
+    assert folder_with(marks) == folder
+    assert folder_with(replace(marks, weights="0" * 64)) is None
+    (folder / "chat_template.jinja").write_text("another")
+    assert folder_with(marks) is None
