@@ -24,7 +24,6 @@ import torch
 from lora_med.adapters.attach import attach, check_base
 from lora_med.adapters.card import CARD, Card, read_card
 from lora_med.adapters.store import find_adapter
-from lora_med.adapters.swap import use
 from lora_med.config.names import unknown
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import fresh_folder, read_json, sha256_file, write_atomic, write_json
@@ -198,10 +197,9 @@ def _reference(name: str, store: Path | str, asked: str, revision: str | None, d
     base: Base = load_base(asked, quantisation="none", dtype=dtype, attention="sdpa", revision=revision)
     rows = probe_ids(base.tokenizer)
     device = next(base.model.parameters()).device
+    bare = probe_logits(base.model, rows, device)
     model = attach(base, name, store)
     adapted = probe_logits(model, rows, device)
-    with use(model, None):
-        bare = probe_logits(model, rows, device)
     facts = {"name": base.name, "revision": base.revision, "fingerprint": asdict(base.fingerprint)}
     del model, base
     gc.collect()
