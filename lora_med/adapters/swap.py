@@ -46,7 +46,8 @@ def use(bank: Bank, name: str | Sequence[str | None] | None) -> Iterator[Any]:
     """Run `bank.model` with adapter `name`, or as the bare base with None; on leaving, whatever was chosen is again.
 
     A sequence names an adapter, or None, for each row of the batch. May be nested, and restores after an error too.
-    Nothing but the running thread or task is affected. One that needs an adapter when all places are in use waits.
+    Only the running thread or task is affected: a thread that is started inside runs the bare base until it enters
+    `use` itself. If all places in memory are in use it waits for one, a task together with the others of its loop.
 
     Raises:
         SettingsError: more different adapters than may be in memory, or no place that could ever be free.

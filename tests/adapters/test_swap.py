@@ -16,7 +16,7 @@ from lora_med.adapters.swap import generate_rows, load_many, use
 from lora_med.errors import BaseMismatchError, InputMissingError, SettingsError
 from lora_med.models.base import Base, load_base
 from tests.adapters.conftest import logits, put, train
-from tests.tiny import make_tiny
+from tests.tiny import make_model, make_tiny
 
 PROMPTS = [[1, 50, 60, 70], [1, 80, 81, 82], [1, 90, 91, 92], [1, 50, 60, 70]]
 NAMES = ["abstracts", "questions", "dora"]
@@ -129,9 +129,9 @@ def test_each_row_of_a_batch_gets_its_own_adapter(many: tuple[Bank, Truth]) -> N
 
 
 METHODS = {
+    "dora": {"use_dora": True},
     "plain": {},
     "rslora": {"use_rslora": True, "r": 8, "lora_alpha": 12},
-    "dora": {"use_dora": True},
     "patterns": {
         "rank_pattern": {".*(q_proj|c_attn)": 2},
         "alpha_pattern": {".*(q_proj|c_attn)": 7},
@@ -142,10 +142,16 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bases of three families, biases included (gpt2), each with an adapter of every method in `<family>_store`."""
+    """Bases of three families, gpt2 with biases, each with an adapter of every method in `<family>_store`."""
     folder = tmp_path_factory.mktemp("families")
     for family in ("llama", "gpt2", "qwen3"):
         make_tiny(family, folder / family)
+        if family == "gpt2":  # the biases of a new model are all zero
+            model = make_model(family)
+            for number, (name, one) in enumerate(model.named_parameters()):
+                if name.endswith("bias"):
+                    torch.nn.init.normal_(one, generator=torch.Generator().manual_seed(number))
+            model.save_pretrained(folder / family)
         for name, lora in METHODS.items():
             base = load_base(str(folder / family), quantisation="none", dtype="float32")
             put(train(base, store=folder / f"{family}_store", **lora), base, name, folder / f"{family}_store")
@@ -197,18 +203,23 @@ def test_under_autocast_the_logits_are_those_of_peft(llama: Path, shelf: Path) -
             assert (mixed[row + 1] - expected[0]).abs().max() < 0.03
 
 
-def test_input_gradients_pass_through_a_mixed_batch(llama: Path, shelf: Path) -> None:
+@pytest.mark.parametrize("tokens", [3, 12])
+@pytest.mark.parametrize("quantisation", ["none", "4bit"])
+def test_input_gradients_pass_through_a_mixed_batch(tokens: int, quantisation: str, llama: Path, shelf: Path) -> None:
     """An adapter first loaded under inference mode serves a caller who wants gradients, as PEFT does."""
+
+    def load() -> Base:
+        return load_base(str(llama), quantisation=quantisation, dtype="float32")
+
     expected = []
-    words = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(1))
+    words = torch.randn(1, tokens, 64, generator=torch.Generator().manual_seed(1))
     for name in ("abstracts", "dora"):
         one = words.clone().requires_grad_()
-        model = attach(load_base(str(llama), quantisation="none", dtype="float32"), name, shelf)
-        model(inputs_embeds=one).logits.sum().backward()
+        attach(load(), name, shelf)(inputs_embeds=one).logits.sum().backward()
         expected.append(one.grad)
-    bank = Bank(load_base(str(llama), quantisation="none", dtype="float32"), shelf)
+    bank = Bank(load(), shelf)
     with torch.inference_mode(), use(bank, ["abstracts", "dora"]) as model:
-        model(inputs_embeds=words.expand(2, 3, 64))
+        model(inputs_embeds=words.expand(2, tokens, 64))
     both = words.repeat(2, 1, 1).requires_grad_()
     with use(bank, ["abstracts", "dora"]) as model:
         model(inputs_embeds=both).logits.sum().backward()
