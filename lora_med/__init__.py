@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AdapterTrainer": "lora_med.training.trainer",
+    "Bank": "lora_med.adapters.bank",
     "Base": "lora_med.models.base",
     "Corpus": "lora_med.data.corpus",
     "DataFacts": "lora_med.adapters.card",
@@ -29,6 +30,7 @@ _HOME = {
     "detach": "lora_med.adapters.attach",
     "evaluate": "lora_med.evaluation.runner",
     "find_adapter": "lora_med.adapters.store",
+    "generate_rows": "lora_med.adapters.swap",
     "load_base": "lora_med.models.base",
     "load_many": "lora_med.adapters.swap",
     "merge_adapter": "lora_med.merge.merging",
@@ -56,11 +58,13 @@ if TYPE_CHECKING:
     from lora_med.adapters.attach import attach as attach
     from lora_med.adapters.attach import attach_new as attach_new
     from lora_med.adapters.attach import detach as detach
+    from lora_med.adapters.bank import Bank as Bank
     from lora_med.adapters.card import DataFacts as DataFacts
     from lora_med.adapters.card import read_card as read_card
     from lora_med.adapters.store import check_free as check_free
     from lora_med.adapters.store import find_adapter as find_adapter
     from lora_med.adapters.store import publish as publish
+    from lora_med.adapters.swap import generate_rows as generate_rows
     from lora_med.adapters.swap import load_many as load_many
     from lora_med.adapters.swap import use as use
     from lora_med.cli.recipe import run_recipe as run_recipe

@@ -19,16 +19,16 @@ def main(names: list[str], prompt: str, base: str | None, store: str, max_new_to
     loaded = lora_med.load_base(base or card.base.name, quantisation=card.base.quantisation)
     ids = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.model.device)
     before = loaded.model(**ids).logits
-    model = lora_med.load_many(loaded, names, store)
+    bank = lora_med.load_many(loaded, names, store)
     for name in [None, *names]:
         begun = time.perf_counter()
-        with lora_med.use(model, name):
-            swapped = 1000 * (time.perf_counter() - begun)
+        with lora_med.use(bank, name) as model:
+            swapped = 1e6 * (time.perf_counter() - begun)
             new = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        print(f"\n== {name or 'the bare base'} (swapped in {swapped:.1f} ms)")
+        print(f"\n== {name or 'the bare base'} (swapped in {swapped:.0f} microseconds)")
         print(loaded.tokenizer.decode(new, skip_special_tokens=True).strip())
-    with lora_med.use(model, None):
-        restored = bool((model(**ids).logits == before).all())
+    bank.close()
+    restored = bool((loaded.model(**ids).logits == before).all())
     print(f"\nthe base is {'exactly what it was' if restored else 'NOT what it was'}")
     if not restored:
         raise lora_med.LoraMedError("swapping changed the base", fix="report it: this is a bug in lora_med")

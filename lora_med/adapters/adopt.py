@@ -17,7 +17,6 @@ from lora_med.adapters.card import BaseIdentity, Card, DataFacts
 from lora_med.adapters.contents import Contents, check_method, read_contents
 from lora_med.adapters.method import PREFIX, Method, exactly, read_method
 from lora_med.adapters.store import CONFIG, STORE, WEIGHTS, check_free, write_adapter
-from lora_med.adapters.updates import read_rows
 from lora_med.adapters.weights import check_tensors
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import fresh_folder, read_json, replace_folder
@@ -25,7 +24,7 @@ from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import display_name, resolve_base
 from lora_med.models.skeleton import skeleton
 from lora_med.models.targets import linear_layers, pattern_value
-from lora_med.models.tensors import Stored, read_headers
+from lora_med.models.tensors import Stored, read_headers, read_rows
 from lora_med.run import versions
 
 LARGEST_CONFIG_BYTES = 1 << 20

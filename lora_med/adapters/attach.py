@@ -18,7 +18,7 @@ from lora_med.adapters.card import Card, read_card
 from lora_med.adapters.method import Method, method_for, read_method, refuse_other_shape
 from lora_med.adapters.start import PEFT_NAMES, START, check_dora, check_start, seeded, start_from_base
 from lora_med.adapters.store import CONFIG, FILES, STORE, WEIGHTS, check_loadable, find_adapter
-from lora_med.adapters.weights import adapter_parameters, check_tensors, lora_layers, put_tensors
+from lora_med.adapters.weights import adapter_parameters, check_tensors, put_tensors
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
@@ -49,12 +49,12 @@ def attach_new(
     """
     from peft import get_peft_model
 
-    _refuse_occupied(base)
+    refuse_occupied(base)
     method = method_for(base.model, lora)
     check_start(method, base, rows)
     tensors = None
     if lora.continue_from is not None:
-        stored, tensors = _open(base, find_adapter(lora.continue_from, store))
+        stored, tensors = open_adapter(base, find_adapter(lora.continue_from, store))
         refuse_other_shape(method, stored, lora.continue_from)
     with seeded(seed):
         with _without_peft_noise():
@@ -80,10 +80,10 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
     from peft import PeftModel
 
     check_loadable(name)
-    method, tensors = _open(base, find_adapter(name, store))
+    method, tensors = open_adapter(base, find_adapter(name, store))
     config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
     if onto is None:
-        _refuse_occupied(base)
+        refuse_occupied(base)
         with _without_peft_noise():
             model: Any = PeftModel(base.model, config, adapter_name=name)
     elif onto.get_base_model() is not base.model:
@@ -135,15 +135,16 @@ def _without_peft_noise() -> Iterator[None]:
         yield
 
 
-def _refuse_occupied(base: Base) -> None:
-    if lora_layers(base.model):
+def refuse_occupied(base: Base) -> None:
+    """Refuse a base whose layers PEFT has wrapped already."""
+    if any(name.endswith(".lora_A") for name, _ in base.model.named_modules()):
         raise SettingsError(
             "this base carries adapters already",
-            fix="load_many attaches several at once, attach(..., onto=model) adds one, detach(model) takes them off",
+            fix="attach(..., onto=model) adds one more, detach(model) takes them off",
         )
 
 
-def _open(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
+def open_adapter(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     """Method and tensors of a published adapter, after every check that can be made without PEFT."""
     card = read_card(folder)
     check_base(base.fingerprint, base.name, card, folder)

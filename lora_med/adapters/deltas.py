@@ -13,10 +13,9 @@ from typing import Any
 
 from lora_med.adapters.contents import LowRank, read_contents
 from lora_med.adapters.places import find_tensor, is_conv1d, lies_transposed
-from lora_med.adapters.updates import read_rows
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
-from lora_med.models.tensors import Stored, read_headers
+from lora_med.models.tensors import Stored, read_headers, read_rows
 
 
 @dataclass(frozen=True)

@@ -1,106 +1,68 @@
-"""Several adapters on one loaded base: `with use(model, "pubmedqa"):` swaps in milliseconds and restores exactly.
+"""Several adapters on one loaded base: `with use(bank, "pubmedqa"):` swaps in microseconds and restores exactly.
 
-Which adapter is active is a state of the whole model. `use` therefore holds a lock on the model: a second thread waits
-until the first has left. Code that runs the model outside `use` sees whatever stands; a server that mixes adapters in
-one batch takes `generate_rows`, which names an adapter per row and leaves that state alone.
+What a forward pass uses belongs to the thread (or asynchronous task) that runs it: threads may use different adapters
+of one bank at the same time, and outside `use` the model is the bare base.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import attach
-from lora_med.adapters.start import START
+import torch
+
+from lora_med.adapters.bank import MOST_RESIDENT, Bank
+from lora_med.adapters.selection import choose
 from lora_med.adapters.store import STORE
-from lora_med.adapters.weights import lora_layers
-from lora_med.config.names import unknown
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base, stop_ids
 
-BARE = "__base__"  # PEFT's name for no adapter, per row
-_LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
 
-
-def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Any:
-    """One PeftModel with all the named adapters attached, the first of them active.
+def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Bank:
+    """A bank with all the named adapters in memory, and room for at least these.
 
     Raises:
         SettingsError: no name, or the same name twice.
-        BaseMismatchError, IntegrityError: as `attach`, before any is attached out of turn.
+        BaseMismatchError, IntegrityError: as `attach`; the base is then as it was.
     """
     if not names:
         raise SettingsError("no adapter is named", fix="name at least one; lora-med adapters list")
-    model = attach(base, names[0], store)
-    for name in names[1:]:
-        attach(base, name, store, onto=model)
-    model.set_adapter(names[0], inference_mode=True)
-    return model
+    if len(set(names)) < len(names):
+        raise SettingsError(f"an adapter is named twice among {', '.join(names)}", fix="name each once")
+    bank = Bank(base, store, most_resident=max(MOST_RESIDENT, len(names)))
+    try:
+        slots, _ = bank.hold(names)
+    except BaseException:
+        bank.close()
+        raise
+    bank.release(slots)
+    return bank
 
 
 @contextmanager
-def use(model: Any, name: str | None) -> Iterator[Any]:
-    """Run `model` with adapter `name`, or as the bare base with None; on leaving, whatever was active is again.
+def use(bank: Bank, name: str | Sequence[str | None] | None) -> Iterator[Any]:
+    """Run `bank.model` with adapter `name`, or as the bare base with None; on leaving, whatever was chosen is again.
 
-    May be nested, and restores after an error too. Other threads that call `use` on the same model wait.
+    A sequence names an adapter, or None, for each row of the batch. May be nested, and restores after an error too.
+    Only the running thread or task is affected: a thread that is started inside runs the bare base until it enters
+    `use` itself. If all places in memory are in use it waits for one, a task together with the others of its loop.
 
     Raises:
-        SettingsError: no such adapter is attached, or the bare base is asked of a model whose base was moved.
+        SettingsError: more different adapters than may be in memory, or no place that could ever be free.
+        InputMissingError, BaseMismatchError, IntegrityError: the adapter is not in memory and cannot be loaded.
     """
-    if name is not None and name not in model.peft_config:
-        raise SettingsError(unknown("attached adapter", name, model.peft_config), fix="attach it first, or load_many")
-    if name is None and getattr(model, START, None) is not None:
-        raise SettingsError(
-            "the bare base is not in this model: its adapter's start moved it (PiSSA, OLoRA)", fix="load the base anew"
-        )
-    with _lock(model):
-        layers = list(lora_layers(model).values())
-        before = _state(model, layers)
-        try:
-            for layer in layers:
-                if name is not None:
-                    layer.enable_adapters(True)
-                    layer.set_adapter(name, inference_mode=True)
-                else:
-                    layer.enable_adapters(False)
-            if name is not None:
-                model.active_adapter = name
-                model.base_model.active_adapter = name
-            yield model
-        finally:
-            _restore(model, before)
-
-
-def _lock(model: Any) -> Any:
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(model, threading.RLock())
-
-
-def _state(model: Any, layers: Sequence[Any]) -> tuple[Any, ...]:
-    switches = [(layer, layer.disable_adapters, list(layer.active_adapters)) for layer in layers]
-    gradients = [(one, one.requires_grad) for layer in layers for one in layer.parameters()]
-    return switches, gradients, model.active_adapter, model.base_model.active_adapter
-
-
-def _restore(model: Any, state: tuple[Any, ...]) -> None:
-    switches, gradients, outer, inner = state
-    for layer, disabled, active in switches:
-        layer.set_adapter(active, inference_mode=True)
-        layer.enable_adapters(not disabled)
-    for parameter, required in gradients:
-        if parameter.requires_grad != required:
-            parameter.requires_grad_(required)
-    model.active_adapter = outer
-    model.base_model.active_adapter = inner
+    slots, choice = bank.hold([name] if name is None or isinstance(name, str) else name)
+    try:
+        with choose(bank.key, choice):
+            yield bank.model
+    finally:
+        bank.release(slots)
 
 
 def generate_rows(
-    model: Any,
+    bank: Bank,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     names: Sequence[str | None],
@@ -109,36 +71,18 @@ def generate_rows(
 ) -> list[list[int]]:
     """New token ids for each prompt, greedily, row i by adapter `names[i]` (None: the bare base), in one batch.
 
-    DoRA adapters cannot share a batch in PEFT: rows are then run adapter by adapter. The end token is not returned.
+    The end token is not returned.
     """
     if len(prompts) != len(names):
         raise SettingsError(f"{len(prompts)} prompts but {len(names)} adapter names", fix="one name per prompt")
-    strangers = [name for name in names if name is not None and name not in model.peft_config]
-    if strangers:
-        raise SettingsError(unknown("attached adapter", strangers[0], model.peft_config), fix="attach it first")
-    if any(config.use_dora for config in model.peft_config.values()):
-        answers: dict[int, list[int]] = {}
-        for name in dict.fromkeys(names):
-            rows = [number for number, other in enumerate(names) if other == name]
-            with use(model, name):
-                some = _generate(model, tokenizer, [prompts[row] for row in rows], max_new_tokens)
-            answers |= dict(zip(rows, some, strict=True))
-        return [answers[row] for row in range(len(prompts))]
-    labels = [BARE if name is None else name for name in names]
-    with use(model, next((name for name in names if name is not None), next(iter(model.peft_config)))):
-        return _generate(model, tokenizer, prompts, max_new_tokens, adapter_names=labels)
-
-
-def _generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, **more: Any
-) -> list[list[int]]:
-    import torch
-
+    if not prompts:
+        return []
+    model = bank.model
     width, pad = max(map(len, prompts)), tokenizer.pad_token_id
-    device, ends = model.get_base_model().device, stop_ids(model.get_base_model(), tokenizer)
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=device)
-    with torch.inference_mode():
+    ends = stop_ids(model, tokenizer)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
+    with use(bank, names), torch.inference_mode():
         whole = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -146,7 +90,6 @@ def _generate(
             do_sample=False,
             pad_token_id=pad,
             eos_token_id=ends,
-            **more,
         )
     return [_before_end(row[width:].tolist(), ends) for row in whole]
 

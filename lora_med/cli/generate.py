@@ -34,9 +34,10 @@ def generate(
 ) -> None:
     """Write text with an adapter on its base; another base, even of equal shape, is refused (exit 76)."""
     prepare_environment(offline=not online)
-    from lora_med.adapters.attach import attach, check_base
+    from lora_med.adapters.attach import check_base
     from lora_med.adapters.card import read_card
     from lora_med.adapters.store import find_adapter
+    from lora_med.adapters.swap import load_many, use
     from lora_med.models.base import load_base
     from lora_med.models.fingerprint import fingerprint
     from lora_med.prompts.row import Row
@@ -47,14 +48,15 @@ def generate(
     name, revision = (base, None) if base else (card.base.name, card.base.revision)
     check_base(fingerprint(_folder(name, revision)), name, card, folder)  # before the weights are loaded
     loaded = load_base(name, quantisation=quantisation or card.base.quantisation, revision=revision)
-    model = attach(loaded, adapter, store)
+    bank = load_many(loaded, [adapter], store)
     text = sys.stdin.read() if prompt == "-" else prompt
     as_chat = card.template.endswith("_chat") if chat is None else chat
     turns = (("user", text), ("assistant", "")) if as_chat else ()
     ids = prompt_ids(Row("prompt", "prompt", turns, "" if as_chat else text, ""), loaded.tokenizer)
     room = _room(loaded, len(ids), max_new_tokens)
     begun = time.perf_counter()
-    new = _write(model, loaded.tokenizer, ids, room, temperature, seed, stream=not as_json)
+    with use(bank, adapter) as model:
+        new = _write(model, loaded.tokenizer, ids, room, temperature, seed, stream=not as_json)
     if as_json:
         answer = loaded.tokenizer.decode(new, skip_special_tokens=True)
         facts = {"adapter": adapter, "base": name, "chat": as_chat, "prompt_tokens": len(ids), "new_tokens": len(new)}
@@ -100,8 +102,7 @@ def _write(
 
     from lora_med.models.base import stop_ids
 
-    inner = model.get_base_model()
-    prompt = torch.tensor([ids], device=inner.device)
+    prompt = torch.tensor([ids], device=model.device)
     sampling: dict[str, Any] = {"do_sample": temperature > 0}
     if temperature > 0:
         sampling["temperature"] = temperature
@@ -111,7 +112,7 @@ def _write(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_new_tokens,
-            eos_token_id=stop_ids(inner, tokenizer),
+            eos_token_id=stop_ids(model, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             **sampling,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import detach
+from lora_med.adapters.bank import Bank
 from lora_med.adapters.card import read_card
 from lora_med.adapters.store import find_adapter
 from lora_med.adapters.swap import load_many, use
@@ -59,7 +59,7 @@ def evaluate(
     source: str,
     split: str = "test",
     store: Path | str = "adapters",
-    model: Any = None,
+    bank: Bank | None = None,
     max_items: int | None = None,
     bootstrap_samples: int = 10_000,
     seed: int = 42,
@@ -75,8 +75,7 @@ def evaluate(
         source: the records' source, which decides whether texts may be shown.
         split: the name of the held-out part, for the report.
         store: where the adapters are.
-        model: the base with these adapters attached, as `load_many` gave it; None attaches them, and takes them off
-            again at the end.
+        bank: the base with these adapters, as `load_many` gave it; None makes one, and closes it at the end.
         max_items: draw at most this many records, by `seed`.
         bootstrap_samples: resamples behind each interval.
         seed: of the draw, the resampling and the samples.
@@ -93,15 +92,15 @@ def evaluate(
     known = records.access if isinstance(records, HeldOut) else None
     access = strictest([find_source(source).access, known, *(card.data.access for card in cards)])
     task = task_of(template)
-    attached = load_many(base, adapters, store) if model is None else model
-    scored = _Scored(base, attached, (None, *adapters), bootstrap_samples, seed)
+    loaded = load_many(base, adapters, store) if bank is None else bank
+    scored = _Scored(loaded, (None, *adapters), bootstrap_samples, seed)
     try:
         found = scored.text(chosen, template) if task == "text" else scored.choice(chosen, template)
         shown = chosen[:samples] if access == OPEN else []
-        written = write_samples(base, attached, scored.names, shown, template, seed=seed)
+        written = write_samples(loaded, scored.names, shown, template, seed=seed)
     finally:
-        if model is None:
-            detach(attached)
+        if bank is None:
+            loaded.close()
     about = {"task": task, "source": source, "split": split, "template": template, "access": access}
     return scored.evaluation(samples=written, **about, **found)
 
@@ -131,8 +130,7 @@ def _draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record
 class _Scored:
     """Base and adapters under evaluation; `names` begins with None, the base."""
 
-    base: Base
-    model: Any
+    bank: Bank
     names: tuple[str | None, ...]
     resamples: int
     seed: int
@@ -141,7 +139,7 @@ class _Scored:
         """The parts as one value, with what base and settings they came from."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return Evaluation(
-            base=describe(self.base),
+            base=describe(self.bank.base),
             bootstrap_samples=self.resamples,
             seed=self.seed,
             versions=versions(),
@@ -152,10 +150,11 @@ class _Scored:
     def runs(self, run: Callable[[], Any]) -> Iterator[tuple[str | None, Any, float]]:
         """Name, result and seconds of `run` under the base and each adapter in turn."""
         for name in self.names:
-            with use(self.model, name):
+            with use(self.bank, name):
                 begun = time.perf_counter()
                 result = run()
-                yield name, result, time.perf_counter() - begun
+                seconds = time.perf_counter() - begun
+            yield name, result, seconds
 
     def measured(self, measures: Sequence[Measure], table: Numbers, first: Numbers, groups: Sequence[str]) -> Any:
         """Values and changes of one subject; no changes where it is the first itself."""
@@ -165,14 +164,15 @@ class _Scored:
 
     def text(self, records: Sequence[Record], template: str) -> dict[str, Any]:
         """Items, measures and subjects of running text."""
-        items = text_items(records, template, self.base.model, self.base.tokenizer)
+        base = self.bank.base
+        items = text_items(records, template, base.model, base.tokenizer)
         groups = [item.group for item in items]
         rows = [(item.input_ids, item.first) for item in items]
         sizes = [item.tokens for item in items], [item.size_bytes for item in items]
-        context = context_of(self.base)
+        context = context_of(base)
         subjects: list[Subject] = []
         first: Numbers | None = None
-        for name, nll, seconds in self.runs(lambda: score_text(self.model, rows, context)):
+        for name, nll, seconds in self.runs(lambda: score_text(base.model, rows, context)):
             table = text_table(nll, *sizes)
             first = table if first is None else first
             measured = self.measured(TEXT_MEASURES, table, first, groups)
@@ -181,17 +181,18 @@ class _Scored:
 
     def choice(self, records: Sequence[Record], template: str) -> dict[str, Any]:
         """Items, measures, subjects and labels of questions with options."""
-        items = choice_items(records, template, self.base.model, self.base.tokenizer)
+        base = self.bank.base
+        items = choice_items(records, template, base.model, base.tokenizer)
         labels = tuple(dict.fromkeys(label for item in items for label in item.labels))
         closed = all(set(item.labels) == set(labels) for item in items)
         measures = choice_measures(labels) if closed else choice_measures(labels)[:1]
         truth, groups = [item.answer for item in items], [item.group for item in items]
         rows = [(item.prompt_ids, item.option_ids) for item in items]
         constant = choice_table(truth, [commonest(truth)] * len(truth), labels)
-        context = context_of(self.base)
+        context = context_of(base)
         subjects: list[Subject] = []
         first: tuple[Numbers, list[bool]] | None = None
-        for name, scores, seconds in self.runs(lambda: score_options(self.model, rows, context)):
+        for name, scores, seconds in self.runs(lambda: score_options(base.model, rows, context)):
             predicted = [item.labels[one.index(max(one))] for item, one in zip(items, scores, strict=True)]
             table = choice_table(truth, predicted, labels)
             right = [a == b for a, b in zip(truth, predicted, strict=True)]

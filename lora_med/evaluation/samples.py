@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lora_med.adapters.bank import Bank
 from lora_med.adapters.swap import use
 from lora_med.data.record import Record
 from lora_med.evaluation.results import BASE, Sample
@@ -34,19 +35,20 @@ class _Start:
 
 
 def write_samples(
-    base: Base, model: Any, names: Sequence[str | None], records: Sequence[Record], template: str, *, seed: int
+    bank: Bank, names: Sequence[str | None], records: Sequence[Record], template: str, *, seed: int
 ) -> tuple[Sample, ...]:
     """For each record the continuation each subject writes (None is the base).
 
     Plain text goes on from the record's first 8 words, by seeded nucleus sampling; anything with a prompt is answered
     from the prompt with the likeliest tokens.
     """
+    base = bank.base
     stops = stop_ids(base.model, base.tokenizer)
     starts = [_start(row, base.tokenizer, stops) for row in render(records, template)]
     written: dict[str, list[str]] = {}
     for name in names:
-        with use(model, name):
-            written[BASE if name is None else name] = [_continue(model, base, start, stops, seed) for start in starts]
+        with use(bank, name):
+            written[BASE if name is None else name] = [_continue(base, start, stops, seed) for start in starts]
     return tuple(
         Sample(start.uid, start.shown, start.reference, {name: texts[index] for name, texts in written.items()})
         for index, start in enumerate(starts)
@@ -65,13 +67,13 @@ def _start(row: Row, tokenizer: Any, stops: Sequence[int]) -> _Start:
     return _Start(row.uid, ids, beginning, row.completion[len(beginning) :].strip(), free=True)
 
 
-def _continue(model: Any, base: Base, start: _Start, stops: Sequence[int], seed: int) -> str:
-    device = next(model.parameters()).device
+def _continue(base: Base, start: _Start, stops: Sequence[int], seed: int) -> str:
+    device = base.model.device
     inputs = torch.tensor([start.ids], device=device)
     sampling = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P} if start.free else {"do_sample": False}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
         torch.manual_seed(seed)
-        output = model.generate(
+        output = base.model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=TEXT_TOKENS if start.free else ANSWER_TOKENS,

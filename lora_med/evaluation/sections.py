@@ -203,7 +203,7 @@ def swap_section(swaps: Sequence[Swap]) -> Section:
     rows = [
         text_row(
             swap.adapter,
-            Cell(f"{swap.milliseconds:.1f}", "number"),
+            Cell(f"{swap.milliseconds:.3f}", "number"),
             "yes" if swap.changed else "no",
             Cell("yes", "better") if swap.restored else Cell("no", "worse"),
         )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from lora_med.adapters.bank import Bank
 from lora_med.adapters.swap import use
-from lora_med.models.base import Base
 
 TEXT = "Background: The study asked whether early treatment lowers the risk of stroke in patients with diabetes."
 
@@ -25,32 +24,31 @@ class Swap:
     restored: bool
 
 
-def check_swaps(base: Base, model: Any, adapters: Sequence[str]) -> tuple[Swap, ...]:
+def check_swaps(bank: Bank, adapters: Sequence[str]) -> tuple[Swap, ...]:
     """Put each adapter on and take it off in turn, comparing the logits of a fixed text each time.
 
     Args:
-        base: as `load_base` gave it.
-        model: the base with the adapters attached, as `load_many` gave it.
-        adapters: names among those attached.
+        bank: with the adapters in memory, as `load_many` gives it.
+        adapters: names among them.
     """
-    device = next(model.parameters()).device
-    ids = torch.tensor([base.tokenizer(TEXT)["input_ids"]], device=device)
+    model = bank.model
+    ids = torch.tensor([bank.base.tokenizer(TEXT)["input_ids"]], device=model.device)
 
     def logits() -> torch.Tensor:
         with torch.inference_mode():
             return model(input_ids=ids, use_cache=False).logits
 
-    with use(model, None):
+    with use(bank, None):
         before = logits()
     found = []
     for name in adapters:
         begun = time.perf_counter()
-        with use(model, name):
+        with use(bank, name):
             entered = time.perf_counter()
             adapted = logits()
             leaving = time.perf_counter()
         taken = time.perf_counter() - leaving + entered - begun
-        with use(model, None):
+        with use(bank, None):
             after = logits()
         found.append(
             Swap(name, 1000 * taken, changed=not torch.equal(before, adapted), restored=torch.equal(before, after))

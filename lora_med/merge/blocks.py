@@ -11,10 +11,10 @@ from typing import Protocol
 
 import torch
 
-from lora_med.adapters.updates import Update, load_update, read_rows, torch_dtype
+from lora_med.adapters.weight_update import WeightUpdate, load_update
 from lora_med.errors import IntegrityError
 from lora_med.merge.plan import Output
-from lora_med.models.tensors import FLOATS
+from lora_med.models.tensors import FLOATS, read_rows, torch_dtype
 
 BLOCK_NUMBERS = 1 << 20  # weights that one worker reads and writes at a time
 PIECE_NUMBERS = 1 << 19  # and folds at a time, in fp32: fewer wait for the interpreter, more leave the caches
@@ -33,7 +33,7 @@ class Folding:
     """A tensor of the merged model with all that is added to it in memory; `factor` (outputs) is DoRA's, once known."""
 
     output: Output
-    update: Update | None
+    update: WeightUpdate | None
     bias: torch.Tensor | None
     tokens: torch.Tensor | None
     lattice: Lattice | None = None

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from lora_med.adapters.updates import torch_dtype
 from lora_med.merge.plan import Output, Quantised
-from lora_med.models.tensors import Stored
+from lora_med.models.tensors import Stored, torch_dtype
 
 NUMBERS = 64  # in a block of 4-bit quantisation
 READ_NUMBERS = 1 << 20

@@ -14,12 +14,11 @@ from typing import Any
 
 from lora_med.adapters.contents import Contents, LowRank, TokenRows, read_contents
 from lora_med.adapters.places import find_tensor, is_conv1d, lies_transposed
-from lora_med.adapters.updates import torch_dtype
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.skeleton import skeleton
 from lora_med.models.targets import linear_layers
-from lora_med.models.tensors import FLOATS, Stored, read_headers
+from lora_med.models.tensors import FLOATS, Stored, read_headers, torch_dtype
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 HEADS = ("lm_head", "embed_out")

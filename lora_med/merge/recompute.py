@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 
-from lora_med.adapters.updates import read_rows, torch_dtype
 from lora_med.errors import IntegrityError
 from lora_med.merge.blocks import Lattice, final_dtype, touches
 from lora_med.merge.lattice import lattice_of
 from lora_med.merge.plan import Output, Plan
-from lora_med.models.tensors import FLOATS, Stored, read_headers
+from lora_med.models.tensors import FLOATS, Stored, read_headers, read_rows, torch_dtype
 
 ROWS = 16  # of each changed tensor are computed again
 READ_BYTES = 1 << 23

@@ -72,9 +72,10 @@ def folder_with(wanted: Fingerprint) -> Path | None:
         with contextlib.suppress(LoraMedError, KeyError, TypeError, OSError):
             known = read_json(memory)
             folder = Path(known["folder"])
-            if known["weights"] == wanted.weights and folder.is_dir():
-                if Fingerprint(wanted.weights, _tokenizer(folder), _template(folder)) == wanted:
-                    return folder
+            if known["weights"] != wanted.weights or not folder.is_dir():
+                continue
+            if Fingerprint(wanted.weights, _tokenizer(folder), _template(folder)) == wanted:
+                return folder
     return None
 
 

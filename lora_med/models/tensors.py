@@ -11,6 +11,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from lora_med.errors import InputMissingError, IntegrityError
 
@@ -130,3 +131,21 @@ def read_headers(folder: Path) -> dict[str, Stored]:
                 raise IntegrityError(f"tensor {name!r} is in {found[name].file.name} too", where=str(path))
             found[name] = stored
     return found
+
+
+def read_rows(handle: BinaryIO, stored: Stored, begin: int = 0, end: int | None = None) -> Any:
+    """Rows `begin` to `end` of a stored tensor, in its own dtype: (end - begin, ...)."""
+    import torch
+
+    row = stored.size // max(1, stored.shape[0])
+    count = (stored.shape[0] if end is None else end) - begin
+    handle.seek(stored.start + begin * row)
+    data = bytearray(handle.read(count * row))
+    return torch.frombuffer(data, dtype=torch_dtype(stored.dtype)).reshape(count, *stored.shape[1:])
+
+
+def torch_dtype(name: str) -> Any:
+    """torch's dtype for one of safetensors' floating-point names."""
+    import torch
+
+    return {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[name]

@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from lora_med.adapters.adopt import adopt
 from lora_med.adapters.attach import attach
+from lora_med.adapters.bank import Bank
 from lora_med.adapters.card import read_card
+from lora_med.adapters.swap import load_many
 from lora_med.adapters.verify import verify
 from lora_med.cli.main import run
 from lora_med.errors import InputMissingError, IntegrityError, LoraMedError, SettingsError
@@ -149,3 +151,23 @@ def test_the_command_says_what_it_cannot_know(
     again = ["--overwrite", "--access", "open", "--name", "theirs"]
     assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store, *again]) == 0
     assert read_card(tmp_path / "store/theirs").data.access == "open"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("lora bias", "biases"),
+        ("saved norms", "whole layers"),
+        ("tokens", "trained tokens"),
+        ("head, tied", "at the ends"),
+        ("embedding", "at the ends"),
+    ],
+)
+def test_what_is_more_than_updates_of_inner_layers_is_no_adapter_to_swap(kind: str, what: str, tmp_path: Path) -> None:
+    base, adapter, _ = make_variant(kind, tmp_path)
+    adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", access="open")
+    loaded = load_base(str(base), quantisation="none")
+    with pytest.raises(SettingsError, match=f"{what}.* cannot be swapped"):
+        load_many(loaded, ["theirs"], tmp_path / "store")
+    with pytest.raises(SettingsError, match="cannot be swapped"), Bank(loaded, tmp_path / "store") as bank:
+        bank.hold(["theirs"])

@@ -10,7 +10,6 @@ import torch
 
 from lora_med.adapters.attach import attach, attach_new, detach
 from lora_med.adapters.start import check_start
-from lora_med.adapters.swap import use
 from lora_med.adapters.weights import lora_layers
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import SettingsError
@@ -47,7 +46,7 @@ def test_a_start_that_moves_the_base_is_published_for_the_original(
     fresh = attach(load_base(str(llama), quantisation="none"), "trained", tmp_path)
     assert (logits(model) - bare).abs().max() > 0.1
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
-    with use(fresh, None):
+    with fresh.disable_adapter():
         assert torch.equal(logits(fresh), bare)
 
 
@@ -60,10 +59,8 @@ def test_pissa_knows_gpt2s_transposed_layers(tmp_path: Path) -> None:
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
 
 
-def test_a_moved_base_is_not_taken_for_the_bare_one(base: Base, tmp_path: Path) -> None:
+def test_a_moved_base_is_not_given_back(base: Base, tmp_path: Path) -> None:
     model = train(base, store=tmp_path, init_lora_weights="pissa")
-    with pytest.raises(SettingsError, match="bare base"), use(model, None):
-        pass
     with pytest.raises(SettingsError, match="moved"):
         detach(model)
 

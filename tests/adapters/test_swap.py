@@ -1,139 +1,183 @@
-"""Swapping: exact, nested, after errors, between threads, and row by row."""
+"""Swapping: PEFT's logits, exactly back, nested, after errors, between threads, and row by row."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach, attach_new
+from lora_med.adapters.attach import attach
+from lora_med.adapters.bank import Bank
 from lora_med.adapters.swap import generate_rows, load_many, use
-from lora_med.config.schema import LoraSettings
-from lora_med.errors import BaseMismatchError, SettingsError
+from lora_med.errors import BaseMismatchError, InputMissingError, SettingsError
 from lora_med.models.base import Base, load_base
-from tests.adapters.conftest import logits
+from tests.adapters.conftest import logits, put, train
+from tests.tiny import make_tiny
 
 PROMPTS = [[1, 50, 60, 70], [1, 80, 81, 82], [1, 90, 91, 92], [1, 50, 60, 70]]
+NAMES = ["abstracts", "questions", "dora"]
+Truth = dict[str | None, torch.Tensor]
 
 
-@pytest.fixture(params=["none", "4bit"])
-def many(request: pytest.FixtureRequest, llama: Path, shelf: Path) -> tuple[Any, dict[str | None, torch.Tensor]]:
-    """A model with two adapters, and the true logits: of the base before any, and of each attached alone."""
-    truth: dict[str | None, torch.Tensor] = {None: logits(load_base(str(llama), quantisation=request.param).model)}
-    for name in ("abstracts", "questions"):
-        truth[name] = logits(attach(load_base(str(llama), quantisation=request.param), name, shelf))
-    base = load_base(str(llama), quantisation=request.param)
-    return load_many(base, ["abstracts", "questions"], shelf), truth
+def truth_of(load: Callable[[], Base], names: list[str], store: Path) -> Truth:
+    """The logits of the bare base, and of each adapter attached by PEFT to a base of its own."""
+    found: Truth = {None: logits(load().model)}
+    return found | {name: logits(attach(load(), name, store)) for name in names}
 
 
-def test_swapping_there_and_back_restores_every_logit(many: tuple[Any, dict[str | None, torch.Tensor]]) -> None:
-    model, truth = many
-    for name in ("abstracts", "questions", "abstracts", None, "questions", None):
-        with use(model, name):
-            assert torch.equal(logits(model), truth[name])
-        assert torch.equal(logits(model), truth["abstracts"])
-    assert model.active_adapter == "abstracts"
+@pytest.fixture(scope="module", params=["none", "4bit"])
+def truth(request: pytest.FixtureRequest, llama: Path, shelf: Path) -> tuple[str, Truth]:
+    return request.param, truth_of(lambda: load_base(str(llama), quantisation=request.param), NAMES, shelf)
 
 
-def test_nested_use_restores_step_by_step(many: tuple[Any, dict[str | None, torch.Tensor]]) -> None:
-    model, truth = many
-    with use(model, None):
-        with use(model, "questions"):
-            with use(model, None):
-                assert torch.equal(logits(model), truth[None])
-            assert torch.equal(logits(model), truth["questions"])
-        assert torch.equal(logits(model), truth[None])
-    assert torch.equal(logits(model), truth["abstracts"])
+@pytest.fixture
+def many(truth: tuple[str, Truth], llama: Path, shelf: Path) -> Iterator[tuple[Bank, Truth]]:
+    """A bank of three adapters, one of them DoRA, and the true logits of each and of the base."""
+    quantisation, expected = truth
+    with load_many(load_base(str(llama), quantisation=quantisation), NAMES, shelf) as bank:
+        mine = {name: logits_with(bank, name) for name in (None, *NAMES)}
+        assert torch.equal(mine[None], expected[None])
+        for name in NAMES:
+            assert torch.allclose(mine[name], expected[name], atol=1e-5)
+            assert (mine[name] - expected[None]).abs().max() > 0.01
+        yield bank, mine
 
 
-def test_an_error_inside_restores_too(many: tuple[Any, dict[str | None, torch.Tensor]]) -> None:
-    model, truth = many
-    for name in ("questions", None):
-        with pytest.raises(ZeroDivisionError), use(model, name):
-            _ = 1 / 0
-        assert torch.equal(logits(model), truth["abstracts"])
+def logits_with(bank: Bank, name: str | None) -> torch.Tensor:
+    with use(bank, name) as model:
+        return logits(model)
 
 
-def test_threads_get_their_own_adapters_answer(many: tuple[Any, dict[str | None, torch.Tensor]]) -> None:
-    model, truth = many
-    wrong: list[str | None] = []
+def test_swapping_there_and_back_restores_every_logit(many: tuple[Bank, Truth]) -> None:
+    bank, truth = many
+    for name in ("abstracts", "questions", "abstracts", "dora", None, "questions", None):
+        assert torch.equal(logits_with(bank, name), truth[name])
+        assert torch.equal(logits(bank.model), truth[None])
+
+
+def test_lora_gives_the_bits_of_peft(llama: Path, shelf: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        base = load_base(str(llama), quantisation="none", dtype=dtype)
+        expected = logits(attach(load_base(str(llama), quantisation="none", dtype=dtype), "abstracts", shelf))
+        assert torch.equal(logits_with(load_many(base, ["abstracts"], shelf), "abstracts"), expected)
+
+
+def test_nested_use_restores_step_by_step(many: tuple[Bank, Truth]) -> None:
+    bank, truth = many
+    with use(bank, "abstracts"):
+        with use(bank, None):
+            with use(bank, "questions"):
+                assert torch.equal(logits(bank.model), truth["questions"])
+            assert torch.equal(logits(bank.model), truth[None])
+        assert torch.equal(logits(bank.model), truth["abstracts"])
+    assert torch.equal(logits(bank.model), truth[None])
+
+
+def test_an_error_inside_restores_too(many: tuple[Bank, Truth]) -> None:
+    bank, truth = many
+    for name in ("questions", None, ["abstracts", "dora"]):
+        with use(bank, "abstracts"):
+            with pytest.raises(ZeroDivisionError), use(bank, name):
+                _ = 1 / 0
+            assert torch.equal(logits(bank.model), truth["abstracts"])
+    assert torch.equal(logits(bank.model), truth[None])
+
+
+def test_threads_run_different_adapters_at_once_and_each_is_right(many: tuple[Bank, Truth]) -> None:
+    bank, truth = many
+    names = (*NAMES, None)
+    inside, wrong, answers = threading.Barrier(8), list[str | None](), list[str | None]()
 
     def ask(name: str | None) -> None:
-        for _ in range(8):
-            with use(model, name):
-                if not torch.equal(logits(model), truth[name]):
-                    wrong.append(name)
+        with use(bank, name):
+            inside.wait(timeout=60)  # passes only if all eight are in their blocks together
+        for turn in range(50):
+            mine = names[(names.index(name) + turn) % 4]
+            answers.append(mine)
+            if not torch.equal(logits_with(bank, mine), truth[mine]):
+                wrong.append(mine)
 
-    threads = [threading.Thread(target=ask, args=(name,)) for name in ("abstracts", "questions", None) * 2]
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(answers) == 400
     assert wrong == []
+    assert not inside.broken
 
 
-def test_each_row_of_a_batch_gets_its_own_adapter(many: tuple[Any, dict[str | None, torch.Tensor]], base: Base) -> None:
-    model, truth = many
-    names = ["abstracts", "questions", None, "questions"]
-    together = generate_rows(model, base.tokenizer, PROMPTS, names, max_new_tokens=5)
+def test_each_row_of_a_batch_gets_its_own_adapter(many: tuple[Bank, Truth]) -> None:
+    bank, truth = many
+    tokenizer = bank.base.tokenizer
+    names = ["abstracts", "dora", None, "questions"]
+    together = generate_rows(bank, tokenizer, PROMPTS, names, max_new_tokens=5)
     alone = [
-        generate_rows(model, base.tokenizer, [row], [name], max_new_tokens=5)[0]
+        generate_rows(bank, tokenizer, [row], [name], max_new_tokens=5)[0]
         for row, name in zip(PROMPTS, names, strict=True)
     ]
     assert together == alone
-    assert together[3] != generate_rows(model, base.tokenizer, [PROMPTS[3]], [None], max_new_tokens=5)[0]
-    assert torch.equal(logits(model), truth["abstracts"])
+    with use(bank, None), torch.inference_mode():
+        bare = bank.model.generate(torch.tensor([PROMPTS[2]]), max_new_tokens=5, do_sample=False, eos_token_id=2)
+    assert bare[0, 4 : 4 + len(together[2])].tolist() == together[2]
+    assert together[0] != generate_rows(bank, tokenizer, [PROMPTS[0]], [None], max_new_tokens=5)[0]
+    assert torch.equal(logits(bank.model), truth[None])
 
 
-def test_dora_rows_are_answered_one_adapter_at_a_time(base: Base, shelf: Path) -> None:
-    model = load_many(base, ["abstracts", "dora"], shelf)
-    names = ["dora", "abstracts", None, "dora"]
-    together = generate_rows(model, base.tokenizer, PROMPTS, names, max_new_tokens=4)
-    for row, name, answer in zip(PROMPTS, names, together, strict=True):
-        assert generate_rows(model, base.tokenizer, [row], [name], max_new_tokens=4) == [answer]
+def test_swapping_takes_less_than_a_millisecond_at_24_layers(tmp_path: Path) -> None:
+    folder, store = str(make_tiny("llama", tmp_path / "base", layers=24)), tmp_path / "store"
+    for name in ("one", "two"):
+        base = load_base(folder, quantisation="none")
+        put(train(base, store=store), base, name, store)
+    bank = load_many(load_base(folder, quantisation="none"), ["one", "two"], store)
+    taken = []
+    for turn in range(200):
+        begun = time.perf_counter()
+        with use(bank, ("one", "two", None)[turn % 3]):
+            taken.append(time.perf_counter() - begun)
+    assert sorted(taken)[100] < 1e-3
 
 
 def test_answers_end_before_the_stop_token(base: Base, shelf: Path) -> None:
-    model = attach(base, "abstracts", shelf)
-    first = generate_rows(model, base.tokenizer, PROMPTS[:1], ["abstracts"], max_new_tokens=6)[0]
+    bank = load_many(base, ["abstracts"], shelf)
+    first = generate_rows(bank, base.tokenizer, PROMPTS[:1], ["abstracts"], max_new_tokens=6)[0]
     base.model.generation_config.eos_token_id = [2, first[3]]
     assert (
-        generate_rows(model, base.tokenizer, PROMPTS[:1], ["abstracts"], max_new_tokens=6)[0]
+        generate_rows(bank, base.tokenizer, PROMPTS[:1], ["abstracts"], max_new_tokens=6)[0]
         == first[: first.index(first[3])]
     )
 
 
-def test_use_while_training_leaves_the_adapter_trainable(base: Base) -> None:
-    model = attach_new(base, LoraSettings(r=4), seed=1)
-    model.train()
-    trainable = {name for name, one in model.named_parameters() if one.requires_grad}
-    with use(model, None):
+def test_a_bank_adds_no_parameter_and_wants_no_gradient(base: Base, shelf: Path) -> None:
+    before = [(name, id(one)) for name, one in base.model.named_parameters()]
+    bank = load_many(base, NAMES, shelf)
+    for name in (*NAMES, None, ["abstracts", "dora"]):
+        with use(bank, name) as model:
+            assert [(name, id(one)) for name, one in model.named_parameters()] == before
+            assert not any(one.requires_grad for one in model.parameters())
+
+
+def test_an_adapter_that_is_not_in_the_store_is_named(base: Base, shelf: Path) -> None:
+    bank = load_many(base, ["abstracts"], shelf)
+    with pytest.raises(InputMissingError, match="did you mean 'abstracts'"), use(bank, "abstract"):
         pass
-    with use(model, "default"):
-        pass
-    assert {name for name, one in model.named_parameters() if one.requires_grad} == trainable
-    assert model.training
-
-
-def test_use_leaves_attached_adapters_frozen(base: Base, shelf: Path) -> None:
-    model = load_many(base, ["abstracts", "questions"], shelf)
-    for name in ("questions", None, "abstracts"):
-        with use(model, name):
-            assert not any(parameter.requires_grad for parameter in model.parameters())
-        assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_an_adapter_that_is_not_attached_is_named(base: Base, shelf: Path) -> None:
-    model = attach(base, "abstracts", shelf)
-    with pytest.raises(SettingsError, match="did you mean 'abstracts'"), use(model, "abstract"):
-        pass
-    with pytest.raises(SettingsError, match="questions"):
-        generate_rows(model, base.tokenizer, PROMPTS[:1], ["questions"])
+    with pytest.raises(InputMissingError, match="strange"):
+        generate_rows(bank, base.tokenizer, PROMPTS[:1], ["strange"])
     with pytest.raises(SettingsError, match="1 prompts but 2"):
-        generate_rows(model, base.tokenizer, PROMPTS[:1], [None, None])
+        generate_rows(bank, base.tokenizer, PROMPTS[:1], [None, None])
+    assert generate_rows(bank, base.tokenizer, [], []) == []
+
+
+def test_a_batch_with_other_rows_than_named_is_refused(base: Base, shelf: Path) -> None:
+    bank = load_many(base, NAMES, shelf)
+    with use(bank, ["abstracts", "questions"]) as model, pytest.raises(SettingsError, match="named for 2 rows"):
+        model(input_ids=torch.tensor(PROMPTS))
+    with use(bank, ["abstracts", "questions"]) as model, pytest.raises(SettingsError, match="no beams"):
+        model.generate(input_ids=torch.tensor(PROMPTS[:2]), num_beams=2, max_new_tokens=2)
 
 
 def test_many_on_another_base_are_refused(twin: Path, shelf: Path) -> None:
@@ -141,3 +185,5 @@ def test_many_on_another_base_are_refused(twin: Path, shelf: Path) -> None:
         load_many(load_base(str(twin), quantisation="none"), ["abstracts", "questions"], shelf)
     with pytest.raises(SettingsError, match="no adapter"):
         load_many(load_base(str(twin), quantisation="none"), [], shelf)
+    with pytest.raises(SettingsError, match="twice"):
+        load_many(load_base(str(twin), quantisation="none"), ["abstracts", "abstracts"], shelf)

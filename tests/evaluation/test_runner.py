@@ -191,7 +191,7 @@ def test_scores_go_into_the_card_and_the_adapter_stays_whole(home: Path, base: B
 
 
 def test_swaps_change_and_restore(home: Path, base: Base) -> None:
-    swaps = check_swaps(base, load_many(base, ["one", "two"], home / "store"), ["one", "two"])
+    swaps = check_swaps(load_many(base, ["one", "two"], home / "store"), ["one", "two"])
     assert [(swap.adapter, swap.changed, swap.restored) for swap in swaps] == [
         ("one", True, True),
         ("two", True, True),

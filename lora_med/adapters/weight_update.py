@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from lora_med.adapters.contents import LowRank
 from lora_med.errors import IntegrityError
-from lora_med.models.tensors import Stored
-
-
-def read_rows(handle: BinaryIO, stored: Stored, begin: int = 0, end: int | None = None) -> Any:
-    """Rows `begin` to `end` of a stored tensor, in its own dtype: (end - begin, ...)."""
-    import torch
-
-    row = stored.size // max(1, stored.shape[0])
-    count = (stored.shape[0] if end is None else end) - begin
-    handle.seek(stored.start + begin * row)
-    data = bytearray(handle.read(count * row))
-    return torch.frombuffer(data, dtype=torch_dtype(stored.dtype)).reshape(count, *stored.shape[1:])
-
-
-def torch_dtype(name: str) -> Any:
-    """torch's dtype for one of safetensors' floating-point names."""
-    import torch
-
-    return {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[name]
+from lora_med.models.tensors import Stored, read_rows
 
 
 @dataclass(frozen=True)
-class Update:
+class WeightUpdate:
     """`scale * up @ down` ready to be added: fp32 `up` (outputs, r), `down` (r, inputs), `magnitude` (outputs) or None.
 
     `transposed` if the base stores (inputs, outputs), as GPT-2 and every embedding do.
@@ -57,7 +39,7 @@ class Update:
         return found if self.scale == 1 else found.mul_(self.scale)
 
 
-def load_update(low_rank: LowRank, *, transposed: bool) -> Update:
+def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
     """The update's small matrices, read and checked.
 
     Raises:
@@ -69,8 +51,8 @@ def load_update(low_rank: LowRank, *, transposed: bool) -> Update:
         if low_rank.magnitude is not None:
             magnitude = _finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)
     if math.frexp(low_rank.scale)[0] == 0.5:  # a power of two scales without rounding, before as well as after
-        return Update(up * low_rank.scale, down, 1.0, magnitude, transposed)
-    return Update(up, down, low_rank.scale, magnitude, transposed)
+        return WeightUpdate(up * low_rank.scale, down, 1.0, magnitude, transposed)
+    return WeightUpdate(up, down, low_rank.scale, magnitude, transposed)
 
 
 def _finite(tensor: Any, stored: Stored) -> Any:
