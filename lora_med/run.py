@@ -66,7 +66,7 @@ def set_up_logging() -> None:
     logging.basicConfig(
         level=logging.INFO if rank() == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
     )
-    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec"):
+    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec", "gguf"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
