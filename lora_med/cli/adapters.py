@@ -1,4 +1,4 @@
-"""lora-med adapters list|show|verify|push|remove: what is in the store, and whether it is still what was published."""
+"""lora-med adapters list|show|verify|check|push|remove: what is in the store, and whether it is what was published."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from lora_med.cli.adapters_check import check_command
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment
 
-app = typer.Typer(help="The adapters in the store: list, show, verify, push, remove.", no_args_is_help=True)
+app = typer.Typer(help="The adapters in the store: list, show, verify, check, push, remove.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="the adapter's name in the store")]
 Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
@@ -99,6 +100,9 @@ def verify(
             where=str(folder),
             fix="copy it again from where it came, or train it again",
         )
+
+
+app.command("check")(check_command)
 
 
 @app.command()

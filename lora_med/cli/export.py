@@ -1,4 +1,4 @@
-"""lora-med export gguf|setup: models and adapters for other engines, each proved in the engine before it is kept."""
+"""lora-med export gguf|ollama|vllm|onnx|setup: for other engines, each proved there (or said not to be)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from lora_med.run import prepare_environment
 
-app = typer.Typer(help="Adapters and merged models for llama.cpp and others, proved there.", no_args_is_help=True)
+app = typer.Typer(help="Adapters and merged models for llama.cpp, Ollama, vLLM and ONNX.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="the adapter's name in the store")]
 Out = Annotated[Path, typer.Option(help="folder for the files; must not exist yet, or be empty")]
 Base = Annotated[str | None, typer.Option(help="folder, Hub id or micro; without it, what the card names")]
@@ -49,6 +49,68 @@ def gguf(
 
 
 @app.command()
+def ollama(
+    name: Name,
+    out: Out,
+    part: Annotated[str, typer.Option(help="merged, one model; swappable, the base with ADAPTER")] = "merged",
+    number_format: Annotated[str, typer.Option("--type", help="number format of the model's weights")] = "q8_0",
+    base: Base = None,
+    revision: Revision = None,
+    store: Store = STORE,
+    online: Online = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a Modelfile (template and stop words of the base) over GGUF files that were proved in llama.cpp."""
+    prepare_environment(offline=not online)
+    from lora_med.merge.ollama import export_ollama
+
+    export = export_ollama(name, out, base=base, revision=revision, store=store, part=part, number_format=number_format)
+    _tell(export.folder, export.facts, as_json)
+    if not as_json:
+        print(f"Next: cd {export.folder} && ollama create {name} -f Modelfile")
+
+
+@app.command()
+def vllm(
+    name: Name,
+    out: Out,
+    part: Annotated[str, typer.Option(help="adapter, served beside its base; or merged")] = "adapter",
+    dtype: Annotated[str | None, typer.Option(help="of the merged model; without it, the base's own")] = None,
+    base: Base = None,
+    revision: Revision = None,
+    store: Store = STORE,
+    online: Online = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a folder and the command that serves it, after a check of what vLLM refuses (vLLM itself is not run)."""
+    prepare_environment(offline=not online)
+    from lora_med.merge.vllm import export_vllm
+
+    export = export_vllm(name, out, base=base, revision=revision, store=store, part=part, dtype=dtype)
+    _tell_plainly(export.folder, export.facts, as_json)
+    if not as_json:
+        print(f"Next: {export.folder}/serve.sh, which runs: {export.facts['command']}")
+
+
+@app.command()
+def onnx(
+    name: Name,
+    out: Out,
+    base: Base = None,
+    revision: Revision = None,
+    store: Store = STORE,
+    online: Online = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the merged model as an ONNX graph from token ids to logits, compared with ours in ONNX Runtime."""
+    prepare_environment(offline=not online)
+    from lora_med.merge.onnx import export_onnx
+
+    export = export_onnx(name, out, base=base, revision=revision, store=store)
+    _tell_plainly(export.folder, export.facts, as_json)
+
+
+@app.command()
 def setup(
     archive: Annotated[
         Path | None, typer.Option(help="llama-cpp-python's source distribution, where it is here already")
@@ -71,6 +133,18 @@ def setup(
         print(json.dumps({"folder": str(found.folder), "version": found.version, "sha256": found.digest}))
     else:
         print(f"{found.version}, SHA-256 {found.digest[:16]}...: {found.folder}")
+
+
+def _tell_plainly(folder: Path, facts: Mapping[str, Any], as_json: bool) -> None:
+    """The report of an export to vLLM or ONNX."""
+    if as_json:
+        print(json.dumps({"folder": str(folder), **facts}))
+        return
+    for line in facts["warnings"]:
+        print(f"warning: {line}")
+    proof = facts["proof"]
+    print(f"logits within {proof['largest_logit_difference']:.2g} of ours at {proof['positions']} positions")
+    print(f"verified and written: {folder}")
 
 
 def _tell(folder: Path, facts: Mapping[str, Any], as_json: bool) -> None:

@@ -22,6 +22,8 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 VLLM_LORA = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "phi4")
 VLLM_LORA += ("granite", "olmo2", "smollm3", "starcoder2", "stablelm", "glm4", "cohere", "opt")
 GGUF_TESTED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "gpt2")
+OLLAMA_LORA = ("llama", "mistral", "gemma")
+ONNX_TESTED = ("llama", "gpt2")
 PARTS = ("adapter", "merged")
 
 
@@ -131,6 +133,26 @@ def _gguf_merged(shape: Shape) -> list[Finding]:
     return found
 
 
+def _ollama_adapter(shape: Shape) -> list[Finding]:
+    found = _gguf_adapter(shape)
+    if shape.model_type is not None and shape.model_type not in OLLAMA_LORA:
+        what = f"Ollama documents ADAPTER for {', '.join(OLLAMA_LORA)} only, not for {shape.model_type}"
+        found.append(Finding("warning", what, "export it merged: --part merged"))
+    return found
+
+
+def _onnx_adapter(shape: Shape) -> list[Finding]:
+    return [Finding("refusal", "an ONNX graph holds whole weights, no adapter", "export it merged: --part merged")]
+
+
+def _onnx_merged(shape: Shape) -> list[Finding]:
+    found = _base_absent(shape)
+    if shape.model_type is not None and shape.model_type not in ONNX_TESTED:
+        what = f"model type {shape.model_type!r} is not among those we have tried ({', '.join(ONNX_TESTED)})"
+        found.append(Finding("warning", what, "the export tries it and proves it, or refuses"))
+    return found
+
+
 def _base_absent(shape: Shape) -> list[Finding]:
     if shape.base is not None:
         return []
@@ -148,6 +170,8 @@ def _bpe_without_merges(base: Path) -> bool:
 RULES: dict[str, dict[str, Callable[[Shape], list[Finding]]]] = {
     "vllm": {"adapter": _vllm_adapter, "merged": _vllm_merged},
     "gguf": {"adapter": _gguf_adapter, "merged": _gguf_merged},
+    "ollama": {"adapter": _ollama_adapter, "merged": _gguf_merged},
+    "onnx": {"adapter": _onnx_adapter, "merged": _onnx_merged},
 }
 
 

@@ -92,7 +92,7 @@ def export_gguf(
     refuse(source.card, source.base, "gguf", "merged" if part == "merged" else "adapter")
     facts: dict[str, Any] = {"target": "gguf", "part": part}
     facts["converter"] = {"version": converter.version, "sha256": converter.digest}
-    with product(Path(out), source, needed_bytes=_needed(source, part, formats), facts=facts) as folder:
+    with product(Path(out), source, needed_bytes=needed_bytes(source, part, formats), facts=facts) as folder:
         fill_gguf(folder, source, converter, part, formats, facts)
     return Export(Path(out), read_json(Path(out) / EXPORT))
 
@@ -108,7 +108,7 @@ def fill_gguf(
     return _fill_adapter(folder, source, converter, vocabulary, formats if part == "swappable" else (), facts)
 
 
-def _needed(source: Source, part: str, formats: tuple[str, ...]) -> int:
+def needed_bytes(source: Source, part: str, formats: tuple[str, ...]) -> int:
     """The model in float32 twice (Hugging Face folder and GGUF), and each file."""
     kept = sum(BITS[name] for name in formats) if part != "adapter" else 0
     return round(source.parameters * ((64 if part == "merged" else 32) + kept) / 8)

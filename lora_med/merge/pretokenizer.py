@@ -69,7 +69,8 @@ def probes_for(tokenizer: Any) -> list[str]:
     words = [tokenizer.decode([number]) for number in range(0, len(tokenizer), max(1, len(tokenizer) // 400))]
     shown = [word for word in words if word and "\ufffd" not in word and word not in tokenizer.all_special_tokens]
     marked = "before" + " middle ".join(tokenizer.all_special_tokens) + "after"
-    return [*NASTY, *PROBES, " ".join(shown), "".join(shown[::3]), marked]
+    spaced = [" ".join(shown[start : start + 20]) for start in range(0, len(shown), 20)]
+    return [*NASTY, *PROBES, *spaced, *("".join(shown[start::40]) for start in range(0, 40, 10)), marked]
 
 
 def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, known: str | None) -> str | None:
