@@ -15,6 +15,8 @@ from lora_med.run import prepare_environment
 if TYPE_CHECKING:
     from lora_med.merge.compatibility import Shape
 
+WORDS = {"adapter": "the adapter by itself", "merged": "the merged model"}
+
 
 def check_command(
     target: Annotated[str, typer.Option(help="vllm, gguf, ollama or onnx")],
@@ -43,7 +45,8 @@ def check_command(
         print(json.dumps({"target": target, "parts": parts, "taken": [one for one in found if not refused[one]]}))
     else:
         for one, findings in found.items():
-            print(f"{target} {'refuses' if refused[one] else 'takes'} the {one}{':' if findings else ''}")
+            verdict = f"{target} {'refuses' if refused[one] else 'takes'} {WORDS[one]}"
+            print(f"{verdict}:" if findings else verdict)
             for finding in findings:
                 print(f"  {finding.level}: {finding.what}; {finding.fix}")
     if all(refused.values()):

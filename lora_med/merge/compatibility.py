@@ -17,7 +17,7 @@ from lora_med.config.schema import LoraSettings
 from lora_med.errors import SettingsError
 from lora_med.files import read_json
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # Families whose vLLM class takes LoRA; gpt2 is the one of ours that does not.
 VLLM_LORA = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "phi4")
 VLLM_LORA += ("granite", "olmo2", "smollm3", "starcoder2", "stablelm", "glm4", "cohere", "opt")

@@ -64,7 +64,7 @@ def find_converter() -> Converter:
         )
     digest = digest_tree(folder)
     if checkout:
-        return Converter(folder, "own checkout", digest)
+        return Converter(folder, f"the checkout in {CHECKOUT}", digest)
     facts = read_json(folder / MANIFEST)
     if facts.get("digest") != digest:
         raise IntegrityError(

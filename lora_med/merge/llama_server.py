@@ -59,10 +59,10 @@ class LlamaServer:
         """The chat prompt that llama.cpp makes of `messages` with the template in the file."""
         return self._ask("/apply-template", {"messages": list(messages)})["prompt"]
 
-    def generate(self, ids: Sequence[int], most: int, *, scales: Sequence[float] = ()) -> list[int]:
+    def generate(self, ids: Sequence[int], most: int) -> list[int]:
         """The greedy continuation of `ids`, at most `most` tokens."""
-        content = self._complete(list(ids), most, 1, {}, scales)
-        return [one["id"] for one in content]
+        options = {"n_predict": most, "temperature": 0, "return_tokens": True}
+        return self._ask("/completion", {"prompt": list(ids), **options})["tokens"]
 
     def score(self, rows: Sequence[Sequence[int]], *, scales: Sequence[float] = ()) -> list[Scored]:
         """The log-probabilities at every position of each row; `scales` weigh the adapters, in the order loaded."""
@@ -72,7 +72,7 @@ class LlamaServer:
             nll, top = [], []
             for position in range(1, len(row)):
                 forced = [[row[position], FORCED]]
-                one = self._complete(list(row[:position]), 1, TOP, {"logit_bias": forced}, scales)[0]
+                one = self._complete(list(row[:position]), {"logit_bias": forced}, scales)
                 if one["id"] != row[position]:
                     raise IntegrityError(f"llama.cpp drew token {one['id']} where {row[position]} was forced")
                 nll.append(-one["logprob"])
@@ -84,24 +84,18 @@ class LlamaServer:
             scored.append(Scored(nll, top))
         return scored
 
-    def _complete(
-        self, ids: list[int], most: int, top: int, options: Mapping[str, Any], scales: Sequence[float]
-    ) -> list[dict[str, Any]]:
+    def _complete(self, ids: list[int], options: Mapping[str, Any], scales: Sequence[float]) -> dict[str, Any]:
+        """The one token that llama.cpp draws after `ids`, with its log-probability and the likeliest ones."""
         adapters = [{"id": number, "scale": scale} for number, scale in enumerate(scales)]
-        answer = self._server.handle_completions(
-            {
-                "prompt": ids,
-                "max_tokens": most,
-                "temperature": 0,
-                "n_probs": top,
-                "cache_prompt": True,
-                **options,
-                **({"lora": adapters} if adapters else {}),
-            }
-        )
-        if "choices" not in answer:
-            raise IntegrityError(f"llama.cpp refused a request: {str(answer.get('message', answer))[:200]}")
-        return (answer["choices"][0].get("logprobs") or {"content": []})["content"]
+        request = {"prompt": ids, "max_tokens": 1, "temperature": 0, "n_probs": TOP, "cache_prompt": True, **options}
+        answer = self._server.handle_completions({**request, **({"lora": adapters} if adapters else {})})
+        content = (answer.get("choices", [{}])[0].get("logprobs") or {}).get("content")
+        if not content:  # a part of a letter alone has no text, and llama.cpp tells of tokens with text only
+            raise IntegrityError(
+                f"llama.cpp gave no log-probabilities after {len(ids)} tokens",
+                where=str(answer.get("message", "a token that is part of a letter"))[:200],
+            )
+        return content[0]
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def _check_packages() -> None:
         raise DependencyMissingError(
             f"ONNX needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
             where="lora-med export onnx",
-            fix='pip install "lora-med[onnx]"',
+            fix='pip install "lora-med[export]"',
         )
 
 

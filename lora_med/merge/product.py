@@ -17,7 +17,7 @@ from lora_med.adapters.method import Method, read_method
 from lora_med.adapters.store import CONFIG, find_adapter
 from lora_med.errors import DiskError, InputMissingError
 from lora_med.files import fresh_folder, read_json, sha256_file, write_json
-from lora_med.merge.export import merge_adapter
+from lora_med.merge.export import held, merge_adapter, sweep
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import display_name, resolve_base
 from lora_med.models.tensors import read_headers
@@ -99,7 +99,8 @@ def product(out: Path, source: Source, *, needed_bytes: int, facts: dict[str, An
         OutputError: `out` is not empty or cannot be written.
         DiskError: there is not that much room.
     """
-    with fresh_folder(out) as temporary:
+    sweep(out)
+    with fresh_folder(out) as temporary, held(temporary):
         temporary.chmod(0o700)
         _check_room(out, temporary, needed_bytes)
         (temporary / WORK).mkdir()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def export_vllm(
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
     source = find_source(name, base=base, revision=revision, store=store)
-    warnings = refuse(source.card, source.base, "vllm", part)
-    facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": [one.what for one in warnings]}
+    told = [one.what for one in refuse(source.card, source.base, "vllm", part)]
+    facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": told}
     needed = source.parameters * 4 if part == "merged" else sum(one.stat().st_size for one in source.adapter.iterdir())
     with product(Path(out), source, needed_bytes=needed, facts=facts) as folder:
         if part == "merged":
@@ -58,7 +59,7 @@ def export_vllm(
             facts["proof"] = {"by": "merge", **certificate["probe"]}
         else:
             facts["proof"] = {"by": "peft", **_copy_adapter(source, folder / name)}
-        facts["command"] = command(source, part)
+        facts["command"] = command(source, part, ".")
         write_atomic(folder / SCRIPT, _script(source, part))
         (folder / SCRIPT).chmod(0o755)
     return Export(Path(out), read_json(Path(out) / EXPORT))
@@ -69,24 +70,22 @@ def max_lora_rank(ranks: list[int]) -> int:
     return next(allowed for allowed in VLLM_RANKS if allowed >= max(ranks))
 
 
-def command(source: Source, part: str) -> str:
-    """The command that serves the folder, from within it; a base that is a folder is `$1`."""
+def command(source: Source, part: str, here: str) -> str:
+    """The command that serves the folder `here`; a base that is a folder is `$1`."""
     if part == "merged":
-        return f"vllm serve ./{source.name} --served-model-name {source.name}"
+        return f"vllm serve {here}/{source.name} --served-model-name {source.name}"
     rank = max_lora_rank(shape_of_card(source.card, source.base).ranks)
     place = Path(source.asked).expanduser()
     base = '"$1"' if source.asked == "micro" or place.is_dir() else shlex.quote(source.asked)
     revision = f" --revision {shlex.quote(source.revision)}" if source.revision else ""
-    return (
-        f"vllm serve {base}{revision} --enable-lora --lora-modules {source.name}=./{source.name} --max-lora-rank {rank}"
-    )
+    modules = f"--lora-modules {source.name}={here}/{source.name}"
+    return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
 
 
 def _script(source: Source, part: str) -> str:
-    line = command(source, part)
+    line = command(source, part, '"$(dirname "$0")"')
     first = f': "${{1:?the folder of the base {display_name(source.asked)}}}"\n' if '"$1"' in line else ""
-    inside = 'cd "$(dirname "$0")"\n'
-    return f"#!/bin/sh\n# Needs vLLM, in an environment of its own.\nset -eu\n{first}{inside}exec {line}\n"
+    return f"#!/bin/sh\n# Needs vLLM, in an environment of its own.\nset -eu\n{first}exec {line}\n"
 
 
 def _copy_adapter(source: Source, target: Path) -> dict[str, Any]:
@@ -102,7 +101,10 @@ def _copy_adapter(source: Source, target: Path) -> dict[str, Any]:
     device = next(ours.model.parameters()).device
     wanted = probe_logits(attach(ours, source.name, source.store), rows, device)
     theirs = load_base(source.asked, revision=source.revision, **options)
-    found = probe_logits(PeftModel.from_pretrained(theirs.model, str(target)).eval(), rows, device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's own calls of transformers
+        loaded = PeftModel.from_pretrained(theirs.model, str(target)).eval()
+    found = probe_logits(loaded, rows, device)
     worst = max(float((one - other).abs().max()) for one, other in zip(wanted, found, strict=True))
     if not worst <= TOLERANCE:
         raise IntegrityError(
