@@ -73,7 +73,7 @@ def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -
 
     reader = _open(source)
     wanted = FORMATS[name]
-    writer = gguf.GGUFWriter(target, arch=_text(reader, "general.architecture"), endianess=reader.endianess)
+    writer = gguf.GGUFWriter(target, arch=_text(reader, "general.architecture"))
     changed: dict[str, Any] = {"general.file_type": gguf.LlamaFileType[wanted.file_type].value}
     if pre is not None:
         changed[PRE_TOKENIZER] = pre
