@@ -1,9 +1,10 @@
 """Runs one of llama.cpp's conversion scripts in a process of its own: `python -P convert_driver.py FACTS SCRIPT ...`.
 
-Three things differ from calling the script itself: code that comes with a model is never run, gpt2's context length is
-found under the name that transformers gives it today, and a tokenizer that llama.cpp does not know by its hash gets the
-pre-tokenizer named in FACTS, a JSON file; without a name there, `unknown` is written back and the default is used,
-which is only good for reading the vocabulary. Imports nothing of lora_med.
+Four things differ from calling the script itself: code that comes with a model is never run; gpt2's context length is
+found under the name that transformers gives it today; a SentencePiece vocabulary in tokenizer.json alone gets the order
+of its merges for scores, which the script leaves equal; and a tokenizer that llama.cpp does not know by its hash gets
+the pre-tokenizer named in FACTS, a JSON file. Without a name there the default is used, which is good for reading the
+vocabulary only. FACTS says afterwards, under `known`, what llama.cpp calls it by its hash. Imports nothing of lora_med.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main(facts_path: Path, script: Path, arguments: list[str]) -> None:
     base = importlib.import_module("conversion.base")
     _name_pre_tokenizer(base.TextModel, facts)
     _name_context_length(base.ModelBase)
+    _score_by_merges(base.gguf.LlamaHfVocab)
     sys.argv = [str(script), *arguments]
     try:
         runpy.run_path(str(script), run_name="__main__")
@@ -65,6 +67,26 @@ def _name_context_length(model_base: Any) -> None:
         return values
 
     model_base.load_hparams = staticmethod(loaded)
+
+
+def _score_by_merges(vocabulary: Any) -> None:
+    read = vocabulary.__init__
+
+    def begun(self: Any, base_path: Path) -> None:
+        read(self, base_path)
+        merges = json.loads((base_path / "tokenizer.json").read_text(encoding="utf-8"))["model"].get("merges", [])
+        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
+        ranks: dict[str, int] = {}
+        for rank, (left, right) in enumerate(pairs):
+            ranks.setdefault(left + right, rank)
+        self.merge_ranks = {self.tokenizer.convert_tokens_to_ids(text): rank for text, rank in ranks.items()}
+
+    def score(self: Any, token_id: int) -> float:
+        # llama.cpp joins the pair of the highest score first, so what no merge makes comes last.
+        return -float(self.merge_ranks.get(token_id, 10_000_000))
+
+    vocabulary.__init__ = begun
+    vocabulary.get_token_score = score
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, known: str | None) ->
     names = [known] if known else [*NAMES] if kind == "gpt2" else [None]
     found = first_that_agrees(names, lambda name: _cut(vocabulary, name, probes), wanted)
     if not found:
-        tried = f"under its own name {known!r}" if known else f"under any of {len(names)} names"
+        tried = f"under its own name {known!r}" if known else f"tried under {len(names)} of its names"
         raise SettingsError(
             f"llama.cpp does not cut text as this tokenizer does, {tried} (kind {kind!r})",
             where="the base's tokenizer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lora_med.merge.gguf import export_gguf
 from lora_med.merge.gguf_types import write_as
 from lora_med.merge.llama_server import loaded
 from lora_med.merge.ollama import export_ollama
-from lora_med.merge.pretokenizer import choose_pre_tokenizer, first_that_agrees
+from lora_med.merge.pretokenizer import choose_pre_tokenizer, first_that_agrees, tokenizer_kind
 from lora_med.models.base import load_base
 from lora_med.models.resolve import ASSETS
 from tests.evaluation.published import publish_random
@@ -129,6 +130,34 @@ def test_the_pre_tokenizer_of_micro_is_found_and_a_strange_one_refused(tmp_path:
     assert choose_pre_tokenizer(micro, tmp_path / "micro.gguf", None) == "llama-bpe"
     with pytest.raises(SettingsError, match="under its own name 'gpt-2'"):
         choose_pre_tokenizer(micro, tmp_path / "micro.gguf", "gpt-2")
+
+
+@needs_converter
+def test_a_sentencepiece_vocabulary_without_its_scores_is_cut_alike(tmp_path: Path) -> None:
+    """Merges of tokenizer.json alone, bytes as a way out; the converter leaves every score equal."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from lora_med.merge.verify import PROBES
+
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    inner = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.train_from_iterator(PROBES, trainers.BpeTrainer(vocab_size=600, special_tokens=special, show_progress=False))
+    state = json.loads(inner.to_str())
+    state["added_tokens"] = [one for one in state["added_tokens"] if not one["content"].startswith("<0x")]
+    inner = Tokenizer.from_str(json.dumps(state))
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", model_max_length=4096
+    )
+    base = make_engine_base("llama", tmp_path / "base", tokenizer=tokenizer)
+    known = convert_model(find_converter(), base, tmp_path / "words.gguf", vocabulary_only=True)
+    assert tokenizer_kind(tmp_path / "words.gguf") == "llama"
+    assert choose_pre_tokenizer(tokenizer, tmp_path / "words.gguf", known) is None
 
 
 def test_the_first_name_that_agrees_is_taken_and_one_not_known_is_passed_over() -> None:
