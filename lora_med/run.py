@@ -36,6 +36,8 @@ VERSIONED = (
     "tokenizers",
     "numpy",
 )
+NOISY = ("httpx", "httpx2", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec")
+NOISY += ("gguf", "onnx_ir", "onnxscript")  # they tell each step at the level of progress
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +68,7 @@ def set_up_logging() -> None:
     logging.basicConfig(
         level=logging.INFO if rank() == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
     )
-    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""lora-med adapters list|show|verify|adopt|compose|diff|push|remove: what is in the store, and is it as published?"""
+"""lora-med adapters list|show|verify|check|adopt|compose|diff|push|remove: what is in the store, and is it whole?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from lora_med.cli.adapters_check import check_command
 from lora_med.cli.adapters_made import adopt_command, compose_command, diff_command
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment
 
 app = typer.Typer(
-    help="The adapters in the store: list, show, verify, adopt, compose, diff, push, remove.", no_args_is_help=True
+    help="The adapters in the store: list, show, verify, check, adopt, compose, diff, push, remove.",
+    no_args_is_help=True,
 )
 Name = Annotated[str, typer.Argument(help="the adapter's name in the store")]
 Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
@@ -105,6 +107,9 @@ def verify(
             where=str(folder),
             fix="copy it again from where it came, or train it again",
         )
+
+
+app.command("check")(check_command)
 
 
 @app.command()

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("lora_med.cli.generate", "write text with an adapter"),
     "eval": ("lora_med.cli.eval", "compare adapters with their base on held-out items"),
     "merge": ("lora_med.cli.merge", "merge an adapter into its base, and prove it"),
+    "export": ("lora_med.cli.export", "write adapters and models for other engines, proved there"),
 }
 
 

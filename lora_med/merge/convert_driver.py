@@ -1,0 +1,93 @@
+"""Runs one of llama.cpp's conversion scripts in a process of its own: `python -P convert_driver.py FACTS SCRIPT ...`.
+
+Four things differ from calling the script itself: code that comes with a model is never run; gpt2's context length is
+found under the name that transformers gives it today; a SentencePiece vocabulary in tokenizer.json alone gets the order
+of its merges for scores, which the script leaves equal; and a tokenizer that llama.cpp does not know by its hash gets
+the pre-tokenizer named in FACTS, a JSON file. Without a name there the default is used, which is good for reading the
+vocabulary only. FACTS says afterwards, under `known`, what llama.cpp calls it by its hash. Imports nothing of lora_med.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(facts_path: Path, script: Path, arguments: list[str]) -> None:
+    """Run `script` with `arguments`; the facts file says afterwards which pre-tokenizer was written."""
+    sys.path[:0] = [str(script.parent), str(script.parent / "gguf-py")]
+    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    _refuse_foreign_code()
+    base = importlib.import_module("conversion.base")
+    _name_pre_tokenizer(base.TextModel, facts)
+    _name_context_length(base.ModelBase)
+    _score_by_merges(base.gguf.LlamaHfVocab)
+    sys.argv = [str(script), *arguments]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        facts_path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _refuse_foreign_code() -> None:
+    transformers = importlib.import_module("transformers")
+    for kind in (transformers.AutoTokenizer, transformers.AutoConfig):
+        whole = kind.from_pretrained
+
+        def closed(*arguments: Any, _whole: Any = whole, **options: Any) -> Any:
+            return _whole(*arguments, **{**options, "trust_remote_code": False, "local_files_only": True})
+
+        kind.from_pretrained = staticmethod(closed)
+
+
+def _name_pre_tokenizer(text_model: Any, facts: dict[str, Any]) -> None:
+    by_hash = text_model.get_vocab_base_pre
+
+    def named(self: Any, tokenizer: Any) -> str:
+        try:
+            facts["known"] = by_hash(self, tokenizer)
+        except NotImplementedError:
+            facts["known"] = None
+        return facts.get("pre") or facts["known"] or "default"
+
+    text_model.get_vocab_base_pre = named
+
+
+def _name_context_length(model_base: Any) -> None:
+    load = model_base.load_hparams
+
+    def loaded(*arguments: Any, **options: Any) -> dict[str, Any]:
+        values = load(*arguments, **options)
+        if values.get("model_type") == "gpt2":
+            values.setdefault("n_ctx", values["n_positions"])
+        return values
+
+    model_base.load_hparams = staticmethod(loaded)
+
+
+def _score_by_merges(vocabulary: Any) -> None:
+    read = vocabulary.__init__
+
+    def begun(self: Any, base_path: Path) -> None:
+        read(self, base_path)
+        merges = json.loads((base_path / "tokenizer.json").read_text(encoding="utf-8"))["model"].get("merges", [])
+        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
+        ranks: dict[str, int] = {}
+        for rank, (left, right) in enumerate(pairs):
+            ranks.setdefault(left + right, rank)
+        self.merge_ranks = {self.tokenizer.convert_tokens_to_ids(text): rank for text, rank in ranks.items()}
+
+    def score(self: Any, token_id: int) -> float:
+        # llama.cpp joins the pair of the highest score first, so what no merge makes comes last.
+        return -float(self.merge_ranks.get(token_id, 10_000_000))
+
+    vocabulary.__init__ = begun
+    vocabulary.get_token_score = score
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
