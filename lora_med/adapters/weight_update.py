@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_med.adapters.contents import LowRank
 from lora_med.errors import IntegrityError
-from lora_med.models.tensors import Stored, read_rows
+from lora_med.models.tensors import Stored, is_finite, read_rows
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
 
 
 def _finite(tensor: Any, stored: Stored) -> Any:
-    import torch
-
-    if not torch.isfinite(tensor).all():
+    if not is_finite(tensor):
         raise IntegrityError(
             f"tensor {stored.name!r} of the adapter is not finite", where=str(stored.file), fix="train it again"
         )

@@ -14,7 +14,7 @@ import torch
 from lora_med.adapters.weight_update import WeightUpdate, load_update
 from lora_med.errors import IntegrityError
 from lora_med.merge.plan import Output
-from lora_med.models.tensors import FLOATS, read_rows, torch_dtype
+from lora_med.models.tensors import FLOATS, is_finite, read_rows, torch_dtype
 
 BLOCK_NUMBERS = 1 << 20  # weights that one worker reads and writes at a time
 PIECE_NUMBERS = 1 << 19  # and folds at a time, in fp32: fewer wait for the interpreter, more leave the caches
@@ -138,7 +138,7 @@ def folded(source: int, folding: Folding, begin: int, end: int, dtype: str, scra
                 if first <= index < last:
                     rows[index - first] = folding.tokens[place]
         rounded = merged[first - begin : last - begin].copy_(rows)
-        if not all(map(math.isfinite, torch.stack(torch.aminmax(rounded)).tolist())):
+        if not is_finite(rounded):
             raise IntegrityError(
                 f"a value of {folding.output.name!r} is not finite in {dtype}",
                 where=str(folding.output.source.file),

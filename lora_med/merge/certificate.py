@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ def certify(
         },
         "merged": {
             "fingerprint": asdict(fingerprint(out)),
-            "files": {path.name: sha256_file(path) for path in sorted(out.iterdir())},
+            "files": _digests(sorted(out.iterdir())),
         },
         "onto": onto,
         "arithmetic": ARITHMETIC[onto],
@@ -65,3 +67,8 @@ def certify(
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _digests(paths: list[Path]) -> dict[str, str]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip([path.name for path in paths], pool.map(sha256_file, paths), strict=True))

@@ -19,7 +19,7 @@ from lora_med.errors import IntegrityError
 from lora_med.merge.blocks import Lattice, final_dtype, touches
 from lora_med.merge.lattice import lattice_of
 from lora_med.merge.plan import Output, Plan
-from lora_med.models.tensors import FLOATS, Stored, read_headers, read_rows, torch_dtype
+from lora_med.models.tensors import FLOATS, Stored, is_finite, read_headers, read_rows, torch_dtype
 
 ROWS = 16  # of each changed tensor are computed again
 READ_BYTES = 1 << 23
@@ -99,13 +99,8 @@ def _same_bytes(one: Stored, other: Stored) -> None:
             if before != after:
                 raise IntegrityError(f"{one.name!r} has other bytes than the base's", where=str(other.file))
             numbers = torch.frombuffer(bytearray(after), dtype=torch_dtype(one.dtype)) if one.dtype in FLOATS else None
-            if numbers is not None and not _is_finite(numbers):
+            if numbers is not None and not is_finite(numbers):
                 raise IntegrityError(f"{one.name!r} of the base is not finite", where=str(one.file))
-
-
-def _is_finite(numbers: torch.Tensor) -> bool:
-    """By the smallest and the largest, which is many times faster than looking at each; NaN is both."""
-    return all(map(math.isfinite, torch.stack(torch.aminmax(numbers)).tolist()))
 
 
 def _read_back(output: Output, merged: Stored, lattice: Lattice | None) -> int:
@@ -116,7 +111,7 @@ def _read_back(output: Output, merged: Stored, lattice: Lattice | None) -> int:
             before, after = read_rows(first, output.source, begin, end), read_rows(second, merged, begin, end)
             if lattice is not None:
                 before = lattice.nearest(before, begin)
-            if not _is_finite(after):
+            if not is_finite(after):
                 raise IntegrityError(f"{output.name!r} holds a value that is not finite", where=str(merged.file))
             moved += int(torch.count_nonzero(before.to(after.dtype) != after))
     return moved
