@@ -152,7 +152,7 @@ def torch_dtype(name: str) -> Any:
 
 
 def is_finite(numbers: Any) -> bool:
-    """Whether every number of a tensor is finite, by its smallest and largest: NaN is both, and it is ten times faster."""
+    """Whether every number of a tensor is finite, by its smallest and largest, which not-a-number becomes."""
     import torch
 
     return numbers.numel() == 0 or all(map(math.isfinite, torch.stack(torch.aminmax(numbers)).tolist()))
