@@ -31,7 +31,7 @@ def make(folder: Path, options: dict[str, bool]) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from lora_med.adapters.adopt import adopt
+    from lora_med.adapters.adopt import Origin, adopt
 
     torch.manual_seed(1)
     config = LlamaConfig(
@@ -50,7 +50,7 @@ def make(folder: Path, options: dict[str, bool]) -> None:
             elif "magnitude" in key:
                 parameter.data *= 1 + 0.02 * torch.randn_like(parameter.data)
         adapted.save_pretrained(str(folder / name), save_embedding_layers=False)
-        adopt(folder / name, base=str(folder / "base"), name=name, store=folder / "store", access="open")
+        adopt(folder / name, base=str(folder / "base"), name=name, store=folder / "store", origin=Origin(access="open"))
 
 
 def exact(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:

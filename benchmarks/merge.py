@@ -56,9 +56,11 @@ def make(shape: str, folder: Path) -> int:
 
 def adopt_it(folder: Path) -> None:
     """Take the adapter into a store, for the command."""
-    from lora_med.adapters.adopt import adopt
+    from lora_med.adapters.adopt import Origin, adopt
 
-    adopt(folder / "adapter", base=str(folder / "base"), name="one", store=folder / "store", access="open")
+    adopt(
+        folder / "adapter", base=str(folder / "base"), name="one", store=folder / "store", origin=Origin(access="open")
+    )
 
 
 def _memory(field: str) -> float:

@@ -6,20 +6,19 @@ give is loaded. What is published is written anew, from the values that were und
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.card import BaseIdentity, Card, DataFacts
-from lora_med.adapters.contents import Contents, check_method, read_contents
+from lora_med.adapters.card import BaseIdentity, Card, DataFacts, read_card
+from lora_med.adapters.contents import Contents, read_contents
+from lora_med.adapters.foreign_settings import read_settings
 from lora_med.adapters.method import PREFIX, Method, exactly, read_method
-from lora_med.adapters.store import CONFIG, STORE, WEIGHTS, check_free, write_adapter
+from lora_med.adapters.store import CONFIG, STORE, check_free, write_adapter
 from lora_med.adapters.weights import check_tensors
-from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import fresh_folder, read_json, replace_folder
+from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import display_name, resolve_base
 from lora_med.models.skeleton import skeleton
@@ -27,12 +26,43 @@ from lora_med.models.targets import linear_layers, pattern_value
 from lora_med.models.tensors import Stored, read_headers, read_rows
 from lora_med.run import versions
 
-LARGEST_CONFIG_BYTES = 1 << 20
-LARGEST_RANK = 4096
-LARGEST_ALPHA = 1e6
-PATTERN = re.compile(r"(?!(.*\*){3})[\w.\\^$*-]{1,200}")  # layer names, `.*` twice at most: more can run for ever
-PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an adapter's folder does not say of where it comes from, and its card has to.
+
+    Args:
+        template: the prompt template it was trained with; `text` gives it plain text.
+        access, licence, source: of the data it learned from; what is unknown has the strictest class.
+        trained_on: quantisation of the base while it was trained: none, 8bit or 4bit.
+    """
+
+    template: str = "text"
+    access: str = "credentialed"
+    licence: str = UNKNOWN
+    source: str = UNKNOWN
+    trained_on: str = "none"
+    description: str = ""
+
+    def card(
+        self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
+    ) -> Card:
+        """The adapter's card; `peft` is the version that saved it, `files` are their hashes, where known."""
+        return Card(
+            name=name,
+            description=self.description,
+            base=base,
+            method=dict(method),
+            template=self.template,
+            data=DataFacts(source=self.source, licence=self.licence, access=self.access),
+            settings={},
+            scores={},
+            versions={**versions(), "peft of origin": peft},
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            files=dict(files),
+        )
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,9 @@ class Adoption:
     remarks: tuple[str, ...]
 
 
+ORIGIN = Origin()
+
+
 def adopt(
     folder: Path | str,
     *,
@@ -51,21 +84,14 @@ def adopt(
     name: str,
     revision: str | None = None,
     store: Path | str = STORE,
-    template: str = "text",
-    access: str = "credentialed",
-    licence: str = UNKNOWN,
-    source: str = UNKNOWN,
-    trained_on: str = "none",
-    description: str = "",
+    origin: Origin = ORIGIN,
     overwrite: bool = False,
 ) -> Adoption:
     """Check a PEFT folder against a base, tensor by tensor, and publish it in the store under `name`.
 
     Args:
         base: what the adapter belongs to: folder, Hub id or `micro`. Its fingerprint goes into the card.
-        template: the prompt template it was trained with; `text` gives it plain text.
-        access, licence, source: of the data it learned from; what is unknown has the strictest class.
-        trained_on: quantisation of the base while it was trained: none, 8bit or 4bit.
+        origin: what the folder does not say.
 
     Raises:
         InputMissingError: no such folder, or it holds no safetensors.
@@ -75,35 +101,24 @@ def adopt(
     """
     source_folder = Path(folder)
     target = check_free(name, store, overwrite=overwrite)
-    config = _read_config(source_folder)
+    config = read_settings(source_folder)
     found, commit = resolve_base(base, revision)
     contents = read_contents(source_folder)
     model = skeleton(found)
     kept = _without_copies(contents, found, source_folder)
     method = _method(config, contents, model, source_folder)
     tensors = _checked_tensors(kept, method, model, base, source_folder)
-    facts = {
-        "name": name,
-        "description": description,
-        "base": BaseIdentity(display_name(base), commit, fingerprint(found), trained_on, UNKNOWN),
-        "method": method.as_json(),
-        "template": template,
-        "data": DataFacts(source=source, licence=licence, access=access),
-        "settings": {},
-        "scores": {},
-        "versions": {**versions(), "peft of origin": str(config.get("peft_version") or UNKNOWN)},
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    identity = BaseIdentity(display_name(base), commit, fingerprint(found), origin.trained_on, UNKNOWN)
+    peft = peft_version(config)
+    card = origin.card(name, identity, method.as_json(), peft=peft, files={})
 
-    def fill(place: Path) -> None:
-        write_adapter(place, facts, method, tensors, model, display_name(base))
+    write_adapter(target, card, method, tensors, model, overwrite=overwrite)
+    return Adoption(target, read_card(target), tuple(_remarks(config, base, contents, kept)))
 
-    if overwrite:
-        replace_folder(target, fill)
-    else:
-        with fresh_folder(target) as place:
-            fill(place)
-    return Adoption(target, Card(**facts, files={}), tuple(_remarks(config, base, contents, kept)))
+
+def peft_version(config: Mapping[str, Any]) -> str:
+    """The version of PEFT that saved an adapter, by its settings."""
+    return str(config.get("peft_version") or UNKNOWN)
 
 
 def _checked_tensors(kept: Mapping[str, Stored], method: Method, model: Any, base: str, folder: Path) -> dict[str, Any]:
@@ -114,86 +129,6 @@ def _checked_tensors(kept: Mapping[str, Stored], method: Method, model: Any, bas
     tensors = {key: _read(one) for key, one in kept.items()}
     check_tensors(expected, tensors, where=folder)
     return tensors
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The settings, refused where PEFT would take harm from them before it looked at anything else."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise InputMissingError(
-            f"no {CONFIG}: not an adapter that PEFT saved", where=str(folder), fix="check the folder"
-        )
-    if not (folder / WEIGHTS).is_file():
-        pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
-        raise InputMissingError(
-            f"the weights are a pickle ({pickle}), which can run code when opened; wanted: {WEIGHTS}"
-            if pickle
-            else f"no {WEIGHTS}",
-            where=str(folder),
-            fix="if you trust its maker, load it with PEFT and save_pretrained(..., safe_serialization=True)",
-        )
-    if path.stat().st_size > LARGEST_CONFIG_BYTES:
-        raise IntegrityError(
-            f"{CONFIG} has {path.stat().st_size:,} bytes", where=str(path), fix="take it from its maker"
-        )
-    config = read_json(path)
-    check_method(config, folder)
-    wrong = next(filter(None, (check(config) for check in CHECKS)), None)
-    if wrong:
-        raise IntegrityError(f"the settings cannot be trusted: {wrong}", where=str(path), fix="take it from its maker")
-    return config
-
-
-def _auto_mapping(config: Mapping[str, Any]) -> str | None:
-    if config.get("auto_mapping") is not None:
-        return "auto_mapping names classes to import"
-    return None
-
-
-def _task(config: Mapping[str, Any]) -> str | None:
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        return f"task_type is {str(config['task_type'])[:40]!r}, wanted CAUSAL_LM"
-    return None
-
-
-def _ranks(config: Mapping[str, Any]) -> str | None:
-    patterns = config.get("rank_pattern") or {}
-    if not isinstance(patterns, dict):
-        return "rank_pattern is no object"
-    for rank in (config.get("r"), *patterns.values()):
-        if not isinstance(rank, int) or isinstance(rank, bool) or not 0 < rank <= LARGEST_RANK:
-            return f"rank {str(rank)[:40]}, wanted a whole number up to {LARGEST_RANK}"
-    return None
-
-
-def _alphas(config: Mapping[str, Any]) -> str | None:
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        return "alpha_pattern is no object"
-    for alpha in (config.get("lora_alpha"), *patterns.values()):
-        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= LARGEST_ALPHA:
-            return f"lora_alpha {str(alpha)[:40]}, wanted a positive number up to {LARGEST_ALPHA:g}"
-    return None
-
-
-def _patterns(config: Mapping[str, Any]) -> str | None:
-    names = [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
-    strange = next((name for name in names if not PATTERN.fullmatch(name)), None)
-    return f"the pattern {strange[:40]!r} is no layer's name" if strange is not None else None
-
-
-def _lists(config: Mapping[str, Any]) -> str | None:
-    for key in ("modules_to_save", "layers_to_transform"):
-        value = config.get(key)
-        if value is not None and not isinstance(value, list | int):
-            return f"{key} is no list"
-    names = config.get("modules_to_save") or []
-    if not all(isinstance(one, str) and PATTERN.fullmatch(one) for one in names):
-        return "modules_to_save names something that is no layer"
-    return None
-
-
-CHECKS = (_auto_mapping, _task, _ranks, _alphas, _patterns, _lists)
 
 
 def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, Stored]:
@@ -215,17 +150,25 @@ def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, S
         f"{PREFIX}{layer}.token_adapter.trainable_tokens_delta": one.rows for layer, one in contents.tokens.items()
     }
     kept |= {f"{PREFIX}{name}": one for name, one in contents.saved.items()}
-    if contents.base:
-        stored = read_headers(base)
-        for name, one in contents.base.items():
-            original = stored.get(name) or stored.get(name.partition(".")[2]) or _tied(stored)
-            if original is None or original.shape != one.shape or not _equal(original, one):
-                raise SettingsError(
-                    f"the adapter brings its own {name!r} {one.shape}, which is not the base's",
-                    where=str(folder),
-                    fix="its base was changed (a resized vocabulary, say): adopt it with that base, saved as a folder",
-                )
+    own = own_tensors(contents, base)
+    if own:
+        raise SettingsError(
+            f"the adapter brings its own {own[0]!r} {contents.base[own[0]].shape}, which is not the base's",
+            where=str(folder),
+            fix="its base was changed (a resized vocabulary, say): --new-base DIR writes the base it needs",
+        )
     return kept
+
+
+def own_tensors(contents: Contents, base: Path) -> list[str]:
+    """The names of the tensors that stand for the base's and are not copies of them."""
+    stored = read_headers(base) if contents.base else {}
+    found = []
+    for name, one in contents.base.items():
+        original = stored.get(name) or stored.get(name.partition(".")[2]) or _tied(stored)
+        if original is None or original.shape != one.shape or not _equal(original, one):
+            found.append(name)
+    return found
 
 
 def _tied(stored: Mapping[str, Stored]) -> Stored | None:

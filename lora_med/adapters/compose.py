@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lora_med.adapters.store import STORE, check_free, find_adapter, write_adapt
 from lora_med.config.names import unknown
 from lora_med.data.access import strictest
 from lora_med.errors import BaseMismatchError, SettingsError
-from lora_med.files import fresh_folder, replace_folder, sha256_file
+from lora_med.files import sha256_file
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import resolve_base
 from lora_med.models.skeleton import skeleton
@@ -93,16 +93,9 @@ def compose(
         advance(number, len(layers))
     shape = _method(combined, dora)
     model = skeleton(folder)
-    facts = _facts(name, read, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
+    card = _card(name, read, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
 
-    def fill(place: Path) -> None:
-        write_adapter(place, facts, shape, _tensors(combined, shape), model, first.base.name)
-
-    if overwrite:
-        replace_folder(target, fill)
-    else:
-        with fresh_folder(target) as place:
-            fill(place)
+    write_adapter(target, card, shape, _tensors(combined, shape), model, overwrite=overwrite)
     errors = {layer: _relative([one]) for layer, one in combined.items()}
     return Composition(target, read_card(target), _relative(combined.values()), errors)
 
@@ -207,8 +200,8 @@ def _tensors(combined: Mapping[str, Combined], shape: Method) -> dict[str, Any]:
     return found
 
 
-def _facts(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, Any]) -> dict[str, Any]:
-    """The new card's fields: all that the parents learned from, under the strictest of their classes."""
+def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, Any]) -> Card:
+    """The new card: all that the parents learned from, under the strictest of their classes."""
     first = read[0].card
     named = [source for one in read for source in one.card.data.source.split("+")]
     earlier = [source for one in read for source in one.card.data.earlier_sources]
@@ -232,16 +225,17 @@ def _facts(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, 
         for one in read
     ]
     said = " + ".join(f"{one.weight:g} x {one.card.name}" for one in read)
-    return {
-        "name": name,
-        "description": f"{said} ({how['method']})",
-        "base": replace(first.base),
-        "method": shape.as_json(),
-        "template": first.template,
-        "data": data,
-        "settings": {"compose": dict(how)},
-        "scores": {},
-        "versions": versions(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "parents": parents,
-    }
+    return Card(
+        name=name,
+        description=f"{said} ({how['method']})",
+        base=first.base,
+        method=shape.as_json(),
+        template=first.template,
+        data=data,
+        settings={"compose": dict(how)},
+        scores={},
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files={},
+        parents=parents,
+    )

@@ -138,28 +138,40 @@ def publish(
     target = check_free(name, store, overwrite=overwrite)
     method, tensors = trained_state(model, adapter, state)
     check_tensors(method.expected(model.get_base_model()), tensors, where=target)
-    identity = BaseIdentity(
-        name=display_name(base.name),
-        revision=base.revision,
-        fingerprint=base.fingerprint,
-        quantisation=base.quantisation,
-        dtype=base.dtype,
+    card = Card(
+        name=name,
+        description=description,
+        base=BaseIdentity(
+            name=display_name(base.name),
+            revision=base.revision,
+            fingerprint=base.fingerprint,
+            quantisation=base.quantisation,
+            dtype=base.dtype,
+        ),
+        method=method.as_json(),
+        template=template,
+        data=replace(data, hashes=shareable(data.hashes)),
+        settings=shareable(settings),
+        scores=dict(scores or {}),
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files={},
     )
-    facts: dict[str, Any] = {
-        "name": name,
-        "description": description,
-        "base": identity,
-        "method": method.as_json(),
-        "template": template,
-        "data": replace(data, hashes=shareable(data.hashes)),
-        "settings": shareable(settings),
-        "scores": dict(scores or {}),
-        "versions": versions(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    return write_adapter(target, card, method, tensors, model.get_base_model(), overwrite=overwrite)
+
+
+def write_adapter(
+    target: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any, *, overwrite: bool
+) -> Path:
+    """An adapter's folder at `target`, whole or not at all, the card written last.
+
+    Args:
+        card: all but the hashes of the files.
+        model: the base, of which the shapes alone are looked at.
+    """
 
     def fill(folder: Path) -> None:
-        write_adapter(folder, facts, method, tensors, model.get_base_model(), identity.name)
+        _fill(folder, card, method, tensors, model)
 
     if overwrite:
         return replace_folder(target, fill)
@@ -168,25 +180,16 @@ def publish(
     return target
 
 
-def write_adapter(
-    folder: Path, facts: dict[str, Any], method: Method, tensors: Mapping[str, Any], model: Any, base_name: str
-) -> None:
-    """Write an adapter's files into `folder`, the card last.
-
-    Args:
-        facts: the card's fields but `files`.
-        model: the base, of which the shapes alone are looked at.
-    """
+def _fill(folder: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any) -> None:
     from safetensors.torch import save
 
-    config = method.published_config(model, base_name)
     write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
-    write_json(folder / CONFIG, config)
-    write_atomic(folder / README, render_readme(Card(**facts, files={}), method))
-    card = Card(**facts, files={file: sha256_file(folder / file) for file in FILES})
+    write_json(folder / CONFIG, method.published_config(model, card.base.name))
+    write_atomic(folder / README, render_readme(card, method))
+    whole = replace(card, files={file: sha256_file(folder / file) for file in FILES})
     for file in FILES:
         (folder / file).chmod(0o644)
-    write_json(folder / CARD, card.as_json())
+    write_json(folder / CARD, whole.as_json())
     (folder / CARD).chmod(0o644)
     folder.chmod(0o755)
     if card.data.access == "credentialed":

@@ -1,7 +1,7 @@
-"""What was made from a source, found on disk: records written, runs, adapters, merged models, reports, pages.
+"""What was made from a source, found on disk: records written, runs, adapters, merged models, exports, reports, pages.
 
-Each is known by what it says of itself: card.json, run.json, a certificate, report.json, the `source` of its JSON
-lines. Deleting is plain deletion; on a disk that keeps old blocks (an SSD, a snapshot, a backup) only encryption helps.
+Each is known by what it says of itself: card.json, run.json, a certificate, export.json, report.json, the `source` of
+its JSON lines. Deleting is plain deletion; on a disk that keeps old blocks (an SSD, a snapshot, a backup) only encryption helps.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
 # What lora_med writes into a run's folder. A folder goes as a whole only if there is nothing else in it.
 RUN = re.compile(r"run\.json|metrics\.jsonl|loss\.png|checkpoint-\d+|prepared|\.lock")
+MADE = {"card.json": "adapter", "merge_certificate.json": "merged model", "export.json": "export"}
 LONGEST_LINE = 1 << 25
 PAGE = re.compile(r'<meta name="lora_med-sources" content="([^"]*)">')
 
@@ -47,9 +48,19 @@ def _written(kind: str, path: Path, kept: set[Path]) -> list[tuple[str, Path]]:
     """The file itself, or of a folder all that lora_med wrote there, which may be the folder as a whole."""
     if path.is_file():
         return [(kind, path)]
+    if kind == "export":
+        return _exported(path, kept)
     entries, names = list(path.iterdir()), _names(kind, path)
     ours = [entry for entry in entries if entry.name in names or (kind == "run" and RUN.fullmatch(entry.name))]
     return [(kind, path)] if len(ours) == len(entries) and path not in kept else [(kind, entry) for entry in ours]
+
+
+def _exported(folder: Path, kept: set[Path]) -> list[tuple[str, Path]]:
+    """An export's files, some of which lie in folders of their own; the folder itself if there is nothing else in it."""
+    names = {"export.json", *_dig(_json(folder / "export.json"), "files")}
+    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    ours = [path for path in files if path.relative_to(folder).as_posix() in names]
+    return [("export", folder)] if ours == files and folder not in kept else [("export", path) for path in ours]
 
 
 def _names(kind: str, folder: Path) -> set[str]:
@@ -80,21 +91,17 @@ def delete(found: list[Derived]) -> None:
 
 def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:
     for path in _files(root):
-        if path.name == "card.json":
-            data = _dig(_json(path), "data")
-            if source in [*str(_dig(data, "source")).split("+"), *_dig(data, "earlier_sources")]:
-                yield "adapter", path.parent
-        elif path.name == "run.json":
+        if path.name == "run.json":
             if source in _sources_of_run(_json(path)):
                 yield "run", path.parent
         elif path.name == "report.json":
             entries = _dig(_json(path), "evaluations")
             if any(_dig(one, "source") == source for one in entries if isinstance(entries, list)):
                 yield "report", path.parent
-        elif path.name == "merge_certificate.json":
+        elif path.name in MADE:
             data = _dig(_json(path), "data")
             if source in [*str(_dig(data, "source")).split("+"), *_dig(data, "earlier_sources")]:
-                yield "merged model", path.parent
+                yield MADE[path.name], path.parent
         elif path.suffix == ".html":
             if source in _sources_of_page(path):
                 yield "preview page", path

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,27 +40,21 @@ def adopt_command(
     ] = "none",
     description: Annotated[str, typer.Option(help="a sentence for its card")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an adapter of that name")] = False,
+    new_base: Annotated[
+        Path | None, typer.Option(help="for a resized vocabulary or trained biases: the folder to write their base to")
+    ] = None,
     online: Annotated[bool, typer.Option("--online", help="let the base be loaded from the Hub")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a PEFT folder into the store: settings and every tensor checked against the base, which its card names."""
     prepare_environment(offline=not online)
-    from lora_med.adapters.adopt import adopt
+    from lora_med.adapters.adopt import Origin, adopt
+    from lora_med.merge.rebase import adopt_with_base
 
-    adopted = adopt(
-        folder,
-        base=base,
-        name=name or folder.resolve().name.lower(),
-        revision=revision,
-        store=store,
-        template=template,
-        access=access or "credentialed",
-        licence=licence,
-        source=source,
-        trained_on=trained_on,
-        description=description,
-        overwrite=overwrite,
-    )
+    origin = Origin(template, access or "credentialed", licence, source, trained_on, description)
+    asked: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
+    asked |= {"store": store, "origin": origin, "overwrite": overwrite}
+    adopted = adopt(folder, **asked) if new_base is None else adopt_with_base(folder, new_base, **asked)
     remarks = list(adopted.remarks)
     if access is None:
         remarks.append(
@@ -78,7 +72,8 @@ def adopt_command(
 
 def compose_command(
     name: Annotated[str, typer.Argument(help="the new adapter's name in the store")],
-    parents: Annotated[list[str], typer.Option("--from", help="NAME:WEIGHT, once for each adapter")],
+    parents: Annotated[list[str], typer.Option("--from", help="NAME:WEIGHT of an adapter to combine")],
+    others: Annotated[list[str] | None, typer.Argument(help="NAME:WEIGHT of the others", show_default=False)] = None,
     method: Annotated[str, typer.Option(help="linear, svd, concat, ties or dare")] = "linear",
     rank: Annotated[
         int | None, typer.Option(help="of the result; svd, ties and dare: else the parents' largest")
@@ -94,7 +89,7 @@ def compose_command(
     prepare_environment(offline=True)
     from lora_med.adapters.compose import compose
 
-    named = [_weighted(one) for one in parents]
+    named = [_weighted(one) for one in (*parents, *(others or ()))]
     with _progress("layers") as advance:
         made = compose(
             name,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,29 @@ SCHEMA = "lora_med.merge_certificate/2"
 ARITHMETIC = {
     "original": "W + scale * B A per tensor in float32 from the full-precision base, rounded once",
     "dequantized": "dequantized W + scale * B A per tensor in float32, rounded once",
+    "whole": "whole tensors of the adapter in place of the base's, rounded once",
 }
 
 
 def certify(
-    card: Card, adapter: Path, plan: Plan, out: Path, *, base: tuple[str, str | None], onto: str, dtype: str | None
+    card: Card,
+    adapter: Path | None,
+    plan: Plan,
+    out: Path,
+    *,
+    base: tuple[str, str | None],
+    onto: str,
+    dtype: str | None,
+    weights: Mapping[Path, str],
+    proved: bool,
 ) -> dict[str, Any]:
     """The certificate but for the proof; hashes every file in `out`, so nothing may be written there later.
 
     Args:
+        adapter: its folder; None for one that has no card of its own yet.
         base: as it was asked for, and its Hub commit; its fingerprint has been found to be the card's.
+        weights: SHA-256 of the files of weights, from the fold.
+        proved: whether to take the fingerprint, which reads all weights once more.
     """
     return {
         "schema": SCHEMA,
@@ -40,7 +52,7 @@ def certify(
             "method": plan.method,
             "template": card.template,
             "trained_on": card.base.quantisation,
-            "card_sha256": sha256_file(adapter / CARD),
+            "card_sha256": None if adapter is None else sha256_file(adapter / CARD),
             "files": dict(card.files),
         },
         "base": {
@@ -49,8 +61,8 @@ def certify(
             "fingerprint": asdict(card.base.fingerprint),
         },
         "merged": {
-            "fingerprint": asdict(fingerprint(out)),
-            "files": _digests(sorted(out.iterdir())),
+            "fingerprint": asdict(fingerprint(out)) if proved else None,
+            "files": {path.name: weights.get(path) or sha256_file(path) for path in sorted(out.iterdir())},
         },
         "onto": onto,
         "arithmetic": ARITHMETIC[onto],
@@ -67,8 +79,3 @@ def certify(
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _digests(paths: list[Path]) -> dict[str, str]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return dict(zip([path.name for path in paths], pool.map(sha256_file, paths), strict=True))

@@ -22,6 +22,7 @@ import torch
 from lora_med.errors import IntegrityError
 from lora_med.files import disk_errors, write_json
 from lora_med.merge.blocks import Folding, Scratch, blocks, final_dtype, folded, load, squares, touches, with_factor
+from lora_med.merge.follow import FileDigest
 from lora_med.merge.lattice import lattice_of
 from lora_med.merge.plan import Output, Plan
 from lora_med.models.tensors import BITS, INDEX, SINGLE
@@ -34,8 +35,8 @@ Advance = Callable[[int], None]
 Task = Callable[[], int]
 
 
-def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = lambda size: None) -> list[Path]:
-    """Write the merged weights into the folder `out`, in as many files as the base has, and return them.
+def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = lambda size: None) -> dict[Path, str]:
+    """Write the merged weights into the folder `out`, in as many files as the base has; returns each with its SHA-256.
 
     Args:
         dtype: `float32`, `bfloat16` or `float16` for every floating tensor; None keeps each tensor's own.
@@ -49,23 +50,23 @@ def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = 
     by_file: dict[Path, list[Output]] = {}
     for output in sorted(plan.outputs.values(), key=lambda one: (one.place, one.name)):
         by_file.setdefault(output.file, []).append(output)
-    written: list[Path] = []
+    written: dict[Path, FileDigest] = {}
     index: dict[str, str] = {}
     with torch.inference_mode(), _Workers() as workers:
         for number, (_, outputs) in enumerate(sorted(by_file.items()), 1):
             shard = SINGLE if len(by_file) == 1 else f"model-{number:05d}-of-{len(by_file):05d}.safetensors"
             with disk_errors(out / shard):
-                _fold_file(outputs, out / shard, name, workers, advance)
-            written.append(out / shard)
+                written[out / shard] = _fold_file(outputs, out / shard, name, workers, advance)
             index |= dict.fromkeys((output.name for output in outputs), shard)
         with disk_errors(out):
             workers.finish()
-    if len(written) > 1:
+            digests = {path: one.hexdigest() for path, one in written.items()}
+    if len(digests) > 1:
         write_json(
             out / INDEX,
             {"metadata": {"total_size": size_after(plan, dtype)}, "weight_map": dict(sorted(index.items()))},
         )
-    return written
+    return digests
 
 
 def size_after(plan: Plan, dtype: str | None = None) -> int:
@@ -75,12 +76,12 @@ def size_after(plan: Plan, dtype: str | None = None) -> int:
 
 
 class _Workers:
-    """A thread a core, each computing with one: small blocks side by side keep all cores busy. And one that syncs."""
+    """A thread a core, each computing with one: small blocks keep all cores busy. One more syncs, one hashes."""
 
     def __init__(self) -> None:
         self.before = torch.get_num_threads()
         self.pool = ThreadPoolExecutor(min(MOST_WORKERS, self.before), initializer=torch.set_num_threads, initargs=(1,))
-        self.syncing = ThreadPoolExecutor(1)
+        self.syncing, self.hashing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.synced: list[Future[None]] = []
 
     def sync(self, descriptor: int) -> None:
@@ -93,6 +94,7 @@ class _Workers:
     def __exit__(self, *raised: object) -> None:
         self.pool.shutdown()
         self.syncing.shutdown()
+        self.hashing.shutdown(cancel_futures=True)
         torch.set_num_threads(self.before)
 
     def finish(self) -> None:
@@ -129,7 +131,9 @@ def _header(outputs: list[Output], dtype: str | None) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _fold_file(outputs: list[Output], target: Path, dtype: str | None, workers: _Workers, advance: Advance) -> None:
+def _fold_file(
+    outputs: list[Output], target: Path, dtype: str | None, workers: _Workers, advance: Advance
+) -> FileDigest:
     with ExitStack() as stack:
         sources = {
             path: stack.enter_context(open(path, "rb")).fileno() for path in {one.source.file for one in outputs}
@@ -139,6 +143,7 @@ def _fold_file(outputs: list[Output], target: Path, dtype: str | None, workers: 
         out.write(header)
         out.flush()
         out.truncate(len(header) + sum(_size(one, dtype) for one in outputs))
+        digest, whole = FileDigest(target, workers.hashing), len(header)
         futures: list[Future[int]] = []
         unsynced = 0
         try:
@@ -148,6 +153,8 @@ def _fold_file(outputs: list[Output], target: Path, dtype: str | None, workers: 
             for future in futures:
                 advance(future.result())
                 unsynced += future.result()
+                whole += future.result()  # tasks end in any order, but are looked at in that of their places
+                digest.upto(whole)
                 if unsynced > SYNC_BYTES:
                     workers.sync(out.fileno())
                     unsynced = 0
@@ -156,6 +163,8 @@ def _fold_file(outputs: list[Output], target: Path, dtype: str | None, workers: 
                 future.cancel()
             wait(futures)
         workers.sync(out.fileno())
+        digest.upto(whole)
+    return digest
 
 
 def _tasks(

@@ -34,9 +34,9 @@ from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
 VERIFY = ("auto", "probes", "tensors", "none")
-COPIED = ("generation_config.json", "chat_template.jinja", "tokenizer*.json", "tokenizer.model", "spiece.model")
-COPIED += ("vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-COPIED += ("LICENSE*", "NOTICE*")
+COPIED = ("generation_config.json", "LICENSE*", "NOTICE*")
+TOKENIZER = ("chat_template.jinja", "tokenizer*.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+TOKENIZER += ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 ROOM_BESIDES = 1 << 24  # bytes of tokenizer, settings, headers
 Watch = Callable[[int, int], None]
 
@@ -95,23 +95,35 @@ def merge_adapter(
     plan = plan_merge(adapter, folder, quantised_as(card) if onto == "dequantized" else None)
     target = Path(out)
     sweep(target)
-    _check_room(plan, dtype, target)
+    check_room(plan, dtype, target)
     commit = revision or (card.base.revision if base is None else None)
     with fresh_folder(target) as temporary, held(temporary):
         heard = listen(Asked(name, store, asked, commit), card, plan, verify=verify, onto=onto, texts=texts)
-        fold(plan, temporary, dtype=dtype, advance=_watched(watch, size_after(plan, dtype)))
+        weights = fold(plan, temporary, dtype=dtype, advance=_watched(watch, size_after(plan, dtype)))
         copy_around(folder, temporary, plan.settings, dtype)
         proof = prove(plan, temporary, heard, dtype=dtype, texts=texts, tolerance=tolerance)
+        facts = proof.as_json()
         certificate = {
-            **certify(card, adapter, plan, temporary, base=(asked, commit), onto=onto, dtype=dtype),
-            **proof.as_json(),
+            **certify(
+                card,
+                adapter,
+                plan,
+                temporary,
+                base=(asked, commit),
+                onto=onto,
+                dtype=dtype,
+                weights=weights,
+                proved=bool(facts["verified_by"]),
+            ),
+            **facts,
             "seconds": round(time.perf_counter() - begun, 1),
         }
-        _sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
+        sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
     return Merge(target, certificate)
 
 
-def _sign(folder: Path, name: str, certificate: Mapping[str, Any], *, private: bool) -> None:
+def sign(folder: Path, name: str, certificate: Mapping[str, Any], *, private: bool) -> None:
+    """Write README and certificate, the latter last; `private` leaves all to their owner alone."""
     write_atomic(folder / "README.md", render_readme(name, certificate))
     write_json(folder / CERTIFICATE, dict(certificate))
     if private:
@@ -167,7 +179,12 @@ def quantised_as(card: Card) -> Quantised:
     )
 
 
-def _check_room(plan: Plan, dtype: str | None, target: Path) -> None:
+def check_room(plan: Plan, dtype: str | None, target: Path) -> None:
+    """Refuse a merge into `target` that its disk has no room for.
+
+    Raises:
+        DiskError: with what is needed and what is free.
+    """
     place = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
     needed, free = size_after(plan, dtype) + ROOM_BESIDES, shutil.disk_usage(place).free
     if needed > free:
@@ -189,13 +206,19 @@ def _watched(watch: Watch, whole: int) -> Callable[[int], None]:
     return advance
 
 
-def copy_around(base: Path, out: Path, changed: Mapping[str, Any], dtype: str | None) -> None:
-    """Settings and tokenizer, by an allow-list: no adapter_config.json, no code, no pickles."""
+def copy_around(
+    base: Path, out: Path, changed: Mapping[str, Any], dtype: str | None, tokenizer: Path | None = None
+) -> None:
+    """Settings and tokenizer, by an allow-list: no adapter_config.json, no code, no pickles.
+
+    Args:
+        tokenizer: the folder to take the tokenizer from; None takes the base's.
+    """
     config = {**read_json(base / "config.json"), **changed}
     if dtype is not None:
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
     write_json(out / "config.json", config)
-    for pattern in COPIED:
-        for path in base.glob(pattern):
+    for folder, patterns in ((base, COPIED), (tokenizer or base, TOKENIZER)):
+        for path in (path for pattern in patterns for path in folder.glob(pattern)):
             shutil.copyfile(path, out / path.name)

@@ -105,7 +105,19 @@ def plan_merge(adapter: Path, base: Path, quantised: Quantised | None = None) ->
         IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
         InputMissingError: one of the files is not there.
     """
-    contents = read_contents(adapter)
+    return _plan(read_contents(adapter), adapter, base, quantised)
+
+
+def plan_whole(adapter: Path, base: Path) -> Plan:
+    """The plan for writing what the adapter brings of its base, and nothing else of it, into the base folder.
+
+    Raises:
+        SettingsError, IntegrityError, InputMissingError: as `plan_merge`.
+    """
+    return _plan(replace(read_contents(adapter), low_rank={}, tokens={}, saved={}), adapter, base, None)
+
+
+def _plan(contents: Contents, adapter: Path, base: Path, quantised: Quantised | None) -> Plan:
     config = read_json(base / "config.json")
     if config.get("quantization_config"):
         raise SettingsError(

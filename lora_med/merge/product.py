@@ -129,7 +129,12 @@ def _origin(source: Source) -> dict[str, Any]:
             "revision": source.revision,
             "fingerprint": asdict(card.base.fingerprint),
         },
-        "data": {"source": card.data.source, "licence": card.data.licence, "access": card.data.access},
+        "data": {
+            "source": card.data.source,
+            "earlier_sources": card.data.earlier_sources,
+            "licence": card.data.licence,
+            "access": card.data.access,
+        },
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -20,8 +20,7 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
     lines = [
         f"# {name}",
         "",
-        f"{base['name']} with the adapter `{adapter['name']}` merged in"
-        f"{': ' + adapter['description'] if adapter['description'] else '.'}",
+        _what(certificate),
         "",
         f"- **Base**: {base['name']}{revision}, weights SHA-256 `{base['fingerprint']['weights']}`",
         f"- **Adapter**: {adapter['method']}, prompt template `{adapter['template']}`; data {data['source']}, "
@@ -36,6 +35,17 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _what(certificate: Mapping[str, Any]) -> str:
+    base, adapter = certificate["base"]["name"], certificate["adapter"]
+    if certificate["onto"] == "whole":
+        return (
+            f"{base} with the tensors that the adapter `{adapter['name']}` brings in place of its own (vocabulary, "
+            "biases). It is the base of that adapter, which is not merged in."
+        )
+    said = f": {adapter['description']}" if adapter["description"] else "."
+    return f"{base} with the adapter `{adapter['name']}` merged in{said}"
 
 
 def _proofs(certificate: Mapping[str, Any]) -> list[str]:

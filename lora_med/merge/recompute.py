@@ -32,8 +32,8 @@ class TensorProof:
     """What reading the merged files back found.
 
     `largest_error` is in units of what one rounding to the result's dtype, and sums in fp32, may err: up to 1 is as
-    near as can be. `unchanged` is the
-    share of the adapted layers' weights that rounding left at the base's value, though the adapter moves them.
+    near as can be. `unchanged` is the share of the adapted layers' weights that rounding left at the base's value,
+    though the adapter moves them.
     """
 
     tensors: int

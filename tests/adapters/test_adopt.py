@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lora_med.adapters.adopt import adopt
+from lora_med.adapters.adopt import Origin, adopt
 from lora_med.adapters.attach import attach
 from lora_med.adapters.bank import Bank
 from lora_med.adapters.card import read_card
@@ -38,7 +38,7 @@ def test_what_is_adopted_says_what_the_trained_model_said(kind: str, tmp_path: P
     base, adapter, expected = make_variant(kind, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adopted = adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", access="open")
+        adopted = adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open"))
         found = said(attach(load_base(str(base), quantisation="none", dtype="float32"), "theirs", tmp_path / "store"))
     assert torch.allclose(found, expected, atol=2e-6)
     card = read_card(adopted.folder)
@@ -165,7 +165,7 @@ def test_the_command_says_what_it_cannot_know(
 )
 def test_what_is_more_than_updates_of_inner_layers_is_no_adapter_to_swap(kind: str, what: str, tmp_path: Path) -> None:
     base, adapter, _ = make_variant(kind, tmp_path)
-    adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", access="open")
+    adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open"))
     loaded = load_base(str(base), quantisation="none")
     with pytest.raises(SettingsError, match=f"{what}.* cannot be swapped"):
         load_many(loaded, ["theirs"], tmp_path / "store")

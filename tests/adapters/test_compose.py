@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.adapters.adopt import adopt
+from lora_med.adapters.adopt import Origin, adopt
 from lora_med.adapters.attach import attach
 from lora_med.adapters.card import read_card
 from lora_med.adapters.combine import ties
@@ -72,7 +72,7 @@ def test_adopted_kinds_at_weight_1_are_themselves(kind: str, tmp_path: Path) -> 
     base, adapter, expected = make_variant(kind, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adopt(adapter, base=str(base), name="one", store=tmp_path / "store", access="open")
+        adopt(adapter, base=str(base), name="one", store=tmp_path / "store", origin=Origin(access="open"))
         assert compose("same", [("one", 1.0)], base=str(base), store=tmp_path / "store").error < 1e-6
         model = attach(load_base(str(base), quantisation="none", dtype="float32"), "same", tmp_path / "store")
         with torch.no_grad():
@@ -212,7 +212,7 @@ def test_diff_gives_norms_and_angles_of_the_changes(second: str, home: Path) -> 
 
 def test_the_commands_tell_what_was_lost_and_what_differs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = ["--store", str(home / "store"), "--base", str(home / "base")]
-    assert run(["adapters", "compose", "shown", "--from", "a:0.7", "--from", "b:0.3", *store, "--json"]) == 0
+    assert run(["adapters", "compose", "shown", "--from", "a:0.7", "b:0.3", *store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["error"] < 1e-6
     assert run(["adapters", "compose", "cut2", "--from", "a", "--from", "b", "--rank", "2", *store]) == 0
     assert "error of the cut" in capsys.readouterr().out

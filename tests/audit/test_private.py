@@ -193,6 +193,19 @@ def test_purge_takes_of_a_folder_only_what_was_written_there(tmp_path: Path) -> 
     assert inside == {"merge_certificate.json", "config.json"}, "the folder that was named is no folder to delete"
 
 
+def test_purge_takes_an_export_with_its_folders_and_nothing_laid_beside_it(tmp_path: Path) -> None:
+    facts = {"data": {"source": "custom+mimic3", "earlier_sources": []}, "files": {"m.gguf": {}, "adapter/a.json": {}}}
+    for name in ("whole", "shared"):
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        (tmp_path / name / "export.json").write_text(json.dumps(facts))
+        for file in facts["files"]:
+            (tmp_path / name / file).write_text("{}")
+    (tmp_path / "shared/adapter/mine.json").write_text("{}")
+    found = {(one.kind, one.path.relative_to(tmp_path).as_posix()) for one in find_derived("mimic3", [tmp_path])}
+    inside = {("export", f"shared/{name}") for name in ("export.json", "m.gguf", "adapter/a.json")}
+    assert found == {("export", "whole"), *inside}
+
+
 def test_a_private_folder_leaves_what_its_links_point_to(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("shared")
     (tmp_path / "other").chmod(0o644)

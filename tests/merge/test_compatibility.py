@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.adapters.adopt import adopt
+from lora_med.adapters.adopt import Origin, adopt
 from lora_med.cli.main import run
 from lora_med.errors import SettingsError
 from lora_med.merge.compatibility import Shape, check, shape_of_card
@@ -96,10 +96,10 @@ def test_check_before_training(home: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_what_an_adopted_adapter_has_besides_is_refused_by_name(tmp_path: Path) -> None:
     base, adapter, _ = make_variant("saved norms", tmp_path)
-    card = adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", access="open").card
+    card = adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open")).card
     for target in ("vllm", "gguf"):
         assert any("modules_to_save" in one for one in refusals(shape_of_card(card, None), target, "adapter"))
         assert refusals(shape_of_card(card, None), target, "merged") == []
     base, adapter, _ = make_variant("head, tied", tmp_path / "head")
-    card = adopt(adapter, base=str(base), name="head", store=tmp_path / "store", access="open").card
+    card = adopt(adapter, base=str(base), name="head", store=tmp_path / "store", origin=Origin(access="open")).card
     assert any("lm_head" in one for one in refusals(shape_of_card(card, None), "gguf", "adapter"))

@@ -47,7 +47,7 @@ def test_layers_without_an_update_are_the_loaded_models_to_the_bit(
     adapter = make_adapter(base, tmp_path / "adapter", **TARGETS[family])
     plan = plan_merge(adapter, base, Quantised(bits, kind, double, dtype))
     (tmp_path / "out").mkdir()
-    merged = load_file(fold(plan, tmp_path / "out")[0])
+    merged = load_file(next(iter(fold(plan, tmp_path / "out"))))
     assert recompute(plan, tmp_path / "out").largest_error <= 1
     model = load_base(str(base), quantisation=f"{bits}bit", quant_type=kind, double_quant=double, dtype=dtype).model
     compared = 0

@@ -16,7 +16,7 @@ from tests.tiny import make_tiny
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("command")
-    publish_random(make_tiny("llama", folder / "base"), "plain", folder / "store")
+    publish_random(make_tiny("llama", folder / "base", seed=1717), "plain", folder / "store")
     make_tiny("llama", folder / "other", seed=9)
     return folder
 

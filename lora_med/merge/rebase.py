@@ -1,0 +1,92 @@
+"""An adapter that brings tensors of its base (a resized vocabulary, trained biases): that base, written as a folder.
+
+PEFT saves such tensors beside the updates, and they belong to no other base. Written into one, with the tokenizer that
+lies beside the adapter, they give a base with a fingerprint of its own; what is left of the adapter is LoRA on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lora_med.adapters.adopt import ORIGIN, UNKNOWN, Adoption, Origin, adopt, own_tensors, peft_version
+from lora_med.adapters.card import BaseIdentity
+from lora_med.adapters.contents import read_contents
+from lora_med.adapters.foreign_settings import read_settings
+from lora_med.adapters.store import STORE, WEIGHTS, check_free
+from lora_med.errors import LoraMedError, SettingsError
+from lora_med.files import fresh_folder, sha256_file
+from lora_med.merge.certificate import certify
+from lora_med.merge.fold import fold
+from lora_med.merge.leftovers import held, sweep
+from lora_med.merge.merging import check_room, copy_around, sign
+from lora_med.merge.plan import plan_whole
+from lora_med.merge.proof import Heard, prove
+from lora_med.models.fingerprint import fingerprint
+from lora_med.models.resolve import display_name, resolve_base
+
+
+def adopt_with_base(
+    folder: Path | str,
+    new_base: Path | str,
+    *,
+    base: str,
+    name: str,
+    revision: str | None = None,
+    store: Path | str = STORE,
+    origin: Origin = ORIGIN,
+    overwrite: bool = False,
+) -> Adoption:
+    """Write the base that the adapter in `folder` was trained on to `new_base`, and adopt the adapter onto it.
+
+    Args:
+        base: what that base was made from: folder, Hub id or `micro`.
+        name, store, origin, overwrite: as of `adopt`.
+
+    Raises:
+        SettingsError: the adapter brings no tensor of its base, or as `adopt` does.
+        IntegrityError, InputMissingError: as of `adopt` and `plan_merge`.
+        OutputError: a folder is taken or cannot be written.
+        DiskError: there is no room for the base.
+    """
+    source, target = Path(folder), Path(new_base)
+    check_free(name, store, overwrite=overwrite)
+    config = read_settings(source)
+    original, commit = resolve_base(base, revision)
+    if not own_tensors(read_contents(source), original):
+        raise SettingsError(
+            "the adapter brings no tensor of its base", where="--new-base", fix="adopt it without --new-base"
+        )
+    plan = plan_whole(source, original)
+    sweep(target)
+    check_room(plan, None, target)
+    with fresh_folder(target) as place, held(place):
+        weights = fold(plan, place)
+        copy_around(original, place, plan.settings, None, _tokenizer(source))
+        unheard = Heard(by_tensors=True, reference=None, nll={})
+        proof = prove(plan, place, unheard, dtype=None, texts=None, tolerance=None)
+        identity = BaseIdentity(display_name(base), commit, fingerprint(original), origin.trained_on, UNKNOWN)
+        certificate = certify(
+            origin.card(name, identity, {}, peft=peft_version(config), files={WEIGHTS: sha256_file(source / WEIGHTS)}),
+            None,
+            plan,
+            place,
+            base=(base, commit),
+            onto="whole",
+            dtype=None,
+            weights=weights,
+            proved=True,
+        )
+        private = origin.access == "credentialed"
+        sign(place, target.name, {**certificate, **proof.as_json()}, private=private)
+    try:
+        return adopt(source, base=str(target), name=name, store=store, origin=origin, overwrite=overwrite)
+    except LoraMedError:
+        shutil.rmtree(target)  # of no use to anybody without the adapter
+        raise
+
+
+def _tokenizer(folder: Path) -> Path | None:
+    """The folder if it holds a tokenizer."""
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    return folder if any((folder / name).is_file() for name in names) else None
