@@ -1,7 +1,8 @@
 """What was made from a source, found on disk: records written, runs, adapters, merged models, exports, reports, pages.
 
 Each is known by what it says of itself: card.json, run.json, a certificate, export.json, report.json, the `source` of
-its JSON lines. Deleting is plain deletion; on a disk that keeps old blocks (an SSD, a snapshot, a backup) only encryption helps.
+its JSON lines. Deleting is plain deletion; on a disk that keeps old blocks (an SSD, a snapshot, a backup) only
+encryption helps.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _written(kind: str, path: Path, kept: set[Path]) -> list[tuple[str, Path]]:
 
 
 def _exported(folder: Path, kept: set[Path]) -> list[tuple[str, Path]]:
-    """An export's files, some of which lie in folders of their own; the folder itself if there is nothing else in it."""
+    """An export's files, some in folders of their own; the folder itself if there is nothing else in it."""
     names = {"export.json", *_dig(_json(folder / "export.json"), "files")}
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     ours = [path for path in files if path.relative_to(folder).as_posix() in names]
