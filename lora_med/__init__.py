@@ -20,11 +20,13 @@ _HOME = {
     "LoraMedError": "lora_med.errors",
     "Merge": "lora_med.merge.merging",
     "Settings": "lora_med.config.schema",
+    "adopt": "lora_med.adapters.adopt",
     "attach": "lora_med.adapters.attach",
     "attach_new": "lora_med.adapters.attach",
     "check_free": "lora_med.adapters.store",
     "check_swaps": "lora_med.evaluation.swaps",
     "chunk": "lora_med.prompts.fit",
+    "compose": "lora_med.adapters.compose",
     "data_facts": "lora_med.training.identity",
     "data_key": "lora_med.training.prepared",
     "detach": "lora_med.adapters.attach",
@@ -55,12 +57,14 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from lora_med.adapters.adopt import adopt as adopt
     from lora_med.adapters.attach import attach as attach
     from lora_med.adapters.attach import attach_new as attach_new
     from lora_med.adapters.attach import detach as detach
     from lora_med.adapters.bank import Bank as Bank
     from lora_med.adapters.card import DataFacts as DataFacts
     from lora_med.adapters.card import read_card as read_card
+    from lora_med.adapters.compose import compose as compose
     from lora_med.adapters.store import check_free as check_free
     from lora_med.adapters.store import find_adapter as find_adapter
     from lora_med.adapters.store import publish as publish
