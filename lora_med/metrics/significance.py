@@ -38,6 +38,15 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """An interval, the p-value of zero that goes with it, and the standard error over groups; None where unknown."""
+
+    interval: Interval
+    p_value: float | None
+    error: float | None
+
+
+@dataclass(frozen=True)
 class McNemar:
     """Items that only the first, or only the second, got right; `p_value` is exact and two-sided."""
 
@@ -96,14 +105,6 @@ def _jackknife(sums: Numbers, statistic: Statistic) -> Numbers:
     return statistic(sums.sum(axis=0) - sums)
 
 
-def _few(sums: Numbers, statistic: Statistic, point: float, confidence: float) -> Interval:
-    left_out = _jackknife(sums, statistic)
-    count = len(left_out)
-    error = math.sqrt((count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum()))
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
-    return Interval(point - half, point + half, "jackknife t")
-
-
 def bootstrap(
     table: Numbers,
     groups: Sequence[Hashable],
@@ -129,26 +130,81 @@ def bootstrap(
     Raises:
         DataError: the table is empty or does not fit the groups.
     """
+    return paired(table, groups, statistic, samples=samples, seed=seed, confidence=confidence).interval
+
+
+def paired(
+    table: Numbers,
+    groups: Sequence[Hashable],
+    statistic: Statistic,
+    *,
+    samples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Tested:
+    """As `bootstrap`, with the p-value that goes with its interval, and the standard error over groups.
+
+    The p-value is two-sided, of the statistic being zero: below 0.05 where the 95% interval leaves zero out (within
+    what so many resamples can tell).
+    """
     sums = sums_by_group(table, groups)
     point = float(statistic(sums.sum(axis=0)))
     if len(sums) == 1:
-        return Interval(None, None, "none: all items are of one group")
-    if len(sums) < FEWEST_GROUPS_TO_RESAMPLE:
-        return _few(sums, statistic, point, confidence)
+        return Tested(Interval(None, None, "none: all items are of one group"), None, None)
+    left_out = _jackknife(sums, statistic)
+    count = len(left_out)
+    error = math.sqrt((count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum()))
+    if count < FEWEST_GROUPS_TO_RESAMPLE:
+        half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
+        p_value = 2 * float(stats.t.sf(abs(point) / error, count - 1)) if error else float(point == 0)
+        return Tested(Interval(point - half, point + half, "jackknife t"), p_value, error)
     values = _resampled(sums, statistic, samples, seed)
     tails = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
     below = (float((values < point).mean()) + float((values <= point).mean())) / 2
-    left_out = _jackknife(sums, statistic)
     pull = left_out.mean() - left_out
     spread = float((pull**2).sum())
     if 0 < below < 1 and spread > 0:
-        bias = float(stats.norm.ppf(below))
-        skew = float((pull**3).sum()) / (6 * spread**1.5)
+        bias, skew = float(stats.norm.ppf(below)), float((pull**3).sum()) / (6 * spread**1.5)
         z = bias + stats.norm.ppf(tails)
         low, high = np.quantile(values, stats.norm.cdf(bias + z / (1 - skew * z)))
-        return Interval(float(low), float(high), "BCa")
+        return Tested(Interval(float(low), float(high), "BCa"), _p_value(values, bias, skew), error)
     low, high = np.quantile(values, tails)
-    return Interval(float(low), float(high), "percentile")
+    return Tested(Interval(float(low), float(high), "percentile"), _p_value(values, 0.0, 0.0), error)
+
+
+def _p_value(values: Numbers, bias: float, skew: float) -> float:
+    """Twice the level at which one end of the BCa interval is zero; never below what so many resamples can tell."""
+    least = 1 / (len(values) + 1)
+    share = (float((values < 0).mean()) + float((values <= 0).mean())) / 2
+    corrected = float(stats.norm.ppf(min(max(share, least / 2), 1 - least / 2))) - bias
+    level = float(stats.norm.cdf(corrected / (1 + skew * corrected) - bias))
+    return max(least, min(1.0, 2 * min(level, 1 - level)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for being several, each still in its place (Holm 1979)."""
+    count = len(p_values)
+    found, highest = [0.0] * count, 0.0
+    for rank, place in enumerate(sorted(range(count), key=lambda place: p_values[place])):
+        highest = max(highest, min(1.0, (count - rank) * p_values[place]))
+        found[place] = highest
+    return found
+
+
+def detectable(error: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
+    """The smallest true difference that a test with this standard error finds with that probability."""
+    return float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power)) * error
+
+
+def groups_needed(difference: float, error: float, groups: int, *, power: float = 0.8) -> int | None:
+    """How many groups a test would need to find a true difference of this size; None for a difference of zero.
+
+    Args:
+        error: the standard error of the difference over the `groups` there are; it shrinks with their root.
+    """
+    if difference == 0:
+        return None
+    return math.ceil(groups * (detectable(error, power=power) / difference) ** 2)
 
 
 def verdict(interval: Interval, *, lower_is_better: bool) -> Verdict:

@@ -7,7 +7,18 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from lora_med.metrics.significance import Interval, bootstrap, mcnemar, sums_by_group, verdict, wilson
+from lora_med.metrics.significance import (
+    Interval,
+    bootstrap,
+    detectable,
+    groups_needed,
+    holm,
+    mcnemar,
+    paired,
+    sums_by_group,
+    verdict,
+    wilson,
+)
 
 
 def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,3 +141,58 @@ def test_the_verdict_follows_the_direction_of_the_score() -> None:
 def test_groups_are_summed_in_order_of_first_sight() -> None:
     sums = sums_by_group(np.array([[1.0, 1], [2, 1], [4, 1]]), ["b", "a", "b"])
     assert sums.tolist() == [[5, 2], [2, 1]]
+
+
+def test_the_p_value_goes_with_the_interval() -> None:
+    random = np.random.default_rng(8)
+    outside = 0
+    for trial in range(60):
+        draws = random.exponential(1.0, 30) - random.uniform(0.4, 1.3)
+        found = paired(np.column_stack([draws, np.ones(30)]), range(30), ratio, samples=2000, seed=trial)
+        assert found.p_value is not None and found.interval.low is not None and found.interval.high is not None
+        leaves_out = not found.interval.low <= 0 <= found.interval.high
+        outside += leaves_out
+        if abs(found.p_value - 0.05) > 0.002:
+            assert (found.p_value < 0.05) == leaves_out
+    assert 10 < outside < 50
+
+
+def test_of_a_symmetric_mean_it_is_near_students() -> None:
+    draws = np.random.default_rng(9).normal(0.15, 1, 200)
+    found = paired(np.column_stack([draws, np.ones(200)]), range(200), ratio, samples=20_000)
+    expected = stats.ttest_1samp(draws, 0)
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.01)
+    assert found.error == pytest.approx(draws.std(ddof=1) / np.sqrt(200), rel=1e-6)  # of a mean the jackknife is exact
+
+
+def test_few_groups_get_students_p_value() -> None:
+    found = paired(np.column_stack([[1.0, 2.0, 3.0, 4.0], np.ones(4)]), range(4), ratio)
+    assert found.p_value == pytest.approx(stats.ttest_1samp([1.0, 2.0, 3.0, 4.0], 0).pvalue)
+
+
+def test_equal_systems_have_a_p_value_of_one_and_one_group_none() -> None:
+    assert paired(np.column_stack([np.zeros(50), np.ones(50)]), range(50), ratio, samples=200).p_value == 1
+    assert paired(np.ones((5, 2)), ["a"] * 5, ratio).p_value is None
+    assert paired(np.column_stack([np.zeros(4), np.ones(4)]), range(4), ratio).p_value == 1
+
+
+def test_holm_by_hand() -> None:
+    # Smallest first: 3 x 0.01, then 2 x 0.03, then 0.04, which may not fall below the one before it.
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_what_a_test_of_this_size_can_find() -> None:
+    # (1.960 + 0.842) standard errors; to find half of that takes four times the groups.
+    assert detectable(0.1) == pytest.approx(0.28016, abs=1e-4)
+    assert groups_needed(detectable(0.1) / 2, 0.1, 50) == 200
+    assert groups_needed(0.0, 0.1, 50) is None
+
+
+def test_a_test_of_the_size_it_asks_for_finds_the_difference_four_times_in_five() -> None:
+    random = np.random.default_rng(10)
+    needed = groups_needed(0.3, 1 / np.sqrt(100), 100)
+    assert needed is not None
+    found = sum(stats.ttest_1samp(random.normal(0.3, 1, needed), 0).pvalue < 0.05 for _ in range(2000))
+    assert found / 2000 == pytest.approx(0.8, abs=0.03)

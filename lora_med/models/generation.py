@@ -1,0 +1,71 @@
+"""Greedy answers to many prompts: batched by length, padded on the left, each stopped at its own end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lora_med.models.base import stop_ids
+
+BATCH_TOKENS = 8192
+
+
+def greedy(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_tokens: int = BATCH_TOKENS,
+    processors: Callable[[Sequence[int]], Sequence[Any]] = lambda rows: (),
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[list[int]]:
+    """The likeliest next tokens after each prompt, one by one, until an end token, which is not returned.
+
+    Args:
+        prompts: token ids, none empty.
+        batch_tokens: the most tokens in a batch, padding and answers counted.
+        processors: from the numbers of a batch's rows to transformers' LogitsProcessors for it (to constrain them).
+        advance: called with the number of prompts done, batch by batch.
+
+    Source: transformers' `generate` with `do_sample=False`; the prompts' positions are counted without the padding.
+    """
+    import torch
+
+    ends, pad = stop_ids(model, tokenizer), tokenizer.pad_token_id
+    found: list[list[int]] = [[] for _ in prompts]
+    for batch in _batches([len(row) for row in prompts], max_new_tokens, batch_tokens):
+        width = max(len(prompts[row]) for row in batch)
+        ids = torch.tensor([[pad] * (width - len(prompts[row])) + list(prompts[row]) for row in batch])
+        mask = torch.tensor([[0] * (width - len(prompts[row])) + [1] * len(prompts[row]) for row in batch])
+        with torch.inference_mode():
+            whole = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+                eos_token_id=ends,
+                logits_processor=list(processors(batch)),
+            )
+        for row, tokens in zip(batch, whole[:, width:].tolist(), strict=True):
+            found[row] = before_end(tokens, ends)
+        advance(len(batch))
+    return found
+
+
+def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """The tokens before the first end token."""
+    return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def _batches(lengths: Sequence[int], most_new: int, batch_tokens: int) -> list[list[int]]:
+    """Numbers of prompts, the longest first, so that a batch has little padding; one too long for it goes alone."""
+    found: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if found and (len(found[-1]) + 1) * (lengths[found[-1][0]] + most_new) <= batch_tokens:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
