@@ -25,6 +25,9 @@ TALK = Pair(
 )
 
 VIGNETTE = Question("v", "g", "medqa", "Which one?", "Two", (), ("One", "Two", "Three", "Four"))
+SUBJECT = Question(
+    "s", "g", "mmlu", " Which? ", "Three", (), ("One", "Two", "Three", "Four"), subject="college_medicine"
+)
 VISIT = Pair("n", "g", "mts_dialog", "Doctor: Hi.\nPatient: Hello.", "Well.", "GENHX")
 MARKED = Annotated(
     "m",
@@ -161,6 +164,25 @@ GOLDEN: list[tuple[str, Record, Row]] = [
         VIGNETTE,
         Row("v", "g", (), "Question: Which one?\nChoices:\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:", " B"),
     ),
+    (
+        "mmlu",
+        SUBJECT,
+        Row(
+            "s",
+            "g",
+            (),
+            "The following are multiple choice questions (with answers) about college medicine.\n\n"
+            "Which?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:",
+            " C",
+        ),
+    ),
+    (
+        "choice",
+        QUESTION,
+        Row("q", "g", (), "One.\nTwo.\nQuestion: Does it?\nA. yes\nB. no\nC. maybe\nAnswer:", " B"),
+    ),
+    ("choice", VIGNETTE, Row("v", "g", (), "Question: Which one?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:", " B")),
+    ("cloze", QUESTION, Row("q", "g", (), "One.\nTwo.\nQuestion: Does it?\nAnswer:", " no")),
     (
         "note",
         VISIT,
