@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 LOGITS_BYTES = 1 << 28
 SOFTMAX_ROWS = 256
@@ -155,12 +154,28 @@ def score_branched(model: Any, rows: Sequence[Branched], *, batch_tokens: int) -
     return found
 
 
-def _trunk(model: Any, ids: Sequence[int], device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of each layer for the tokens that rows begin with, shape (1, heads, tokens, size)."""
+class _Lent(DynamicLayer):
+    """The trunk's keys and values of one layer, lent to every row of a batch and never grown."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.keys, self.values = self._lent = (layer.keys, layer.values)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The trunk's and a batch's own keys and values, one after the other."""
+        both = zip(self._lent, (key_states, value_states), strict=True)
+        keys, values = (torch.cat([lent.expand(len(own), -1, -1, -1), own], dim=-2) for lent, own in both)
+        return keys, values
+
+
+def _trunk(model: Any, ids: Sequence[int], device: torch.device) -> Cache:
+    """Keys and values of each layer for the tokens that rows begin with."""
     cache = DynamicCache()
     model(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-    kept = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    return [(one.keys, one.values) for one in kept if one.keys is not None and one.values is not None]
+    return Cache(layers=[_Lent(layer) for layer in cache.layers])
 
 
 def _batches(rows: Sequence[Branched], common: int, vocabulary: int, batch_tokens: int) -> list[list[int]]:
@@ -185,7 +200,7 @@ def _batch(
     model: Any,
     rows: Sequence[Branched],
     common: int,
-    trunk: Sequence[tuple[torch.Tensor, torch.Tensor]] | None,
+    trunk: Cache | None,
     device: torch.device,
 ) -> list[NDArray[np.float64]]:
     parts = [(*row.prompt[common:], *row.tokens) for row in rows]
@@ -200,8 +215,7 @@ def _batch(
         inputs["attention_mask"] = _additive(torch.from_numpy(np.stack(seen)).to(device), common, model.dtype)
         inputs["position_ids"] = torch.from_numpy(np.stack(positions)).to(device)
     if trunk is not None:
-        lent = [(keys.expand(len(rows), -1, -1, -1), found.expand(len(rows), -1, -1, -1)) for keys, found in trunk]
-        inputs |= {"past_key_values": DynamicCache(lent), "use_cache": True}
+        inputs |= {"past_key_values": trunk, "use_cache": True}
     ends = [len(row.prompt) - common for row in rows]
     flat = [
         (line, ends[line] + place, token)
