@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lora_med.evaluation.comparisons import Comparison, compare_all
 from lora_med.evaluation.figures import Bar, intervals, loss_curves, shares_improved
 from lora_med.evaluation.measures import Change, Measure, Value
 from lora_med.evaluation.page import Cell, Figure, Page, SampleBox, Section, Table, text_row
@@ -169,6 +170,41 @@ def _end(text: str) -> str:
     return clean if len(clean) <= MOST_PROMPT_CHARACTERS else "… " + clean[-MOST_PROMPT_CHARACTERS:].split(" ", 1)[-1]
 
 
+def comparison_section(comparisons: Sequence[Comparison]) -> Section:
+    """Every adapter in every task against its base, with p-values adjusted for how many there are."""
+    columns = (
+        Cell("task"),
+        Cell("adapter"),
+        Cell("measure"),
+        Cell("difference", "number"),
+        Cell("95% interval", "number"),
+        Cell("p", "number"),
+        Cell("p, adjusted", "number"),
+        Cell("findable", "number"),
+        Cell("verdict"),
+    )
+    rows = [
+        text_row(
+            f"{one.evaluation.source}, {one.evaluation.template}",
+            one.subject.name,
+            one.measure.label,
+            Cell(signed(one.change.difference), "number"),
+            Cell(span(one.change.interval, sign=True), "number"),
+            Cell("–" if one.p_value is None else f"{one.p_value:.2g}", "number"),
+            Cell("–" if one.adjusted is None else f"{one.adjusted:.2g}", "number"),
+            Cell("–" if one.change.detectable is None else number(one.change.detectable), "number"),
+            Cell(one.change.verdict, KINDS[one.change.verdict]),
+        )
+        for one in comparisons
+    ]
+    note = (
+        "p of no difference: McNemar's exact test for accuracies of independent items, else that of the paired "
+        "bootstrap; adjusted by Holm's method over this table. Findable: the true difference that four of five tests "
+        "of this size find. Verdicts rest on each interval alone."
+    )
+    return Section("All comparisons", tables=(Table(columns, tuple(rows), note),))
+
+
 def merge_section(merges: Sequence[Mapping[str, Any]]) -> Section:
     """The figures of each merge's verification."""
     columns = (
@@ -229,6 +265,9 @@ def build_page(
     if runs:
         drawn = Figure(loss_curves(runs), "Loss on the training rows and on the validation split.")
         sections.append(Section("Training", figures=(drawn,)))
+    compared = compare_all(evaluations)
+    if len(compared) > 1:
+        sections.append(comparison_section(compared))
     sections += [evaluation_section(one, place) for place, one in enumerate(evaluations)]
     if swaps:
         sections.append(swap_section(swaps))
