@@ -167,7 +167,7 @@ class _Scored:
         base = self.bank.base
         items = text_items(records, template, base.model, base.tokenizer)
         groups = [item.group for item in items]
-        rows = [(item.input_ids, item.first) for item in items]
+        rows = [(item.input_ids, item.first, item.unscored) for item in items]
         sizes = [item.tokens for item in items], [item.size_bytes for item in items]
         context = context_of(base)
         subjects: list[Subject] = []
