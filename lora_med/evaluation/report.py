@@ -14,6 +14,8 @@ report.json, `schema` "lora_med.report/1":
                             detectable (found in 4 of 5 by so many items), items_needed (to find this difference so)
         recall, confusion   for `choice`; confusion has true labels in rows, both in the order of `labels`
         over_majority       for `choice`: accuracy - that of always giving the commonest answer; as a change
+        confidence          for `choice`: plain, and with validation items fitted, scaled, referral; as the classes of
+                            evaluation/confidence.py name their fields
         mcnemar             only_base, only_adapter, p_value
     comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list)
     merges[]                certificates as in merge_certificate.json
@@ -179,6 +181,8 @@ def subject_json(subject: Subject) -> dict[str, Any]:
             label: {"found": one.found, "of": one.of, "low": one.interval.low, "high": one.interval.high}
             for label, one in subject.answers.recall.items()
         }
+    if subject.confidence is not None:
+        content["confidence"] = asdict(subject.confidence)
     if subject.mcnemar is not None:
         content["mcnemar"] = {
             "only_base": subject.mcnemar.only_first,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_med.evaluation.comparisons import Comparison, compare_all
+from lora_med.evaluation.confidence_page import confidence_figures, confidence_table
 from lora_med.evaluation.figures import Bar, intervals, loss_curves, shares_improved
 from lora_med.evaluation.measures import Change, Measure, Value
 from lora_med.evaluation.page import Cell, Figure, Page, SampleBox, Section, Table, text_row
@@ -114,7 +115,10 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
         figures.append(Figure(drawn, f"Change in {measure.label} against the base, with 95% intervals."))
     if adapters and evaluation.task == "text":
         figures.append(_items_figure(evaluation, place))
-    tables = (score_table(evaluation), *((recall_table(evaluation),) if evaluation.task == "choice" else ()))
+    tables = (score_table(evaluation),)
+    if evaluation.task == "choice":
+        tables += (recall_table(evaluation), confidence_table(evaluation))
+        figures += confidence_figures(evaluation, place)
     base = evaluation.base
     paragraph = (
         f"Base {base['name']} ({base['quantisation']} weights, computed in {base['dtype']}), "

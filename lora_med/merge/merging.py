@@ -19,7 +19,7 @@ from lora_med.adapters.store import find_adapter
 from lora_med.config.names import unknown
 from lora_med.errors import DiskError, InputMissingError, SettingsError
 from lora_med.files import fresh_folder, read_json, write_atomic, write_json
-from lora_med.merge.certificate import CERTIFICATE, certify
+from lora_med.merge.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.fold import NAMES, fold, size_after
 from lora_med.merge.heldout import read_heldout
 from lora_med.merge.leftovers import held, sweep
@@ -102,22 +102,9 @@ def merge_adapter(
         weights = fold(plan, temporary, dtype=dtype, advance=_watched(watch, size_after(plan, dtype)))
         copy_around(folder, temporary, plan.settings, dtype)
         proof = prove(plan, temporary, heard, dtype=dtype, texts=texts, tolerance=tolerance)
-        facts = proof.as_json()
-        certificate = {
-            **certify(
-                card,
-                adapter,
-                plan,
-                temporary,
-                base=(asked, commit),
-                onto=onto,
-                dtype=dtype,
-                weights=weights,
-                proved=bool(facts["verified_by"]),
-            ),
-            **facts,
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
+        how = Arithmetic(onto, dtype)
+        certificate = certify(card, adapter, plan, temporary, (asked, commit), how, weights, proof)
+        certificate["seconds"] = round(time.perf_counter() - begun, 1)
         sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
     return Merge(target, certificate)
 
