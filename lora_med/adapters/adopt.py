@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from lora_med.adapters.card import BaseIdentity, Card, DataFacts, read_card
@@ -238,10 +238,9 @@ def _ends(layers: list[str], model: Any) -> list[str]:
 def _remarks(config: Mapping[str, Any], base: str, contents: Contents, kept: Mapping[str, Stored]) -> list[str]:
     named = str(config.get("base_model_name_or_path") or "")
     remarks = []
-    if Path(named).name != Path(display_name(base)).name:
-        remarks.append(
-            f"its settings name {Path(named).name or 'no base'!r}; whether that is {base!r} cannot be checked"
-        )
+    last = PureWindowsPath(named).name  # it parts at / and at \, and no folder of theirs is repeated
+    if last != Path(display_name(base)).name:
+        remarks.append(f"its settings name {last or 'no base'!r}; whether that is {base!r} cannot be checked")
     if contents.base:
         remarks.append(f"{len(contents.base)} copies of the base's own tensors were left out")
     return remarks

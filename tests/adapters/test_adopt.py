@@ -293,3 +293,12 @@ def test_a_template_that_nobody_knows_is_not_put_on_a_card(
     assert run([*asked, "--template", "txet"]) == 2
     assert "'text'" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("named", ["C:\\Users\\secret\\mistral-7b", "/home/secret/mistral-7b", "secret/mistral-7b"])
+def test_of_the_base_that_was_named_only_the_last_part_is_repeated(
+    named: str, theirs: Path, llama: Path, tmp_path: Path
+) -> None:
+    change(theirs, base_model_name_or_path=named)
+    remarks = adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store").remarks
+    assert "'mistral-7b'" in remarks[0] and "secret" not in remarks[0]
