@@ -142,7 +142,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number too long or brackets too deep
         line = getattr(error, "lineno", 0)
         raise IntegrityError(
             "not valid JSON", where=f"{path}:{line}", fix="restore the file, or make it again"

@@ -50,7 +50,9 @@ def adopt_command(
     prepare_environment(offline=not online)
     from lora_med.adapters.adopt import Origin, adopt
     from lora_med.merge.rebase import adopt_with_base
+    from lora_med.prompts.templates import find_template
 
+    find_template(template)  # what the card names, generate and eval look up
     origin = Origin(template, access or "credentialed", licence, source, trained_on, description)
     asked: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
     asked |= {"store": store, "origin": origin, "overwrite": overwrite}
@@ -150,16 +152,17 @@ def diff_command(
 
 def _draw(found: Diff) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer")
     for title in (found.first, found.second, "difference", "cosine"):
-        table.add_column(title, justify="right")
+        table.add_column(escape(title), justify="right")
     table.add_column("difference")
     longest = max((one.difference for one in found.layers), default=0.0) or 1.0
     for one in found.layers:
-        table.add_row(*_cells(one), "\u2588" * round(20 * one.difference / longest))
+        table.add_row(*map(escape, _cells(one)), "\u2588" * round(20 * one.difference / longest))
     table.add_section()
     table.add_row(*_cells(found.whole), "")
     console = Console()
