@@ -14,7 +14,7 @@ from lora_med.adapters.card import BaseIdentity
 from lora_med.adapters.contents import read_contents
 from lora_med.adapters.foreign_settings import read_settings
 from lora_med.adapters.store import STORE, WEIGHTS, check_free
-from lora_med.errors import LoraMedError, SettingsError
+from lora_med.errors import SettingsError
 from lora_med.files import fresh_folder, sha256_file
 from lora_med.merge.certificate import Arithmetic, certify
 from lora_med.merge.fold import fold
@@ -73,7 +73,7 @@ def adopt_with_base(
         sign(place, target.name, certificate, private=private)
     try:
         return adopt(source, base=str(target), name=name, store=store, origin=origin, overwrite=overwrite)
-    except LoraMedError:
+    except BaseException:
         shutil.rmtree(target)  # of no use to anybody without the adapter
         raise
 
