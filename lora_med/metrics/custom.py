@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def load_metric(spec: str) -> Metric:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        found: Any = getattr(importlib.import_module(module), function, None)
+        found: Any = vars(importlib.import_module(module)).get(function)
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{spec!r}: no module named {error.name!r}", where=where, fix="run where it lies, or install it"
@@ -61,7 +61,7 @@ def load_metric(spec: str) -> Metric:
         sys.path.remove(here)
     if not callable(found):
         raise SettingsError(f"{spec!r}: {module} has no function {function!r}", where=where)
-    return found
+    return cast(Metric, found)
 
 
 def score_custom(
