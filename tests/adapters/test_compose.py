@@ -229,7 +229,8 @@ def test_the_commands_tell_what_was_lost_and_what_differs(home: Path, capsys: py
     said = json.loads(capsys.readouterr().out)
     assert 0 < said["whole"]["cosine"] < 1 and len(said["layers"]) == 14
     assert run(["adapters", "diff", "a", "b", *store]) == 0
-    assert "cosine" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "cosine" in shown and "model.layers.0.self_attn.q_proj" in shown  # a pipe is 80 characters wide
 
 
 def test_an_adapter_without_a_layer_counts_as_one_that_leaves_it_alone(home: Path, tmp_path: Path) -> None:
