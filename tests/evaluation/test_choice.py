@@ -177,7 +177,7 @@ def test_scores_are_averaged_over_the_orders(model: Any, tokenizer: Any) -> None
     found = score_choices(model, asked, CONTEXT)
     assert all(len(order) == 4 for order in asked.orders)
     for record, scores, predicted, changed in zip(records, found.scores, found.predicted, found.changed, strict=True):
-        by_words = {word: 0.0 for word in WORDS}
+        by_words = dict.fromkeys(WORDS, 0.0)
         chosen = set()
         for turn in range(4):
             turned = (*WORDS[turn:], *WORDS[:turn])
