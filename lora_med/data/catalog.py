@@ -10,12 +10,16 @@ from lora_med.config.names import unknown
 from lora_med.data.access import Access
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+from lora_med.data.splits import Part
 from lora_med.errors import SettingsError
 
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of input. `template` is the prompt template a run takes when it names none."""
+    """One kind of input. `template` is the prompt template a run takes when it names none.
+
+    `dev` is the part that published files named after it hold.
+    """
 
     name: str
     summary: str
@@ -27,6 +31,7 @@ class Source:
     module: str
     reads_hub: bool = False
     suffixes: tuple[str, ...] = ()
+    dev: Part = "validation"
 
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
@@ -121,6 +126,19 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.medmcqa",
         reads_hub=True,
         suffixes=TABLES,
+    ),
+    "mmlu": Source(
+        name="mmlu",
+        summary="MMLU: exam questions by subject, four options, CSV without a header",
+        kinds=(Question,),
+        licence="MIT",
+        access="open",
+        citation="Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding",
+        template="mmlu",
+        module="lora_med.data.sources.mmlu",
+        reads_hub=True,
+        suffixes=TABLES,
+        dev="train",
     ),
     "medquad": Source(
         name="medquad",

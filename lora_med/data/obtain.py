@@ -136,6 +136,11 @@ HOWTOS: dict[str, Howto] = {
         "https://github.com/medmcqa/medmcqa. The 4,183 validation questions are what everybody scores.",
         FILES["medmcqa"],
     ),
+    "mmlu": Howto(
+        "On the Hub cais/mmlu, or data.tar of https://github.com/hendrycks/test: <subject>_dev, _val and _test.csv. "
+        "The medical subjects are anatomy, clinical_knowledge, college_biology, college_medicine, medical_genetics and "
+        "professional_medicine."
+    ),
     "medquad": Howto("The folders of https://github.com/abachaa/MedQuAD; 10 to 12 hold no answers, for copyright."),
     "bc5cdr": Howto(
         "CDR_*.PubTator.txt of the BioCreative V CDR corpus: https://biocreative.bioinformatics.udel.edu/tasks/"

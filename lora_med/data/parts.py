@@ -69,7 +69,7 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
     options = ReadOptions(settings.columns, settings.keep_retracted, settings.streaming)
     known = source.name not in ("pubmed", "custom")
-    named = named_parts(inputs, published=known) if source.name != "pubmed" else None
+    named = named_parts(inputs, published=known, dev=source.dev) if source.name != "pubmed" else None
     limit = None if source.name == "pubmedqa" else settings.max_records  # its official split is known by all items
     readings = [
         read_records(source, items, options, skip_bad=settings.skip_bad, limit=limit)

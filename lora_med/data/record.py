@@ -62,6 +62,7 @@ class Question:
     """A question, its contexts and options, and the answer.
 
     `options` is empty for open answers; otherwise `answer` is one of them, and `right` its place if two read alike.
+    `subject` is the exam's subject where the source tells it (mmlu).
     """
 
     uid: str
@@ -73,6 +74,7 @@ class Question:
     options: tuple[str, ...] = ()
     explanation: str = ""
     right: int | None = None
+    subject: str = ""
 
     @property
     def right_option(self) -> int:

@@ -52,11 +52,14 @@ def stratified(records: Iterable[Record], seed: int, validation_share: float, te
     return parts
 
 
-def named_parts(inputs: Sequence[Input], *, published: bool = False) -> dict[Part, list[Input]] | None:
+def named_parts(
+    inputs: Sequence[Input], *, published: bool = False, dev: Part = "validation"
+) -> dict[Part, list[Input]] | None:
     """The published split that file names tell (`train.jsonl`, `dev_set.json`, ...), or None.
 
     At least two parts must be there: one file `train.csv` alone is no split. The name must be the part's alone; with
-    `published`, for sources known by their files' names, it may stand within.
+    `published`, for sources known by their files' names, it may stand within. `dev` is the part that files of that
+    name hold.
 
     Raises:
         DataError: files of two parts stand beside files of none; pooled, what is published as test would be trained on.
@@ -64,7 +67,7 @@ def named_parts(inputs: Sequence[Input], *, published: bool = False) -> dict[Par
     found: dict[Part, list[Input]] = {}
     others: list[Path] = []
     for item in inputs:
-        part = _named_part(item.name.split(".")[0], published) if isinstance(item, Path) else None
+        part = _named_part(item.name.split(".")[0], published, dev) if isinstance(item, Path) else None
         if part is not None:
             found.setdefault(part, []).append(item)
         elif isinstance(item, Path):
@@ -81,11 +84,12 @@ def named_parts(inputs: Sequence[Input], *, published: bool = False) -> dict[Par
     return found
 
 
-def _named_part(stem: str, published: bool) -> Part | None:
+def _named_part(stem: str, published: bool, dev: Part) -> Part | None:
     if not published:
         match = NAMED.fullmatch(stem)
         words = {match[1].lower()} if match else set[str]()
     else:
         words = {match[1].lower() for match in NAMED_WITHIN.finditer(stem)}
-    parts: set[Part] = {part for word in words for begin, part in PARTS.items() if word.startswith(begin)}
+    known: dict[str, Part] = {**PARTS, "dev": dev}
+    parts: set[Part] = {part for word in words for begin, part in known.items() if word.startswith(begin)}
     return parts.pop() if len(parts) == 1 else None

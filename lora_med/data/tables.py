@@ -10,7 +10,7 @@ import codecs
 import csv
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,8 +45,10 @@ def bad(reason: str, what: str, where: str, fix: str = SKIP) -> Drop:
     return Drop(reason, DataError(what, where=where, fix=fix))
 
 
-def rows(item: Input) -> Iterator[RowOutcome]:
+def rows(item: Input, header: Sequence[str] | None = None) -> Iterator[RowOutcome]:
     """The rows of a file, by the format its name says, or of a Hub data set.
+
+    `header` names the columns of a CSV or TSV whose first line is a row like the others.
 
     A file that is empty, torn or not of its format gives one drop where it breaks, after the rows before it.
 
@@ -67,7 +69,7 @@ def rows(item: Input) -> Iterator[RowOutcome]:
                 yield from _workbook(item)
             else:
                 with open_stream(item) as stream:
-                    yield from _text_rows(stream, form, item)
+                    yield from _text_rows(stream, form, item, header)
     except DataError as error:
         yield Drop("damaged_file", error)
 
@@ -88,9 +90,9 @@ def format_of(path: Path) -> str:
     return form
 
 
-def _text_rows(stream: BinaryIO, form: str, path: Path) -> Iterator[RowOutcome]:
+def _text_rows(stream: BinaryIO, form: str, path: Path, header: Sequence[str] | None) -> Iterator[RowOutcome]:
     if form in ("csv", "tsv"):
-        return _csv(stream, path, "," if form == "csv" else "\t")
+        return _csv(stream, path, "," if form == "csv" else "\t", header)
     if form == "json":
         head = first_letter(stream)
         if head == "[":
@@ -185,10 +187,10 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
         yield (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).decode("utf-8", "surrogateescape")
 
 
-def _csv(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[RowOutcome]:
+def _csv(stream: BinaryIO, path: Path, delimiter: str, names: Sequence[str] | None) -> Iterator[RowOutcome]:
     csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(_lines(stream), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    header = None if names is None else list(names)
     while True:
         line = reader.line_num + 1
         where = f"{path}:{line}"
@@ -202,7 +204,7 @@ def _csv(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[RowOutcome]:
         if header is None:
             header = _header(cells, where)
         elif cells:
-            yield _cells(header, cells, where, line)
+            yield _cells(header, cells, where, line, "" if names else " as in the first line")
 
 
 def _header(cells: list[str], where: str) -> list[str]:
@@ -213,9 +215,9 @@ def _header(cells: list[str], where: str) -> list[str]:
     return names
 
 
-def _cells(header: list[str], cells: list[str], where: str, line: int) -> RowOutcome:
+def _cells(header: list[str], cells: list[str], where: str, line: int, why: str) -> RowOutcome:
     if len(cells) != len(header):
-        return bad("bad_csv", f"expected {len(header)} cells as in the first line, got {len(cells)}", where)
+        return bad("bad_csv", f"expected {len(header)} cells{why}, got {len(cells)}", where)
     if not all(map(sound, cells)):
         return bad("bad_utf8", "the row is not UTF-8", where)
     return TableRow(where, line, {name: cell for name, cell in zip(header, cells, strict=True) if name})

@@ -1,7 +1,8 @@
 """Log-probabilities of given tokens under a causal language model: batched by length, equal to one row at a time.
 
 Everything here is numbers in, numbers out: rows of token ids and the (position, token) pairs wanted from each. The
-options of a question share one forward pass wherever one's input is the beginning of another's.
+options of a question share one row (branches.py); where a model does not allow that, they share a forward pass wherever
+one's input is the beginning of another's.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from lora_med.errors import DivergedError
+from lora_med.evaluation.branches import LOGITS_BYTES, SOFTMAX_ROWS, branch, can_branch, cut_left, score_branched
 
 BATCH_TOKENS = 4096
-LOGITS_BYTES = 1 << 28
-SOFTMAX_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,6 @@ def shared(prompt: Sequence[int], options: Sequence[Sequence[int]], context: int
         positions = tuple(len(kept) - 1 + index for option in mine for index in range(len(option)))
         found.append(Wanted((*kept, *row), positions, tuple(token for option in mine for token in option)))
     return found, home
-
-
-def cut_left(prompt: Sequence[int], length: int) -> tuple[int, ...]:
-    """The prompt in at most `length` tokens: its first token and then its end."""
-    if len(prompt) <= length:
-        return tuple(prompt)
-    return (prompt[0], *prompt[len(prompt) - max(0, length - 1) :]) if length > 1 else tuple(prompt[-1:])
 
 
 def batches(lengths: Sequence[int], vocabulary: int, *, batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:
@@ -147,13 +140,17 @@ def log_probabilities(
         for batch in batches(lengths, model.config.vocab_size, batch_tokens=batch_tokens):
             for index, values in zip(batch, _batch(model, [rows[i] for i in batch], device), strict=True):
                 found[index] = values
+    _refuse_broken(found)
+    return found
+
+
+def _refuse_broken(found: Sequence[NDArray[np.float64]]) -> None:
     broken = sum(not np.isfinite(values).all() for values in found)
     if broken:
         raise DivergedError(
-            f"{broken} of {len(rows)} scored rows have a log-probability that is not finite",
+            f"{broken} of {len(found)} scored rows have a log-probability that is not finite",
             fix="the weights hold NaN or infinities: lora-med adapters verify NAME",
         )
-    return found
 
 
 def token_nll(
@@ -198,7 +195,30 @@ def score_options(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[list[float]]:
-    """Summed log-probability of each option after its prompt, for items `(prompt_ids, options' ids)`."""
+    """Summed log-probability of each option after its prompt, for items `(prompt_ids, options' ids)`.
+
+    Raises:
+        DivergedError: the model gives values that are not finite.
+    """
+    branched = [branch(prompt, options, context) for prompt, options in items]
+    if not can_branch(model, max((len(row.prompt) + max(map(len, row.options)) for row in branched), default=0)):
+        return score_by_row(model, items, context, batch_tokens=batch_tokens)
+    found = score_branched(model, branched, batch_tokens=batch_tokens)
+    _refuse_broken(found)
+    return [
+        [float(part.sum()) for part in np.split(values, np.cumsum([len(option) for option in row.options])[:-1])]
+        for row, values in zip(branched, found, strict=True)
+    ]
+
+
+def score_by_row(
+    model: Any,
+    items: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]],
+    context: int,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[list[float]]:
+    """What `score_options` gives, from ordinary rows, for models that take no mask of another shape."""
     rows: list[Wanted] = []
     plans: list[tuple[int, list[int]]] = []
     for prompt, options in items:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_med.data.placeholders import TAG_WITH_SPACE
-from lora_med.data.record import Record
+from lora_med.data.record import Question, Record
 from lora_med.errors import DataError
 from lora_med.evaluation.results import Task
 from lora_med.models.base import stop_ids
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row, Template
+from lora_med.prompts.shots import Shots, render_with_shots
 from lora_med.prompts.templates import find_template
 from lora_med.prompts.tokens import Tokens, tokenise_rows
 
@@ -42,7 +43,10 @@ class TextItem:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceItem:
-    """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options."""
+    """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options.
+
+    `texts` are the options' words where the labels are letters.
+    """
 
     uid: str
     group: str
@@ -50,6 +54,7 @@ class ChoiceItem:
     option_ids: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
     answer: str
+    texts: tuple[str, ...] = ()
 
 
 def task_of(template: str) -> Task:
@@ -94,8 +99,12 @@ def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> Tex
     return TextItem(row.uid, row.group, tuple(ids), min(first, len(ids)), size, unscored)
 
 
-def choice_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[ChoiceItem]:
+def choice_items(
+    records: Sequence[Record], template: str, model: Any, tokenizer: Any, *, shots: Shots | None = None
+) -> list[ChoiceItem]:
     """One item a record: the prompt, and for each option the tokens that training would have taught, less the end.
+
+    `shots` puts solved examples before each question.
 
     Raises:
         DataError: a record's answer is none of its options, or there is no record.
@@ -104,17 +113,23 @@ def choice_items(records: Sequence[Record], template: str, model: Any, tokenizer
     stops = set(stop_ids(model, tokenizer))
     if not records:
         raise DataError("no records to score", fix="check data.paths and the split")
+    rows = render_with_shots(records, template, shots)
+    options = [_options(kind, record) for record in records]
+    for row, offered in zip(rows, options, strict=True):
+        if row.completion not in offered:
+            raise DataError(f"record {row.uid}: the answer is none of its {len(offered)} options")
+    every = (_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)
+    tokens = iter(tokenise_rows(every, tokenizer))
     found: list[ChoiceItem] = []
-    for record, row in zip(records, render(records, template), strict=True):
-        options = _options(kind, record)
-        if row.completion not in options:
-            raise DataError(f"record {row.uid}: the answer is none of its {len(options)} options")
-        cut = [_split(tokens, stops) for tokens in tokenise_rows([_with(row, option) for option in options], tokenizer)]
+    for record, row, offered in zip(records, rows, options, strict=True):
+        cut = [_split(next(tokens), stops) for _ in offered]
         if any(prompt != cut[0][0] for prompt, _ in cut):
             raise DataError(f"record {row.uid}: the options do not share one prompt", fix="check the template")
-        labels = tuple(option.strip() for option in options)
-        answer = labels[options.index(row.completion)]
-        found.append(ChoiceItem(row.uid, row.group, cut[0][0], tuple(option for _, option in cut), labels, answer))
+        labels = tuple(option.strip() for option in offered)
+        texts = record.options if kind.lettered and isinstance(record, Question) else ()
+        answer = labels[offered.index(row.completion)]
+        ids = tuple(option for _, option in cut)
+        found.append(ChoiceItem(row.uid, row.group, cut[0][0], ids, labels, answer, texts))
     return found
 
 

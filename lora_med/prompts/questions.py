@@ -1,4 +1,4 @@
-"""Questions: PubMedQA, MedQA and MedMCQA in lm-evaluation-harness's wording, byte for byte, and as conversations."""
+"""Questions: PubMedQA, MedQA, MedMCQA and MMLU in lm-evaluation-harness's wording, byte for byte; conversations."""
 
 from __future__ import annotations
 
@@ -79,8 +79,37 @@ def medmcqa(record: Question) -> Row:
     return prompted(record, prompt, f" {right_letter(record)}")
 
 
+def mmlu_description(record: Question) -> str:
+    """What stands once before all questions of a subject."""
+    subject = record.subject.replace("_", " ")
+    return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+
+
+def mmlu(record: Question) -> Row:
+    """The description, question, lettered options, the letter."""
+    asked = "\n".join([record.question.strip(), *_lettered(record), "Answer:"])
+    return prompted(record, mmlu_description(record) + asked, f" {right_letter(record)}")
+
+
+def choice(record: Question) -> Row:
+    """Contexts if there are any, question, lettered options, the letter."""
+    lines = [*record.contexts, f"Question: {record.question}", *_lettered(record), "Answer:"]
+    return prompted(record, "\n".join(lines), f" {right_letter(record)}", _context(record, ""))
+
+
+def cloze(record: Question) -> Row:
+    """Contexts if there are any, question, the answer in its own words; the options are not shown."""
+    lines = [*record.contexts, f"Question: {record.question}", "Answer:"]
+    return prompted(record, "\n".join(lines), f" {record.answer}", _context(record, ""))
+
+
+def has_subject(record: Question) -> bool:
+    """Whether the question tells its subject."""
+    return bool(record.subject)
+
+
 def letters(record: Question) -> tuple[str, ...]:
-    """A letter for each option, as `medqa` and `medmcqa` complete them."""
+    """A letter for each option, as the lettered templates complete them."""
     return tuple(f" {letter}" for letter in LETTERS[: len(record.options)])
 
 

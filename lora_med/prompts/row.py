@@ -43,7 +43,9 @@ class Template:
 
     The options are in the form and order of the record's own options and hold the completion itself. `needs` says in
     words what a record must have besides its kind, and `fits` whether it has it: one that has not is left out.
-    `too_long` are the ways a row may be fitted to a length, the default first.
+    `too_long` are the ways a row may be fitted to a length, the default first. `description` gives the beginning of the
+    prompt that stands only once where solved examples come before the question. `lettered` says that the options are
+    shown with letters, which are the completions.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Template:
     too_long: tuple[TooLong, ...] = ANSWERED
     needs: str = ""
     fits: Callable[[Any], bool] = lambda record: True
+    description: Callable[[Any], str] = lambda record: ""
+    lettered: bool = False
 
 
 def plain(record: Record, text: str, breaks: tuple[int, ...] = ()) -> Row:

@@ -1,7 +1,7 @@
 """Prompt templates: pure functions from a record to a row. Once released one is frozen; a change is a new `_v2`.
 
-The table below is all there are. `pubmedqa`, `medqa` and `medmcqa` are worded as lm-evaluation-harness words them, byte
-for byte, so that scores compare.
+The table below is all there are. `pubmedqa`, `medqa`, `medmcqa` and `mmlu` are worded as lm-evaluation-harness words
+them, byte for byte, so that scores compare.
 """
 
 from __future__ import annotations
@@ -76,8 +76,44 @@ _ALL = (
         Question,
         questions.medqa,
         questions.letters,
+        lettered=True,
     ),
-    Template("medmcqa", "the same, with `Choices:` before them", Question, questions.medmcqa, questions.letters),
+    Template(
+        "medmcqa",
+        "the same, with `Choices:` before them",
+        Question,
+        questions.medmcqa,
+        questions.letters,
+        lettered=True,
+    ),
+    Template(
+        "mmlu",
+        "what the questions are about, question, lettered options, the letter, as lm-evaluation-harness words it",
+        Question,
+        questions.mmlu,
+        questions.letters,
+        needs="a subject",
+        fits=questions.has_subject,
+        description=questions.mmlu_description,
+        lettered=True,
+    ),
+    Template(
+        "choice",
+        "contexts, question and lettered options, the letter",
+        Question,
+        questions.choice,
+        questions.letters,
+        too_long=WITH_CONTEXT,
+        lettered=True,
+    ),
+    Template(
+        "cloze",
+        "contexts and question, the answer in its own words",
+        Question,
+        questions.cloze,
+        questions.spaced_options,
+        too_long=WITH_CONTEXT,
+    ),
     Template(
         "question_chat",
         "contexts, question and lettered options as a conversation",

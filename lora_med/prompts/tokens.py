@@ -166,8 +166,10 @@ def _prompts(rows: Sequence[Row], encoder: Encoder) -> list[list[int]]:
     """For each row the ids of what comes before its completion, without BOS unless a chat template wrote it."""
     found: list[list[int]] = [[] for _ in rows]
     pairs = [place for place, row in enumerate(rows) if row.prompt and not row.turns]
-    for place, ids in zip(pairs, encoder.ordinary([rows[place].prompt for place in pairs]), strict=True):
-        found[place] = ids
+    prompts = list(dict.fromkeys(rows[place].prompt for place in pairs))  # the options of a question share theirs
+    known = dict(zip(prompts, encoder.ordinary(prompts), strict=True))
+    for place in pairs:
+        found[place] = known[rows[place].prompt]
     safe: list[tuple[int, str]] = []
     for place, row in enumerate(rows):
         if row.turns:

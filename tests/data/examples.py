@@ -121,6 +121,35 @@ EXAMPLES: dict[str, Example] = {
         ),
         {"empty_answer": 1},
     ),
+    "mmlu": Example(
+        "college_medicine_test.csv",
+        '"Which, \nthen?",One,Two,Three,Four,C\r\nSecond?,One,"Two, too",Three,Four,A\r\n',
+        (
+            Question(
+                "mmlu:college_medicine_test.csv:1",
+                "",
+                "mmlu",
+                "Which, \nthen?",
+                "Three",
+                (),
+                CHOICES,
+                right=2,
+                subject="college_medicine",
+            ),
+            Question(
+                "mmlu:college_medicine_test.csv:3",
+                "",
+                "mmlu",
+                "Second?",
+                "One",
+                (),
+                ("One", "Two, too", "Three", "Four"),
+                right=0,
+                subject="college_medicine",
+            ),
+        ),
+        {},
+    ),
     "medquad": Example(
         "0000007.xml",
         '<?xml version="1.0" encoding="UTF-8"?>\n<doc docid="0000007" corpus="NINDS" url="http://x"><qaPairs>\n'

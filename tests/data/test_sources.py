@@ -138,6 +138,14 @@ def test_a_bad_pubtator_document_is_named_and_spoils_no_other(
         ("medmcqa", {"id": "a", "question": "Q", **EXAM, "cop": 5}, "cop: expected a number from 0 to 3"),
         ("medmcqa", {"id": "a", "question": "Q", **EXAM, "cop": "x"}, "cop: expected a number"),
         ("medmcqa", {"question": "Q", **EXAM, "cop": 4}, "id: expected a text, got nothing"),
+        ("mmlu", {"question": "Q", "choices": ["1", "2", "3"], "answer": 0}, "choices: expected a list of 4 texts"),
+        (
+            "mmlu",
+            {"question": "Q", "choices": ["1", "2", "3", "4"], "answer": 4},
+            "answer: expected one of the letters",
+        ),
+        ("mmlu", {"question": "Q", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "E"}, "one of the letters A, B"),
+        ("mmlu", {"question": "Q", "A": "1", "B": "2", "C": "3", "answer": "A"}, "D: expected a text, got nothing"),
         ("mts_dialog", {"dialogue": "D", "section_text": 7}, "section_text: expected a text, got int"),
         ("aci_bench", {"src": "D", "tgt": "N"}, "encounter_id: expected a text, got nothing"),
     ],
@@ -165,6 +173,33 @@ def test_a_bad_conll_sentence_is_named_and_spoils_no_other(line: str, said: str,
         read("conll", path)
     assert (caught.value.where or "").endswith("a.tsv:1")
     assert [record.uid for record in read("conll", path, skip_bad=True)[0]] == ["conll:a.tsv:3"]
+
+
+def test_mmlu_rows_of_the_hub_are_those_of_the_csv(tmp_path: Path) -> None:
+    csv = write(tmp_path, "anatomy_test.csv", "Which?,One,Two,Three,Four,C\n")
+    row = {"question": "Which?", "subject": "anatomy", "choices": ["One", "Two", "Three", "Four"], "answer": 2}
+    (one,), _ = read("mmlu", csv)
+    (other,), _ = read("mmlu", write(tmp_path, "test.jsonl", json.dumps(row) + "\n"))
+    assert replace(other, uid=one.uid) == one
+
+
+def test_mmlu_is_split_by_its_files_and_its_five_examples_are_the_training_part(tmp_path: Path) -> None:
+    for part, number in (("dev", 5), ("val", 2), ("test", 3)):
+        rows = "".join(f"{part} {place}?,{part}{place},b,c,d,A\n" for place in range(number))
+        write(tmp_path, f"medical_genetics_{part}.csv", rows)
+    settings = DataSettings(source="mmlu", paths=[str(tmp_path)])
+    corpus = open_corpus(settings)
+    assert [record.uid for record in corpus.train] == [f"mmlu:medical_genetics_dev.csv:{n}" for n in range(1, 6)]
+    assert {record.subject for record in corpus.train if isinstance(record, Question)} == {"medical_genetics"}
+    assert len(corpus.validation) == 2
+    assert len(open_heldout(settings, "test")) == 3
+    assert corpus.split.startswith("published, by file")
+
+
+def test_a_row_of_mmlu_with_a_cell_too_few_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected 6 cells, got 5") as caught:
+        read("mmlu", write(tmp_path, "anatomy_val.csv", "Which?,One,Two,Three,C\n"))
+    assert (caught.value.where or "").endswith("anatomy_val.csv:1")
 
 
 def test_a_path_that_gives_nothing_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Section, Span
 from lora_med.errors import SettingsError
-from lora_med.prompts.answers import read_choice
+from lora_med.prompts.answers import read_choice, read_letter
 from lora_med.prompts.render import fitting, render
 from lora_med.prompts.row import Row, shortened
 from lora_med.prompts.templates import TEMPLATES, find_template
@@ -25,6 +25,9 @@ TALK = Pair(
 )
 
 VIGNETTE = Question("v", "g", "medqa", "Which one?", "Two", (), ("One", "Two", "Three", "Four"))
+SUBJECT = Question(
+    "s", "g", "mmlu", " Which? ", "Three", (), ("One", "Two", "Three", "Four"), subject="college_medicine"
+)
 VISIT = Pair("n", "g", "mts_dialog", "Doctor: Hi.\nPatient: Hello.", "Well.", "GENHX")
 MARKED = Annotated(
     "m",
@@ -162,6 +165,25 @@ GOLDEN: list[tuple[str, Record, Row]] = [
         Row("v", "g", (), "Question: Which one?\nChoices:\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:", " B"),
     ),
     (
+        "mmlu",
+        SUBJECT,
+        Row(
+            "s",
+            "g",
+            (),
+            "The following are multiple choice questions (with answers) about college medicine.\n\n"
+            "Which?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:",
+            " C",
+        ),
+    ),
+    (
+        "choice",
+        QUESTION,
+        Row("q", "g", (), "One.\nTwo.\nQuestion: Does it?\nA. yes\nB. no\nC. maybe\nAnswer:", " B"),
+    ),
+    ("choice", VIGNETTE, Row("v", "g", (), "Question: Which one?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer:", " B")),
+    ("cloze", QUESTION, Row("q", "g", (), "One.\nTwo.\nQuestion: Does it?\nAnswer:", " no")),
+    (
         "note",
         VISIT,
         Row("n", "g", (), "Dialogue:\nDoctor: Hi.\nPatient: Hello.\n\nSection: GENHX\nNote:\n", "Well."),
@@ -288,10 +310,63 @@ def test_an_unknown_template_names_the_near_one() -> None:
         ("It could be yes or no", None),
         ("nothing", None),
         ("", None),
+        ("Yes or no", None),
+        ("yes/no/maybe", None),
+        ("Either yes or maybe.", None),
+        ("It is not yes", None),
+        ("There is no evidence for it", None),
+        ("Let us see.\nIt did. So the answer is yes.", "yes"),
+        ("Final answer: Maybe", "maybe"),
+        ("I think so. The answer is yes.\nThe answer is no.", None),
     ],
 )
 def test_a_written_answer_is_read_back_or_left_open(text: str, choice: str | None) -> None:
     assert read_choice(text, ("yes", "no", "maybe")) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        (" B", "B"),
+        ("b", "B"),
+        ("(C) ", "C"),
+        ("**D.** Surgery", "D"),
+        ("Option C", "C"),
+        ("D Surgery", "D"),
+        ("A. Aspirin", "A"),
+        ("B) Aspirin and heparin, not surgery", "B"),
+        ("The answer is B", "B"),
+        ("the correct answer is (D).", "D"),
+        ("Answer: **B**", "B"),
+        ("Let us think.\nSo the answer is C.", "C"),
+        ("The best option would be C", "C"),
+        ("I would choose D.", "D"),
+        ("surgery", "D"),
+        ("Aspirin and heparin.", "B"),  # and not A, whose words it begins with
+        ("A blood test", "C"),  # and not A, the article
+        ("The answer is A blood test", "C"),
+        ("A man came", None),
+        ("a 40-year-old", None),
+        ("The answer is a beta blocker", None),
+        ("E", None),
+        ("A or B", None),
+        ("A, B", None),
+        ("(A)/(B)", None),
+        ("B. Surgery", None),
+        ("It is not D.", None),
+        ("It is Aspirin and heparin or Surgery", None),
+        ("The answer is A. The answer is C.", None),
+        ("", None),
+    ],
+)
+def test_a_written_letter_is_read_back_or_left_open(text: str, letter: str | None) -> None:
+    options = ("Aspirin", "Aspirin and heparin", "A blood test", "Surgery")
+    assert read_letter(text, ("A", "B", "C", "D"), options) == letter
+
+
+def test_options_that_read_alike_cannot_be_told_apart_by_their_words() -> None:
+    assert read_letter("Both", ("A", "B"), ("Both", "Both")) is None
+    assert read_letter("B. Both", ("A", "B"), ("Both", "Both")) == "B"
 
 
 def test_records_that_lack_what_a_template_needs_are_left_out(caplog: pytest.LogCaptureFixture) -> None:

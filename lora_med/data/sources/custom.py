@@ -27,7 +27,7 @@ from lora_med.data.tables import SKIP, TableRow, bad, rows, sound
 from lora_med.errors import SettingsError
 
 SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), ("text",))
-OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "section", "history")
+OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subject", "section", "history")
 FIELDS = (*(field for shape in SHAPES for field in shape), *OPTIONAL)
 NAME = "name your columns in data.columns (--column field=column), or set data.skip_bad=true (--skip-bad)"
 ROLES = ("system", "user", "assistant")
@@ -227,6 +227,7 @@ def _question(row: _Row, uid: str) -> Record:
         row.texts("contexts"),
         options,
         _optional(row, "explanation"),
+        subject=_optional(row, "subject"),
     )
 
 

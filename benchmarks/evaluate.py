@@ -1,0 +1,238 @@
+"""python benchmarks/evaluate.py --task choice [--base micro] [--items 400] [--rounds 3]: against lm-evaluation-harness.
+
+The same MedMCQA questions, model, wording and float32, by turns, one thread; wall and CPU seconds from the questions in
+memory to a choice for each, prompts and tokens included. Beside the times stands how many choices agree and by how much
+the log-probabilities differ. lm-eval runs with its default batch of 1 and with 16. `--base 135m` is a random model of
+SmolLM2-135M's shape, so that the work of a real one is timed. Needs lm-eval: pip install lm-eval==0.4.13.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MICRO = HERE.parent / "lora_med" / "assets" / "micro"
+DATA = HERE.parent.parent / "shared" / "data" / "medmcqa" / "dev.json"
+EXAMPLES, CONTEXT = 5, 2048
+BATCHES = (1, 16)
+YAML = {
+    "lettered": "include: {tasks}/medmcqa/medmcqa.yaml\n",
+    "cloze": 'doc_to_text: "Question: {{{{question}}}}\\nAnswer:"\ndoc_to_choice: "{{{{[opa, opb, opc, opd]}}}}"\n'
+    "doc_to_target: cop\noutput_type: multiple_choice\n",
+}
+SPLITS = (
+    "tag: null\ndataset_path: json\ndataset_name: null\ntraining_split: null\nvalidation_split: null\n"
+    "test_split: test\nfewshot_split: dev\nfewshot_config: {{sampler: first_n}}\ndataset_kwargs:\n"
+    "  cache_dir: {folder}/cache\n  data_files: {{test: {folder}/test.jsonl, dev: {folder}/dev.jsonl}}\n"
+)
+KINDS = (("lettered", 0), ("lettered", EXAMPLES), ("cloze", 0), ("cloze", EXAMPLES))
+TEMPLATES = {"lettered": "medmcqa", "cloze": "cloze"}
+
+
+def make_shape(folder: Path) -> Path:
+    """A random model of SmolLM2-135M's shape (30 layers of 576, 49,152 words), with the embedded base's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(MICRO / file, folder / file)
+    return folder
+
+
+def read_questions(path: Path, number: int) -> tuple[list[Any], list[Any]]:
+    """The first questions of MedMCQA's file as records, and those after them as solved examples."""
+    from lora_med.data.catalog import find_source
+    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.reading import find_inputs, read_records
+
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there: lora-med data get medmcqa, then --data data/medmcqa/dev.json")
+    source = find_source("medmcqa")
+    found = list(read_records(source, find_inputs(source, [str(path)]), ReadOptions()))
+    return found[:number], found[number : number + EXAMPLES]
+
+
+def local_tasks(folder: Path, records: Sequence[Any], examples: Sequence[Any]) -> dict[str, Any]:
+    """lm-eval's own task on these questions, and one with the options' words as completions."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    for name, some in (("test", records), ("dev", examples)):
+        rows = [
+            {"question": one.question, "cop": one.right_option}
+            | dict(zip(("opa", "opb", "opc", "opd"), one.options, strict=True))
+            for one in some
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for kind, head in YAML.items():
+        tasks = Path(lm_eval.__file__).parent / "tasks"
+        text = (head + f"task: local_{kind}\nmetric_list: [{{{{metric: acc}}}}]\n" + SPLITS).format(
+            tasks=tasks, folder=folder
+        )
+        (folder / f"{kind}.yaml").write_text(text)
+    return TaskManager(include_path=str(folder), include_defaults=False).load([f"local_{kind}" for kind in YAML])[
+        "tasks"
+    ]
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What `action` gives, with its wall and CPU seconds."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    found = action()
+    return found, time.perf_counter() - begun, time.process_time() - cpu
+
+
+def theirs(model: Any, tokenizer: Any, task: Any, shots: int, batch: int) -> list[list[float]]:
+    """lm-eval's log-probability of each option."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    task.set_config("num_fewshot", shots)
+    with contextlib.redirect_stderr(io.StringIO()):
+        run = lm_eval.evaluate(
+            lm=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu"),
+            task_dict={task.config.task: task},
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    samples = sorted(run["samples"][task.config.task], key=lambda one: one["doc_id"])
+    return [[score for score, _ in one["filtered_resps"]] for one in samples]
+
+
+def ours(base: Any, records: Sequence[Any], examples: Sequence[Any], template: str) -> list[list[float]]:
+    """Our log-probability of each option."""
+    from lora_med.evaluation.choice import ask, score_choices
+    from lora_med.evaluation.runner import context_of
+    from lora_med.prompts.shots import Shots
+
+    shots = Shots({"": tuple(examples)}) if examples else None
+    asked = ask(records, template, base.model, base.tokenizer, shots=shots)
+    return [list(one) for one in score_choices(base.model, asked, context_of(base)).scores]
+
+
+def compare_choice(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """One row for each kind of question: times by turns, ratios, and what is equal."""
+    import lora_med
+
+    records, examples = read_questions(options.data, options.items)
+    name = str(make_shape(folder / "base")) if options.base == "135m" else options.base
+    base = lora_med.load_base(name, quantisation="none", dtype="float32")
+    tasks = local_tasks(folder, records, examples)
+    found: list[dict[str, Any]] = []
+    for kind, shots in KINDS:
+        if f"{kind}-{shots}" not in options.kinds:
+            continue
+        runs: dict[str, list[tuple[float, float]]] = {}
+        scores: dict[str, list[list[float]]] = {}
+        solved = examples[:shots]
+
+        def ask_ours(kind: str = kind, solved: Sequence[Any] = solved) -> list[list[float]]:
+            return ours(base, records, solved, TEMPLATES[kind])
+
+        contenders: dict[str, Callable[[], list[list[float]]]] = {"ours": ask_ours}
+        for batch in options.batches:
+
+            def ask_them(kind: str = kind, shots: int = shots, batch: int = batch) -> list[list[float]]:
+                return theirs(base.model, base.tokenizer, tasks[f"local_{kind}"], shots, batch)
+
+            contenders[f"lm-eval, batch {batch}"] = ask_them
+        for _ in range(options.rounds):
+            for who, action in contenders.items():
+                scores[who], wall, cpu = timed(action)
+                runs.setdefault(who, []).append((wall, cpu))
+        found.append(row(f"{kind}, {shots}-shot", runs, scores))
+    return found
+
+
+def row(kind: str, runs: dict[str, list[tuple[float, float]]], scores: dict[str, list[list[float]]]) -> dict[str, Any]:
+    """Medians, ratios to ours, and the agreement of each with ours."""
+    medians = {who: [statistics.median(one[place] for one in all_) for place in (0, 1)] for who, all_ in runs.items()}
+    result: dict[str, Any] = {"kind": kind, "items": len(scores["ours"])}
+    for who, (wall, cpu) in medians.items():
+        result[who] = {"wall_s": wall, "cpu_s": cpu, "ratio_cpu": cpu / medians["ours"][1]}
+        pairs = list(zip(scores[who], scores["ours"], strict=True))
+        result[who]["same"] = sum(one.index(max(one)) == other.index(max(other)) for one, other in pairs)
+        result[who]["apart"] = max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    return result
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """The table, in Markdown."""
+    print("| questions | who | wall s | CPU s | times our CPU | same choice | largest difference |")
+    print("|---|---|---|---|---|---|---|")
+    for one in rows:
+        for who in [name for name in one if name not in ("kind", "items")]:
+            found = one[who]
+            print(
+                f"| {one['kind']} | {who} | {found['wall_s']:.2f} | {found['cpu_s']:.2f} | {found['ratio_cpu']:.2f} | "
+                f"{found['same']} of {one['items']} | {found['apart']:.1e} |"
+            )
+
+
+TASKS = {"choice": compare_choice}
+
+
+def main() -> None:
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=TASKS, default="choice")
+    parser.add_argument("--base", default="micro", help="a local base, micro, or 135m")
+    parser.add_argument("--data", type=Path, default=DATA, help="MedMCQA's dev.json")
+    parser.add_argument("--items", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="of lm-eval")
+    parser.add_argument("--kinds", nargs="+", default=[f"{kind}-{shots}" for kind, shots in KINDS])
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args()
+    import torch
+
+    try:
+        import lm_eval
+    except ImportError:
+        sys.exit("lm-eval is not installed: pip install lm-eval==0.4.13")
+    torch.set_num_threads(1)
+    for name in ("lm_eval", "lm-eval", "datasets", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    about = (
+        f"{platform.machine()}, torch {torch.__version__}, lm-eval {lm_eval.__version__}, one thread, {options.base}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = TASKS[options.task](options, Path(folder))
+    if options.json:
+        print(json.dumps({"about": about, "rows": rows}))
+    else:
+        print(f"{about}\n")
+        show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""MMLU's medical subjects: exam questions with four options, a file for each subject and part.
+
+Two shapes are read: the original CSV, which has no header (question, A, B, C, D, the right letter), its subject in the
+file's name (`anatomy_test.csv`); and rows as on the Hub, `cais/mmlu` (question, subject, choices, answer from 0). The
+split is that of the files: `_dev`, five questions a subject for k-shot prompts, is the training part, `_val`
+validation, `_test` test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge, college_biology,
+college_medicine, medical_genetics, professional_medicine; name their files. Licence MIT. Hendrycks et al. 2021,
+https://arxiv.org/abs/2009.03300.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_med.data.fields import Wrong, optional_text_of, outcomes, stem, text_of
+from lora_med.data.outcome import Input, Outcome, ReadOptions
+from lora_med.data.record import Question
+from lora_med.data.tables import RowOutcome, TableRow, format_of, rows
+
+LETTERS = "ABCD"
+HEADER = ("question", *LETTERS, "answer")
+PART = re.compile(r"[_-](?:auxiliary_train|train|dev|val|validation|test)$", re.IGNORECASE)
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The questions of the inputs. Drops with an error: bad, and those of the row formats."""
+    return outcomes(inputs, _question, _rows)
+
+
+def _rows(item: Input) -> Iterator[RowOutcome]:
+    if not isinstance(item, Path):
+        yield from rows(item)
+        return
+    subject = PART.sub("", item.name.split(".")[0])
+    for row in rows(item, header=HEADER if format_of(item) in ("csv", "tsv") else None):
+        yield TableRow(row.where, row.number, {"subject": subject, **row.values}) if isinstance(row, TableRow) else row
+
+
+def _question(values: Mapping[str, Any], place: str) -> Question:
+    asked, answer = text_of(values, "question"), values.get("answer")
+    if "choices" in values:
+        found = values["choices"]
+        if not isinstance(found, list) or len(found) != len(LETTERS):
+            raise Wrong(f"choices: expected a list of {len(LETTERS)} texts")
+        choices = tuple(text_of({letter: text}, letter) for letter, text in zip(LETTERS, found, strict=True))
+        right = answer if isinstance(answer, int) and not isinstance(answer, bool) else -1
+    else:
+        choices = tuple(text_of(values, letter) for letter in LETTERS)
+        right = LETTERS.find(answer.strip()) if isinstance(answer, str) and len(answer.strip()) == 1 else -1
+    if not 0 <= right < len(choices):
+        raise Wrong(f"answer: expected one of the letters {', '.join(LETTERS)}, or on the Hub a number from 0 to 3")
+    subject = optional_text_of(values, "subject")
+    return Question(
+        f"mmlu:{place}", stem(asked, *choices), "mmlu", asked, choices[right], (), choices, right=right, subject=subject
+    )
