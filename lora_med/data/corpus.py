@@ -24,7 +24,7 @@ from lora_med.data.splits import Part
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
-__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_parts"]
+__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_parts", "open_split"]
 logger = logging.getLogger(__name__)
 BETWEEN = "between the sources"
 MOST_HASHES = 64  # that a card lists one by one
@@ -193,8 +193,26 @@ class HeldOut(list[Record]):
     access: Access = "open"
 
 
+@dataclass(frozen=True)
+class Split:
+    """A held-out part, and beside it the records that were kept apart from it: to learn from, never to score."""
+
+    records: HeldOut
+    train: Records
+    validation: Records
+
+
 def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> HeldOut:
     """The records of one held-out part, which `open_corpus` kept from training; of a mixture, those of `source`.
+
+    Raises:
+        DataError: the part is empty; the message says how the parts were made.
+    """
+    return open_split(settings, split).records
+
+
+def open_split(settings: DataSettings, split: Literal["validation", "test"]) -> Split:
+    """As `open_heldout`, with the training and validation records of the same source; those may be none.
 
     Raises:
         DataError: the part is empty; the message says how the parts were made.
@@ -204,7 +222,7 @@ def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -
     if not records:
         raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))
     records.access = parts.source.access
-    return records
+    return Split(records, parts.records["train"], parts.records["validation"] if split == "test" else [])
 
 
 def open_parts(settings: DataSettings) -> Opened:

@@ -9,13 +9,14 @@ from typing import Any
 from lora_med.adapters.card import CARD, read_card
 from lora_med.adapters.store import find_adapter
 from lora_med.evaluation.results import Evaluation, Subject
+from lora_med.evaluation.tasks import scoring_of
 from lora_med.files import write_json
 
 
 def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> list[Path]:
-    """Write each adapter's scores into its card.json, atomically, under `source/split/template`; returns the cards.
+    """Write each adapter's scores into its card.json, atomically, under `entry_name`; returns the cards.
 
-    A later evaluation of the same three replaces the entry. Only the card changes: the hashes it holds are those of the
+    A later evaluation of the same name replaces the entry. Only the card changes: the hashes it holds are those of the
     files beside it, and a kill leaves the old card or the new one.
 
     Raises:
@@ -25,10 +26,18 @@ def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> lis
     for subject in evaluation.subjects[1:]:
         folder = find_adapter(subject.name, store)
         card = read_card(folder)
-        key = f"{evaluation.source}/{evaluation.split}/{evaluation.template}"
+        key = entry_name(evaluation)
         scored = replace(card, scores={**card.scores, key: card_entry(evaluation, subject)})
         written.append(write_json(folder / CARD, scored.as_json()))
     return written
+
+
+def entry_name(evaluation: Evaluation) -> str:
+    """`source/split/template`, and what makes it another measurement: a scoring of another kind, solved examples."""
+    usual = evaluation.scoring == scoring_of(evaluation.template)
+    asked = [f"{name}={value}" for name, value in evaluation.asked.items() if value]
+    more = "+".join([*([] if usual else [evaluation.scoring]), *asked])
+    return f"{evaluation.source}/{evaluation.split}/{evaluation.template}" + (f"/{more}" if more else "")
 
 
 def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
@@ -36,7 +45,8 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
     before = evaluation.subjects[0]
     fitted = None if subject.confidence is None else subject.confidence.fitted
     return {
-        "task": evaluation.task,
+        "scoring": evaluation.scoring,
+        **{name: value for name, value in evaluation.asked.items() if value},
         "source": evaluation.source,
         "split": evaluation.split,
         "template": evaluation.template,
@@ -57,4 +67,5 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
             }
             for name, value in subject.values.items()
         },
+        "metrics": {name: asdict(one) for name, one in subject.custom.items()},
     }

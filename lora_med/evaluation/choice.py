@@ -15,9 +15,9 @@ import numpy as np
 from lora_med.data.record import Question, Record
 from lora_med.errors import SettingsError
 from lora_med.evaluation.branches import cut_left
+from lora_med.evaluation.items import ChoiceItem, choice_items
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.score import score_options
-from lora_med.evaluation.tasks import ChoiceItem, choice_items
 from lora_med.metrics.choice import best, best_by_length, mean_over_orders, unrotated
 from lora_med.metrics.classify import f1_of_confusion
 from lora_med.models.generation import greedy
@@ -213,13 +213,34 @@ def option_table(asked: Asked, choices: Choices) -> Numbers:
     return np.hstack([first, rest])
 
 
-def option_measures(asked: Asked, *, written: bool = False) -> tuple[Measure, ...]:
+@dataclass(frozen=True)
+class ChoiceLayout:
+    """What the columns of `option_table` are: the closed set of labels (or none), and those that are true of an item.
+
+    `lengths` says that options differ in length, `rotated` that they were asked in several orders, `written` that the
+    answers are texts.
+    """
+
+    labels: tuple[str, ...]
+    present: tuple[str, ...]
+    lengths: bool
+    rotated: bool
+    written: bool
+
+
+def layout_of(asked: Asked, *, written: bool) -> ChoiceLayout:
+    """The layout of these questions' tables."""
+    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
+    present = tuple(label for label in asked.labels if label in asked.truth)
+    return ChoiceLayout(asked.labels, present, lengths, asked.rotated, written)
+
+
+def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:
     """What is measured of the choices; accuracy comes first, and measures that say nothing of these items are left out.
 
     Recall is given for each label that occurs in a closed set, macro-F1 over the whole set.
     """
-    labels = asked.labels
-    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
+    labels = layout.labels
 
     def share(column: int) -> Callable[[Numbers], Numbers]:
         return lambda sums: sums[..., column] / _total(sums, len(labels))
@@ -227,14 +248,14 @@ def option_measures(asked: Asked, *, written: bool = False) -> tuple[Measure, ..
     found = [
         Measure("accuracy", "accuracy", "", False, lambda sums: _hits(sums, len(labels)) / _total(sums, len(labels)))
     ]
-    if lengths and not written:
+    if layout.lengths and not layout.written:
         found.append(Measure("accuracy_by_length", "accuracy by length", "", False, share(-3)))
     if labels:
         found.append(Measure("macro_f1", "macro-F1", "", False, lambda sums: _macro_f1(sums, len(labels))))
-        found += [_recall(labels, label) for label in labels if label in asked.truth]
-    if written:
+        found += [_recall(labels, label) for label in layout.present]
+    if layout.written:
         found.append(Measure("invalid_rate", "invalid answers", "share", True, share(-2)))
-    if asked.rotated:
+    if layout.rotated:
         found.append(Measure("order_sensitivity", "changed by the order", "share", True, share(-1)))
     return tuple(found)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lora_med.evaluation.measures import Change, Measure
 from lora_med.evaluation.results import Evaluation, Subject
-from lora_med.evaluation.wording import primary
 from lora_med.metrics.significance import holm
 
 
@@ -38,8 +37,8 @@ def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
         Comparison(
             evaluation,
             subject,
-            primary(evaluation),
-            subject.changes[primary(evaluation).name],
+            evaluation.verdict_by,
+            subject.changes[evaluation.verdict_by.name],
             *tests[place],
             adjusted.get(place),
         )
@@ -48,9 +47,9 @@ def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
 
 
 def _test(evaluation: Evaluation, subject: Subject) -> tuple[str, float | None]:
-    if subject.mcnemar is not None and primary(evaluation).name == "accuracy" and _independent(evaluation):
+    if subject.mcnemar is not None and evaluation.verdict_by.name == "accuracy" and _independent(evaluation):
         return "McNemar", subject.mcnemar.p_value
-    return "paired bootstrap", subject.changes[primary(evaluation).name].p_value
+    return "paired bootstrap", subject.changes[evaluation.verdict_by.name].p_value
 
 
 def _independent(evaluation: Evaluation) -> bool:

@@ -16,8 +16,6 @@ from lora_med.config.parse import parse
 from lora_med.config.schema import DataSettings
 from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
-from lora_med.evaluation.results import Task
-from lora_med.evaluation.tasks import task_of
 
 SPLITTING = (  # the last four too: they say what is near-duplicate to what, and so which group moves
     *("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity"),
@@ -126,19 +124,7 @@ def _trained_template(card: Card, source: str) -> str | None:
     return trained_with(card, source).template
 
 
-def choose_template(cards: Sequence[Card], source: str, given: str | None, task: Task | None) -> str:
-    """The prompt template: the one given, else the one that trained the first adapter of this source, else its own.
-
-    Raises:
-        SettingsError: no such template, or it is none for the task that was asked for.
-    """
+def choose_template(cards: Sequence[Card], source: str, given: str | None) -> str:
+    """The prompt template: the one given, else the one that trained the first adapter of this source, else its own."""
     trained = next((_trained_template(card, source) for card in cards if source in _sources(card)), None)
-    name = given or trained or find_source(source).template
-    kind = task_of(name)
-    if task is not None and kind != task:
-        raise SettingsError(
-            f"the template {name!r} makes a task of {kind}, and {task} was asked for",
-            where="--task",
-            fix=f"--task {kind}, or another --template",
-        )
-    return name
+    return given or trained or find_source(source).template

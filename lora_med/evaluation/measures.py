@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_med.metrics.classify import f1_of_confusion
 from lora_med.metrics.significance import Interval, Verdict, bootstrap, detectable, groups_needed, paired, verdict
 
 Numbers = NDArray[np.float64]
@@ -50,45 +49,30 @@ class Change:
     items_needed: int | None
 
 
-def _nll(sums: Numbers) -> Numbers:
-    return sums[..., 0] / sums[..., 1]
+def text_measures(sections: Sequence[str] = ()) -> tuple[Measure, ...]:
+    """What is measured of texts; for each section the nll of its tokens, from two columns more."""
 
-
-TEXT_MEASURES = (
-    Measure("nll_per_token", "nll", "nats per token", True, _nll),
-    Measure("perplexity", "perplexity", "", True, lambda sums: np.exp(_nll(sums))),
-    Measure("bits_per_byte", "bits per byte", "", True, lambda sums: sums[..., 0] / sums[..., 2] / math.log(2)),
-)
-
-
-def text_table(nll: Sequence[float], tokens: Sequence[int], sizes_bytes: Sequence[int]) -> Numbers:
-    """Items x (nll, tokens, bytes), as TEXT_MEASURES read it."""
-    return np.column_stack([nll, tokens, sizes_bytes]).astype(np.float64)
-
-
-def choice_measures(labels: Sequence[str]) -> tuple[Measure, ...]:
-    """Accuracy and, over a closed set of labels, macro-F1, from flattened confusion tables."""
-    side = len(labels)
-
-    def confusion(sums: Numbers) -> Numbers:
-        return sums.reshape(*sums.shape[:-1], side, side)
-
-    def accuracy(sums: Numbers) -> Numbers:
-        return np.trace(confusion(sums), axis1=-2, axis2=-1) / sums.sum(-1)
+    def of_section(place: int) -> Callable[[Numbers], Numbers]:
+        return lambda sums: _share(sums[..., 3 + 2 * place], sums[..., 4 + 2 * place])
 
     return (
-        Measure("accuracy", "accuracy", "", False, accuracy),
-        Measure("macro_f1", "macro-F1", "", False, lambda sums: f1_of_confusion(confusion(sums)).mean(-1)),
+        Measure("nll_per_token", "nll", "nats per token", True, lambda sums: sums[..., 0] / sums[..., 1]),
+        Measure("perplexity", "perplexity", "", True, lambda sums: np.exp(sums[..., 0] / sums[..., 1])),
+        Measure("bits_per_byte", "bits per byte", "", True, lambda sums: sums[..., 0] / sums[..., 2] / math.log(2)),
+        *(
+            Measure(f"nll_{name.lower()}", f"nll of {name}", "nats per token", True, of_section(place))
+            for place, name in enumerate(sections)
+        ),
     )
 
 
-def choice_table(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Numbers:
-    """Items x (true label, predicted label) flattened, a single 1 in each row."""
-    place = {label: index for index, label in enumerate(labels)}
-    table = np.zeros((len(truth), len(labels) ** 2))
-    for row, (right, got) in enumerate(zip(truth, predicted, strict=True)):
-        table[row, place[right] * len(labels) + place[got]] = 1
-    return table
+def text_table(nll: Sequence[float], tokens: Sequence[int], sizes_bytes: Sequence[int]) -> Numbers:
+    """Items x (nll, tokens, bytes), as `text_measures` without sections read it."""
+    return np.column_stack([nll, tokens, sizes_bytes]).astype(np.float64)
+
+
+def _share(part: Numbers, whole: Numbers) -> Numbers:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def values(

@@ -3,20 +3,25 @@
 report.json, `schema` "lora_med.report/1":
 
     title, created          text
-    evaluations[]           task, source, split, template, access, items, groups, seed, bootstrap_samples, cut_prompts
+    evaluations[]           scoring (text, choice, written_choice, entities, writing), source, split, template, access,
+                            items, groups, seed, bootstrap_samples, notes[], asked (shots, rotate, constrained)
       base                  name, revision, weights (SHA-256), quantisation, dtype, context (tokens in a scored row)
-      majority              for `choice`: label and the share of items it is right for
-      items_file            JSON lines: uid, group, sizes or answer, and each subject's scores; never any text
+      layout                what the columns of the items' sums are: sections, labels, types; as the scoring needs it
+      items_file            JSON lines: uid, group, sizes or answer, and of each subject its scores and `sums`, which
+                            added over items give every measure; the texts written only where access is open
       measures[]            name, label, unit, lower_is_better
+      baselines[]           name, values (as below): answers that take no model
       subjects[]            adapter (null for the base), seconds,
         values              measure -> value, low, high, method          (95% interval over groups)
         changes             measure -> difference, low, high, method, verdict (adapter - base, paired), p_value,
                             detectable (found in 4 of 5 by so many items), items_needed (to find this difference so)
-        recall, confusion   for `choice`; confusion has true labels in rows, both in the order of `labels`
-        over_majority       for `choice`: accuracy - that of always giving the commonest answer; as a change
+        over                baseline -> the same, subject - baseline, by the measure that the verdict rests on
+        recall, confusion   for closed labels; confusion has true labels in rows, both in the order of layout.labels,
+                            and a last column of answers that were none
         confidence          for `choice`: plain, and with validation items fitted, scaled, referral; as the classes of
                             evaluation/confidence.py name their fields
         mcnemar             only_base, only_adapter, p_value
+        metrics             the user's own: name -> value, interval, difference, difference_interval, verdict
     comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list)
     merges[]                certificates as in merge_certificate.json
     swaps[]                 adapter, milliseconds, changed, restored
@@ -34,9 +39,9 @@ from typing import Any
 
 from lora_med.evaluation.comparisons import Comparison, compare_all
 from lora_med.evaluation.figures import read_metrics
-from lora_med.evaluation.measures import Change
+from lora_med.evaluation.measures import Change, Value
 from lora_med.evaluation.page import to_html, to_markdown
-from lora_med.evaluation.results import BASE, Evaluation, Item, Subject
+from lora_med.evaluation.results import BASE, Evaluation, Subject
 from lora_med.evaluation.sections import build_page
 from lora_med.evaluation.swaps import Swap
 from lora_med.files import write_atomic, write_json
@@ -136,9 +141,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """The entry of report.json for one evaluation; numbers only, no text of any item."""
-    label, share = evaluation.majority
     return {
-        "task": evaluation.task,
+        "scoring": evaluation.scoring,
         "source": evaluation.source,
         "split": evaluation.split,
         "template": evaluation.template,
@@ -146,9 +150,9 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "base": dict(evaluation.base),
         "items": len(evaluation.items),
         "groups": evaluation.groups,
-        "labels": list(evaluation.labels),
-        "majority": {"label": label, "share": share} if label else None,
-        "cut_prompts": evaluation.cut_prompts,
+        "layout": dict(evaluation.layout),
+        "notes": list(evaluation.notes),
+        "asked": dict(evaluation.asked),
         "bootstrap_samples": evaluation.bootstrap_samples,
         "seed": evaluation.seed,
         "versions": dict(evaluation.versions),
@@ -162,8 +166,13 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             }
             for one in evaluation.measures
         ],
+        "baselines": [{"name": one.name, "values": _values_json(one.values)} for one in evaluation.baselines],
         "subjects": [subject_json(subject) for subject in evaluation.subjects],
     }
+
+
+def _values_json(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {name: {"value": one.value, **asdict(one.interval)} for name, one in values.items()}
 
 
 def subject_json(subject: Subject) -> dict[str, Any]:
@@ -171,11 +180,12 @@ def subject_json(subject: Subject) -> dict[str, Any]:
     content: dict[str, Any] = {
         "adapter": subject.adapter,
         "seconds": round(subject.seconds, 3),
-        "values": {name: {"value": one.value, **asdict(one.interval)} for name, one in subject.values.items()},
+        "values": _values_json(subject.values),
         "changes": {name: change_json(one) for name, one in subject.changes.items()},
+        "over": {name: change_json(one) for name, one in subject.over.items()},
+        "metrics": {name: asdict(one) for name, one in subject.custom.items()},
     }
     if subject.answers is not None:
-        content["over_majority"] = change_json(subject.answers.over_majority)
         content["confusion"] = [list(row) for row in subject.answers.confusion]
         content["recall"] = {
             label: {"found": one.found, "of": one.of, "low": one.interval.low, "high": one.interval.high}
@@ -208,11 +218,11 @@ def item_lines(evaluation: Evaluation) -> str:
     """JSON lines, one an item: uid, group, sizes or labels, and the scores of base and adapters."""
     lines = []
     for index, item in enumerate(evaluation.items):
-        scores = {subject.adapter: _item_scores(item, subject, index) for subject in evaluation.subjects}
+        scores = {subject.adapter: _item_scores(subject, index) for subject in evaluation.subjects}
         facts: dict[str, Any] = {"uid": item.uid, "group": item.group}
-        if evaluation.task == "text":
+        if item.tokens:
             facts |= {"tokens": item.tokens, "bytes": item.size_bytes}
-        else:
+        if item.labels:
             facts |= {"labels": list(item.labels), "answer": item.answer}
         facts[BASE] = scores.pop(None)
         facts["adapters"] = scores
@@ -220,7 +230,6 @@ def item_lines(evaluation: Evaluation) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _item_scores(item: Item, subject: Subject, index: int) -> dict[str, Any]:
-    if subject.answers is None:
-        return {"nll": subject.scores[index][0]}
-    return {"log_probabilities": list(subject.scores[index]), "predicted": subject.answers.predicted[index]}
+def _item_scores(subject: Subject, index: int) -> dict[str, Any]:
+    sums = [int(one) if one == int(one) else float(one) for one in subject.table[index]]
+    return {**subject.facts[index], "sums": sums}

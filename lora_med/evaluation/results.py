@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 from lora_med.evaluation.confidence import Confidence
-from lora_med.evaluation.measures import Change, Measure, Value
+from lora_med.evaluation.measures import Change, Measure, Numbers, Value
+from lora_med.evaluation.tasks import SCORINGS, Scoring
+from lora_med.metrics.custom import CustomScore
 from lora_med.metrics.significance import Interval, McNemar
 
 BASE = "base"
-Task = Literal["text", "choice"]
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,36 @@ class Recall:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a subject chose: one label an item, the confusion table (truth in rows), recall of each label.
+    """What a subject chose: a label an item (None: no valid answer), and over closed labels confusion and recall.
 
-    `over_majority` is its accuracy less that of always giving the commonest answer: better than the base is not enough.
+    The confusion table has true labels in rows and one column more than labels: items without a valid answer.
     """
 
-    predicted: tuple[str, ...]
+    predicted: tuple[str | None, ...]
     confusion: tuple[tuple[int, ...], ...]
     recall: Mapping[str, Recall]
-    over_majority: Change
 
 
 @dataclass(frozen=True)
 class Subject:
     """The base (`adapter` None) or one adapter, scored on all items.
 
-    `scores` has one entry an item: the nll of a text, or the log-probability of each option. `changes` and `mcnemar`
-    compare with the base and are empty for the base itself.
+    `table` is items x columns, whose sums the measures read; `facts` is what is told of each item, without its text.
+    `changes` and `mcnemar` compare with the base and are empty for the base itself; `over` compares by the measure
+    that the verdict rests on with each baseline: better than the base is not enough. `custom` are the user's metrics.
     """
 
     adapter: str | None
     values: Mapping[str, Value]
     changes: Mapping[str, Change]
-    scores: tuple[tuple[float, ...], ...]
+    table: Numbers = field(repr=False)
+    facts: tuple[Mapping[str, Any], ...] = field(repr=False)
     seconds: float
     answers: Answers | None = None
     mcnemar: McNemar | None = None
     confidence: Confidence | None = None
+    over: Mapping[str, Change] = field(default_factory=dict)
+    custom: Mapping[str, CustomScore] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -61,7 +65,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Item:
-    """What is kept of a scored item: no text. Sizes for `text`, the options' labels and the answer for `choice`."""
+    """What is kept of a scored item: no text. Sizes for texts, the options' labels and the answer for questions."""
 
     uid: str
     group: str
@@ -82,10 +86,22 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Base and adapters on the same items: everything report.json holds, and the scores of each item."""
+class Baseline:
+    """Answers that take no model, scored on the same items: what an adapter has to beat before it has learned."""
 
-    task: Task
+    name: str
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Base and adapters on the same items: everything report.json holds, and the scores of each item.
+
+    `layout` is what the columns of the subjects' tables are (see work.py); `notes` are sentences for readers; `asked`
+    says how questions were put, where not as the template alone has it.
+    """
+
+    scoring: Scoring
     source: str
     split: str
     template: str
@@ -96,25 +112,28 @@ class Evaluation:
     subjects: tuple[Subject, ...]
     bootstrap_samples: int
     seed: int
-    labels: tuple[str, ...] = ()
-    cut_prompts: int = 0
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()
+    notes: tuple[str, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The closed set of labels that were chosen from; empty where there is none."""
+        return tuple(self.layout.get("labels", ()))
+
+    @property
+    def verdict_by(self) -> Measure:
+        """The measure that the verdict in words rests on."""
+        return next(one for one in self.measures if one.name == SCORINGS[self.scoring].verdict_by)
+
+    @property
     def groups(self) -> int:
         """How many groups the items come from: what the intervals resample."""
         return len({item.group for item in self.items})
-
-    @property
-    def majority(self) -> tuple[str, float]:
-        """The commonest answer and the share of items it is right for; `("", 0.0)` for text."""
-        answers = [item.answer for item in self.items if item.answer]
-        if not answers:
-            return "", 0.0
-        best = commonest(answers)
-        return best, answers.count(best) / len(answers)
 
 
 def commonest(labels: Sequence[str]) -> str:

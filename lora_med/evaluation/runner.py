@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +15,18 @@ from lora_med.adapters.bank import Bank
 from lora_med.adapters.card import read_card
 from lora_med.adapters.store import find_adapter
 from lora_med.adapters.swap import load_many, use
-from lora_med.data.access import strictest
+from lora_med.data.access import Access, strictest
 from lora_med.data.catalog import find_source
 from lora_med.data.corpus import HeldOut
 from lora_med.data.record import Record
 from lora_med.errors import DataError
-from lora_med.evaluation.confidence import Fitted, confidence, fit
-from lora_med.evaluation.measures import (
-    TEXT_MEASURES,
-    Change,
-    Measure,
-    Numbers,
-    changes,
-    choice_measures,
-    choice_table,
-    text_table,
-    values,
-)
-from lora_med.evaluation.results import Answers, Evaluation, Item, Recall, Subject, commonest
+from lora_med.evaluation.results import BASE, Evaluation, Sample
 from lora_med.evaluation.samples import write_samples
-from lora_med.evaluation.score import score_options, score_text
-from lora_med.evaluation.tasks import ChoiceItem, TextItem, choice_items, task_of, text_items
-from lora_med.metrics.classify import confusion
-from lora_med.metrics.significance import mcnemar, wilson
+from lora_med.evaluation.statistics import Statistics
+from lora_med.evaluation.tasks import Scoring, check_scoring, scoring_of
+from lora_med.evaluation.work import Answered, Work
+from lora_med.evaluation.works import Asking, Given, make_work
+from lora_med.metrics.custom import Metric
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 from lora_med.run import versions
@@ -58,6 +49,7 @@ def evaluate(
     *,
     template: str,
     source: str,
+    scoring: Scoring | None = None,
     split: str = "test",
     store: Path | str = "adapters",
     bank: Bank | None = None,
@@ -66,50 +58,87 @@ def evaluate(
     seed: int = 42,
     samples: int = 3,
     validation: Sequence[Record] = (),
+    training: Sequence[Record] = (),
+    asking: Asking | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    lower_is_better: Collection[str] = (),
 ) -> Evaluation:
     """Scores of the base and of each adapter on the records, with paired 95% intervals and verdicts.
 
     Args:
-        base: as `load_base` gave it.
-        adapters: at least one name in the store.
-        records: held-out records, as `open_heldout` gives them.
-        template: the prompt template; one with options makes it a task of choice.
-        source: the records' source, which decides whether texts may be shown.
-        split: the name of the held-out part, for the report.
-        store: where the adapters are.
+        adapters: names in the `store`; none scores the base alone.
+        records: held-out records of `source`, as `open_heldout` gives them; at most `max_items` are drawn by `seed`.
+        scoring: how answers are scored; None takes what the template is made for.
         bank: the base with these adapters, as `load_many` gave it; None makes one, and closes it at the end.
-        max_items: draw at most this many records, by `seed`.
-        bootstrap_samples: resamples behind each interval.
-        seed: of the draw, the resampling and the samples.
+        samples: how many written texts to show of each subject; none for records that are not open.
         validation: records on which temperature and threshold of questions with options are chosen; never `records`.
-        samples: how many texts to let each subject write; none for records that are not open.
+        training: records for solved examples, unseen mentions and baselines; never `records`.
+        metrics: functions of the user's own by name, as `load_metric` gives them.
+        lower_is_better: the names among their numbers for which less is better.
 
     Raises:
         BaseMismatchError: an adapter was trained on another base.
-        SettingsError: the records are not what the template takes, or no adapter is named.
-        DataError: no records, or none with anything to score.
+        SettingsError: the records are not what the template takes, or what is asked does not fit the scoring.
+        DataError: no records, two with one uid, or none with anything to score.
         DivergedError: a model gives values that are not finite.
     """
+    kind = scoring if scoring is not None else scoring_of(template)
+    check_scoring(template, kind)
     chosen = _draw(fitting(records, template), max_items, seed)
+    access = _access(records, source, adapters, store)
+    given = Given(base, context_of(base), chosen, template, asking or Asking(), training, validation, seed)
+    with _opened(base, adapters, store, bank) as loaded:
+        work = make_work(kind, given)
+        answered = _answers(loaded, (None, *adapters), work)
+        shown = chosen[:samples] if access == OPEN else []
+        written = _shown(work, answered, len(shown)) or write_samples(
+            loaded, list(answered), shown, template, seed=seed
+        )
+    statistics = Statistics(work, kind, bootstrap_samples, seed)
+    subjects = statistics.subjects(answered, statistics.custom(metrics or {}, answered, lower_is_better))
+    about = {"source": source, "split": split, "access": access, "samples": written, "subjects": subjects}
+    return _evaluation(given, statistics, **about)
+
+
+def _access(records: Sequence[Record], source: str, adapters: Sequence[str], store: Path | str) -> Access:
+    """The strictest class of the records and of what the adapters were trained on."""
     cards = [read_card(find_adapter(name, store)) for name in adapters]
     known = records.access if isinstance(records, HeldOut) else None
-    access = strictest([find_source(source).access, known, *(card.data.access for card in cards)])
-    task = task_of(template)
-    loaded = load_many(base, adapters, store) if bank is None else bank
-    scored = _Scored(loaded, (None, *adapters), bootstrap_samples, seed)
+    return strictest([find_source(source).access, known, *(card.data.access for card in cards)])
+
+
+@contextmanager
+def _opened(base: Base, adapters: Sequence[str], store: Path | str, bank: Bank | None) -> Iterator[Bank]:
+    """The bank that was given, or one with the adapters in memory until the end."""
+    if bank is not None:
+        yield bank
+        return
+    loaded = load_many(base, adapters, store) if adapters else Bank(base, store)
     try:
-        found = (
-            scored.text(chosen, template)
-            if task == "text"
-            else scored.choice(chosen, template, fitting(validation, template))
-        )
-        shown = chosen[:samples] if access == OPEN else []
-        written = write_samples(loaded, scored.names, shown, template, seed=seed)
+        yield loaded
     finally:
-        if bank is None:
-            loaded.close()
-    about = {"task": task, "source": source, "split": split, "template": template, "access": access}
-    return scored.evaluation(samples=written, **about, **found)
+        loaded.close()
+
+
+def _evaluation(given: Given, statistics: Statistics, **about: Any) -> Evaluation:
+    """The parts as one value, with what base and settings they came from."""
+    work = statistics.work
+    return Evaluation(
+        scoring=statistics.scoring,
+        template=given.template,
+        base=describe(given.base),
+        items=work.items,
+        measures=work.measures,
+        bootstrap_samples=statistics.resamples,
+        seed=given.seed,
+        layout=work.layout,
+        baselines=statistics.baselines(),
+        notes=work.notes,
+        asked=asdict(given.asking),
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **about,
+    )
 
 
 def describe(base: Base) -> dict[str, object]:
@@ -127,130 +156,34 @@ def describe(base: Base) -> dict[str, object]:
 def _draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record]:
     if not records:
         raise DataError("there are no held-out records to score", fix="check data.paths, the split and its share")
+    twice = [uid for uid, count in Counter(record.uid for record in records).items() if count > 1]
+    if twice:
+        raise DataError(f"{len(twice)} uids are given twice, the first is {twice[0]}", fix="one uid for each record")
     if most is None or len(records) <= most:
         return list(records)
     kept = sorted(random.Random(seed).sample(range(len(records)), most))
     return [records[index] for index in kept]
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Base and adapters under evaluation; `names` begins with None, the base."""
+def _answers(bank: Bank, names: Sequence[str | None], work: Work) -> dict[str | None, Answered]:
+    """What each subject answered."""
+    answered: dict[str | None, Answered] = {}
+    for name in names:
+        begun = time.perf_counter()
+        with use(bank, name):
+            found = work.answer()
+        answered[name] = replace(found, seconds=time.perf_counter() - begun)
+    return answered
 
-    bank: Bank
-    names: tuple[str | None, ...]
-    resamples: int
-    seed: int
 
-    def evaluation(self, **parts: Any) -> Evaluation:
-        """The parts as one value, with what base and settings they came from."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Evaluation(
-            base=describe(self.bank.base),
-            bootstrap_samples=self.resamples,
-            seed=self.seed,
-            versions=versions(),
-            created=now,
-            **parts,
+def _shown(work: Work, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
+    """The first answers as samples, where the task itself is to write; the work's prompts are empty where it is not."""
+    return tuple(
+        Sample(
+            work.items[place].uid,
+            work.prompts[place],
+            work.references[place],
+            {BASE if name is None else name: one.predictions[place] for name, one in answered.items()},
         )
-
-    def runs(self, run: Callable[[], Any]) -> Iterator[tuple[str | None, Any, float]]:
-        """Name, result and seconds of `run` under the base and each adapter in turn."""
-        for name in self.names:
-            with use(self.bank, name):
-                begun = time.perf_counter()
-                result = run()
-                seconds = time.perf_counter() - begun
-            yield name, result, seconds
-
-    def measured(self, measures: Sequence[Measure], table: Numbers, first: Numbers, groups: Sequence[str]) -> Any:
-        """Values and changes of one subject; no changes where it is the first itself."""
-        options = {"samples": self.resamples, "seed": self.seed}
-        changed = {} if table is first else changes(measures, first, table, groups, **options)
-        return {"values": values(measures, table, groups, **options), "changes": changed}
-
-    def text(self, records: Sequence[Record], template: str) -> dict[str, Any]:
-        """Items, measures and subjects of running text."""
-        base = self.bank.base
-        items = text_items(records, template, base.model, base.tokenizer)
-        groups = [item.group for item in items]
-        rows = [(item.input_ids, item.first, item.unscored) for item in items]
-        sizes = [item.tokens for item in items], [item.size_bytes for item in items]
-        context = context_of(base)
-        subjects: list[Subject] = []
-        first: Numbers | None = None
-        for name, nll, seconds in self.runs(lambda: score_text(base.model, rows, context)):
-            table = text_table(nll, *sizes)
-            first = table if first is None else first
-            measured = self.measured(TEXT_MEASURES, table, first, groups)
-            subjects.append(Subject(name, scores=tuple((one,) for one in nll), seconds=seconds, **measured))
-        return {"items": tuple(map(_text_item, items)), "measures": TEXT_MEASURES, "subjects": tuple(subjects)}
-
-    def fitted(self, records: Sequence[Record], template: str) -> dict[str | None, Fitted]:
-        """Temperature and threshold of each subject, from validation records."""
-        base = self.bank.base
-        items = choice_items(records, template, base.model, base.tokenizer)
-        rows = [(item.prompt_ids, item.option_ids) for item in items]
-        places = [item.labels.index(item.answer) for item in items]
-        context = context_of(base)
-        return {
-            name: fit(scores, places) for name, scores, _ in self.runs(lambda: score_options(base.model, rows, context))
-        }
-
-    def choice(self, records: Sequence[Record], template: str, validation: Sequence[Record]) -> dict[str, Any]:
-        """Items, measures, subjects and labels of questions with options."""
-        base = self.bank.base
-        items = choice_items(records, template, base.model, base.tokenizer)
-        labels = tuple(dict.fromkeys(label for item in items for label in item.labels))
-        closed = all(set(item.labels) == set(labels) for item in items)
-        measures = choice_measures(labels) if closed else choice_measures(labels)[:1]
-        truth, groups = [item.answer for item in items], [item.group for item in items]
-        places = [item.labels.index(item.answer) for item in items]
-        fitted = self.fitted(validation, template) if validation else {}
-        rows = [(item.prompt_ids, item.option_ids) for item in items]
-        constant = choice_table(truth, [commonest(truth)] * len(truth), labels)
-        context = context_of(base)
-        subjects: list[Subject] = []
-        first: tuple[Numbers, list[bool]] | None = None
-        for name, scores, seconds in self.runs(lambda: score_options(base.model, rows, context)):
-            predicted = [item.labels[one.index(max(one))] for item, one in zip(items, scores, strict=True)]
-            table = choice_table(truth, predicted, labels)
-            right = [a == b for a, b in zip(truth, predicted, strict=True)]
-            first = (table, right) if first is None else first
-            over_majority = self.measured(measures[:1], table, constant, groups)["changes"]["accuracy"]
-            subjects.append(
-                Subject(
-                    name,
-                    scores=tuple(tuple(one) for one in scores),
-                    seconds=seconds,
-                    answers=_answers(truth, predicted, labels, over_majority),
-                    mcnemar=None if name is None else mcnemar(first[1], right),
-                    confidence=confidence(scores, places, fitted.get(name)),
-                    **self.measured(measures, table, first[0], groups),
-                )
-            )
-        return {
-            "items": tuple(Item(one.uid, one.group, labels=one.labels, answer=one.answer) for one in items),
-            "measures": measures,
-            "subjects": tuple(subjects),
-            "labels": labels,
-            "cut_prompts": sum(_too_long(item, context) for item in items),
-        }
-
-
-def _text_item(item: TextItem) -> Item:
-    return Item(item.uid, item.group, item.tokens, item.size_bytes)
-
-
-def _too_long(item: ChoiceItem, context: int) -> bool:
-    return len(item.prompt_ids) + max(len(option) for option in item.option_ids) - 1 > context
-
-
-def _answers(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], over_majority: Change) -> Answers:
-    table = confusion(truth, predicted, labels)
-    recall = {
-        label: Recall(row[index], sum(row), wilson(row[index], sum(row)))
-        for index, (label, row) in enumerate(zip(labels, table, strict=True))
-        if sum(row)
-    }
-    return Answers(tuple(predicted), tuple(map(tuple, table)), recall, over_majority)
+        for place in range(min(count, len(work.prompts)))
+    )

@@ -11,21 +11,13 @@ from typing import Any
 import numpy as np
 
 from lora_med.errors import DataError, InputMissingError, IntegrityError
-from lora_med.evaluation.measures import (
-    TEXT_MEASURES,
-    Change,
-    Measure,
-    Numbers,
-    changes,
-    choice_measures,
-    choice_table,
-    text_table,
-)
+from lora_med.evaluation.measures import Change, Numbers, changes
 from lora_med.evaluation.report import SCHEMA
 from lora_med.evaluation.results import BASE
+from lora_med.evaluation.works import measures_of
 from lora_med.files import read_json
 
-SAME = ("task", "source", "split", "template")
+SAME = ("scoring", "source", "split", "template", "asked")
 
 
 @dataclass(frozen=True)
@@ -106,17 +98,15 @@ class _Scored:
     def subjects(self) -> dict[str, Mapping[str, Any]]:
         return {one["adapter"] or BASE: one for one in self.entry["subjects"]}
 
-    def same_items(self, other: _Scored) -> bool:
+    def comparable(self, other: _Scored) -> bool:
+        """Whether both scored the same items in the same columns."""
         mine, theirs = ([(one["uid"], one.get("answer")) for one in scored.items] for scored in (self, other))
-        return bool(mine) and mine == theirs
+        return bool(mine) and mine == theirs and self.entry["layout"] == other.entry["layout"]
 
-    def table(self, subject: str, labels: Sequence[str]) -> Numbers:
+    def table(self, subject: str) -> Numbers:
         """Items x columns, as the measures read them."""
         scores = [one[BASE] if subject == BASE else one["adapters"][subject] for one in self.items]
-        if self.entry["task"] == "text":
-            sizes = [one["tokens"] for one in self.items], [one["bytes"] for one in self.items]
-            return text_table([one["nll"] for one in scores], *sizes)
-        return choice_table([one["answer"] for one in self.items], [one["predicted"] for one in scores], labels)
+        return np.array([one["sums"] for one in scores], dtype=np.float64)
 
 
 def _remarks(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -128,12 +118,11 @@ def _remarks(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
 
 
 def _lines(name: str, one: _Scored, other: _Scored, samples: int, seed: int) -> list[Line]:
-    paired = one.same_items(other)
-    labels = list(dict.fromkeys([*one.entry["labels"], *other.entry["labels"]]))
+    paired = one.comparable(other)
     known = {measure["name"]: measure for measure in one.entry["measures"]}
     found = []
     for mine, theirs in _pairs(list(one.subjects), list(other.subjects)):
-        changed = _changes(one, mine, other, theirs, labels, samples, seed) if paired else {}
+        changed = _changes(one, mine, other, theirs, samples, seed) if paired else {}
         values = one.subjects[mine]["values"], other.subjects[theirs]["values"]
         for measure in (measure for measure in known if all(measure in value for value in values)):
             found.append(
@@ -159,11 +148,9 @@ def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]
     return shared + [(one, other) for one in first for other in second if BASE not in (one, other)]
 
 
-def _changes(
-    one: _Scored, mine: str, other: _Scored, theirs: str, labels: Sequence[str], samples: int, seed: int
-) -> dict[str, Change]:
-    measures: Sequence[Measure] = TEXT_MEASURES if one.entry["task"] == "text" else choice_measures(labels)
-    tables = one.table(mine, labels), other.table(theirs, labels)
+def _changes(one: _Scored, mine: str, other: _Scored, theirs: str, samples: int, seed: int) -> dict[str, Change]:
+    measures = measures_of(one.entry["scoring"], one.entry["layout"])
+    tables = one.table(mine), other.table(theirs)
     if np.array_equal(*tables):
         samples = 1  # equal answers: the difference is zero in every resample
     groups = [item["group"] for item in one.items]

@@ -1,148 +1,126 @@
-"""Records and a prompt template in, items to score out: `text` for running text, `choice` for questions with options.
+"""The tasks that `lora-med eval --task NAME` knows: what is read, how it is asked, how the answers are scored.
 
-Tokens are made by the same functions that make them for training, so what is scored is what was trained.
+Files are local, or on the Hub when online; a task of your own is a source with a template and one of the scorings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from lora_med.data.placeholders import TAG_WITH_SPACE
-from lora_med.data.record import Question, Record
-from lora_med.errors import DataError
-from lora_med.evaluation.results import Task
-from lora_med.models.base import stop_ids
-from lora_med.prompts.render import render
-from lora_med.prompts.row import Row, Template
-from lora_med.prompts.shots import Shots, render_with_shots
+from lora_med.config.names import unknown
+from lora_med.data.record import Annotated
+from lora_med.errors import SettingsError
 from lora_med.prompts.templates import find_template
-from lora_med.prompts.tokens import Tokens, tokenise_rows
+
+Scoring = Literal["text", "choice", "written_choice", "entities", "writing"]
+Split = Literal["validation", "test"]
 
 
-@dataclass(frozen=True, slots=True)
-class TextItem:
-    """A text as tokens; those from index `first` on are scored, but for the places in `unscored`.
+@dataclass(frozen=True)
+class ScoringKind:
+    """One way to score: what it gives in words, the measure a verdict rests on, and what its items are called."""
 
-    `size_bytes` is the scored text's length in UTF-8.
-    """
-
-    uid: str
-    group: str
-    input_ids: tuple[int, ...]
-    first: int
-    size_bytes: int
-    unscored: frozenset[int] = frozenset()
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens are scored."""
-        return len(self.input_ids) - self.first - len(self.unscored)
+    summary: str
+    verdict_by: str
+    title: str
+    things: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceItem:
-    """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options.
-
-    `texts` are the options' words where the labels are letters.
-    """
-
-    uid: str
-    group: str
-    prompt_ids: tuple[int, ...]
-    option_ids: tuple[tuple[int, ...], ...]
-    labels: tuple[str, ...]
-    answer: str
-    texts: tuple[str, ...] = ()
+SCORINGS: dict[Scoring, ScoringKind] = {
+    "text": ScoringKind("log-likelihood of every token of a text or answer", "bits_per_byte", "Text", "texts"),
+    "choice": ScoringKind("the likeliest of a question's options", "accuracy", "Questions", "questions"),
+    "written_choice": ScoringKind(
+        "a written answer that must be one of the options; else it is invalid and wrong",
+        "accuracy",
+        "Questions, answered in writing",
+        "questions",
+    ),
+    "entities": ScoringKind("a written JSON list of mentions, placed in the text", "micro_f1", "Entities", "texts"),
+    "writing": ScoringKind("a written text against its source and reference", "rouge_l", "Writing", "texts to write"),
+}
 
 
-def task_of(template: str) -> Task:
-    """`choice` if the template offers options to choose from, else `text`."""
-    return "text" if find_template(template).options is None else "choice"
+@dataclass(frozen=True)
+class EvalTask:
+    """A task by name: the source that reads it, its held-out part, the template that words it, and its scoring."""
+
+    name: str
+    summary: str
+    source: str
+    template: str
+    scoring: Scoring
+    split: Split = "test"
 
 
-def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[TextItem]:
-    """One item a record: every token of the text after BOS, the end token left out, as it is no part of the text.
-
-    Where the tokenizer adds no BOS, its BOS or end token is put in front, so that the first word is scored too. For a
-    template with a prompt only the answer's tokens are scored. Typed tags are read and not scored, as they are never
-    trained.
-
-    Raises:
-        DataError: nothing is left to score.
-    """
-    stops = set(stop_ids(model, tokenizer))
-    rows = render(records, template)
-    found: list[TextItem] = []
-    for row, tokens in zip(rows, tokenise_rows(rows, tokenizer), strict=True):
-        item = _text_item(row, tokens, stops, tokenizer)
-        if item.tokens and item.size_bytes:
-            found.append(item)
-    if not found:
-        raise DataError(f"none of {len(records)} records has text to score", fix="check data.paths and the template")
-    return found
-
-
-def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> TextItem:
-    ids, trained = list(tokens.input_ids), list(tokens.trained)
-    first = trained.index(True) if True in trained else len(ids)
-    if ids[-1] in stops:
-        ids.pop()
-    if first == 0 and ids and ids[0] == tokenizer.bos_token_id:
-        first = 1
-    if first == 0:
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        ids, trained, first = [start, *ids], [False, *trained], 1
-    unscored = frozenset(place for place in range(first, len(ids)) if not trained[place])
-    size = len(TAG_WITH_SPACE.sub("", row.completion).encode("utf-8"))
-    return TextItem(row.uid, row.group, tuple(ids), min(first, len(ids)), size, unscored)
+_ALL = (
+    EvalTask("abstracts", "running text of PubMed abstracts", "pubmed", "text", "text"),
+    EvalTask("articles", "running text of PubMed Central articles", "pmc", "text", "text"),
+    EvalTask("trials", "running text of ClinicalTrials.gov", "clinicaltrials", "text", "text"),
+    EvalTask("mimic3", "running text of the notes of MIMIC-III", "mimic3", "text", "text"),
+    EvalTask("mimic4", "running text of the notes of MIMIC-IV", "mimic4_note", "text", "text"),
+    EvalTask("pubmedqa", "PubMedQA, reasoning required: from the abstract", "pubmedqa", "pubmedqa", "choice"),
+    EvalTask(
+        "pubmedqa_reasoning_free",
+        "PubMedQA, reasoning free: from the conclusion, which says the answer",
+        "pubmedqa",
+        "pubmedqa_reasoning_free",
+        "choice",
+    ),
+    EvalTask("pubmedqa_written", "PubMedQA, answered in writing", "pubmedqa", "pubmedqa", "written_choice"),
+    EvalTask("medqa", "MedQA: the US licensing examination", "medqa", "medqa", "choice"),
+    EvalTask("medqa_written", "MedQA, answered in writing", "medqa", "medqa", "written_choice"),
+    EvalTask("medmcqa", "MedMCQA: Indian entrance examinations", "medmcqa", "medmcqa", "choice", "validation"),
+    EvalTask("medmcqa_written", "MedMCQA, answered in writing", "medmcqa", "medmcqa", "written_choice", "validation"),
+    EvalTask("mmlu", "MMLU's medical subjects", "mmlu", "mmlu", "choice"),
+    EvalTask("bc5cdr", "chemicals and diseases in abstracts", "bc5cdr", "entities", "entities"),
+    EvalTask("ncbi_disease", "diseases in abstracts", "ncbi_disease", "entities", "entities"),
+    EvalTask("mts_dialog", "sections of notes from dialogues", "mts_dialog", "note", "writing", "validation"),
+    EvalTask("aci_bench", "whole notes from visits", "aci_bench", "note", "writing"),
+    EvalTask("meqsum", "consumers' questions in one sentence", "meqsum", "question_summary", "writing"),
+    EvalTask("conclusions", "conclusions of PubMed abstracts", "pubmed", "conclusion", "writing"),
+)
+TASKS: dict[str, EvalTask] = {task.name: task for task in _ALL}
 
 
-def choice_items(
-    records: Sequence[Record], template: str, model: Any, tokenizer: Any, *, shots: Shots | None = None
-) -> list[ChoiceItem]:
-    """One item a record: the prompt, and for each option the tokens that training would have taught, less the end.
-
-    `shots` puts solved examples before each question.
+def find_task(name: str) -> EvalTask:
+    """The task called `name`.
 
     Raises:
-        DataError: a record's answer is none of its options, or there is no record.
+        SettingsError: there is none; the message gives the nearest name.
     """
-    kind = find_template(template)
-    stops = set(stop_ids(model, tokenizer))
-    if not records:
-        raise DataError("no records to score", fix="check data.paths and the split")
-    rows = render_with_shots(records, template, shots)
-    options = [_options(kind, record) for record in records]
-    for row, offered in zip(rows, options, strict=True):
-        if row.completion not in offered:
-            raise DataError(f"record {row.uid}: the answer is none of its {len(offered)} options")
-    every = (_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)
-    tokens = iter(tokenise_rows(every, tokenizer))
-    found: list[ChoiceItem] = []
-    for record, row, offered in zip(records, rows, options, strict=True):
-        cut = [_split(next(tokens), stops) for _ in offered]
-        if any(prompt != cut[0][0] for prompt, _ in cut):
-            raise DataError(f"record {row.uid}: the options do not share one prompt", fix="check the template")
-        labels = tuple(option.strip() for option in offered)
-        texts = record.options if kind.lettered and isinstance(record, Question) else ()
-        answer = labels[offered.index(row.completion)]
-        ids = tuple(option for _, option in cut)
-        found.append(ChoiceItem(row.uid, row.group, cut[0][0], ids, labels, answer, texts))
-    return found
+    if name not in TASKS:
+        raise SettingsError(unknown("task", name, [*TASKS, *SCORINGS]), where="--task")
+    return TASKS[name]
 
 
-def _options(template: Template, record: Record) -> tuple[str, ...]:
-    return template.options(record) if template.options is not None else ()
+def scoring_of(template: str) -> Scoring:
+    """How a template's items are scored if nothing is said: options are chosen from, entities written, texts scored."""
+    found = find_template(template)
+    if found.options is not None:
+        return "choice"
+    return "entities" if found.takes is Annotated else "text"
 
 
-def _with(row: Any, option: str) -> Any:
-    turns = (*row.turns[:-1], (row.turns[-1][0], option)) if row.turns else ()
-    return replace(row, completion=option, turns=turns)
+def check_scoring(template: str, scoring: Scoring) -> None:
+    """Refuse a scoring that the template does not allow.
 
-
-def _split(tokens: Tokens, stops: set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    first = tokens.trained.index(True)
-    end = len(tokens.input_ids) - (tokens.input_ids[-1] in stops)
-    return tuple(tokens.input_ids[:first]), tuple(tokens.input_ids[first:end])
+    Raises:
+        SettingsError: options are wanted and the template has none, entities and it asks for none, and so on.
+    """
+    usual, found = scoring_of(template), find_template(template)
+    running = bool(found.too_long) and found.too_long[0] == "chunk_by_section"
+    allowed = {
+        "text": usual == "text",
+        "choice": usual == "choice",
+        "written_choice": usual == "choice",
+        "entities": usual == "entities",
+        "writing": usual == "text" and not running,
+    }
+    if not allowed[scoring]:
+        fitting = [name for name, fits in allowed.items() if fits]
+        raise SettingsError(
+            f"the template {template!r} cannot be scored as {scoring}",
+            where="--task",
+            fix=f"--task {' or '.join(fitting)}, or another --template",
+        )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lora_med.evaluation.measures import Change, Measure
+from lora_med.evaluation.measures import Change
 from lora_med.evaluation.results import Evaluation, Subject
+from lora_med.evaluation.tasks import SCORINGS
 from lora_med.metrics.significance import Interval
-
-PRIMARY = {"text": "bits_per_byte", "choice": "accuracy"}
 
 
 def number(value: float) -> str:
@@ -28,19 +27,14 @@ def span(interval: Interval, *, sign: bool = False) -> str:
     return f"{shown(interval.low)} to {shown(interval.high)}"
 
 
-def primary(evaluation: Evaluation) -> Measure:
-    """The measure that the verdict in words rests on."""
-    return next(one for one in evaluation.measures if one.name == PRIMARY[evaluation.task])
-
-
 def _what(evaluation: Evaluation) -> str:
-    things = "texts" if evaluation.task == "text" else "questions"
+    things = SCORINGS[evaluation.scoring].things
     return f"{len(evaluation.items)} held-out {things} ({evaluation.source}, {evaluation.split} split)"
 
 
 def finding(evaluation: Evaluation, subject: Subject) -> str:
     """One sentence: better, worse, or cannot tell, with the two scores and the interval of their difference."""
-    measure = primary(evaluation)
+    measure = evaluation.verdict_by
     change = subject.changes[measure.name]
     before = evaluation.subjects[0].values[measure.name].value
     after = subject.values[measure.name].value
@@ -53,7 +47,7 @@ def finding(evaluation: Evaluation, subject: Subject) -> str:
         f"{subject.name} {said} on {_what(evaluation)}: {measure.label} {number(after)} against {number(before)}, "
         f"a difference of {signed(change.difference)} (95% interval {span(change.interval, sign=True)})."
     )
-    return " ".join(filter(None, (sentence, _size(change), against_majority(evaluation, subject))))
+    return " ".join(filter(None, (sentence, _size(change), against_baselines(evaluation, subject))))
 
 
 def _size(change: Change) -> str:
@@ -66,15 +60,14 @@ def _size(change: Change) -> str:
     return f"{found}; one of the size seen here takes about {change.items_needed:,} items."
 
 
-def against_majority(evaluation: Evaluation, subject: Subject) -> str:
-    """One sentence on always giving the commonest answer, which an adapter can learn without reading; '' for text."""
-    if subject.answers is None:
-        return ""
-    label, share = evaluation.majority
-    said = {
-        "better": f"{subject.name} is better than that",
-        "worse": f"{subject.name} is worse than that",
-        "cannot tell": f"{subject.name} cannot be told apart from that",
-    }[subject.answers.over_majority.verdict]
-    interval = span(subject.answers.over_majority.interval, sign=True)
-    return f"Always answering “{label}” would score {number(share)}: {said} (95% interval {interval})."
+def against_baselines(evaluation: Evaluation, subject: Subject) -> str:
+    """A sentence for each baseline, such as giving the commonest answer, which can be learned without reading."""
+    said = {"better": "is better than", "worse": "is worse than", "cannot tell": "cannot be told apart from"}
+    found = []
+    for baseline in evaluation.baselines:
+        change, value = subject.over[baseline.name], baseline.values[evaluation.verdict_by.name].value
+        found.append(
+            f"{baseline.name} would score {number(value)}: {subject.name} {said[change.verdict]} that "
+            f"(95% interval {span(change.interval, sign=True)})."
+        )
+    return " ".join(found)

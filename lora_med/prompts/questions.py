@@ -51,6 +51,18 @@ def pubmedqa(record: Question) -> Row:
     return prompted(record, _abstract_and_question(record), f" {record.answer}", context)
 
 
+def has_conclusion(record: Question) -> bool:
+    """Whether the conclusion that answers the question is there."""
+    return bool(record.explanation)
+
+
+def pubmedqa_reasoning_free(record: Question) -> Row:
+    """The same with the conclusion in place of the abstract: the answer has only to be read off."""
+    context = (len(BEFORE_ABSTRACT), len(BEFORE_ABSTRACT) + len(record.explanation))
+    prompt = f"{BEFORE_ABSTRACT}{record.explanation}\nQuestion: {record.question}\nAnswer:"
+    return prompted(record, prompt, f" {record.answer}", context)
+
+
 def spaced_options(record: Question) -> tuple[str, ...]:
     """The options as `pubmedqa` completes them."""
     return tuple(f" {option}" for option in record.options)

@@ -71,6 +71,16 @@ _ALL = (
         too_long=WITH_CONTEXT,
     ),
     Template(
+        "pubmedqa_reasoning_free",
+        "the conclusion in place of the abstract, which says the answer: reasoning-free",
+        Question,
+        questions.pubmedqa_reasoning_free,
+        questions.spaced_options,
+        too_long=WITH_CONTEXT,
+        needs="the conclusion as explanation",
+        fits=questions.has_conclusion,
+    ),
+    Template(
         "medqa",
         "question and lettered options, the letter, as lm-evaluation-harness words it",
         Question,

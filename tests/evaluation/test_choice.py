@@ -15,15 +15,16 @@ from lora_med.evaluation.choice import (
     Choices,
     answer_choices,
     ask,
+    layout_of,
     option_measures,
     option_table,
     read_answers,
     rotations,
     score_choices,
 )
+from lora_med.evaluation.items import ChoiceItem
 from lora_med.evaluation.measures import changes, values
 from lora_med.evaluation.score import score_options
-from lora_med.evaluation.tasks import ChoiceItem
 from lora_med.metrics.classify import accuracy, macro_f1
 from lora_med.prompts.shots import Shots, draw_shots, render_with_shots
 from tests.tiny import make_model, make_tokenizer
@@ -66,7 +67,7 @@ def closed(truth: list[str], labels: tuple[str, ...]) -> Asked:
 
 def measured(asked: Asked, choices: Choices, *, written: bool = False) -> dict[str, float]:
     table = option_table(asked, choices)
-    return {one.name: float(one.of_sums(table.sum(0))) for one in option_measures(asked, written=written)}
+    return {one.name: float(one.of_sums(table.sum(0))) for one in option_measures(layout_of(asked, written=written))}
 
 
 def test_measures_of_a_closed_set_by_hand() -> None:
@@ -111,9 +112,11 @@ def test_measures_bear_intervals_and_paired_differences() -> None:
     base = option_table(asked, Choices(("no",) * 20, ()))
     adapter = option_table(asked, Choices(tuple(truth), ()))
     groups = [item.group for item in asked.items]
-    found = values(option_measures(asked), adapter, groups, samples=200, seed=1)
+    found = values(option_measures(layout_of(asked, written=False)), adapter, groups, samples=200, seed=1)
     assert found["accuracy"].value == found["recall_yes"].value == 1.0
-    change = changes(option_measures(asked), base, adapter, groups, samples=200, seed=1)["accuracy"]
+    change = changes(option_measures(layout_of(asked, written=False)), base, adapter, groups, samples=200, seed=1)[
+        "accuracy"
+    ]
     assert change.difference == 0.5
     assert change.verdict == "better"
 

@@ -12,8 +12,11 @@ import pytest
 from lora_med.adapters.card import read_card
 from lora_med.cli.main import run
 from lora_med.config.schema import Settings
+from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
 from lora_med.evaluation.heldout import choose_template, heldout_settings
+from lora_med.evaluation.tasks import check_scoring
+from lora_med.prompts.templates import find_template
 from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
 
@@ -70,8 +73,12 @@ def test_another_base_of_equal_shape_is_refused_with_76(
     ("more", "code", "said"),
     [
         (("data.split_seed=4",), 2, "trained under another split"),
-        (("--task", "choice"), 2, "makes a task of text"),
-        (("--task", "chess"), 2, "known: choice, text"),
+        (("--task", "choice"), 2, "'text' cannot be scored as choice"),
+        (("--task", "writing"), 2, "cannot be scored as writing"),
+        (("--task", "pubmedqo"), 2, "did you mean 'pubmedqa'"),
+        (("--task", "pubmedqa", "--task", "medqa"), 2, "several tasks cannot share"),
+        (("--shots", "2"), 2, "shots does nothing for a task scored as text"),
+        (("--metric", "nowhere:one"), 2, "no module named 'nowhere'"),
         (("--split", "train"), 2, "known: test, validation"),
         (("--template", "pubmedqa"), 2, "takes a Question"),
         (("--adapter", "plane"), 66, "did you mean 'plain'"),
@@ -86,14 +93,43 @@ def test_what_cannot_be_scored_is_refused(
 
 def test_no_adapter_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval"]) == 2
-    assert "no adapter is named" in capsys.readouterr().err
+    assert "neither adapter nor base is named" in capsys.readouterr().err
+
+
+def test_several_tasks_share_one_base_and_one_report(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pubmedqa = {
+        str(n): {"QUESTION": f"Is it {n}?", "CONTEXTS": ["One."], "final_decision": "yes", "LONG_ANSWER": "It is."}
+        for n in range(400)
+    }
+    (tmp_path / "ori_pqal.json").write_text(json.dumps(pubmedqa))
+    named = ["--adapter", "plain", "--base", str(home / "base"), "--store", str(home / "store"), "--json"]
+    tasks = [f"{name}:{tmp_path / 'ori_pqal.json'}" for name in ("pubmedqa", "pubmedqa_reasoning_free")]
+    given = [word for task in tasks for word in ("--task", task)]
+    assert run(["eval", *named, *given, "--out", str(tmp_path / "out"), "--bootstrap-samples", "50"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["template"] for one in said["evaluations"]] == ["pubmedqa", "pubmedqa_reasoning_free"]
+    assert len(said["comparisons"]) == 2
+    assert {"pubmedqa/test/pubmedqa", "pubmedqa/test/pubmedqa_reasoning_free"} <= set(
+        read_card(home / "store/plain").scores
+    )
+
+
+def test_the_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "--list-tasks", "--json"]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found["medmcqa"]["split"] == "validation"
+    for one in found.values():
+        check_scoring(one["template"], one["scoring"])
+        assert find_template(one["template"]).takes in find_source(one["source"]).kinds
 
 
 def test_another_source_takes_its_own_defaults(home: Path) -> None:
     card = read_card(home / "store/plain")
     found = heldout_settings([card], source="pubmed", paths=["a.xml"])
     assert (found.source, found.test_share, found.paths) == ("pubmed", 0.05, ["a.xml"])
-    assert choose_template([card], "pubmedqa", None, None) == "pubmedqa"
+    assert choose_template([card], "pubmedqa", None) == "pubmedqa"
     with pytest.raises(SettingsError, match="no file of pubmed"):
         heldout_settings([card], source="pubmed")
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from lora_med.errors import InputMissingError
+from lora_med.evaluation.choice import Asked, Choices, layout_of, option_measures, option_table
 from lora_med.evaluation.comparisons import compare_all
 from lora_med.evaluation.figures import loss_curves, read_metrics
-from lora_med.evaluation.measures import TEXT_MEASURES, changes, choice_measures, choice_table, text_table, values
+from lora_med.evaluation.items import ChoiceItem
+from lora_med.evaluation.measures import changes, text_measures, text_table, values
 from lora_med.evaluation.report import write_report
-from lora_med.evaluation.results import Answers, Evaluation, Item, Recall, Sample, Subject
+from lora_med.evaluation.results import Answers, Baseline, Evaluation, Item, Recall, Sample, Subject
 from lora_med.evaluation.swaps import Swap
-from lora_med.evaluation.wording import against_majority, finding, number, signed
+from lora_med.evaluation.wording import against_baselines, finding, number, signed
 from lora_med.metrics.classify import confusion
 from lora_med.metrics.significance import mcnemar, wilson
 
@@ -33,32 +36,37 @@ def text_evaluation(gain: float = 0.1, count: int = 60) -> Evaluation:
     after = [nll - item.tokens * draw.gauss(gain, 0.1) for nll, item in zip(before, items, strict=True)]
     sizes = [item.tokens for item in items], [item.size_bytes for item in items]
     tables = [text_table(nll, *sizes) for nll in (before, after)]
+    facts = [tuple({"nll": one} for one in nll) for nll in (before, after)]
     groups = [item.group for item in items]
-    scored = [values(TEXT_MEASURES, table, groups, samples=500, seed=1) for table in tables]
+    measures = text_measures()
+    scored = [values(measures, table, groups, samples=500, seed=1) for table in tables]
+    changed = changes(measures, *tables, groups, samples=500, seed=1)
     return Evaluation(
-        task="text",
+        scoring="text",
         source="pubmed",
         split="test",
         template="text",
         access="open",
         base={"name": "micro", "revision": None, "weights": "ab", "quantisation": "4bit", "dtype": "float32"},
         items=items,
-        measures=TEXT_MEASURES,
+        measures=measures,
         subjects=(
-            Subject(None, scored[0], {}, tuple((one,) for one in before), 1.0),
-            Subject(
-                "abstracts",
-                scored[1],
-                changes(TEXT_MEASURES, *tables, groups, samples=500, seed=1),
-                tuple((one,) for one in after),
-                1.1,
-            ),
+            Subject(None, scored[0], {}, tables[0], facts[0], 1.0),
+            Subject("abstracts", scored[1], changed, tables[1], facts[1], 1.1),
         ),
         bootstrap_samples=500,
         seed=1,
+        layout={"sections": []},
         samples=(Sample("u1", "Background: <b>Aspirin</b>", "was given.", {"base": "the the", "abstracts": "was"}),),
         created="2026-01-02T03:04:05Z",
     )
+
+
+def asked(truth: Sequence[str]) -> Asked:
+    items = tuple(
+        ChoiceItem(f"q{n}", f"q{n}", (1,), ((2,), (3,), (4,)), LABELS, answer) for n, answer in enumerate(truth)
+    )
+    return Asked(items, tuple((item,) for item in items))
 
 
 def choice_evaluation() -> Evaluation:
@@ -66,34 +74,34 @@ def choice_evaluation() -> Evaluation:
     guesses = {None: ["yes"] * 36, "qa": ["yes"] * 18 + ["no"] * 12 + ["yes"] * 6}
     items = tuple(Item(f"q{n}", f"q{n}", labels=LABELS, answer=answer) for n, answer in enumerate(truth))
     groups = [item.group for item in items]
-    measures = choice_measures(LABELS)
-    tables = {name: choice_table(truth, guess, LABELS) for name, guess in guesses.items()}
+    layout = layout_of(asked(truth), written=False)
+    measures = option_measures(layout)
+    tables = {name: option_table(asked(truth), Choices(tuple(guess), ())) for name, guess in guesses.items()}
     right = {name: [a == b for a, b in zip(truth, guess, strict=True)] for name, guess in guesses.items()}
+    always = "Always answering “yes”"
     subjects = []
     for name, guess in guesses.items():
         counts = confusion(truth, guess, LABELS)
         over = changes(measures[:1], tables[None], tables[name], groups, samples=500, seed=1)["accuracy"]
+        recall = {
+            label: Recall(row[n], sum(row), wilson(row[n], sum(row)))
+            for n, (label, row) in enumerate(zip(LABELS, counts, strict=True))
+        }
         subjects.append(
             Subject(
                 name,
                 values(measures, tables[name], groups, samples=500, seed=1),
                 {} if name is None else changes(measures, tables[None], tables[name], groups, samples=500, seed=1),
-                tuple((0.0, -1.0, -2.0) for _ in items),
+                tables[name],
+                tuple({"predicted": one} for one in guess),
                 0.5,
-                Answers(
-                    tuple(guess),
-                    tuple(map(tuple, counts)),
-                    {
-                        label: Recall(row[n], sum(row), wilson(row[n], sum(row)))
-                        for n, (label, row) in enumerate(zip(LABELS, counts, strict=True))
-                    },
-                    over,
-                ),
+                Answers(tuple(guess), tuple((*row, 0) for row in counts), recall),
                 None if name is None else mcnemar(right[None], right[name]),
+                over={always: over},
             )
         )
     return Evaluation(
-        task="choice",
+        scoring="choice",
         source="pubmedqa",
         split="test",
         template="pubmedqa",
@@ -104,7 +112,8 @@ def choice_evaluation() -> Evaluation:
         subjects=tuple(subjects),
         bootstrap_samples=500,
         seed=1,
-        labels=LABELS,
+        layout=asdict(layout),
+        baselines=(Baseline(always, values(measures, tables[None], groups, samples=500, seed=1)),),
     )
 
 
@@ -187,7 +196,9 @@ def test_the_json_holds_what_its_document_says(folder: Path) -> None:
     )
     assert choice["subjects"][1]["mcnemar"]["only_adapter"] == 10
     assert choice["subjects"][1]["recall"]["maybe"]["found"] == 0
-    assert choice["majority"] == {"label": "yes", "share": 20 / 36}
+    (baseline,) = choice["baselines"]
+    assert baseline["values"]["accuracy"]["value"] == 20 / 36
+    assert choice["subjects"][1]["confusion"] == [[18, 2, 0, 0], [2, 10, 0, 0], [4, 0, 0, 0]]
     for entry in content["evaluations"]:
         lines = (folder / entry["items_file"]).read_text().splitlines()
         assert len(lines) == entry["items"]
@@ -226,9 +237,8 @@ def test_a_loss_is_said_to_be_one() -> None:
 def test_an_adapter_that_only_learned_the_commonest_answer_is_found_out() -> None:
     evaluation = choice_evaluation()
     base = evaluation.subjects[0]  # it says yes to everything
-    assert base.answers is not None
-    assert base.answers.over_majority.difference == 0
-    assert "base cannot be told apart from that" in against_majority(evaluation, base)
+    assert base.over["Always answering “yes”"].difference == 0
+    assert "base cannot be told apart from that" in against_baselines(evaluation, base)
 
 
 def test_numbers_are_short_and_signed() -> None:

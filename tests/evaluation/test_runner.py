@@ -14,14 +14,15 @@ from lora_med.adapters.attach import attach, detach
 from lora_med.adapters.card import read_card
 from lora_med.adapters.swap import load_many
 from lora_med.adapters.verify import verify
-from lora_med.data.record import Passage, Question
-from lora_med.errors import BaseMismatchError, DataError
+from lora_med.data.record import Passage, Question, Section
+from lora_med.errors import BaseMismatchError, DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
+from lora_med.evaluation.items import choice_items, text_items
 from lora_med.evaluation.report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.score import score_text
 from lora_med.evaluation.swaps import check_swaps
-from lora_med.evaluation.tasks import choice_items, text_items
+from lora_med.evaluation.works import Asking
 from lora_med.models.base import Base, load_base
 from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
@@ -80,7 +81,7 @@ def test_text_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None:
         expected[name] = [-log_probability(model, row, 1) for row in rows]
         detach(model)
     for subject in found.subjects:
-        assert [one[0] for one in subject.scores] == pytest.approx(expected[subject.adapter], abs=1e-3)
+        assert [one["nll"] for one in subject.facts] == pytest.approx(expected[subject.adapter], abs=1e-3)
         total = sum(expected[subject.adapter]) / sum(len(row) - 1 for row in rows)
         assert subject.values["nll_per_token"].value == pytest.approx(total, abs=1e-5)
     assert expected["one"] != pytest.approx(expected[None], abs=1.0)
@@ -90,7 +91,8 @@ def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None
     found = evaluate(base, ["one"], QUESTIONS, template="pubmedqa", source="pubmedqa", store=home / "store", samples=0)
     for subject in found.subjects:
         model = base.model if subject.adapter is None else attach(base, subject.adapter, home / "store")
-        for question, scores, predicted in zip(QUESTIONS, subject.scores, subject.answers.predicted, strict=True):
+        scored = [one["log_probabilities"] for one in subject.facts]
+        for question, scores, predicted in zip(QUESTIONS, scored, subject.answers.predicted, strict=True):
             prompt = f"Abstract: {question.contexts[0]}\nQuestion: {question.question}\nAnswer:"
             start = len(base.tokenizer(prompt)["input_ids"])
             expected = [
@@ -103,7 +105,8 @@ def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None
             detach(model)
     right = sum(a == q.answer for a, q in zip(found.subjects[1].answers.predicted, QUESTIONS, strict=True))
     assert found.subjects[1].values["accuracy"].value == pytest.approx(right / 24)
-    assert found.subjects[1].answers.over_majority.difference == pytest.approx(right / 24 - 8 / 24)
+    (over,) = found.subjects[1].over.values()
+    assert over.difference == pytest.approx(right / 24 - 8 / 24)
 
 
 def test_a_chat_template_scores_the_same_options(home: Path, base: Base) -> None:
@@ -183,6 +186,84 @@ def test_an_answer_that_is_no_option_is_named_by_uid(home: Path, base: Base) -> 
     strange = Question("q77", "q77", "pubmedqa", "Is it?", "perhaps", ("text",), ("yes", "no"))
     with pytest.raises(DataError, match="q77"):
         evaluate(base, ["one"], [strange], template="pubmedqa", source="pubmedqa", store=home / "store")
+
+
+def test_one_uid_twice_is_refused(home: Path, base: Base) -> None:
+    with pytest.raises(DataError, match="given twice, the first is p0"):
+        evaluate(base, ["one"], [*PASSAGES, PASSAGES[0]], template="text", source="custom", store=home / "store")
+
+
+def test_a_base_alone_is_scored(home: Path, base: Base) -> None:
+    found = evaluate(base, [], PASSAGES, template="text", source="custom", samples=0, bootstrap_samples=50)
+    (subject,) = found.subjects
+    assert (subject.adapter, subject.changes) == (None, {})
+    assert subject.values["bits_per_byte"].value > 0
+
+
+def test_sections_of_a_text_are_scored_on_their_own_tokens(home: Path, base: Base) -> None:
+    parts = (Section("fever and cough", "Aim", "OBJECTIVE"), Section("aspirin helped", None, "RESULTS"))
+    whole = "Aim: fever and cough\naspirin helped"
+    records = [Passage(f"s{n}", f"s{n}", "custom", whole, title=f"On {n}", sections=parts) for n in range(12)]
+    found = evaluate(base, [], records, template="text", source="custom", samples=0, bootstrap_samples=50)
+    got = found.subjects[0].values
+    sums = {"nll_objective": 0.0, "nll_results": 0.0}
+    for record in records:
+        text = f"{record.title}\n{whole}"
+        ids = base.tokenizer(text)["input_ids"]  # BOS, then a token a byte
+        for name, part in zip(sums, parts, strict=True):
+            start = 1 + text.index(part.text)
+            sums[name] -= log_probability(base.model, ids[: start + len(part.text)], start)
+    for name, part in zip(sums, parts, strict=True):
+        assert got[name].value == pytest.approx(sums[name] / (12 * len(part.text)), abs=1e-4)
+
+
+def test_metrics_of_the_users_own_are_scored_with_intervals(home: Path, base: Base) -> None:
+    def yes_share(predictions: list[str], references: list[str]) -> dict[str, float]:
+        return {"yes": sum(one == "yes" for one in predictions) / len(predictions)}
+
+    found = evaluate(
+        base,
+        ["one"],
+        QUESTIONS,
+        template="pubmedqa",
+        source="pubmedqa",
+        store=home / "store",
+        samples=0,
+        bootstrap_samples=50,
+        metrics={"own:yes_share": yes_share},
+        lower_is_better=["yes"],
+    )
+    for subject in found.subjects:
+        share = sum(one == "yes" for one in subject.answers.predicted) / 24
+        assert subject.custom["yes"].value == pytest.approx(share)
+    assert found.subjects[1].custom["yes"].difference_interval is not None
+    options: dict[str, Any] = {"source": "custom", "store": home / "store", "metrics": {"own:yes_share": yes_share}}
+    with pytest.raises(SettingsError, match="no answers for a metric"):
+        evaluate(base, ["one"], PASSAGES, template="text", **options)
+
+
+def test_solved_examples_come_from_training_and_written_answers_may_be_invalid(home: Path, base: Base) -> None:
+    found = evaluate(
+        base,
+        ["one"],
+        QUESTIONS[:12],
+        template="pubmedqa",
+        source="pubmedqa",
+        scoring="written_choice",
+        store=home / "store",
+        samples=0,
+        bootstrap_samples=50,
+        training=QUESTIONS[12:],
+        asking=Asking(shots=2),
+    )
+    base_values = found.subjects[0].values
+    assert base_values["invalid_rate"].value > 0.5, "a random model writes no option"
+    assert base_values["accuracy"].value <= 1 - base_values["invalid_rate"].value
+    assert found.asked["shots"] == 2
+    with pytest.raises(SettingsError, match="shots does nothing"):
+        evaluate(
+            base, ["one"], PASSAGES, template="text", source="custom", asking=Asking(shots=1), store=home / "store"
+        )
 
 
 def test_no_records_is_an_error(home: Path, base: Base) -> None:

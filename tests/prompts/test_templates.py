@@ -133,6 +133,11 @@ GOLDEN: list[tuple[str, Record, Row]] = [
     ("text", UNTITLED, Row("p", "g", (), "", "Just text. ")),
     ("pubmedqa", QUESTION, Row("q", "g", (), "Abstract: One.\nTwo.\nQuestion: Does it?\nAnswer:", " no")),
     (
+        "pubmedqa_reasoning_free",
+        QUESTION,
+        Row("q", "g", (), "Abstract: It does not.\nQuestion: Does it?\nAnswer:", " no"),
+    ),
+    (
         "pubmedqa_chat",
         QUESTION,
         Row(
@@ -228,7 +233,7 @@ def test_what_may_be_shortened_is_the_context_and_never_the_question(name: str, 
     if end:
         asked = found.turns[-2][1] if found.turns else found.prompt
         contexts = {
-            Question: lambda: "\n".join(record.contexts),  # type: ignore[union-attr]
+            Question: lambda: record.explanation if name.endswith("_free") else "\n".join(record.contexts),  # type: ignore[union-attr]
             Pair: lambda: record.input,  # type: ignore[union-attr]
             Passage: lambda: asked[start:end],
         }

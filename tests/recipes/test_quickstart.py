@@ -44,7 +44,7 @@ def test_it_leaves_two_adapters_a_merged_model_and_a_report(done: tuple[Path, st
     folder, _ = done
     content = json.loads((folder / "out/report.json").read_text())
     names = [entry["subjects"][1]["adapter"] for entry in content["evaluations"]]
-    assert [entry["task"] for entry in content["evaluations"]] == ["text", "choice"]
+    assert [entry["scoring"] for entry in content["evaluations"]] == ["text", "choice"]
     for name in names:
         assert json.loads((folder / "store" / name / "card.json").read_text())["scores"]
     assert [swap["adapter"] for swap in content["swaps"] if swap["changed"] and swap["restored"]] == names

@@ -1,0 +1,126 @@
+"""Each scoring's work: the table that says which module does what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.data.record import Record
+from lora_med.errors import SettingsError
+from lora_med.evaluation.choice import ChoiceLayout, option_measures
+from lora_med.evaluation.choice_work import ChoiceWork
+from lora_med.evaluation.measures import Measure, text_measures
+from lora_med.evaluation.tasks import Scoring
+from lora_med.evaluation.text_work import TextWork
+from lora_med.evaluation.work import Work
+from lora_med.models.base import Base
+from lora_med.prompts.render import fitting
+from lora_med.prompts.shots import Shots, draw_shots
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How items are put to a model beyond what the template says.
+
+    `shots` is how many solved examples stand before each question, `rotate` asks it in every order of its options, and
+    `constrained` holds written entities to the JSON list.
+    """
+
+    shots: int = 0
+    rotate: bool = False
+    constrained: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a work is made from: items to score, and the other parts for what may be learned from them alone."""
+
+    base: Base
+    context: int
+    records: Sequence[Record]
+    template: str
+    asking: Asking
+    training: Sequence[Record]
+    validation: Sequence[Record]
+    seed: int
+
+    @property
+    def drawn(self) -> Shots | None:
+        """The solved examples, from the training part."""
+        if not self.asking.shots:
+            return None
+        return draw_shots(self.training, self.template, self.asking.shots, seed=self.seed)
+
+
+def _text(given: Given) -> Work:
+    return TextWork(given.base, given.records, given.template, given.context)
+
+
+def _choice(given: Given, *, written: bool = False) -> Work:
+    return ChoiceWork(
+        given.base,
+        given.records,
+        given.template,
+        given.context,
+        written=written,
+        shots=given.drawn,
+        rotate=given.asking.rotate,
+        validation=fitting(given.validation, given.template),
+    )
+
+
+def _written_choice(given: Given) -> Work:
+    return _choice(given, written=True)
+
+
+def _choice_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
+    labels, present = (tuple(layout[name]) for name in ("labels", "present"))
+    return option_measures(ChoiceLayout(labels, present, layout["lengths"], layout["rotated"], layout["written"]))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    make: Callable[[Given], Work]
+    measures: Callable[[Mapping[str, Any]], tuple[Measure, ...]]
+    asking: frozenset[str] = frozenset()
+    learns: bool = False
+
+
+_KINDS: dict[Scoring, _Kind] = {
+    "text": _Kind(_text, lambda layout: text_measures(layout["sections"])),
+    "choice": _Kind(_choice, _choice_layout, frozenset({"shots", "rotate"})),
+    "written_choice": _Kind(_written_choice, _choice_layout, frozenset({"shots", "rotate"})),
+}
+
+
+def check_asking(scoring: Scoring, asking: Asking) -> None:
+    """Refuse what a scoring does not know.
+
+    Raises:
+        SettingsError: such as solved examples for running text.
+    """
+    wanted = {"shots": asking.shots > 0, "rotate": asking.rotate, "constrained": asking.constrained}
+    for name, asked in wanted.items():
+        if asked and name not in _KINDS[scoring].asking:
+            raise SettingsError(f"{name} does nothing for a task scored as {scoring}", fix=f"leave --{name} out")
+
+
+def make_work(scoring: Scoring, given: Given) -> Work:
+    """The items of one scoring, ready to be answered.
+
+    Raises:
+        SettingsError: something is asked that this scoring does not know.
+    """
+    check_asking(scoring, given.asking)
+    return _KINDS[scoring].make(given)
+
+
+def measures_of(scoring: Scoring, layout: Mapping[str, Any]) -> tuple[Measure, ...]:
+    """What is measured of tables with this layout, as an earlier work told it."""
+    return _KINDS[scoring].measures(layout)
+
+
+def learns(scoring: Scoring, asking: Asking) -> bool:
+    """Whether training records are of use: for solved examples, or for what is known before a model is asked."""
+    return _KINDS[scoring].learns or asking.shots > 0
