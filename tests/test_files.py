@@ -142,6 +142,16 @@ def test_a_fresh_folder_leaves_nothing_on_an_error(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_of_two_that_make_one_folder_the_second_is_refused_and_leaves_the_first(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputError, match="not empty"), fresh_folder(target) as late:
+        (late / "file").write_text("late")
+        with fresh_folder(target) as early:
+            (early / "file").write_text("early")
+    assert (target / "file").read_text() == "early"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_fresh_folder_refuses_one_with_content_and_takes_an_empty_one(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()

@@ -6,10 +6,11 @@ give is loaded. What is published is written anew, from the values that were und
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from lora_med.adapters.card import BaseIdentity, Card, DataFacts, read_card
@@ -27,6 +28,8 @@ from lora_med.models.tensors import Stored, read_headers, read_rows
 from lora_med.run import versions
 
 UNKNOWN = "unknown"
+QUANTISATIONS = ("none", "8bit", "4bit")
+VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Origin:
     source: str = UNKNOWN
     trained_on: str = "none"
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.trained_on not in QUANTISATIONS:
+            raise SettingsError(f"{self.trained_on!r} is not one of {', '.join(QUANTISATIONS)}", where="--trained-on")
 
     def card(
         self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
@@ -117,8 +124,9 @@ def adopt(
 
 
 def peft_version(config: Mapping[str, Any]) -> str:
-    """The version of PEFT that saved an adapter, by its settings."""
-    return str(config.get("peft_version") or UNKNOWN)
+    """The version of PEFT that saved an adapter, by its settings; what has not the form of one is unknown."""
+    found = config.get("peft_version")
+    return found if isinstance(found, str) and VERSION.fullmatch(found) else UNKNOWN
 
 
 def _checked_tensors(kept: Mapping[str, Stored], method: Method, model: Any, base: str, folder: Path) -> dict[str, Any]:
@@ -189,6 +197,12 @@ def _equal(one: Stored, other: Stored) -> bool:
 def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: Path) -> Method:
     """The method in our own words: layers by their full names where their ends would name others as well."""
     layers = sorted(contents.low_rank)
+    if not layers:
+        raise SettingsError(
+            "the adapter updates no layer, so PEFT cannot attach it",
+            where=str(folder / CONFIG),
+            fix="train one that does",
+        )
     tokens = {layer: list(one.indices) for layer, one in contents.tokens.items()}
     plain = {
         **{key: config.get(key) for key in ("peft_type", "r", "lora_alpha")},
@@ -214,7 +228,7 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
 
 
 def _ends(layers: list[str], model: Any) -> list[str]:
-    """The layers' names by their ends, if these name no other layer as well; an adapter may have no layers at all."""
+    """The layers' names by their ends, if these name no other layer as well."""
     ends = sorted({layer.rpartition(".")[2] for layer in layers})
     there = [one.name for one in linear_layers(model, ends=True)]
     named = [name for name in there if name.rpartition(".")[2] in ends]
@@ -224,10 +238,9 @@ def _ends(layers: list[str], model: Any) -> list[str]:
 def _remarks(config: Mapping[str, Any], base: str, contents: Contents, kept: Mapping[str, Stored]) -> list[str]:
     named = str(config.get("base_model_name_or_path") or "")
     remarks = []
-    if Path(named).name != Path(display_name(base)).name:
-        remarks.append(
-            f"its settings name {Path(named).name or 'no base'!r}; whether that is {base!r} cannot be checked"
-        )
+    last = PureWindowsPath(named).name  # it parts at / and at \, and no folder of theirs is repeated
+    if last != Path(display_name(base)).name:
+        remarks.append(f"its settings name {last or 'no base'!r}; whether that is {base!r} cannot be checked")
     if contents.base:
         remarks.append(f"{len(contents.base)} copies of the base's own tensors were left out")
     return remarks

@@ -24,6 +24,7 @@ from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError
 from lora_med.files import read_json
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint, folder_with
+from lora_med.models.resolve import resolve_base
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +103,18 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
 
 
 def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
-    """Let PEFT place what is more than updates of inner layers, and read it back: it drops what it cannot place."""
+    """Let PEFT place what is more than updates of inner layers, and read it back: it drops what it cannot place.
+
+    Whole layers it holds in the base's precision, so they are looked for as rounded to it.
+    """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
     found = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    lost = sorted(key for key, one in tensors.items() if key not in found or not bool((found[key].cpu() == one).all()))
+    held = {key: found[key].cpu() for key in tensors if key in found}
+    lost = sorted(
+        key for key, one in tensors.items() if key not in held or not bool((held[key] == one.to(held[key].dtype)).all())
+    )
     if lost:
         raise IntegrityError(f"PEFT did not take {len(lost)} of the adapter's tensors, such as {lost[0]!r}")
 
@@ -162,6 +169,28 @@ def open_adapter(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     if base.quantisation != card.base.quantisation:
         logger.info("%s was trained on a %s base; this one: %s", card.name, card.base.quantisation, base.quantisation)
     return method, tensors
+
+
+def locate_base(card: Card, base: str | None, revision: str | None = None) -> tuple[Path, str]:
+    """The folder of the base to use and the name it was asked for: the one given, else the one the card names.
+
+    Raises:
+        InputMissingError: it is not here.
+    """
+    asked = base if base is not None else card.base.name
+    try:
+        folder, _ = resolve_base(asked, revision or (card.base.revision if base is None else None))
+    except InputMissingError as error:
+        if base is not None:
+            raise
+        here = folder_with(card.base.fingerprint)
+        marks = f"it is the one with weights {card.base.fingerprint.weights[:16]}"
+        raise InputMissingError(
+            f"the base {card.base.name!r} of adapter {card.name!r} is not here",
+            where=error.where,
+            fix=f"--base {here}" if here else f"give its folder with --base; {marks}",
+        ) from error
+    return folder, asked
 
 
 def check_base(found: Fingerprint, name: str, card: Card, where: Path | str) -> None:

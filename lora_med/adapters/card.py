@@ -104,7 +104,7 @@ def read_card(folder: Path) -> Card:
         )
     try:
         card = _parse(raw)
-    except (KeyError, TypeError, AttributeError, SettingsError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
         raise IntegrityError(
             f"the card cannot be read: {_reason(error)}", where=str(path), fix="restore it from a copy"
         ) from error

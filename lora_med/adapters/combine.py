@@ -81,16 +81,19 @@ def _own_share(deltas: Sequence[tuple[float, Delta]]) -> Any:
     return whole
 
 
-def ties(deltas: Sequence[tuple[float, Any]], density: float) -> Any:
+def ties(deltas: Sequence[tuple[float, Any]], density: float, absent: float = 0) -> Any:
     """TIES: of each dense delta the largest share `density` by size, then the mean of those on the heavier side.
 
     The mean is weighted, and as large as the weights' sum: what one delta alone says counts in full.
+
+    Args:
+        absent: the weights of those that leave this layer as it is: they have no say, but count in the sum.
     """
     kept = [share * _largest(delta, density) for share, delta in deltas]
     side = torch.sign(torch.stack(kept).sum(0))
     agreeing = [torch.where(torch.sign(one) == side, one, 0) for one in kept]
     shares = torch.stack([abs(share) * (one != 0) for (share, _), one in zip(deltas, agreeing, strict=True)]).sum(0)
-    total = sum(abs(share) for share, _ in deltas)
+    total = absent + sum(abs(share) for share, _ in deltas)
     return torch.stack(agreeing).sum(0) * torch.where(shares > 0, total / shares.clamp_min(1e-300), 0)
 
 

@@ -9,24 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import check_base, read_files
+from lora_med.adapters.attach import check_base, locate_base, read_files
 from lora_med.adapters.card import CARD, Card, DataFacts, read_card
 from lora_med.adapters.combine import Combined, dare, of_dense, ties, weighted_sum
 from lora_med.adapters.contents import LowRank
 from lora_med.adapters.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
 from lora_med.adapters.method import PREFIX, Method, exactly
 from lora_med.adapters.store import STORE, check_free, find_adapter, write_adapter
+from lora_med.adapters.weights import check_tensors
 from lora_med.config.names import unknown
 from lora_med.data.access import strictest
 from lora_med.errors import BaseMismatchError, SettingsError
 from lora_med.files import sha256_file
 from lora_med.models.fingerprint import fingerprint
-from lora_med.models.resolve import resolve_base
 from lora_med.models.skeleton import skeleton
 from lora_med.run import versions
 
 METHODS = ("linear", "svd", "concat", "ties", "dare")
 DENSE = ("ties", "dare")
+LARGEST_WEIGHT = 1e6
+MOST_SEEDS = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,14 @@ def compose(
         BaseMismatchError: the parents belong to different bases, or the base given is another.
         OutputError: the name is taken.
     """
-    _check_choices(method, rank, density, parents)
+    _check_choices(method, rank, density, seed, parents)
     target = check_free(name, store, overwrite=overwrite)
     read = [_read(find_adapter(one, store), weight) for one, weight in parents]
     _check_one_base(read)
     first = read[0].card
-    folder, _ = resolve_base(base or first.base.name, None if base else first.base.revision)
-    check_base(fingerprint(folder), base or first.base.name, first, read[0].folder)
-    dora = any(bool(one.card.method.get("use_dora")) for one in read)
-    if dora and any(update.bias is not None for one in read for update in one.updates.values()):
-        raise SettingsError("a DoRA cannot be combined with an adapter that adds biases", where="--from")
+    folder, asked = locate_base(first, base)
+    check_base(fingerprint(folder), asked, first, read[0].folder)
+    dora = _check_kinds(read)
     weights = open_base(folder)
     layers = sorted({layer for one in read for layer in one.updates})
     combined: dict[str, Combined] = {}
@@ -95,21 +95,29 @@ def compose(
     model = skeleton(folder)
     card = _card(name, read, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
 
-    write_adapter(target, card, shape, _tensors(combined, shape), model, overwrite=overwrite)
+    tensors = _tensors(combined, shape)
+    check_tensors(shape.expected(model), tensors, where=target)
+    write_adapter(target, card, shape, tensors, model, overwrite=overwrite)
     errors = {layer: _relative([one]) for layer, one in combined.items()}
     return Composition(target, read_card(target), _relative(combined.values()), errors)
 
 
-def _check_choices(method: str, rank: int | None, density: float, parents: Sequence[tuple[str, float]]) -> None:
+def _check_choices(
+    method: str, rank: int | None, density: float, seed: int, parents: Sequence[tuple[str, float]]
+) -> None:
     if method not in METHODS:
         raise SettingsError(unknown("method", method, METHODS), where="--method")
     if not parents:
         raise SettingsError("no adapter is named", where="--from", fix="--from a:0.7 --from b:0.3")
-    wrong = next((weight for _, weight in parents if not math.isfinite(weight) or not weight), None)
+    wrong = next((weight for _, weight in parents if not 0 < abs(weight) <= LARGEST_WEIGHT), None)
     if wrong is not None:
-        raise SettingsError(f"a weight of {wrong} is none", where="--from", fix="a number that is not 0")
+        raise SettingsError(
+            f"a weight of {wrong} is none", where="--from", fix=f"a number that is not 0, up to {LARGEST_WEIGHT:g}"
+        )
     if not 0 < density <= 1:
         raise SettingsError(f"a density of {density}", where="--density", fix="a share over 0, up to 1")
+    if not 0 <= seed < MOST_SEEDS:
+        raise SettingsError(f"a seed of {seed}", where="--seed", fix="a whole number from 0 on, under 2 to the 63rd")
     if rank is not None and (rank < 1 or method == "concat"):
         raise SettingsError(
             f"rank {rank} with {method}", where="--rank", fix="concat keeps all ranks; --method svd cuts"
@@ -139,6 +147,21 @@ def _check_one_base(read: Sequence[_Parent]) -> None:
             )
 
 
+def _check_kinds(read: Sequence[_Parent]) -> bool:
+    """Whether the new adapter is a DoRA.
+
+    Raises:
+        SettingsError: biases with what PEFT knows no biases in.
+    """
+    updates = [update for one in read for update in one.updates.values()]
+    dora = any(update.magnitude is not None for update in updates)
+    embedding = any("lora_embedding_" in update.down.name for update in updates)
+    if (dora or embedding) and any(update.bias is not None for update in updates):
+        other = "a DoRA" if dora else "an update of an embedding"
+        raise SettingsError(f"{other} cannot be combined with an adapter that adds biases", where="--from")
+    return dora
+
+
 def _combine(
     layer: str,
     read: Sequence[_Parent],
@@ -159,7 +182,8 @@ def _combine(
             wanted = max(delta.up.shape[1] for _, delta in deltas) if method == "svd" and rank is None else rank
             return weighted_sum(deltas, weight, wanted, dora)
         dense = [(share, delta.dense(weight)) for share, delta in deltas]
-        change = ties(dense, density) if method == "ties" else dare(dense, density, seed)
+        absent = sum(abs(one.weight) for one in read if layer not in one.updates)
+        change = ties(dense, density, absent) if method == "ties" else dare(dense, density, seed)
         wanted = rank or max(delta.up.shape[1] for _, delta in deltas)
         return of_dense(change, deltas, weight, min(wanted, *change.shape), dora, seed)
 

@@ -40,6 +40,8 @@ PARTS = {
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }
+TRUTHS = ("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying")
+LONGEST_NAME = 500  # of a tensor; the settings' patterns are matched with it
 TOKENS = ".token_adapter.trainable_tokens_delta"
 INNER = ".base_layer."
 
@@ -117,7 +119,7 @@ def check_method(config: Any, adapter: Path) -> None:
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise SettingsError(f"an adapter of type {found!r} is none of LoRA's", where=where, fix="train it as LoRA")
     start = str(config.get("init_lora_weights", True))
-    if start.startswith(BASE_CHANGING_STARTS):
+    if start.lower().startswith(BASE_CHANGING_STARTS):
         raise SettingsError(
             f"the adapter started with {start!r}, which changed the base's own weights while training",
             where=where,
@@ -126,9 +128,14 @@ def check_method(config: Any, adapter: Path) -> None:
     strange = sorted(name for name, value in config.items() if name not in UNDERSTOOD and value)
     if strange:
         raise SettingsError(
-            f"the adapter uses {', '.join(strange)}, which lora_med does not know",
+            f"the adapter uses {', '.join(repr(one[:40]) for one in strange[:5])}, which lora_med does not know",
             where=where,
             fix="train it as LoRA, rsLoRA or DoRA",
+        )
+    odd = next((key for key in TRUTHS if config.get(key) and config[key] is not True), None)  # PEFT takes text for true
+    if odd is not None:
+        raise SettingsError(
+            f"{odd} is {str(config[odd])[:40]!r}", where=where, fix="true or false, whichever it was trained with"
         )
     if config.get("use_dora") and config.get("lora_bias"):
         raise SettingsError(
@@ -146,6 +153,8 @@ def _sorted_out(
     saved: dict[str, Stored] = {}
     kept = [str(name) for name in config.get("modules_to_save") or ()]
     for full, stored in tensors.items():
+        if len(full) > LONGEST_NAME:
+            raise IntegrityError(f"a tensor has a name of {len(full):,} characters", where=str(adapter / WEIGHTS))
         name = full.removeprefix(PREFIX)
         ending = next((one for one in PARTS if name.endswith(one)), None)
         if name == full or stored.dtype not in FLOATS:
@@ -153,15 +162,21 @@ def _sorted_out(
                 f"tensor {full!r} ({stored.dtype}) has no use here", where=str(adapter / WEIGHTS), fix="train it again"
             )
         if ending is not None:
-            layers.setdefault(name.removesuffix(ending), {})[PARTS[ending]] = stored
+            _put(layers.setdefault(name.removesuffix(ending), {}), PARTS[ending], stored)
         elif name.endswith(TOKENS):
             layer = name.removesuffix(TOKENS)
             tokens[layer] = TokenRows(stored, _indices(config.get("trainable_token_indices"), layer, stored, adapter))
         elif INNER in name or not (_is_saved(name, kept) or config.get("ensure_weight_tying")):
-            base[name.replace(INNER, ".")] = stored
+            _put(base, name.replace(INNER, "."), stored)
         else:
             saved[name] = stored
     return layers, tokens, base, saved
+
+
+def _put(found: dict[str, Stored], key: str, stored: Stored) -> None:
+    if key in found:
+        raise IntegrityError(f"what {stored.name!r} holds is there twice", where=str(stored.file))
+    found[key] = stored
 
 
 def _check_promised(
@@ -182,6 +197,9 @@ def _check_promised(
     for name in config.get("modules_to_save") or ():
         if not any(_is_saved(one, [str(name)]) for one in saved):
             raise IntegrityError(f"modules_to_save names {name!r}, and the file holds no such layer", where=where)
+    both = next((layer for layer in low_rank if f"{layer}.weight" in saved), None)
+    if both is not None:
+        raise IntegrityError(f"layer {both!r} is there whole and as an update: PEFT takes one of them", where=where)
     if config.get("trainable_token_indices") and not tokens:
         raise IntegrityError("trainable_token_indices names tokens, and the file holds none", where=where)
 
@@ -196,8 +214,8 @@ def _indices(setting: Any, layer: str, stored: Stored, adapter: Path) -> tuple[i
     found = setting
     if isinstance(setting, dict):
         found = next((value for key, value in setting.items() if f".{layer}".endswith(f".{key}")), None)
-    ids = [one for one in found if isinstance(one, int) and one >= 0] if isinstance(found, list) else []
-    if ids != found or len(set(ids)) != len(ids) or stored.shape[:1] != (len(ids),):
+    ids = [one for one in found if type(one) is int and one >= 0] if isinstance(found, list) else []
+    if not ids or ids != found or len(set(ids)) != len(ids) or stored.shape[:1] != (len(ids),):
         raise IntegrityError(
             f"the trained tokens of {layer!r} are not those that trainable_token_indices names",
             where=str(adapter / CONFIG),

@@ -13,6 +13,7 @@ from typing import Any
 
 from lora_med.adapters.contents import LowRank, read_contents
 from lora_med.adapters.places import find_tensor, is_conv1d, lies_transposed
+from lora_med.adapters.weight_update import finite
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.tensors import Stored, read_headers, read_rows
@@ -88,13 +89,19 @@ def read_updates(adapter: Path) -> dict[str, LowRank]:
 
 
 def delta_of(low_rank: LowRank, weight: Any) -> Delta:
-    """The change that an update makes; `weight` (outputs, inputs) is looked at for DoRA alone."""
+    """The change that an update makes; `weight` (outputs, inputs) is looked at for DoRA alone.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
     with open(low_rank.up.file, "rb") as handle:
-        up = read_rows(handle, low_rank.up).double() * low_rank.scale
-        down = read_rows(handle, low_rank.down).double()
-        bias = None if low_rank.bias is None else read_rows(handle, low_rank.bias).double() * low_rank.scale
+        up = finite(read_rows(handle, low_rank.up), low_rank.up).double() * low_rank.scale
+        down = finite(read_rows(handle, low_rank.down), low_rank.down).double()
+        bias = None
+        if low_rank.bias is not None:
+            bias = finite(read_rows(handle, low_rank.bias), low_rank.bias).double() * low_rank.scale
         factor = None
         if low_rank.magnitude is not None:
-            magnitude = read_rows(handle, low_rank.magnitude).double().reshape(-1)
+            magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).double().reshape(-1)
             factor = magnitude / (weight + up @ down).norm(dim=1)
     return Delta(up, down, factor, bias, "lora_embedding_" in low_rank.down.name)

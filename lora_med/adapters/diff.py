@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import check_base, read_files
+from lora_med.adapters.attach import check_base, locate_base, read_files
 from lora_med.adapters.card import Card, read_card
 from lora_med.adapters.contents import LowRank
 from lora_med.adapters.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
 from lora_med.errors import BaseMismatchError
 from lora_med.models.fingerprint import fingerprint
-from lora_med.models.resolve import resolve_base
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
 
 
 def _open(card: Card, base: str | None, folder: Path) -> BaseWeights:
-    place, _ = resolve_base(base or card.base.name, None if base else card.base.revision)
-    check_base(fingerprint(place), base or card.base.name, card, folder)
+    place, asked = locate_base(card, base)
+    check_base(fingerprint(place), asked, card, folder)
     return open_base(place)
 
 

@@ -87,14 +87,30 @@ def _alphas(config: Mapping[str, Any]) -> str | None:
 
 def _patterns(config: Mapping[str, Any]) -> str | None:
     names = [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
-    strange = next((name for name in names if not PATTERN.fullmatch(name)), None)
+    strange = next((name for name in names if not (PATTERN.fullmatch(name) and _compiles(name))), None)
     return f"the pattern {strange[:40]!r} is no layer's name" if strange is not None else None
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(rf"(.*\.)?({pattern})$")
+    except re.error:
+        return False
+    return True
+
+
+def _dropout(config: Mapping[str, Any]) -> str | None:
+    found = config.get("lora_dropout") or 0
+    if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found <= 1:
+        return f"lora_dropout {str(found)[:40]}, wanted a number from 0 to 1"
+    return None
 
 
 def _lists(config: Mapping[str, Any]) -> str | None:
     for key in ("modules_to_save", "layers_to_transform"):
         value = config.get(key)
-        if value is not None and not isinstance(value, list | int):
+        number = key == "layers_to_transform" and isinstance(value, int)
+        if value is not None and not isinstance(value, list) and not number:
             return f"{key} is no list"
     names = config.get("modules_to_save") or []
     if not all(isinstance(one, str) and PATTERN.fullmatch(one) for one in names):
@@ -102,4 +118,4 @@ def _lists(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-CHECKS = (_auto_mapping, _task, _ranks, _alphas, _patterns, _lists)
+CHECKS = (_auto_mapping, _task, _ranks, _alphas, _patterns, _dropout, _lists)

@@ -75,6 +75,8 @@ class Method:
                 found |= {f"{PREFIX}{name}.{key}": tuple(one.shape) for key, one in module.named_parameters()}
             tokens = next((ids for end, ids in self.trainable_token_indices.items() if _ends_in(name, end)), None)
             if tokens is not None:
+                if max(tokens, default=0) >= module.weight.shape[0]:
+                    raise SettingsError(f"token {max(tokens)} was trained, and {name!r} has {module.weight.shape[0]}")
                 found[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = (len(tokens), module.weight.shape[1])
         return found
 
@@ -147,11 +149,11 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
         layers = config["layers_to_transform"]
         found = Method(
             r=_positive(config["r"]),
-            lora_alpha=float(config["lora_alpha"]),
+            lora_alpha=_finite(config["lora_alpha"]),
             target_modules=tuple(_words(config["target_modules"])),
-            lora_dropout=float(config["lora_dropout"]),
-            rank_pattern={str(key): _positive(value) for key, value in config["rank_pattern"].items()},
-            alpha_pattern={str(key): float(value) for key, value in config["alpha_pattern"].items()},
+            lora_dropout=_finite(config["lora_dropout"]),
+            rank_pattern={_pattern(key): _positive(value) for key, value in config["rank_pattern"].items()},
+            alpha_pattern={_pattern(key): _finite(value) for key, value in config["alpha_pattern"].items()},
             layers_to_transform=tuple(int(number) for number in layers) if layers is not None else None,
             use_rslora=config["use_rslora"] is True,
             use_dora=config["use_dora"] is True,
@@ -159,7 +161,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             modules_to_save=tuple(_words(config["modules_to_save"])) if config.get("modules_to_save") else (),
             trainable_token_indices=_tokens(config.get("trainable_token_indices")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise IntegrityError(
             f"the adapter's configuration cannot be used: {reason}", where=where, fix="publish the adapter again"
@@ -186,9 +188,20 @@ def _ends_in(name: str, end: str) -> bool:
 def _tokens(value: Any) -> dict[str, list[int]]:
     if not value:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(one, int) for ids in value.values() for one in ids):
+    if not isinstance(value, dict) or not all(type(one) is int and one >= 0 for ids in value.values() for one in ids):
         raise ValueError("trainable_token_indices does not give token ids by the embedding's name")
     return {str(end): list(ids) for end, ids in value.items()}
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(f"{float(value)} is not finite")
+    return float(value)
+
+
+def _pattern(value: str) -> str:
+    re.compile(f"({value})")
+    return value
 
 
 def _positive(value: Any) -> int:

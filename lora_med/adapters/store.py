@@ -201,8 +201,13 @@ def remove(name: str, store: Path | str = STORE) -> Path:
 
     Raises:
         InputMissingError: no such adapter.
+        OutputError: it lies elsewhere and is linked here, or cannot be deleted.
     """
     folder = find_adapter(name, store)
+    if folder.is_symlink():
+        raise OutputError(
+            f"adapter {name!r} is a link to a folder elsewhere", where=str(folder), fix="remove the link, or the folder"
+        )
     with disk_errors(folder):
         (folder / CARD).unlink()
         shutil.rmtree(folder)

@@ -18,6 +18,7 @@ from lora_med.adapters.selection import choose
 from lora_med.adapters.store import STORE
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base, stop_ids
+from lora_med.models.generation import before_end
 
 
 def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Bank:
@@ -77,6 +78,8 @@ def generate_rows(
         raise SettingsError(f"{len(prompts)} prompts but {len(names)} adapter names", fix="one name per prompt")
     if not prompts:
         return []
+    if not all(prompts):
+        raise SettingsError("a prompt has no tokens", where=f"prompt {[bool(row) for row in prompts].index(False)}")
     model = bank.model
     width, pad = max(map(len, prompts)), tokenizer.pad_token_id
     ends = stop_ids(model, tokenizer)
@@ -91,8 +94,4 @@ def generate_rows(
             pad_token_id=pad,
             eos_token_id=ends,
         )
-    return [_before_end(row[width:].tolist(), ends) for row in whole]
-
-
-def _before_end(row: list[int], ends: Sequence[int]) -> list[int]:
-    return row[: next((place for place, number in enumerate(row) if number in ends), len(row))]
+    return [before_end(row[width:].tolist(), ends) for row in whole]

@@ -85,6 +85,9 @@ def _files(folder: Path) -> str:
     extra = sorted(path.name for path in folder.iterdir() if path.name not in allowed or not path.is_file())
     if extra:
         raise IntegrityError(f"{len(extra)} files that are not the adapter's, such as {extra[0]}")
+    absent = sorted(name for name in allowed if not (folder / name).is_file())
+    if absent:
+        raise IntegrityError(f"{len(absent)} of {len(allowed)} files are absent, such as {absent[0]}")
     return f"{len(allowed)} files, {sum((folder / name).stat().st_size for name in allowed):,} bytes"
 
 

@@ -46,16 +46,21 @@ def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
         IntegrityError: a value is not finite.
     """
     with open(low_rank.up.file, "rb") as handle:
-        up, down = (_finite(read_rows(handle, one), one).float() for one in (low_rank.up, low_rank.down))
+        up, down = (finite(read_rows(handle, one), one).float() for one in (low_rank.up, low_rank.down))
         magnitude = None
         if low_rank.magnitude is not None:
-            magnitude = _finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)
+            magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)
     if math.frexp(low_rank.scale)[0] == 0.5:  # a power of two scales without rounding, before as well as after
         return WeightUpdate(up * low_rank.scale, down, 1.0, magnitude, transposed)
     return WeightUpdate(up, down, low_rank.scale, magnitude, transposed)
 
 
-def _finite(tensor: Any, stored: Stored) -> Any:
+def finite(tensor: Any, stored: Stored) -> Any:
+    """`tensor` as it is.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
     if not is_finite(tensor):
         raise IntegrityError(
             f"tensor {stored.name!r} of the adapter is not finite", where=str(stored.file), fix="train it again"

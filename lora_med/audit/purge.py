@@ -58,7 +58,7 @@ def _written(kind: str, path: Path, kept: set[Path]) -> list[tuple[str, Path]]:
 
 def _exported(folder: Path, kept: set[Path]) -> list[tuple[str, Path]]:
     """An export's files, some in folders of their own; the folder itself if there is nothing else in it."""
-    names = {"export.json", *_dig(_json(folder / "export.json"), "files")}
+    names = {"export.json", *map(str, _each(_dig(_json(folder / "export.json"), "files")))}
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     ours = [path for path in files if path.relative_to(folder).as_posix() in names]
     return [("export", folder)] if ours == files and folder not in kept else [("export", path) for path in ours]
@@ -67,12 +67,12 @@ def _exported(folder: Path, kept: set[Path]) -> list[tuple[str, Path]]:
 def _names(kind: str, folder: Path) -> set[str]:
     """The files that the folder's own marker says were written with it."""
     if kind == "adapter":
-        return {"card.json", *_dig(_json(folder / "card.json"), "files")}
+        return {"card.json", *map(str, _each(_dig(_json(folder / "card.json"), "files")))}
     if kind == "merged model":
-        written = _dig(_json(folder / "merge_certificate.json"), "merged", "files")
-        return {"merge_certificate.json", "README.md", *written}
+        written = _each(_dig(_json(folder / "merge_certificate.json"), "merged", "files"))
+        return {"merge_certificate.json", "README.md", *map(str, written)}
     if kind == "report":
-        entries = _dig(_json(folder / "report.json"), "evaluations")
+        entries = _each(_dig(_json(folder / "report.json"), "evaluations"))
         return {"report.html", "report.json", "report.md", *(str(_dig(one, "items_file")) for one in entries)}
     return set()
 
@@ -96,12 +96,12 @@ def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:
             if source in _sources_of_run(_json(path)):
                 yield "run", path.parent
         elif path.name == "report.json":
-            entries = _dig(_json(path), "evaluations")
-            if any(_dig(one, "source") == source for one in entries if isinstance(entries, list)):
+            entries = _each(_dig(_json(path), "evaluations"))
+            if any(_dig(one, "source") == source for one in entries):
                 yield "report", path.parent
         elif path.name in MADE:
             data = _dig(_json(path), "data")
-            if source in [*str(_dig(data, "source")).split("+"), *_dig(data, "earlier_sources")]:
+            if source in [*str(_dig(data, "source")).split("+"), *_each(_dig(data, "earlier_sources"))]:
                 yield MADE[path.name], path.parent
         elif path.suffix == ".html":
             if source in _sources_of_page(path):
@@ -117,7 +117,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 continue
             if path.is_dir():
                 yield from _files(path)
-            else:
+            elif path.is_file():  # a pipe would never end
                 yield path
 
 
@@ -133,9 +133,14 @@ def _dig(value: Any, *keys: str) -> Any:
     return value if value is not None else []
 
 
+def _each(value: Any) -> list[Any]:
+    """What a list or an object of a file that may be a stranger's holds; nothing of anything else."""
+    return list(value) if isinstance(value, list | dict) else []
+
+
 def _sources_of_run(run: Any) -> set[str]:
     data = _dig(run, "settings", "data")
-    mixed = _dig(data, "mix")
+    mixed = _each(_dig(data, "mix"))
     return {str(_dig(data, "source")), *(str(_dig(one, "source")) for one in mixed)}
 
 

@@ -53,6 +53,7 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
         print(f"no adapters in {store}; recipes/sft_pubmed.py trains one")
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -61,10 +62,10 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
     for row in rows:
         size = f"{row['bytes'] / 1e6:.1f} MB"
         if "error" in row:
-            table.add_row(row["name"], f"[red]{row['error']}[/]", "", "", size, "", "")
+            table.add_row(row["name"], f"[red]{escape(row['error'])}[/]", "", "", size, "", "")
         else:
             cells = (row["name"], row["base"], row["template"], str(row["rank"]), size, row["access"], row["created"])
-            table.add_row(*cells)
+            table.add_row(*map(escape, cells))
     Console().print(table)
 
 
@@ -142,7 +143,14 @@ def remove(
     from lora_med.adapters.store import remove as remove_adapter
 
     folder = find_adapter(name, store)
-    if not yes and not typer.confirm(f"Delete {folder}?", err=True):
+    if not yes and not _confirmed(f"Delete {folder}?"):
         raise SettingsError(f"{name!r} was not removed", fix="answer y, or pass --yes")
     remove_adapter(name, store)
     print(json.dumps({"removed": name}) if as_json else f"removed {folder}")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # no answer is to be had: the end of what comes in, or Ctrl-C
+        return False

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 STORE = Path("adapters")
+BARS_FIT = 100  # characters a line that leave room for bars beside a layer's whole name
 
 
 def adopt_command(
@@ -50,7 +51,9 @@ def adopt_command(
     prepare_environment(offline=not online)
     from lora_med.adapters.adopt import Origin, adopt
     from lora_med.merge.rebase import adopt_with_base
+    from lora_med.prompts.templates import find_template
 
+    find_template(template)  # what the card names, generate and eval look up
     origin = Origin(template, access or "credentialed", licence, source, trained_on, description)
     asked: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
     asked |= {"store": store, "origin": origin, "overwrite": overwrite}
@@ -150,19 +153,23 @@ def diff_command(
 
 def _draw(found: Diff) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
+    drawn = console.width >= BARS_FIT
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("layer")
+    table.add_column("layer", no_wrap=True, overflow="fold")
     for title in (found.first, found.second, "difference", "cosine"):
-        table.add_column(title, justify="right")
-    table.add_column("difference")
+        table.add_column(escape(title), justify="right")
+    if drawn:
+        table.add_column("difference")
     longest = max((one.difference for one in found.layers), default=0.0) or 1.0
     for one in found.layers:
-        table.add_row(*_cells(one), "\u2588" * round(20 * one.difference / longest))
+        bar = ["\u2588" * round(20 * one.difference / longest)] if drawn else []
+        table.add_row(*map(escape, _cells(one)), *bar)
     table.add_section()
-    table.add_row(*_cells(found.whole), "")
-    console = Console()
+    table.add_row(*_cells(found.whole))
     console.print(table)
     console.print("\nFrobenius norms of the changes to the base's weights; cosine 1: the same direction, 0: unrelated.")
 

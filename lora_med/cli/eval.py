@@ -13,6 +13,8 @@ from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
     from lora_med.adapters.card import Card
+    from lora_med.config.schema import DataSettings
+    from lora_med.data.corpus import HeldOut
     from lora_med.evaluation.report import Report
     from lora_med.evaluation.results import Evaluation
     from lora_med.models.base import Base
@@ -41,6 +43,9 @@ def evaluate_command(
     max_items: Annotated[int | None, typer.Option(min=1, help="score at most so many items")] = None,
     bootstrap_samples: Annotated[int, typer.Option(min=1, help="resamples behind each interval")] = 10_000,
     seed: Annotated[int, typer.Option(help="of drawing items, resampling and samples")] = 42,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="fit temperature and threshold to refer on the validation split")
+    ] = False,
     online: Annotated[bool, typer.Option("--online", help="let base and data be loaded from the Hub")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="report.json as one JSON object on stdout")] = False,
 ) -> None:
@@ -57,6 +62,7 @@ def evaluate_command(
     settings = heldout_settings(list(cards.values()), source=source, paths=data or (), overrides=overrides or ())
     chosen = choose_template(list(cards.values()), settings.source, template, _task(task))
     records = open_heldout(settings, _split(split))
+    validation = _validation(settings, split) if calibrate else ()
     loaded = _base(cards, base, revision, quantisation)
     evaluation = evaluate(
         loaded,
@@ -69,6 +75,7 @@ def evaluate_command(
         max_items=max_items,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
+        validation=validation,
     )
     record_scores(evaluation, store)
     report = write_report([evaluation], out, title=f"{', '.join(names)} against {loaded.name}")
@@ -115,6 +122,18 @@ def _split(name: str) -> Literal["validation", "test"]:
     if name == "validation" or name == "test":
         return name
     raise SettingsError(f"no held-out split named {name!r}; known: test, validation", where="--split")
+
+
+def _validation(settings: DataSettings, split: str) -> HeldOut:
+    from lora_med.data.corpus import open_heldout
+
+    if split == "validation":
+        raise SettingsError(
+            "a temperature fitted on the items it is reported on is worth nothing",
+            where="--calibrate",
+            fix="--split test",
+        )
+    return open_heldout(settings, "validation")
 
 
 def _draw(evaluation: Evaluation, report: Report) -> None:

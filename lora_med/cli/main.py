@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "adapters": ("lora_med.cli.adapters", "list, show, verify, push, remove adapters"),
     "generate": ("lora_med.cli.generate", "write text with an adapter"),
     "eval": ("lora_med.cli.eval", "compare adapters with their base on held-out items"),
+    "eval compare": ("lora_med.cli.eval_compare", "set two reports of eval side by side"),
     "merge": ("lora_med.cli.merge", "merge an adapter into its base, and prove it"),
     "export": ("lora_med.cli.export", "write adapters and models for other engines, proved there"),
 }
@@ -43,6 +44,8 @@ def usage() -> str:
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:
+    if arguments and f"{name} {arguments[0]}" in COMMANDS:
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
     if name not in COMMANDS:
         raise SettingsError(unknown("command", name, COMMANDS), where="the command line", fix="lora-med --help")
     module = importlib.import_module(COMMANDS[name][0])

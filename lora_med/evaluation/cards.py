@@ -34,6 +34,7 @@ def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> lis
 def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
     """What the card says of one evaluation: what was measured, on what, and against the base."""
     before = evaluation.subjects[0]
+    fitted = None if subject.confidence is None else subject.confidence.fitted
     return {
         "task": evaluation.task,
         "source": evaluation.source,
@@ -45,6 +46,7 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
         "dtype": evaluation.base["dtype"],
         "lora_med": evaluation.versions.get("lora-med", ""),
         "created": evaluation.created,
+        "calibration": None if fitted is None else asdict(fitted),
         "measures": {
             name: {
                 "value": value.value,

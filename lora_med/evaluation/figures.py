@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from lora_med.errors import InputMissingError, IntegrityError
+from lora_med.metrics.calibration import Bin, Coverage
 
 COLOURS = ("#14606e", "#c2571a", "#5b4a9e", "#7a7f1f")
 VERDICT_COLOURS = {"better": "#17693f", "worse": "#a3242a", "cannot tell": "#55606c"}
@@ -32,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
 }
 WIDTH_INCHES = 7.6
+PANELS_IN_A_ROW = 3
 FEW_POINTS = 12  # so few are marked one by one
 
 
@@ -95,6 +98,50 @@ def shares_improved(differences: Mapping[str, Sequence[float]], *, axis: str, na
         axes.set_ylabel(axis)
         if len(differences) > 1:
             axes.legend(frameon=False)
+        return _svg(figure, name)
+
+
+def reliability(subjects: Mapping[str, Sequence[Bin]], *, name: str) -> str:
+    """Accuracy over confidence, a panel a subject; each point's area is its share of the items."""
+    with matplotlib.rc_context(STYLE):
+        columns = min(len(subjects), PANELS_IN_A_ROW)
+        lines = -(-len(subjects) // columns)
+        figure = Figure(figsize=(WIDTH_INCHES, 2.5 * lines), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).ravel()
+        for place, panel in enumerate(panels):
+            panel.set_visible(place < len(subjects))
+        for panel, colour, (label, found) in zip(panels, itertools.cycle(COLOURS), subjects.items(), strict=False):
+            whole = sum(one.count for one in found)
+            panel.plot([0, 1], [0, 1], color=SOFT, linewidth=0.9, linestyle="--")
+            panel.plot([one.confidence for one in found], [one.accuracy for one in found], color=colour, linewidth=1.2)
+            sizes = [12 + 200 * one.count / whole for one in found]
+            panel.scatter(
+                [one.confidence for one in found], [one.accuracy for one in found], sizes, color=colour, alpha=0.7
+            )
+            panel.set_title(label, loc="left", fontsize=10, color=INK)
+            panel.set_xlim(0, 1)
+            panel.set_ylim(-0.03, 1.03)
+            panel.set_xlabel("confidence")
+        panels[0].set_ylabel("share right")
+        return _svg(figure, name)
+
+
+def risk_curves(subjects: Mapping[str, Sequence[Coverage]], *, name: str) -> str:
+    """Error rate over coverage, a line a subject."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 2.4), layout="constrained")
+        axes = figure.add_subplot()
+        for colour, (label, curve) in zip(itertools.cycle(COLOURS), subjects.items(), strict=False):
+            coverage, risk = [100 * one.coverage for one in curve], [100 * one.risk for one in curve]
+            axes.plot(
+                coverage, risk, "o-" if len(curve) < FEW_POINTS else "-", color=colour, linewidth=1.8, label=label
+            )
+        axes.set_xlim(0, 101)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("% of questions answered, the surest first")
+        axes.set_ylabel("% wrong")
+        axes.grid(axis="y", color=LINE, linewidth=0.7)
+        axes.legend(frameon=False)
         return _svg(figure, name)
 
 

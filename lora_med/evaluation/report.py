@@ -10,10 +10,14 @@ report.json, `schema` "lora_med.report/1":
       measures[]            name, label, unit, lower_is_better
       subjects[]            adapter (null for the base), seconds,
         values              measure -> value, low, high, method          (95% interval over groups)
-        changes             measure -> difference, low, high, method, verdict  (adapter - base, paired)
+        changes             measure -> difference, low, high, method, verdict (adapter - base, paired), p_value,
+                            detectable (found in 4 of 5 by so many items), items_needed (to find this difference so)
         recall, confusion   for `choice`; confusion has true labels in rows, both in the order of `labels`
         over_majority       for `choice`: accuracy - that of always giving the commonest answer; as a change
+        confidence          for `choice`: plain, and with validation items fitted, scaled, referral; as the classes of
+                            evaluation/confidence.py name their fields
         mcnemar             only_base, only_adapter, p_value
+    comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list)
     merges[]                certificates as in merge_certificate.json
     swaps[]                 adapter, milliseconds, changed, restored
     facts                   name -> value, such as sizes and times
@@ -28,7 +32,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_med.evaluation.comparisons import Comparison, compare_all
 from lora_med.evaluation.figures import read_metrics
+from lora_med.evaluation.measures import Change
 from lora_med.evaluation.page import to_html, to_markdown
 from lora_med.evaluation.results import BASE, Evaluation, Item, Subject
 from lora_med.evaluation.sections import build_page
@@ -84,6 +90,7 @@ def write_report(
         "title": title,
         "created": created,
         "evaluations": [_entry(one, number, len(evaluations), folder) for number, one in enumerate(evaluations)],
+        "comparisons": [_comparison(one) for one in compare_all(evaluations)],
         "merges": [dict(merge) for merge in merges],
         "swaps": [asdict(swap) for swap in swaps],
         "facts": dict(facts or {}),
@@ -113,6 +120,18 @@ def _entry(evaluation: Evaluation, number: int, count: int, folder: Path) -> dic
     name = "items.jsonl" if count == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
     write_atomic(folder / name, item_lines(evaluation), private=evaluation.access == "credentialed")
     return {**to_json(evaluation), "items_file": name}
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    return {
+        "source": one.evaluation.source,
+        "template": one.evaluation.template,
+        "adapter": one.subject.name,
+        "measure": one.measure.name,
+        "test": one.test,
+        "p_value": one.p_value,
+        "adjusted": one.adjusted,
+    }
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -153,19 +172,17 @@ def subject_json(subject: Subject) -> dict[str, Any]:
         "adapter": subject.adapter,
         "seconds": round(subject.seconds, 3),
         "values": {name: {"value": one.value, **asdict(one.interval)} for name, one in subject.values.items()},
-        "changes": {
-            name: {"difference": one.difference, **asdict(one.interval), "verdict": one.verdict}
-            for name, one in subject.changes.items()
-        },
+        "changes": {name: change_json(one) for name, one in subject.changes.items()},
     }
     if subject.answers is not None:
-        over = subject.answers.over_majority
-        content["over_majority"] = {"difference": over.difference, **asdict(over.interval), "verdict": over.verdict}
+        content["over_majority"] = change_json(subject.answers.over_majority)
         content["confusion"] = [list(row) for row in subject.answers.confusion]
         content["recall"] = {
             label: {"found": one.found, "of": one.of, "low": one.interval.low, "high": one.interval.high}
             for label, one in subject.answers.recall.items()
         }
+    if subject.confidence is not None:
+        content["confidence"] = asdict(subject.confidence)
     if subject.mcnemar is not None:
         content["mcnemar"] = {
             "only_base": subject.mcnemar.only_first,
@@ -173,6 +190,18 @@ def subject_json(subject: Subject) -> dict[str, Any]:
             "p_value": subject.mcnemar.p_value,
         }
     return content
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """A difference as report.json holds it."""
+    return {
+        "difference": change.difference,
+        **asdict(change.interval),
+        "verdict": change.verdict,
+        "p_value": change.p_value,
+        "detectable": change.detectable,
+        "items_needed": change.items_needed,
+    }
 
 
 def item_lines(evaluation: Evaluation) -> str:

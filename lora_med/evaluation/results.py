@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lora_med.evaluation.confidence import Confidence
 from lora_med.evaluation.measures import Change, Measure, Value
 from lora_med.metrics.significance import Interval, McNemar
 
@@ -50,6 +51,7 @@ class Subject:
     seconds: float
     answers: Answers | None = None
     mcnemar: McNemar | None = None
+    confidence: Confidence | None = None
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from lora_med.data.catalog import find_source
 from lora_med.data.corpus import HeldOut
 from lora_med.data.record import Record
 from lora_med.errors import DataError
+from lora_med.evaluation.confidence import Fitted, confidence, fit
 from lora_med.evaluation.measures import (
     TEXT_MEASURES,
     Change,
@@ -64,6 +65,7 @@ def evaluate(
     bootstrap_samples: int = 10_000,
     seed: int = 42,
     samples: int = 3,
+    validation: Sequence[Record] = (),
 ) -> Evaluation:
     """Scores of the base and of each adapter on the records, with paired 95% intervals and verdicts.
 
@@ -79,6 +81,7 @@ def evaluate(
         max_items: draw at most this many records, by `seed`.
         bootstrap_samples: resamples behind each interval.
         seed: of the draw, the resampling and the samples.
+        validation: records on which temperature and threshold of questions with options are chosen; never `records`.
         samples: how many texts to let each subject write; none for records that are not open.
 
     Raises:
@@ -95,7 +98,11 @@ def evaluate(
     loaded = load_many(base, adapters, store) if bank is None else bank
     scored = _Scored(loaded, (None, *adapters), bootstrap_samples, seed)
     try:
-        found = scored.text(chosen, template) if task == "text" else scored.choice(chosen, template)
+        found = (
+            scored.text(chosen, template)
+            if task == "text"
+            else scored.choice(chosen, template, fitting(validation, template))
+        )
         shown = chosen[:samples] if access == OPEN else []
         written = write_samples(loaded, scored.names, shown, template, seed=seed)
     finally:
@@ -167,7 +174,7 @@ class _Scored:
         base = self.bank.base
         items = text_items(records, template, base.model, base.tokenizer)
         groups = [item.group for item in items]
-        rows = [(item.input_ids, item.first) for item in items]
+        rows = [(item.input_ids, item.first, item.unscored) for item in items]
         sizes = [item.tokens for item in items], [item.size_bytes for item in items]
         context = context_of(base)
         subjects: list[Subject] = []
@@ -179,7 +186,18 @@ class _Scored:
             subjects.append(Subject(name, scores=tuple((one,) for one in nll), seconds=seconds, **measured))
         return {"items": tuple(map(_text_item, items)), "measures": TEXT_MEASURES, "subjects": tuple(subjects)}
 
-    def choice(self, records: Sequence[Record], template: str) -> dict[str, Any]:
+    def fitted(self, records: Sequence[Record], template: str) -> dict[str | None, Fitted]:
+        """Temperature and threshold of each subject, from validation records."""
+        base = self.bank.base
+        items = choice_items(records, template, base.model, base.tokenizer)
+        rows = [(item.prompt_ids, item.option_ids) for item in items]
+        places = [item.labels.index(item.answer) for item in items]
+        context = context_of(base)
+        return {
+            name: fit(scores, places) for name, scores, _ in self.runs(lambda: score_options(base.model, rows, context))
+        }
+
+    def choice(self, records: Sequence[Record], template: str, validation: Sequence[Record]) -> dict[str, Any]:
         """Items, measures, subjects and labels of questions with options."""
         base = self.bank.base
         items = choice_items(records, template, base.model, base.tokenizer)
@@ -187,6 +205,8 @@ class _Scored:
         closed = all(set(item.labels) == set(labels) for item in items)
         measures = choice_measures(labels) if closed else choice_measures(labels)[:1]
         truth, groups = [item.answer for item in items], [item.group for item in items]
+        places = [item.labels.index(item.answer) for item in items]
+        fitted = self.fitted(validation, template) if validation else {}
         rows = [(item.prompt_ids, item.option_ids) for item in items]
         constant = choice_table(truth, [commonest(truth)] * len(truth), labels)
         context = context_of(base)
@@ -205,6 +225,7 @@ class _Scored:
                     seconds=seconds,
                     answers=_answers(truth, predicted, labels, over_majority),
                     mcnemar=None if name is None else mcnemar(first[1], right),
+                    confidence=confidence(scores, places, fitted.get(name)),
                     **self.measured(measures, table, first[0], groups),
                 )
             )

@@ -6,7 +6,7 @@ options of a question share one forward pass wherever one's input is the beginni
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,20 +156,39 @@ def log_probabilities(
     return found
 
 
-def score_text(
+def token_nll(
     model: Any, items: Sequence[tuple[Sequence[int], int]], context: int, *, batch_tokens: int = BATCH_TOKENS
-) -> list[float]:
-    """Negative log-likelihood in nats of each item `(input_ids, first)`, summed over its tokens from `first` on."""
+) -> list[NDArray[np.float64]]:
+    """Negative log-likelihood in nats of each token of each item `(input_ids, first)` from index `first` on."""
     rows: list[Wanted] = []
     owner: list[int] = []
     for number, (ids, first) in enumerate(items):
         cut = windows(ids, first, context)
         rows += cut
         owner += [number] * len(cut)
-    sums = [0.0] * len(items)
+    parts: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in items]
     for number, values in zip(owner, log_probabilities(model, rows, batch_tokens=batch_tokens), strict=True):
-        sums[number] -= float(values.sum())
-    return sums
+        parts[number].append(-values)
+    return [np.concatenate(one) for one in parts]
+
+
+def score_text(
+    model: Any,
+    items: Sequence[tuple[Sequence[int], int] | tuple[Sequence[int], int, Collection[int]]],
+    context: int,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[float]:
+    """Negative log-likelihood in nats of each item, summed over its tokens.
+
+    Args:
+        items: `(input_ids, first)` or `(input_ids, first, unscored)`: tokens from index `first` on, less those places.
+    """
+    found = token_nll(model, [(one[0], one[1]) for one in items], context, batch_tokens=batch_tokens)
+    for one, values in zip(items, found, strict=True):
+        if len(one) == 3:
+            values[[place - one[1] for place in one[2]]] = 0.0
+    return [float(values.sum()) for values in found]
 
 
 def score_options(

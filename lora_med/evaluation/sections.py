@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lora_med.evaluation.comparisons import Comparison, compare_all
+from lora_med.evaluation.confidence_page import confidence_figures, confidence_table
 from lora_med.evaluation.figures import Bar, intervals, loss_curves, shares_improved
 from lora_med.evaluation.measures import Change, Measure, Value
 from lora_med.evaluation.page import Cell, Figure, Page, SampleBox, Section, Table, text_row
@@ -113,7 +115,10 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
         figures.append(Figure(drawn, f"Change in {measure.label} against the base, with 95% intervals."))
     if adapters and evaluation.task == "text":
         figures.append(_items_figure(evaluation, place))
-    tables = (score_table(evaluation), *((recall_table(evaluation),) if evaluation.task == "choice" else ()))
+    tables = (score_table(evaluation),)
+    if evaluation.task == "choice":
+        tables += (recall_table(evaluation), confidence_table(evaluation))
+        figures += confidence_figures(evaluation, place)
     base = evaluation.base
     paragraph = (
         f"Base {base['name']} ({base['quantisation']} weights, computed in {base['dtype']}), "
@@ -167,6 +172,41 @@ def _end(text: str) -> str:
     """The end of a long prompt, where the question stands."""
     clean = " ".join(text.split())
     return clean if len(clean) <= MOST_PROMPT_CHARACTERS else "… " + clean[-MOST_PROMPT_CHARACTERS:].split(" ", 1)[-1]
+
+
+def comparison_section(comparisons: Sequence[Comparison]) -> Section:
+    """Every adapter in every task against its base, with p-values adjusted for how many there are."""
+    columns = (
+        Cell("task"),
+        Cell("adapter"),
+        Cell("measure"),
+        Cell("difference", "number"),
+        Cell("95% interval", "number"),
+        Cell("p", "number"),
+        Cell("p, adjusted", "number"),
+        Cell("findable", "number"),
+        Cell("verdict"),
+    )
+    rows = [
+        text_row(
+            f"{one.evaluation.source}, {one.evaluation.template}",
+            one.subject.name,
+            one.measure.label,
+            Cell(signed(one.change.difference), "number"),
+            Cell(span(one.change.interval, sign=True), "number"),
+            Cell("–" if one.p_value is None else f"{one.p_value:.2g}", "number"),
+            Cell("–" if one.adjusted is None else f"{one.adjusted:.2g}", "number"),
+            Cell("–" if one.change.detectable is None else number(one.change.detectable), "number"),
+            Cell(one.change.verdict, KINDS[one.change.verdict]),
+        )
+        for one in comparisons
+    ]
+    note = (
+        "p of no difference: McNemar's exact test for accuracies of independent items, else that of the paired "
+        "bootstrap; adjusted by Holm's method over this table. Findable: the true difference that four of five tests "
+        "of this size find. Verdicts rest on each interval alone."
+    )
+    return Section("All comparisons", tables=(Table(columns, tuple(rows), note),))
 
 
 def merge_section(merges: Sequence[Mapping[str, Any]]) -> Section:
@@ -229,6 +269,9 @@ def build_page(
     if runs:
         drawn = Figure(loss_curves(runs), "Loss on the training rows and on the validation split.")
         sections.append(Section("Training", figures=(drawn,)))
+    compared = compare_all(evaluations)
+    if len(compared) > 1:
+        sections.append(comparison_section(compared))
     sections += [evaluation_section(one, place) for place, one in enumerate(evaluations)]
     if swaps:
         sections.append(swap_section(swaps))

@@ -9,30 +9,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lora_med.data.placeholders import TAG_WITH_SPACE
 from lora_med.data.record import Record
 from lora_med.errors import DataError
 from lora_med.evaluation.results import Task
 from lora_med.models.base import stop_ids
 from lora_med.prompts.render import render
-from lora_med.prompts.row import Template
+from lora_med.prompts.row import Row, Template
 from lora_med.prompts.templates import find_template
 from lora_med.prompts.tokens import Tokens, tokenise_rows
 
 
 @dataclass(frozen=True, slots=True)
 class TextItem:
-    """A text as tokens; those from index `first` on are scored. `size_bytes` is the scored text's length in UTF-8."""
+    """A text as tokens; those from index `first` on are scored, but for the places in `unscored`.
+
+    `size_bytes` is the scored text's length in UTF-8.
+    """
 
     uid: str
     group: str
     input_ids: tuple[int, ...]
     first: int
     size_bytes: int
+    unscored: frozenset[int] = frozenset()
 
     @property
     def tokens(self) -> int:
         """How many tokens are scored."""
-        return len(self.input_ids) - self.first
+        return len(self.input_ids) - self.first - len(self.unscored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: 
     """One item a record: every token of the text after BOS, the end token left out, as it is no part of the text.
 
     Where the tokenizer adds no BOS, its BOS or end token is put in front, so that the first word is scored too. For a
-    template with a prompt only the answer's tokens are scored.
+    template with a prompt only the answer's tokens are scored. Typed tags are read and not scored, as they are never
+    trained.
 
     Raises:
         DataError: nothing is left to score.
@@ -65,21 +71,27 @@ def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: 
     rows = render(records, template)
     found: list[TextItem] = []
     for row, tokens in zip(rows, tokenise_rows(rows, tokenizer), strict=True):
-        ids = list(tokens.input_ids)
-        first = tokens.trained.index(True)
-        if ids[-1] in stops:
-            ids.pop()
-        if first == 0 and ids and ids[0] == tokenizer.bos_token_id:
-            first = 1
-        if first == 0:
-            start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-            ids, first = [start, *ids], 1
-        size = len(row.completion.encode("utf-8"))
-        if len(ids) > first and size:
-            found.append(TextItem(row.uid, row.group, tuple(ids), first, size))
+        item = _text_item(row, tokens, stops, tokenizer)
+        if item.tokens and item.size_bytes:
+            found.append(item)
     if not found:
         raise DataError(f"none of {len(records)} records has text to score", fix="check data.paths and the template")
     return found
+
+
+def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> TextItem:
+    ids, trained = list(tokens.input_ids), list(tokens.trained)
+    first = trained.index(True) if True in trained else len(ids)
+    if ids[-1] in stops:
+        ids.pop()
+    if first == 0 and ids and ids[0] == tokenizer.bos_token_id:
+        first = 1
+    if first == 0:
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        ids, trained, first = [start, *ids], [False, *trained], 1
+    unscored = frozenset(place for place in range(first, len(ids)) if not trained[place])
+    size = len(TAG_WITH_SPACE.sub("", row.completion).encode("utf-8"))
+    return TextItem(row.uid, row.group, tuple(ids), min(first, len(ids)), size, unscored)
 
 
 def choice_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[ChoiceItem]:

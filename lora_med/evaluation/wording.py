@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_med.evaluation.measures import Measure
+from lora_med.evaluation.measures import Change, Measure
 from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.metrics.significance import Interval
 
@@ -53,7 +53,17 @@ def finding(evaluation: Evaluation, subject: Subject) -> str:
         f"{subject.name} {said} on {_what(evaluation)}: {measure.label} {number(after)} against {number(before)}, "
         f"a difference of {signed(change.difference)} (95% interval {span(change.interval, sign=True)})."
     )
-    return f"{sentence} {against_majority(evaluation, subject)}".strip()
+    return " ".join(filter(None, (sentence, _size(change), against_majority(evaluation, subject))))
+
+
+def _size(change: Change) -> str:
+    """For a verdict of `cannot tell`: what this test could have found, and how many items would tell."""
+    if change.verdict != "cannot tell" or not change.detectable:
+        return ""
+    found = f"Four of five tests of this size find a true difference of {number(change.detectable)}"
+    if change.items_needed is None:
+        return f"{found}."
+    return f"{found}; one of the size seen here takes about {change.items_needed:,} items."
 
 
 def against_majority(evaluation: Evaluation, subject: Subject) -> str:

@@ -149,6 +149,8 @@ def folded(source: int, folding: Folding, begin: int, end: int, dtype: str, scra
 
 def touches(output: Output, dtype: str | None) -> bool:
     """Whether an output's bytes have to be computed, and not only copied; `dtype` is that of the result, or None."""
+    if 0 in output.shape:
+        return False
     differs = output.source.dtype != final_dtype(output, dtype)
     return bool(output.low_rank or output.tokens or output.bias or output.quantised or differs)
 

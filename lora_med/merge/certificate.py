@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.card import CARD, Card
 from lora_med.files import sha256_file
 from lora_med.merge.plan import Plan
+from lora_med.merge.proof import Proof
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import display_name
 from lora_med.run import versions
@@ -24,26 +25,33 @@ ARITHMETIC = {
 }
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """Onto what was merged (`original`, `dequantized` or `whole`), and the dtype asked for."""
+
+    onto: str
+    dtype: str | None
+
+
 def certify(
     card: Card,
     adapter: Path | None,
     plan: Plan,
     out: Path,
-    *,
     base: tuple[str, str | None],
-    onto: str,
-    dtype: str | None,
+    how: Arithmetic,
     weights: Mapping[Path, str],
-    proved: bool,
+    proof: Proof,
 ) -> dict[str, Any]:
-    """The certificate but for the proof; hashes every file in `out`, so nothing may be written there later.
+    """The certificate, with the hash of every file in `out`, so nothing may be written there later.
 
     Args:
         adapter: its folder; None for one that has no card of its own yet.
         base: as it was asked for, and its Hub commit; its fingerprint has been found to be the card's.
         weights: SHA-256 of the files of weights, from the fold.
-        proved: whether to take the fingerprint, which reads all weights once more.
+        proof: without one the merged model's fingerprint is left out, as it reads all weights once more.
     """
+    facts = proof.as_json()
     return {
         "schema": SCHEMA,
         "adapter": {
@@ -61,12 +69,12 @@ def certify(
             "fingerprint": asdict(card.base.fingerprint),
         },
         "merged": {
-            "fingerprint": asdict(fingerprint(out)) if proved else None,
+            "fingerprint": asdict(fingerprint(out)) if facts["verified_by"] else None,
             "files": {path.name: weights.get(path) or sha256_file(path) for path in sorted(out.iterdir())},
         },
-        "onto": onto,
-        "arithmetic": ARITHMETIC[onto],
-        "dtype": dtype or plan.stored_dtype,
+        "onto": how.onto,
+        "arithmetic": ARITHMETIC[how.onto],
+        "dtype": how.dtype or plan.stored_dtype,
         "tensors_changed": len(plan.changes),
         "parameters_changed": plan.parameters_changed,
         "settings_changed": dict(plan.settings),
@@ -78,4 +86,5 @@ def certify(
         },
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **facts,
     }

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import check_base
+from lora_med.adapters.attach import check_base, locate_base
 from lora_med.adapters.card import Card, read_card
 from lora_med.adapters.store import find_adapter
 from lora_med.config.names import unknown
-from lora_med.errors import DiskError, InputMissingError, SettingsError
+from lora_med.errors import DiskError, SettingsError
 from lora_med.files import fresh_folder, read_json, write_atomic, write_json
-from lora_med.merge.certificate import CERTIFICATE, certify
+from lora_med.merge.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.fold import NAMES, fold, size_after
 from lora_med.merge.heldout import read_heldout
 from lora_med.merge.leftovers import held, sweep
@@ -28,8 +28,7 @@ from lora_med.merge.proof import listen, prove
 from lora_med.merge.readme import render_readme
 from lora_med.merge.references import Asked
 from lora_med.merge.verify import Tolerance
-from lora_med.models.fingerprint import fingerprint, folder_with
-from lora_med.models.resolve import resolve_base
+from lora_med.models.fingerprint import fingerprint
 from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
@@ -102,22 +101,9 @@ def merge_adapter(
         weights = fold(plan, temporary, dtype=dtype, advance=_watched(watch, size_after(plan, dtype)))
         copy_around(folder, temporary, plan.settings, dtype)
         proof = prove(plan, temporary, heard, dtype=dtype, texts=texts, tolerance=tolerance)
-        facts = proof.as_json()
-        certificate = {
-            **certify(
-                card,
-                adapter,
-                plan,
-                temporary,
-                base=(asked, commit),
-                onto=onto,
-                dtype=dtype,
-                weights=weights,
-                proved=bool(facts["verified_by"]),
-            ),
-            **facts,
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
+        how = Arithmetic(onto, dtype)
+        certificate = certify(card, adapter, plan, temporary, (asked, commit), how, weights, proof)
+        certificate["seconds"] = round(time.perf_counter() - begun, 1)
         sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
     return Merge(target, certificate)
 
@@ -134,28 +120,6 @@ def _check_choices(dtype: str, onto: str, verify: str) -> None:
     for value, known, where in ((dtype, NAMES, "--dtype"), (onto, ONTO, "--onto"), (verify, VERIFY, "--verify")):
         if value not in known:
             raise SettingsError(unknown(where.removeprefix("--"), value, known), where=where)
-
-
-def locate_base(card: Card, base: str | None, revision: str | None) -> tuple[Path, str]:
-    """The folder of the base to use and the name it was asked for: the one given, else the one the card names.
-
-    Raises:
-        InputMissingError: it is not here.
-    """
-    asked = base if base is not None else card.base.name
-    try:
-        folder, _ = resolve_base(asked, revision or (card.base.revision if base is None else None))
-    except InputMissingError as error:
-        if base is not None:
-            raise
-        here = folder_with(card.base.fingerprint)
-        marks = f"it is the one with weights {card.base.fingerprint.weights[:16]}"
-        raise InputMissingError(
-            f"the base {card.base.name!r} of adapter {card.name!r} is not here",
-            where=error.where,
-            fix=f"--base {here}" if here else f"give its folder with --base; {marks}",
-        ) from error
-    return folder, asked
 
 
 def quantised_as(card: Card) -> Quantised:

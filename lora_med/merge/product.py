@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import check_base, read_files
+from lora_med.adapters.attach import check_base, locate_base, read_files
 from lora_med.adapters.card import CARD, Card, read_card
 from lora_med.adapters.method import Method, read_method
 from lora_med.adapters.store import CONFIG, find_adapter
 from lora_med.errors import DiskError
 from lora_med.files import fresh_folder, read_json, sha256_file, write_json
 from lora_med.merge.leftovers import held, sweep
-from lora_med.merge.merging import locate_base, merge_adapter
+from lora_med.merge.merging import merge_adapter
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.resolve import display_name
 from lora_med.models.tensors import read_headers

@@ -14,9 +14,9 @@ from lora_med.adapters.card import BaseIdentity
 from lora_med.adapters.contents import read_contents
 from lora_med.adapters.foreign_settings import read_settings
 from lora_med.adapters.store import STORE, WEIGHTS, check_free
-from lora_med.errors import LoraMedError, SettingsError
+from lora_med.errors import SettingsError
 from lora_med.files import fresh_folder, sha256_file
-from lora_med.merge.certificate import certify
+from lora_med.merge.certificate import Arithmetic, certify
 from lora_med.merge.fold import fold
 from lora_med.merge.leftovers import held, sweep
 from lora_med.merge.merging import check_room, copy_around, sign
@@ -66,22 +66,14 @@ def adopt_with_base(
         unheard = Heard(by_tensors=True, reference=None, nll={})
         proof = prove(plan, place, unheard, dtype=None, texts=None, tolerance=None)
         identity = BaseIdentity(display_name(base), commit, fingerprint(original), origin.trained_on, UNKNOWN)
-        certificate = certify(
-            origin.card(name, identity, {}, peft=peft_version(config), files={WEIGHTS: sha256_file(source / WEIGHTS)}),
-            None,
-            plan,
-            place,
-            base=(base, commit),
-            onto="whole",
-            dtype=None,
-            weights=weights,
-            proved=True,
-        )
+        files = {WEIGHTS: sha256_file(source / WEIGHTS)}
+        card = origin.card(name, identity, {}, peft=peft_version(config), files=files)
+        certificate = certify(card, None, plan, place, (base, commit), Arithmetic("whole", None), weights, proof)
         private = origin.access == "credentialed"
-        sign(place, target.name, {**certificate, **proof.as_json()}, private=private)
+        sign(place, target.name, certificate, private=private)
     try:
         return adopt(source, base=str(target), name=name, store=store, origin=origin, overwrite=overwrite)
-    except LoraMedError:
+    except BaseException:
         shutil.rmtree(target)  # of no use to anybody without the adapter
         raise
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.errors import LoraMedError
+from lora_med.errors import IntegrityError, LoraMedError
 from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
 from lora_med.models.tensors import Stored, read_headers
 
@@ -124,6 +124,8 @@ def _tokenizer(folder: Path) -> str:
     whole = folder / "tokenizer.json"
     if whole.is_file():
         content = read_json(whole)
+        if not isinstance(content, dict):
+            raise IntegrityError("the tokenizer is no JSON object", where=str(whole), fix="copy or download it again")
         digest.update(_canonical({key: value for key, value in content.items() if key not in RUNTIME_ONLY}))
     else:
         for name in TOKENIZER_FILES:
@@ -151,10 +153,19 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
 
 
 def template_text(folder: Path) -> str:
-    """The chat template's source as transformers would take it, or '' if there is none."""
+    """The chat template's source as transformers would take it, or '' if there is none.
+
+    Raises:
+        IntegrityError: it is no UTF-8.
+    """
     alone = folder / "chat_template.jinja"
     if alone.is_file():
-        return alone.read_text(encoding="utf-8")
+        try:
+            return alone.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise IntegrityError(
+                "the template is no UTF-8", where=str(alone), fix="copy or download it again"
+            ) from error
     template = _settings(folder, TOKENIZER_CONFIG).get("chat_template") or ""
     return template if isinstance(template, str) else _canonical(template).decode()
 

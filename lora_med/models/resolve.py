@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
         InputMissingError: there is no such base here, or it has no safetensors weights.
         SettingsError: a revision for something that has none, or a folder that holds an adapter, not a base.
     """
-    local = ASSETS / MICRO if base == MICRO else Path(base).expanduser()
-    if base != MICRO and not local.is_dir():
+    local = ASSETS / MICRO if base == MICRO else _local(base)
+    if local is None:
         folder, commit = _from_hub(base, revision, here_only)
     elif revision is not None:
         raise SettingsError(
@@ -46,15 +47,22 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
 
 def display_name(base: str) -> str:
     """How cards and configs name the base: as asked for, but a local folder by its last part only."""
-    path = Path(base).expanduser()
-    return path.resolve().name if base != MICRO and path.is_dir() else base
+    local = None if base == MICRO else _local(base)
+    return base if local is None else local.resolve().name
+
+
+def _local(base: str) -> Path | None:
+    with suppress(RuntimeError, OSError):  # no such user's home; a name too long for any file
+        path = Path(base).expanduser()
+        return path if path.is_dir() else None
+    return None
 
 
 def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, str]:
     if not HUB_ID.fullmatch(base):
         raise InputMissingError(f"no folder {base!r}, and that is no Hub id", where="model.base", fix="check the path")
     from huggingface_hub import is_offline_mode, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     offline = here_only or is_offline_mode()
     try:
@@ -67,6 +75,10 @@ def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, s
             f"base {base!r} is neither a folder here nor in the Hub cache, {state}",
             where="model.base",
             fix=f"hf download {base}  (or offline=false to load it in the run; `micro` needs no network)",
+        ) from error
+    except HFValidationError as error:
+        raise InputMissingError(
+            f"no folder {base!r}, and that is no Hub id", where="model.base", fix="check the path"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise InputMissingError(

@@ -54,7 +54,7 @@ def read_header(path: Path) -> dict[str, Stored]:
             header = json.loads(handle.read(length))
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number too long or brackets too deep
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again") from error
     if not isinstance(header, dict):
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again")
@@ -75,7 +75,8 @@ def _stored(path: Path, name: str, entry: object, offset: int) -> Stored:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
         size = math.prod(shape) * BITS[dtype] // 8
-        honest = all(isinstance(edge, int) and edge >= 0 for edge in shape) and end - start == size and start >= 0
+        whole = all(type(edge) is int and edge >= 0 for edge in (*shape, start, end))
+        honest = whole and end - start == size
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"tensor {name!r} has an entry that cannot be read", where=str(path)) from error
     if not honest:
@@ -94,9 +95,9 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         try:
             names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        except (KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
             raise IntegrityError("the index of the weights cannot be read", where=str(folder / INDEX)) from error
-        if any(Path(name).name != name for name in names):
+        if any(not isinstance(name, str) or Path(name).name != name for name in names):
             raise IntegrityError("the index names a file outside its folder", where=str(folder / INDEX))
         absent = [name for name in names if not (folder / name).is_file()]
         if absent:
@@ -134,14 +135,17 @@ def read_headers(folder: Path) -> dict[str, Stored]:
 
 
 def read_rows(handle: BinaryIO, stored: Stored, begin: int = 0, end: int | None = None) -> Any:
-    """Rows `begin` to `end` of a stored tensor, in its own dtype: (end - begin, ...)."""
+    """Rows `begin` to `end` of a stored tensor, in its own dtype: (end - begin, ...); of a single number, that."""
     import torch
 
-    row = stored.size // max(1, stored.shape[0])
-    count = (stored.shape[0] if end is None else end) - begin
+    rows = stored.shape[0] if stored.shape else 1
+    row = stored.size // max(1, rows)
+    count = (rows if end is None else end) - begin
+    shape = (count, *stored.shape[1:]) if stored.shape else ()
     handle.seek(stored.start + begin * row)
     data = bytearray(handle.read(count * row))
-    return torch.frombuffer(data, dtype=torch_dtype(stored.dtype)).reshape(count, *stored.shape[1:])
+    dtype = torch_dtype(stored.dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
 
 
 def torch_dtype(name: str) -> Any:

@@ -18,7 +18,7 @@ from lora_med.adapters.card import CARD
 from lora_med.adapters.store import CONFIG, WEIGHTS
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
-from lora_med.files import sha256_file
+from lora_med.files import read_json, sha256_file
 from lora_med.models.base import Base, load_base
 from lora_med.models.fingerprint import fingerprint
 from tests.adapters.conftest import logits, put, train
@@ -233,3 +233,27 @@ def test_an_adapter_from_a_4bit_base_attaches_to_the_full_one(llama: Path, base:
     )
     assert len(learned) == len(taken) > 0 and all(map(torch.equal, learned, taken))
     assert not torch.equal(logits(attached), bare)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora_alpha": float("nan")},
+        {"lora_alpha": 10**400},
+        {"alpha_pattern": {"q_proj": float("inf")}},
+        {"alpha_pattern": {"(": 1.0}},
+        {"lora_dropout": float("nan")},
+    ],
+    ids=str,
+)
+def test_a_scale_that_is_no_number_is_refused_though_the_card_vouches_for_it(
+    changes: dict[str, Any], store: Path, base: Base
+) -> None:
+    folder = store / "abstracts"
+    config = read_json(folder / "adapter_config.json")
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+    card = read_json(folder / "card.json")
+    card["files"]["adapter_config.json"] = sha256_file(folder / "adapter_config.json")
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(IntegrityError, match="cannot be used"):
+        attach(base, "abstracts", store)

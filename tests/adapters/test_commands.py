@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -138,3 +139,18 @@ def test_a_prompt_longer_than_the_context_is_refused(
 def test_an_answer_ends_where_the_context_does(llama: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("generate", "--adapter", "abstracts", "--prompt", "x" * 250, "--base", llama, "--store", shelf)
     assert call_json(capsys, *asked)["new_tokens"] <= 256 - 251
+
+
+def test_no_answer_to_a_question_is_a_no(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(["adapters", "remove", "dora", "--store", str(store)]) == 2
+    assert (store / "dora").exists()
+
+
+def test_a_card_cannot_draw_on_the_list(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, changes in (("dora", {"template": "[/b]"}), ("questions", {"files": {"[/x]/y": ""}})):
+        path = store / name / "card.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    code, out, _ = call(capsys, "adapters", "list", "--store", store)
+    assert code == 0
+    assert "[/b]" in out

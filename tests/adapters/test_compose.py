@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from lora_med.adapters.adopt import Origin, adopt
 from lora_med.adapters.attach import attach
@@ -19,8 +23,9 @@ from lora_med.adapters.compose import compose
 from lora_med.adapters.deltas import delta_of, open_base, read_updates
 from lora_med.adapters.diff import diff
 from lora_med.cli.main import run
-from lora_med.errors import BaseMismatchError, LoraMedError, SettingsError
+from lora_med.errors import BaseMismatchError, IntegrityError, LoraMedError, SettingsError
 from lora_med.evaluation.heldout import heldout_settings
+from lora_med.files import read_json, sha256_file
 from lora_med.merge.merging import merge_adapter
 from lora_med.models.base import load_base
 from tests.adapters.conftest import logits
@@ -173,6 +178,8 @@ def test_the_card_names_the_parents_and_takes_the_strictest_class(home: Path) ->
         ([], {}, SettingsError, "no adapter"),
         ([("a", 0.0)], {}, SettingsError, "weight of 0"),
         ([("a", float("nan"))], {}, SettingsError, "weight of nan"),
+        ([("a", 1e200)], {}, SettingsError, r"weight of 1e\+200"),
+        ([("a", 1.0)], {"method": "dare", "seed": 1 << 70}, SettingsError, "seed"),
         ([("a", 1.0)], {"density": 0.0}, SettingsError, "density"),
         ([("a", 1.0)], {"method": "concat", "rank": 2}, SettingsError, "rank 2 with concat"),
         ([("d", 300.0)], {}, SettingsError, "turn an output"),
@@ -222,4 +229,69 @@ def test_the_commands_tell_what_was_lost_and_what_differs(home: Path, capsys: py
     said = json.loads(capsys.readouterr().out)
     assert 0 < said["whole"]["cosine"] < 1 and len(said["layers"]) == 14
     assert run(["adapters", "diff", "a", "b", *store]) == 0
-    assert "cosine" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "cosine" in shown and "model.layers.0.self_attn.q_proj" in shown  # a pipe is 80 characters wide
+
+
+def test_an_adapter_without_a_layer_counts_as_one_that_leaves_it_alone(home: Path, tmp_path: Path) -> None:
+    """TIES means over those that say something: a layer that is absent says as little as a layer of zeros."""
+    base, store = home / "base", tmp_path / "store"
+    for name, layers in (("few", ["q_proj"]), ("all", ["q_proj", "up_proj"])):
+        publish_random(base, name, store, seed=4, target_modules=layers)
+    folder = tmp_path / "zeros"
+    shutil.copytree(store / "all", folder)
+    few, tensors = load_file(store / "few/adapter_model.safetensors"), load_file(folder / "adapter_model.safetensors")
+    said = {key: few.get(key, torch.zeros_like(one)) for key, one in tensors.items()}
+    save_file(said, folder / "adapter_model.safetensors")
+    adopt(folder, base=str(base), name="zeros", store=store, origin=Origin(access="open"))
+    found = []
+    for name in ("few", "zeros"):
+        parents = [("all", 0.5), (name, 0.5)]
+        compose(f"with-{name}", parents, method="ties", density=1.0, rank=64, base=str(base), store=store)
+        found.append(changes(f"with-{name}", store, base))
+    for layer, change in found[0].items():
+        assert torch.allclose(change, found[1][layer], atol=1e-6), layer
+
+
+def test_a_bias_and_an_embedding_are_not_combined_for_peft_has_no_bias_there(tmp_path: Path) -> None:
+    base = make_tiny("gpt2", tmp_path / "base")
+    kinds: dict[str, dict[str, Any]] = {
+        "biased": {"target_modules": ["c_attn"], "lora_bias": True},
+        "wte": {"target_modules": ["wte"]},
+    }
+    for name, options in kinds.items():
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, **options))
+            adapted.save_pretrained(str(tmp_path / name))
+        adopt(tmp_path / name, base=str(base), name=name, store=tmp_path / "store", origin=Origin(access="open"))
+    with pytest.raises(SettingsError, match="an embedding cannot be combined"):
+        compose("both", [("biased", 1.0), ("wte", 1.0)], base=str(base), store=tmp_path / "store")
+    assert not (tmp_path / "store/both").exists()
+
+
+def test_a_parent_that_is_not_finite_is_refused(home: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(home / "store/a", store / "a")
+    path, card = store / "a/adapter_model.safetensors", store / "a/card.json"
+    tensors = load_file(path)
+    next(iter(tensors.values())).fill_(float("nan"))
+    save_file(tensors, path)
+    facts = read_json(card)
+    facts["files"]["adapter_model.safetensors"] = sha256_file(path)
+    card.write_text(json.dumps(facts))
+    with pytest.raises(IntegrityError, match="not finite"):
+        compose("new", [("a", 1.0)], base=str(home / "base"), store=store)
+    shutil.copytree(store / "a", store / "b")
+    with pytest.raises(IntegrityError, match="not finite"):
+        diff(store / "a", store / "b")
+
+
+def test_a_base_that_is_elsewhere_is_asked_for_by_its_option(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for asked in (["compose", "new", "--from", "a"], ["diff", "a", "d"]):
+        assert run(["adapters", *asked, "--store", str(home / "store")]) == 66
+        assert "--base" in capsys.readouterr().err

@@ -228,3 +228,25 @@ def test_a_torn_card_is_refused(store: Path) -> None:
     (store / "abstracts" / CARD).write_text("{")
     with pytest.raises(IntegrityError, match="JSON"):
         read_card(store / "abstracts")
+
+
+def test_a_cards_table_that_is_none_is_refused(store: Path) -> None:
+    path = store / "abstracts" / CARD
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": ["rank"]}))
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        read_card(store / "abstracts")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, README])
+def test_verify_finds_a_file_that_is_gone(name: str, store: Path) -> None:
+    (store / "abstracts" / name).unlink()
+    found = outcomes(store / "abstracts")
+    assert (found["files"], found["hashes"]) == ("wrong", "wrong")
+
+
+def test_a_link_to_an_adapter_elsewhere_is_not_half_removed(store: Path, tmp_path: Path) -> None:
+    (store / "dora").rename(tmp_path / "elsewhere")
+    (store / "dora").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="a link"):
+        remove("dora", store)
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == FOUR

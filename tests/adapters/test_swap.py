@@ -126,6 +126,9 @@ def test_each_row_of_a_batch_gets_its_own_adapter(many: tuple[Bank, Truth]) -> N
     assert bare[0, 4 : 4 + len(together[2])].tolist() == together[2]
     assert together[0] != generate_rows(bank, tokenizer, [PROMPTS[0]], [None], max_new_tokens=5)[0]
     assert torch.equal(logits(bank.model), truth[None])
+    assert generate_rows(bank, tokenizer, [], []) == []
+    with pytest.raises(SettingsError, match="no tokens"):
+        generate_rows(bank, tokenizer, [PROMPTS[0], []], names[:2])
 
 
 def test_swapping_takes_less_than_a_millisecond_at_24_layers(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ import logging
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,3 +275,33 @@ def test_deidentify_writes_tags_counts_and_its_recall(tmp_path: Path, capsys: py
         assert run(["data", "deidentify", "custom", str(path), "--out", str(out), "--secret", str(secret)]) == 0
         assert "This is no legal guarantee" in capsys.readouterr().err
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("report.json", {"evaluations": 3}),
+        ("run.json", {"settings": {"data": {"mix": True}}}),
+        ("card.json", {"data": {"source": "mimic3", "earlier_sources": 1}, "files": 5}),
+        ("card.json", {"data": {"source": "mimic3"}, "files": [{"a": 1}]}),
+        ("merge_certificate.json", {"data": {"source": "mimic3"}, "merged": {"files": 7}}),
+        ("export.json", {"data": {"source": "mimic3"}, "files": 1.5}),
+    ],
+)
+def test_a_strangers_file_of_our_name_does_not_stop_a_purge(name: str, content: Any, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / name).write_text(json.dumps(content))
+    (tmp_path / "last.jsonl").write_text('{"source": "mimic3"}\n')
+    assert tmp_path / "last.jsonl" in {one.path for one in find_derived("mimic3", [tmp_path])}
+
+
+def test_a_pipe_does_not_hold_up_a_purge(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "records.jsonl").write_text('{"source": "mimic3"}\n')
+    code = (
+        "import sys; from pathlib import Path; from lora_med.audit.purge import find_derived; "
+        "print([one.path.name for one in find_derived('mimic3', [Path(sys.argv[1])])])"
+    )
+    asked = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "['records.jsonl']\n"

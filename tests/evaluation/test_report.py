@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from lora_med.errors import InputMissingError
+from lora_med.evaluation.comparisons import compare_all
 from lora_med.evaluation.figures import loss_curves, read_metrics
 from lora_med.evaluation.measures import TEXT_MEASURES, changes, choice_measures, choice_table, text_table, values
 from lora_med.evaluation.report import write_report
@@ -242,3 +244,36 @@ def test_a_curve_without_validation_is_drawn() -> None:
 def test_a_missing_metrics_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match=r"metrics\.jsonl"):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_several_comparisons_stand_together_with_adjusted_p_values(tmp_path: Path) -> None:
+    whole = [text_evaluation(), choice_evaluation()]
+    report = write_report(whole, tmp_path, title="both")
+    first, second = report.content["comparisons"]
+    assert (first["test"], second["test"]) == ("paired bootstrap", "McNemar")
+    entry = report.content["evaluations"][1]["subjects"][1]
+    assert second["p_value"] == entry["mcnemar"]["p_value"]
+    smaller, larger = sorted((first, second), key=lambda one: one["p_value"])
+    assert smaller["adjusted"] == min(1, 2 * smaller["p_value"])
+    assert larger["adjusted"] == max(larger["p_value"], smaller["adjusted"])
+    assert "All comparisons" in report.html.read_text()
+    alone = write_report(whole[:1], tmp_path / "one", title="one")
+    assert "All comparisons" not in alone.html.read_text()
+
+
+def test_cannot_tell_says_what_could_have_been_told() -> None:
+    evaluation = text_evaluation(gain=0.0, count=30)
+    change = evaluation.subjects[1].changes["bits_per_byte"]
+    assert change.verdict == "cannot tell" and change.detectable and change.items_needed
+    said = finding(evaluation, evaluation.subjects[1])
+    assert f"about {change.items_needed:,} items" in said and number(change.detectable) in said
+    sure = text_evaluation()
+    assert "items." not in finding(sure, sure.subjects[1])
+
+
+def test_repeated_groups_leave_mcnemar_out_of_the_comparison() -> None:
+    evaluation = choice_evaluation()
+    paired = tuple(replace(item, group=f"g{n // 2}") for n, item in enumerate(evaluation.items))
+    (compared,) = compare_all([replace(evaluation, items=paired)])
+    assert compared.test == "paired bootstrap"
+    assert compared.p_value == evaluation.subjects[1].changes["accuracy"].p_value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lora_med.errors import BaseMismatchError, DataError
 from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.report import write_report
 from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.score import score_text
 from lora_med.evaluation.swaps import check_swaps
 from lora_med.evaluation.tasks import choice_items, text_items
 from lora_med.models.base import Base, load_base
@@ -119,6 +121,18 @@ def test_without_bos_the_first_token_is_scored_after_the_end_token(tmp_path: Pat
     assert item.tokens == len(text.encode())
     assert item.input_ids[0] in (base.tokenizer.bos_token_id, base.tokenizer.eos_token_id)
     assert list(item.input_ids[1:]) == base.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_typed_tags_are_read_and_not_scored(base: Base) -> None:
+    record = Passage("n1", "p1", "custom", "Seen by [NAME] on [DATE-2], afebrile.")
+    (item,) = text_items([record], "text", base.model, base.tokenizer)
+    scored = [item.input_ids[place] for place in range(item.first, len(item.input_ids)) if place not in item.unscored]
+    assert base.tokenizer.decode(scored) == "Seen by on, afebrile."
+    assert (item.tokens, item.size_bytes) == (len(scored), len("Seen by on, afebrile."))
+    (bare,) = text_items([replace(record, text="Seen by on, afebrile.")], "text", base.model, base.tokenizer)
+    whole = score_text(base.model, [(item.input_ids, item.first)], 64)[0]
+    found = score_text(base.model, [(item.input_ids, item.first, item.unscored)], 64)[0]
+    assert bare.tokens == item.tokens and found < whole
 
 
 def test_the_base_is_free_of_adapters_afterwards(home: Path, base: Base) -> None:

@@ -17,6 +17,7 @@ from lora_med.files import read_json
 from lora_med.merge import blocks as blocks_module
 from lora_med.merge.fold import fold
 from lora_med.merge.plan import plan_merge
+from lora_med.merge.recompute import recompute
 from lora_med.models.tensors import read_headers
 from tests.tiny import make_tiny
 
@@ -245,3 +246,19 @@ def test_an_update_that_overflows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(IntegrityError, match="not finite"):
         fold(plan_merge(adapter, base), tmp_path / "out", dtype="float16")
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float32"])
+def test_empty_tensors_of_a_base_come_through_in_any_dtype(dtype: str | None, tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    empty = {"odd.rows": torch.zeros(0, 7), "odd.columns": torch.zeros(4, 0), "odd.scalar": torch.tensor(3.0)}
+    save_file(tensors | empty, base / "model.safetensors", metadata={"format": "pt"})
+    plan = plan_merge(make_adapter(make_tiny("llama", tmp_path / "plain"), tmp_path / "adapter"), base)
+    (tmp_path / "out").mkdir()
+    (path,) = fold(plan, tmp_path / "out", dtype=dtype)
+    found = load_file(path)
+    assert [tuple(found[name].shape) for name in empty] == [(0, 7), (4, 0), ()]
+    assert found["odd.rows"].dtype == getattr(torch, dtype or "float32")
+    name = {"bfloat16": "BF16", "float32": "F32"}.get(dtype or "")
+    assert recompute(plan, tmp_path / "out", dtype=name).tensors == len(found)

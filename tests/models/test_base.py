@@ -135,6 +135,12 @@ def test_a_revision_of_a_local_folder_is_refused(llama: Path) -> None:
         resolve_base(str(llama), "main")
 
 
+@pytest.mark.parametrize("base", ["my--model", "a..b", "x" * 300, "~nobody_of_that_name/llama"])
+def test_what_can_be_neither_a_folder_nor_a_hub_id_is_not_here(base: str) -> None:
+    with pytest.raises(InputMissingError, match="no folder"):
+        resolve_base(base)
+
+
 def test_a_vocabulary_larger_than_the_embedding_is_refused(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())

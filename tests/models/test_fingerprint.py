@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from lora_med.errors import IntegrityError
 from lora_med.models.fingerprint import fingerprint, folder_with
 from tests.tiny import make_tiny
 
@@ -121,3 +122,11 @@ def test_a_base_that_was_once_seen_is_found_by_its_weights(tmp_path: Path, monke
     assert folder_with(replace(marks, weights="0" * 64)) is None
     (folder / "chat_template.jinja").write_text("another")
     assert folder_with(marks) is None
+
+
+@pytest.mark.parametrize(("name", "content"), [("tokenizer.json", b"[1]"), ("chat_template.jinja", b"\xff")])
+def test_a_base_whose_files_are_none_is_refused(name: str, content: bytes, llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises(IntegrityError, match="is no"):
+        fingerprint(folder)

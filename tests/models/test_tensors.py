@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lora_med.errors import InputMissingError, IntegrityError
-from lora_med.models.tensors import read_header, read_headers, weight_files
+from lora_med.models.tensors import read_header, read_headers, read_rows, weight_files
 
 
 def write(path: Path, header: object, data: bytes = b"\0" * 8) -> Path:
@@ -46,8 +46,9 @@ def test_the_header_says_where_each_tensor_lies(tmp_path: Path) -> None:
         {"a": {"dtype": "F32"}},
         {"a": 3},
         [1],
+        {"a": {**entry(), "data_offsets": [0.0, 8.0]}},
     ],
-    ids=["size", "negative", "dtype", "beyond", "before", "overlap", "hole", "bare", "number", "list"],
+    ids=["size", "negative", "dtype", "beyond", "before", "overlap", "hole", "bare", "number", "list", "fraction"],
 )
 def test_a_header_that_cannot_be_is_refused(tmp_path: Path, header: object) -> None:
     with pytest.raises(IntegrityError):
@@ -81,3 +82,26 @@ def test_an_absent_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "m-1.safetensors"}}))
     with pytest.raises(InputMissingError, match=r"1 of 1 weight files are absent, such as m-1\.safetensors"):
         weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"], ids=["deep", "long"])
+def test_a_header_that_no_parser_can_hold_is_none(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(IntegrityError, match="not a safetensors file"):
+        read_header(path)
+
+
+def test_an_index_of_numbers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": 1}}))
+    with pytest.raises(IntegrityError, match="outside"):
+        weight_files(tmp_path)
+
+
+def test_a_single_number_and_no_number_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"one": torch.tensor(2.5), "none": torch.ones(0, 3), "thin": torch.ones(3, 0)}, path)
+    with open(path, "rb") as handle:
+        found = {name: read_rows(handle, stored) for name, stored in read_header(path).items()}
+    assert found["one"].shape == () and found["one"] == 2.5
+    assert (found["none"].shape, found["thin"].shape) == ((0, 3), (3, 0))
