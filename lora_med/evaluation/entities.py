@@ -15,9 +15,9 @@ import numpy as np
 
 from lora_med.data.record import Annotated, Record
 from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.branches import cut_left
 from lora_med.evaluation.constrained import entity_list, freely
 from lora_med.evaluation.measures import Measure, Numbers
-from lora_med.evaluation.score import cut_left
 from lora_med.metrics.spans import Mention, collapsed, f1_of_counts, micro, relaxed, strict, unseen
 from lora_med.models.generation import greedy
 from lora_med.prompts.entities import Entities, read_entities, write_entities

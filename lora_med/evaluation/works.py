@@ -10,6 +10,8 @@ from lora_med.data.record import Record
 from lora_med.errors import SettingsError
 from lora_med.evaluation.choice import ChoiceLayout, option_measures
 from lora_med.evaluation.choice_work import ChoiceWork
+from lora_med.evaluation.entities import entity_measures
+from lora_med.evaluation.entity_work import EntityWork
 from lora_med.evaluation.measures import Measure, text_measures
 from lora_med.evaluation.tasks import Scoring
 from lora_med.evaluation.text_work import TextWork
@@ -74,6 +76,21 @@ def _written_choice(given: Given) -> Work:
     return _choice(given, written=True)
 
 
+def _entities(given: Given) -> Work:
+    return EntityWork(
+        given.base,
+        given.records,
+        given.template,
+        given.context,
+        constrained=given.asking.constrained,
+        training=given.training,
+    )
+
+
+def _entity_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
+    return entity_measures(tuple(layout["types"]), with_unseen=layout["unseen"])
+
+
 def _choice_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
     labels, present = (tuple(layout[name]) for name in ("labels", "present"))
     return option_measures(ChoiceLayout(labels, present, layout["lengths"], layout["rotated"], layout["written"]))
@@ -91,6 +108,7 @@ _KINDS: dict[Scoring, _Kind] = {
     "text": _Kind(_text, lambda layout: text_measures(layout["sections"])),
     "choice": _Kind(_choice, _choice_layout, frozenset({"shots", "rotate"})),
     "written_choice": _Kind(_written_choice, _choice_layout, frozenset({"shots", "rotate"})),
+    "entities": _Kind(_entities, _entity_layout, frozenset({"constrained"}), learns=True),
 }
 
 

@@ -47,7 +47,12 @@ def write_entities(record: Annotated) -> str:
     A mention's own blanks at its ends are left out.
     """
     spans = sorted(record.spans, key=lambda span: (span.start, -span.end, span.type))
-    return json.dumps([{"type": span.type, "text": span.text.strip()} for span in spans], ensure_ascii=False)
+    return write_list((span.type, span.text.strip()) for span in spans)
+
+
+def write_list(mentions: Iterable[tuple[str, str]]) -> str:
+    """`(type, text)` of mentions as one line of JSON."""
+    return json.dumps([{"type": kind, "text": text} for kind, text in mentions], ensure_ascii=False)
 
 
 def read_entities(text: str, source: str) -> Entities:

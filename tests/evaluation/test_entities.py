@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,15 @@ from lora_med.evaluation.entities import (
     reach_of,
     seen_mentions,
 )
+from lora_med.evaluation.entity_work import EntityWork
 from lora_med.evaluation.measures import changes, values
 from lora_med.metrics import spans
+from lora_med.models.base import load_base
 from lora_med.prompts.entities import read_entities
 from lora_med.prompts.render import render
 from lora_med.prompts.tokens import prompt_ids
 from tests.data.places import REAL, needs_real
-from tests.tiny import make_model, make_tokenizer
+from tests.tiny import make_model, make_tiny, make_tokenizer
 
 TEXT = "APC and zinc: loss of APC leads to colon cancer; fever again."
 
@@ -288,3 +291,15 @@ def test_published_gold_is_nearly_all_within_reach(
     assert found["recall"] == pytest.approx(reach.placed / reach.mentions)
     assert found["invalid_json_rate"] == 0.0
     assert np.isclose(found["collapsed_f1"], 1.0, atol=0.001)
+
+
+def test_marking_by_heart_finds_what_training_marked_as_whole_words_the_longest_first(tmp_path: Path) -> None:
+    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantisation="none", dtype="float32")
+    training = [annotated("t", "Colon cancer and zinc, APC", (0, 12, "Disease"), (17, 21, "Metal"), (23, 26, "Gene"))]
+    work = EntityWork(base, RECORDS, "entities", 256, constrained=False, training=training)
+    (table,) = work.baselines().values()
+    found = {one.name: float(one.of_sums(table.sum(axis=0))) for one in work.measures}
+    # gold 6; marked: APC, zinc (another type), APC, colon cancer, zinc (another type): 3 right of 5
+    assert found["micro_f1"] == pytest.approx(2 * 3 / (6 + 5))
+    assert found["hallucinated_rate"] == 0
+    assert "6 of 6 gold mentions are within reach" in work.notes[0]

@@ -116,6 +116,31 @@ def test_several_tasks_share_one_base_and_one_report(
     )
 
 
+def test_entities_are_written_placed_and_set_against_marking_by_heart(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for first, part, illness in ((0, "Training", "fever"), (500, "Test", "cough")):
+        path = tmp_path / f"CDR_{part}Set.PubTator.txt"
+        lines = [
+            f"{n}|t|Aspirin for {illness} {n}.\n{n}|a|None.\n{n}\t0\t7\tAspirin\tChemical\tD1\n"
+            f"{n}\t12\t17\t{illness}\tDisease\tD2\n\n"
+            for n in range(first, first + 30)
+        ]
+        path.write_text("".join(lines))
+        files += ["--task", f"bc5cdr:{path}"]
+    named = ["--adapter", "plain", "--base", str(home / "base"), "--store", str(home / "store"), "--json"]
+    more = ["--out", str(tmp_path / "out"), "--bootstrap-samples", "50", "--max-items", "4"]
+    more += ["data.near_duplicate_similarity=1", "data.block_lists=[]"]
+    assert run(["eval", *named, *files, *more]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert entry["layout"] == {"types": ["Chemical", "Disease"], "unseen": True}
+    (baseline,) = entry["baselines"]
+    assert 0 < baseline["values"]["micro_f1"]["value"] < 1, "it knows aspirin, and not this fever"
+    assert "of 8 gold mentions are within reach" in entry["notes"][0]
+    assert (tmp_path / "out/report.html").read_text().count("<svg") == 1
+
+
 def test_the_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "--list-tasks", "--json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
