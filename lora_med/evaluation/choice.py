@@ -242,21 +242,24 @@ def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:
     """
     labels = layout.labels
 
-    def share(column: int) -> Callable[[Numbers], Numbers]:
-        return lambda sums: sums[..., column] / _total(sums, len(labels))
+    def share(name: str, label: str, unit: str, hits: Callable[[Numbers], Numbers], *, falls: bool = False) -> Measure:
+        def counts(sums: Numbers) -> tuple[float, float]:
+            return float(hits(sums)), float(_total(sums, len(labels)))
 
-    found = [
-        Measure("accuracy", "accuracy", "", False, lambda sums: _hits(sums, len(labels)) / _total(sums, len(labels)))
-    ]
+        return Measure(name, label, unit, falls, lambda sums: hits(sums) / _total(sums, len(labels)), counts)
+
+    found = [share("accuracy", "accuracy", "", lambda sums: _hits(sums, len(labels)))]
     if layout.lengths and not layout.written:
-        found.append(Measure("accuracy_by_length", "accuracy by length", "", False, share(-3)))
+        found.append(share("accuracy_by_length", "accuracy by length", "", lambda sums: sums[..., -3]))
     if labels:
         found.append(Measure("macro_f1", "macro-F1", "", False, lambda sums: _macro_f1(sums, len(labels))))
         found += [_recall(labels, label) for label in layout.present]
     if layout.written:
-        found.append(Measure("invalid_rate", "invalid answers", "share", True, share(-2)))
+        found.append(share("invalid_rate", "invalid answers", "share", lambda sums: sums[..., -2], falls=True))
     if layout.rotated:
-        found.append(Measure("order_sensitivity", "changed by the order", "share", True, share(-1)))
+        found.append(
+            share("order_sensitivity", "changed by the order", "share", lambda sums: sums[..., -1], falls=True)
+        )
     return tuple(found)
 
 
@@ -286,4 +289,8 @@ def _recall(labels: Sequence[str], label: str) -> Measure:
         total = row.sum(-1)
         return np.divide(row[..., place], total, out=np.zeros_like(total), where=total > 0)
 
-    return Measure(f"recall_{label}", f"recall of {label}", "", False, of_sums)
+    def counts(sums: Numbers) -> tuple[float, float]:
+        row = _confusion(sums, len(labels))[place]
+        return float(row[place]), float(row.sum())
+
+    return Measure(f"recall_{label}", f"recall of {label}", "", False, of_sums, counts)

@@ -71,7 +71,7 @@ def _score_row(name: str, measure: Measure, base: Subject, subject: Subject) -> 
 def _note(evaluation: Evaluation) -> str:
     parts = [
         f"{len(evaluation.items)} items in {evaluation.groups} groups; intervals by paired bootstrap over groups "
-        f"({evaluation.bootstrap_samples:,} resamples, seed {evaluation.seed}).",
+        f"({evaluation.bootstrap_samples:,} resamples, seed {evaluation.seed}); Wilson's for shares of single items.",
     ]
     for subject in evaluation.subjects[1:]:
         if subject.mcnemar is not None:

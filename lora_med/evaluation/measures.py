@@ -9,20 +9,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_med.metrics.significance import Interval, Verdict, bootstrap, detectable, groups_needed, paired, verdict
+from lora_med.metrics.significance import (
+    Interval,
+    Verdict,
+    bootstrap,
+    detectable,
+    groups_needed,
+    paired,
+    verdict,
+    wilson,
+)
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A score: its name in report.json, its label and unit for readers, its direction, and how sums become it."""
+    """A score: its name in report.json, its label and unit for readers, its direction, and how sums become it.
+
+    `counts` gives, of a share of items, how many of how many from the sums: over independent items its interval is then
+    Wilson's.
+    """
 
     name: str
     label: str
     unit: str
     lower_is_better: bool
     of_sums: Callable[[Numbers], Numbers]
+    counts: Callable[[Numbers], tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +92,16 @@ def _share(part: Numbers, whole: Numbers) -> Numbers:
 def values(
     measures: Sequence[Measure], table: Numbers, groups: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, Value]:
-    """Every measure of one subject."""
-    return {
-        measure.name: Value(
-            float(measure.of_sums(table.sum(axis=0))),
-            bootstrap(table, groups, measure.of_sums, samples=samples, seed=seed),
-        )
-        for measure in measures
-    }
+    """Every measure of one subject; the interval is by bootstrap over groups, or Wilson's of a share of items."""
+    sums = table.sum(axis=0)
+    found: dict[str, Value] = {}
+    for measure in measures:
+        if measure.counts is not None and len(set(groups)) == len(groups):
+            interval = wilson(*(round(count) for count in measure.counts(sums)))
+        else:
+            interval = bootstrap(table, groups, measure.of_sums, samples=samples, seed=seed)
+        found[measure.name] = Value(float(measure.of_sums(sums)), interval)
+    return found
 
 
 def changes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from lora_med.data.record import Question
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.choice import (
     Asked,
+    ChoiceLayout,
     Choices,
     answer_choices,
     ask,
@@ -259,3 +261,17 @@ def test_the_option_written_in_most_orders_is_the_choice(tokenizer: Any) -> None
     assert found.scores == ((0.0, 0.5, 0.0, 0.25),)
     assert found.predicted == ("B",)
     assert found.changed == (True,)
+
+
+def test_shares_of_independent_items_have_wilsons_interval_and_of_groups_the_bootstraps() -> None:
+    """Wilson by hand for 8 of 10: centre (0.8 + z2/20) / (1 + z2/10), z = 1.959964, gives 0.4902 to 0.9433."""
+    layout = ChoiceLayout(("yes", "no"), ("yes", "no"), lengths=False, rotated=False, written=False)
+    row_right, row_wrong = [1, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0, 0]
+    table = np.array([row_right] * 8 + [row_wrong] * 2, dtype=np.float64)
+    alone = values(option_measures(layout), table, [str(n) for n in range(10)], samples=200, seed=1)
+    for name in ("accuracy", "recall_yes"):
+        assert alone[name].interval.method == "Wilson"
+        assert alone[name].interval.low == pytest.approx(0.4902, abs=1e-4)
+        assert alone[name].interval.high == pytest.approx(0.9433, abs=1e-4)
+    grouped = values(option_measures(layout), table, [str(n // 2) for n in range(10)], samples=200, seed=1)
+    assert grouped["accuracy"].interval.method != "Wilson"
