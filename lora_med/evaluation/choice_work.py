@@ -91,6 +91,7 @@ class ChoiceWork:
             table,
             tuple(_facts(found, place, self._written) for place in range(len(asked.items))),
             predictions=tuple(one or "" for one in found.predicted),
+            written=found.written,
             right=tuple(a == b for a, b in zip(asked.truth, found.predicted, strict=True)),
             answers=self._answers(found, table),
             confidence=None if self._written else confidence(found.scores, _right_places(asked), self._fitted()),

@@ -95,7 +95,7 @@ class EntityWork:
         )
         table = entity_table(self._asked, written, self._types, self._seen)
         facts = tuple({"hallucinated": int(row[-REST]), "valid_json": not row[-1]} for row in table)
-        return Answered(table, facts, predictions=tuple(written))
+        return Answered(table, facts, predictions=tuple(written), written=tuple(written))
 
     def baselines(self) -> Mapping[str, Numbers]:
         """Marking what training marked, wherever it stands."""

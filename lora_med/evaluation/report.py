@@ -232,4 +232,5 @@ def item_lines(evaluation: Evaluation) -> str:
 
 def _item_scores(subject: Subject, index: int) -> dict[str, Any]:
     sums = [int(one) if one == int(one) else float(one) for one in subject.table[index]]
-    return {**subject.facts[index], "sums": sums}
+    written = {"written": subject.written[index]} if subject.written else {}
+    return {**subject.facts[index], **written, "sums": sums}

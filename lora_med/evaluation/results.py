@@ -42,7 +42,8 @@ class Subject:
 
     `table` is items x columns, whose sums the measures read; `facts` is what is told of each item, without its text.
     `changes` and `mcnemar` compare with the base and are empty for the base itself; `over` compares by the measure
-    that the verdict rests on with each baseline: better than the base is not enough. `custom` are the user's metrics.
+    that the verdict rests on with each baseline: better than the base is not enough. `custom` are the user's metrics;
+    `written` the texts as they were written, empty where nothing was or they may not be shown.
     """
 
     adapter: str | None
@@ -56,6 +57,7 @@ class Subject:
     confidence: Confidence | None = None
     over: Mapping[str, Change] = field(default_factory=dict)
     custom: Mapping[str, CustomScore] = field(default_factory=dict)
+    written: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:

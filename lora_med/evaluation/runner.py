@@ -94,7 +94,7 @@ def evaluate(
         written = _shown(work, answered, len(shown)) or write_samples(
             loaded, list(answered), shown, template, seed=seed
         )
-    statistics = Statistics(work, kind, bootstrap_samples, seed)
+    statistics = Statistics(work, kind, bootstrap_samples, seed, access == OPEN)
     subjects = statistics.subjects(answered, statistics.custom(metrics or {}, answered, lower_is_better))
     about = {"source": source, "split": split, "access": access, "samples": written, "subjects": subjects}
     return _evaluation(given, statistics, **about)
@@ -183,7 +183,7 @@ def _shown(work: Work, answered: Mapping[str | None, Answered], count: int) -> t
             work.items[place].uid,
             work.prompts[place],
             work.references[place],
-            {BASE if name is None else name: one.predictions[place] for name, one in answered.items()},
+            {BASE if name is None else name: one.written[place] for name, one in answered.items()},
         )
         for place in range(min(count, len(work.prompts)))
     )

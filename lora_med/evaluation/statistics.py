@@ -18,12 +18,16 @@ Custom = dict[str | None, dict[str, CustomScore]]
 
 @dataclass(frozen=True)
 class Statistics:
-    """How the answers to one task are compared: by which measure verdicts go, and how intervals are resampled."""
+    """How the answers to one task are compared: by which measure verdicts go, and how intervals are resampled.
+
+    `shown` says whether what was written may be kept.
+    """
 
     work: Work
     scoring: Scoring
     resamples: int
     seed: int
+    shown: bool
 
     @property
     def groups(self) -> list[str]:
@@ -49,6 +53,7 @@ class Statistics:
                     for baseline, table in trivial.items()
                 },
                 custom=custom.get(name, {}),
+                written=one.written if self.shown else (),
             )
             for name, one in answered.items()
         )

@@ -19,12 +19,16 @@ Split = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class ScoringKind:
-    """One way to score: what it gives in words, the measure a verdict rests on, and what its items are called."""
+    """One way to score: what it gives in words, the measure a verdict rests on, and what its items are called.
+
+    `beside` is a measure that a verdict is not to be read without.
+    """
 
     summary: str
     verdict_by: str
     title: str
     things: str
+    beside: str = ""
 
 
 SCORINGS: dict[Scoring, ScoringKind] = {
@@ -37,7 +41,9 @@ SCORINGS: dict[Scoring, ScoringKind] = {
         "questions",
     ),
     "entities": ScoringKind("a written JSON list of mentions, placed in the text", "micro_f1", "Entities", "texts"),
-    "writing": ScoringKind("a written text against its source and reference", "rouge_l", "Writing", "texts to write"),
+    "writing": ScoringKind(
+        "a written text against its source and reference", "rouge_l", "Writing", "texts to write", "faults_share"
+    ),
 }
 
 

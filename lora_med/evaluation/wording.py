@@ -47,7 +47,23 @@ def finding(evaluation: Evaluation, subject: Subject) -> str:
         f"{subject.name} {said} on {_what(evaluation)}: {measure.label} {number(after)} against {number(before)}, "
         f"a difference of {signed(change.difference)} (95% interval {span(change.interval, sign=True)})."
     )
-    return " ".join(filter(None, (sentence, _size(change), against_baselines(evaluation, subject))))
+    return " ".join(
+        filter(None, (sentence, _beside(evaluation, subject), _size(change), against_baselines(evaluation, subject)))
+    )
+
+
+def _beside(evaluation: Evaluation, subject: Subject) -> str:
+    """One sentence on the measure without which the verdict is not to be read; '' where there is none."""
+    name = SCORINGS[evaluation.scoring].beside
+    if not name:
+        return ""
+    measure = next(one for one in evaluation.measures if one.name == name)
+    change = subject.changes[name]
+    before, after = evaluation.subjects[0].values[name].value, subject.values[name].value
+    return (
+        f"By {measure.label} it is {change.verdict if change.verdict != 'cannot tell' else 'not to be told apart'}: "
+        f"{number(after)} against {number(before)} ({span(change.interval, sign=True)})."
+    )
 
 
 def _size(change: Change) -> str:

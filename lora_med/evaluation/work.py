@@ -17,12 +17,13 @@ class Answered:
 
     `table` is items x columns, as the task's measures read it; `facts` is what items.jsonl says of each item, no text.
     `right` tells for choices which are correct; `predictions` are the answers as texts, empty where nothing is
-    answered.
+    answered; `written` are the texts as they were written, which may be shown where access is open.
     """
 
     table: Numbers = field(repr=False)
     facts: tuple[Mapping[str, Any], ...]
     predictions: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
     right: tuple[bool, ...] = ()
     answers: Answers | None = None
     confidence: Confidence | None = None

@@ -16,6 +16,8 @@ from lora_med.evaluation.measures import Measure, text_measures
 from lora_med.evaluation.tasks import Scoring
 from lora_med.evaluation.text_work import TextWork
 from lora_med.evaluation.work import Work
+from lora_med.evaluation.writing import writing_measures
+from lora_med.evaluation.writing_work import WritingWork
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 from lora_med.prompts.shots import Shots, draw_shots
@@ -91,6 +93,10 @@ def _entity_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
     return entity_measures(tuple(layout["types"]), with_unseen=layout["unseen"])
 
 
+def _writing(given: Given) -> Work:
+    return WritingWork(given.base, given.records, given.template, given.context, training=given.training)
+
+
 def _choice_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
     labels, present = (tuple(layout[name]) for name in ("labels", "present"))
     return option_measures(ChoiceLayout(labels, present, layout["lengths"], layout["rotated"], layout["written"]))
@@ -109,6 +115,7 @@ _KINDS: dict[Scoring, _Kind] = {
     "choice": _Kind(_choice, _choice_layout, frozenset({"shots", "rotate"})),
     "written_choice": _Kind(_written_choice, _choice_layout, frozenset({"shots", "rotate"})),
     "entities": _Kind(_entities, _entity_layout, frozenset({"constrained"}), learns=True),
+    "writing": _Kind(_writing, lambda layout: writing_measures(), learns=True),
 }
 
 

@@ -1,0 +1,96 @@
+"""Likeness of a written text to its reference: ROUGE-1, -2 and -L, chrF, and on request BERTScore, text by text.
+
+From rouge-score (Google's, with its stemmer) and sacrebleu, in the extra `eval`. All of them count shared words or
+letters: none tells whether what is said is true. See faithfulness.py for that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import DataError, DependencyMissingError, InputMissingError
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """F-measures of ROUGE and chrF of one text against its reference, each from 0 to 1."""
+
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    chrf: float
+
+
+def overlaps(outputs: Sequence[str], references: Sequence[str]) -> list[Overlap]:
+    """One `Overlap` for each output.
+
+    Raises:
+        DataError: the lists differ in length.
+        DependencyMissingError: rouge-score or sacrebleu is not installed.
+    """
+    if len(outputs) != len(references):
+        raise DataError(f"{len(outputs)} outputs and {len(references)} references cannot be compared")
+    rouge: Any = _needed("rouge_score.rouge_scorer", "rouge-score").RougeScorer(list(ROUGE), use_stemmer=True)
+    chrf: Any = _needed("sacrebleu.metrics", "sacrebleu").CHRF()
+    found = []
+    for output, reference in zip(outputs, references, strict=True):
+        scored = rouge.score(reference, output)
+        one, two, longest = (float(scored[name].fmeasure) for name in ROUGE)
+        found.append(Overlap(one, two, longest, chrf.sentence_score(output, [reference]).score / 100))
+    return found
+
+
+def bert_scores(
+    outputs: Sequence[str], references: Sequence[str], model: Path | str, *, layer: int, max_tokens: int = 512
+) -> list[float]:
+    """F of BERTScore (Zhang et al. 2020) for each output, from a local model's hidden states; greedy, without weights.
+
+    Args:
+        model: the folder of an encoder with its tokenizer; nothing is fetched.
+        layer: whose hidden states are compared, counted from 1.
+        max_tokens: longer texts are cut here: a tokenizer that knows no limit of its own would overrun the model's.
+
+    Raises:
+        InputMissingError: there is no such folder.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    if not Path(model).is_dir():
+        raise InputMissingError("no model for BERTScore there", where=str(model), fix="a folder with an encoder")
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+    encoder: Any = AutoModel.from_pretrained(str(model), local_files_only=True).eval()
+
+    def states(text: str) -> Any:
+        ids = tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = encoder(**ids, output_hidden_states=True).hidden_states[layer][0]
+        special = tokenizer.get_special_tokens_mask(ids["input_ids"][0].tolist(), already_has_special_tokens=True)
+        kept = hidden[torch.tensor(special) == 0]
+        return torch.nn.functional.normalize(kept.float(), dim=-1)
+
+    found = []
+    for output, reference in zip(outputs, references, strict=True):
+        one, other = states(output), states(reference)
+        if not len(one) or not len(other):
+            found.append(0.0)
+            continue
+        alike = one @ other.T
+        precision, recall = float(alike.max(1).values.mean()), float(alike.max(0).values.mean())
+        found.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
+    return found
+
+
+def _needed(module: str, package: str) -> Any:
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise DependencyMissingError(
+            f"scores of written texts need {package}, which is not installed", fix='pip install "lora-med[eval]"'
+        )
+    return importlib.import_module(module)

@@ -1,0 +1,115 @@
+"""Texts to be written: table and measures by hand, baselines, and tiny models through evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.data.record import Pair, Passage, Section
+from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.measures import Numbers
+from lora_med.evaluation.report import write_report
+from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.writing import (
+    WritingItem,
+    lead_answers,
+    nearest_answers,
+    writing_items,
+    writing_measures,
+    writing_table,
+)
+from lora_med.models.base import load_base
+from tests.evaluation.published import publish_random
+from tests.tiny import make_tiny, make_tokenizer
+
+pytest.importorskip("rouge_score")
+pytest.importorskip("sacrebleu")
+PAIRS = [
+    Pair(
+        f"n{n}",
+        f"n{n}",
+        "mts_dialog",
+        f"Doctor: Any fever?\nPatient: No, but I cough for {n} days.",
+        f"Cough, {n} days.",
+    )
+    for n in range(2, 14)
+]
+
+
+def item(source: str, reference: str, uid: str = "u") -> WritingItem:
+    return WritingItem(uid, uid, (1, 2), source, reference, 4)
+
+
+def measured(table: Numbers) -> dict[str, float]:
+    return {one.name: float(one.of_sums(table.sum(axis=0))) for one in writing_measures()}
+
+
+def test_measures_are_those_worked_out_by_hand() -> None:
+    items = [item("Aspirin 81 mg. No fever.", "Aspirin 81 mg."), item("Cough.", "A cough it is.")]
+    found = measured(writing_table(items, ["Aspirin 80 mg. Fever and rash.", ""]))
+    assert found["faults_share"] == pytest.approx(3 / 6)
+    assert found["unsupported_quantities"] == 1.0
+    assert found["unsupported_words"] == pytest.approx(1 / 3)
+    assert found["flipped_findings"] == pytest.approx(1 / 2)
+    assert found["length_ratio"] == pytest.approx(6 / 7)
+    assert found["empty_rate"] == 0.5
+    assert found["rouge_1"] == pytest.approx((2 * 2 / (6 + 3)) / 2)  # aspirin and mg of 6 and 3 words; 0 of the other
+
+
+def test_a_text_equal_to_its_reference_is_perfect() -> None:
+    items = [item("Aspirin 81 mg. No fever.", "Aspirin 81 mg.")]
+    found = measured(writing_table(items, [items[0].reference]))
+    assert {found[name] for name in ("rouge_1", "rouge_2", "rouge_l", "chrf", "length_ratio")} == {1.0}
+    assert found["faults_share"] == 0
+
+
+def test_baselines_copy_the_lead_and_the_nearest_training_text() -> None:
+    training = [
+        item("Fever and cough for days.", "one two three", "a"),
+        item("Knee pain after a fall.", "four five", "b"),
+    ]
+    items = [item("My knee hurts since the fall, and that is all of it.", "x", "c")]
+    assert lead_answers(items, training) == ["My knee"]  # the median of 3 and 2 words is 2.5
+    assert nearest_answers(items, training) == ["four five"]
+
+
+def test_items_take_the_source_without_the_words_of_the_template() -> None:
+    tokenizer = make_tokenizer()
+    (found,) = writing_items(PAIRS[:1], "note", tokenizer)
+    assert (found.source, found.reference) == (PAIRS[0].input, PAIRS[0].output)
+    assert tokenizer.decode(found.prompt_ids).endswith("Note:\n")
+    parts = (Section("It was tried.", "METHODS", "METHODS"), Section("It works.", "CONCLUSIONS", "CONCLUSIONS"))
+    passage = Passage("p", "p", "pubmed", "METHODS: It was tried.\nCONCLUSIONS: It works.", "On it", parts)
+    (found,) = writing_items([passage], "conclusion", tokenizer)
+    assert (found.source, found.reference) == ("METHODS: It was tried.", "It works.")
+
+
+def test_a_record_without_reference_is_named() -> None:
+    with pytest.raises(DataError, match="record x: there is no reference"):
+        writing_items([Pair("x", "x", "custom", "Ask", " ")], "pair", make_tokenizer())
+
+
+def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
+    folder = make_tiny("llama", tmp_path / "base")
+    publish_random(folder, "one", tmp_path / "store", template="note")
+    base = load_base(str(folder), quantisation="none", dtype="float32")
+    options: dict[str, Any] = {"template": "note", "source": "mts_dialog", "store": tmp_path / "store"}
+    found = evaluate(
+        base, ["one"], PAIRS[:6], scoring="writing", training=PAIRS[6:], bootstrap_samples=50, samples=2, **options
+    )
+    assert {one.name for one in found.baselines} == {
+        "Copying the source's first words",
+        "Copying the nearest training text",
+    }
+    assert [set(sample.outputs) for sample in found.samples] == [{"base", "one"}] * 2
+    report = write_report([found], tmp_path / "out", title="notes")
+    page = report.html.read_text()
+    assert "Copying the nearest training text" in page and "numbers and doses not in the source" in page
+    assert "By facts not in the source it is" in report.findings[0]
+    (line, *_) = (tmp_path / "out/items.jsonl").read_text().splitlines()
+    assert "written" in json.loads(line)["base"]
+    with pytest.raises(SettingsError, match="cannot be scored as writing"):
+        evaluate(base, ["one"], PAIRS, scoring="writing", **{**options, "template": "text"})
