@@ -11,6 +11,7 @@ from lora_med.evaluation.figures import Bar, intervals, shares_improved
 from lora_med.evaluation.measures import Change, Measure, Value
 from lora_med.evaluation.page import Cell, Figure, SampleBox, Section, Table, text_row
 from lora_med.evaluation.results import Evaluation, Subject
+from lora_med.evaluation.seeds import over_seeds
 from lora_med.evaluation.tasks import SCORINGS
 from lora_med.evaluation.wording import number, signed, span
 from lora_med.metrics.significance import Verdict
@@ -135,6 +136,34 @@ def baseline_table(evaluation: Evaluation) -> Table:
     return Table(columns, tuple(rows), "In brackets 95% intervals, items paired.")
 
 
+def runs_table(evaluation: Evaluation) -> Table:
+    """What a recipe gains over the base, from runs that differ in their seed alone."""
+    columns = (
+        Cell("runs"),
+        Cell("measure"),
+        Cell("mean difference", "number"),
+        Cell("standard deviation", "number"),
+        Cell("lowest to highest", "number"),
+        Cell("95% interval", "number"),
+        Cell("verdict"),
+    )
+    rows = [
+        text_row(
+            ", ".join(found.adapters),
+            found.measure.label,
+            Cell(signed(found.mean), "number"),
+            Cell(number(found.spread), "number"),
+            Cell(f"{signed(found.lowest)} to {signed(found.highest)}", "number"),
+            Cell(span(found.interval, sign=True), "number"),
+            Cell(found.verdict, KINDS[found.verdict]),
+        )
+        for found in (over_seeds(evaluation, names) for names in evaluation.recipes)
+    ]
+    return Table(
+        columns, tuple(rows), "Adapters that differ in their seed alone; the interval is over items and seeds."
+    )
+
+
 def custom_table(evaluation: Evaluation) -> Table:
     """The user's own metrics."""
     columns = (
@@ -161,6 +190,8 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
     """Everything about one evaluation: what was compared, drawing, tables, samples."""
     tables = [score_table(evaluation)]
     figures = _figures(evaluation, place)
+    if evaluation.recipes:
+        tables.append(runs_table(evaluation))
     if evaluation.baselines:
         tables.append(baseline_table(evaluation))
     if evaluation.labels:

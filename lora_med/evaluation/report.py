@@ -22,6 +22,8 @@ report.json, `schema` "lora_med.report/1":
                             evaluation/confidence.py name their fields
         mcnemar             only_base, only_adapter, p_value
         metrics             the user's own: name -> value, interval, difference, difference_interval, verdict
+      runs[]                adapters that differ in their seed alone: adapters, measure, mean, spread (standard
+                            deviation), lowest, highest, low, high, method, verdict of the mean difference
     comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list)
     merges[]                certificates as in merge_certificate.json
     swaps[]                 adapter, milliseconds, changed, restored
@@ -43,6 +45,7 @@ from lora_med.evaluation.measures import Change, Value
 from lora_med.evaluation.page import to_html, to_markdown
 from lora_med.evaluation.results import BASE, Evaluation, Subject
 from lora_med.evaluation.sections import build_page
+from lora_med.evaluation.seeds import Runs, over_seeds
 from lora_med.evaluation.swaps import Swap
 from lora_med.files import write_atomic, write_json
 
@@ -168,6 +171,21 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "baselines": [{"name": one.name, "values": _values_json(one.values)} for one in evaluation.baselines],
         "subjects": [subject_json(subject) for subject in evaluation.subjects],
+        "runs": [runs_json(over_seeds(evaluation, names)) for names in evaluation.recipes],
+    }
+
+
+def runs_json(runs: Runs) -> dict[str, Any]:
+    """Runs of one recipe as report.json holds them."""
+    return {
+        "adapters": list(runs.adapters),
+        "measure": runs.measure.name,
+        "mean": runs.mean,
+        "spread": runs.spread,
+        "lowest": runs.lowest,
+        "highest": runs.highest,
+        **asdict(runs.interval),
+        "verdict": runs.verdict,
     }
 
 

@@ -100,7 +100,8 @@ class Evaluation:
     """Base and adapters on the same items: everything report.json holds, and the scores of each item.
 
     `layout` is what the columns of the subjects' tables are (see work.py); `notes` are sentences for readers; `asked`
-    says how questions were put, where not as the template alone has it.
+    says how questions were put, where not as the template alone has it; `recipes` names adapters that differ in nothing
+    but their seed.
     """
 
     scoring: Scoring
@@ -118,6 +119,7 @@ class Evaluation:
     baselines: tuple[Baseline, ...] = ()
     notes: tuple[str, ...] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
+    recipes: tuple[tuple[str, ...], ...] = ()
     samples: tuple[Sample, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""

@@ -22,6 +22,7 @@ from lora_med.data.record import Record
 from lora_med.errors import DataError
 from lora_med.evaluation.results import BASE, Evaluation, Sample
 from lora_med.evaluation.samples import write_samples
+from lora_med.evaluation.seeds import same_recipe
 from lora_med.evaluation.statistics import Statistics
 from lora_med.evaluation.tasks import Scoring, check_scoring, scoring_of
 from lora_med.evaluation.work import Answered, Work
@@ -96,8 +97,9 @@ def evaluate(
         )
     statistics = Statistics(work, kind, bootstrap_samples, seed, access == OPEN)
     subjects = statistics.subjects(answered, statistics.custom(metrics or {}, answered, lower_is_better))
+    recipes = tuple(same_recipe({name: read_card(find_adapter(name, store)) for name in adapters}))
     about = {"source": source, "split": split, "access": access, "samples": written, "subjects": subjects}
-    return _evaluation(given, statistics, **about)
+    return _evaluation(given, statistics, recipes=recipes, **about)
 
 
 def _access(records: Sequence[Record], source: str, adapters: Sequence[str], store: Path | str) -> Access:
