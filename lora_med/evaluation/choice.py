@@ -122,7 +122,12 @@ def rotations(record: Question) -> tuple[Question, ...]:
 def score_choices(model: Any, asked: Asked, context: int) -> Choices:
     """The choices by log-probability: the option that is likeliest after the prompt, over all orders asked."""
     rows = [(item.prompt_ids, item.option_ids) for item in asked.flat()]
-    orders = _in_orders(asked, score_options(model, rows, context))
+    return choose(asked, score_options(model, rows, context))
+
+
+def choose(asked: Asked, scores: Sequence[Sequence[float]]) -> Choices:
+    """The choices by the log-probabilities of the options of `asked.flat()`."""
+    orders = _in_orders(asked, scores)
     means = [mean_over_orders(order) for order in orders]
     lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
     return Choices(
