@@ -17,7 +17,7 @@ from lora_med.training.batches import Collator, Share, Stream, load_rows, load_s
 from lora_med.training.checkpoints import newest_name
 from lora_med.training.loss import count_labelled
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
-from lora_med.training.watching import Watch, all_answers, undisturbed
+from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class SteppingTrainer(SFTTrainer):
         metrics = {f"eval_{name}": value for name, value in found.items()}
         if not math.isfinite(found[watch.metric]):
             raise self.diverged(f"the watched {watch.metric} is not finite")
-        self.log({**metrics, "eval_items": watch.items, "eval_seconds": round(time.perf_counter() - begun, 3)})
+        self.log({**metrics, ITEMS: watch.items, "eval_seconds": round(time.perf_counter() - begun, 3)})
         return metrics
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -201,8 +201,7 @@ class SteppingTrainer(SFTTrainer):
         if self._step_begun is not None:
             self._seconds += time.perf_counter() - self._step_begun
             self._step_begun = None
-        step = self.state.global_step
-        watched = self.watch is not None and (step % self.watch.every == 0 or step == self.state.max_steps)
+        watched = self.watch is not None and due(self.watch, self.state)
         if self.watch is not None and watched:
             self._determine_best_metric(self._score(self.watch), None)
         if self.control.should_save or self.control.should_evaluate or watched:

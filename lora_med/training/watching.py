@@ -14,6 +14,8 @@ import torch.distributed as dist
 from lora_med.errors import LoraMedError
 from lora_med.training.batches import Share
 
+ITEMS = "eval_items"  # in the log, what tells a scoring from a validation
+
 
 class Watch(Protocol):
     """Items to score an adapter on every `every` steps; any process can answer any of them.
@@ -42,6 +44,13 @@ class Watch(Protocol):
     def scores(self, answers: Sequence[Any]) -> dict[str, float]:
         """Scores by name, from the answers to all items in order."""
         ...
+
+
+def due(watch: Watch, state: Any) -> bool:
+    """Whether the step just taken is one to score after; the last one is. The end of an epoch asks a second time."""
+    step = state.global_step
+    scored = any(ITEMS in entry and entry["step"] == step for entry in state.log_history)
+    return not scored and (step % watch.every == 0 or step == state.max_steps)
 
 
 @contextlib.contextmanager
