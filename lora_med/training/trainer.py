@@ -96,7 +96,7 @@ class AdapterTrainer(SteppingTrainer):
             train_dataset=rows,
             eval_dataset=validation_rows,
             processing_class=tokenizer,
-            callbacks=[self.progress, MetricsFile(self.output_dir)],
+            callbacks=[self.progress, MetricsFile(self.output_dir, f"eval_{watch.metric}" if watch else None)],
         )
         # DeepSpeed keeps float32 copies in its optimizer, and cannot gather weights of two formats at once.
         restore(self.model, weights, getattr(torch, base.dtype) if self.is_deepspeed_enabled else torch.float32)

@@ -60,7 +60,7 @@ def test_text_scores_are_those_of_transformers_own_loss(texts: Corpus) -> None:
     nll, tokens, size = 0.0, 0, 0
     for row in render(texts.validation, texts.template):
         ids = torch.tensor([base.tokenizer(row.completion)["input_ids"]])
-        loss = model(input_ids=ids, labels=ids).loss
+        loss = model(input_ids=ids, labels=ids).loss.detach()
         nll, tokens = nll + float(loss) * (ids.shape[1] - 1), tokens + ids.shape[1] - 1
         size += len(row.completion.encode())
     found = watch(settings(), texts, base, seed=0)
@@ -161,3 +161,4 @@ def test_settings_that_cannot_work_together_are_refused(changes: list[str], word
     with pytest.raises(SettingsError) as caught:
         parse(None, changes)
     assert words in str(caught.value)
+    assert "``" not in str(caught.value)

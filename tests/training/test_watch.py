@@ -144,6 +144,15 @@ def test_the_first_of_the_best_is_kept_and_the_base_does_not_count(tmp_path: Pat
     assert again.scores() == trainer.scores()
 
 
+def test_the_log_and_the_metrics_tell_each_score_and_what_it_took(tmp_path: Path, caplog: Any) -> None:
+    with caplog.at_level("INFO"):
+        make_trainer(tmp_path, watch=Told([0.25, 0.5]), max_steps=2).train()
+    assert "score 0.2500 on 3 validation items in 0.0 s" in caplog.text
+    scored = [line for line in read_metrics(tmp_path) if "eval_items" in line]
+    assert [(line["step"], line["eval_score"]) for line in scored] == [(0, 0.25), (2, 0.5)]
+    assert all(0 <= line["eval_seconds"] < 5 for line in scored)
+
+
 def test_a_lower_score_is_the_better_one_where_it_says_so(tmp_path: Path) -> None:
     told = Told([0.0, 0.2, 0.5, 0.1, 0.1, 0.3, 0.4, 0.2, 0.7], lower_is_better=True)
     trainer = make_trainer(tmp_path, watch=told)
