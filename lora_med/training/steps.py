@@ -149,7 +149,9 @@ class SteppingTrainer(SFTTrainer):
         """The watched scores of the adapter as it is, logged as `eval_<name>`; training goes on as if nothing was."""
         begun = time.perf_counter()
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        model = self.accelerator.unwrap_model(self.model).get_base_model()
+        # FSDP gathers weights where the whole model is called; elsewhere the model inside scores options at once.
+        inner = self.accelerator.unwrap_model(self.model).get_base_model()
+        model: Any = self.model_wrapped if self.is_fsdp_enabled else inner
         with undisturbed(self.model), self.compute_loss_context_manager():
             try:
                 found = watch.scores(all_answers(watch, model, self.share, sharded=sharded))

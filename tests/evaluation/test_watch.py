@@ -132,8 +132,8 @@ def test_the_metrics_of_closed_labels_are_known_without_a_model(questions: Corpu
 
 
 def test_a_metric_that_the_task_does_not_have_is_refused_with_the_near_one(questions: Corpus, texts: Corpus) -> None:
-    with pytest.raises(SettingsError, match="no metric named 'acuracy'; did you mean 'accuracy'") as caught:
-        check_watch(settings(metric_for_best_model="acuracy"), questions, seed=0)
+    with pytest.raises(SettingsError, match="no metric named 'accurate'; did you mean 'accuracy'") as caught:
+        check_watch(settings(metric_for_best_model="accurate"), questions, seed=0)
     assert caught.value.where == "evaluate.metric_for_best_model"
     with pytest.raises(SettingsError, match="'text' there is no metric named 'accuracy'"):
         check_watch(settings(metric_for_best_model="accuracy"), texts, seed=0)

@@ -103,7 +103,7 @@ def test_the_card_says_which_score_and_step_chose_the_adapter(base: Path, tmp_pa
 
 
 def test_a_score_that_the_task_lacks_is_found_before_the_model_is_loaded(tmp_path: Path) -> None:
-    wrong = task(tmp_path / "nowhere", tmp_path, "evaluate.eval_steps=1", "evaluate.metric_for_best_model=acuracy")
+    wrong = task(tmp_path / "nowhere", tmp_path, "evaluate.eval_steps=1", "evaluate.metric_for_best_model=accurate")
     with pytest.raises(SettingsError, match="did you mean 'accuracy'"):
         recipe("sft_task").main(wrong)
 

@@ -24,6 +24,7 @@ from lora_med.evaluation.watch import Watch, watch
 from lora_med.models.base import Base, load_base
 from lora_med.training.callbacks import read_metrics
 from lora_med.training.trainer import AdapterTrainer
+from lora_med.training.watching import undisturbed
 from tests.tiny import make_tiny
 from tests.training.support import fork, make_base, make_trainer, run_ranks, wait, weights
 
@@ -127,6 +128,26 @@ def test_random_numbers_and_modes_are_put_back(tmp_path: Path) -> None:
     watched = make_trainer(tmp_path / "watched", logging_steps=1, num_train_epochs=1, watch=Told([0.5] * 9, every=1))
     watched.train()
     assert losses(watched) == losses(plain)
+
+
+def test_every_kind_of_random_number_and_each_modules_mode_is_kept() -> None:
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval()).train(True)
+    model[1].eval()
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected = draw()
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    with pytest.raises(DivergedError), undisturbed(model):
+        assert not any(module.training for module in model.modules())
+        draw()
+        raise DivergedError("an error on the way")
+    assert draw() == expected
+    assert [module.training for module in model.modules()] == [True, True, False]
 
 
 def test_the_first_of_the_best_is_kept_and_the_base_does_not_count(tmp_path: Path) -> None:
