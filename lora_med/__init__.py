@@ -25,6 +25,7 @@ _HOME = {
     "attach_new": "lora_med.adapters.attach",
     "check_free": "lora_med.adapters.store",
     "check_swaps": "lora_med.evaluation.swaps",
+    "check_watch": "lora_med.evaluation.watch",
     "chunk": "lora_med.prompts.fit",
     "compose": "lora_med.adapters.compose",
     "data_facts": "lora_med.training.identity",
@@ -35,6 +36,7 @@ _HOME = {
     "generate_rows": "lora_med.adapters.swap",
     "load_base": "lora_med.models.base",
     "load_many": "lora_med.adapters.swap",
+    "load_metric": "lora_med.metrics.custom",
     "merge_adapter": "lora_med.merge.merging",
     "open_corpus": "lora_med.data.corpus",
     "open_heldout": "lora_med.data.corpus",
@@ -51,6 +53,7 @@ _HOME = {
     "start_run": "lora_med.run",
     "tokenise_rows": "lora_med.prompts.tokens",
     "use": "lora_med.adapters.swap",
+    "watch": "lora_med.evaluation.watch",
     "write_notes": "lora_med.data.synthetic.notes",
     "write_report": "lora_med.evaluation.report",
     "write_sample": "lora_med.data.synthetic.corpus",
@@ -85,8 +88,11 @@ if TYPE_CHECKING:
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate
     from lora_med.evaluation.swaps import check_swaps as check_swaps
+    from lora_med.evaluation.watch import check_watch as check_watch
+    from lora_med.evaluation.watch import watch as watch
     from lora_med.merge.merging import Merge as Merge
     from lora_med.merge.merging import merge_adapter as merge_adapter
+    from lora_med.metrics.custom import load_metric as load_metric
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base
     from lora_med.prompts.fit import chunk as chunk

@@ -2,8 +2,9 @@
 
     python recipes/eval_adapter.py --config recipes/configs/quickstart_pubmed.yaml evaluate.max_items=200
 
-Takes the same file that trained the adapter: `data` says what is read and how it is split, `evaluate` on which part and
-how many items. The report goes to `eval` inside train.output_dir, the scores into the adapter's card.
+Takes the same file that trained the adapter: `data` says what is read and how it is split, `evaluate` on which part,
+how many items, and by which metrics of your own besides. The report goes to `eval` inside train.output_dir, the scores
+into the adapter's card.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def main(settings: lora_med.Settings) -> None:
         max_items=chosen.max_items,
         bootstrap_samples=chosen.bootstrap_samples,
         seed=settings.data.split_seed,
+        metrics={name: lora_med.load_metric(name) for name in chosen.metrics},
+        lower_is_better=chosen.lower_is_better,
     )
     lora_med.record_scores(evaluation, adapter.store)
     report = lora_med.write_report(

@@ -20,6 +20,7 @@ def main(settings: lora_med.Settings) -> None:
         # What is cheap to find out comes first: a name that is taken, a source that is misspelt.
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
+        lora_med.check_watch(settings.evaluate, corpus, seed=settings.data.split_seed)
         facts = lora_med.data_facts(settings, corpus)
         run.restrict(facts.access)
         run.record(data=vars(facts), template=corpus.template, split=corpus.split)
@@ -52,6 +53,7 @@ def main(settings: lora_med.Settings) -> None:
             train=documents.documents,
             validation=held_out.documents,
             identity=lora_med.run_identity(settings, base, corpus.hashes),
+            watch=lora_med.watch(settings.evaluate, corpus, base, seed=settings.data.split_seed),
         )
         trainer.train()
 

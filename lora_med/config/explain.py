@@ -128,7 +128,8 @@ def _sentence(kind: str, path: Keys, error: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key `{dotted}`: {_unknown(path)}"
     if kind == "value_error":
-        return f"`{dotted}`: {error['msg'].removeprefix('Value error, ')}"
+        told = error["msg"].removeprefix("Value error, ")
+        return f"`{dotted}`: {told}" if path else told  # between two sections the text names both
     value, wanted = error["input"], wanted_at(path)
     got = f"`{dotted}`: got {_shown(value)}"
     limits = [f"{LIMITS[name]} {bound:g}" for name, bound in error.get("ctx", {}).items() if name in LIMITS]

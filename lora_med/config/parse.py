@@ -15,7 +15,9 @@ from lora_med.errors import InputMissingError, SettingsError
 
 
 def _without(values: Any, path: Keys) -> Any:
-    """A copy of nested `values` without what stands at `path`; of a list, without all of it."""
+    """A copy of nested `values` without what stands at `path`; of a list, all of it; at no key is everything."""
+    if not path:
+        return {}
     first, rest = path[0], path[1:]
     left = {key: value for key, value in values.items() if key != first}
     if rest and isinstance(values.get(first), dict):

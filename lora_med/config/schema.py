@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+FED_BY_SCORES = ("reduce_lr_on_plateau", "greedy")  # learning rates that transformers takes from validation
 
 
 class Section(BaseModel):
@@ -234,7 +235,32 @@ class EvaluateSettings(Section):
     max_items: Positive | None = None
     """Score at most this many items, drawn with the split seed."""
     split: Literal["validation", "test"] = "test"
-    """The held-out part to score on."""
+    """The held-out part to score on. While training it is always validation."""
+    metrics: list[str] = []
+    """Functions of your own, as `package.module:function`: from predictions and references to named numbers."""
+    lower_is_better: list[str] = []
+    """The names among their numbers for which less is better."""
+    eval_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps between two scorings of the adapter while it trains, on validation items; 0 or left out, never."""
+    max_eval_samples: Positive = 200
+    """While training, score at most this many validation items, drawn with the split seed."""
+    metric_for_best_model: str | None = None
+    """Which of the scores chooses the published adapter; left out, accuracy where there are options, else
+    bits_per_byte."""
+    load_best_model_at_end: bool = True
+    """Publish the adapter of the best score, the earlier of two equals; with false the validation loss chooses."""
+
+    @model_validator(mode="after")
+    def _something_to_choose_by(self) -> EvaluateSettings:
+        if self.metric_for_best_model is not None and not self.chooses:
+            lacking = "load_best_model_at_end: true" if self.eval_steps else "eval_steps: how often to score"
+            raise ValueError(f"metric_for_best_model chooses nothing without {lacking}")
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the scores while training choose the published adapter."""
+        return bool(self.eval_steps) and self.load_best_model_at_end
 
 
 class Settings(Section):
@@ -248,3 +274,13 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     adapter: AdapterSettings = AdapterSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _schedule_has_its_loss(self) -> Settings:
+        schedule = self.train.lr_scheduler_type
+        if self.evaluate.chooses and schedule in FED_BY_SCORES:
+            raise ValueError(
+                f"train.lr_scheduler_type {schedule} follows the metric that chooses the adapter, which would come at "
+                "other steps: set evaluate.load_best_model_at_end to false, or take another schedule"
+            )
+        return self

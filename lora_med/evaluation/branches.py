@@ -143,7 +143,7 @@ def score_branched(model: Any, rows: Sequence[Branched], *, batch_tokens: int) -
     """The log-probability of every token of every option, one array a row, the options one after another."""
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
     device = next(model.parameters()).device
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
         for common, group in trunks([row.prompt for row in rows]):
             trunk = _trunk(model, rows[group[0]].prompt[:common], device) if common else None
             for batch in _batches([rows[number] for number in group], common, model.config.vocab_size, batch_tokens):

@@ -1,4 +1,4 @@
-"""Multiple choice: how questions are asked, how they are answered, and what is measured of the answers.
+"""Multiple choice: how questions are asked, and how they are answered.
 
 A question may be asked once or in every cyclic order of its options. It is answered by the log-probability of each
 option, or in writing, where what is not clearly one option is invalid and counts as wrong.
@@ -16,10 +16,8 @@ from lora_med.data.record import Question, Record
 from lora_med.errors import SettingsError
 from lora_med.evaluation.branches import cut_left
 from lora_med.evaluation.items import ChoiceItem, choice_items
-from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.score import score_options
 from lora_med.metrics.choice import best, best_by_length, mean_over_orders, unrotated
-from lora_med.metrics.classify import f1_of_confusion
 from lora_med.models.generation import greedy
 from lora_med.prompts.answers import read_choice, read_letter
 from lora_med.prompts.shots import Shots
@@ -122,7 +120,12 @@ def rotations(record: Question) -> tuple[Question, ...]:
 def score_choices(model: Any, asked: Asked, context: int) -> Choices:
     """The choices by log-probability: the option that is likeliest after the prompt, over all orders asked."""
     rows = [(item.prompt_ids, item.option_ids) for item in asked.flat()]
-    orders = _in_orders(asked, score_options(model, rows, context))
+    return choose(asked, score_options(model, rows, context))
+
+
+def choose(asked: Asked, scores: Sequence[Sequence[float]]) -> Choices:
+    """The choices by the log-probabilities of the options of `asked.flat()`."""
+    orders = _in_orders(asked, scores)
     means = [mean_over_orders(order) for order in orders]
     lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
     return Choices(
@@ -189,108 +192,3 @@ def _in_orders(asked: Asked, flat: Sequence[Sequence[float]]) -> list[list[list[
     """Scores by item, order and option, out of one list of scores by place for each item in each order."""
     rows = iter(flat)
     return [unrotated([next(rows) for _ in order]) for order in asked.orders]
-
-
-def option_table(asked: Asked, choices: Choices) -> Numbers:
-    """Items x columns, as `option_measures` reads them.
-
-    Over a closed set of labels (true label, answer) flattened, the last answer being none; else right and one for each
-    item. Then whether by length it is right, whether it is invalid, and whether the order changed it.
-    """
-    labels, count = asked.labels, len(asked.items)
-    if labels:
-        place = {label: index for index, label in enumerate(labels)}
-        first = np.zeros((count, len(labels) * (len(labels) + 1)))
-        for row, (right, got) in enumerate(zip(asked.truth, choices.predicted, strict=True)):
-            answer = len(labels) if got is None else place[got]
-            first[row, place[right] * (len(labels) + 1) + answer] = 1
-    else:
-        hits = [a == b for a, b in zip(asked.truth, choices.predicted, strict=True)]
-        first = np.column_stack([hits, np.ones(count)]).astype(np.float64)
-    by_length = [a == b for a, b in zip(asked.truth, choices.by_length or [None] * count, strict=True)]
-    invalid = [one is None for one in choices.predicted]
-    rest = np.column_stack([by_length, invalid, choices.changed or [False] * count]).astype(np.float64)
-    return np.hstack([first, rest])
-
-
-@dataclass(frozen=True)
-class ChoiceLayout:
-    """What the columns of `option_table` are: the closed set of labels (or none), and those that are true of an item.
-
-    `lengths` says that options differ in length, `rotated` that they were asked in several orders, `written` that the
-    answers are texts.
-    """
-
-    labels: tuple[str, ...]
-    present: tuple[str, ...]
-    lengths: bool
-    rotated: bool
-    written: bool
-
-
-def layout_of(asked: Asked, *, written: bool) -> ChoiceLayout:
-    """The layout of these questions' tables."""
-    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
-    present = tuple(label for label in asked.labels if label in asked.truth)
-    return ChoiceLayout(asked.labels, present, lengths, asked.rotated, written)
-
-
-def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:
-    """What is measured of the choices; accuracy comes first, and measures that say nothing of these items are left out.
-
-    Recall is given for each label that occurs in a closed set, macro-F1 over the whole set.
-    """
-    labels = layout.labels
-
-    def share(name: str, label: str, unit: str, hits: Callable[[Numbers], Numbers], *, falls: bool = False) -> Measure:
-        def counts(sums: Numbers) -> tuple[float, float]:
-            return float(hits(sums)), float(_total(sums, len(labels)))
-
-        return Measure(name, label, unit, falls, lambda sums: hits(sums) / _total(sums, len(labels)), counts)
-
-    found = [share("accuracy", "accuracy", "", lambda sums: _hits(sums, len(labels)))]
-    if layout.lengths and not layout.written:
-        found.append(share("accuracy_by_length", "accuracy by length", "", lambda sums: sums[..., -3]))
-    if labels:
-        found.append(Measure("macro_f1", "macro-F1", "", False, lambda sums: _macro_f1(sums, len(labels))))
-        found += [_recall(labels, label) for label in layout.present]
-    if layout.written:
-        found.append(share("invalid_rate", "invalid answers", "share", lambda sums: sums[..., -2], falls=True))
-    if layout.rotated:
-        found.append(
-            share("order_sensitivity", "changed by the order", "share", lambda sums: sums[..., -1], falls=True)
-        )
-    return tuple(found)
-
-
-def _confusion(sums: Numbers, labels: int) -> Numbers:
-    return sums[..., :-3].reshape(*sums.shape[:-1], labels, labels + 1)
-
-
-def _hits(sums: Numbers, labels: int) -> Numbers:
-    return np.trace(_confusion(sums, labels), axis1=-2, axis2=-1) if labels else sums[..., 0]
-
-
-def _total(sums: Numbers, labels: int) -> Numbers:
-    return sums[..., :-3].sum(-1) if labels else sums[..., 1]
-
-
-def _macro_f1(sums: Numbers, labels: int) -> Numbers:
-    table = _confusion(sums, labels)
-    square = np.concatenate([table, np.zeros_like(table[..., :1, :])], axis=-2)  # no item is truly without an answer
-    return f1_of_confusion(square)[..., :labels].mean(-1)
-
-
-def _recall(labels: Sequence[str], label: str) -> Measure:
-    place = list(labels).index(label)
-
-    def of_sums(sums: Numbers) -> Numbers:
-        row = _confusion(sums, len(labels))[..., place, :]
-        total = row.sum(-1)
-        return np.divide(row[..., place], total, out=np.zeros_like(total), where=total > 0)
-
-    def counts(sums: Numbers) -> tuple[float, float]:
-        row = _confusion(sums, len(labels))[place]
-        return float(row[place]), float(row.sum())
-
-    return Measure(f"recall_{label}", f"recall of {label}", "", False, of_sums, counts)

@@ -7,17 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from lora_med.data.record import Record
-from lora_med.evaluation.choice import (
-    ANSWER_TOKENS,
-    Asked,
-    Choices,
-    answer_choices,
-    ask,
-    layout_of,
-    option_measures,
-    option_table,
-    score_choices,
-)
+from lora_med.evaluation.choice import ANSWER_TOKENS, Asked, Choices, answer_choices, ask, score_choices
+from lora_med.evaluation.choice_measures import layout_of, option_measures, option_table
 from lora_med.evaluation.confidence import Fitted, confidence, fit
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.results import Answers, Item, Recall, commonest

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
-from lora_med.evaluation.choice import ChoiceLayout, option_measures
+from lora_med.evaluation.choice_measures import ChoiceLayout, option_measures
 from lora_med.evaluation.choice_work import ChoiceWork
 from lora_med.evaluation.entities import entity_measures
 from lora_med.evaluation.entity_work import EntityWork

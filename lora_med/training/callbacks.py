@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from lora_med.files import sync, write_atomic
 from lora_med.training.curves import draw_loss
+from lora_med.training.watching import ITEMS
 
 METRICS = "metrics.jsonl"
 SECONDS_BETWEEN_DRAWINGS = 30
@@ -38,10 +39,11 @@ def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends each log to metrics.jsonl, one JSON object a line, and draws loss.png; rank 0 only."""
+    """Appends each log to metrics.jsonl, one object a line, and draws loss.png, a watched `score` too; rank 0 only."""
 
-    def __init__(self, output_dir: Path) -> None:
+    def __init__(self, output_dir: Path, score: str | None = None) -> None:
         self.output_dir = output_dir
+        self.score = score
         self.drawn = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -69,7 +71,7 @@ class MetricsFile(TrainerCallback):
             self._draw()
 
     def _draw(self) -> None:
-        draw_loss(read_metrics(self.output_dir), self.output_dir / "loss.png")
+        draw_loss(read_metrics(self.output_dir), self.output_dir / "loss.png", score=self.score)
         self.drawn = time.monotonic()
 
 
@@ -113,18 +115,9 @@ class ProgressReport(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Show the newest numbers."""
-        if not state.is_world_process_zero or not logs or not ("loss" in logs or "eval_loss" in logs):
+        if not state.is_world_process_zero or not logs or not {"loss", "eval_loss", ITEMS} & set(logs):
             return
-        numbers = ", ".join(
-            text.format(logs[name])
-            for name, text in (
-                ("loss", "loss {:.4f}"),
-                ("eval_loss", "validation loss {:.4f}"),
-                ("learning_rate", "learning rate {:.2e}"),
-                ("tokens_per_second", "{:,.0f} tokens/s"),
-            )
-            if name in logs
-        )
+        numbers = _numbers(logs)
         if self.bar is not None:
             self.bar.update(self.task, numbers=numbers)
             return
@@ -142,6 +135,25 @@ class ProgressReport(TrainerCallback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def _numbers(logs: dict[str, Any]) -> str:
+    """The numbers of a log for readers; of a watched task, all its scores and what they took."""
+    if ITEMS in logs:
+        told = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        items, seconds = told.pop("items"), told.pop("seconds")
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in told.items())
+        return f"{scores} on {items} validation items in {seconds:.1f} s"
+    return ", ".join(
+        text.format(logs[name])
+        for name, text in (
+            ("loss", "loss {:.4f}"),
+            ("eval_loss", "validation loss {:.4f}"),
+            ("learning_rate", "learning rate {:.2e}"),
+            ("tokens_per_second", "{:,.0f} tokens/s"),
+        )
+        if name in logs
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from lora_med.files import write_atomic
 
 
-def draw_loss(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
+def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, *, score: str | None = None) -> Path:
     """Write a PNG with the training and the validation loss over the steps; returns `path`.
 
     Args:
         metrics: lines of metrics.jsonl; those with `loss` are training, those with `eval_loss` validation.
+        score: a watched score, `eval_<name>`, to draw beside them on an axis of its own.
     """
     figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -32,8 +33,15 @@ def draw_loss(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats per trained token)")
     axes.grid(alpha=0.25)
-    if axes.lines:
-        axes.legend(frameon=False)
+    lines = list(axes.lines)
+    points = [(line["step"], line[score]) for line in metrics if score is not None and line.get(score) is not None]
+    if score is not None and points:
+        beside = axes.twinx()
+        name = score.removeprefix("eval_").replace("_", " ")
+        lines += beside.plot(*zip(*points, strict=True), label=name, color="#54a24b", marker="s", markersize=4)
+        beside.set_ylabel(f"{name} (validation)")
+    if lines:
+        axes.legend(handles=lines, frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": "lora_med"})
     return write_atomic(path, picture.getvalue())

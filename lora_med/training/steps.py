@@ -13,11 +13,11 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
-from lora_med.training.arguments import best_metric
 from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
 from lora_med.training.checkpoints import newest_name
 from lora_med.training.loss import count_labelled
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
+from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class SteppingTrainer(SFTTrainer):
     stream: Stream | None
     stop_request: StopRequest
     fallback: str | None
+    watch: Watch | None
     stopping = False
     _micro_losses: list[torch.Tensor]
     _tokens = 0
@@ -138,6 +139,30 @@ class SteppingTrainer(SFTTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """The validation; before the first step, where the scheduler is skipped, the watched scores too."""
+        if skip_scheduler and self.watch is not None:
+            self._score(self.watch)
+        return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+
+    def _score(self, watch: Watch) -> dict[str, float]:
+        """The watched scores of the adapter as it is, logged as `eval_<name>`; training goes on as if nothing was."""
+        begun = time.perf_counter()
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        # FSDP gathers weights where the whole model is called; elsewhere the model inside scores options at once.
+        inner = self.accelerator.unwrap_model(self.model).get_base_model()
+        model: Any = self.model_wrapped if self.is_fsdp_enabled else inner
+        with undisturbed(self.model), self.compute_loss_context_manager():
+            try:
+                found = watch.scores(all_answers(watch, model, self.share, sharded=sharded))
+            except DivergedError as error:
+                raise self.diverged("a watched item's score is not finite") from error
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        if not math.isfinite(found[watch.metric]):
+            raise self.diverged(f"the watched {watch.metric} is not finite")
+        self.log({**metrics, ITEMS: watch.items, "eval_seconds": round(time.perf_counter() - begun, 3)})
+        return metrics
+
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes."""
         if self.share.processes == 1:
@@ -147,15 +172,17 @@ class SteppingTrainer(SFTTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Save whenever there is a new best; stop when there has been none for long enough."""
+        metric = str(self.args.metric_for_best_model)
+        if metric not in metrics:  # the validation loss where a watched score chooses, or the other way round
+            return False
         found = super()._determine_best_metric(metrics, trial)
-        settings = self.settings
         if no_longer_improves(
             self.state.log_history,
-            best_metric(settings),
-            patience=settings.early_stopping_patience,
-            greater_is_better=settings.greater_is_better,
+            metric,
+            patience=self.settings.early_stopping_patience,
+            greater_is_better=bool(self.args.greater_is_better),
         ):
-            logger.info("stopping early at step %d: no better %s", self.state.global_step, best_metric(settings))
+            logger.info("stopping early at step %d: no better %s", self.state.global_step, metric)
             self.control.should_training_stop = self.control.should_save = True
         if found:
             self.control.should_save = True
@@ -176,7 +203,10 @@ class SteppingTrainer(SFTTrainer):
         if self._step_begun is not None:
             self._seconds += time.perf_counter() - self._step_begun
             self._step_begun = None
-        if self.control.should_save or self.control.should_evaluate:
+        watched = self.watch is not None and due(self.watch, self.state)
+        if self.watch is not None and watched:
+            self._determine_best_metric(self._score(self.watch), None)
+        if self.control.should_save or self.control.should_evaluate or watched:
             # A log at every checkpoint, so that the averages of a resumed run are those of an uninterrupted one.
             self.control.should_log = True
         super()._maybe_log_save_evaluate(*arguments, **options)

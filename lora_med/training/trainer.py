@@ -32,6 +32,7 @@ from lora_med.training.probe import probe
 from lora_med.training.resume import find_resume
 from lora_med.training.steps import SteppingTrainer
 from lora_med.training.stopping import StopRequest
+from lora_med.training.watching import Watch
 
 FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class AdapterTrainer(SteppingTrainer):
         train: documents, none longer than `settings.max_length`: a list, or a re-iterable stream.
         validation: documents to validate on; may be empty, and then the last adapter is the result.
         identity: field -> value of all that a resumed run must share (`run_identity`); the rows are added here.
+        watch: a task to score while training, and perhaps to choose the adapter by; None for none.
 
     Raises:
         DataError: there is nothing to train on.
@@ -63,6 +65,7 @@ class AdapterTrainer(SteppingTrainer):
         train: Iterable[Tokens],
         validation: Iterable[Tokens] = (),
         identity: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if isinstance(model.get_output_embeddings(), BaseTunerLayer):
             raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
@@ -93,7 +96,7 @@ class AdapterTrainer(SteppingTrainer):
             train_dataset=rows,
             eval_dataset=validation_rows,
             processing_class=tokenizer,
-            callbacks=[self.progress, MetricsFile(self.output_dir)],
+            callbacks=[self.progress, MetricsFile(self.output_dir, f"eval_{watch.metric}" if watch else None)],
         )
         # DeepSpeed keeps float32 copies in its optimizer, and cannot gather weights of two formats at once.
         restore(self.model, weights, getattr(torch, base.dtype) if self.is_deepspeed_enabled else torch.float32)
@@ -103,6 +106,12 @@ class AdapterTrainer(SteppingTrainer):
         self.identity: dict[str, Any] = json.loads(json.dumps({**(identity or {}), "processes": self.share.processes}))
         if self.stream is None:
             self.identity["the training rows (SHA-256)"] = hash_rows(rows)
+        self.watch = watch
+        if watch is not None and watch.chooses:
+            self.args.metric_for_best_model = f"eval_{watch.metric}"
+            self.args.greater_is_better = not watch.lower_is_better
+            self.identity["evaluate.metric_for_best_model"] = watch.metric
+            self.identity["the items to choose by (SHA-256)"] = watch.digest
         self.fallback = self._prepare_loss()
         self._micro_losses: list[torch.Tensor] = []
 
@@ -250,4 +259,7 @@ class AdapterTrainer(SteppingTrainer):
         if self.state.best_metric is None:
             return {}
         step = self.state.best_global_step
-        return {"validation": {str(self.args.metric_for_best_model): self.state.best_metric, "step": step}}
+        found = {str(self.args.metric_for_best_model): self.state.best_metric, "step": step}
+        if self.watch is not None and self.watch.chooses:
+            found["items"] = self.watch.items
+        return {"validation": found}

@@ -11,19 +11,8 @@ import torch
 
 from lora_med.data.record import Question
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.choice import (
-    Asked,
-    ChoiceLayout,
-    Choices,
-    answer_choices,
-    ask,
-    layout_of,
-    option_measures,
-    option_table,
-    read_answers,
-    rotations,
-    score_choices,
-)
+from lora_med.evaluation.choice import Asked, Choices, answer_choices, ask, read_answers, rotations, score_choices
+from lora_med.evaluation.choice_measures import ChoiceLayout, layout_of, option_measures, option_table
 from lora_med.evaluation.items import ChoiceItem
 from lora_med.evaluation.measures import changes, values
 from lora_med.evaluation.score import score_options

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from lora_med.errors import InputMissingError
-from lora_med.evaluation.choice import Asked, Choices, layout_of, option_measures, option_table
+from lora_med.evaluation.choice import Asked, Choices
+from lora_med.evaluation.choice_measures import layout_of, option_measures, option_table
 from lora_med.evaluation.comparisons import compare_all
 from lora_med.evaluation.figures import loss_curves, read_metrics
 from lora_med.evaluation.items import ChoiceItem

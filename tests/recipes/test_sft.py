@@ -17,7 +17,7 @@ from lora_med.adapters.card import read_card
 from lora_med.adapters.store import find_adapter
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
-from lora_med.errors import InputMissingError, OutputError
+from lora_med.errors import InputMissingError, OutputError, SettingsError
 from lora_med.training.callbacks import read_metrics
 from tests.tiny import make_tiny
 
@@ -89,6 +89,23 @@ def test_the_task_recipe_publishes_an_adapter_that_knows_where_it_comes_from(bas
     assert run["lengths"]["training"]["trained_tokens"] > 0
     assert any("attention" in choice for choice in run["choices"])
     assert [line["step"] for line in read_metrics(tmp_path / "run") if "loss" in line] == [1, 2]
+
+
+def test_the_card_says_which_score_and_step_chose_the_adapter(base: Path, tmp_path: Path) -> None:
+    recipe("sft_task").main(task(base, tmp_path, "evaluate.eval_steps=1", "evaluate.metric_for_best_model=macro_f1"))
+    scores = {line["step"]: line["eval_macro_f1"] for line in read_metrics(tmp_path / "run") if "eval_items" in line}
+    assert sorted(scores) == [0, 1, 2]
+    found = read_card(find_adapter("mine", tmp_path / "adapters")).scores["validation"]
+    best = max(scores[1], scores[2])
+    assert found["eval_macro_f1"] == best
+    assert found["step"] == (1 if scores[1] == best else 2)
+    assert found["items"] == read_card(find_adapter("mine", tmp_path / "adapters")).data.counts["validation"]
+
+
+def test_a_score_that_the_task_lacks_is_found_before_the_model_is_loaded(tmp_path: Path) -> None:
+    wrong = task(tmp_path / "nowhere", tmp_path, "evaluate.eval_steps=1", "evaluate.metric_for_best_model=accurate")
+    with pytest.raises(SettingsError, match="did you mean 'accuracy'"):
+        recipe("sft_task").main(wrong)
 
 
 def test_the_text_recipe_packs_a_stream(base: Path, tmp_path: Path) -> None:

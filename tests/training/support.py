@@ -23,6 +23,7 @@ from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.trainer import AdapterTrainer
+from lora_med.training.watching import Watch
 from tests.tiny import make_model, make_tokenizer
 
 BOS, EOS = 1, 2
@@ -67,6 +68,7 @@ def make_trainer(
     validation: list[Tokens] | None = None,
     dropout: float = 0.1,
     identity: dict[str, Any] | None = None,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> AdapterTrainer:
     """A trainer of a rank-4 adapter on 30 documents, 4 a step, 16 steps; `settings` are those of the section train."""
@@ -87,6 +89,7 @@ def make_trainer(
         train=documents(30) if train is None else train,
         validation=documents(8, seed=9) if validation is None else validation,
         identity={"lora.r": 4} if identity is None else identity,
+        watch=watch,
     )
 
 

@@ -10,11 +10,16 @@ from pathlib import Path
 import torch
 
 from lora_med.adapters.attach import attach_new
-from lora_med.config.schema import LoraSettings
+from lora_med.config.schema import DataSettings, EvaluateSettings, LoraSettings
+from lora_med.data.corpus import open_corpus
+from lora_med.evaluation.watch import watch
 from lora_med.training.adapter_files import load_adapter, save_adapter, trainable_weights
+from lora_med.training.batches import Share
 from lora_med.training.loss import add_compact_loss
+from lora_med.training.watching import all_answers, undisturbed
 from tests.training.support import make_base, run_ranks
 
+QA = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "qa_sample.json"
 LORA = LoraSettings(r=4, lora_dropout=0.0)
 
 
@@ -63,3 +68,37 @@ def test_a_sharded_model_has_the_loss_gradient_and_files_of_a_whole_one(tmp_path
     assert codes == [0, 0], (tmp_path / "error-0.txt").read_text()
     name = "adapter_model.safetensors"
     assert (tmp_path / "sharded" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_sharded_model_has_the_scores_of_a_whole_one_and_trains_on(tmp_path: Path) -> None:
+    corpus = open_corpus(DataSettings(source="pubmedqa", paths=[str(QA)], validation_share=0.3, test_share=0.3))
+    told = watch(EvaluateSettings(eval_steps=1, max_eval_samples=5), corpus, make_base(context=4096), seed=0)
+    assert told is not None
+    ids = torch.randint(5, 264, (2, 24), generator=torch.Generator().manual_seed(0))
+    whole = attach_new(make_base(context=4096), LORA, seed=0)
+    expected = told.answers(whole.get_base_model().eval(), range(told.items))
+    add_compact_loss(whole.get_base_model())
+    whole(input_ids=ids, nll_labels=ids).backward()
+    gradients = {name: value.grad for name, value in whole.named_parameters() if value.requires_grad}
+
+    def work() -> None:
+        from torch.distributed import get_rank, init_process_group
+        from torch.distributed.fsdp import fully_shard
+
+        init_process_group("gloo")
+        model = attach_new(make_base(context=4096), LORA, seed=0)
+        inner = model.get_base_model()
+        add_compact_loss(inner)
+        for layer in inner.model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        with undisturbed(model):
+            found = all_answers(told, model, Share(get_rank(), 2), sharded=True)
+        assert torch.allclose(torch.tensor(found), torch.tensor(expected), atol=1e-3)
+        model(input_ids=ids, nll_labels=ids).backward()
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                assert torch.allclose(value.grad.full_tensor(), gradients[name], atol=1e-5)
+
+    codes = run_ranks(2, work, tmp_path)
+    assert codes == [0, 0], (tmp_path / "error-0.txt").read_text()
