@@ -41,7 +41,7 @@ def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, *, score: str | Non
         lines += beside.plot(*zip(*points, strict=True), label=name, color="#54a24b", marker="s", markersize=4)
         beside.set_ylabel(f"{name} (validation)")
     if lines:
-        axes.legend(handles=lines, frameon=False)
+        axes.legend(handles=lines, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(lines))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": "lora_med"})
     return write_atomic(path, picture.getvalue())

@@ -80,7 +80,7 @@ def test_choice_scores_are_those_of_one_option_at_a_time(questions: Corpus) -> N
         prompt = base.tokenizer(row.prompt)["input_ids"]
         for option in (" yes", " no", " maybe"):
             ids = torch.tensor([[*prompt, *base.tokenizer(option, add_special_tokens=False)["input_ids"]]])
-            logits = model(input_ids=ids).logits[0].log_softmax(-1)
+            logits = model(input_ids=ids).logits[0].detach().log_softmax(-1)
             chances[option] = sum(float(logits[n - 1, ids[0, n]]) for n in range(len(prompt), ids.shape[1]))
         right.append(max(chances, key=lambda one: chances[one]) == row.completion)
     found = watch(settings(), questions, base, seed=0)
