@@ -1,8 +1,9 @@
 """Numbers, doses and units in medical text, each in one form whatever way it is written.
 
-The same are `1,000` and `1000`, `½`, `half` and `0.5`, `twenty six` and `26`, `two thousand nine` and `2009`, `5th` and
-`fifth`, `mcg` and `µg`, `0.5 g` and `500 mg`, `b.i.d.` and `twice a day`, `04/15` and `April fifteenth`. Numbers that
-only count the items of a list are left out. What is not seen: Roman numerals, and what a number belongs to.
+The same are `1,000` and `1000`, `½`, `1/2`, `half` and `0.5`, `twenty six` and `26`, `two thousand nine` and `2009`,
+`5th` and `fifth`, `mcg` and `µg`, `0.5 g` and `500 mg`, `b.i.d.` and `twice a day`, `every 8 hours` and `3x a day`,
+`04/15` and `April fifteenth`. Numbers that only count the items of a list are left out. What is not seen: Roman
+numerals, and what a number belongs to.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ UNITS: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("month", "months", "mo"), ("month", 1.0)),
     **dict.fromkeys(("year", "years", "yr", "yrs", "y"), ("year", 1.0)),
     **dict.fromkeys(("pack", "packs"), ("pack", 1.0)),
+    **dict.fromkeys(("tablet", "tablets", "tab", "tabs", "pill", "pills", "capsule", "capsules"), ("tablet", 1.0)),
 }
 # How often a day, in the words and abbreviations of prescriptions.
 TIMES = (
@@ -58,6 +60,10 @@ TIMES = (
     (r"q\.?\s?i\.?\s?d\.?|four times (?:a|per) day|four times daily", 4),
 )
 TIMES_A_DAY = re.compile("|".join(rf"(?P<t{times}>(?<![\w.])(?:{words})(?!\w))" for words, times in TIMES), re.I)
+OFTEN = re.compile(r"(?<!\w)(?P<times>\d{1,2})\s?x\s?(?:a|per|/)?\s?(?:day|daily|d)\b", re.I)  # `3x a day`
+HOURLY = re.compile(r"(?<!\w)(?:every|q\.?)\s?(?P<hours>\d{1,2}|[a-z]+)[\s-]?(?:hours?|hrs?|h)\b", re.I)
+HALVES = {"1/2": 0.5, "1/4": 0.25, "3/4": 0.75, "1/3": 1 / 3, "2/3": 2 / 3}
+HALF = re.compile(r"(?<![\d/.])(?:(?P<whole>\d{1,2})[ -])?(?P<part>[123]/[234])(?![\d/])")
 NUMBER = re.compile(
     r"(?<![\w.])(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<fraction>[½¼¾⅓⅔])?(?:st|nd|rd|th|['’]?s)?(?![\d])"
     r"|(?P<alone>[½¼¾⅓⅔])"
@@ -79,9 +85,7 @@ def quantities(text: str) -> list[Quantity]:
     """Every number of the text with its unit, in one form; times a day come last."""
     plain = LISTED.sub(lambda match: " " * len(match.group()), text)
     found = [_with_unit(value, plain, end) for value, end in sorted(_numbers(plain), key=lambda one: one[1])]
-    for match in TIMES_A_DAY.finditer(plain):
-        found.append(Quantity(float(str(match.lastgroup)[1:]), "a day"))
-    return found
+    return found + [Quantity(times, "a day") for times in _times_a_day(plain)]
 
 
 def supported(quantity: Quantity, source: Sequence[Quantity]) -> bool:
@@ -106,13 +110,31 @@ def _with_unit(value: float, text: str, end: int) -> Quantity:
     return Quantity(value) if unit is None else Quantity(value * unit[1], unit[0])
 
 
+def _times_a_day(text: str) -> Iterator[float]:
+    for match in TIMES_A_DAY.finditer(text):
+        yield float(str(match.lastgroup)[1:])
+    for match in OFTEN.finditer(text):
+        yield float(match["times"])
+    for match in HOURLY.finditer(text):
+        hours = float(match["hours"]) if match["hours"].isdigit() else SMALL.get(match["hours"].casefold(), 0)
+        if hours and 24 % hours == 0:
+            yield 24 / hours
+
+
 def _numbers(text: str) -> Iterator[tuple[float, int]]:
     """`(value, where it ends)` of numbers in digits and in words."""
-    for match in NUMBER.finditer(text):
+    for match in HALF.finditer(text):
+        if match["part"] in HALVES:
+            yield float(match["whole"] or 0) + HALVES[match["part"]], match.end()
+    for match in NUMBER.finditer(HALF.sub(_blank, text)):
         whole = float(match["digits"].replace(",", "")) if match["digits"] else 0.0
         part = match["fraction"] or match["alone"]
         yield whole + (FRACTIONS[part] if part else 0.0), match.end()
     yield from _in_words(text)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match.group()) if match["part"] in HALVES else match.group()
 
 
 def _in_words(text: str) -> Iterator[tuple[float, int]]:

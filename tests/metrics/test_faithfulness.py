@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,18 +111,22 @@ def test_headings_that_are_missing_are_counted() -> None:
 @needs_real
 @pytest.mark.skipif(importlib.util.find_spec("rouge_score") is None, reason="rouge-score is not installed")
 def test_faults_go_along_with_human_judgement_and_rouge_does_less() -> None:
-    """The 400 judged summaries of MTS-Dialog: the interval of the difference of the correlations is over zero."""
-    import sys
+    """The 400 judged summaries of MTS-Dialog.
 
+    On the dialogues that no word table was read against (odd numbers) the correlation itself is over zero; its distance
+    from ROUGE-L's is only on all of them, too few having any hallucination to tell on half.
+    """
     sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
     try:
-        import faithfulness as study  # type: ignore[reportMissingImports]
+        study = importlib.import_module("faithfulness")
     finally:
         sys.path.pop(0)
     rows, told = study.read(REAL / "mts_dialog" / "Correlation-Study")
-    measures = study.measured(rows)
+    measure, peer = (study.measured(rows)[name] for name in ("faults, share", study.PEER))
     groups = [row["ID"] for row in rows]
-    for judged, least in (("hallucination rate", 0.15), ("factual errors", 0.25)):
-        found = study.correlations(measures["faults, share"], measures[study.PEER], told[judged], groups)
-        assert found["correlation"][0] > least
-        assert found["correlation"][1] > 0 and found["over_rouge_l"][1] > 0
+    odd = [place for place, group in enumerate(groups) if int(group) % 2]
+    for judged in ("hallucination rate", "factual errors"):
+        unread = study.correlations(measure[odd], peer[odd], told[judged][odd], [groups[place] for place in odd])
+        assert unread["correlation"][1] > 0 and unread["over_rouge_l"][0] > 0
+        whole = study.correlations(measure, peer, told[judged], groups)
+        assert whole["over_rouge_l"][1] > 0
