@@ -55,6 +55,7 @@ _HOME = {
     "use": "lora_med.adapters.swap",
     "watch": "lora_med.evaluation.watch",
     "write_notes": "lora_med.data.synthetic.notes",
+    "write_probe": "lora_med.data.synthetic.probe",
     "write_report": "lora_med.evaluation.report",
     "write_sample": "lora_med.data.synthetic.corpus",
 }
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from lora_med.data.corpus import open_heldout as open_heldout
     from lora_med.data.synthetic.corpus import write_sample as write_sample
     from lora_med.data.synthetic.notes import write_notes as write_notes
+    from lora_med.data.synthetic.probe import write_probe as write_probe
     from lora_med.errors import LoraMedError as LoraMedError
     from lora_med.evaluation.cards import record_scores as record_scores
     from lora_med.evaluation.report import write_report as write_report

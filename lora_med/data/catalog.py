@@ -140,6 +140,17 @@ SOURCES: dict[str, Source] = {
         suffixes=TABLES,
         dev="train",
     ),
+    "general": Source(
+        name="general",
+        summary="the general probe that ships here: sentences to be ended, of language and everyday knowledge",
+        kinds=(Question,),
+        licence="as lora_med's",
+        access="open",
+        citation="lora_med",
+        template="ending",
+        module="lora_med.data.sources.general",
+        suffixes=(".jsonl",),
+    ),
     "medquad": Source(
         name="medquad",
         summary="MedQuAD: consumer questions and answers from NIH sites, XML",

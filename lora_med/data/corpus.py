@@ -18,7 +18,7 @@ from lora_med.data.apart import TRAINING_ORDER, Rules, Separation, separate
 from lora_med.data.catalog import Source
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
-from lora_med.data.parts import Parts, Records, Stream, read_parts, rules_of
+from lora_med.data.parts import Parts, Records, Stream, names_parts, read_parts, rules_of
 from lora_med.data.record import Record
 from lora_med.data.splits import Part
 from lora_med.errors import DataError, SettingsError
@@ -211,13 +211,19 @@ def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -
     return open_split(settings, split).records
 
 
-def open_split(settings: DataSettings, split: Literal["validation", "test"]) -> Split:
+def open_split(settings: DataSettings, split: Literal["validation", "test"], *, whole: bool = False) -> Split:
     """As `open_heldout`, with the training and validation records of the same source; those may be none.
+
+    With `whole`, files that have no split of their own belong to `split` altogether.
 
     Raises:
         DataError: the part is empty; the message says how the parts were made.
     """
-    parts = read_parts(settings.model_copy(update={"mix": []}), rules_of(settings))
+    own = settings.model_copy(update={"mix": []})
+    if whole and not names_parts(own):
+        shares = {"validation_share": 0.0, "test_share": 0.0, f"{split}_share": 1.0}
+        own = own.model_copy(update=shares)
+    parts = read_parts(own, rules_of(settings))
     records = HeldOut(parts.records[split])
     if not records:
         raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))

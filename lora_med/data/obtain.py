@@ -141,6 +141,7 @@ HOWTOS: dict[str, Howto] = {
         "The medical subjects are anatomy, clinical_knowledge, college_biology, college_medicine, medical_genetics and "
         "professional_medicine."
     ),
+    "general": Howto("It ships with lora_med: assets/probe/general.jsonl; `lora-med eval --task general` finds it."),
     "medquad": Howto("The folders of https://github.com/abachaa/MedQuAD; 10 to 12 hold no answers, for copyright."),
     "bc5cdr": Howto(
         "CDR_*.PubTator.txt of the BioCreative V CDR corpus: https://biocreative.bioinformatics.udel.edu/tasks/"

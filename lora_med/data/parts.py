@@ -68,8 +68,7 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     inputs = find_inputs(source, settings.paths, settings.hub_split)
     inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
     options = ReadOptions(settings.columns, settings.keep_retracted, settings.streaming)
-    known = source.name not in ("pubmed", "custom")
-    named = named_parts(inputs, published=known, dev=source.dev) if source.name != "pubmed" else None
+    named = _named(source, inputs)
     limit = None if source.name == "pubmedqa" else settings.max_records  # its official split is known by all items
     readings = [
         read_records(source, items, options, skip_bad=settings.skip_bad, limit=limit)
@@ -90,6 +89,17 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     split += "; streamed" if settings.streaming else ""
     source = dataclasses.replace(source, access=strictest([source.access, options.met_access()]))
     return _finish(source, inputs, readings, records, split, apart, settings.max_records)
+
+
+def names_parts(settings: DataSettings) -> bool:
+    """Whether the files' names tell a published split."""
+    source = find_source(settings.source)
+    return _named(source, find_inputs(source, settings.paths, settings.hub_split)) is not None
+
+
+def _named(source: Source, inputs: Sequence[Input]) -> dict[Part, list[Input]] | None:
+    known = source.name not in ("pubmed", "custom")
+    return named_parts(inputs, published=known, dev=source.dev) if source.name != "pubmed" else None
 
 
 def rules_of(settings: DataSettings) -> Rules:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_med.data.record import Record
 from lora_med.evaluation.choice import ANSWER_TOKENS, Asked, Choices, answer_choices, ask, score_choices
-from lora_med.evaluation.choice_measures import layout_of, option_measures, option_table
+from lora_med.evaluation.choice_measures import confusion, layout_of, option_measures, option_table
 from lora_med.evaluation.confidence import Fitted, confidence, fit
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.results import Answers, Item, Recall, commonest
@@ -106,7 +106,7 @@ class ChoiceWork:
         labels = self._asked.labels
         if not labels:
             return Answers(found.predicted, (), {})
-        counts = table.sum(axis=0)[:-3].reshape(len(labels), len(labels) + 1).astype(int)
+        counts = confusion(table.sum(axis=0), len(labels)).astype(int)
         recall = {
             label: Recall(int(row[place]), int(row.sum()), wilson(int(row[place]), int(row.sum())))
             for place, (label, row) in enumerate(zip(labels, counts, strict=True))

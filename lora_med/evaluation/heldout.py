@@ -43,11 +43,11 @@ def heldout_settings(
     Raises:
         SettingsError: no source or no path is known, or the split is not the one an adapter was trained under.
     """
-    name = source or (_sources(cards[0])[0] if cards else None)
+    name = source or (sources_of(cards[0])[0] if cards else None)
     if name is None:
         raise SettingsError("no source is named", fix="--source pubmed, or name an adapter whose card knows it")
     find_source(name)
-    known = next((card for card in cards if name in _sources(card)), None)
+    known = next((card for card in cards if name in sources_of(card)), None)
     lines = [f"data.source={name}"]
     if known is not None:
         settings = trained_with(known, name)
@@ -59,12 +59,12 @@ def heldout_settings(
     if not found.paths:
         raise SettingsError(f"no file of {name} is named", fix="--data PATH")
     for card in cards:
-        if name in _sources(card):
+        if name in sources_of(card):
             _same_split(found, card)
     return found
 
 
-def _sources(card: Card) -> list[str]:
+def sources_of(card: Card) -> list[str]:
     """The sources an adapter learned from, the first one first."""
     return card.data.source.split("+")
 
@@ -119,12 +119,12 @@ def _placeless(key: str, settings: DataSettings) -> Any:
 
 def _trained_template(card: Card, source: str) -> str | None:
     leaf = next((str(one["template"]) for one in _leaves(card.parents) if one["source"] == source), None)
-    if leaf is not None or source == _sources(card)[0]:
+    if leaf is not None or source == sources_of(card)[0]:
         return leaf or card.template
     return trained_with(card, source).template
 
 
 def choose_template(cards: Sequence[Card], source: str, given: str | None) -> str:
     """The prompt template: the one given, else the one that trained the first adapter of this source, else its own."""
-    trained = next((_trained_template(card, source) for card in cards if source in _sources(card)), None)
+    trained = next((_trained_template(card, source) for card in cards if source in sources_of(card)), None)
     return given or trained or find_source(source).template

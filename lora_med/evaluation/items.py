@@ -44,7 +44,7 @@ class TextItem:
 class ChoiceItem:
     """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options.
 
-    `texts` are the options' words where the labels are letters.
+    `texts` are the options' words where the labels are letters; `subject` what the question is about, where it is told.
     """
 
     uid: str
@@ -54,6 +54,7 @@ class ChoiceItem:
     labels: tuple[str, ...]
     answer: str
     texts: tuple[str, ...] = ()
+    subject: str = ""
 
 
 def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[TextItem]:
@@ -123,7 +124,8 @@ def choice_items(
         texts = record.options if kind.lettered and isinstance(record, Question) else ()
         answer = labels[offered.index(row.completion)]
         ids = tuple(option for _, option in cut)
-        found.append(ChoiceItem(row.uid, row.group, cut[0][0], ids, labels, answer, texts))
+        subject = record.subject if isinstance(record, Question) else ""
+        found.append(ChoiceItem(row.uid, row.group, cut[0][0], ids, labels, answer, texts, subject))
     return found
 
 

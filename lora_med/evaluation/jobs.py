@@ -16,7 +16,7 @@ from lora_med.data.corpus import HeldOut, open_split
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
 from lora_med.evaluation.cards import record_scores
-from lora_med.evaluation.heldout import choose_template, heldout_settings
+from lora_med.evaluation.heldout import choose_template, heldout_settings, sources_of
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, Split, check_scoring, find_task, scoring_of
@@ -29,12 +29,16 @@ MOST_TRAINING = 20_000  # records kept for solved examples, unseen mentions and 
 
 @dataclass(frozen=True)
 class Job:
-    """One task to score: where its records are, which part of them, how they are worded and scored."""
+    """One task to score: where its records are, which part of them, how they are worded and scored.
+
+    `whole` says that no adapter learned from this source, so that files without a split of their own are all held out.
+    """
 
     settings: DataSettings
     template: str
     scoring: Scoring
     split: Split
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,16 @@ def make_jobs(
     for name, given in named.items() or [("", [])]:
         task = TASKS.get(name)
         chosen = source or (task.source if task else None)
-        settings = heldout_settings(cards, source=chosen, paths=given or paths, overrides=overrides)
+        files = given or paths or (task.paths if task else ())
+        settings = heldout_settings(cards, source=chosen, paths=files, overrides=overrides)
         wording = template or (task.template if task else None)
         wording = choose_template(cards, settings.source, wording)
         scoring = _scoring(name, task, wording)
         check_scoring(wording, scoring)
-        found.append(Job(settings, wording, scoring, part or (task.split if task else "test")))
+        whole = not any(settings.source in sources_of(card) for card in cards) and not any(
+            "_share" in one for one in overrides
+        )
+        found.append(Job(settings, wording, scoring, part or (task.split if task else "test"), whole))
     return found
 
 
@@ -127,7 +135,7 @@ def open_job(job: Job, asking: Asking, *, calibrate: bool) -> Opened:
             fix="--split test",
         )
     check_asking(job.scoring, asking)
-    opened = open_split(job.settings, job.split)
+    opened = open_split(job.settings, job.split, whole=job.whole)
     training = list(itertools.islice(opened.train, MOST_TRAINING)) if learns(job.scoring, asking) else []
     validation = list(opened.validation) if calibrate and job.scoring == "choice" else []
     return Opened(opened.records, training, validation)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lora_med.config.names import unknown
 from lora_med.data.record import Annotated
+from lora_med.data.synthetic.probe import PROBE
 from lora_med.errors import SettingsError
 from lora_med.prompts.templates import find_template
 
@@ -49,7 +50,10 @@ SCORINGS: dict[Scoring, ScoringKind] = {
 
 @dataclass(frozen=True)
 class EvalTask:
-    """A task by name: the source that reads it, its held-out part, the template that words it, and its scoring."""
+    """A task by name: the source that reads it, its held-out part, the template that words it, and its scoring.
+
+    `paths` are files that ship with lora_med; empty where the user brings them.
+    """
 
     name: str
     summary: str
@@ -57,6 +61,7 @@ class EvalTask:
     template: str
     scoring: Scoring
     split: Split = "test"
+    paths: tuple[str, ...] = ()
 
 
 _ALL = (
@@ -85,6 +90,14 @@ _ALL = (
     EvalTask("aci_bench", "whole notes from visits", "aci_bench", "note", "writing"),
     EvalTask("meqsum", "consumers' questions in one sentence", "meqsum", "question_summary", "writing"),
     EvalTask("conclusions", "conclusions of PubMed abstracts", "pubmed", "conclusion", "writing"),
+    EvalTask(
+        "general",
+        "general language and knowledge: what an adapter made its base forget",
+        "general",
+        "ending",
+        "choice",
+        paths=(str(PROBE),),
+    ),
 )
 TASKS: dict[str, EvalTask] = {task.name: task for task in _ALL}
 

@@ -98,8 +98,10 @@ def _writing(given: Given) -> Work:
 
 
 def _choice_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
-    labels, present = (tuple(layout[name]) for name in ("labels", "present"))
-    return option_measures(ChoiceLayout(labels, present, layout["lengths"], layout["rotated"], layout["written"]))
+    labels, present, subjects = (tuple(layout[name]) for name in ("labels", "present", "subjects"))
+    return option_measures(
+        ChoiceLayout(labels, present, layout["lengths"], layout["rotated"], layout["written"], subjects)
+    )
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ def cloze(record: Question) -> Row:
     return prompted(record, "\n".join(lines), f" {record.answer}", _context(record, ""))
 
 
+def ending(record: Question) -> Row:
+    """The question as a sentence's beginning, and the answer that ends it."""
+    return prompted(record, record.question, f" {record.answer}")
+
+
 def has_subject(record: Question) -> bool:
     """Whether the question tells its subject."""
     return bool(record.subject)

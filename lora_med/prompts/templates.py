@@ -125,6 +125,13 @@ _ALL = (
         too_long=WITH_CONTEXT,
     ),
     Template(
+        "ending",
+        "a sentence's beginning, then its ending",
+        Question,
+        questions.ending,
+        questions.spaced_options,
+    ),
+    Template(
         "question_chat",
         "contexts, question and lettered options as a conversation",
         Question,

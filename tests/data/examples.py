@@ -121,6 +121,18 @@ EXAMPLES: dict[str, Example] = {
         ),
         {"empty_answer": 1},
     ),
+    "general": Example(
+        "general.jsonl",
+        _lines(
+            {"uid": "a-1", "subject": "a", "question": "It is", "options": ["so.", "no."], "answer": "so."},
+            {"uid": "b-1", "subject": "b", "question": "I am", "options": ["he.", "you.", "me."], "answer": "me."},
+        ),
+        (
+            Question("general:a-1", "", "general", "It is", "so.", (), ("so.", "no."), subject="a"),
+            Question("general:b-1", "", "general", "I am", "me.", (), ("he.", "you.", "me."), subject="b"),
+        ),
+        {},
+    ),
     "mmlu": Example(
         "college_medicine_test.csv",
         '"Which, \nthen?",One,Two,Three,Four,C\r\nSecond?,One,"Two, too",Three,Four,A\r\n',

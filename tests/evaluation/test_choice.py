@@ -255,7 +255,7 @@ def test_the_option_written_in_most_orders_is_the_choice(tokenizer: Any) -> None
 def test_shares_of_independent_items_have_wilsons_interval_and_of_groups_the_bootstraps() -> None:
     """Wilson by hand for 8 of 10: centre (0.8 + z2/20) / (1 + z2/10), z = 1.959964, gives 0.4902 to 0.9433."""
     layout = ChoiceLayout(("yes", "no"), ("yes",), lengths=False, rotated=False, written=False)
-    row_right, row_wrong = [1, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0, 0]
+    row_right, row_wrong = [0, 0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0, 0]
     table = np.array([row_right] * 8 + [row_wrong] * 2, dtype=np.float64)
     alone = values(option_measures(layout), table, [str(n) for n in range(10)], samples=200, seed=1)
     for name in ("accuracy", "recall_yes"):

@@ -141,6 +141,22 @@ def test_entities_are_written_placed_and_set_against_marking_by_heart(
     assert (tmp_path / "out/report.html").read_text().count("<svg") == 1
 
 
+def test_the_general_probe_needs_no_file_and_tells_its_subjects(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["--adapter", "plain", "--base", str(home / "base"), "--store", str(home / "store"), "--json"]
+    given = ["--task", "general", "--out", str(tmp_path / "out"), "--bootstrap-samples", "20"]
+    assert run(["eval", *named, *given]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert entry["items"] == 355, "no adapter learned from it, so all of it is scored"
+    values = entry["subjects"][0]["values"]
+    subjects = ("agreement", "arithmetic", "determiner", "knowledge", "participle", "reflexive")
+    assert {f"accuracy_{name}" for name in subjects} <= set(values)
+    sizes = dict(zip(subjects, (60, 55, 60, 60, 60, 60), strict=True))
+    hits = sum(values[f"accuracy_{name}"]["value"] * size for name, size in sizes.items())
+    assert hits == pytest.approx(values["accuracy"]["value"] * 355)
+
+
 def test_the_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "--list-tasks", "--json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}

@@ -151,6 +151,7 @@ GOLDEN: list[tuple[str, Record, Row]] = [
             "no",
         ),
     ),
+    ("ending", QUESTION, Row("q", "g", (), "Does it?", " no")),
     ("pair", PAIR, Row("r", "g", (), "Ask ", "Say\n")),
     (
         "pair_chat",

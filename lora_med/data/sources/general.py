@@ -1,0 +1,30 @@
+"""The general probe: sentences to be ended, of language and everyday knowledge, to see what an adapter makes forget.
+
+It ships with lora_med (assets/probe/general.jsonl, written by data/synthetic/probe.py) and is all test: JSON lines with
+uid, subject, question (the beginning), options (the endings) and answer. Licence as the project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lora_med.data.fields import Wrong, outcomes, text_of
+from lora_med.data.outcome import Input, Outcome, ReadOptions
+from lora_med.data.record import Question
+
+
+def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """The items of the inputs. Drops with an error: bad, and those of the row formats."""
+    return outcomes(inputs, _question)
+
+
+def _question(values: Mapping[str, Any], place: str) -> Question:
+    endings, answer = values.get("options"), text_of(values, "answer")
+    if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(one, str) for one in endings):
+        raise Wrong("options: expected a list of two texts or more")
+    if answer not in endings:
+        raise Wrong("answer: expected one of the options")
+    uid = f"general:{text_of(values, 'uid')}"
+    beginning = text_of(values, "question")
+    return Question(uid, uid, "general", beginning, answer, options=tuple(endings), subject=text_of(values, "subject"))
