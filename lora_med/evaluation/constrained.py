@@ -47,7 +47,7 @@ def entity_list(model: Any, tokenizer: Any, types: Sequence[str]) -> Processors:
         )
     guidance: Any = importlib.import_module("llguidance")
     vocabulary: Any = importlib.import_module("llguidance.hf").from_tokenizer(
-        tokenizer, n_vocab=model.config.vocab_size, eos_token=stop_ids(model, tokenizer)
+        tokenizer, n_vocab=model.config.get_text_config().vocab_size, eos_token=stop_ids(model, tokenizer)
     )
     quoted = (json.dumps(json.dumps(kind, ensure_ascii=False), ensure_ascii=False) for kind in types)
     grammar = guidance.LLMatcher.grammar_from_lark(f"{LIST}kind: {' | '.join(quoted)}\n")
@@ -67,7 +67,7 @@ class _Held(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores with what is not allowed at minus infinity."""
-        if False:
+        if self.begun:
             for matcher, token in zip(self.matchers, input_ids[:, -1].tolist(), strict=True):
                 if not matcher.is_stopped():
                     matcher.consume_token(token)

@@ -1,7 +1,8 @@
 """Named entities as a task: the model writes a JSON list, the list is placed in the text, and offsets are compared.
 
 A table has a row for each item and, for each type, the counts that F1 needs (see metrics/spans.py); a last block of
-them holds predictions of types that the task has not, which are wrong and weigh on precision.
+them holds predictions of types that the task has not, which are wrong and weigh on precision. A mention named more
+often than it stands in the text counts as one that is not there.
 """
 
 from __future__ import annotations
