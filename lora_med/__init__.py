@@ -20,6 +20,7 @@ _HOME = {
     "LoraMedError": "lora_med.errors",
     "Merge": "lora_med.merge.merging",
     "Settings": "lora_med.config.schema",
+    "TagTrainer": "lora_med.training.tagging",
     "adopt": "lora_med.adapters.adopt",
     "attach": "lora_med.adapters.attach",
     "attach_new": "lora_med.adapters.attach",
@@ -35,6 +36,7 @@ _HOME = {
     "generate_rows": "lora_med.adapters.swap",
     "load_base": "lora_med.models.base",
     "load_many": "lora_med.adapters.swap",
+    "load_tagger": "lora_med.models.tagging",
     "merge_adapter": "lora_med.merge.merging",
     "open_corpus": "lora_med.data.corpus",
     "open_heldout": "lora_med.data.corpus",
@@ -44,11 +46,13 @@ _HOME = {
     "publish": "lora_med.adapters.store",
     "read_card": "lora_med.adapters.card",
     "read_documents": "lora_med.training.documents",
+    "read_tagged": "lora_med.training.tagging",
     "record_scores": "lora_med.evaluation.cards",
     "render": "lora_med.prompts.render",
     "run_identity": "lora_med.training.identity",
     "run_recipe": "lora_med.cli.recipe",
     "start_run": "lora_med.run",
+    "tag_labels": "lora_med.prompts.tags",
     "tokenise_rows": "lora_med.prompts.tokens",
     "use": "lora_med.adapters.swap",
     "write_notes": "lora_med.data.synthetic.notes",
@@ -100,6 +104,10 @@ if TYPE_CHECKING:
     from lora_med.training.preflight import preflight as preflight
     from lora_med.training.prepared import data_key as data_key
     from lora_med.training.trainer import AdapterTrainer as AdapterTrainer
+    from lora_med.training.tagging import TagTrainer as TagTrainer
+    from lora_med.models.tagging import load_tagger as load_tagger
+    from lora_med.training.tagging import read_tagged as read_tagged
+    from lora_med.prompts.tags import tag_labels as tag_labels
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
