@@ -40,6 +40,7 @@ _HOME = {
     "merge_adapter": "lora_med.merge.merging",
     "open_corpus": "lora_med.data.corpus",
     "open_heldout": "lora_med.data.corpus",
+    "open_tagger": "lora_med.evaluation.tags",
     "parse": "lora_med.config.parse",
     "preflight": "lora_med.training.preflight",
     "prepare_environment": "lora_med.run",
@@ -51,6 +52,7 @@ _HOME = {
     "render": "lora_med.prompts.render",
     "run_identity": "lora_med.training.identity",
     "run_recipe": "lora_med.cli.recipe",
+    "score_tags": "lora_med.evaluation.tags",
     "start_run": "lora_med.run",
     "tag_labels": "lora_med.prompts.tags",
     "tokenise_rows": "lora_med.prompts.tokens",
@@ -89,12 +91,16 @@ if TYPE_CHECKING:
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate
     from lora_med.evaluation.swaps import check_swaps as check_swaps
+    from lora_med.evaluation.tags import open_tagger as open_tagger
+    from lora_med.evaluation.tags import score_tags as score_tags
     from lora_med.merge.merging import Merge as Merge
     from lora_med.merge.merging import merge_adapter as merge_adapter
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base
+    from lora_med.models.tagging import load_tagger as load_tagger
     from lora_med.prompts.fit import chunk as chunk
     from lora_med.prompts.render import render as render
+    from lora_med.prompts.tags import tag_labels as tag_labels
     from lora_med.prompts.tokens import tokenise_rows as tokenise_rows
     from lora_med.run import prepare_environment as prepare_environment
     from lora_med.run import start_run as start_run
@@ -103,11 +109,9 @@ if TYPE_CHECKING:
     from lora_med.training.identity import run_identity as run_identity
     from lora_med.training.preflight import preflight as preflight
     from lora_med.training.prepared import data_key as data_key
-    from lora_med.training.trainer import AdapterTrainer as AdapterTrainer
     from lora_med.training.tagging import TagTrainer as TagTrainer
-    from lora_med.models.tagging import load_tagger as load_tagger
     from lora_med.training.tagging import read_tagged as read_tagged
-    from lora_med.prompts.tags import tag_labels as tag_labels
+    from lora_med.training.trainer import AdapterTrainer as AdapterTrainer
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

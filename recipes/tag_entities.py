@@ -2,10 +2,10 @@
 
     accelerate launch recipes/tag_entities.py --config recipes/configs/micro_tags.yaml train.learning_rate=1e-3
 
-The base may be an encoder such as BERT, or a decoder, whose tokens see what stands before them only. The tags are B-, I-
-and O over character offsets; the types are those of the training records. The head starts at zero, is trained whole and
-published in the adapter; the card names its labels. The same command goes on from the last checkpoint. The test part is
-not opened here.
+The base may be an encoder such as BERT, or a decoder, whose tokens see what stands before them only. The tags are B-,
+I- and O over character offsets; the types are those of the training records. The head starts at zero, is trained whole
+and published in the adapter; the card names its labels and the scores on the validation part. The same command goes on
+from the last checkpoint. The test part is not opened here: `open_tagger` and `score_tags` are for that.
 """
 
 import sys
@@ -52,6 +52,8 @@ def main(settings: lora_med.Settings) -> None:
         )
         trainer.train()
 
+        found = lora_med.score_tags(peft_model, base, list(corpus.validation), train.max_length)
+        scores = {**trainer.scores(), "entities (validation)": found}
         weights = trainer.weights()  # on every process: a model in shards is gathered
         if trainer.is_world_process_zero():
             folder = lora_med.publish(
@@ -63,11 +65,11 @@ def main(settings: lora_med.Settings) -> None:
                 data=facts,
                 settings=resolved,
                 description=adapter.description,
-                scores=trainer.scores(),
+                scores=scores,
                 overwrite=adapter.overwrite,
                 state=weights,
             )
-            run.record(adapter=str(folder), scores=trainer.scores())
+            run.record(adapter=str(folder), scores=scores)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ class Method:
     """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` is how it started, for the record.
 
     Adapters made elsewhere may have biases in B, layers trained and saved as a whole, and rows of an embedding
-    (`trainable_token_indices`: end of its name -> token ids). One whose `task_type` is PEFT's TOKEN_CLS tags tokens, and
-    its head is such a layer.
+    (`trainable_token_indices`: end of its name -> token ids). One whose `task_type` is PEFT's TOKEN_CLS tags tokens,
+    and its head is such a layer.
     """
 
     r: int
