@@ -70,17 +70,16 @@ def cut_pieces(record: Annotated, tokenizer: Any, max_length: int) -> list[Piece
     start, text = 0, record.text
     while start < len(text):
         end = len(text)
-        piece = _piece(record, tokenizer, start, end)
+        piece, ends = _piece(record, tokenizer, start, end)
         while (over := len(piece.input_ids) - max_length) > 0:
-            tagged = _tagged(piece)
-            room = tagged[: max(1, len(tagged) - over)]
-            if len(room) == len(tagged):
+            room = [place for place in ends[: max(0, len(ends) - over)] if place < end]
+            if not room:
                 raise SettingsError(
                     f"a row of {max_length} tokens has no room for a text", where="train.max_length", fix="raise it"
                 )
-            end = _cut(text, start, room[-1][1])
-            piece = _piece(record, tokenizer, start, end)
-        if _tagged(piece):
+            end = _cut(text, start, room[-1])
+            piece, ends = _piece(record, tokenizer, start, end)
+        if any(first < last for first, last in piece.places):
             found.append(piece)
         start = end
     return found
@@ -141,22 +140,21 @@ def tag_reach(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str
     return Reach(len({(r.uid, s.start, s.end, s.type) for r in records for s in r.spans}), kept)
 
 
-def _piece(record: Annotated, tokenizer: Any, start: int, end: int) -> Piece:
+def _piece(record: Annotated, tokenizer: Any, start: int, end: int) -> tuple[Piece, list[int]]:
+    """The piece from `start` to `end`, and where each of its tokens ends, blanks counted, those around it left out."""
     text = record.text[start:end]
     coded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    places = []
+    places, ends = [], []
     for (first, last), special in zip(coded["offset_mapping"], coded["special_tokens_mask"], strict=True):
         inside = text[first:last]
         left = len(inside) - len(inside.lstrip())
+        if not special:
+            ends.append(start + last)
         if special or not inside.strip():
             places.append((0, 0))
         else:
             places.append((start + first + left, start + first + len(inside.rstrip())))
-    return Piece(record.uid, tuple(coded["input_ids"]), tuple(places))
-
-
-def _tagged(piece: Piece) -> list[tuple[int, int]]:
-    return [place for place in piece.places if place[0] < place[1]]
+    return Piece(record.uid, tuple(coded["input_ids"]), tuple(places)), ends
 
 
 def _cut(text: str, start: int, limit: int) -> int:
