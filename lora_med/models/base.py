@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def load_weights(
     kind: Any = AutoModelForTokenClassification if head else AutoModelForCausalLM
     place = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
     try:
-        with _progress_on_terminals_only():
+        with _progress_on_terminals_only(), _without_report() if head else nullcontext():
             loaded: Any = kind.from_pretrained(
                 folder,
                 config=config,
@@ -187,6 +187,18 @@ def _progress_on_terminals_only() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers' table of weights that a new head lacks out of the log: what is absent is checked below."""
+    noisy = logging.getLogger("transformers.modeling_utils")
+    before = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        noisy.setLevel(before)
 
 
 def _check_loading(loading: Any, folder: Path, head: tuple[str, ...]) -> None:
