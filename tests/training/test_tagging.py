@@ -14,12 +14,14 @@ from transformers import AutoModelForTokenClassification
 
 from lora_med.adapters.attach import attach, attach_new
 from lora_med.adapters.card import DataFacts, read_card
+from lora_med.adapters.compose import compose
 from lora_med.adapters.store import publish
 from lora_med.adapters.verify import verify
 from lora_med.config.schema import LoraSettings, TrainSettings
 from lora_med.data.record import Annotated, Pair, Span
 from lora_med.errors import BaseMismatchError, LoraMedError, PreflightError, SettingsError
 from lora_med.evaluation.tags import answer_tags, open_tagger, score_tags, tag_items
+from lora_med.merge.merging import merge_adapter
 from lora_med.models.base import Base, load_base
 from lora_med.models.tagging import load_tagger
 from lora_med.training.tagging import TagTrainer, read_tagged
@@ -152,3 +154,15 @@ def test_what_cannot_be_tagged_is_refused(tmp_path: Path) -> None:
         with pytest.raises(error, match=what):
             read_tagged(records, base, chosen)
     assert score_tags(None, tagger, [], 64) == {}
+
+
+def test_a_tagger_is_neither_merged_nor_composed(tmp_path: Path) -> None:
+    folder = make_tiny("llama", tmp_path / "base")
+    base, model, _ = trained(folder, tmp_path / "run", max_steps=2)
+    publish(model, base=base, name="tags", store=tmp_path, template="tags", data=FACTS, settings={})
+    with pytest.raises(SettingsError, match="tags tokens"):
+        merge_adapter("tags", tmp_path / "merged", store=tmp_path, base=str(folder))
+    with pytest.raises(SettingsError, match="tags tokens"):
+        compose("sum", [("tags", 1.0)], store=tmp_path, base=str(folder))
+    assert not (tmp_path / "merged").exists()
+    assert not (tmp_path / "sum").exists()
