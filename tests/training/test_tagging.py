@@ -110,6 +110,22 @@ def test_loss_and_gradient_are_torchs_over_the_tagged_tokens(folder: Path, tmp_p
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_the_first_token_of_a_row_counts_where_no_bos_stands_before_it(tmp_path: Path) -> None:
+    folder = make_tiny("llama", tmp_path / "base", bos=False)
+    base = load_tagger(str(folder), LABELS, dtype="float32")
+    train = settings(tmp_path / "run", max_steps=1)
+    rows = read_tagged(RECORDS, base, train).rows
+    trainer = TagTrainer(attach_new(base, LORA, seed=1), base, train, train=rows)
+    assert all(row.tags[0] == 0 for row in rows)
+    batch = trainer.collator(
+        [{"input_ids": row.input_ids, "labels": list(row.tags), "seq_lengths": [1]} for row in rows]
+    )
+    alike = pytest.approx(math.log(3), abs=1e-5)  # nothing is learned yet, so the mean over all tagged tokens is this
+    assert float(trainer.compute_loss(trainer.model, dict(batch)).detach()) == alike
+    trainer.train()
+    assert logged(tmp_path / "run")[0]["loss"] == alike
+
+
 def test_a_run_that_was_cut_off_goes_on_with_its_head(tmp_path: Path) -> None:
     folder = make_tiny("llama", tmp_path / "base")
     _, whole, _ = trained(folder, tmp_path / "whole", max_steps=4, save_steps=2, eval_steps=2)
