@@ -20,6 +20,7 @@ _HOME = {
     "LoraMedError": "lora_med.errors",
     "Merge": "lora_med.merge.merging",
     "Settings": "lora_med.config.schema",
+    "TagTrainer": "lora_med.training.tagging",
     "adopt": "lora_med.adapters.adopt",
     "attach": "lora_med.adapters.attach",
     "attach_new": "lora_med.adapters.attach",
@@ -37,20 +38,25 @@ _HOME = {
     "load_base": "lora_med.models.base",
     "load_many": "lora_med.adapters.swap",
     "load_metric": "lora_med.metrics.custom",
+    "load_tagger": "lora_med.models.tagging",
     "merge_adapter": "lora_med.merge.merging",
     "open_corpus": "lora_med.data.corpus",
     "open_heldout": "lora_med.data.corpus",
+    "open_tagger": "lora_med.evaluation.tags",
     "parse": "lora_med.config.parse",
     "preflight": "lora_med.training.preflight",
     "prepare_environment": "lora_med.run",
     "publish": "lora_med.adapters.store",
     "read_card": "lora_med.adapters.card",
     "read_documents": "lora_med.training.documents",
+    "read_tagged": "lora_med.training.tagging",
     "record_scores": "lora_med.evaluation.cards",
     "render": "lora_med.prompts.render",
     "run_identity": "lora_med.training.identity",
     "run_recipe": "lora_med.cli.recipe",
+    "score_tags": "lora_med.evaluation.tags",
     "start_run": "lora_med.run",
+    "tag_labels": "lora_med.prompts.tags",
     "tokenise_rows": "lora_med.prompts.tokens",
     "use": "lora_med.adapters.swap",
     "watch": "lora_med.evaluation.watch",
@@ -90,6 +96,8 @@ if TYPE_CHECKING:
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate
     from lora_med.evaluation.swaps import check_swaps as check_swaps
+    from lora_med.evaluation.tags import open_tagger as open_tagger
+    from lora_med.evaluation.tags import score_tags as score_tags
     from lora_med.evaluation.watch import check_watch as check_watch
     from lora_med.evaluation.watch import watch as watch
     from lora_med.merge.merging import Merge as Merge
@@ -97,8 +105,10 @@ if TYPE_CHECKING:
     from lora_med.metrics.custom import load_metric as load_metric
     from lora_med.models.base import Base as Base
     from lora_med.models.base import load_base as load_base
+    from lora_med.models.tagging import load_tagger as load_tagger
     from lora_med.prompts.fit import chunk as chunk
     from lora_med.prompts.render import render as render
+    from lora_med.prompts.tags import tag_labels as tag_labels
     from lora_med.prompts.tokens import tokenise_rows as tokenise_rows
     from lora_med.run import prepare_environment as prepare_environment
     from lora_med.run import start_run as start_run
@@ -107,6 +117,8 @@ if TYPE_CHECKING:
     from lora_med.training.identity import run_identity as run_identity
     from lora_med.training.preflight import preflight as preflight
     from lora_med.training.prepared import data_key as data_key
+    from lora_med.training.tagging import TagTrainer as TagTrainer
+    from lora_med.training.tagging import read_tagged as read_tagged
     from lora_med.training.trainer import AdapterTrainer as AdapterTrainer
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

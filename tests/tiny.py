@@ -99,3 +99,41 @@ def make_tiny(
     make_model(family, seed=seed, **options).save_pretrained(folder, max_shard_size=shard)
     make_tokenizer(bos=bos, chat=chat, context=options.get("context", 256)).save_pretrained(folder)
     return folder
+
+
+def make_tagger(family: str, folder: Path, *, labels: int, seed: int = 0) -> Path:
+    """Write a random token classifier with so many labels into `folder` and return it."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    config = make_config(family)
+    config.num_labels = labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForTokenClassification.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def make_tiny_encoder(folder: Path, *, seed: int = 0, context: int = 256) -> Path:
+    """Write a tiny BERT that has learned to fill gaps only, with the same tokenizer, into `folder` and return it."""
+    import torch
+    from transformers import AutoModelForMaskedLM, BertConfig
+
+    config = BertConfig(
+        vocab_size=264,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=context,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForMaskedLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    tokenizer = make_tokenizer(chat=False, context=context)
+    tokenizer.eos_token = None  # an encoder's has none
+    tokenizer.save_pretrained(folder)
+    return folder

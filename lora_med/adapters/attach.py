@@ -155,6 +155,7 @@ def open_adapter(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     """Method and tensors of a published adapter, after every check that can be made without PEFT."""
     card = read_card(folder)
     check_base(base.fingerprint, base.name, card, folder)
+    _check_labels(base, card, folder)
     contents = read_files(folder, card)
     method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
     check_dora(method, base)
@@ -169,6 +170,19 @@ def open_adapter(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
     if base.quantisation != card.base.quantisation:
         logger.info("%s was trained on a %s base; this one: %s", card.name, card.base.quantisation, base.quantisation)
     return method, tensors
+
+
+def _check_labels(base: Base, card: Card, where: Path) -> None:
+    """Refuse an adapter that tags on a base that writes, the other way round, and one of other tags."""
+    if tuple(card.labels) == base.labels:
+        return
+    wanted = f"tags tokens as {', '.join(card.labels)}" if card.labels else "writes text"
+    found = f"has a head for {', '.join(base.labels)}" if base.labels else "is loaded to write text"
+    raise BaseMismatchError(
+        f"adapter {card.name!r} {wanted}, and the base {found}",
+        where=str(where),
+        fix="load_tagger(base, card.labels) gives the base it needs" if card.labels else "load_base gives it",
+    )
 
 
 def locate_base(card: Card, base: str | None, revision: str | None = None) -> tuple[Path, str]:

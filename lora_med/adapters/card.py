@@ -60,6 +60,7 @@ class Card:
     """All that is known of an adapter; `files` maps each file beside the card to its SHA-256.
 
     `parents` are the adapters that it was composed of: name, weight, hash of the card, source, template, data settings.
+    `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Card:
     created: str
     files: dict[str, str]
     parents: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The value that card.json holds."""
@@ -149,6 +151,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         created=_text(raw, "created"),
         files=dict(raw["files"]),
         parents=[dict(one) for one in raw.get("parents", [])],
+        labels=[str(one) for one in raw.get("labels", [])],
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.method import PREFIX
+from lora_med.adapters.method import PREFIX, TAGS
 from lora_med.adapters.store import CONFIG, WEIGHTS
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
@@ -118,6 +118,12 @@ def check_method(config: Any, adapter: Path) -> None:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise SettingsError(f"an adapter of type {found!r} is none of LoRA's", where=where, fix="train it as LoRA")
+    if config.get("task_type") == TAGS:
+        raise SettingsError(
+            "the adapter tags tokens: its head belongs to no model that writes text",
+            where=where,
+            fix="run it as it is: lora_med.open_tagger(NAME), or PEFT on AutoModelForTokenClassification",
+        )
     start = str(config.get("init_lora_weights", True))
     if start.lower().startswith(BASE_CHANGING_STARTS):
         raise SettingsError(

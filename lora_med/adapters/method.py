@@ -10,9 +10,12 @@ from typing import Any
 
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.tagging import tag_head
 from lora_med.models.targets import Linear, check_patterns, choose_targets, pattern_value
 
 PREFIX = "base_model.model."
+LANGUAGE, TAGS = "CAUSAL_LM", "TOKEN_CLS"  # PEFT's names of what an adapter is for
+ORIGINAL, COPIES = "original_module.", "modules_to_save."  # how PEFT wraps a layer that is saved as a whole
 # What adapter_config.json may say besides the fields of Method: these change nothing of what is attached.
 FREE = {"auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "init_lora_weights"}
 FREE |= {"peft_type", "peft_version", "revision", "task_type", "loftq_config", "eva_config"}
@@ -24,8 +27,9 @@ PLAIN = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 
 class Method:
     """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` is how it started, for the record.
 
-    The last three are what adapters made elsewhere may have besides: biases in B, layers trained and saved as a whole,
-    and rows of an embedding (`trainable_token_indices`: end of its name -> token ids).
+    Adapters made elsewhere may have biases in B, layers trained and saved as a whole, and rows of an embedding
+    (`trainable_token_indices`: end of its name -> token ids). One whose `task_type` is PEFT's TOKEN_CLS tags tokens,
+    and its head is such a layer.
     """
 
     r: int
@@ -41,6 +45,7 @@ class Method:
     lora_bias: bool = False
     modules_to_save: tuple[str, ...] = ()
     trainable_token_indices: dict[str, list[int]] = field(default_factory=dict)
+    task_type: str = LANGUAGE
 
     def as_json(self) -> dict[str, Any]:
         """The method as the card holds it."""
@@ -72,7 +77,8 @@ class Method:
                 found[f"{PREFIX}{one.name}.lora_magnitude_vector"] = (one.outputs,)
         for name, module in model.named_modules() if self.modules_to_save or self.trainable_token_indices else ():
             if any(_ends_in(name, one) for one in self.modules_to_save):
-                found |= {f"{PREFIX}{name}.{key}": tuple(one.shape) for key, one in module.named_parameters()}
+                own = [(key.removeprefix(ORIGINAL), one) for key, one in module.named_parameters() if COPIES not in key]
+                found |= {f"{PREFIX}{name}.{key}": tuple(one.shape) for key, one in own}
             tokens = next((ids for end, ids in self.trainable_token_indices.items() if _ends_in(name, end)), None)
             if tokens is not None:
                 if max(tokens, default=0) >= module.weight.shape[0]:
@@ -82,10 +88,10 @@ class Method:
 
     def peft_config(self, model: Any, *, inference: bool, init: bool | str = True) -> Any:
         """PEFT's LoraConfig for `model`; whether weights lie transposed is the model's matter, not the adapter's."""
-        from peft import LoraConfig, TaskType
+        from peft import LoraConfig
 
         return LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
+            task_type=self.task_type,  # pyright: ignore[reportArgumentType] - by its name, as PEFT reads it from a file
             inference_mode=inference,
             r=self.r,
             lora_alpha=self.lora_alpha,  # pyright: ignore[reportArgumentType] - PEFT computes with floats as well
@@ -121,7 +127,7 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
     check_patterns(lora.rank_pattern, chosen, "lora.rank_pattern")
     check_patterns(lora.alpha_pattern, chosen, "lora.alpha_pattern")
     ends = sorted({one.leaf for one in chosen}) if lora.target_modules == "all-linear" else list(lora.target_modules)
-    layers = lora.layers_to_transform
+    layers, head = lora.layers_to_transform, tag_head(model)
     return Method(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
@@ -133,6 +139,8 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init=lora.init_lora_weights,
+        modules_to_save=() if head is None else (head,),
+        task_type=LANGUAGE if head is None else TAGS,
     )
 
 
@@ -160,6 +168,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             lora_bias=config.get("lora_bias") is True,
             modules_to_save=tuple(_words(config["modules_to_save"])) if config.get("modules_to_save") else (),
             trainable_token_indices=_tokens(config.get("trainable_token_indices")),
+            task_type=TAGS if config.get("task_type") == TAGS else LANGUAGE,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

@@ -20,7 +20,8 @@ def render_readme(card: Card, method: Method) -> str:
     """The README's text: YAML metadata for the Hub, then what a reader must know to use the adapter and trust it."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    metadata: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "medical"]}
+    metadata: dict[str, Any] = {"library_name": "peft", "tags": ["lora", "medical"]}
+    metadata["pipeline_tag"] = "token-classification" if card.labels else "text-generation"
     if "/" in card.base.name:
         metadata["base_model"] = card.base.name
     metadata["license"] = HUB_LICENCES.get(card.data.licence, "other")
@@ -41,7 +42,9 @@ def _body(card: Card, method: Method) -> str:
         f"trained on it as {card.base.quantisation} ({card.base.dtype})",
         f"- **Base weights**: SHA-256 `{card.base.fingerprint.weights}`; any other base is refused",
         f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on {', '.join(method.target_modules)}",
-        f"- **Prompt template**: `{card.template}`",
+        f"- **Labels of tokens**: {', '.join(card.labels)}"
+        if card.labels
+        else f"- **Prompt template**: `{card.template}`",
         f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; licence {card.data.licence}; "
         f"access {card.data.access}",
         "",
@@ -49,7 +52,7 @@ def _body(card: Card, method: Method) -> str:
         "",
         "```",
         f"lora-med adapters verify {card.name}",
-        f'lora-med generate --adapter {card.name} --prompt "..."',
+        *([] if card.labels else [f'lora-med generate --adapter {card.name} --prompt "..."']),
         "```",
     ]
     if scores:

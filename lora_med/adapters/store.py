@@ -156,6 +156,7 @@ def publish(
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         files={},
+        labels=list(base.labels),
     )
     return write_adapter(target, card, method, tensors, model.get_base_model(), overwrite=overwrite)
 

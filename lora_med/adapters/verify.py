@@ -112,7 +112,7 @@ def _tensors(folder: Path, found: dict[str, Any]) -> str:
     tensors = parse_tensors(found["contents"][WEIGHTS], folder / WEIGHTS)
     method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
     if "base" in found:
-        expected = method.expected(skeleton(found["base"]))
+        expected = method.expected(skeleton(found["base"], labels=len(found["card"].labels)))
         shapes = "with the names and shapes that the base needs"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -25,7 +25,9 @@ def lora_layers(model: Any) -> dict[str, Any]:
 
 
 def adapter_parameters(model: Any, adapter: str) -> dict[str, tuple[str, Any]]:
-    """Tensor name in the file -> (name in the model's state, parameter)."""
+    """Tensor name in the file -> (name in the model's state, parameter), of updates and of layers saved as a whole."""
+    from peft.utils import ModulesToSaveWrapper
+
     found = {}
     for layer, module in lora_layers(model).items():
         for part in PARTS:
@@ -35,6 +37,10 @@ def adapter_parameters(model: Any, adapter: str) -> dict[str, tuple[str, Any]]:
         if adapter in module.lora_magnitude_vector:
             key = f"{PREFIX}{layer}.{MAGNITUDE}.{adapter}.weight"
             found[f"{PREFIX}{layer}.{MAGNITUDE}"] = (key, module.lora_magnitude_vector[adapter].weight)
+    for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
+            for key, parameter in module.modules_to_save[adapter].named_parameters():
+                found[f"{name}.{key}"] = (f"{name}.modules_to_save.{adapter}.{key}", parameter)
     return found
 
 

@@ -47,7 +47,7 @@ def entity_list(model: Any, tokenizer: Any, types: Sequence[str]) -> Processors:
         )
     guidance: Any = importlib.import_module("llguidance")
     vocabulary: Any = importlib.import_module("llguidance.hf").from_tokenizer(
-        tokenizer, n_vocab=model.config.vocab_size, eos_token=stop_ids(model, tokenizer)
+        tokenizer, n_vocab=model.config.get_text_config().vocab_size, eos_token=stop_ids(model, tokenizer)
     )
     quoted = (json.dumps(json.dumps(kind, ensure_ascii=False), ensure_ascii=False) for kind in types)
     grammar = guidance.LLMatcher.grammar_from_lark(f"{LIST}kind: {' | '.join(quoted)}\n")

@@ -1,7 +1,8 @@
 """Named entities as a task: the model writes a JSON list, the list is placed in the text, and offsets are compared.
 
 A table has a row for each item and, for each type, the counts that F1 needs (see metrics/spans.py); a last block of
-them holds predictions of types that the task has not, which are wrong and weigh on precision.
+them holds predictions of types that the task has not, which are wrong and weigh on precision. A mention named more
+often than it stands in the text counts as one that is not there.
 """
 
 from __future__ import annotations
@@ -75,10 +76,15 @@ def entity_items(records: Sequence[Record], template: str, model: Any, tokenizer
     found: list[EntityItem] = []
     for record, row, tokens in zip(annotated, rows, tokenise_rows(rows, tokenizer), strict=True):
         first = tokens.trained.index(True)
-        gold = tuple(Mention(record.uid, span.type, span.text.strip(), (span.start, span.end)) for span in record.spans)
+        gold = gold_mentions(record)
         prompt, size = tuple(tokens.input_ids[:first]), len(tokens.input_ids) - first
         found.append(EntityItem(row.uid, row.group, prompt, record.text, gold, write_entities(record), size))
     return found
+
+
+def gold_mentions(record: Annotated) -> tuple[Mention, ...]:
+    """The record's mentions as they are scored, under its uid."""
+    return tuple(Mention(record.uid, span.type, span.text.strip(), (span.start, span.end)) for span in record.spans)
 
 
 def entity_types(items: Iterable[EntityItem]) -> tuple[str, ...]:
@@ -153,21 +159,28 @@ def entity_table(
         seen: casefolded mentions of training.
     """
     table = np.zeros((len(items), WIDTH * (len(types) + 1) + REST))
-    place = {kind: number for number, kind in enumerate(types)}
     for row, item, answer in zip(table, items, answers, strict=True):
         entities = read_entities(answer, item.text)
-        predicted = _predicted(item, entities)
-        blocks = row[:-REST].reshape(-1, WIDTH)
-        for columns, counts in (
-            (STRICT, strict(item.gold, predicted)),
-            (RELAXED, relaxed(item.gold, predicted)),
-            (UNSEEN, strict(unseen(item.gold, seen), unseen(predicted, seen))),
-            (COLLAPSED, collapsed(item.gold, predicted)),
-        ):
-            for kind, one in counts.items():
-                blocks[place.get(kind, len(types)), columns] += (one.hits, one.gold, one.predicted)
+        row[:-REST] = mention_counts(item.gold, _predicted(item, entities), types, seen)
         row[-REST:] = len(entities.hallucinated), 1, not entities.sound
     return table
+
+
+def mention_counts(
+    gold: Sequence[Mention], predicted: Sequence[Mention], types: Sequence[str], seen: Set[str]
+) -> Numbers:
+    """One item's counts: of each type, then of all other types, the four readings one after the other."""
+    counts = np.zeros((len(types) + 1, WIDTH))
+    place = {kind: number for number, kind in enumerate(types)}
+    for columns, found in (
+        (STRICT, strict(gold, predicted)),
+        (RELAXED, relaxed(gold, predicted)),
+        (UNSEEN, strict(unseen(gold, seen), unseen(predicted, seen))),
+        (COLLAPSED, collapsed(gold, predicted)),
+    ):
+        for kind, one in found.items():
+            counts[place.get(kind, len(types)), columns] += (one.hits, one.gold, one.predicted)
+    return counts.ravel()
 
 
 def entity_measures(types: Sequence[str], *, with_unseen: bool) -> tuple[Measure, ...]:

@@ -6,8 +6,8 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model in eval mode with its tokenizer; `name` as it was asked for, `folder` where its files lie."""
+    """A frozen model in eval mode with its tokenizer; `name` as it was asked for, `folder` where its files lie.
+
+    `labels` are the tags that a classification head of its own tells apart, in the order of its outputs; a language
+    model has none.
+    """
 
     model: Any
     tokenizer: Any
@@ -39,6 +43,7 @@ class Base:
     attention: str
     choices: tuple[Choice, ...]
     fingerprint: Fingerprint
+    labels: tuple[str, ...] = ()
 
 
 def load_base(
@@ -68,15 +73,15 @@ def load_base(
         IntegrityError: files are torn, or weights are absent.
     """
     choices: list[Choice] = []
-    dtype = _choose_dtype(dtype, choices)
+    dtype = choose_dtype(dtype, choices)
     attention = _choose_attention(attention, choices)
     folder, commit = resolve_base(base, revision)
     quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     if quantisation == "4bit" and is_sharded():
         choices.append(storage_choice(dtype))
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    model = _load(folder, read_config(folder), quantised, dtype, attention)
-    choices += tokenizer_choices + _fit_tokenizer(model, tokenizer, folder)
+    model = load_weights(folder, read_config(folder), quantised, dtype, attention)
+    choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     for choice in choices:
         logger.info("%s", choice)
     return Base(
@@ -100,7 +105,8 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted({number for number in [*found, tokenizer.eos_token_id] if number is not None})
 
 
-def _choose_dtype(dtype: str, choices: list[Choice]) -> str:
+def choose_dtype(dtype: str, choices: list[Choice]) -> str:
+    """`dtype`, or what the device computes best, which `choices` then says."""
     if dtype == "auto":
         choices.append(best_dtype(device_kind()))
         return choices[-1].value
@@ -127,14 +133,22 @@ def _choose_attention(attention: str, choices: list[Choice]) -> str:
     return attention
 
 
-def _load(folder: Path, config: Any, quantised: Any, dtype: str, attention: str) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
+def load_weights(
+    folder: Path, config: Any, quantised: Any, dtype: str, attention: str, *, head: Sequence[str] = ()
+) -> Any:
+    """The frozen model in eval mode; with `head`, of a token classifier, whose head of these names comes untrained.
 
+    Raises:
+        IntegrityError: files are torn, or weights are absent.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+    kind: Any = AutoModelForTokenClassification if head else AutoModelForCausalLM
     place = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
     try:
-        with _progress_on_terminals_only():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+        with _progress_on_terminals_only(), _without_report() if head else nullcontext():
+            loaded: Any = kind.from_pretrained(
                 folder,
                 config=config,
                 dtype=getattr(torch, dtype),
@@ -145,6 +159,7 @@ def _load(folder: Path, config: Any, quantised: Any, dtype: str, attention: str)
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=bool(head),  # a head of other tags; what else does not fit is refused below
             )
     except (RuntimeError, OSError, KeyError) as error:
         raise IntegrityError(
@@ -153,7 +168,7 @@ def _load(folder: Path, config: Any, quantised: Any, dtype: str, attention: str)
             fix="copy or download the model again",
         ) from error
     model, loading = loaded
-    _check_loading(loading, folder)
+    _check_loading(loading, folder, tuple(f"{name}." for name in head))
     keep_gradients_exact(model)
     model.requires_grad_(False)
     return model.eval()
@@ -174,22 +189,34 @@ def _progress_on_terminals_only() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _check_loading(loading: Any, folder: Path) -> None:
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers' table of weights that a new head lacks out of the log: what is absent is checked below."""
+    noisy = logging.getLogger("transformers.modeling_utils")
+    before = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        noisy.setLevel(before)
+
+
+def _check_loading(loading: Any, folder: Path, head: tuple[str, ...]) -> None:
     """Transformers fills absent weights with random numbers and only warns; a base like that is nobody's base."""
-    missing = sorted(loading["missing_keys"])
-    misfit = sorted(str(entry) for entry in loading["mismatched_keys"])
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith(head))
+    misfit = sorted(str(entry) for entry in loading["mismatched_keys"] if not str(entry[0]).startswith(head))
     if missing or misfit:
         raise IntegrityError(
             f"{len(missing)} weights are absent and {len(misfit)} have another shape, such as {(missing + misfit)[0]}",
             where=str(folder),
             fix="copy or download the model again",
         )
-    if loading["unexpected_keys"]:
+    if loading["unexpected_keys"] and not head:  # a classifier leaves out the head that predicts words
         names = sorted(loading["unexpected_keys"])
         logger.warning("%d weights in %s have no place in the model, such as %s", len(names), folder.name, names[0])
 
 
-def _fit_tokenizer(model: Any, tokenizer: Any, folder: Path) -> list[Choice]:
+def fit_tokenizer(model: Any, tokenizer: Any, folder: Path) -> list[Choice]:
     """Refuse a vocabulary larger than the embedding, and settle the pad token; returns the choices made."""
     rows = model.get_input_embeddings().num_embeddings
     largest = max(tokenizer.get_vocab().values())

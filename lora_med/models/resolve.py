@@ -101,15 +101,21 @@ def _check(folder: Path, base: str) -> None:
     weight_files(folder)
 
 
-def read_config(folder: Path) -> Any:
+def read_config(folder: Path, *, tags: bool = False) -> Any:
     """The model's configuration, of a kind built into transformers: code from the folder is never run.
 
+    Args:
+        tags: of a model that can classify tokens, an encoder too, in place of a causal language model.
+
     Raises:
-        SettingsError: the model needs its own code, or is not a causal language model.
+        SettingsError: the model needs its own code, or is not of that kind.
         IntegrityError: config.json cannot be read.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    )
 
     raw = read_json(folder / "config.json")
     try:
@@ -126,7 +132,13 @@ def read_config(folder: Path) -> Any:
             where=str(folder),
             fix="copy or download the model again",
         ) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if tags and type(config) not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        raise SettingsError(
+            f"transformers has no token classifier of model type {config.model_type!r}",
+            where=str(folder),
+            fix="use a llama, mistral, qwen2, qwen3, gemma, gpt2 or bert base",
+        )
+    if not tags and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise SettingsError(
             f"model type {config.model_type!r} is not a causal language model",
             where=str(folder),

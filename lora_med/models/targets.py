@@ -9,6 +9,7 @@ from typing import Any
 
 from lora_med.config.names import nearest
 from lora_med.errors import SettingsError
+from lora_med.models.tagging import tag_head
 
 ALL_LINEAR = "all-linear"
 LAYER_NUMBER = re.compile(r".*?\.[^.]*\.(?P<number>\d+)\.")
@@ -48,7 +49,8 @@ def linear_layers(model: Any, *, ends: bool = False) -> list[Linear]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    tags = tag_head(model)
+    head = model.get_output_embeddings() if tags is None else model.get_submodule(tags)
     found = []
     for name, module in model.named_modules():
         if (module is head and not ends) or ".lora_" in name:

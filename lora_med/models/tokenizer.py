@@ -21,8 +21,8 @@ PROBES = (
 )
 
 
-def load_tokenizer(folder: Path) -> tuple[Any, list[Choice]]:
-    """The tokenizer in `folder` and the choices made on the way.
+def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice]]:
+    """The tokenizer in `folder` and the choices made on the way; an encoder's needs no end of text (`ends` False).
 
     For some model types transformers builds a tokenizer class with its own splitting rules around the vocabulary.
     Where that encodes text otherwise than tokenizer.json says, the file wins: every other runtime reads the file.
@@ -46,7 +46,7 @@ def load_tokenizer(folder: Path) -> tuple[Any, list[Choice]]:
         raise IntegrityError(
             f"the tokenizer cannot be read ({type(error).__name__})", where=str(folder), fix="copy it again"
         ) from error
-    if tokenizer.eos_token_id is None:
+    if ends and tokenizer.eos_token_id is None:
         raise IntegrityError(
             "the tokenizer has no end-of-text token", where=str(folder), fix="set eos_token in tokenizer_config.json"
         )

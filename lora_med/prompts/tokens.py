@@ -45,6 +45,11 @@ class Tokens:
     too_long: TooLong = "error"
     lost: int = 0
 
+    @property
+    def targets(self) -> Sequence[int]:
+        """What each trained token is to be known as: itself."""
+        return self.input_ids
+
 
 @contextlib.contextmanager
 def _on_all_cores(texts: int) -> Iterator[None]:

@@ -35,9 +35,9 @@ def to_row(documents: Sequence[Tokens]) -> Row:
     return {
         "input_ids": [token for document in documents for token in document.input_ids],
         "labels": [
-            token if trained else UNTRAINED
+            target if trained else UNTRAINED
             for document in documents
-            for token, trained in zip(document.input_ids, document.trained, strict=True)
+            for target, trained in zip(document.targets, document.trained, strict=True)
         ],
         "seq_lengths": [len(document.input_ids) for document in documents],
     }

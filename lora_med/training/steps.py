@@ -62,11 +62,19 @@ class SteppingTrainer(SFTTrainer):
         if self.fallback is not None or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")
-        total = model(**inputs, nll_labels=labels)
+        total = self.total_nll(model, inputs, labels)
         if num_items_in_batch is None:
-            return total / count_labelled(labels).clamp(min=1)
+            return total / self.count(labels).clamp(min=1)
         # DDP averages the gradients of the processes; the sum over all of them is meant.
         return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.share.processes
+
+    def total_nll(self, model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of all labelled tokens of a batch, summed."""
+        return model(**inputs, nll_labels=labels)
+
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """How many tokens of a batch are scored."""
+        return count_labelled(labels)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """One forward and backward pass; counts its tokens."""
@@ -122,7 +130,7 @@ class SteppingTrainer(SFTTrainer):
         model.eval()
         for batch in load_rows(rows, self.collator, batch_size=size, share=self.share, seed=None):
             inputs = self._prepare_inputs(batch)
-            count = count_labelled(inputs["labels"])
+            count = self.count(inputs["labels"])
             with torch.no_grad(), self.compute_loss_context_manager():
                 mean = self.compute_loss(model, inputs)
             totals += torch.tensor([float(mean) * int(count), int(count)], dtype=torch.float64)

@@ -76,6 +76,7 @@ class AdapterTrainer(SteppingTrainer):
         self.share = Share(rank(), world_size())
         self.progress = ProgressReport()
         weights = trainable_weights(model)
+        self.predicts_words = not base.labels
         rows = self._rows(train)
         held_out = list(validation)
         validation_rows = make_rows(held_out, settings.max_length, settings.packing) if held_out else None
@@ -102,7 +103,8 @@ class AdapterTrainer(SteppingTrainer):
         restore(self.model, weights, getattr(torch, base.dtype) if self.is_deepspeed_enabled else torch.float32)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
-        self.model_accepts_loss_kwargs = self._loss_shifts_labels = True
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = self.predicts_words
         self.identity: dict[str, Any] = json.loads(json.dumps({**(identity or {}), "processes": self.share.processes}))
         if self.stream is None:
             self.identity["the training rows (SHA-256)"] = hash_rows(rows)
@@ -214,6 +216,8 @@ class AdapterTrainer(SteppingTrainer):
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         """Look before the first step whether documents stay apart and the one-pass loss is the model's own."""
         model, loader = super()._prepare_for_training(*arguments, **options)
+        if not self.predicts_words:
+            return model, loader
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         wrong = probe(
             model if sharded else self.model,

@@ -1,0 +1,120 @@
+"""load_tagger(): a base whose head tells tags of tokens apart, where a language model's tells words apart.
+
+Decoder families and encoders such as BERT both come this way. A decoder's token sees what stands before it only, so it
+must tell a mention by its beginning; an encoder sees both sides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from lora_med.config.names import unknown
+from lora_med.errors import SettingsError
+from lora_med.models.base import Base, choose_dtype, fit_tokenizer, load_weights
+from lora_med.models.fingerprint import fingerprint
+from lora_med.models.precision import Choice
+from lora_med.models.quantize import bitsandbytes_config
+from lora_med.models.resolve import read_config, resolve_base
+from lora_med.models.tokenizer import load_tokenizer
+
+HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier
+ATTENTIONS = ("sdpa", "eager")  # that pad, as tagged rows do
+logger = logging.getLogger(__name__)
+
+
+def tag_head(model: Any) -> str | None:
+    """The name of the model's token classification head, in PEFT's wrapping or not; None for a language model."""
+    if "ForTokenClassification" not in type(model).__name__:
+        return None
+    return next((name for name in HEADS if hasattr(model, name)), None)
+
+
+def load_tagger(
+    base: str,
+    labels: Sequence[str],
+    *,
+    quantisation: str = "none",
+    quant_type: str = "nf4",
+    double_quant: bool = True,
+    dtype: str = "auto",
+    attention: str = "auto",
+    revision: str | None = None,
+) -> Base:
+    """Load a base with a head for `labels`, in float32 and all zeros: before training every tag is equally likely.
+
+    The rest is as `load_base` gives it, and so is the identity: the head belongs to the adapter.
+
+    Raises:
+        InputMissingError: no such base, or no safetensors.
+        SettingsError: an unknown choice, a kind of model without a token classifier, or a tokenizer without offsets.
+        IntegrityError: files are torn, or weights are absent.
+    """
+    choices: list[Choice] = []
+    dtype = choose_dtype(dtype, choices)
+    if attention == "auto":
+        attention = "sdpa"
+        choices.append(Choice("attention", attention, "tagged rows are padded"))
+    elif attention not in ATTENTIONS:
+        raise SettingsError(unknown("attention", attention, ("auto", *ATTENTIONS)), where="model.attn_implementation")
+    folder, commit = resolve_base(base, revision)
+    config = read_config(folder, tags=True)
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
+    tokenizer, tokenizer_choices = load_tokenizer(folder, ends=False)
+    if not tokenizer.is_fast:
+        raise SettingsError(
+            f"{type(tokenizer).__name__} does not tell where its tokens stand in a text",
+            where=str(folder),
+            fix="use a base with tokenizer.json",
+        )
+    if quantised is not None:
+        quantised.llm_int8_skip_modules = list(HEADS)
+    model = load_weights(folder, config, quantised, dtype, attention, head=HEADS)
+    _untrained_head(model)
+    choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
+    for choice in choices:
+        logger.info("%s", choice)
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        name=base,
+        folder=folder,
+        revision=commit,
+        quantisation=quantisation,
+        dtype=dtype,
+        attention=attention,
+        choices=tuple(choices),
+        fingerprint=fingerprint(folder),
+        labels=tuple(labels),
+    )
+
+
+def _untrained_head(model: Any) -> None:
+    """Put a head of zeros in the place of the random one, and what language models have besides: settings of an end."""
+    import torch
+    from transformers import GenerationConfig
+
+    class Head(torch.nn.Linear):
+        """Computes in its own format, whatever the base's is."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input.to(self.weight.dtype))
+
+    name = tag_head(model)
+    if name is None or not isinstance(getattr(model, name), torch.nn.Linear):
+        raise SettingsError(
+            f"the token classifier of model type {model.config.model_type!r} has no linear head",
+            where="model.base",
+            fix="use a llama, mistral, qwen2, qwen3, gemma, gpt2 or bert base",
+        )
+    old = getattr(model, name)
+    head = Head(old.in_features, old.out_features, bias=old.bias is not None, device=old.weight.device)
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
+    setattr(model, name, head.requires_grad_(False).eval())
+    if getattr(model, "generation_config", None) is None:
+        model.generation_config = GenerationConfig(eos_token_id=model.config.eos_token_id)

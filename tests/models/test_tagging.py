@@ -1,0 +1,89 @@
+"""Bases with a head for tags: every family and an encoder, the head zero, the rest the base's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.base import load_base
+from lora_med.models.tagging import load_tagger, tag_head
+from lora_med.models.targets import linear_layers
+from tests.tiny import FAMILIES, make_tagger, make_tiny, make_tiny_encoder
+
+LABELS = ("O", "B-Disease", "I-Disease")
+IDS = torch.tensor([[1, 50, 60, 70, 80]])
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "bert"])
+def test_every_tag_is_equally_likely_before_training(family: str, tmp_path: Path) -> None:
+    folder = make_tiny_encoder(tmp_path) if family == "bert" else make_tiny(family, tmp_path)
+    base = load_tagger(str(folder), LABELS, dtype="float32")
+    logits = base.model(input_ids=IDS).logits
+    assert logits.shape == (1, 5, 3)
+    assert not logits.any()
+    assert base.labels == LABELS
+    assert base.attention == "sdpa"
+    assert base.tokenizer.pad_token_id is not None
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    head = tag_head(base.model)
+    assert head in ("score", "classifier")
+    assert head not in {one.leaf for one in linear_layers(base.model)}  # it is trained whole, and gets no update
+
+
+def test_identity_and_hidden_states_are_those_of_the_language_model(llama: Path) -> None:
+    tagger = load_tagger(str(llama), LABELS, dtype="float32")
+    base = load_base(str(llama), quantisation="none", dtype="float32", attention="sdpa")
+    assert tagger.fingerprint == base.fingerprint
+    assert base.labels == () and tag_head(base.model) is None
+    torch.testing.assert_close(
+        tagger.model.model(input_ids=IDS).last_hidden_state, base.model.model(input_ids=IDS).last_hidden_state
+    )
+
+
+def test_an_encoder_sees_both_sides_and_a_decoder_one(llama: Path, tmp_path: Path) -> None:
+    other = IDS.clone()
+    other[0, -1] = 90
+    for folder, both in ((llama, False), (make_tiny_encoder(tmp_path), True)):
+        trunk = load_tagger(str(folder), LABELS, dtype="float32").model.base_model
+        change = (trunk(input_ids=IDS).last_hidden_state - trunk(input_ids=other).last_hidden_state)[0, 0].abs().max()
+        assert bool(change > 1e-6) is both
+
+
+def test_a_head_of_other_tags_is_replaced_and_torn_weights_are_refused(tmp_path: Path) -> None:
+    folder = make_tagger("llama", tmp_path / "five", labels=5)
+    logits = load_tagger(str(folder), LABELS, dtype="float32").model(input_ids=IDS).logits
+    assert logits.shape == (1, 5, 3) and not logits.any()
+    deeper = make_tiny("llama", tmp_path / "torn")
+    config = deeper / "config.json"
+    config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    with pytest.raises(IntegrityError, match="absent"):
+        load_tagger(str(deeper), LABELS)
+
+
+def test_the_head_stays_in_float32_on_a_quantised_base_in_bfloat16(llama: Path) -> None:
+    base = load_tagger(str(llama), LABELS, quantisation="4bit", dtype="bfloat16")
+    assert base.model.score.weight.dtype == torch.float32
+    assert type(base.model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
+    assert base.model(input_ids=IDS).logits.dtype == torch.float32
+
+
+def test_attention_that_packs_is_refused(llama: Path) -> None:
+    with pytest.raises(SettingsError, match="lora_med_sdpa"):
+        load_tagger(str(llama), LABELS, attention="lora_med_sdpa")
+
+
+def test_a_model_without_a_token_classifier_is_refused(tmp_path: Path) -> None:
+    folder: Any = make_tiny("llama", tmp_path)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "llama"', '"model_type": "mamba"'))
+    with pytest.raises(SettingsError, match="no token classifier of model type 'mamba'"):
+        load_tagger(str(folder), LABELS)
