@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("lora_med.cli.generate", "write text with an adapter"),
     "eval": ("lora_med.cli.eval", "compare adapters with their base on held-out items"),
     "eval compare": ("lora_med.cli.eval_compare", "set two reports of eval side by side"),
+    "eval harness": (
+        "lora_med.cli.eval_harness",
+        "write task files for lm-evaluation-harness, to be checked by others",
+    ),
     "merge": ("lora_med.cli.merge", "merge an adapter into its base, and prove it"),
     "export": ("lora_med.cli.export", "write adapters and models for other engines, proved there"),
 }
