@@ -79,7 +79,9 @@ class DataSettings(Section):
     """The prompt template; left out, the source's own. A card names the template that trained it."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For `custom`: our field -> your column, such as `prompt: question_text`; fields are uid, group, text, prompt,
-    completion, messages."""
+    completion, messages; a `label` column makes texts to be classified."""
+    labels: list[str] | None = None
+    """For `custom` with a label column (`data.columns.label`): its classes; left out, those that occur."""
     hub_split: str = "train"
     """For a Hub data set: the split to read."""
     skip_bad: bool = False

@@ -84,6 +84,7 @@ class ReadOptions:
     keep_retracted: bool = False
     streaming: bool = False
     met: set[str] = field(default_factory=set)
+    labels: tuple[str, ...] = ()
 
     def met_access(self) -> Access:
         """The strictest class that was met so far."""

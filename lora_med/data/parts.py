@@ -16,7 +16,7 @@ from lora_med.data.catalog import Source, find_source, template_for
 from lora_med.data.contamination import load_block_list, shipped
 from lora_med.data.outcome import Again, Input, ReadOptions, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
-from lora_med.data.record import Record
+from lora_med.data.record import Question, Record
 from lora_med.data.splits import Part, named_parts, part_of, stratified
 from lora_med.data.testfiles import load_test_file
 from lora_med.errors import DataError
@@ -67,13 +67,17 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     source = find_source(settings.source)
     inputs = find_inputs(source, settings.paths, settings.hub_split)
     inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
-    options = ReadOptions(settings.columns, settings.keep_retracted, settings.streaming)
+    options = ReadOptions(
+        settings.columns, settings.keep_retracted, settings.streaming, labels=tuple(settings.labels or ())
+    )
     named = _named(source, inputs)
     limit = None if source.name == "pubmedqa" else settings.max_records  # its official split is known by all items
     readings = [
         read_records(source, items, options, skip_bad=settings.skip_bad, limit=limit)
         for items in (named.values() if named else [inputs])
     ]
+    if "label" in settings.columns:
+        _same_classes(readings)
     if named is not None:
         supplies, split, fixed = _published(dict(zip(named, readings, strict=True)), settings)
     elif source.name == "pubmedqa":
@@ -88,7 +92,27 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     split += f"; {len(apart.moved)} groups moved to their near-duplicates" if apart.moved else ""
     split += "; streamed" if settings.streaming else ""
     source = dataclasses.replace(source, access=strictest([source.access, options.met_access()]))
-    return _finish(source, inputs, readings, records, split, apart, settings.max_records)
+    parts = _finish(source, inputs, readings, records, split, apart, settings.max_records)
+    if "label" not in settings.columns:
+        return parts
+    return dataclasses.replace(parts, source=dataclasses.replace(parts.source, template="label"))
+
+
+def _same_classes(readings: Sequence[Reading]) -> None:
+    """Refuse files of parts whose label columns hold other classes: a model learns to choose from those it saw.
+
+    Raises:
+        DataError: they differ.
+    """
+    offered = {
+        one.options: one for one in (next(iter(reading), None) for reading in readings) if isinstance(one, Question)
+    }
+    if len(offered) > 1:
+        raise DataError(
+            "the files of the parts hold other classes: " + "; ".join(", ".join(options) for options in offered),
+            where="data.columns.label",
+            fix="name all classes in data.labels",
+        )
 
 
 def names_parts(settings: DataSettings) -> bool:

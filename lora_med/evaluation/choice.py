@@ -24,7 +24,7 @@ from lora_med.prompts.shots import Shots
 from lora_med.prompts.templates import find_template
 
 ANSWER_TOKENS = 16
-MOST_LABELS = 26
+MOST_LABELS = 50
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SPLITTING = (  # the last four too: they say what is near-duplicate to what, and
     *("max_records", "decontaminate", "block_lists", "test_files"),
 )
 FILES = ("block_lists", "test_files")
-READING = ("columns", "hub_split", "skip_bad", "keep_retracted", "streaming")
+READING = ("columns", "labels", "hub_split", "skip_bad", "keep_retracted", "streaming")
 
 
 def heldout_settings(

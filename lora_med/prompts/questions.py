@@ -115,6 +115,11 @@ def cloze(record: Question) -> Row:
     return prompted(record, "\n".join(lines), f" {record.answer}", _context(record, ""))
 
 
+def label(record: Question) -> Row:
+    """The text, then its class."""
+    return prompted(record, f"{record.question}\nLabel:", f" {record.answer}", (0, len(record.question)))
+
+
 def ending(record: Question) -> Row:
     """The question as a sentence's beginning, and the answer that ends it."""
     return prompted(record, record.question, f" {record.answer}")

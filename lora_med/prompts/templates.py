@@ -125,6 +125,14 @@ _ALL = (
         too_long=WITH_CONTEXT,
     ),
     Template(
+        "label",
+        "a text, `Label:`, its class",
+        Question,
+        questions.label,
+        questions.spaced_options,
+        too_long=WITH_CONTEXT,
+    ),
+    Template(
         "ending",
         "a sentence's beginning, then its ending",
         Question,

@@ -300,3 +300,52 @@ def test_the_real_dialogues_are_read_with_line_breaks_in_their_cells() -> None:
     records, tally = read(path, prompt="dialogue", completion="section_text", uid="ID")
     assert tally == Tally(1201, 1200, {"duplicate": 1})
     assert any("\n" in record.input for record in records if isinstance(record, Pair))
+
+
+LABELLED = "text,kind,uid\nNeeds a refill,refill,a\nWants a visit,visit,b\nOther matters,7,c\n"
+
+
+def test_a_label_column_makes_texts_to_be_classified(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(LABELLED)
+    (first, *_, last), _ = read(path, label="kind")
+    assert first == Question("a", first.group, "custom", "Needs a refill", "refill", options=("7", "refill", "visit"))
+    assert isinstance(last, Question) and last.answer == "7"
+    (plain, *_), _ = read(path)
+    assert isinstance(plain, Passage), "a label column that nobody named changes nothing"
+    corpus = open_corpus(
+        DataSettings(source="custom", paths=[str(path)], columns={"label": "kind"}, validation_share=0, test_share=0)
+    )
+    assert corpus.template == "label"
+
+
+@pytest.mark.parametrize(
+    ("content", "labels", "said"),
+    [
+        ("text,kind\nA,\nB,x\nC,y\n", None, "rows.csv:2"),
+        ("text,kind\nA,x\nB,x\n", None, "one value only"),
+        ("text,kind\n" + "".join(f"T{n},{n}\n" for n in range(60)), None, "more than 50 different values"),
+        ("text,kind\nA,x\nB,z\n", ["x", "y"], "expected one of the 2 classes"),
+        ("text,other\nA,x\nB,z\n", ["x", "y"], "no column 'kind'"),
+    ],
+)
+def test_labels_that_are_none_are_refused(content: str, labels: list[str] | None, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    settings = DataSettings(
+        source="custom", paths=[str(tmp_path / "rows.csv")], columns={"text": "text", "label": "kind"}, labels=labels
+    )
+    with pytest.raises(LoraMedError) as caught:
+        open_corpus(settings)
+    assert said in str(caught.value)
+
+
+def test_parts_with_other_classes_are_refused_until_all_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,kind\nA,x\nB,y\nC,z\n")
+    (tmp_path / "test.csv").write_text("text,kind\nD,x\nE,y\n")
+    given = {"source": "custom", "paths": [str(tmp_path)], "columns": {"text": "text", "label": "kind"}}
+    with pytest.raises(DataError, match=r"other classes: x, y, z; x, y|other classes: x, y; x, y, z"):
+        open_corpus(DataSettings(**given))
+    corpus = open_corpus(DataSettings(**given, labels=["x", "y", "z"], validation_share=0))
+    assert len(corpus.train) == 3
+    with pytest.raises(SettingsError, match="no column holds them"):
+        open_corpus(DataSettings(source="custom", paths=[str(tmp_path)], labels=["x", "y"]))

@@ -66,6 +66,7 @@ TRIAL = Passage(
     ),
 )
 LETTER = Pair("l", "g", "meqsum", "MESSAGE: who makes iron", "Who makes iron?")
+CONTEXT = {"label": QUESTION.question, "pubmedqa_reasoning_free": QUESTION.explanation}  # else a question's contexts
 GOLDEN: list[tuple[str, Record, Row]] = [
     (
         "conclusion",
@@ -151,6 +152,7 @@ GOLDEN: list[tuple[str, Record, Row]] = [
             "no",
         ),
     ),
+    ("label", QUESTION, Row("q", "g", (), "Does it?\nLabel:", " no")),
     ("ending", QUESTION, Row("q", "g", (), "Does it?", " no")),
     ("pair", PAIR, Row("r", "g", (), "Ask ", "Say\n")),
     (
@@ -234,7 +236,7 @@ def test_what_may_be_shortened_is_the_context_and_never_the_question(name: str, 
     if end:
         asked = found.turns[-2][1] if found.turns else found.prompt
         contexts = {
-            Question: lambda: record.explanation if name.endswith("_free") else "\n".join(record.contexts),  # type: ignore[union-attr]
+            Question: lambda: CONTEXT.get(name, "\n".join(record.contexts)),  # type: ignore[union-attr]
             Pair: lambda: record.input,  # type: ignore[union-attr]
             Passage: lambda: asked[start:end],
         }

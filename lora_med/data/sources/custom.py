@@ -1,14 +1,17 @@
-"""Your own rows, in one of five shapes, each told by the columns it needs.
+"""Your own rows, in one of six shapes, each told by the columns it needs.
 
     messages             a conversation; the last turn, the assistant's, is what is learned   -> Pair with history
     prompt, completion   the answer to a prompt                                               -> Pair
     input, output        the same, as `lora-med data read` writes it                          -> Pair
     question, answer     with `contexts` and `options` if there are any                       -> Question
+    text, label          a text and its class, where `data.columns` names the label's column  -> Question
     text                 running text, with `title` if there is one                           -> Passage
 
 `data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are; otherwise the
 uid is file:line and the group a hash of what must not straddle a split: the text, the prompt, the question, or the
-conversation's first turns. Licence and access class are yours to state in the settings' section `adapter`.
+conversation's first turns. The classes of a label column are those of the whole input, in the alphabet's order, unless
+`data.labels` names them; numbers and truth values are taken as their text. Licence and access class are yours to state
+in the settings' section `adapter`.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from lora_med.data.catalog import SOURCES
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.data.tables import SKIP, TableRow, bad, rows, sound
-from lora_med.errors import SettingsError
+from lora_med.errors import DataError, SettingsError
 
-SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), ("text",))
+LABELLED = ("text", "label")
+SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), LABELLED, ("text",))
+MOST_LABELS = 50
 OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subject", "section", "history")
-FIELDS = (*(field for shape in SHAPES for field in shape), *OPTIONAL)
+FIELDS = tuple(dict.fromkeys((*(field for shape in SHAPES for field in shape), *OPTIONAL)))
 NAME = "name your columns in data.columns (--column field=column), or set data.skip_bad=true (--skip-bad)"
 ROLES = ("system", "user", "assistant")
 
@@ -48,6 +53,7 @@ class _Row:
 
     values: Mapping[str, Any]
     columns: Mapping[str, str]
+    labels: tuple[str, ...] = ()
 
     def column(self, field: str) -> str:
         return self.columns.get(field, field)
@@ -79,12 +85,18 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     Drops with an error: missing_column, bad_type, empty_text, bad_json, bad_csv, bad_utf8, damaged_file.
 
     Raises:
-        SettingsError: `data.columns` names a field that does not exist.
+        SettingsError: `data.columns` names a field that does not exist, or `data.labels` and no label column.
+        DataError: a label column with one value, or with very many.
     """
     for field in options.columns:
         if field not in FIELDS:
             raise SettingsError(unknown("field", field, FIELDS), where="data.columns")
     names = places(inputs)
+    if options.labels and "label" not in options.columns:
+        raise SettingsError(
+            "data.labels names classes, and no column holds them", where="data.labels", fix="data.columns.label=COLUMN"
+        )
+    labels = _labels(inputs, options) if "label" in options.columns else ()
 
     def again() -> Iterator[Outcome]:
         shape = _mapped_shape(options.columns)
@@ -95,7 +107,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                     continue
                 options.met.update(_came_from(row.values))
                 try:
-                    seen = _Row(row.values, options.columns)
+                    seen = _Row(row.values, options.columns, labels)
                     shape = shape or _shape(seen)
                     yield _MAKERS[shape](seen, f"{names[item]}:{row.number}")
                 except _Wrong as wrong:
@@ -111,15 +123,43 @@ def _came_from(values: Mapping[str, Any]) -> Iterator[str]:
         yield SOURCES[source].access
 
 
+def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:
+    """The closed set of classes: those that were named, else all that occur."""
+    if options.labels:
+        return tuple(options.labels)
+    found: set[str] = set()
+    for item in inputs:
+        for row in rows(item):
+            if isinstance(row, TableRow) and row.values.get(options.columns["label"]) not in (None, ""):
+                found.add(str(row.values[options.columns["label"]]).strip())
+                if len(found) > MOST_LABELS:
+                    raise DataError(
+                        f"more than {MOST_LABELS} different values in column {options.columns['label']!r}",
+                        where=str(item),
+                        fix="another column, or name the classes in data.labels",
+                    )
+    if len(found) == 1:
+        raise DataError(
+            f"column {options.columns['label']!r} has one value only: there is nothing to tell apart",
+            where=", ".join(places(inputs).values()),
+            fix="another column, or name the classes in data.labels",
+        )
+    return tuple(sorted(found))
+
+
 def _mapped_shape(columns: Mapping[str, str]) -> tuple[str, ...] | None:
-    return next((shape for shape in SHAPES if any(field in columns for field in shape)), None)
+    if "label" in columns:
+        return LABELLED
+    told = (shape for shape in SHAPES if shape != LABELLED)
+    return next((shape for shape in told if any(field in columns for field in shape)), None)
 
 
 def _shape(row: _Row) -> tuple[str, ...]:
-    for shape in SHAPES:
+    told = [shape for shape in SHAPES if shape != LABELLED]
+    for shape in told:
         if all(row.column(field) in row.values for field in shape):
             return shape
-    wanted = "; or ".join(" and ".join(shape) for shape in SHAPES)
+    wanted = "; or ".join(" and ".join(shape) for shape in told)
     raise _Wrong(
         "missing_column", f"expected the columns {wanted}; none is among the {len(row.values)} there are (data.columns)"
     )
@@ -231,6 +271,19 @@ def _question(row: _Row, uid: str) -> Record:
     )
 
 
+def _labelled(row: _Row, uid: str) -> Record:
+    text, value = row.text("text"), row.get("label")
+    name = f"column {row.column('label')!r}"
+    if value is None or isinstance(value, list | dict | float):
+        raise _Wrong(
+            "bad_type", f"{name}: expected a class, got {'nothing' if value is None else type(value).__name__}"
+        )
+    label = _text(str(value), name).strip()
+    if label not in row.labels:
+        raise _Wrong("bad_type", f"{name}: expected one of the {len(row.labels)} classes of data.labels")
+    return Question(_name(row, "uid", uid), _group(row, text), "custom", text, label, options=row.labels)
+
+
 def _passage(row: _Row, uid: str) -> Record:
     text = row.text("text")
     return Passage(_name(row, "uid", uid), _group(row, text), "custom", text, _optional(row, "title"))
@@ -241,5 +294,6 @@ _MAKERS: dict[tuple[str, ...], Callable[[_Row, str], Record]] = {
     ("prompt", "completion"): _pair("prompt", "completion"),
     ("input", "output"): _pair("input", "output"),
     ("question", "answer"): _question,
+    LABELLED: _labelled,
     ("text",): _passage,
 }
