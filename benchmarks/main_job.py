@@ -35,6 +35,7 @@ class Arm:
 STORIES = ("model.base={data}/models/stories260K", "model.load_in_4bit=false", "train.per_device_train_batch_size=16")
 PUBMED = ("sft_pubmed", "micro_pubmed", "pubmed", "pubmed_xml/pubmed20n1015.xml.gz")
 PUBMEDQA = ("sft_task", "micro_pubmedqa", "pubmedqa", "pubmedqa/ori_pqal_nontest500.json")
+EVIDENCE = "<!-- evidence -->"  # behind it stands what benchmarks/evidence.py wrote
 ARMS = (
     Arm("micro-pubmed", *PUBMED, ("model.base=micro",)),
     Arm("micro-pubmedqa", *PUBMEDQA, ("model.base=micro",)),
@@ -107,12 +108,12 @@ def section(result: dict[str, Any]) -> list[str]:
         cells = [measure_["label"], *(interval(subject["values"][name], "value") for subject in (base, adapter))]
         lines.append(f"| {' | '.join([*cells, difference, verdict])} |")
     if "mcnemar" in adapter:
-        test, majority = adapter["mcnemar"], entry["majority"]
+        test, (baseline,) = adapter["mcnemar"], entry["baselines"]
         lines += [
             "",
             f"McNemar: {test['only_base']} items right with the base only, {test['only_adapter']} with the adapter "
-            f"only, p = {test['p_value']:.3f}. Always answering {majority['label']!r} is right for a share of "
-            f"{majority['share']:.3f}.",
+            f"only, p = {test['p_value']:.3f}. {baseline['name']} is right for a share of "
+            f"{baseline['values']['accuracy']['value']:.3f}.",
         ]
     if facts.get("split"):
         lines += ["", f"Split: {facts['split']}."]
@@ -145,7 +146,9 @@ def main() -> None:
         "",
         *(line for result in results for line in section(result)),
     ]
-    options.page.write_text("\n".join(page), encoding="utf-8")
+    known = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
+    kept = known[known.index(EVIDENCE) :] if EVIDENCE in known else ""
+    options.page.write_text("\n".join(page) + kept, encoding="utf-8")
 
 
 if __name__ == "__main__":
