@@ -99,7 +99,7 @@ def page(found: Sequence[Evaluation], seconds: Sequence[float]) -> str:
             "# Two bases and two adapters on four tasks, and on the general probe",
             "",
             "Written by `python benchmarks/evidence.py`. Validation data: PubMedQA's official fold 0 of those 500 that",
-            "are not test, MedMCQA's dev file, BC5CDR's development set, MTS-Dialog's validation file. Square brackets:",
+            "are not test, MedMCQA's dev file, BC5CDR's development set, MTS-Dialog's validation file. In brackets",
             "95% intervals, paired for the differences from the base. One run each, seed 42, no test item read. In",
             "round brackets what needs no model. A verdict is of one comparison; the report adjusts for their number.",
             "",
