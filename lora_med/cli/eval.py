@@ -83,7 +83,7 @@ def evaluate_command(
         _list_tasks(as_json)
         return
     prepare_environment(offline=not online)
-    from lora_med.evaluation.jobs import How, make_jobs, open_job, score_jobs
+    from lora_med.evaluation.jobs import How, make_jobs, open_job, score_jobs, score_taggers, tagging
     from lora_med.evaluation.report import write_report
     from lora_med.evaluation.works import Asking
     from lora_med.metrics.custom import load_metric
@@ -97,9 +97,13 @@ def evaluate_command(
     functions = {one: load_metric(one) for one in metric or ()}
     how = How(store, max_items, bootstrap_samples, seed, Asking(shots, rotate, constrained), functions)
     opened = [open_job(job, how.asking, calibrate=calibrate) for job in jobs]
-    loaded = _base(cards, base, revision, quantisation)
-    evaluations = score_jobs(loaded, names, jobs, opened, how, lower_is_better=lower_is_better or ())
-    report = write_report(evaluations, out, title=f"{', '.join(names)} against {loaded.name}" if names else loaded.name)
+    if tagging(list(cards.values())):
+        evaluations = score_taggers(names, jobs, opened, how, base=base)
+    else:
+        loaded = _base(cards, base, revision, quantisation)
+        evaluations = score_jobs(loaded, names, jobs, opened, how, lower_is_better=lower_is_better or ())
+    on = str(evaluations[0].base["name"])
+    report = write_report(evaluations, out, title=f"{', '.join(names)} against {on}" if names else on)
     if as_json:
         print(json.dumps(report.content))
     else:

@@ -11,6 +11,7 @@ from lora_med.adapters.store import find_adapter
 from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.evaluation.tasks import scoring_of
 from lora_med.files import write_json
+from lora_med.prompts.templates import TEMPLATES
 
 
 def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> list[Path]:
@@ -34,7 +35,7 @@ def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> lis
 
 def entry_name(evaluation: Evaluation) -> str:
     """`source/split/template`, and what makes it another measurement: a scoring of another kind, solved examples."""
-    usual = evaluation.scoring == scoring_of(evaluation.template)
+    usual = evaluation.template not in TEMPLATES or evaluation.scoring == scoring_of(evaluation.template)
     asked = [f"{name}={value}" for name, value in evaluation.asked.items() if value]
     more = "+".join([*([] if usual else [evaluation.scoring]), *asked])
     return f"{evaluation.source}/{evaluation.split}/{evaluation.template}" + (f"/{more}" if more else "")

@@ -47,7 +47,7 @@ class EntityWork:
         self._types = entity_types(self._asked)
         self._limit = answer_limit(self._asked, context)
         self._seen = seen_mentions(training)
-        self._heart = _Heart(training) if self._seen else None
+        self._heart = Heart(training) if self._seen else None
         self.items = tuple(Item(one.uid, one.group) for one in self._asked)
 
     @property
@@ -105,7 +105,7 @@ class EntityWork:
         return {"Marking by heart what training marked": entity_table(self._asked, answers, self._types, self._seen)}
 
 
-class _Heart:
+class Heart:
     """The mentions of training records, each with its commonest type; found again word by word, the longest first."""
 
     def __init__(self, training: Sequence[Record]) -> None:

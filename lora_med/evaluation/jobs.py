@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -14,11 +15,12 @@ from lora_med.adapters.swap import load_many
 from lora_med.config.schema import DataSettings
 from lora_med.data.corpus import HeldOut, open_split
 from lora_med.data.record import Record
-from lora_med.errors import SettingsError
+from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.heldout import choose_template, heldout_settings, sources_of
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, Split, check_scoring, find_task, scoring_of
 from lora_med.evaluation.works import Asking, check_asking, learns
 from lora_med.metrics.custom import Metric
@@ -74,6 +76,7 @@ def make_jobs(
             adapter was not trained under.
     """
     part = None if split is None else _split(split)
+    template = template or ("entities" if tagging(cards) else None)
     named = _named(tasks)
     if len(named) > 1 and (source or template or paths):
         raise SettingsError(
@@ -96,6 +99,22 @@ def make_jobs(
         )
         found.append(Job(settings, wording, scoring, part or (task.split if task else "test"), whole))
     return found
+
+
+def tagging(cards: Sequence[Card]) -> bool:
+    """Whether the adapters tag tokens, and do not write.
+
+    Raises:
+        SettingsError: some do and some do not.
+    """
+    tag = [card.name for card in cards if card.labels]
+    if tag and len(tag) < len(cards):
+        raise SettingsError(
+            f"{', '.join(tag)} tag tokens and the other adapters write text: they have no base in common",
+            where="--adapter",
+            fix="score them one after another, and set the reports side by side: lora-med eval compare",
+        )
+    return bool(tag)
 
 
 def _named(tasks: Sequence[str]) -> dict[str, list[str]]:
@@ -167,27 +186,64 @@ def score_jobs(
     bank = load_many(base, adapters, how.store) if adapters else Bank(base, how.store)
     try:
         for job, parts in zip(jobs, opened, strict=True):
-            evaluation = evaluate(
-                base,
-                adapters,
-                parts.records,
-                template=job.template,
-                source=job.settings.source,
-                scoring=job.scoring,
-                split=job.split,
-                store=how.store,
-                bank=bank,
-                max_items=how.max_items,
-                bootstrap_samples=how.bootstrap_samples,
-                seed=how.seed,
-                validation=parts.validation,
-                training=parts.training,
-                asking=how.asking,
-                metrics=how.metrics,
-                lower_is_better=lower_is_better,
-            )
+            with _placed(job):
+                evaluation = evaluate(
+                    base,
+                    adapters,
+                    parts.records,
+                    template=job.template,
+                    source=job.settings.source,
+                    scoring=job.scoring,
+                    split=job.split,
+                    store=how.store,
+                    bank=bank,
+                    max_items=how.max_items,
+                    bootstrap_samples=how.bootstrap_samples,
+                    seed=how.seed,
+                    validation=parts.validation,
+                    training=parts.training,
+                    asking=how.asking,
+                    metrics=how.metrics,
+                    lower_is_better=lower_is_better,
+                )
             record_scores(evaluation, how.store)
             found.append(evaluation)
     finally:
         bank.close()
     return found
+
+
+def score_taggers(
+    adapters: Sequence[str], jobs: Sequence[Job], opened: Sequence[Opened], how: How, *, base: str | None
+) -> list[Evaluation]:
+    """An evaluation of each job for adapters that tag tokens; the scores go into their cards."""
+    found: list[Evaluation] = []
+    for job, parts in zip(jobs, opened, strict=True):
+        with _placed(job):
+            evaluation = evaluate_taggers(
+                adapters,
+                parts.records,
+                source=job.settings.source,
+                split=job.split,
+                store=how.store,
+                base=base,
+                max_items=how.max_items,
+                bootstrap_samples=how.bootstrap_samples,
+                seed=how.seed,
+                training=parts.training,
+            )
+        record_scores(evaluation, how.store)
+        found.append(evaluation)
+    return found
+
+
+@contextmanager
+def _placed(job: Job) -> Iterator[None]:
+    """Name the job's files where bad data is found that says no place."""
+    try:
+        yield
+    except DataError as error:
+        if error.where is not None:
+            raise
+        files = ", ".join(job.settings.paths)
+        raise type(error)(error.what, where=f"{files} ({job.split} part)", fix=error.fix) from error

@@ -85,8 +85,8 @@ def evaluate(
     """
     kind = scoring if scoring is not None else scoring_of(template)
     check_scoring(template, kind)
-    chosen = _draw(fitting(records, template), max_items, seed)
-    access = _access(records, source, adapters, store)
+    chosen = draw(fitting(records, template), max_items, seed)
+    access = access_of(records, source, adapters, store)
     given = Given(base, context_of(base), chosen, template, asking or Asking(), training, validation, seed)
     with _opened(base, adapters, store, bank) as loaded:
         work = make_work(kind, given)
@@ -102,7 +102,7 @@ def evaluate(
     return _evaluation(given, statistics, recipes=recipes, **about)
 
 
-def _access(records: Sequence[Record], source: str, adapters: Sequence[str], store: Path | str) -> Access:
+def access_of(records: Sequence[Record], source: str, adapters: Sequence[str], store: Path | str) -> Access:
     """The strictest class of the records and of what the adapters were trained on."""
     cards = [read_card(find_adapter(name, store)) for name in adapters]
     known = records.access if isinstance(records, HeldOut) else None
@@ -155,7 +155,12 @@ def describe(base: Base) -> dict[str, object]:
     }
 
 
-def _draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record]:
+def draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record]:
+    """At most so many of the records, by seed, in their order.
+
+    Raises:
+        DataError: there is none, or two have one uid.
+    """
     if not records:
         raise DataError("there are no held-out records to score", fix="check data.paths, the split and its share")
     twice = [uid for uid, count in Counter(record.uid for record in records).items() if count > 1]

@@ -17,6 +17,7 @@ from lora_med.adapters.card import DataFacts, read_card
 from lora_med.adapters.compose import compose
 from lora_med.adapters.store import publish
 from lora_med.adapters.verify import verify
+from lora_med.cli.main import run
 from lora_med.config.schema import LoraSettings, TrainSettings
 from lora_med.data.record import Annotated, Pair, Span
 from lora_med.errors import BaseMismatchError, LoraMedError, PreflightError, SettingsError
@@ -182,3 +183,23 @@ def test_a_tagger_is_neither_merged_nor_composed(tmp_path: Path) -> None:
         compose("sum", [("tags", 1.0)], store=tmp_path, base=str(folder))
     assert not (tmp_path / "merged").exists()
     assert not (tmp_path / "sum").exists()
+
+
+def test_a_tagger_is_scored_by_the_command_beside_a_base_that_tags_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_tiny("llama", tmp_path / "base")
+    base, model, _ = trained(folder, tmp_path / "run")
+    publish(model, base=base, name="tags", store=tmp_path / "store", template="tags", data=FACTS, settings={})
+    lines = [f"{n}|t|Aspirin for fever {n}.\n{n}|a|None.\n{n}\t0\t7\tAspirin\tChemical\tD1\n\n" for n in range(12)]
+    (tmp_path / "CDR_TestSet.PubTator.txt").write_text("".join(lines))
+    named = ["--adapter", "tags", "--base", str(folder), "--store", str(tmp_path / "store"), "--json"]
+    more = ["--task", f"bc5cdr:{tmp_path / 'CDR_TestSet.PubTator.txt'}", "--bootstrap-samples", "50"]
+    assert run(["eval", *named, *more, "--out", str(tmp_path / "out"), "data.near_duplicate_similarity=1"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert (entry["scoring"], entry["template"], entry["items"]) == ("entities", "tags", 12)
+    first, second = entry["subjects"]
+    assert first["values"]["micro_f1"]["value"] == 0
+    assert second["adapter"] == "tags" and "micro_f1" in second["changes"]
+    assert "invalid_json_rate" not in second["values"]
+    assert "bc5cdr/test/tags" in read_card(tmp_path / "store/tags").scores

@@ -1,0 +1,138 @@
+"""evaluate_taggers(): adapters that tag tokens on the same held-out texts, in the tables of those that write entities.
+
+Each has a head of its own and so a base object of its own; what they are compared with is a base without an adapter,
+which tags nothing, as its head is zero.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.attach import detach
+from lora_med.adapters.card import read_card
+from lora_med.adapters.store import find_adapter
+from lora_med.data.record import Annotated, Record, Span
+from lora_med.errors import DataError
+from lora_med.evaluation.entities import seen_mentions
+from lora_med.evaluation.entity_work import Heart
+from lora_med.evaluation.measures import Measure, Numbers
+from lora_med.evaluation.results import Evaluation, Item
+from lora_med.evaluation.runner import OPEN, access_of, describe, draw
+from lora_med.evaluation.statistics import Statistics
+from lora_med.evaluation.tags import TagItem, answer_tags, open_tagger, tag_items, tag_measures, tag_table
+from lora_med.evaluation.work import Answered
+from lora_med.prompts.entities import read_entities, write_list
+from lora_med.run import versions
+
+TEMPLATE = "tags"
+
+
+def evaluate_taggers(
+    adapters: Sequence[str],
+    records: Sequence[Record],
+    *,
+    source: str,
+    split: str = "test",
+    store: Path | str = "adapters",
+    base: str | None = None,
+    max_items: int | None = None,
+    bootstrap_samples: int = 10_000,
+    seed: int = 42,
+    training: Sequence[Record] = (),
+) -> Evaluation:
+    """Scores of each tagger on the records, with 95% intervals, beside a base that tags nothing.
+
+    Args:
+        adapters: names in the store, all with labels; `records` are held-out annotated texts of `source`.
+        base: where the base is, if not where the cards say.
+        training: records for unseen mentions and for marking by heart; never `records`.
+
+    Raises:
+        SettingsError: an adapter writes text, or a record is no annotated text.
+        DataError: no records, or none with a mention.
+        BaseMismatchError: an adapter was trained on another base.
+    """
+    chosen = draw([record for record in records if isinstance(record, Annotated)], max_items, seed)
+    work, answered, about = None, dict[str | None, Answered](), dict[str, object]()
+    for name in adapters:
+        loaded, model = open_tagger(name, store, base=base)
+        length = read_card(find_adapter(name, store)).settings.get("train", {}).get("max_length") or 1024
+        items = tag_items(chosen, loaded.tokenizer, int(length))
+        if work is None:
+            work, about = _TagWork(items, training), describe(loaded)
+            answered[None] = work.answered([[] for _ in items], 0.0)
+        begun = time.perf_counter()
+        found = answer_tags(model, loaded.tokenizer, items, loaded.labels)
+        answered[name] = work.answered(found, time.perf_counter() - begun)
+        detach(model)
+    if work is None:
+        raise DataError("no tagger is named", fix="lora-med adapters list")
+    access = access_of(records, source, adapters, store)
+    statistics = Statistics(work, "entities", bootstrap_samples, seed, access == OPEN)
+    return Evaluation(
+        scoring="entities",
+        source=source,
+        split=split,
+        template=TEMPLATE,
+        access=access,
+        base=about,
+        items=work.items,
+        measures=work.measures,
+        subjects=statistics.subjects(answered, {}),
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        layout=work.layout,
+        baselines=statistics.baselines(),
+        notes=work.notes,
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+class _TagWork:
+    """The texts and their gold mentions; see `Work`."""
+
+    prompts: tuple[str, ...] = ()
+    notes = ("A base without an adapter tags nothing: its head is zero.",)
+
+    def __init__(self, items: Sequence[TagItem], training: Sequence[Record]) -> None:
+        self._asked = items
+        self._types = tuple(sorted({mention.type for item in items for mention in item.gold}))
+        self._seen = seen_mentions(training)
+        self._heart = Heart(training) if self._seen else None
+        self.items = tuple(Item(one.uid, one.group) for one in items)
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """As that of entities that are written."""
+        return {"types": list(self._types), "unseen": bool(self._seen)}
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """As `tag_measures` gives them."""
+        return tag_measures(self._types, with_unseen=bool(self._seen))
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The gold mentions as JSON."""
+        return tuple(write_list((one.type, one.text) for one in item.gold) for item in self._asked)
+
+    def answer(self) -> Answered:
+        """Nothing tagged, as by a base without an adapter."""
+        return self.answered([[] for _ in self._asked], 0.0)
+
+    def answered(self, spans: Sequence[Sequence[Span]], seconds: float) -> Answered:
+        """What a tagger said, in the shape of all answers."""
+        table = tag_table(self._asked, spans, self._types, self._seen)
+        said = tuple(write_list((one.type, one.text) for one in found) for found in spans)
+        return Answered(table, tuple({"mentions": len(found)} for found in spans), said, said, seconds=seconds)
+
+    def baselines(self) -> Mapping[str, Numbers]:
+        """Marking what training marked, wherever it stands."""
+        if self._heart is None:
+            return {}
+        found = [read_entities(self._heart.answer(item.text), item.text).spans for item in self._asked]
+        return {"Marking by heart what training marked": tag_table(self._asked, found, self._types, self._seen)}
