@@ -17,13 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.cli.eval import _base, _cards  # the same steps as the command's
+from lora_med.adapters.card import read_card
+from lora_med.adapters.store import find_adapter
+from lora_med.evaluation.comparisons import Comparison, compare_all
 from lora_med.evaluation.jobs import How, make_jobs, open_job, score_jobs
 from lora_med.evaluation.report import write_report
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.tasks import SCORINGS
 from lora_med.evaluation.wording import number, signed, span
 from lora_med.evaluation.works import Asking
+from lora_med.models.base import load_base
 from lora_med.run import prepare_environment, versions
 
 MARKER = "<!-- evidence -->"
@@ -50,23 +53,25 @@ def tasks(data: Path) -> tuple[list[str], list[str]]:
 def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tuple[list[Evaluation], float]:
     """All tasks on one base, and the seconds they took."""
     begun = time.perf_counter()
-    cards = _cards(list(adapters), options.store)
-    loaded = _base(cards, base, None, "4bit" if base == "micro" else "none")
+    cards = [read_card(find_adapter(name, options.store)) for name in adapters]
+    loaded = load_base(base, quantisation="4bit" if base == "micro" else "none")
     chosen, written = tasks(options.data)
     groups = ((chosen, "validation", CHOSEN), (written, "validation", WRITTEN), (["general"], "test", CHOSEN))
     found: list[Evaluation] = []
     for names, split, most in groups:
         how = How(options.store, most, options.resamples, 42, Asking(), {})
-        jobs = make_jobs(names, list(cards.values()), split=split, overrides=() if adapters else ["data.leaks=drop"])
+        jobs = make_jobs(names, cards, split=split, overrides=() if adapters else ["data.leaks=drop"])
         opened = [open_job(job, how.asking, calibrate=False) for job in jobs]
         found += score_jobs(loaded, adapters, jobs, opened, how)
     return found, time.perf_counter() - begun
 
 
-def rows(evaluation: Evaluation) -> list[str]:
+def rows(evaluation: Evaluation, compared: Sequence[Comparison]) -> list[str]:
     """The lines of the table that tell one evaluation."""
-    by, beside = evaluation.verdict_by, SCORINGS[evaluation.scoring].beside
-    measures = [by, *(one for one in evaluation.measures if one.name == beside)]
+    by, kind = evaluation.verdict_by, SCORINGS[evaluation.scoring]
+    measures = [by, *(one for one in evaluation.measures if one.name in (kind.beside, kind.extent))]
+    verdicts = {one.subject.name: one.verdict for one in compared if one.evaluation is evaluation}
+    base = Path(str(evaluation.base["name"])).name
     lines = []
     for measure in measures:
         for subject in evaluation.subjects:
@@ -75,10 +80,10 @@ def rows(evaluation: Evaluation) -> list[str]:
                 evaluation.source,
                 f"{len(evaluation.items)}",
                 measure.label,
-                f"{evaluation.base['name']}" + (f" + {subject.adapter}" if subject.adapter else ""),
+                base + (f" + {subject.adapter}" if subject.adapter else ""),
                 f"{number(value.value)} [{span(value.interval)}]",
                 "" if change is None else f"{signed(change.difference)} [{span(change.interval, sign=True)}]",
-                "" if change is None else change.verdict,
+                verdicts.get(subject.name, "") if measure is by else "",
             ]
             lines.append("| " + " | ".join(cells) + " |")
     for baseline in evaluation.baselines:
@@ -91,6 +96,7 @@ def rows(evaluation: Evaluation) -> list[str]:
 def page(found: Sequence[Evaluation], seconds: Sequence[float]) -> str:
     """The part of docs/results.md behind the marker."""
     known: dict[str, Any] = versions()
+    compared = compare_all(found)
     packages = ", ".join(f"{name} {known[name]}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     return "\n".join(
         [
@@ -101,14 +107,15 @@ def page(found: Sequence[Evaluation], seconds: Sequence[float]) -> str:
             "Written by `python benchmarks/evidence.py`. Validation data: PubMedQA's official fold 0 of those 500 that",
             "are not test, MedMCQA's dev file, BC5CDR's development set, MTS-Dialog's validation file. In brackets",
             "95% intervals, paired for the differences from the base. One run each, seed 42, no test item read. In",
-            "round brackets what needs no model. A verdict is of one comparison; the report adjusts for their number.",
+            "round brackets what needs no model. Better and worse take an interval clear of zero and, after Holm's",
+            f"correction over all {len(compared)} comparisons, p of at most 0.05.",
             "",
             f"Machine: {platform.machine()}, {os.cpu_count()} cores, no GPU. {packages}. "
             f"{' and '.join(f'{one:.0f} s' for one in seconds)} for the two bases.",
             "",
             "| task | items | measure | who | value | difference | verdict |",
             "|---|---|---|---|---|---|---|",
-            *(line for evaluation in found for line in rows(evaluation)),
+            *(line for evaluation in found for line in rows(evaluation, compared)),
             "",
             "The adapters:",
             "",

@@ -164,11 +164,12 @@ def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lora_med.evaluation.comparisons import compare_all
     from lora_med.evaluation.evaluation_page import score_table
-    from lora_med.evaluation.wording import finding
 
     colours = {"better": "green", "worse": "red", "unsure": "yellow"}
     console = Console()
+    compared = compare_all(evaluations)
     for evaluation in evaluations:
         content = score_table(evaluation)
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -177,8 +178,9 @@ def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
         for row in content.rows:
             cells = (f"[{colours[cell.kind]}]{cell.text}[/]" if cell.kind in colours else cell.text for cell in row)
             table.add_row(*cells)
-        for subject in evaluation.subjects[1:]:
-            console.print(finding(evaluation, subject))
+        for one in compared:
+            if one.evaluation is evaluation:
+                console.print(one.sentences)
         console.print()
         console.print(table)
         console.print(f"\n{content.note}\n")

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from lora_med.evaluation.measures import Change, Measure
 from lora_med.evaluation.results import Evaluation, Subject
-from lora_med.metrics.significance import holm
+from lora_med.evaluation.wording import finding
+from lora_med.metrics.significance import Verdict, holm
+
+LARGEST_P = 0.05  # adjusted: above it a difference may be one of several looked at
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Comparison:
     """One adapter against its base in one task, by the task's first measure.
 
     `test` is what `p_value` comes from: McNemar's exact test for accuracies, else the paired bootstrap. `adjusted` is
-    it after Holm's correction over all comparisons of the report. Both are None where there is no test.
+    it after Holm's correction over the `of` comparisons of the report. Both are None where there is no test.
     """
 
     evaluation: Evaluation
@@ -25,6 +28,24 @@ class Comparison:
     test: str
     p_value: float | None
     adjusted: float | None
+    of: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What stands among all comparisons: the interval's verdict, unless chance finds one such among so many."""
+        return "cannot tell" if self._by_chance else self.change.verdict
+
+    @property
+    def sentences(self) -> str:
+        """The finding in words, and whether it stands among all comparisons."""
+        found = finding(self.evaluation, self.subject)
+        if not self._by_chance or self.change.verdict == "cannot tell":
+            return found
+        return f"{found} Among {self.of} comparisons that is not enough to tell (adjusted p = {self.adjusted:.2g})."
+
+    @property
+    def _by_chance(self) -> bool:
+        return self.of > 1 and self.adjusted is not None and self.adjusted > LARGEST_P
 
 
 def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
@@ -41,6 +62,7 @@ def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
             subject.changes[evaluation.verdict_by.name],
             *tests[place],
             adjusted.get(place),
+            len(pairs),
         )
         for place, (evaluation, subject) in enumerate(pairs)
     ]

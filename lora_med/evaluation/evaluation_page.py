@@ -56,16 +56,16 @@ def _score_row(name: str, measure: Measure, base: Subject, subject: Subject) -> 
     before: Value = base.values[measure.name]
     after: Value = subject.values[measure.name]
     change: Change = subject.changes[measure.name]
-    direction = "lower is better" if measure.lower_is_better else "higher is better"
+    direction = {True: " (lower is better)", False: " (higher is better)", None: ""}[measure.lower_is_better]
     unit = f"{measure.label}, {measure.unit}" if measure.unit else measure.label
     return text_row(
         name,
-        f"{unit} ({direction})",
+        f"{unit}{direction}",
         Cell(number(before.value), "number"),
         Cell(number(after.value), "number"),
         Cell(signed(change.difference), "number"),
         Cell(span(change.interval, sign=True), "number"),
-        Cell(change.verdict, KINDS[change.verdict]),
+        Cell(change.verdict, KINDS[change.verdict]) if direction else Cell("–"),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lora_med.metrics.significance import (
     Interval,
+    Tested,
     Verdict,
     bootstrap,
     detectable,
@@ -21,6 +22,7 @@ from lora_med.metrics.significance import (
 )
 
 Numbers = NDArray[np.float64]
+NOTHING = Interval(None, None, "nothing to measure")
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,17 @@ class Measure:
     """A score: its name in report.json, its label and unit for readers, its direction, and how sums become it.
 
     `counts` gives, of a share of items, how many of how many from the sums: over independent items its interval is then
-    Wilson's.
+    Wilson's. `of` is what a share is a share of: who has none of it is told nothing by the share. A measure without
+    `lower_is_better` has no direction, and no verdict.
     """
 
     name: str
     label: str
     unit: str
-    lower_is_better: bool
+    lower_is_better: bool | None
     of_sums: Callable[[Numbers], Numbers]
     counts: Callable[[Numbers], tuple[float, float]] | None = None
+    of: Callable[[Numbers], Numbers] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def values(
     sums = table.sum(axis=0)
     found: dict[str, Value] = {}
     for measure in measures:
-        if measure.counts is not None and len(set(groups)) == len(groups):
+        if measure.of is not None and not measure.of(sums) > 0:
+            interval = NOTHING
+        elif measure.counts is not None and len(set(groups)) == len(groups):
             interval = wilson(*(round(count) for count in measure.counts(sums)))
         else:
             interval = bootstrap(table, groups, measure.of_sums, samples=samples, seed=seed)
@@ -117,6 +123,8 @@ def changes(
             return of_sums(sums[..., width:]) - of_sums(sums[..., :width])
 
         tested = paired(both, groups, difference, samples=samples, seed=seed)
+        if measure.of is not None and not all(measure.of(table.sum(axis=0)) > 0 for table in (base, adapter)):
+            tested = Tested(NOTHING, None, None)
         gap, count = float(difference(both.sum(axis=0))), len(set(groups))
         needed = None if tested.error is None else groups_needed(gap, tested.error, count)
         found[measure.name] = Change(

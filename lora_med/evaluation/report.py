@@ -9,10 +9,10 @@ report.json, `schema` "lora_med.report/1":
       layout                what the columns of the items' sums are: sections, labels, types; as the scoring needs it
       items_file            JSON lines: uid, group, sizes or answer, and of each subject its scores and `sums`, which
                             added over items give every measure; the texts written only where access is open
-      measures[]            name, label, unit, lower_is_better
+      measures[]            name, label, unit, lower_is_better (null: neither)
       baselines[]           name, values (as below): answers that take no model
       subjects[]            adapter (null for the base), seconds,
-        values              measure -> value, low, high, method          (95% interval over groups)
+        values              measure -> value, low, high, method (95% interval over groups; null where there is none)
         changes             measure -> difference, low, high, method, verdict (adapter - base, paired), p_value,
                             detectable (found in 4 of 5 by so many items), items_needed (to find this difference so)
         over                baseline -> the same, subject - baseline, by the measure that the verdict rests on
@@ -24,7 +24,8 @@ report.json, `schema` "lora_med.report/1":
         metrics             the user's own: name -> value, interval, difference, difference_interval, verdict
       runs[]                adapters that differ in their seed alone: adapters, measure, mean, spread (standard
                             deviation), lowest, highest, low, high, method, verdict of the mean difference
-    comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list)
+    comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list),
+                            verdict (as the list allows it)
     merges[]                certificates as in merge_certificate.json
     swaps[]                 adapter, milliseconds, changed, restored
     facts                   name -> value, such as sizes and times
@@ -139,6 +140,7 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "test": one.test,
         "p_value": one.p_value,
         "adjusted": one.adjusted,
+        "verdict": one.verdict,
     }
 
 

@@ -11,7 +11,7 @@ from lora_med.evaluation.figures import loss_curves
 from lora_med.evaluation.page import Cell, Figure, Page, Section, Table, text_row
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.swaps import Swap
-from lora_med.evaluation.wording import finding, number, signed, span
+from lora_med.evaluation.wording import number, signed, span
 
 
 def comparison_section(comparisons: Sequence[Comparison]) -> Section:
@@ -37,14 +37,15 @@ def comparison_section(comparisons: Sequence[Comparison]) -> Section:
             Cell("–" if one.p_value is None else f"{one.p_value:.2g}", "number"),
             Cell("–" if one.adjusted is None else f"{one.adjusted:.2g}", "number"),
             Cell("–" if one.change.detectable is None else number(one.change.detectable), "number"),
-            Cell(one.change.verdict, KINDS[one.change.verdict]),
+            Cell(one.verdict, KINDS[one.verdict]),
         )
         for one in comparisons
     ]
     note = (
         "p of no difference: McNemar's exact test for accuracies of independent items, else that of the paired "
         "bootstrap; adjusted by Holm's method over this table. Findable: the true difference that four of five tests "
-        "of this size find. Verdicts rest on each interval alone."
+        "of this size find. Better and worse take an interval clear of zero and an adjusted p of at most 0.05; further "
+        "down verdicts rest on each interval alone."
     )
     return Section("All comparisons", tables=(Table(columns, tuple(rows), note),))
 
@@ -104,12 +105,11 @@ def build_page(
     next_steps: Sequence[str],
 ) -> Page:
     """The page; a part without content is left out."""
-    lead = [finding(one, subject) for one in evaluations for subject in one.subjects[1:]]
+    compared = compare_all(evaluations)
     sections: list[Section] = []
     if runs:
         drawn = Figure(loss_curves(runs), "Loss on the training rows and on the validation split.")
         sections.append(Section("Training", figures=(drawn,)))
-    compared = compare_all(evaluations)
     if len(compared) > 1:
         sections.append(comparison_section(compared))
     sections += [evaluation_section(one, place) for place, one in enumerate(evaluations)]
@@ -122,6 +122,5 @@ def build_page(
         sections.append(Section("Sizes and times", tables=(Table((Cell("what"), Cell("value", "number")), rows),)))
     if next_steps:
         sections.append(Section("What to type next", commands=tuple(next_steps)))
-    return Page(
-        title, f"Made by lora_med, {created.replace('T', ' ').replace('Z', ' UTC')}", tuple(lead), tuple(sections)
-    )
+    made = f"Made by lora_med, {created.replace('T', ' ').replace('Z', ' UTC')}"
+    return Page(title, made, tuple(one.sentences for one in compared), tuple(sections))

@@ -28,7 +28,7 @@ class Line:
     first_subject: str
     second_subject: str
     measure: str
-    lower_is_better: bool
+    lower_is_better: bool | None
     first: float
     second: float
     change: Change | None

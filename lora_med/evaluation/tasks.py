@@ -22,7 +22,8 @@ Split = Literal["validation", "test"]
 class ScoringKind:
     """One way to score: what it gives in words, the measure a verdict rests on, and what its items are called.
 
-    `beside` is a measure that a verdict is not to be read without.
+    `beside` is a measure that a verdict is not to be read without, and `extent` one of how much was written: who writes
+    little says little that is wrong.
     """
 
     summary: str
@@ -30,6 +31,7 @@ class ScoringKind:
     title: str
     things: str
     beside: str = ""
+    extent: str = ""
 
 
 SCORINGS: dict[Scoring, ScoringKind] = {
@@ -43,7 +45,12 @@ SCORINGS: dict[Scoring, ScoringKind] = {
     ),
     "entities": ScoringKind("a written JSON list of mentions, placed in the text", "micro_f1", "Entities", "texts"),
     "writing": ScoringKind(
-        "a written text against its source and reference", "rouge_l", "Writing", "texts to write", "faults_share"
+        "a written text against its source and reference",
+        "rouge_l",
+        "Writing",
+        "texts to write",
+        "faults_share",
+        "length_ratio",
     ),
 }
 

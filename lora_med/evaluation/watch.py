@@ -110,7 +110,7 @@ def watch(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) 
     measure = _metric(settings, parts["measures"], template)
     return Watch(
         metric=measure.name,
-        lower_is_better=measure.lower_is_better,
+        lower_is_better=bool(measure.lower_is_better),
         every=settings.eval_steps,
         chooses=settings.chooses,
         items=len(items),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_med.evaluation.measures import Change
+from lora_med.evaluation.measures import NOTHING, Change
 from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.evaluation.tasks import SCORINGS
 from lora_med.metrics.significance import Interval
@@ -54,16 +54,21 @@ def finding(evaluation: Evaluation, subject: Subject) -> str:
 
 def _beside(evaluation: Evaluation, subject: Subject) -> str:
     """One sentence on the measure without which the verdict is not to be read; '' where there is none."""
-    name = SCORINGS[evaluation.scoring].beside
-    if not name:
+    kind = SCORINGS[evaluation.scoring]
+    if not kind.beside:
         return ""
-    measure = next(one for one in evaluation.measures if one.name == name)
-    change = subject.changes[name]
-    before, after = evaluation.subjects[0].values[name].value, subject.values[name].value
-    return (
-        f"By {measure.label} it is {change.verdict if change.verdict != 'cannot tell' else 'not to be told apart'}: "
-        f"{number(after)} against {number(before)} ({span(change.interval, sign=True)})."
-    )
+    base, known = evaluation.subjects[0], {one.name: one.label for one in evaluation.measures}
+    change, label = subject.changes[kind.beside], known[kind.beside]
+    before, after = base.values[kind.beside], subject.values[kind.beside]
+    if after.interval == NOTHING or before.interval == NOTHING:
+        silent = subject.name if after.interval == NOTHING else base.name
+        said = f"By {label} nothing can be told: {silent} states no fact."
+    else:
+        found = "not to be told apart" if change.verdict == "cannot tell" else change.verdict
+        bounds = span(change.interval, sign=True)
+        said = f"By {label} it is {found}: {number(after.value)} against {number(before.value)} ({bounds})."
+    wrote, base_wrote = subject.values[kind.extent].value, base.values[kind.extent].value
+    return f"{said} It writes {number(wrote)} words for each of the reference's, the base {number(base_wrote)}."
 
 
 def _size(change: Change) -> str:

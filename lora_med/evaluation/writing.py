@@ -113,9 +113,10 @@ def writing_measures() -> tuple[Measure, ...]:
         return Measure(name, label, "", False, lambda sums: sums[..., PLACE[name]] / sums[..., 0])
 
     def share(name: str, label: str, part: str, whole: str) -> Measure:
-        return Measure(
-            name, label, "share", True, lambda sums: _divided(sums[..., PLACE[part]], sums[..., PLACE[whole]])
-        )
+        def of(sums: Numbers) -> Numbers:
+            return sums[..., PLACE[whole]]
+
+        return Measure(name, label, "share", True, lambda sums: _divided(sums[..., PLACE[part]], of(sums)), of=of)
 
     def empty(sums: Numbers) -> tuple[float, float]:
         return float(sums[PLACE["empty"]]), float(sums[0])
@@ -125,7 +126,7 @@ def writing_measures() -> tuple[Measure, ...]:
         mean("rouge_2", "ROUGE-2"),
         mean("rouge_l", "ROUGE-L"),
         mean("chrf", "chrF"),
-        Measure("faults_share", "facts not in the source", "share", True, _faults),
+        Measure("faults_share", "facts not in the source", "share", True, _faults, of=_facts),
         share("unsupported_quantities", "numbers and doses not in the source", "unsupported_quantities", "quantities"),
         share("unsupported_words", "words not in the source", "unsupported_words", "words"),
         share("flipped_findings", "findings with the denial turned round", "flipped_findings", "findings"),
@@ -136,7 +137,7 @@ def writing_measures() -> tuple[Measure, ...]:
             "length_ratio",
             "words against the reference",
             "ratio",
-            False,
+            None,
             lambda sums: _divided(sums[..., PLACE["output_words"]], sums[..., PLACE["reference_words"]]),
         ),
         Measure(
@@ -148,8 +149,11 @@ def writing_measures() -> tuple[Measure, ...]:
 def _faults(sums: Numbers) -> Numbers:
     """What is at fault of all that the source should support, as `Faithfulness.faults` and `facts` count them."""
     parts = ("unsupported_quantities", "unsupported_words", "flipped_findings", "flipped_sides")
-    wholes = ("quantities", "words", "findings", "sides")
-    return _divided(*(sums[..., [PLACE[name] for name in names]].sum(-1) for names in (parts, wholes)))
+    return _divided(sums[..., [PLACE[name] for name in parts]].sum(-1), _facts(sums))
+
+
+def _facts(sums: Numbers) -> Numbers:
+    return sums[..., [PLACE[name] for name in ("quantities", "words", "findings", "sides")]].sum(-1)
 
 
 def _divided(part: Numbers, whole: Numbers) -> Numbers:

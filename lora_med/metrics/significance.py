@@ -207,8 +207,11 @@ def groups_needed(difference: float, error: float, groups: int, *, power: float 
     return math.ceil(groups * (detectable(error, power=power) / difference) ** 2)
 
 
-def verdict(interval: Interval, *, lower_is_better: bool) -> Verdict:
-    """What the interval of `second - first` says of the second: clear of zero on one side, or `cannot tell`."""
-    if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
+def verdict(interval: Interval, *, lower_is_better: bool | None) -> Verdict:
+    """What the interval of `second - first` says of the second: clear of zero on one side, or `cannot tell`.
+
+    Of a measure that is neither better high nor low (`lower_is_better` None) nothing can be told.
+    """
+    if lower_is_better is None or interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
         return "cannot tell"
     return "better" if (interval.high < 0) == lower_is_better else "worse"

@@ -272,6 +272,18 @@ def test_several_comparisons_stand_together_with_adjusted_p_values(tmp_path: Pat
     assert "All comparisons" not in alone.html.read_text()
 
 
+def test_a_difference_that_chance_finds_among_many_is_not_told() -> None:
+    sure = text_evaluation()
+    change = replace(sure.subjects[1].changes["bits_per_byte"], p_value=0.02)  # of an interval clear of zero
+    subject = replace(sure.subjects[1], changes={**sure.subjects[1].changes, "bits_per_byte": change})
+    marginal = replace(sure, subjects=(sure.subjects[0], subject))
+    assert [one.verdict for one in compare_all([marginal])] == ["better"]
+    many = compare_all([marginal] * 3)  # Holm: 3 times 0.02
+    assert {one.verdict for one in many} == {"cannot tell"}
+    assert all("Among 3 comparisons that is not enough to tell (adjusted p = 0.06)." in one.sentences for one in many)
+    assert [one.verdict for one in compare_all([marginal] * 2)] == ["better", "better"]  # 0.04
+
+
 def test_cannot_tell_says_what_could_have_been_told() -> None:
     evaluation = text_evaluation(gain=0.0, count=30)
     change = evaluation.subjects[1].changes["bits_per_byte"]

@@ -10,7 +10,7 @@ import pytest
 
 from lora_med.data.record import Pair, Passage, Section
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.measures import Numbers
+from lora_med.evaluation.measures import NOTHING, Numbers, changes, values
 from lora_med.evaluation.report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.writing import (
@@ -66,6 +66,22 @@ def test_a_text_equal_to_its_reference_is_perfect() -> None:
     assert found["faults_share"] == 0
 
 
+def test_who_writes_nothing_is_not_called_faithful() -> None:
+    items = [item(f"Fever for {days} days.", f"Fever, {days} days.", f"i{days}") for days in range(2, 8)]
+    wrong, nothing = (writing_table(items, [text] * 6) for text in ("Cough for 9 weeks.", ""))
+    groups = [one.group for one in items]
+    scores = values(writing_measures(), nothing, groups, samples=50, seed=1)
+    assert scores["faults_share"].interval == NOTHING and scores["empty_rate"].value == 1
+    told = changes(writing_measures(), wrong, nothing, groups, samples=50, seed=1)
+    assert told["faults_share"].verdict == "cannot tell" and told["faults_share"].p_value is None
+    assert told["length_ratio"].verdict == "cannot tell"  # neither many words nor few are better
+    assert told["empty_rate"].verdict == "worse"
+    told = changes(
+        writing_measures(), nothing, writing_table(items, [one.source for one in items]), groups, samples=50, seed=1
+    )
+    assert told["faults_share"].interval == NOTHING
+
+
 def test_baselines_copy_the_lead_and_the_nearest_training_text() -> None:
     training = [
         item("Fever and cough for days.", "one two three", "a"),
@@ -108,7 +124,7 @@ def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
     report = write_report([found], tmp_path / "out", title="notes")
     page = report.html.read_text()
     assert "Copying the nearest training text" in page and "numbers and doses not in the source" in page
-    assert "By facts not in the source it is" in report.findings[0]
+    assert "By facts not in the source " in report.findings[0] and "words for each of the" in report.findings[0]
     (line, *_) = (tmp_path / "out/items.jsonl").read_text().splitlines()
     assert "written" in json.loads(line)["base"]
     with pytest.raises(SettingsError, match="cannot be scored as writing"):
