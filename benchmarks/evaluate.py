@@ -1,9 +1,11 @@
-"""python benchmarks/evaluate.py --task choice [--base micro] [--items 400] [--rounds 3]: against lm-evaluation-harness.
+"""python benchmarks/evaluate.py [--base micro] [--items 400] [--rounds 3]: against lm-evaluation-harness.
 
-The same MedMCQA questions, model, wording and float32, by turns, one thread; wall and CPU seconds from the questions in
-memory to a choice for each, prompts and tokens included. Beside the times stands how many choices agree and by how much
-the log-probabilities differ. lm-eval runs with its default batch of 1 and with 16. `--base 135m` is a random model of
-SmolLM2-135M's shape, so that the work of a real one is timed. Needs lm-eval: pip install lm-eval==0.4.13.
+The same MedMCQA questions, model, wording and float32, by turns, one thread; wall and CPU seconds. `--task choice` goes
+from the questions in memory to a choice for each, prompts and tokens included, and tells how many choices agree and by
+how much the log-probabilities differ. `--task writing` continues the first 100 questions by 64 tokens each, beside
+transformers' greedy decoding one by one, and tells how many texts are equal to that. lm-eval runs with its default
+batch of 1 and with 16. `--base 135m` is a random model of SmolLM2-135M's shape, so that the work of a real one is
+timed. Needs lm-eval: pip install lm-eval==0.4.13.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ HERE = Path(__file__).parent
 MICRO = HERE.parent / "lora_med" / "assets" / "micro"
 DATA = HERE.parent.parent / "shared" / "data" / "medmcqa" / "dev.json"
 EXAMPLES, CONTEXT = 5, 2048
+WRITTEN, NEW_TOKENS = 100, 64
 BATCHES = (1, 16)
 YAML = {
     "lettered": "include: {tasks}/medmcqa/medmcqa.yaml\n",
@@ -141,18 +144,13 @@ def ours(base: Any, records: Sequence[Any], examples: Sequence[Any], template: s
 
 def compare_choice(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """One row for each kind of question: times by turns, ratios, and what is equal."""
-    import lora_med
-
     records, examples = read_questions(options.data, options.items)
-    name = str(make_shape(folder / "base")) if options.base == "135m" else options.base
-    base = lora_med.load_base(name, quantisation="none", dtype="float32")
+    base = load(options, folder)
     tasks = local_tasks(folder, records, examples)
     found: list[dict[str, Any]] = []
     for kind, shots in KINDS:
         if f"{kind}-{shots}" not in options.kinds:
             continue
-        runs: dict[str, list[tuple[float, float]]] = {}
-        scores: dict[str, list[list[float]]] = {}
         solved = examples[:shots]
 
         def ask_ours(kind: str = kind, solved: Sequence[Any] = solved) -> list[list[float]]:
@@ -165,46 +163,103 @@ def compare_choice(options: argparse.Namespace, folder: Path) -> list[dict[str, 
                 return theirs(base.model, base.tokenizer, tasks[f"local_{kind}"], shots, batch)
 
             contenders[f"lm-eval, batch {batch}"] = ask_them
-        for _ in range(options.rounds):
-            for who, action in contenders.items():
-                scores[who], wall, cpu = timed(action)
-                runs.setdefault(who, []).append((wall, cpu))
-        found.append(row(f"{kind}, {shots}-shot", runs, scores))
+        result, scores = by_turns(f"{kind}, {shots}-shot", contenders, options.rounds)
+        for who, one in scores.items():
+            pairs = list(zip(one, scores["ours"], strict=True))
+            result[who]["same"] = sum(a.index(max(a)) == b.index(max(b)) for a, b in pairs)
+            result[who]["apart"] = max(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True))
+        found.append(result)
     return found
 
 
-def row(kind: str, runs: dict[str, list[tuple[float, float]]], scores: dict[str, list[list[float]]]) -> dict[str, Any]:
-    """Medians, ratios to ours, and the agreement of each with ours."""
+def compare_writing(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Greedy continuations of the questions: times by turns, ratios, and how many are those of decoding one by one."""
+    import torch
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from lora_med.models.generation import before_end, greedy, stop_ids
+
+    texts = [record.question for record in read_questions(options.data, WRITTEN)[0]]
+    base = load(options, folder)
+    model, tokenizer = base.model, base.tokenizer
+    prompts = [tokenizer(text).input_ids for text in texts]
+    ends = stop_ids(model, tokenizer)
+    asked = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0]}
+
+    def read(tokens: Sequence[Sequence[int]]) -> list[str]:
+        return [tokenizer.decode(one, skip_special_tokens=True) for one in tokens]
+
+    def one_by_one() -> list[str]:
+        with torch.inference_mode():
+            whole = [model.generate(torch.tensor([prompt]), **asked)[0].tolist() for prompt in prompts]
+        return read([before_end(one[len(prompt) :], ends) for one, prompt in zip(whole, prompts, strict=True)])
+
+    contenders: dict[str, Callable[[], list[str]]] = {
+        "ours": lambda: read(greedy(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS)),
+        "one by one": one_by_one,
+    }
+    for batch in options.batches:
+
+        def ask_them(batch: int = batch) -> list[str]:
+            how = {"until": [], "max_gen_toks": NEW_TOKENS, "do_sample": False}
+            requests = [Instance("generate_until", {}, (text, how), place) for place, text in enumerate(texts)]
+            lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")
+            return lm.generate_until(requests, disable_tqdm=True)
+
+        contenders[f"lm-eval, batch {batch}"] = ask_them
+    result, written = by_turns(f"{NEW_TOKENS} tokens each", contenders, options.rounds)
+    for who, found in written.items():
+        result[who]["same"] = sum(a == b for a, b in zip(found, written["one by one"], strict=True))
+    return [result]
+
+
+def load(options: argparse.Namespace, folder: Path) -> Any:
+    """The base that was named, in float32."""
+    import lora_med
+
+    name = str(make_shape(folder / "base")) if options.base == "135m" else options.base
+    return lora_med.load_base(name, quantisation="none", dtype="float32")
+
+
+def by_turns(kind: str, contenders: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row with the medians, the range and the ratio to ours of each, and what each gave."""
+    runs: dict[str, list[tuple[float, float]]] = {}
+    given: dict[str, Any] = {}
+    for _ in range(rounds):
+        for who, action in contenders.items():
+            given[who], wall, cpu = timed(action)
+            runs.setdefault(who, []).append((wall, cpu))
     medians = {who: [statistics.median(one[place] for one in all_) for place in (0, 1)] for who, all_ in runs.items()}
-    result: dict[str, Any] = {"kind": kind, "items": len(scores["ours"])}
+    result: dict[str, Any] = {"kind": kind, "items": len(given["ours"])}
     for who, (wall, cpu) in medians.items():
-        result[who] = {"wall_s": wall, "cpu_s": cpu, "ratio_cpu": cpu / medians["ours"][1]}
-        pairs = list(zip(scores[who], scores["ours"], strict=True))
-        result[who]["same"] = sum(one.index(max(one)) == other.index(max(other)) for one, other in pairs)
-        result[who]["apart"] = max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True))
-    return result
+        spread = [min(one[1] for one in runs[who]), max(one[1] for one in runs[who])]
+        result[who] = {"wall_s": wall, "cpu_s": cpu, "cpu_range_s": spread, "ratio_cpu": cpu / medians["ours"][1]}
+    return result, given
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """The table, in Markdown."""
-    print("| questions | who | wall s | CPU s | times our CPU | same choice | largest difference |")
+    print("| questions | who | wall s | CPU s (range) | times our CPU | same answer | largest difference |")
     print("|---|---|---|---|---|---|---|")
     for one in rows:
         for who in [name for name in one if name not in ("kind", "items")]:
             found = one[who]
+            apart = f"{found['apart']:.1e}" if "apart" in found else "–"
+            low, high = found["cpu_range_s"]
             print(
-                f"| {one['kind']} | {who} | {found['wall_s']:.2f} | {found['cpu_s']:.2f} | {found['ratio_cpu']:.2f} | "
-                f"{found['same']} of {one['items']} | {found['apart']:.1e} |"
+                f"| {one['kind']} | {who} | {found['wall_s']:.2f} | {found['cpu_s']:.2f} ({low:.2f}–{high:.2f}) | "
+                f"{found['ratio_cpu']:.2f} | {found['same']} of {one['items']} | {apart} |"
             )
 
 
-TASKS = {"choice": compare_choice}
+TASKS = {"choice": compare_choice, "writing": compare_writing}
 
 
 def main() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=TASKS, default="choice")
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
     parser.add_argument("--base", default="micro", help="a local base, micro, or 135m")
     parser.add_argument("--data", type=Path, default=DATA, help="MedMCQA's dev.json")
     parser.add_argument("--items", type=int, default=400)
@@ -226,7 +281,7 @@ def main() -> None:
         f"{platform.machine()}, torch {torch.__version__}, lm-eval {lm_eval.__version__}, one thread, {options.base}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        rows = TASKS[options.task](options, Path(folder))
+        rows = [row for task in options.task for row in TASKS[task](options, Path(folder))]
     if options.json:
         print(json.dumps({"about": about, "rows": rows}))
     else:
