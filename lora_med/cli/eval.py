@@ -94,10 +94,13 @@ def evaluate_command(
         raise SettingsError("neither adapter nor base is named", where="--adapter", fix="lora-med adapters list")
     asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
     jobs = make_jobs(task or (), list(cards.values()), **asked)
+    tags = tagging(list(cards.values()))
+    if tags:
+        _refuse(constrained=constrained, metric=metric, revision=revision, quantisation=quantisation)
     functions = {one: load_metric(one) for one in metric or ()}
     how = How(store, max_items, bootstrap_samples, seed, Asking(shots, rotate, constrained), functions)
     opened = [open_job(job, how.asking, calibrate=calibrate) for job in jobs]
-    if tagging(list(cards.values())):
+    if tags:
         evaluations = score_taggers(names, jobs, opened, how, base=base)
     else:
         loaded = _base(cards, base, revision, quantisation)
@@ -108,6 +111,15 @@ def evaluate_command(
         print(json.dumps(report.content))
     else:
         _draw(evaluations, report)
+
+
+def _refuse(**given: object) -> None:
+    """Taggers write nothing, and are loaded on the base that their cards name."""
+    for name, value in given.items():
+        if value:
+            raise SettingsError(
+                "adapters that tag tokens cannot be scored so", where=f"--{name}", fix="leave it out for these adapters"
+            )
 
 
 def _cards(names: list[str], store: Path) -> dict[Path, Card]:

@@ -17,6 +17,8 @@ from lora_med.errors import DataError, InputMissingError, SettingsError
 
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
+MOST_NAMED = 3  # inputs in a message
+
 
 def _inside(folder: Path, source: Source) -> list[Path]:
     ends = (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
@@ -99,11 +101,15 @@ class Reading:
     """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
 
     After a pass, `tally` holds its counts, `first` its first record and `sha256` the digest of all it gave; a record
-    that says what an earlier one says is dropped as `duplicate`, and one that only bears its uid is bad.
+    that says what an earlier one says is dropped as `duplicate`, and one that only bears its uid is bad. `where` names
+    the inputs, for that error.
     """
 
-    def __init__(self, outcomes: Iterable[Outcome], *, skip_bad: bool = False, limit: int | None = None) -> None:
+    def __init__(
+        self, outcomes: Iterable[Outcome], where: str, *, skip_bad: bool = False, limit: int | None = None
+    ) -> None:
         self._outcomes = outcomes
+        self._where = where
         self._skip_bad = skip_bad
         self._limit = limit
         self.tally = Tally()
@@ -113,7 +119,7 @@ class Reading:
     def __iter__(self) -> Iterator[Record]:
         kept, dropped, whole = 0, Counter[str](), hashlib.sha256()
         self.first = None
-        for outcome in _without_duplicates(self._outcomes):
+        for outcome in _without_duplicates(self._outcomes, self._where):
             if isinstance(outcome, Drop):
                 if outcome.error is not None and not self._skip_bad:
                     raise outcome.error
@@ -129,9 +135,9 @@ class Reading:
         self.sha256 = whole.hexdigest()
 
 
-def _without_duplicates(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Outcome]:
     contents, uids = set[int](), set[int]()
-    for outcome in outcomes:
+    for place, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop):
             yield outcome
             continue
@@ -141,7 +147,7 @@ def _without_duplicates(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         elif named in uids:
             error = DataError(
                 f"two different records have the uid {outcome.uid!r}",
-                where=f"source {outcome.source}",
+                where=f"{where}, record {place:,}",
                 fix="map data.columns.uid to a column that is unique, or leave it out",
             )
             yield Drop("duplicate_uid", error)
@@ -165,4 +171,5 @@ def read_records(
         DataError: bad input, naming file, line and what was expected (unless `skip_bad`).
         InputMissingError: a file that is not there, or a Hub data set that cannot be had.
     """
-    return Reading(read(source, inputs, options), skip_bad=skip_bad, limit=limit)
+    where = ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
+    return Reading(read(source, inputs, options), where, skip_bad=skip_bad, limit=limit)

@@ -111,6 +111,8 @@ def choice_items(
     rows = render_with_shots(records, template, shots)
     options = [_options(kind, record) for record in records]
     for row, offered in zip(rows, options, strict=True):
+        if len(offered) < 2:
+            raise DataError(f"record {row.uid}: a question of {len(offered)} options is always answered right")
         if row.completion not in offered:
             raise DataError(f"record {row.uid}: the answer is none of its {len(offered)} options")
     every = (_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)

@@ -64,15 +64,19 @@ def _policy(template: Template, wanted: TooLong | None) -> TooLong:
 
 def _check_kind(record: Record, template: Template) -> None:
     if not isinstance(record, template.takes):
-        kind = type(record).__name__
+        kind, taken = _one(type(record).__name__), _one(template.takes.__name__)
         fitting = [name for name, other in TEMPLATES.items() if isinstance(record, other.takes)]
         raise SettingsError(
-            f"the template {template.name!r} takes a {template.takes.__name__}, and record {record.uid} is a {kind}",
+            f"the template {template.name!r} takes {taken}, and record {record.uid} is {kind}",
             where="data.template",
-            fix=f"templates for a {kind}: {', '.join(fitting) or 'none'}",
+            fix=f"templates for {kind}: {', '.join(fitting) or 'none'}",
         )
 
 
 def render(records: Iterable[Record], template: str | Mapping[str, str], too_long: TooLong | None = None) -> list[Row]:
     """One row a record; see `render_stream`."""
     return list(render_stream(records, template, too_long))
+
+
+def _one(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"

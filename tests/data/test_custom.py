@@ -228,8 +228,9 @@ def test_an_unknown_field_and_a_path_that_matches_nothing_give_the_near_name(tmp
 
 def test_the_same_content_is_dropped_once_and_the_same_uid_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "x", "uid": 1}\n{"text": "x", "uid": 2}\n{"text": "y", "uid": 1}\n')
-    with pytest.raises(DataError, match="uid '1'"):
+    with pytest.raises(DataError, match="uid '1'") as caught:
         read(path)
+    assert caught.value.where == f"{path}, record 3"
     assert read(path, skip_bad=True)[1] == Tally(3, 1, {"duplicate": 1, "duplicate_uid": 1})
 
 
