@@ -44,6 +44,7 @@ Calibrate = Annotated[
 Shots = Annotated[int, typer.Option(min=0, help="solved examples before each question, from the training part")]
 Rotate = Annotated[bool, typer.Option("--rotate", help="ask in every cyclic order of the options")]
 Constrained = Annotated[bool, typer.Option("--constrained", help="hold written entities to their JSON list")]
+Bert = Annotated[str, typer.Option(help="FOLDER:LAYER of an encoder, to score written texts by BERTScore too")]
 Metrics = Annotated[list[str] | None, typer.Option(help="a function of your own, as package.module:function")]
 Falling = Annotated[list[str] | None, typer.Option(help="a number of your own metrics for which less is better")]
 ListTasks = Annotated[bool, typer.Option("--list-tasks", help="show the tasks that have a name, and stop")]
@@ -72,6 +73,7 @@ def evaluate_command(
     shots: Shots = 0,
     rotate: Rotate = False,
     constrained: Constrained = False,
+    bertscore: Bert = "",
     metric: Metrics = None,
     lower_is_better: Falling = None,
     list_tasks: ListTasks = False,
@@ -98,7 +100,7 @@ def evaluate_command(
     if tags:
         _refuse(constrained=constrained, metric=metric, revision=revision, quantisation=quantisation)
     functions = {one: load_metric(one) for one in metric or ()}
-    how = How(store, max_items, bootstrap_samples, seed, Asking(shots, rotate, constrained), functions)
+    how = How(store, max_items, bootstrap_samples, seed, Asking(shots, rotate, constrained, bertscore), functions)
     opened = [open_job(job, how.asking, calibrate=calibrate) for job in jobs]
     if tags:
         evaluations = score_taggers(names, jobs, opened, how, base=base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lora_med.data.record import Record
@@ -16,8 +16,9 @@ from lora_med.evaluation.measures import Measure, text_measures
 from lora_med.evaluation.tasks import Scoring
 from lora_med.evaluation.text_work import TextWork
 from lora_med.evaluation.work import Work
-from lora_med.evaluation.writing import writing_measures
+from lora_med.evaluation.writing import BERT, writing_measures
 from lora_med.evaluation.writing_work import WritingWork
+from lora_med.metrics.overlap import read_encoder
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 from lora_med.prompts.shots import Shots, draw_shots
@@ -28,12 +29,14 @@ class Asking:
     """How items are put to a model beyond what the template says.
 
     `shots` is how many solved examples stand before each question, `rotate` asks it in every order of its options, and
-    `constrained` holds written entities to the JSON list.
+    `constrained` holds written entities to the JSON list. `bertscore` is `FOLDER:LAYER` of an encoder by which written
+    texts are compared with their references.
     """
 
     shots: int = 0
     rotate: bool = False
     constrained: bool = False
+    bertscore: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,12 @@ def _entity_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
 
 
 def _writing(given: Given) -> Work:
-    return WritingWork(given.base, given.records, given.template, given.context, training=given.training)
+    bert = read_encoder(given.asking.bertscore) if given.asking.bertscore else None
+    return WritingWork(given.base, given.records, given.template, given.context, training=given.training, bert=bert)
+
+
+def _writing_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
+    return writing_measures(with_bert=BERT in layout["columns"])
 
 
 def _choice_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
@@ -117,7 +125,7 @@ _KINDS: dict[Scoring, _Kind] = {
     "choice": _Kind(_choice, _choice_layout, frozenset({"shots", "rotate"})),
     "written_choice": _Kind(_written_choice, _choice_layout, frozenset({"shots", "rotate"})),
     "entities": _Kind(_entities, _entity_layout, frozenset({"constrained"}), learns=True),
-    "writing": _Kind(_writing, lambda layout: writing_measures(), learns=True),
+    "writing": _Kind(_writing, _writing_layout, frozenset({"bertscore"}), learns=True),
 }
 
 
@@ -126,11 +134,13 @@ def check_asking(scoring: Scoring, asking: Asking) -> None:
 
     Raises:
         SettingsError: such as solved examples for running text.
+        InputMissingError: no encoder there.
     """
-    wanted = {"shots": asking.shots > 0, "rotate": asking.rotate, "constrained": asking.constrained}
-    for name, asked in wanted.items():
+    for name, asked in asdict(asking).items():
         if asked and name not in _KINDS[scoring].asking:
             raise SettingsError(f"{name} does nothing for a task scored as {scoring}", fix=f"leave --{name} out")
+    if asking.bertscore:
+        read_encoder(asking.bertscore)
 
 
 def make_work(scoring: Scoring, given: Given) -> Work:

@@ -1,7 +1,8 @@
 """Texts to be written from a source, such as summaries and notes: answers, their table, measures, and baselines.
 
 A table has a row for each item: 1, likeness to the reference (metrics/overlap.py), words of output and reference,
-whether nothing was written, and the counts of faithfulness to the source (metrics/faithfulness.py).
+whether nothing was written, and the counts of faithfulness to the source (metrics/faithfulness.py); where it was asked
+for, BERTScore stands behind them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lora_med.evaluation.branches import cut_left
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.metrics.content import content_words
 from lora_med.metrics.faithfulness import Faithfulness, faithfulness
-from lora_med.metrics.overlap import overlaps
+from lora_med.metrics.overlap import Encoder, bert_scores, overlaps
 from lora_med.models.generation import greedy
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
@@ -30,6 +31,7 @@ LIKENESS = ("rouge_1", "rouge_2", "rouge_l", "chrf")
 SIZES = ("output_words", "reference_words", "empty")
 COUNTS = tuple(one.name for one in fields(Faithfulness))
 COLUMNS = ("items", *LIKENESS, *SIZES, *COUNTS)
+BERT = "bertscore"
 PLACE = {name: place for place, name in enumerate(COLUMNS)}
 
 
@@ -91,8 +93,8 @@ def write_answers(
     return [tokenizer.decode(one, skip_special_tokens=True).strip() for one in tokens]
 
 
-def writing_table(items: Sequence[WritingItem], outputs: Sequence[str]) -> Numbers:
-    """Items x COLUMNS, as `writing_measures` read them.
+def writing_table(items: Sequence[WritingItem], outputs: Sequence[str], bert: Encoder | None = None) -> Numbers:
+    """Items x COLUMNS, and with an encoder BERTScore behind them, as `writing_measures` read them.
 
     Raises:
         DependencyMissingError: as `overlaps`.
@@ -103,11 +105,14 @@ def writing_table(items: Sequence[WritingItem], outputs: Sequence[str]) -> Numbe
         counts = faithfulness(item.source, output, item.reference)
         words = len(output.split()), len(item.reference.split())
         row[:] = (1, *astuple(alike), *words, not output.strip(), *astuple(counts))
-    return table
+    if bert is None:
+        return table
+    return np.column_stack([table, bert_scores(outputs, [item.reference for item in items], bert)])
 
 
-def writing_measures() -> tuple[Measure, ...]:
+def writing_measures(*, with_bert: bool = False) -> tuple[Measure, ...]:
     """Likeness to the reference first, then faithfulness to the source, then length and empty answers."""
+    last = Measure(BERT, "BERTScore", "", False, lambda sums: sums[..., len(COLUMNS)] / sums[..., 0])
 
     def mean(name: str, label: str) -> Measure:
         return Measure(name, label, "", False, lambda sums: sums[..., PLACE[name]] / sums[..., 0])
@@ -126,6 +131,7 @@ def writing_measures() -> tuple[Measure, ...]:
         mean("rouge_2", "ROUGE-2"),
         mean("rouge_l", "ROUGE-L"),
         mean("chrf", "chrF"),
+        *([last] if with_bert else []),
         Measure("faults_share", "facts not in the source", "share", True, _faults, of=_facts),
         share("unsupported_quantities", "numbers and doses not in the source", "unsupported_quantities", "quantities"),
         share("unsupported_words", "words not in the source", "unsupported_words", "words"),

@@ -10,6 +10,8 @@ from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.results import Item
 from lora_med.evaluation.work import Answered
 from lora_med.evaluation.writing import (
+    BERT,
+    COLUMNS,
     PLACE,
     lead_answers,
     nearest_answers,
@@ -18,6 +20,7 @@ from lora_med.evaluation.writing import (
     writing_measures,
     writing_table,
 )
+from lora_med.metrics.overlap import Encoder
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 
@@ -30,9 +33,16 @@ class WritingWork:
     """Texts to be written from a source; see `Work`."""
 
     def __init__(
-        self, base: Base, records: Sequence[Record], template: str, context: int, *, training: Sequence[Record]
+        self,
+        base: Base,
+        records: Sequence[Record],
+        template: str,
+        context: int,
+        *,
+        training: Sequence[Record],
+        bert: Encoder | None = None,
     ) -> None:
-        self._base, self._context = base, context
+        self._base, self._context, self._bert = base, context, bert
         self._asked = writing_items(records, template, base.tokenizer)
         fit = fitting(training, template) if training else []
         self._training = writing_items(fit, template, base.tokenizer) if fit else []
@@ -43,12 +53,12 @@ class WritingWork:
     @property
     def layout(self) -> Mapping[str, Any]:
         """The columns by name."""
-        return {"columns": list(PLACE)}
+        return {"columns": [*COLUMNS, *([BERT] if self._bert else [])]}
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """As `writing_measures` gives them."""
-        return writing_measures()
+        return writing_measures(with_bert=self._bert is not None)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -78,7 +88,7 @@ class WritingWork:
         """The texts written."""
         model, tokenizer = self._base.model, self._base.tokenizer
         outputs = write_answers(model, tokenizer, self._asked, context=self._context, max_new_tokens=self._limit)
-        table = writing_table(self._asked, outputs)
+        table = writing_table(self._asked, outputs, self._bert)
         facts = tuple(
             {"rouge_l": round(row[PLACE["rouge_l"]], 6), "words": int(row[PLACE["output_words"]])} for row in table
         )
@@ -89,4 +99,4 @@ class WritingWork:
         copied = {"Copying the source's first words": lead_answers(self._asked, self._training)}
         if self._training:
             copied["Copying the nearest training text"] = nearest_answers(self._asked, self._training)
-        return {name: writing_table(self._asked, outputs) for name, outputs in copied.items()}
+        return {name: writing_table(self._asked, outputs, self._bert) for name, outputs in copied.items()}

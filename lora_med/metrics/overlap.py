@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.errors import DataError, DependencyMissingError, InputMissingError
+from lora_med.errors import DataError, DependencyMissingError, InputMissingError, SettingsError
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
@@ -47,31 +47,56 @@ def overlaps(outputs: Sequence[str], references: Sequence[str]) -> list[Overlap]
     return found
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """What BERTScore compares by: the folder of an encoder with its tokenizer, and the layer, counted from 1."""
+
+    folder: str
+    layer: int
+
+
+def read_encoder(text: str) -> Encoder:
+    """The encoder of `FOLDER:LAYER`.
+
+    Raises:
+        SettingsError: no layer; which one goes best with people's judgement differs from model to model.
+        InputMissingError: there is no such folder.
+    """
+    folder, _, layer = text.rpartition(":")
+    if not folder or not layer.isdigit() or int(layer) < 1:
+        fix = "FOLDER:LAYER, such as models/roberta-large:17; the layer counts from 1"
+        raise SettingsError(f"no layer in {text!r}", where="--bertscore", fix=fix)
+    if not Path(folder).is_dir():
+        raise InputMissingError("no model for BERTScore there", where=folder, fix="a folder with an encoder")
+    return Encoder(folder, int(layer))
+
+
 def bert_scores(
-    outputs: Sequence[str], references: Sequence[str], model: Path | str, *, layer: int, max_tokens: int = 512
+    outputs: Sequence[str], references: Sequence[str], encoder: Encoder, *, max_tokens: int = 512
 ) -> list[float]:
     """F of BERTScore (Zhang et al. 2020) for each output, from a local model's hidden states; greedy, without weights.
 
     Args:
-        model: the folder of an encoder with its tokenizer; nothing is fetched.
-        layer: whose hidden states are compared, counted from 1.
+        encoder: whose hidden states are compared; nothing is fetched.
         max_tokens: longer texts are cut here: a tokenizer that knows no limit of its own would overrun the model's.
 
     Raises:
-        InputMissingError: there is no such folder.
+        SettingsError: the model has no such layer.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    if not Path(model).is_dir():
-        raise InputMissingError("no model for BERTScore there", where=str(model), fix="a folder with an encoder")
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
-    encoder: Any = AutoModel.from_pretrained(str(model), local_files_only=True).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
+    model: Any = AutoModel.from_pretrained(encoder.folder, local_files_only=True).eval()
+    known = model.config.num_hidden_layers
+    if encoder.layer > known:
+        what = f"no layer {encoder.layer}: {encoder.folder} has {known}"
+        raise SettingsError(what, where="--bertscore", fix="FOLDER:LAYER")
 
     def states(text: str) -> Any:
         ids = tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt")
         with torch.inference_mode():
-            hidden = encoder(**ids, output_hidden_states=True).hidden_states[layer][0]
+            hidden = model(**ids, output_hidden_states=True).hidden_states[encoder.layer][0]
         special = tokenizer.get_special_tokens_mask(ids["input_ids"][0].tolist(), already_has_special_tokens=True)
         kept = hidden[torch.tensor(special) == 0]
         return torch.nn.functional.normalize(kept.float(), dim=-1)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lora_med.data.record import Pair, Passage, Section
@@ -13,6 +14,7 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.measures import NOTHING, Numbers, changes, values
 from lora_med.evaluation.report import write_report
 from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.works import Asking, measures_of
 from lora_med.evaluation.writing import (
     WritingItem,
     lead_answers,
@@ -21,9 +23,10 @@ from lora_med.evaluation.writing import (
     writing_measures,
     writing_table,
 )
+from lora_med.metrics.overlap import read_encoder
 from lora_med.models.base import load_base
 from tests.evaluation.published import publish_random
-from tests.tiny import make_tiny, make_tokenizer
+from tests.tiny import make_tiny, make_tiny_encoder, make_tokenizer
 
 pytest.importorskip("rouge_score")
 pytest.importorskip("sacrebleu")
@@ -129,3 +132,20 @@ def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
     assert "written" in json.loads(line)["base"]
     with pytest.raises(SettingsError, match="cannot be scored as writing"):
         evaluate(base, ["one"], PAIRS, scoring="writing", **{**options, "template": "text"})
+
+
+def test_bertscore_stands_with_the_likenesses_where_it_is_asked_for(tmp_path: Path) -> None:
+    folder, encoder = make_tiny("llama", tmp_path / "base"), make_tiny_encoder(tmp_path / "encoder")
+    base = load_base(str(folder), quantisation="none", dtype="float32")
+    options: dict[str, Any] = {"template": "note", "source": "mts_dialog", "scoring": "writing", "samples": 0}
+    asking = Asking(bertscore=f"{encoder}:1")
+    found = evaluate(base, [], PAIRS[:4], training=PAIRS[4:], bootstrap_samples=50, asking=asking, **options)
+    score = found.subjects[0].values["bertscore"]
+    assert 0 <= score.value <= 1 and score.interval.low is not None
+    assert "bertscore" in found.baselines[0].values and found.layout["columns"][-1] == "bertscore"
+    assert [one.name for one in measures_of("writing", found.layout)] == [one.name for one in found.measures]
+    items = [item(one.input, one.output, one.uid) for one in PAIRS]
+    copied = writing_table(items, [one.output for one in PAIRS], read_encoder(f"{encoder}:1"))
+    assert copied[:, -1] == pytest.approx(np.ones(len(PAIRS)), abs=1e-5)
+    with pytest.raises(SettingsError, match="bertscore does nothing"):
+        evaluate(base, [], PAIRS, asking=asking, **{**options, "template": "pair", "scoring": "text"})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.errors import DataError, DependencyMissingError, InputMissingError
-from lora_med.metrics.overlap import bert_scores, overlaps
+from lora_med.errors import DataError, DependencyMissingError, InputMissingError, SettingsError
+from lora_med.metrics.overlap import bert_scores, overlaps, read_encoder
 
 
 def test_rouge_and_chrf_of_a_sentence_by_hand() -> None:
@@ -52,11 +52,15 @@ def test_bertscore_of_equal_texts_is_one_and_needs_a_local_model(tmp_path: Path)
     BertModel(config).save_pretrained(tmp_path)
     long = "aspirin for fever " * 10
     same, other, cut = bert_scores(
-        ["aspirin for fever", "cough", long], ["aspirin for fever", "aspirin for fever", long], tmp_path, layer=2,
-        max_tokens=8,
+        ["aspirin for fever", "cough", long], ["aspirin for fever", "aspirin for fever", long],
+        read_encoder(f"{tmp_path}:2"), max_tokens=8,
     )  # fmt: skip
     assert same == pytest.approx(1.0, abs=1e-5)
     assert other < same
     assert cut == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(SettingsError, match="no layer 3"):
+        bert_scores(["a"], ["a"], read_encoder(f"{tmp_path}:3"))
     with pytest.raises(InputMissingError):
-        bert_scores(["a"], ["a"], tmp_path / "nowhere", layer=1)
+        read_encoder(f"{tmp_path / 'nowhere'}:1")
+    with pytest.raises(SettingsError, match="no layer in"):
+        read_encoder(str(tmp_path))
