@@ -32,6 +32,12 @@ def test_wilson_agrees_with_scipy() -> None:
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_wilson_by_hand() -> None:
+    """8 of 10: the middle is (0.8 + 1.96² / 20) / (1 + 1.96² / 10), half the width 1.96 √(0.016 + 0.0096) / 1.384."""
+    found = wilson(8, 10)
+    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
 def test_mcnemar_by_hand() -> None:
     # 1 item only the first got right, 5 only the second: 2 * (C(6,0) + C(6,1)) / 2**6 = 14/64
     first = [True] + [False] * 5 + [True] * 4 + [False] * 3
