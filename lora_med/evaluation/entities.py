@@ -201,7 +201,7 @@ def entity_measures(types: Sequence[str], *, with_unseen: bool) -> tuple[Measure
         *([Measure("unseen_f1", "strict F1 on mentions unseen in training", "", False, _micro(UNSEEN))] * with_unseen),
         Measure("relaxed_f1", "relaxed F1 (overlap, same type)", "", False, _micro(RELAXED)),
         Measure("collapsed_f1", "F1 on unique (type, text) of each document", "", False, _micro(COLLAPSED)),
-        Measure("hallucinated_rate", "mentions that are not in the text", "", True, _hallucinated),
+        Measure("hallucinated_rate", "mentions that are not in the text", "", True, _hallucinated, of=_mentions),
         Measure(
             "invalid_json_rate",
             "answers that are not the JSON list",
@@ -240,7 +240,12 @@ def _share(sums: Numbers, part: int, whole: int) -> Numbers:
 
 
 def _hallucinated(sums: Numbers) -> Numbers:
-    return _divided(sums[..., -REST], _blocks(sums).sum(-2)[..., STRICT][..., 2])
+    return _divided(sums[..., -REST], _mentions(sums))
+
+
+def _mentions(sums: Numbers) -> Numbers:
+    """How many mentions were predicted."""
+    return _blocks(sums).sum(-2)[..., STRICT][..., 2]
 
 
 def _divided(part: Numbers, whole: Numbers) -> Numbers:

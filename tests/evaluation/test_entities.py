@@ -28,7 +28,7 @@ from lora_med.evaluation.entities import (
     seen_mentions,
 )
 from lora_med.evaluation.entity_work import EntityWork
-from lora_med.evaluation.measures import changes, values
+from lora_med.evaluation.measures import NOTHING, changes, values
 from lora_med.metrics import spans
 from lora_med.models.base import load_base
 from lora_med.prompts.entities import read_entities
@@ -124,6 +124,9 @@ def test_gold_answers_are_perfect_and_empty_ones_score_zero(items: list[EntityIt
     nothing = measured(items, ["[]", ""])
     assert {nothing[name] for name in nothing if name != "invalid_json_rate"} == {0.0}
     assert nothing["invalid_json_rate"] == 0.5
+    table, types = entity_table(items, ["[]", ""], entity_types(items), frozenset()), entity_types(items)
+    scores = values(entity_measures(types, with_unseen=False), table, ["a", "b"], samples=20, seed=1)
+    assert scores["hallucinated_rate"].interval == NOTHING, "who marks nothing invents nothing, and is no better for it"
 
 
 def test_table_and_measures_give_intervals_and_paired_changes(model: Any, tokenizer: Any) -> None:
