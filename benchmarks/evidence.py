@@ -88,7 +88,8 @@ def rows(evaluation: Evaluation, compared: Sequence[Comparison]) -> list[str]:
             lines.append("| " + " | ".join(cells) + " |")
     for baseline in evaluation.baselines:
         value = baseline.values[by.name]
-        cells = [evaluation.source, str(len(evaluation.items)), by.label, f"({baseline.name[0].lower()}{baseline.name[1:]})"]
+        who = f"({baseline.name[0].lower()}{baseline.name[1:]})"
+        cells = [evaluation.source, str(len(evaluation.items)), by.label, who]
         lines.append("| " + " | ".join([*cells, f"{number(value.value)} [{span(value.interval)}]", "", ""]) + " |")
     return lines
 
