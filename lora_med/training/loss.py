@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-BLOCK_ROWS = 256
+BLOCK_ROWS = 256  # rows of logits held at once
+CACHED_ROWS = 8  # rows of them turned into probabilities at once: on a CPU these stay in its cache
 # Settings by which a model family changes its logits after the head; where one is set, the model's own code must run.
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
 
@@ -28,16 +29,19 @@ class _LabelledNll(torch.autograd.Function):
     ) -> torch.Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         losses = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
+        together = CACHED_ROWS if hidden.device.type == "cpu" else BLOCK_ROWS
         for start in range(0, len(hidden), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            logits = torch.nn.functional.linear(hidden[block].to(weight.dtype), weight, bias).float()
-            chosen = labels[block, None]
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            losses[block] = (normaliser - logits.gather(1, chosen))[:, 0]
+            logits = torch.nn.functional.linear(hidden[block].to(weight.dtype), weight, bias)
+            parts = zip(logits.split(together), labels[block, None].split(together), losses[block].split(together), strict=True)
+            for part, chosen, nll in parts:
+                logarithms = torch.log_softmax(part, -1, dtype=torch.float32)
+                nll.copy_(logarithms.gather(1, chosen)[:, 0].neg_())
+                if gradient is not None:
+                    probabilities = logarithms.exp_()
+                    part.copy_(probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32)))
             if gradient is not None:
-                probabilities = logits.sub_(normaliser).exp_()
-                probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32))
-                gradient[block] = (probabilities.to(weight.dtype) @ weight).to(hidden.dtype)
+                gradient[block] = (logits @ weight).to(hidden.dtype)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return losses.sum()

@@ -1,0 +1,175 @@
+"""One arm of benchmarks/train.py, in a process of its own: python train_arm.py ARM MODEL ROWS STEPS BATCH OPTIONS
+
+Trains LoRA (r=16 on all linear layers, dropout 0.05) on rows of `{"input_ids", "trained"}` for some steps and prints one
+JSON line: real tokens per second from the second step on (padding never counts), and the peak memory of the process.
+OPTIONS is JSON: {"dtype", "quantisation", "layers", "dropout"}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+# Peers run this file in environments of their own, where lora_med is not installed: nothing of it is imported here.
+PEAK = "VmHWM:"
+STATUS = Path("/proc/self/status")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows as they lie in the file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def peak_mb() -> int:
+    """The largest resident memory of this process so far, in MiB."""
+    for line in STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith(PEAK):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+class Clock:
+    """Seconds and real tokens of each step, warm-up included; `report` leaves the first out."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+        self.steps: list[tuple[float, int]] = []
+        self.first_step_seconds = 0.0
+        self._start = 0.0
+        self._tokens = 0
+
+    def callback(self) -> Any:
+        """A TrainerCallback that runs this clock."""
+        from transformers import TrainerCallback
+
+        clock = self
+
+        class Ticks(TrainerCallback):
+            def on_step_begin(self, *arguments: Any, **rest: Any) -> None:
+                clock._start, clock._tokens = time.perf_counter(), 0
+
+            def on_step_end(self, *arguments: Any, **rest: Any) -> None:
+                now = time.perf_counter()
+                clock.steps.append((now - clock._start, clock._tokens))
+
+        return Ticks()
+
+    def count(self, tokens: int) -> None:
+        """Add to the tokens of this step."""
+        self._tokens += tokens
+
+    def report(self) -> dict[str, Any]:
+        """Tokens per second over all steps but the first, and each step's own."""
+        seconds = sum(one for one, _ in self.steps[1:])
+        tokens = sum(count for _, count in self.steps[1:])
+        return {
+            "tokens_per_second": round(tokens / seconds, 1),
+            "tokens": tokens,
+            "steps": [round(count / one, 1) for one, count in self.steps],
+            "first_step_seconds": round(self.steps[0][0], 2),
+            "peak_mb": peak_mb(),
+        }
+
+
+def train_trl(model: str, rows: list[dict[str, Any]], steps: int, batch: int, options: dict[str, Any], best: bool) -> Any:
+    """TRL as `trl sft` sets it, or with its best flags: bf16 weights, no checkpointing, batches of like length."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    clock = Clock()
+
+    class Counting(SFTTrainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
+            clock.count(int(inputs["attention_mask"].sum()))
+            return super().training_step(model, inputs, *arguments, **rest)
+
+    lowest = torch.bfloat16 if options["dtype"] == "bfloat16" else torch.float32
+    flags: dict[str, Any] = {"bf16": options["dtype"] == "bfloat16"}
+    if best:
+        flags |= {"bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=lowest if best else torch.float32)
+    data = [{"input_ids": row["input_ids"], "completion_mask": [int(one) for one in row["trained"]]} for row in rows]
+    arguments = SFTConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=batch,
+        max_steps=steps,
+        max_length=2048,
+        report_to=[],
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="no",
+        learning_rate=2e-4,
+        completion_only_loss=True,
+        disable_tqdm=True,
+        logging_steps=1,
+        **flags,
+    )
+    trainer = Counting(
+        model=loaded,
+        args=arguments,
+        train_dataset=Dataset.from_list(data),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(
+            r=16,
+            lora_alpha=32,
+            lora_dropout=options["dropout"],
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            layers_to_transform=options["layers"],
+        ),
+        callbacks=[clock.callback()],
+    )
+    trainer.train()
+    return clock
+
+
+def train_ours(model: str, rows: list[dict[str, Any]], steps: int, batch: int, options: dict[str, Any]) -> Clock:
+    """lora_med as its recipes call it."""
+    from lora_med.adapters.attach import attach_new
+    from lora_med.config.schema import LoraSettings, TrainSettings
+    from lora_med.models.base import load_base
+    from lora_med.prompts.tokens import Tokens
+    from lora_med.training.trainer import AdapterTrainer
+
+    clock = Clock()
+    base = load_base(model, quantisation=options["quantisation"], dtype=options["dtype"])
+    lora = LoraSettings(lora_dropout=options["dropout"], layers_to_transform=options["layers"])
+    documents = [Tokens(str(number), row["input_ids"], row["trained"]) for number, row in enumerate(rows)]
+    settings = TrainSettings(
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, max_steps=steps, max_length=2048, logging_steps=1
+    )
+
+    class Counting(AdapterTrainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
+            clock.count(int(inputs["input_ids"].numel()))  # without padding every position is a token
+            return super().training_step(model, inputs, *arguments, **rest)
+
+    trainer = Counting(attach_new(base, lora, seed=0), base, settings, train=documents)
+    trainer.add_callback(clock.callback())
+    trainer.train()
+    return clock
+
+
+def main() -> None:
+    arm, model, rows_file, steps, batch, told = sys.argv[1:]
+    options = {"dtype": "bfloat16", "quantisation": "none", "layers": None, "dropout": 0.05, **json.loads(told)}
+    rows = read_rows(Path(rows_file))
+    begun = time.perf_counter()
+    if arm == "ours":
+        clock = train_ours(model, rows, int(steps), int(batch), options)
+    else:
+        clock = train_trl(model, rows, int(steps), int(batch), options, best=arm == "trl-best")
+    report = {"arm": arm, **clock.report(), "whole_seconds": round(time.perf_counter() - begun, 1)}
+    print(json.dumps(report), flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main()
