@@ -1,8 +1,8 @@
 """One arm of benchmarks/train.py, in a process of its own: python train_arm.py ARM MODEL ROWS STEPS BATCH OPTIONS
 
-Trains LoRA (r=16 on all linear layers, dropout 0.05) on rows of `{"input_ids", "trained"}` for some steps and prints one
-JSON line: real tokens per second from the second step on (padding never counts), and the peak memory of the process.
-OPTIONS is JSON: {"dtype", "quantisation", "layers", "dropout"}.
+Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}` for some steps and prints one JSON line:
+real tokens per second from the second step on (padding never counts), and the peak memory of the process. OPTIONS is
+JSON: {"dtype", "quantisation", "layers", "dropout"}.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Clock:
         }
 
 
-def train_trl(model: str, rows: list[dict[str, Any]], steps: int, batch: int, options: dict[str, Any], best: bool) -> Any:
+def train_trl(
+    model: str, rows: list[dict[str, Any]], steps: int, batch: int, options: dict[str, Any], best: bool
+) -> Any:
     """TRL as `trl sft` sets it, or with its best flags: bf16 weights, no checkpointing, batches of like length."""
     import torch
     from datasets import Dataset
@@ -143,7 +145,11 @@ def train_ours(model: str, rows: list[dict[str, Any]], steps: int, batch: int, o
     lora = LoraSettings(lora_dropout=options["dropout"], layers_to_transform=options["layers"])
     documents = [Tokens(str(number), row["input_ids"], row["trained"]) for number, row in enumerate(rows)]
     settings = TrainSettings(
-        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, max_steps=steps, max_length=2048, logging_steps=1
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=batch,
+        max_steps=steps,
+        max_length=2048,
+        logging_steps=1,
     )
 
     class Counting(AdapterTrainer):

@@ -104,7 +104,9 @@ class _Group(torch.autograd.Function):
             outputs = []
             for member, up, part in zip(members, ups, inner.split(ranks, 1), strict=True):
                 bias = member.layer.base_layer.bias
-                output = torch.nn.functional.linear(flat, member.weight(dtype), None if bias is None else bias.to(dtype))
+                output = torch.nn.functional.linear(
+                    flat, member.weight(dtype), None if bias is None else bias.to(dtype)
+                )
                 outputs.append(output.addmm_(part, up.t()).view(*inputs.shape[:-1], -1))
         ctx.members, ctx.ranks, ctx.scales = members, ranks, scales
         ctx.kinds = inputs.dtype, [matrix.dtype for matrix in matrices]
@@ -158,7 +160,9 @@ class Group:
         self.source: torch.Tensor | None = None
         self.waiting: dict[int, torch.Tensor] = {}
 
-    def forward(self, place: int, original: Callable[..., Any], inputs: torch.Tensor, *rest: Any, **options: Any) -> Any:
+    def forward(
+        self, place: int, original: Callable[..., Any], inputs: torch.Tensor, *rest: Any, **options: Any
+    ) -> Any:
         """The output of the member at `place`; `original` is PEFT's forward, for calls that are not training."""
         member = self.members[place]
         if rest or options or not torch.is_grad_enabled() or not member.layer.training or not _plain(member.layer):

@@ -33,7 +33,9 @@ class _LabelledNll(torch.autograd.Function):
         for start in range(0, len(hidden), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             logits = torch.nn.functional.linear(hidden[block].to(weight.dtype), weight, bias)
-            parts = zip(logits.split(together), labels[block, None].split(together), losses[block].split(together), strict=True)
+            parts = zip(
+                logits.split(together), labels[block, None].split(together), losses[block].split(together), strict=True
+            )
             for part, chosen, nll in parts:
                 logarithms = torch.log_softmax(part, -1, dtype=torch.float32)
                 nll.copy_(logarithms.gather(1, chosen)[:, 0].neg_())

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lora_med.training.arguments import Schedule, training_arguments
 from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
 from lora_med.training.callbacks import MetricsFile, ProgressReport
 from lora_med.training.checkpoints import commit, rotate
+from lora_med.training.fused import fused_lora
 from lora_med.training.loss import add_compact_loss, why_not_compact
 from lora_med.training.probe import probe
 from lora_med.training.resume import find_resume
@@ -199,7 +201,7 @@ class AdapterTrainer(SteppingTrainer):
         self.args.eval_on_start = found is None and self.eval_dataset is not None
         remembered = self.model.config.use_cache
         try:
-            with self.stop_request.caught():
+            with self.stop_request.caught(), self._fused():
                 result = super().train(resume_from_checkpoint=str(found.folder) if found else None)
         finally:
             self.progress.close()
@@ -212,6 +214,10 @@ class AdapterTrainer(SteppingTrainer):
             )
         self._load_best()
         return result
+
+    def _fused(self) -> AbstractContextManager[Any]:
+        """The adapters' layers in groups while training; DeepSpeed gathers weights by hooks that a group would pass."""
+        return nullcontext() if self.is_deepspeed_enabled else fused_lora(self.model)
 
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         """Look before the first step whether documents stay apart and the one-pass loss is the model's own."""
