@@ -200,7 +200,7 @@ def test_patience_counts_the_scores_that_choose(tmp_path: Path) -> None:
 
 def test_a_learning_rate_too_high_leaves_the_adapter_from_before_it_got_worse(tmp_path: Path) -> None:
     base = make_base(context=4096)
-    rate = {"learning_rate": 5.0, "lr_scheduler_type": "constant", "warmup_ratio": 0.9}
+    rate = {"learning_rate": 5.0, "lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.9}
     told = make_watch(base, "text", eval_steps=2, metric_for_best_model="nll_per_token")
     trainer = make_trainer(tmp_path, base=base, watch=told, **rate)
     trainer.train()
