@@ -33,9 +33,9 @@ def main(settings: lora_med.Settings) -> None:
             dtype=model.dtype,
             attention=model.attn_implementation,
             revision=model.revision,
+            keep_quantised=model.keep_quantised,
         )
         run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
-
         key = lora_med.data_key(settings, corpus)
         documents = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access, key=key)
         held_out = lora_med.read_documents(

@@ -15,6 +15,7 @@ from typing import Any
 from lora_med.config.names import unknown
 from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
 from lora_med.models.fingerprint import Fingerprint, fingerprint
+from lora_med.models.kept import is_kept, keep, place
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
 from lora_med.models.resolve import read_config, resolve_base
@@ -55,6 +56,7 @@ def load_base(
     dtype: str = "auto",
     attention: str = "auto",
     revision: str | None = None,
+    keep_quantised: bool = True,
 ) -> Base:
     """Load a base for training adapters on it or running them: frozen, from safetensors, without any code of its own.
 
@@ -66,6 +68,7 @@ def load_base(
         dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantised.
         attention: "auto", sdpa, eager, flash_attention_2 or lora_med_sdpa.
         revision: Hub commit, tag or branch.
+        keep_quantised: keep the 4-bit weights of a larger base under the user's cache folder, and take them from there.
 
     Raises:
         InputMissingError: no such base, or no safetensors.
@@ -80,7 +83,10 @@ def load_base(
     if quantisation == "4bit" and is_sharded():
         choices.append(storage_choice(dtype))
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    model = load_weights(folder, read_config(folder), quantised, dtype, attention)
+    if quantisation == "4bit" and keep_quantised and not is_sharded():
+        model = _load_kept(folder, quantised, dtype, attention)
+    else:
+        model = load_weights(folder, read_config(folder), quantised, dtype, attention)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     for choice in choices:
         logger.info("%s", choice)
@@ -131,6 +137,20 @@ def _choose_attention(attention: str, choices: list[Choice]) -> str:
             fix="pip install flash-attn, or leave attn_implementation at auto",
         )
     return attention
+
+
+def _load_kept(folder: Path, quantised: Any, dtype: str, attention: str) -> Any:
+    """The model in 4 bits, from where an earlier run kept them; else quantised now, and kept."""
+    where, facts = place(folder, quantised, dtype=dtype, device=device_kind())
+    if is_kept(where, facts):
+        model = load_weights(where, read_config(where), None, dtype, attention)
+        model.name_or_path = model.config._name_or_path = str(folder)
+        return model
+    model = load_weights(folder, read_config(folder), quantised, dtype, attention)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with _progress_on_terminals_only():
+            keep(model, where, facts)
+    return model
 
 
 def load_weights(

@@ -50,10 +50,11 @@ def fingerprint(folder: Path, *, fresh: bool = False) -> Fingerprint:
         InputMissingError: no safetensors weights there.
         IntegrityError: a weight file is torn.
     """
-    return Fingerprint(_weights(folder, fresh), _tokenizer(folder), _template(folder))
+    return Fingerprint(weights_digest(folder, fresh=fresh), _tokenizer(folder), _template(folder))
 
 
-def _weights(folder: Path, fresh: bool) -> str:
+def weights_digest(folder: Path, *, fresh: bool = False) -> str:
+    """SHA-256 of the safetensors weights in `folder`, remembered until a file changes; see `fingerprint`."""
     tensors = read_headers(folder)
     memory = _memory(stored.file for stored in tensors.values())
     if not fresh:

@@ -1,0 +1,77 @@
+"""4-bit weights kept on disk, so that a base is quantised once and not at every start.
+
+Quantising on a CPU takes a second for each 30 million weights and core; reading the result back, a tenth of that. What
+is kept is bound to all it was made from: the base's weights, the quantisation, the dtype, the kind of device, and the
+versions of bitsandbytes and transformers. It lies under the user's cache folder, may be deleted at any time, and is
+read only while its bytes are those that were written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import LoraMedError
+from lora_med.files import read_json, replace_folder, write_json
+from lora_med.models.fingerprint import weights_digest
+
+FACTS = "kept.json"
+LEAST_WEIGHTS = 30_000_000  # fewer are quantised within a second or two
+LEAST_ROOM = 4  # times the size of what is kept must be free on the disk
+logger = logging.getLogger(__name__)
+
+
+def place(folder: Path, quantised: Any, *, dtype: str, device: str) -> tuple[Path, dict[str, Any]]:
+    """Where the 4-bit weights of the base in `folder` are kept, and the facts that they are bound to."""
+    facts = {
+        "weights": weights_digest(folder),
+        "quantisation": quantised.to_dict(),
+        "dtype": dtype,
+        "device": device,
+        "versions": {name: version(name) for name in ("bitsandbytes", "transformers")},
+    }
+    facts = json.loads(json.dumps(facts, default=str, sort_keys=True))
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "lora_med" / "quantised" / name, facts
+
+
+def is_kept(folder: Path, facts: dict[str, Any]) -> bool:
+    """Whether `folder` holds weights of just these facts, whole; what does not is removed."""
+    if not folder.is_dir():
+        return False
+    try:
+        known = read_json(folder / FACTS)
+        if known["facts"] == facts and known["quantised"] == weights_digest(folder):
+            return True
+    except (LoraMedError, KeyError, TypeError, OSError):
+        pass
+    logger.warning("the kept 4-bit weights in %s are not what was written; they are made again", folder.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def keep(model: Any, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the 4-bit weights of a model that was just loaded; small models, and full disks, are left alone."""
+    held = sum(one.numel() * one.element_size() for one in model.parameters())
+    quantised = sum(one.numel() * 2 for one in model.parameters() if hasattr(one, "quant_state"))
+    if quantised < LEAST_WEIGHTS:
+        return
+
+    def fill(beside: Path) -> None:
+        model.save_pretrained(beside)
+        write_json(beside / FACTS, {"facts": facts, "quantised": weights_digest(beside)})
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder.parent).free < LEAST_ROOM * held:
+            return
+        replace_folder(folder, fill)
+    except (LoraMedError, OSError) as error:
+        logger.info("the 4-bit weights were not kept: %s", error)
