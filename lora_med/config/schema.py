@@ -37,7 +37,7 @@ class ModelSettings(Section):
     bnb_4bit_use_double_quant: bool = True
     """Quantise the quantisation constants too: 0.37 bits a weight saved, no measurable loss."""
     keep_quantised: bool = True
-    """Keep the 4-bit weights of a base of 30 million weights or more in the cache folder: it starts ten times faster."""
+    """Keep the 4-bit weights of a base of 30 million weights or more in the cache folder, to start ten times faster."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base's computation; auto takes what the device computes fastest without losing range."""
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
