@@ -187,6 +187,8 @@ class TrainSettings(Section):
     """Longest row, in tokens; too_long says what is done with a longer one."""
     packing: bool = False
     """Fill rows of max_length with several documents that cannot see each other."""
+    share_context: bool = False
+    """Train rows that begin alike, such as questions about one abstract, as one row that holds their beginning once."""
     gradient_checkpointing: bool = False
     """Recompute activations to save memory, at a third more time."""
     seed: int = 42

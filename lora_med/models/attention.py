@@ -2,12 +2,15 @@
 
 transformers' own SDPA keeps packed documents apart with a dense mask over the whole row: exact, but it costs the square
 of the packed length. Here each document is one call on its own slice, which is exact too and masks nothing. A row is
-packed if `cu_seq_lens_q` comes with it (offsets of the documents, as flash attention takes them); any other call, such
-as generation with a cache or a padded batch, goes to transformers' SDPA unchanged.
+packed if `document_lengths` comes with it, or `cu_seq_lens_q` (offsets of the documents, as flash attention takes
+them); any other call, such as generation with a cache or a padded batch, goes to transformers' SDPA unchanged.
+
+A document may be a tree: a trunk, and branches that each see the trunk and themselves. Each branch is one call too.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -25,10 +28,16 @@ def register_attention() -> str:
     return NAME
 
 
-def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """Causal and no further back than `window` tokens, as transformers' sliding window; True where attention goes."""
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None]
-    return (distance >= 0) & (distance < window)
+@functools.lru_cache(maxsize=256)
+def _mask(before: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """Where tokens that come after `before` others look: at those and, causally, at themselves; True where they do.
+
+    With a window, no further back than that many tokens, as transformers' sliding window. Shape (length, before +
+    length).
+    """
+    query = torch.arange(before, before + length, device=device)[:, None]
+    distance = query - torch.arange(before + length, device=device)[None]
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
 def per_document_attention(
@@ -48,38 +57,48 @@ def per_document_attention(
         module: the attention layer; its `num_key_value_groups` says how many query heads share a key head.
         query: shape (1, heads, tokens, head size); `key` and `value` may have fewer heads.
         attention_mask: for transformers' SDPA; of a packed row the offsets say all there is to say.
-        kwargs: `cu_seq_lens_q`, shape (documents + 1), int32, are the offsets; without it transformers' SDPA does the
-            work. `sliding_window` limits how far back a token looks.
+        kwargs: `document_lengths`, for each document its length, or of a tree the lengths of its trunk and its
+            branches; or `cu_seq_lens_q`, shape (documents + 1), int32, the offsets. Without either transformers' SDPA
+            does the work. `sliding_window` limits how far back a token looks.
 
     Returns:
         The output, shape (1, tokens, heads, head size), and None in place of the weights.
     """
-    offsets = kwargs.get("cu_seq_lens_q")
-    if offsets is None or query.shape[2] != key.shape[2]:
+    lengths = _lengths(kwargs)
+    if lengths is None or query.shape[2] != key.shape[2]:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
     if kwargs.get("softcap") is not None:
         raise ValueError("SDPA cannot cap attention scores (softcap); load the model with attention 'eager'")
     window = kwargs.get("sliding_window")
-    grouped = getattr(module, "num_key_value_groups", 1) > 1
-    lengths = offsets.diff().tolist()
+    attend = functools.partial(
+        torch.nn.functional.scaled_dot_product_attention,
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=getattr(module, "num_key_value_groups", 1) > 1,
+    )
+    flat = [part for document in lengths for part in document]
+    parts = zip(query.split(flat, 2), key.split(flat, 2), value.split(flat, 2), strict=True)
     outputs = []
-    for one_query, one_key, one_value in zip(
-        query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True
-    ):
-        length = one_query.shape[2]
-        mask = _window_mask(length, window, query.device) if window is not None and length > window else None
-        outputs.append(
-            torch.nn.functional.scaled_dot_product_attention(
-                one_query,
-                one_key,
-                one_value,
-                attn_mask=mask,
-                dropout_p=dropout,
-                scale=scaling,
-                is_causal=mask is None,
-                enable_gqa=grouped,
+    for trunk, *branches in lengths:
+        asks, keys, values = next(parts)
+        if window is not None and trunk > window:
+            outputs.append(attend(asks, keys, values, attn_mask=_mask(0, trunk, window, query.device)))
+        else:
+            outputs.append(attend(asks, keys, values, is_causal=True))
+        for branch in branches:
+            asks, own_keys, own_values = next(parts)
+            mask = _mask(trunk, branch, window, query.device)
+            outputs.append(
+                attend(asks, torch.cat([keys, own_keys], 2), torch.cat([values, own_values], 2), attn_mask=mask)
             )
-        )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _lengths(options: dict[str, Any]) -> list[tuple[int, ...]] | None:
+    """The documents of a packed row, or None for any other. Lengths that come as numbers cost a GPU no wait."""
+    if (given := options.get("document_lengths")) is not None:
+        return given
+    offsets = options.get("cu_seq_lens_q")
+    return None if offsets is None else [(length,) for length in offsets.diff().tolist()]

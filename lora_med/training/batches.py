@@ -22,16 +22,23 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lora_med.errors import DataError
 from lora_med.prompts.tokens import Tokens
+from lora_med.training.trees import Tree
 
 UNTRAINED = -100
 COLUMNS = Features(
     {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "seq_lengths": List(Value("int32"))}
 )
-Row = dict[str, list[int]]
+BRANCHED = Features({**COLUMNS, "trees": List(List(Value("int32")))})
+Row = dict[str, list[Any]]
 
 
 def to_row(documents: Sequence[Tokens]) -> Row:
-    """One row holding `documents` end to end; labels are -100 where a token is not trained."""
+    """One row holding `documents` end to end; labels are -100 where a token is not trained.
+
+    Where one is a tree, `trees` holds the lengths of each document's trunk and branches, empty for plain ones.
+    """
+    branched = any(isinstance(document, Tree) for document in documents)
+    trees = [list(document.lengths) if isinstance(document, Tree) else [] for document in documents]
     return {
         "input_ids": [token for document in documents for token in document.input_ids],
         "labels": [
@@ -40,6 +47,7 @@ def to_row(documents: Sequence[Tokens]) -> Row:
             for target, trained in zip(document.targets, document.trained, strict=True)
         ],
         "seq_lengths": [len(document.input_ids) for document in documents],
+        **({"trees": trees} if branched else {}),
     }
 
 
@@ -102,7 +110,9 @@ def make_rows(documents: Sequence[Tokens], max_length: int, packing: bool) -> Da
     """The rows of a corpus in memory, four bytes a token."""
     groups = pack(documents, max_length) if packing else [[document] for document in documents]
     rows = [to_row(group) for group in groups]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in COLUMNS}, features=COLUMNS)
+    columns = BRANCHED if any("trees" in row for row in rows) else COLUMNS
+    blank: list[Any] = []
+    return Dataset.from_dict({name: [row.get(name, blank) for row in rows] for name in columns}, features=columns)
 
 
 def hash_rows(rows: Dataset) -> str:
@@ -113,6 +123,8 @@ def hash_rows(rows: Dataset) -> str:
             for values in block[name]:
                 digest.update(numpy.asarray(values, dtype="<i4").tobytes())
             digest.update(b"|")
+        trees: Any = dict(block).get("trees", [])
+        digest.update(b"".join(repr([[int(one) for one in tree] for tree in row]).encode() for row in trees))
     return digest.hexdigest()
 
 
@@ -166,7 +178,7 @@ class _Numbered(torch.utils.data.Dataset[list[Row]]):
         if not numbers:
             return []
         batch: dict[str, list[Any]] = self.rows[numbers]
-        return [{name: batch[name][place] for name in COLUMNS} for place in range(len(numbers))]
+        return [{name: values[place] for name, values in batch.items()} for place in range(len(numbers))]
 
 
 class _Streamed(IterableDataset[list[Row]]):
@@ -188,6 +200,23 @@ class _Streamed(IterableDataset[list[Row]]):
                 batch, number = [], number + 1
 
 
+def document_lengths(rows: Sequence[Row]) -> list[tuple[int, ...]]:
+    """Of each document of a batch its length; of a tree the lengths of its trunk and its branches."""
+    return [
+        tuple(tree) or (length,)
+        for row in rows
+        for length, tree in zip(row["seq_lengths"], row.get("trees") or [[]] * len(row["seq_lengths"]), strict=True)
+    ]
+
+
+def positions(lengths: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Where each token stands in its own document, shape (1, tokens): each branch goes on where its trunk ends."""
+    parts = []
+    for trunk, *branches in lengths:
+        parts += [torch.arange(trunk), *(torch.arange(trunk, trunk + branch) for branch in branches)]
+    return torch.cat(parts)[None]
+
+
 class Collator:
     """Rows to tensors: one long row with the documents' offsets if `flat`, else padded rows with an attention mask."""
 
@@ -204,6 +233,8 @@ class Collator:
         if self.flat and self.unmasked:
             # All ones: transformers builds no dense mask then, and our attention goes by the offsets.
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+            batch["document_lengths"] = document_lengths(rows or [self.blank])
+            batch["position_ids"] = positions(batch["document_lengths"])
         return batch
 
 

@@ -25,7 +25,7 @@ FREE = {
         "report_to",
     },
     "data": {"paths", "streaming", "skip_bad"},
-    "model": {"base", "revision", "dtype", "attn_implementation"},
+    "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantised"},
 }
 
 

@@ -62,6 +62,8 @@ def read_tagged(records: Records, base: Base, train: TrainSettings, *, what: str
         raise SettingsError("the base writes text, and has no head for tags", fix="load_tagger(base, labels)")
     if train.packing:
         raise SettingsError("packed texts would see each other", where="train.packing", fix="train.packing=false")
+    if train.share_context:
+        raise SettingsError("tagged texts share nothing", where="train.share_context", fix="train.share_context=false")
     if not isinstance(records, Sequence):
         raise SettingsError("tagged rows are not streamed", where="data.streaming", fix="data.streaming=false")
     annotated = [record for record in records if isinstance(record, Annotated)]

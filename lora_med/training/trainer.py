@@ -34,6 +34,7 @@ from lora_med.training.probe import probe
 from lora_med.training.resume import find_resume
 from lora_med.training.steps import SteppingTrainer
 from lora_med.training.stopping import StopRequest
+from lora_med.training.trees import grow_trees
 from lora_med.training.watching import Watch
 
 FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")
@@ -69,8 +70,7 @@ class AdapterTrainer(SteppingTrainer):
         identity: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        if isinstance(model.get_output_embeddings(), BaseTunerLayer):
-            raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
+        _refuse(model, base, settings)
         self.settings = settings
         self.output_dir = Path(settings.output_dir)
         self.base_dtype = base.dtype
@@ -80,7 +80,7 @@ class AdapterTrainer(SteppingTrainer):
         weights = trainable_weights(model)
         self.predicts_words = not base.labels
         rows = self._rows(train)
-        held_out = list(validation)
+        held_out = self._joined(list(validation))
         validation_rows = make_rows(held_out, settings.max_length, settings.packing) if held_out else None
         steps = None
         if self.stream is None:
@@ -126,9 +126,17 @@ class AdapterTrainer(SteppingTrainer):
         if isinstance(documents, Sequence):
             if not documents:
                 raise DataError("there is nothing to train on: 0 rows", where="the training split")
-            return make_rows(documents, settings.max_length, settings.packing)
+            return make_rows(self._joined(documents), settings.max_length, settings.packing)
+        if settings.share_context:
+            raise SettingsError(
+                "rows of a stream are not there to be joined", where="train.share_context", fix="data.streaming=false"
+            )
         self.stream = Stream(documents, settings.max_length, settings.packing)
         return self.stream.first()
+
+    def _joined(self, documents: Sequence[Tokens]) -> Sequence[Tokens]:
+        """The documents, with `share_context` those that begin alike as trees."""
+        return grow_trees(documents, self.settings.max_length) if self.settings.share_context else documents
 
     def _prepare_loss(self) -> str | None:
         """Add the one-pass loss, or say why TRL's standard one is used."""
@@ -232,12 +240,19 @@ class AdapterTrainer(SteppingTrainer):
             dtype=self.base_dtype,
             device=self.args.device,
             compact=self.fallback is None,
+            trees=self.settings.share_context,
         )
         if "packing" in wrong:
             raise SettingsError(
                 "with this attention the documents of a batch see each other",
                 where="model.attn_implementation",
                 fix="set model.attn_implementation=sdpa",
+            )
+        if "trees" in wrong:
+            raise SettingsError(
+                "this model gives rows that share their beginning other numbers than alone",
+                where="train.share_context",
+                fix="train.share_context=false",
             )
         if wrong:
             self.fallback = "the one-pass loss is not the model's own"
@@ -248,12 +263,8 @@ class AdapterTrainer(SteppingTrainer):
         best = self._best_folder()
         if best is None or self.state.best_global_step == self.state.global_step:
             return
-        logger.info(
-            "the best adapter is that of step %d: %s %.4f",
-            self.state.best_global_step,
-            self.args.metric_for_best_model,
-            self.state.best_metric,
-        )
+        step, metric, value = self.state.best_global_step, self.args.metric_for_best_model, self.state.best_metric
+        logger.info("the best adapter is that of step %d: %s %.4f", step, metric, value)
         if not self.is_deepspeed_enabled:
             load_adapter(self.accelerator.unwrap_model(self.model), best)
 
@@ -273,3 +284,15 @@ class AdapterTrainer(SteppingTrainer):
         if self.watch is not None and self.watch.chooses:
             found["items"] = self.watch.items
         return {"validation": found}
+
+
+def _refuse(model: Any, base: Base, settings: TrainSettings) -> None:
+    """Refuse what cannot be trained with this model and base."""
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
+    if settings.share_context and base.attention != PER_DOCUMENT:
+        raise SettingsError(
+            f"attention {base.attention!r} cannot keep the branches of a shared context apart",
+            where="train.share_context",
+            fix="set model.attn_implementation=auto",
+        )
