@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_med.training.watching import undisturbed
 
 LEVELS = 256
+Draw = Callable[[torch.Tensor, float], torch.Tensor]
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -91,10 +92,12 @@ class _Group(torch.autograd.Function):
     """Outputs of all members for one input."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, members: tuple[Member, ...], *matrices: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any, inputs: torch.Tensor, members: tuple[Member, ...], draw: Draw, *matrices: torch.Tensor
+    ) -> Any:
         dtype = compute_dtype(inputs, members[0])
         flat = inputs.reshape(-1, inputs.shape[-1]).to(dtype)
-        kept = draw_kept(flat, members[0].dropout) if members[0].dropout else None
+        kept = draw(flat, members[0].dropout) if members[0].dropout else None
         scales = [member.scaling / (1 - member.dropout) for member in members]
         downs = torch.cat(matrices[::2]).to(dtype)
         ups = [(up * scale).to(dtype) for up, scale in zip(matrices[1::2], scales, strict=True)]
@@ -140,7 +143,7 @@ class _Group(torch.autograd.Function):
                 total.add_(_keep(inward @ downs, kept))
             total = total.view(*shape[:-1], -1).to(ctx.kinds[0])
         found = [one for pair in zip(within.split(ctx.ranks), outer, strict=True) for one in pair]
-        return total, None, *(one.to(kind) for one, kind in zip(found, ctx.kinds[1], strict=True))
+        return total, None, None, *(one.to(kind) for one, kind in zip(found, ctx.kinds[1], strict=True))
 
 
 def compute_dtype(inputs: torch.Tensor, member: Member) -> torch.dtype:
@@ -155,8 +158,9 @@ def compute_dtype(inputs: torch.Tensor, member: Member) -> torch.dtype:
 class Group:
     """The members of a group as their `forward`s: the first that is called computes all, the others take theirs."""
 
-    def __init__(self, members: tuple[Member, ...]) -> None:
+    def __init__(self, members: tuple[Member, ...], draw: Draw = draw_kept) -> None:
         self.members = members
+        self.draw = draw
         self.source: torch.Tensor | None = None
         self.waiting: dict[int, torch.Tensor] = {}
 
@@ -171,7 +175,10 @@ class Group:
             output = self.waiting.pop(place)
         else:
             matrices = [matrix for one in self.members for matrix in one.matrices]
-            self.source, self.waiting = inputs, dict(enumerate(_Group.apply(inputs, self.members, *matrices)))  # type: ignore[arg-type]
+            self.source, self.waiting = (
+                inputs,
+                dict(enumerate(_Group.apply(inputs, self.members, self.draw, *matrices))),
+            )  # type: ignore[arg-type]
             output = self.waiting.pop(place)
         if not self.waiting:
             self.source = None
@@ -207,7 +214,7 @@ def _fusable(module: Any) -> bool:
 
 
 @torch.no_grad()
-def find_groups(model: Any) -> list[Group]:
+def find_groups(model: Any, draw: Draw = draw_kept) -> list[Group]:
     """The layers of a PeftModel that can be fused, those that read one and the same tensor together.
 
     Found by running the model over two tokens and looking; nothing of it is changed, no random number is drawn.
@@ -228,7 +235,7 @@ def find_groups(model: Any) -> list[Group]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [Group(part) for found in readers.values() for part in _alike(found)]
+    return [Group(part, draw) for found in readers.values() for part in _alike(found)]
 
 
 def _alike(layers: list[Any]) -> list[tuple[Member, ...]]:
@@ -242,9 +249,13 @@ def _alike(layers: list[Any]) -> list[tuple[Member, ...]]:
 
 
 @contextlib.contextmanager
-def fused_lora(model: Any) -> Iterator[list[Group]]:
-    """Within, the adapters of a PeftModel train in groups; without gradients and in eval mode all is as PEFT has it."""
-    groups = find_groups(model)
+def fused_lora(model: Any, draw: Draw = draw_kept) -> Iterator[list[Group]]:
+    """Within, the adapters of a PeftModel train in groups; without gradients and in eval mode all is as PEFT has it.
+
+    Args:
+        draw: what draws the dropouts, as `draw_kept` does.
+    """
+    groups = find_groups(model, draw)
     changed = []
     for group in groups:
         for place, member in enumerate(group.members):

@@ -16,6 +16,7 @@ from lora_med.errors import DivergedError
 from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
 from lora_med.training.checkpoints import newest_name
 from lora_med.training.loss import count_labelled
+from lora_med.training.room import cut, gradients_kept, out_of_memory, too_small
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
 from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
 
@@ -43,6 +44,7 @@ class SteppingTrainer(SFTTrainer):
     _tokens = 0
     _seconds = 0.0
     _step_begun: float | None = None
+    parts = 1  # a batch is taken in so many turns; doubled where memory runs out
 
     # ---- Batches ----
 
@@ -82,9 +84,34 @@ class SteppingTrainer(SFTTrainer):
             self._step_begun = time.perf_counter()
         mask = inputs.get("attention_mask")
         self._tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
-        loss = super().training_step(model, inputs, *arguments, **options)
+        loss = self._in_parts(model, inputs, *arguments, **options)
         self._micro_losses.append(loss.detach())
         return loss
+
+    def _in_parts(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
+        """The step in one part, or in as many as memory asks for; the gradient is the same.
+
+        Only where one process trains alone: processes that wait for each other must take the same parts.
+        """
+        alone = self.share.processes == 1 and not self.is_deepspeed_enabled and self.fallback is None
+        with gradients_kept(model) as restore:
+            while True:
+                parts = cut(inputs, self.parts) if self.parts > 1 else [inputs]
+                try:
+                    losses = [
+                        super(SteppingTrainer, self).training_step(model, one, *arguments, **options) for one in parts
+                    ]
+                    return torch.stack(losses).sum()
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or not alone:
+                        raise
+                    failed = error.with_traceback(None)  # its frames hold the tensors of the step that failed
+                restore()
+                smaller = cut(inputs, 2 * self.parts)
+                if len(smaller) == len(parts):
+                    raise too_small(inputs) from failed
+                self.parts *= 2
+                logger.warning("out of memory: batches are taken in %d parts from here on", self.parts)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The gradient norm; the last place before the optimizer step, so all processes agree here whether to go on.

@@ -77,7 +77,7 @@ def test_the_group_is_differentiated_exactly() -> None:
     matrices = [matrix for member in group.members for matrix in member.matrices]
 
     def outputs(inputs: torch.Tensor, *matrices: torch.Tensor) -> Any:
-        return _Group.apply(inputs, group.members, *matrices)
+        return _Group.apply(inputs, group.members, draw_kept, *matrices)
 
     # The last sum of B's gradient is in float32: coarser differences show the same derivative.
     assert torch.autograd.gradcheck(outputs, (inputs, *matrices), eps=1e-4, atol=1e-4, rtol=1e-3)
@@ -118,7 +118,9 @@ def test_the_mean_over_dropout_is_the_update_without_it(dtype: torch.dtype) -> N
     base = layer.base_layer(inputs).float().detach()
     plain = (layer.lora_B["default"](layer.lora_A["default"](inputs)) * layer.scaling["default"]).float().detach()
     matrices = [matrix for member in group.members for matrix in member.matrices]
-    drawn = torch.stack([_Group.apply(inputs, group.members, *matrices)[0].float().detach() - base for _ in range(300)])
+    drawn = torch.stack(
+        [_Group.apply(inputs, group.members, draw_kept, *matrices)[0].float().detach() - base for _ in range(300)]
+    )
     slope = float((drawn.mean(0) * plain).sum() / plain.square().sum())
     assert abs(slope - 1) < 0.02
     assert float((drawn[0] - drawn[1]).abs().max()) > 0
@@ -131,7 +133,7 @@ def test_dropped_inputs_get_no_gradient_through_the_update() -> None:
     member.layer.base_layer.weight.data.zero_()
     inputs = torch.ones(1, 8, member.matrices[0].shape[1], requires_grad=True)
     torch.manual_seed(3)
-    output = _Group.apply(inputs, (member,), *member.matrices)[0]
+    output = _Group.apply(inputs, (member,), draw_kept, *member.matrices)[0]
     output.square().sum().backward()
     torch.manual_seed(3)
     kept = draw_kept(inputs[0], 0.5)
@@ -157,7 +159,9 @@ def test_recomputed_activations_draw_the_same_dropout() -> None:
 def test_an_input_without_gradient_needs_none() -> None:
     model = make()
     first = next(one for one in find_groups(model) if len(one.members) == 3)
-    outputs = _Group.apply(torch.randn(1, 4, 64), first.members, *[m for one in first.members for m in one.matrices])
+    outputs = _Group.apply(
+        torch.randn(1, 4, 64), first.members, draw_kept, *[m for one in first.members for m in one.matrices]
+    )
     sum(output.sum() for output in outputs).backward()
     assert all(matrix.grad is not None for matrix in first.members[0].matrices)
 

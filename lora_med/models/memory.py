@@ -1,0 +1,56 @@
+"""How many bytes the weights of a base take once loaded, from its configuration alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.models.precision import DTYPES
+from lora_med.models.targets import linear_layers
+
+BLOCK = 64  # weights that share one quantisation constant in 4 bits
+NESTED_BLOCK = 256  # constants that share one of their own under double quantisation
+BYTES = dict(zip(DTYPES, (4, 2, 2), strict=True))
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of the frozen weights: those left in full, those quantised, and the quantisation's constants."""
+
+    full: int
+    quantised: int
+    constants: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.full + self.quantised + self.constants
+
+
+def weight_bytes(model: Any, *, quantisation: str, double_quant: bool, dtype: str) -> WeightBytes:
+    """Bytes of the weights of a model, which may be a skeleton, as `load_base` would hold them.
+
+    Every linear layer but the output head is quantised: to half a byte a weight with a float32 constant for each 64
+    (with double quantisation a byte, and a float32 for each 256 of those), or to a byte a weight with one float32 for
+    each output.
+    """
+    size = BYTES[dtype]
+    inner = {layer.name: layer for layer in linear_layers(model)}
+    seen: set[int] = set()
+    full = quantised = constants = 0
+    for name, parameter in model.named_parameters():  # tied weights come once
+        if id(parameter) in seen:
+            continue
+        seen.add(id(parameter))
+        layer = inner.get(name.removesuffix(".weight"))
+        count = parameter.numel()
+        if quantisation == "none" or layer is None:
+            full += count * size
+        elif quantisation == "8bit":
+            quantised += count
+            constants += 4 * layer.outputs
+        else:
+            blocks = -(-count // BLOCK)
+            quantised += -(-count // 2)
+            constants += blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 if double_quant else 4 * blocks
+    return WeightBytes(full, quantised, constants)

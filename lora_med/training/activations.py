@@ -1,0 +1,110 @@
+"""What a training step keeps for its backward pass, in bytes: counted by running the step's own code without memory.
+
+The model is built from config.json with tensors that have a shape and a type but no storage (torch's fake tensors), and
+its forward pass is run on them; autograd tells each tensor it would keep. So the count holds for every family, every
+target, dropout, precision and attention as they are, and takes two seconds for 30 layers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from lora_med.adapters.method import method_for
+from lora_med.config.schema import LoraSettings
+from lora_med.models.attention import NAME as PER_DOCUMENT
+from lora_med.models.attention import register_attention
+from lora_med.models.skeleton import skeleton
+from lora_med.training.fused import fused_lora
+
+
+def _undrawn(like: torch.Tensor, dropout: float) -> torch.Tensor:
+    return torch.empty(like.shape, dtype=torch.int8)
+
+
+def _shell(folder: Path, lora: LoraSettings, dtype: str, attention: str) -> Any:
+    """The PeftModel that a run would train, on the meta device."""
+    from peft import get_peft_model
+
+    register_attention()
+    base = skeleton(folder).to(getattr(torch, dtype)).requires_grad_(False)
+    base.set_attn_implementation(attention)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: Any = get_peft_model(base, method_for(base, lora).peft_config(base, inference=False))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def _without_storage(model: Any) -> None:
+    """Give every parameter and buffer a fake CPU tensor in place of a meta one; to be called in fake mode."""
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                empty = torch.empty(one.shape, dtype=one.dtype)
+                module._parameters[name] = torch.nn.Parameter(empty, requires_grad=one.requires_grad)
+        for name, one in module._buffers.items():
+            if one is not None:
+                module._buffers[name] = torch.empty(one.shape, dtype=one.dtype)
+
+
+def kept_bytes(
+    folder: Path,
+    lora: LoraSettings,
+    *,
+    dtype: str,
+    attention: str,
+    lengths: Sequence[int],
+    checkpointing: bool,
+) -> int:
+    """Bytes that the backward pass of one batch finds kept, the frozen weights not counted.
+
+    Args:
+        folder: of the base; only its config.json is read.
+        lengths: tokens of each document of the batch; with an attention that needs padding, each is as the longest.
+        checkpointing: whether the layers are recomputed; then this is what lies between them.
+    """
+    model = _shell(folder, lora, dtype, attention)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _without_storage(model)
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.enable_input_require_grads()
+        model.train()
+        held: dict[int, tuple[int, Any]] = {}
+        own = {id_of(one) for one in [*model.parameters(), *model.buffers()]}
+
+        def look(tensor: torch.Tensor) -> torch.Tensor:
+            if id_of(tensor) not in own:
+                held[id_of(tensor)] = tensor.untyped_storage().nbytes(), tensor.untyped_storage()
+            return tensor
+
+        with fused_lora(model, _undrawn), torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
+            last = model.get_base_model().base_model(**_inputs(lengths, attention), use_cache=False).last_hidden_state
+        del last
+    return sum(size for size, _ in held.values())
+
+
+def id_of(tensor: torch.Tensor) -> int:
+    """What two tensors have in common that share their storage."""
+    return tensor.untyped_storage()._cdata
+
+
+def _inputs(lengths: Sequence[int], attention: str) -> dict[str, Any]:
+    if attention == PER_DOCUMENT:
+        ids = torch.zeros(1, sum(lengths), dtype=torch.long)
+        each = [(length,) for length in lengths]
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "position_ids": torch.zeros_like(ids),
+            "document_lengths": each,
+        }
+    return {"input_ids": torch.zeros(len(lengths), max(lengths), dtype=torch.long)}

@@ -1,0 +1,92 @@
+"""Out of memory in a step: the batch is cut in two and taken in turns, with the same gradient.
+
+The loss of a batch is a sum over its labelled tokens, divided by their number in the whole step. So a batch can be
+taken in parts, whose gradients add up to its own: no row moves to another step, and the schedule stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from lora_med.errors import SettingsError
+from lora_med.training.batches import positions
+
+FAILED_ALLOCATION = "can't allocate memory"  # what torch says of a CPU, where it has no error class of its own
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there was no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or FAILED_ALLOCATION in str(error)
+
+
+def cut(inputs: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """A batch in at most `parts` parts of about as many tokens each, no document cut; labels included.
+
+    Args:
+        inputs: as the collator makes them: one row with `document_lengths`, or padded rows.
+    """
+    documents: Sequence[tuple[int, ...]] | None = inputs.get("document_lengths")
+    if documents is None:
+        rows = len(inputs["input_ids"])
+        each = -(-rows // min(parts, rows))
+        return [
+            {name: one[start : start + each] if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+            for start in range(0, rows, each)
+        ]
+    return [_documents(inputs, documents, start, end) for start, end in _spans(list(map(sum, documents)), parts)]
+
+
+def _spans(sizes: Sequence[int], parts: int) -> Iterator[tuple[int, int]]:
+    """First and last (excluded) document of each part, cut where the tokens so far reach the next share."""
+    total, seen, start, reached = sum(sizes), 0, 0, 1
+    for place, size in enumerate(sizes, 1):
+        seen += size
+        if place == len(sizes) or seen * parts >= reached * total:
+            yield start, place
+            start = place
+            reached = max(reached + 1, seen * parts // total + 1)
+
+
+def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], start: int, end: int) -> dict[str, Any]:
+    before = sum(map(sum, documents[:start]))
+    chosen = list(documents[start:end])
+    tokens = slice(before, before + sum(map(sum, chosen)))
+    device = inputs["input_ids"].device
+    offsets = torch.tensor([0, *map(sum, chosen)], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
+    longest = max(map(sum, chosen))
+    return {
+        **{name: inputs[name][:, tokens] for name in ("input_ids", "labels", "attention_mask")},
+        "position_ids": positions(chosen).to(device),
+        "document_lengths": chosen,
+        "cu_seq_lens_q": offsets,
+        "cu_seq_lens_k": offsets,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+@contextmanager
+def gradients_kept(model: Any) -> Iterator[Callable[[], None]]:
+    """Gives what puts the gradients back as they were: a backward pass that fails has added some of its own."""
+    trained = [one for one in model.parameters() if one.requires_grad]
+    before = [None if one.grad is None else one.grad.clone() for one in trained]
+
+    def restore() -> None:
+        for one, gradient in zip(trained, before, strict=True):
+            one.grad = None if gradient is None else gradient.clone()
+
+    yield restore
+
+
+def too_small(inputs: dict[str, Any]) -> SettingsError:
+    """The error where not even one document fits."""
+    tokens = inputs["input_ids"].shape[-1]
+    return SettingsError(
+        f"one document of {tokens:,} tokens needs more memory than there is",
+        where="train.max_length",
+        fix="set train.gradient_checkpointing=true, or a smaller train.max_length; lora-med plan tells what they need",
+    )
