@@ -173,6 +173,9 @@ class TrainSettings(Section):
     """Rows a device takes at once while evaluating."""
     gradient_accumulation_steps: Positive = 1
     """Batches summed into one optimizer step."""
+    batch: Literal["as_set", "auto"] = "as_set"
+    """auto takes the rows of a step (batch size times accumulation) in as few batches as memory allows, and recomputes
+    activations only if it must; the steps are the same."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     """Peak learning rate; ten times that of full fine-tuning, as the adapters start at zero."""
     lr_scheduler_type: str = "cosine"

@@ -10,7 +10,7 @@ from lora_med.models.targets import linear_layers
 
 BLOCK = 64  # weights that share one quantisation constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantisation
-BYTES = dict(zip(DTYPES, (4, 2, 2), strict=True))
+BYTES: dict[str, int] = dict(zip(DTYPES, (4, 2, 2), strict=True))
 
 
 @dataclass(frozen=True)

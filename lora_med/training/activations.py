@@ -7,6 +7,7 @@ target, dropout, precision and attention as they are, and takes two seconds for 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,6 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lora_med.adapters.method import method_for
-from lora_med.config.schema import LoraSettings
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.attention import register_attention
 from lora_med.models.skeleton import skeleton
@@ -27,7 +26,7 @@ def _undrawn(like: torch.Tensor, dropout: float) -> torch.Tensor:
     return torch.empty(like.shape, dtype=torch.int8)
 
 
-def _shell(folder: Path, lora: LoraSettings, dtype: str, attention: str) -> Any:
+def shell(folder: Path, config: Any, dtype: str, attention: str) -> Any:
     """The PeftModel that a run would train, on the meta device."""
     from peft import get_peft_model
 
@@ -36,7 +35,9 @@ def _shell(folder: Path, lora: LoraSettings, dtype: str, attention: str) -> Any:
     base.set_attn_implementation(attention)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: Any = get_peft_model(base, method_for(base, lora).peft_config(base, inference=False))
+        config = copy.copy(config)
+        config.init_lora_weights = True  # the other starts read the weights, and keep as much
+        model: Any = get_peft_model(base, config)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -57,7 +58,7 @@ def _without_storage(model: Any) -> None:
 
 def kept_bytes(
     folder: Path,
-    lora: LoraSettings,
+    config: Any,
     *,
     dtype: str,
     attention: str,
@@ -68,10 +69,11 @@ def kept_bytes(
 
     Args:
         folder: of the base; only its config.json is read.
+        config: PEFT's LoraConfig of the adapter.
         lengths: tokens of each document of the batch; with an attention that needs padding, each is as the longest.
         checkpointing: whether the layers are recomputed; then this is what lies between them.
     """
-    model = _shell(folder, lora, dtype, attention)
+    model = shell(folder, config, dtype, attention)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _without_storage(model)
         if checkpointing:
@@ -99,12 +101,9 @@ def id_of(tensor: torch.Tensor) -> int:
 
 def _inputs(lengths: Sequence[int], attention: str) -> dict[str, Any]:
     if attention == PER_DOCUMENT:
-        ids = torch.zeros(1, sum(lengths), dtype=torch.long)
-        each = [(length,) for length in lengths]
+        # No mask: transformers would build a square one of a fake tensor, whose values it cannot look at.
         return {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "position_ids": torch.zeros_like(ids),
-            "document_lengths": each,
+            "input_ids": torch.zeros(1, sum(lengths), dtype=torch.long),
+            "document_lengths": [(length,) for length in lengths],
         }
     return {"input_ids": torch.zeros(len(lengths), max(lengths), dtype=torch.long)}

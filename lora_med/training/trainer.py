@@ -30,6 +30,7 @@ from lora_med.training.callbacks import MetricsFile, ProgressReport
 from lora_med.training.checkpoints import commit, rotate
 from lora_med.training.fused import fused_lora
 from lora_med.training.loss import add_compact_loss, why_not_compact
+from lora_med.training.plan import with_room
 from lora_med.training.probe import probe
 from lora_med.training.resume import find_resume
 from lora_med.training.steps import SteppingTrainer
@@ -71,6 +72,7 @@ class AdapterTrainer(SteppingTrainer):
         watch: Watch | None = None,
     ) -> None:
         _refuse(model, base, settings)
+        settings = with_room(settings, model, base, train) if settings.batch == "auto" else settings
         self.settings = settings
         self.output_dir = Path(settings.output_dir)
         self.base_dtype = base.dtype
@@ -263,8 +265,8 @@ class AdapterTrainer(SteppingTrainer):
         best = self._best_folder()
         if best is None or self.state.best_global_step == self.state.global_step:
             return
-        step, metric, value = self.state.best_global_step, self.args.metric_for_best_model, self.state.best_metric
-        logger.info("the best adapter is that of step %d: %s %.4f", step, metric, value)
+        metric, value = self.args.metric_for_best_model, self.state.best_metric
+        logger.info("the best adapter is that of step %d: %s %.4f", self.state.best_global_step, metric, value)
         if not self.is_deepspeed_enabled:
             load_adapter(self.accelerator.unwrap_model(self.model), best)
 
@@ -287,7 +289,7 @@ class AdapterTrainer(SteppingTrainer):
 
 
 def _refuse(model: Any, base: Base, settings: TrainSettings) -> None:
-    """Refuse what cannot be trained with this model and base."""
+    """Refuse what this base cannot train."""
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
     if settings.share_context and base.attention != PER_DOCUMENT:

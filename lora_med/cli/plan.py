@@ -1,0 +1,157 @@
+"""lora-med plan: what a run will need, from its settings and its base's config.json, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_med.config.parse import parse
+from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.config.schema import Settings
+    from lora_med.prompts.tokens import Tokens
+    from lora_med.training.plan import Need, Shape
+
+app = typer.Typer(help="What a run will need: memory by part, the batch that fits, tokens and steps.")
+GIB = 1 << 30
+
+
+@app.command()
+def plan(
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
+    config: Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")] = None,
+    memory: Annotated[float | None, typer.Option(min=0.1, help="GiB to plan with; left out, what is free here")] = None,
+    data: Annotated[bool, typer.Option("--data/--no-data", help="read the data for its lengths and steps")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Tell the memory a run needs, part by part, and which batch fits; no weights are read."""
+    settings = parse(config, overrides or [])
+    prepare_environment(settings.offline)
+    from rich.console import Console
+
+    with Console(stderr=True).status("building the model without memory, reading lengths"):
+        report = _report(settings, memory, data)
+    print(json.dumps(report)) if as_json else _print(report)
+
+
+def _report(settings: Settings, memory: float | None, data: bool) -> dict[str, Any]:
+    from lora_med.training.plan import fit_batch, free_memory, largest_batch, measure
+
+    shape = _shape(settings)
+    documents = _documents(settings) if data and (settings.data.paths or settings.data.mix) else None
+    lengths, labelled = _lengths(settings, documents)
+    train = settings.train
+    free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
+    batch = largest_batch(lengths, train.per_device_train_batch_size)
+    need = measure(shape)(batch, math.ceil(labelled * sum(batch)), train.gradient_checkpointing)
+    fitted, choices = fit_batch(train, lengths, labelled, shape, free)
+    together = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    steps = math.ceil(len(lengths) / together) if documents is not None else None
+    return {
+        "as_set": _told(need, sum(batch), train.per_device_train_batch_size),
+        "free_bytes": free,
+        "fits": need.total <= free,
+        "chosen": {
+            "per_device_train_batch_size": fitted.per_device_train_batch_size,
+            "gradient_accumulation_steps": fitted.gradient_accumulation_steps,
+            "gradient_checkpointing": fitted.gradient_checkpointing,
+            "because": [str(choice) for choice in choices],
+        },
+        "rows": len(lengths) if documents is not None else None,
+        "tokens_an_epoch": sum(lengths) if documents is not None else None,
+        "median_tokens": statistics.median(lengths),
+        "steps_an_epoch": steps,
+        "steps": train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs),
+    }
+
+
+def _told(need: Need, tokens: int, rows: int) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "tokens": tokens,
+        "bytes": asdict(need),
+        "phases": {"loaded": need.loaded, "between steps": need.resting, "end of a forward pass": need.total},
+    }
+
+
+def _shape(settings: Settings) -> Shape:
+    from lora_med.adapters.method import method_for
+    from lora_med.models.base import choose_dtype
+    from lora_med.models.kept import is_kept, place
+    from lora_med.models.precision import Choice, device_kind
+    from lora_med.models.quantize import bitsandbytes_config
+    from lora_med.models.resolve import resolve_base
+    from lora_med.models.skeleton import skeleton
+    from lora_med.training.plan import Shape
+
+    model = settings.model
+    folder, _ = resolve_base(model.base, model.revision)
+    choices: list[Choice] = []
+    dtype = choose_dtype(model.dtype, choices)
+    bare = skeleton(folder)
+    quantises = model.quantisation == "4bit"
+    if quantises and model.keep_quantised:
+        kind, double = model.bnb_4bit_quant_type, model.bnb_4bit_use_double_quant
+        wanted = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
+        quantises = not is_kept(*place(folder, wanted, dtype=dtype, device=device_kind()))
+    return Shape(
+        folder=folder,
+        config=method_for(bare, settings.lora).peft_config(bare, inference=False),
+        quantisation=model.quantisation,
+        double_quant=model.bnb_4bit_use_double_quant,
+        dtype=dtype,
+        attention="lora_med_sdpa" if model.attn_implementation == "auto" else model.attn_implementation,
+        on_gpu=device_kind() == "cuda",
+        quantises=quantises,
+    )
+
+
+def _documents(settings: Settings) -> list[Tokens]:
+    """The training documents, fitted to the longest row as a run fits them."""
+    from lora_med.data.corpus import open_corpus
+    from lora_med.models.resolve import resolve_base
+    from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.training.documents import DocumentStream
+
+    tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
+    corpus = open_corpus(settings.data)
+    train = settings.train
+    return list(DocumentStream(corpus.train, corpus.templates, tokenizer, train.max_length, train.too_long))
+
+
+def _lengths(settings: Settings, documents: list[Tokens] | None) -> tuple[list[int], float]:
+    """Tokens of each row, and the share of them that is trained; without data, full rows that are trained whole."""
+    from lora_med.training.batches import pack
+    from lora_med.training.trees import grow_trees
+
+    train = settings.train
+    if documents is None:
+        return [train.max_length] * train.per_device_train_batch_size, 1.0
+    share = sum(sum(one.trained) for one in documents) / sum(len(one.input_ids) for one in documents)
+    grown = grow_trees(documents, train.max_length) if train.share_context else documents
+    rows = pack(grown, train.max_length) if train.packing else [[one] for one in grown]
+    return [sum(len(one.input_ids) for one in row) for row in rows], share
+
+
+def _print(report: dict[str, Any]) -> None:
+    told = report["as_set"]
+    print(f"memory       at the {told['rows']} longest rows together, {told['tokens']:,} tokens:")
+    for name, size in told["bytes"].items():
+        if size:
+            print(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
+    for name, size in told["phases"].items():
+        print(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
+    verdict = "fits" if report["fits"] else "does not fit"
+    print(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch as it is set {verdict}")
+    for line in report["chosen"]["because"]:
+        print(f"auto         {line}")
+    if report["rows"] is not None:
+        print(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
+        print(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
