@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,15 @@ class Clock:
         }
 
 
-def train_trl(
-    model: str, rows: list[dict[str, Any]], steps: int, batch: int, options: dict[str, Any], best: bool
+def trl_trainer(
+    model: str,
+    rows: list[dict[str, Any]],
+    steps: int,
+    batch: int,
+    options: dict[str, Any],
+    *,
+    clock: Clock | None = None,
+    best: bool = False,
 ) -> Any:
     """TRL as `trl sft` sets it, or with its best flags: bf16 weights, no checkpointing, batches of like length."""
     import torch
@@ -86,11 +94,10 @@ def train_trl(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    clock = Clock()
-
     class Counting(SFTTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
-            clock.count(int(inputs["attention_mask"].sum()))
+            if clock is not None:
+                clock.count(int(inputs["attention_mask"].sum()))
             return super().training_step(model, inputs, *arguments, **rest)
 
     lowest = torch.bfloat16 if options["dtype"] == "bfloat16" else torch.float32
@@ -113,7 +120,7 @@ def train_trl(
         logging_steps=1,
         **flags,
     )
-    trainer = Counting(
+    return Counting(
         model=loaded,
         args=arguments,
         train_dataset=Dataset.from_list(data),
@@ -126,13 +133,19 @@ def train_trl(
             task_type="CAUSAL_LM",
             layers_to_transform=options["layers"],
         ),
-        callbacks=[clock.callback()],
     )
-    trainer.train()
-    return clock
 
 
-def train_ours(model: str, rows: list[dict[str, Any]], steps: int, batch: int, options: dict[str, Any]) -> Clock:
+def our_trainer(
+    model: str,
+    rows: list[dict[str, Any]],
+    steps: int,
+    batch: int,
+    options: dict[str, Any],
+    *,
+    clock: Clock | None = None,
+    best: bool = False,
+) -> Any:
     """lora_med as its recipes call it."""
     from lora_med.adapters.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
@@ -140,7 +153,6 @@ def train_ours(model: str, rows: list[dict[str, Any]], steps: int, batch: int, o
     from lora_med.prompts.tokens import Tokens
     from lora_med.training.trainer import AdapterTrainer
 
-    clock = Clock()
     base = load_base(model, quantisation=options["quantisation"], dtype=options["dtype"])
     lora = LoraSettings(lora_dropout=options["dropout"], layers_to_transform=options["layers"])
     documents = [Tokens(str(number), row["input_ids"], row["trained"]) for number, row in enumerate(rows)]
@@ -154,13 +166,68 @@ def train_ours(model: str, rows: list[dict[str, Any]], steps: int, batch: int, o
 
     class Counting(AdapterTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
-            clock.count(int(inputs["input_ids"].numel()))  # without padding every position is a token
+            if clock is not None:
+                clock.count(int(inputs["input_ids"].numel()))  # without padding every position is a token
             return super().training_step(model, inputs, *arguments, **rest)
 
-    trainer = Counting(attach_new(base, lora, seed=0), base, settings, train=documents)
-    trainer.add_callback(clock.callback())
-    trainer.train()
-    return clock
+    return Counting(attach_new(base, lora, seed=0), base, settings, train=documents)
+
+
+def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+    """One batch, one adapter that is not zero: how far the loss and the gradient are from TRL's."""
+    import torch
+
+    found = []
+    for train in (trl_trainer, our_trainer):
+        trainer = train(model, rows[:4], 1, 4, options)
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in sorted(trainer.model.named_parameters()):
+            if "lora_" in name:
+                parameter.data.normal_(0, 0.02, generator=generator)
+        (batch,) = list(trainer.get_train_dataloader())
+        trainer.model.train()
+        trainer.model.zero_grad()
+        inputs = trainer._prepare_inputs(batch)
+        count = int((inputs["labels"][:, 1:] != -100).sum())
+        with trainer._fused() if train is our_trainer else nullcontext():  # as within `train`
+            loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(count))
+            loss.backward()
+        named = sorted(trainer.model.named_parameters())
+        gradient = torch.cat([one.grad.flatten().float() for name, one in named if "lora_" in name])
+        found.append((float(loss), gradient))
+        del trainer
+    (theirs, their_gradient), (ours, our_gradient) = found
+    cosine = torch.nn.functional.cosine_similarity(their_gradient.double(), our_gradient.double(), dim=0)
+    return {"loss_apart": abs(ours - theirs) / theirs, "cosine": float(cosine), "tokens": count}
+
+
+def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+    """How fast the matrix products of one step run alone, each shape as often as the step needs it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options["dtype"]))
+    tokens = sum(len(row["input_ids"]) for row in rows[:4])
+    labelled = sum(sum(row["trained"]) for row in rows[:4])
+    products: dict[tuple[int, int, int], int] = {}
+    for name, module in loaded.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            outputs, inputs = module.weight.shape
+            count = labelled if name == "lm_head" else tokens
+            for shape in ((count, inputs, outputs), (count, outputs, inputs)):  # forward, and the input's gradient
+                products[shape] = products.get(shape, 0) + 1
+    seconds = work = 0.0
+    for (count, inner, outer), times in products.items():
+        left = torch.randn(count, inner, dtype=loaded.dtype)
+        right = torch.randn(outer, inner, dtype=loaded.dtype).t()
+        measured = []
+        for _ in range(7):
+            begun = time.perf_counter()
+            left @ right
+            measured.append(time.perf_counter() - begun)
+        seconds += sorted(measured)[3] * times
+        work += 2.0 * count * inner * outer * times
+    return {"tokens_per_second": tokens / seconds, "gflops": work / seconds / 1e9}
 
 
 def main() -> None:
@@ -168,10 +235,16 @@ def main() -> None:
     options = {"dtype": "bfloat16", "quantisation": "none", "layers": None, "dropout": 0.05, **json.loads(told)}
     rows = read_rows(Path(rows_file))
     begun = time.perf_counter()
-    if arm == "ours":
-        clock = train_ours(model, rows, int(steps), int(batch), options)
-    else:
-        clock = train_trl(model, rows, int(steps), int(batch), options, best=arm == "trl-best")
+    if arm in ("gate", "bound"):
+        print(json.dumps((gate if arm == "gate" else bound)(model, rows, options)))
+        return
+    if arm == "ours-4bit":
+        options["quantisation"] = "4bit"
+    clock = Clock()
+    make = our_trainer if arm.startswith("ours") else trl_trainer
+    trainer = make(model, rows, int(steps), int(batch), options, clock=clock, best=arm == "trl-best")
+    trainer.add_callback(clock.callback())
+    trainer.train()
     report = {"arm": arm, **clock.report(), "whole_seconds": round(time.perf_counter() - begun, 1)}
     print(json.dumps(report), flush=True)
 

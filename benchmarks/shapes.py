@@ -1,0 +1,69 @@
+"""Random models of real shapes, and PubMedQA's prompts and answers as rows of tokens, to time training with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+END = "<|endoftext|>"
+# SmolLM2-135M's shape, and one of half a billion weights; the vocabulary is GPT-2's.
+SHAPES: dict[str, dict[str, int]] = {
+    "135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "0.5b": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+    },
+}
+
+
+def make_tokenizer(data: Path) -> Any:
+    """GPT-2's tokenizer, from the files beside the data sets."""
+    from transformers import PreTrainedTokenizerFast
+
+    file = data / "models" / "gpt2_lora_adapter" / "tokenizer.json"
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token=END, eos_token=END, bos_token=END)
+
+
+def make_model(shape: str, data: Path, folder: Path) -> Path:
+    """A Llama of this shape with random bfloat16 weights, and its tokenizer, in `folder`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(data)
+    end = tokenizer.eos_token_id
+    config = LlamaConfig(
+        vocab_size=50304,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        **SHAPES[shape],
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_rows(data: Path, count: int) -> list[dict[str, list[Any]]]:
+    """The first questions of PubMedQA: abstract and question as the prompt; decision and long answer, trained."""
+    tokenizer = make_tokenizer(data)
+    items = json.loads((data / "pubmedqa" / "ori_pqal_nontest500.json").read_text(encoding="utf-8"))
+    rows = []
+    for item in list(items.values())[:count]:
+        abstract = "\n".join(item["CONTEXTS"])
+        prompt = tokenizer(f"Abstract: {abstract}\nQuestion: {item['QUESTION']}\nAnswer:")["input_ids"]
+        answer = tokenizer(f" {item['final_decision']}. {item['LONG_ANSWER']}")["input_ids"] + [tokenizer.eos_token_id]
+        rows.append({"input_ids": prompt + answer, "trained": [False] * len(prompt) + [True] * len(answer)})
+    return rows

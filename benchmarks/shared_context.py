@@ -1,0 +1,118 @@
+"""python benchmarks/shared_context.py --data ../shared/data [--rounds 5]: five questions about each abstract, as trees.
+
+The same questions and answers of PubMedQA, five about each of four abstracts, trained one by one in batches of five and
+as trees of one trunk and five branches: seconds for a forward and backward pass over all, by turns, two threads. Beside
+it the gate: in float32 both give one loss and one gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes import SHAPES, make_model, make_rows, make_tokenizer
+
+from lora_med.adapters.attach import attach_new
+from lora_med.config.schema import LoraSettings
+from lora_med.models.base import load_base
+from lora_med.prompts.tokens import Tokens
+from lora_med.training.batches import Collator
+from lora_med.training.batches import make_rows as rows_of
+from lora_med.training.fused import fused_lora
+from lora_med.training.loss import add_compact_loss
+from lora_med.training.trees import grow_trees
+
+ABSTRACTS, QUESTIONS, LONGEST = 4, 5, 2048
+
+
+def make_documents(data: Path) -> list[Tokens]:
+    """Each of four abstracts followed by five questions and their answers."""
+    begins = make_tokenizer(data)("\nQuestion:")["input_ids"]
+    rows = make_rows(data, ABSTRACTS * QUESTIONS)
+
+    def cut(ids: list[int]) -> int:
+        return next(place for place in range(len(ids), 0, -1) if ids[place : place + len(begins)] == begins)
+
+    documents = []
+    for number in range(ABSTRACTS):
+        abstract = rows[number]["input_ids"][: cut(rows[number]["input_ids"])]
+        for row in rows[number * QUESTIONS : (number + 1) * QUESTIONS]:
+            start = cut(row["input_ids"])
+            flags = [False] * len(abstract) + row["trained"][start:]
+            documents.append(Tokens("", abstract + row["input_ids"][start:], flags))
+    return documents
+
+
+def batches(documents: list[Tokens], size: int) -> list[dict[str, Any]]:
+    """The documents in batches of so many rows."""
+    rows = rows_of(documents, LONGEST, packing=False)
+    collate = Collator(0, flat=True, unmasked=True)
+    starts = range(0, len(rows), size)
+    return [collate([rows[number] for number in range(start, min(start + size, len(rows)))]) for start in starts]
+
+
+def step(model: Any, given: list[dict[str, Any]]) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of all batches together."""
+    model.zero_grad()
+    total = 0.0
+    for batch in given:
+        nll = model(**{name: one for name, one in batch.items() if name != "labels"}, nll_labels=batch["labels"])
+        nll.backward()
+        total += float(nll)
+    return total, torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
+
+
+def load(folder: Path, dtype: str, dropout: float) -> Any:
+    """The adapted model, its update not zero."""
+    base = load_base(str(folder), quantisation="none", dtype=dtype)
+    model = attach_new(base, LoraSettings(lora_dropout=dropout), seed=0).train()
+    add_compact_loss(base.model)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.02, generator=generator)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--shape", choices=SHAPES, default="135m")
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    torch.set_num_threads(2)
+    documents = make_documents(asked.data)
+    alone, trees = batches(documents, QUESTIONS), batches(grow_trees(documents, LONGEST), 1)
+    sizes = [sum(batch["labels"].numel() for batch in given) for given in (alone, trees)]
+    print(f"{len(documents)} questions: {sizes[0]:,} tokens one by one, {sizes[1]:,} in {len(trees)} trees")
+    with tempfile.TemporaryDirectory() as place:
+        folder = make_model(asked.shape, asked.data, Path(place))
+        exact = load(folder, "float32", 0.0)
+        with fused_lora(exact):
+            (one, first), (other, second) = step(exact, alone), step(exact, trees)
+        apart = float((first - second).norm() / first.norm())
+        print(f"gate, float32: loss apart {abs(one - other) / one:.1e}, gradient apart {apart:.1e}")
+        del exact, first, second
+        model = load(folder, "bfloat16", 0.05)
+        with fused_lora(model):
+            step(model, alone)
+            step(model, trees)
+            ratios = []
+            for _ in range(asked.rounds):
+                begun = time.perf_counter()
+                step(model, alone)
+                middle = time.perf_counter()
+                step(model, trees)
+                ended = time.perf_counter()
+                ratios.append((middle - begun) / (ended - middle))
+                print(f"one by one {middle - begun:.2f} s, as trees {ended - middle:.2f} s", flush=True)
+    print(f"trees are {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
