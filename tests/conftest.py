@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -16,3 +19,13 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The fingerprint cache of tests stays out of the user's home, and one folder serves all runs.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"lora_med_test_cache_{os.getuid()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_cpu_without_bfloat16() -> Iterator[None]:
+    """The automatic dtype is float32 on whatever machine the tests run; tests of bfloat16 ask for it."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield

@@ -154,6 +154,9 @@ def _eva(model: Any, base: Base, rows: Sequence[Sequence[int]]) -> None:
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in some], device=device)
         batches.append({"input_ids": ids, "attention_mask": mask})
     initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    for parameter in model.parameters():  # EVA takes them from activations, in the base's precision
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def trained_state(model: Any, adapter: str, state: Mapping[str, Any] | None = None) -> tuple[Method, dict[str, Any]]:

@@ -85,16 +85,18 @@ def test_loftq_starts_nearer_to_the_original_than_4bit_alone(family: str, tmp_pa
     assert torch.equal(logits(again), logits(model.eval()))
 
 
-@pytest.mark.parametrize("quantisation", ["none", "4bit"])
+@pytest.mark.parametrize(
+    ("quantisation", "dtype"), [("none", "float32"), ("4bit", "float32"), ("none", "bfloat16"), ("4bit", "bfloat16")]
+)
 def test_eva_moves_ranks_between_layers_and_its_adapter_attaches(
-    llama: Path, tmp_path: Path, quantisation: str
+    llama: Path, tmp_path: Path, quantisation: str, dtype: str
 ) -> None:
-    base = load_base(str(llama), quantisation=quantisation)
+    base = load_base(str(llama), quantisation=quantisation, dtype=dtype)
     model = train(base, store=tmp_path, init_lora_weights="eva", rows=ROWS)
     ranks = {layer.r["default"] for layer in lora_layers(model).values()}
     assert len(ranks) > 1
     put(model, base, "eva", tmp_path)
-    fresh = attach(load_base(str(llama), quantisation=quantisation), "eva", tmp_path)
+    fresh = attach(load_base(str(llama), quantisation=quantisation, dtype=dtype), "eva", tmp_path)
     assert torch.equal(logits(fresh), logits(model))
 
 
