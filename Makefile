@@ -9,7 +9,7 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow check format micro sample clean
+.PHONY: help setup quickstart bench test test-slow check format micro sample clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ micro: setup ## train the embedded base anew, from DATA (default ../shared/data)
 	$(RUN) $(BIN)/python recipes/micro_corpus.py --data $(or $(DATA),../shared/data) --out runs/micro/corpus
 	MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	$(RUN) $(BIN)/python recipes/pretrain_micro.py --corpus runs/micro/corpus --out runs/micro/model
+
+bench: setup ## speed and memory of training beside TRL, from DATA (default ../shared/data): about an hour
+	$(RUN) $(BIN)/python benchmarks/train.py --data $(or $(DATA),../shared/data)
+	$(RUN) $(BIN)/python benchmarks/shared_context.py --data $(or $(DATA),../shared/data)
+	$(RUN) $(BIN)/python benchmarks/plan.py --data $(or $(DATA),../shared/data)
 
 sample: setup ## write the sample corpus anew
 	$(RUN) $(BIN)/python recipes/make_sample.py

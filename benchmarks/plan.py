@@ -1,0 +1,155 @@
+"""python benchmarks/plan.py --data ../shared/data [--workers 2]: what the plan says of memory, beside what runs took.
+
+Twenty runs of four steps, each in a process of its own with one thread: Llama in two sizes, GPT-2, Qwen3 and Gemma of
+random weights, in bfloat16, float32 and NF4, with and without recomputed layers, on rows of one length. Beside the
+peak of each (VmHWM) stands what `lora_med.training.plan` said of it from config.json alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from shapes import make_model, make_tokenizer
+from tqdm import tqdm
+
+MIB = 1 << 20
+LABELLED = 0.15
+# base, tokens a row, rows, and what else is set. None of these is among the runs the plan's numbers were fitted to.
+RUNS: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
+    ("135m", 384, 4, {}),
+    ("135m", 700, 3, {"quantisation": "4bit"}),
+    ("135m", 256, 8, {"dtype": "float32"}),
+    ("135m", 1500, 2, {"recompute": True}),
+    ("135m", 600, 6, {"recompute": True, "quantisation": "4bit"}),
+    ("135m", 1024, 3, {"dropout": 0.0}),
+    ("135m", 512, 1, {"r": 128}),
+    ("135m", 800, 4, {"targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
+    ("135m", 900, 2, {"layers": list(range(15, 30)), "quantisation": "4bit"}),
+    ("micro", 256, 4, {"dtype": "float32"}),
+    ("micro", 2000, 8, {}),
+    ("gpt2", 300, 4, {}),
+    ("gpt2", 800, 2, {"dtype": "float32"}),
+    ("qwen3", 1024, 4, {}),
+    ("qwen3", 512, 8, {"recompute": True, "quantisation": "4bit"}),
+    ("gemma", 1024, 4, {}),
+    ("gemma", 700, 6, {"quantisation": "4bit", "labelled": 1.0}),
+    ("0.5b", 768, 2, {}),
+    ("0.5b", 512, 4, {"quantisation": "4bit"}),
+    ("0.5b", 1024, 4, {"recompute": True}),
+)
+
+
+def make_family(family: str, data: Path, folder: Path) -> Path:
+    """A small GPT-2, Qwen3 or Gemma with random bfloat16 weights."""
+    import torch
+    import transformers
+
+    tokenizer = make_tokenizer(data)
+    end = tokenizer.eos_token_id
+    common = {"vocab_size": 50304, "bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    middle = {"hidden_size": 512, "num_attention_heads": 8, "head_dim": 64, "tie_word_embeddings": True}
+    configs: dict[str, Any] = {
+        "gpt2": lambda: transformers.GPT2Config(n_layer=12, n_embd=768, n_head=12, **common),
+        "qwen3": lambda: transformers.Qwen3Config(
+            intermediate_size=1536, num_hidden_layers=16, num_key_value_heads=4, **middle, **common
+        ),
+        "gemma": lambda: transformers.GemmaConfig(
+            intermediate_size=2048, num_hidden_layers=12, num_key_value_heads=1, **middle, **common
+        ),
+    }
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(configs[family](), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str, float]:
+    """Plan a run, make it, and tell both peaks in MiB."""
+    import torch
+    from train_arm import peak_mb
+
+    from lora_med.adapters.attach import attach_new
+    from lora_med.config.schema import LoraSettings, TrainSettings
+    from lora_med.models.base import load_base
+    from lora_med.prompts.tokens import Tokens
+    from lora_med.training.plan import Shape, measure
+    from lora_med.training.trainer import AdapterTrainer
+
+    quantisation, dtype = options.get("quantisation", "none"), options.get("dtype", "bfloat16")
+    loaded = load_base(base, quantisation=quantisation, dtype=dtype)
+    lora = LoraSettings(
+        r=options.get("r", 16),
+        lora_dropout=options.get("dropout", 0.05),
+        target_modules=options.get("targets", "all-linear"),
+        layers_to_transform=options.get("layers"),
+    )
+    first_trained = tokens * (1 - options.get("labelled", LABELLED))
+    words = loaded.model.config.vocab_size
+    flags = [place >= first_trained for place in range(tokens)]
+    documents = [Tokens("", torch.randint(5, words, (tokens,)).tolist(), flags) for _ in range(4 * rows)]
+    recompute = options.get("recompute", False)
+    settings = TrainSettings(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=rows,
+        max_steps=4,
+        max_length=tokens,
+        gradient_checkpointing=recompute,
+    )
+    model = attach_new(loaded, lora, seed=0)
+    AdapterTrainer(model, loaded, settings, train=documents).train()
+    peak = peak_mb()
+    config = model.peft_config["default"]
+    shape = Shape(loaded.folder, config, quantisation, True, dtype, loaded.attention)
+    need = measure(shape)([tokens] * rows, sum(flags) * rows, recompute)
+    return {"planned": need.total / MIB, "peak": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        bases = {"micro": "micro"}
+        for name in ("135m", "0.5b"):
+            bases[name] = str(make_model(name, asked.data, home / name))
+        for name in ("gpt2", "qwen3", "gemma"):
+            bases[name] = str(make_family(name, asked.data, home / name))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(home)}
+
+        def one(run: tuple[str, int, int, dict[str, Any]]) -> dict[str, float]:
+            told = json.dumps([bases[run[0]], *run[1:]])
+            command = [sys.executable, "-W", "ignore", __file__, told]
+            if run[3].get("quantisation") == "4bit":  # once for the cache: the plan is of a base that was quantised
+                subprocess.run(command, capture_output=True, check=True, env=environment)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            return json.loads(done.stdout.strip().splitlines()[-1])
+
+        with ThreadPoolExecutor(asked.workers) as pool:
+            found = list(tqdm(pool.map(one, RUNS), total=len(RUNS), desc="runs"))
+    errors = []
+    print("| base | tokens | rows | set | planned MiB | peak MiB | apart |\n|---|---|---|---|---|---|---|")
+    for (base, tokens, rows, options), got in zip(RUNS, found, strict=True):
+        errors.append(got["planned"] / got["peak"] - 1)
+        told = ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, list))
+        told = told or ", ".join(options)
+        print(f"| {base} | {tokens} | {rows} | {told} | {got['planned']:.0f} | {got['peak']:.0f} | {errors[-1]:+.1%} |")
+    print(f"median apart {statistics.median(map(abs, errors)):.1%}, {min(errors):+.1%} to {max(errors):+.1%}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2 and sys.argv[1].startswith("["):
+        print(json.dumps(take(*json.loads(sys.argv[1]))))
+    else:
+        main()
