@@ -192,6 +192,9 @@ class TrainSettings(Section):
     """Fill rows of max_length with several documents that cannot see each other."""
     share_context: bool = False
     """Train rows that begin alike, such as questions about one abstract, as one row that holds their beginning once."""
+    cache_frozen: bool = False
+    """With adapters on the upper layers only: keep what the layers below give for each row, in memory, from the first
+    epoch on. The same up to rounding; a resumed run is then too."""
     gradient_checkpointing: bool = False
     """Recompute activations to save memory, at a third more time."""
     seed: int = 42

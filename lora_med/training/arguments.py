@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from trl.trainer.sft_config import SFTConfig
 
 from lora_med.config.names import unknown
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DependencyMissingError, SettingsError
+from lora_med.models.attention import NAME as PER_DOCUMENT
+from lora_med.models.base import Base
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
@@ -176,3 +179,19 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
         return SFTConfig(**ours, **settings.trainer_args)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"SFTConfig refuses these settings: {error}", where="train") from error
+
+
+def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
+    """Refuse what this base cannot train.
+
+    Raises:
+        SettingsError: an adapter on the output head, or a shared context with an attention that cannot keep it apart.
+    """
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
+    if settings.share_context and base.attention != PER_DOCUMENT:
+        raise SettingsError(
+            f"attention {base.attention!r} cannot keep the branches of a shared context apart",
+            where="train.share_context",
+            fix="set model.attn_implementation=auto",
+        )

@@ -29,7 +29,7 @@ COLUMNS = Features(
     {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "seq_lengths": List(Value("int32"))}
 )
 BRANCHED = Features({**COLUMNS, "trees": List(List(Value("int32")))})
-Row = dict[str, list[Any]]
+Row = dict[str, Any]
 
 
 def to_row(documents: Sequence[Tokens]) -> Row:
@@ -178,7 +178,10 @@ class _Numbered(torch.utils.data.Dataset[list[Row]]):
         if not numbers:
             return []
         batch: dict[str, list[Any]] = self.rows[numbers]
-        return [{name: values[place] for name, values in batch.items()} for place in range(len(numbers))]
+        return [
+            {"number": number, **{name: values[place] for name, values in batch.items()}}
+            for place, number in enumerate(numbers)
+        ]
 
 
 class _Streamed(IterableDataset[list[Row]]):
@@ -220,8 +223,9 @@ def positions(lengths: Sequence[tuple[int, ...]]) -> torch.Tensor:
 class Collator:
     """Rows to tensors: one long row with the documents' offsets if `flat`, else padded rows with an attention mask."""
 
-    def __init__(self, pad_token: int, *, flat: bool, unmasked: bool) -> None:
+    def __init__(self, pad_token: int, *, flat: bool, unmasked: bool, numbered: bool = False) -> None:
         self.flat = flat
+        self.numbered = numbered  # whether the batch tells the numbers and lengths of its rows
         self.unmasked = unmasked
         self.blank: Row = {"input_ids": [pad_token], "labels": [UNTRAINED], "seq_lengths": [1]}
         self.collate = DataCollatorForLanguageModeling(pad_token_id=pad_token, padding_free=flat)
@@ -235,6 +239,8 @@ class Collator:
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
             batch["document_lengths"] = document_lengths(rows or [self.blank])
             batch["position_ids"] = positions(batch["document_lengths"])
+            if self.numbered and rows and all("number" in row for row in rows):
+                batch["rows"] = [(row["number"], len(row["input_ids"])) for row in rows]
         return batch
 
 

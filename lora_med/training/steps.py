@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
 from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
 from lora_med.training.checkpoints import newest_name
+from lora_med.training.frozen import FrozenRows
 from lora_med.training.loss import count_labelled
 from lora_med.training.room import cut, gradients_kept, out_of_memory, too_small
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
@@ -44,6 +46,7 @@ class SteppingTrainer(SFTTrainer):
     _tokens = 0
     _seconds = 0.0
     _step_begun: float | None = None
+    frozen: FrozenRows | None = None
     parts = 1  # a batch is taken in so many turns; doubled where memory runs out
 
     # ---- Batches ----
@@ -61,10 +64,12 @@ class SteppingTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean negative log-likelihood over the labelled tokens of the whole step, on all processes."""
+        rows: list[tuple[int, int]] = inputs.pop("rows", [])
         if self.fallback is not None or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")
-        total = self.total_nll(model, inputs, labels)
+        with self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext():
+            total = self.total_nll(model, inputs, labels)
         if num_items_in_batch is None:
             return total / self.count(labels).clamp(min=1)
         # DDP averages the gradients of the processes; the sum over all of them is meant.

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from trl.trainer.sft_trainer import SFTTrainer
@@ -24,13 +23,14 @@ from lora_med.models.base import Base
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
-from lora_med.training.arguments import Schedule, training_arguments
+from lora_med.training.arguments import Schedule, refuse_misfit, training_arguments
 from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
 from lora_med.training.callbacks import MetricsFile, ProgressReport
 from lora_med.training.checkpoints import commit, rotate
+from lora_med.training.frozen import FrozenRows, frozen_rows
 from lora_med.training.fused import fused_lora
 from lora_med.training.loss import add_compact_loss, why_not_compact
-from lora_med.training.plan import with_room
+from lora_med.training.plan import free_memory, with_room
 from lora_med.training.probe import probe
 from lora_med.training.resume import find_resume
 from lora_med.training.steps import SteppingTrainer
@@ -71,7 +71,7 @@ class AdapterTrainer(SteppingTrainer):
         identity: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        _refuse(model, base, settings)
+        refuse_misfit(model, base, settings)
         settings = with_room(settings, model, base, train) if settings.batch == "auto" else settings
         self.settings = settings
         self.output_dir = Path(settings.output_dir)
@@ -93,7 +93,8 @@ class AdapterTrainer(SteppingTrainer):
         schedule = Schedule(steps, validates=validation_rows is not None)
         tokenizer = base.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=base.attention == PER_DOCUMENT)
+        apart = base.attention == PER_DOCUMENT
+        self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=apart, numbered=settings.cache_frozen)
         super().__init__(
             model=model,
             args=training_arguments(settings, schedule, dtype=base.dtype),
@@ -114,11 +115,9 @@ class AdapterTrainer(SteppingTrainer):
             self.identity["the training rows (SHA-256)"] = hash_rows(rows)
         self.watch = watch
         if watch is not None and watch.chooses:
-            self.args.metric_for_best_model = f"eval_{watch.metric}"
-            self.args.greater_is_better = not watch.lower_is_better
-            self.identity["evaluate.metric_for_best_model"] = watch.metric
-            self.identity["the items to choose by (SHA-256)"] = watch.digest
+            self._choose_by(watch)
         self.fallback = self._prepare_loss()
+        self.frozen = self._frozen_rows(apart) if settings.cache_frozen else None
         self._micro_losses: list[torch.Tensor] = []
 
     def _rows(self, documents: Iterable[Tokens]) -> Dataset:
@@ -139,6 +138,19 @@ class AdapterTrainer(SteppingTrainer):
     def _joined(self, documents: Sequence[Tokens]) -> Sequence[Tokens]:
         """The documents, with `share_context` those that begin alike as trees."""
         return grow_trees(documents, self.settings.max_length) if self.settings.share_context else documents
+
+    def _frozen_rows(self, apart: bool) -> FrozenRows:
+        """Room for what the layers below the adapters give; `apart` as `frozen_rows` takes it."""
+        whole = self.stream is None and not self.is_fsdp_enabled and not self.is_deepspeed_enabled
+        free = free_memory(self.args.device.type)
+        return frozen_rows(self.model.get_base_model(), apart=apart, whole=whole, free=free)
+
+    def _choose_by(self, watch: Watch) -> None:
+        """Let a watched score choose the adapter, in place of the validation loss."""
+        self.args.metric_for_best_model = f"eval_{watch.metric}"
+        self.args.greater_is_better = not watch.lower_is_better
+        self.identity["evaluate.metric_for_best_model"] = watch.metric
+        self.identity["the items to choose by (SHA-256)"] = watch.digest
 
     def _prepare_loss(self) -> str | None:
         """Add the one-pass loss, or say why TRL's standard one is used."""
@@ -286,15 +298,3 @@ class AdapterTrainer(SteppingTrainer):
         if self.watch is not None and self.watch.chooses:
             found["items"] = self.watch.items
         return {"validation": found}
-
-
-def _refuse(model: Any, base: Base, settings: TrainSettings) -> None:
-    """Refuse what this base cannot train."""
-    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
-        raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
-    if settings.share_context and base.attention != PER_DOCUMENT:
-        raise SettingsError(
-            f"attention {base.attention!r} cannot keep the branches of a shared context apart",
-            where="train.share_context",
-            fix="set model.attn_implementation=auto",
-        )
