@@ -31,7 +31,7 @@ def plan(
     data: Annotated[bool, typer.Option("--data/--no-data", help="read the data for its lengths and steps")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
-    """Tell the memory a run needs, part by part, and which batch fits; no weights are read."""
+    """Tell the memory a run needs, part by part, and which batch fits; no weights are loaded."""
     settings = parse(config, overrides or [])
     prepare_environment(settings.offline)
     from rich.console import Console
@@ -42,12 +42,12 @@ def plan(
 
 
 def _report(settings: Settings, memory: float | None, data: bool) -> dict[str, Any]:
-    from lora_med.training.plan import fit_batch, free_memory, largest_batch, measure
+    from lora_med.training.plan import fit_batch, free_memory, largest_batch, measure, row_lengths
 
     shape = _shape(settings)
     documents = _documents(settings) if data and (settings.data.paths or settings.data.mix) else None
-    lengths, labelled = _lengths(settings, documents)
     train = settings.train
+    lengths, labelled = row_lengths(documents, train)
     free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
     batch = largest_batch(lengths, train.per_device_train_batch_size)
     need = measure(shape)(batch, math.ceil(labelled * sum(batch)), train.gradient_checkpointing)
@@ -124,20 +124,6 @@ def _documents(settings: Settings) -> list[Tokens]:
     corpus = open_corpus(settings.data)
     train = settings.train
     return list(DocumentStream(corpus.train, corpus.templates, tokenizer, train.max_length, train.too_long))
-
-
-def _lengths(settings: Settings, documents: list[Tokens] | None) -> tuple[list[int], float]:
-    """Tokens of each row, and the share of them that is trained; without data, full rows that are trained whole."""
-    from lora_med.training.batches import pack
-    from lora_med.training.trees import grow_trees
-
-    train = settings.train
-    if documents is None:
-        return [train.max_length] * train.per_device_train_batch_size, 1.0
-    share = sum(sum(one.trained) for one in documents) / sum(len(one.input_ids) for one in documents)
-    grown = grow_trees(documents, train.max_length) if train.share_context else documents
-    rows = pack(grown, train.max_length) if train.packing else [[one] for one in grown]
-    return [sum(len(one.input_ids) for one in row) for row in rows], share
 
 
 def _print(report: dict[str, Any]) -> None:

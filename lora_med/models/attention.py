@@ -28,7 +28,6 @@ def register_attention() -> str:
     return NAME
 
 
-@functools.lru_cache(maxsize=256)
 def _mask(before: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:
     """Where tokens that come after `before` others look: at those and, causally, at themselves; True where they do.
 
@@ -38,6 +37,12 @@ def _mask(before: int, length: int, window: int | None, device: torch.device) ->
     query = torch.arange(before, before + length, device=device)[:, None]
     distance = query - torch.arange(before + length, device=device)[None]
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+@functools.lru_cache(maxsize=32)
+def _branch_mask(trunk: int, branch: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """The mask of a branch, which every layer of a pass asks for again."""
+    return _mask(trunk, branch, window, device)
 
 
 def per_document_attention(
@@ -89,7 +94,7 @@ def per_document_attention(
             outputs.append(attend(asks, keys, values, is_causal=True))
         for branch in branches:
             asks, own_keys, own_values = next(parts)
-            mask = _mask(trunk, branch, window, query.device)
+            mask = _branch_mask(trunk, branch, window, query.device)
             outputs.append(
                 attend(asks, torch.cat([keys, own_keys], 2), torch.cat([values, own_values], 2), attn_mask=mask)
             )

@@ -78,7 +78,7 @@ def kept_bytes(
         _without_storage(model)
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.enable_input_require_grads()
+            model.get_base_model().disable_input_require_grads()  # as `no_gradient_below` trains
         model.train()
         held: dict[int, tuple[int, Any]] = {}
         own = {id_of(one) for one in [*model.parameters(), *model.buffers()]}

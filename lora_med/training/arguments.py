@@ -17,6 +17,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DependencyMissingError, SettingsError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
+from lora_med.run import world_size
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
@@ -185,8 +186,15 @@ def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
     """Refuse what this base cannot train.
 
     Raises:
-        SettingsError: an adapter on the output head, or a shared context with an attention that cannot keep it apart.
+        SettingsError: an adapter on the output head, a shared context with an attention that cannot keep it apart, or
+            several processes that would each choose a batch.
     """
+    if settings.batch == "auto" and world_size() > 1:
+        raise SettingsError(
+            "each of several processes would choose a batch of its own",
+            where="train.batch",
+            fix="train.batch=as_set, with the sizes that lora-med plan tells",
+        )
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
     if settings.share_context and base.attention != PER_DOCUMENT:

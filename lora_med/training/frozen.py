@@ -8,7 +8,7 @@ another, where its products might have been summed in another order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,21 @@ def why_not_kept(model: Any) -> str | None:
     return None
 
 
+@contextmanager
+def no_gradient_below(model: Any) -> Iterator[None]:
+    """While training, the gradient of this transformers model ends at the lowest adapter.
+
+    transformers lets it run down to the embedding where layers are recomputed. Only reentrant recomputing needs that,
+    and layers below the adapters would be computed a second time for nothing.
+    """
+    model.disable_input_require_grads()
+    model.enable_input_require_grads = lambda: None
+    try:
+        yield
+    finally:
+        del model.enable_input_require_grads
+
+
 def frozen_rows(model: Any, *, apart: bool, whole: bool, free: int) -> FrozenRows:
     """Room for what the layers below the adapters give.
 
@@ -67,31 +82,30 @@ def frozen_rows(model: Any, *, apart: bool, whole: bool, free: int) -> FrozenRow
     Raises:
         SettingsError: rows do not come out of those layers the same each time, or cannot be told apart.
     """
+    found = lowest_adapted(model)
     reason = why_not_kept(model)
     if not apart:
         reason = "with this attention batches are padded"
     if not whole:
         reason = "the model is in shards, or its rows are a stream"
-    if reason is not None:
+    if found is None or reason is not None:
         raise SettingsError(
             f"nothing can be kept: {reason}", where="train.cache_frozen", fix="train.cache_frozen=false"
         )
-    return FrozenRows(model, int(SHARE * free))
+    layers, lowest = found
+    return FrozenRows(layers[:lowest], int(SHARE * free))
 
 
 class FrozenRows:
     """What comes out below the lowest adapter, for each row of the training set that was seen.
 
     Args:
-        model: the transformers model inside the adapters; `why_not_kept` says None of it.
+        below: the layers below the lowest adapter, in order; `why_not_kept` says None of their model.
         room: bytes that may be kept; further rows are computed each time.
     """
 
-    def __init__(self, model: Any, room: int) -> None:
-        found = lowest_adapted(model)
-        assert found is not None
-        layers, lowest = found
-        self.below = list(layers[:lowest])
+    def __init__(self, below: Iterable[Any], room: int) -> None:
+        self.below = list(below)
         self.room = room
         self.held: dict[int, torch.Tensor] = {}
 

@@ -184,6 +184,10 @@ class Group:
             self.source = None
         return output
 
+    def forget(self) -> None:
+        """Drop the outputs that wait, of a pass that failed before they were asked for."""
+        self.source, self.waiting = None, {}
+
 
 def _plain(layer: Any) -> bool:
     """Whether a layer trains exactly one adapter of LoRA's plain form over a frozen weight that can be read."""

@@ -23,7 +23,9 @@ from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.activations import kept_bytes, shell
+from lora_med.training.batches import pack
 from lora_med.training.loss import BLOCK_ROWS, why_not_compact
+from lora_med.training.trees import grow_trees
 
 logger = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -219,6 +221,21 @@ def _fitted(
     return settings.model_copy(update=changed), choices
 
 
+def row_lengths(documents: Sequence[Tokens] | None, settings: TrainSettings) -> tuple[list[int], float]:
+    """Tokens of each row that is trained on, and the share of them that is trained.
+
+    Where the documents are not known, each row of a step counts as a full one that is trained whole.
+    """
+    if not documents:
+        return [settings.max_length] * (
+            settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        ), 1.0
+    grown = grow_trees(documents, settings.max_length) if settings.share_context else documents
+    rows = pack(grown, settings.max_length) if settings.packing else [[one] for one in grown]
+    lengths = [sum(len(one.input_ids) for one in row) for row in rows]
+    return lengths, sum(sum(one.trained) for one in grown) / sum(lengths)
+
+
 def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens]) -> TrainSettings:
     """The settings with the batch that fits into this machine's memory, said in the log; see `fit_batch`.
 
@@ -227,6 +244,7 @@ def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterab
         documents: those to train on; of a stream, whose lengths are not known, each row counts as a full one.
     """
     device = model.get_input_embeddings().weight.device.type
+    lengths, share = row_lengths(documents if isinstance(documents, Sequence) else None, settings)
     shape = Shape(
         folder=base.folder,
         config=model.peft_config["default"],
@@ -236,10 +254,6 @@ def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterab
         attention=base.attention,
         on_gpu=device == "cuda",
     )
-    known = documents if isinstance(documents, Sequence) and not settings.packing else ()
-    lengths = [len(one.input_ids) for one in known] or [settings.max_length] * settings.per_device_train_batch_size
-    tokens = sum(len(one.input_ids) for one in known)
-    share = sum(sum(one.trained) for one in known) / tokens if tokens else 1.0
     fitted, choices = fit_batch(settings, lengths, share, shape, free_memory(device))
     for choice in choices:
         logger.info("%s", choice)

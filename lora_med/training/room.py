@@ -7,7 +7,6 @@ taken in parts, whose gradients add up to its own: no row moves to another step,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,9 +68,8 @@ def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], sta
     }
 
 
-@contextmanager
-def gradients_kept(model: Any) -> Iterator[Callable[[], None]]:
-    """Gives what puts the gradients back as they were: a backward pass that fails has added some of its own."""
+def keep_gradients(model: Any) -> Callable[[], None]:
+    """What puts the gradients back as they are now: a backward pass that fails has added some of its own."""
     trained = [one for one in model.parameters() if one.requires_grad]
     before = [None if one.grad is None else one.grad.clone() for one in trained]
 
@@ -79,7 +77,7 @@ def gradients_kept(model: Any) -> Iterator[Callable[[], None]]:
         for one, gradient in zip(trained, before, strict=True):
             one.grad = None if gradient is None else gradient.clone()
 
-    yield restore
+    return restore
 
 
 def too_small(inputs: dict[str, Any]) -> SettingsError:

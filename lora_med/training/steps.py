@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
 from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
 from lora_med.training.checkpoints import newest_name
-from lora_med.training.frozen import FrozenRows
+from lora_med.training.frozen import FrozenRows, no_gradient_below
+from lora_med.training.fused import Group, fused_lora
 from lora_med.training.loss import count_labelled
-from lora_med.training.room import cut, gradients_kept, out_of_memory, too_small
+from lora_med.training.room import cut, keep_gradients, out_of_memory, too_small
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
 from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
 
@@ -47,7 +49,20 @@ class SteppingTrainer(SFTTrainer):
     _seconds = 0.0
     _step_begun: float | None = None
     frozen: FrozenRows | None = None
+    groups: Sequence[Group] = ()  # while training, the adapters' layers that go together
     parts = 1  # a batch is taken in so many turns; doubled where memory runs out
+
+    @contextmanager
+    def _fused(self) -> Iterator[None]:
+        """While training: the adapters' layers in groups, and no gradient below the lowest.
+
+        Not with DeepSpeed, which gathers weights by hooks that a group would pass, and recomputes reentrantly.
+        """
+        if self.is_deepspeed_enabled:
+            yield
+            return
+        with fused_lora(self.model) as self.groups, no_gradient_below(self.model.get_base_model()):
+            yield
 
     # ---- Batches ----
 
@@ -65,10 +80,10 @@ class SteppingTrainer(SFTTrainer):
     ) -> Any:
         """Mean negative log-likelihood over the labelled tokens of the whole step, on all processes."""
         rows: list[tuple[int, int]] = inputs.pop("rows", [])
-        if self.fallback is not None or return_outputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs.pop("labels")
         with self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext():
+            if self.fallback is not None or return_outputs:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            labels = inputs.pop("labels")
             total = self.total_nll(model, inputs, labels)
         if num_items_in_batch is None:
             return total / self.count(labels).clamp(min=1)
@@ -98,25 +113,26 @@ class SteppingTrainer(SFTTrainer):
 
         Only where one process trains alone: processes that wait for each other must take the same parts.
         """
-        alone = self.share.processes == 1 and not self.is_deepspeed_enabled and self.fallback is None
-        with gradients_kept(model) as restore:
-            while True:
-                parts = cut(inputs, self.parts) if self.parts > 1 else [inputs]
-                try:
-                    losses = [
-                        super(SteppingTrainer, self).training_step(model, one, *arguments, **options) for one in parts
-                    ]
-                    return torch.stack(losses).sum()
-                except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error) or not alone:
-                        raise
-                    failed = error.with_traceback(None)  # its frames hold the tensors of the step that failed
-                restore()
-                smaller = cut(inputs, 2 * self.parts)
-                if len(smaller) == len(parts):
-                    raise too_small(inputs) from failed
-                self.parts *= 2
-                logger.warning("out of memory: batches are taken in %d parts from here on", self.parts)
+        if self.share.processes > 1 or self.is_deepspeed_enabled or self.fallback is not None:
+            return super().training_step(model, inputs, *arguments, **options)
+        restore = keep_gradients(model)
+        while True:
+            parts = cut(inputs, self.parts) if self.parts > 1 else [inputs]
+            try:
+                return torch.stack(
+                    [super(SteppingTrainer, self).training_step(model, one, *arguments, **options) for one in parts]
+                ).sum()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                failed = error.with_traceback(None)  # its frames hold the tensors of the step that failed
+            restore()
+            for group in self.groups:
+                group.forget()
+            if len(cut(inputs, 2 * self.parts)) == len(parts):
+                raise too_small(inputs) from failed
+            self.parts *= 2
+            logger.warning("out of memory: batches are taken in %d parts from here on", self.parts)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The gradient norm; the last place before the optimizer step, so all processes agree here whether to go on.

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_r
 from lora_med.training.callbacks import MetricsFile, ProgressReport
 from lora_med.training.checkpoints import commit, rotate
 from lora_med.training.frozen import FrozenRows, frozen_rows
-from lora_med.training.fused import fused_lora
 from lora_med.training.loss import add_compact_loss, why_not_compact
 from lora_med.training.plan import free_memory, with_room
 from lora_med.training.probe import probe
@@ -236,10 +234,6 @@ class AdapterTrainer(SteppingTrainer):
             )
         self._load_best()
         return result
-
-    def _fused(self) -> AbstractContextManager[Any]:
-        """The adapters' layers in groups while training; DeepSpeed gathers weights by hooks that a group would pass."""
-        return nullcontext() if self.is_deepspeed_enabled else fused_lora(self.model)
 
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         """Look before the first step whether documents stay apart and the one-pass loss is the model's own."""

@@ -29,8 +29,8 @@ class Tree(Tokens):
 def grow_trees(documents: Sequence[Tokens], max_length: int) -> list[Tokens]:
     """The documents, those with a long common beginning joined to trees of at most `max_length` tokens.
 
-    A tree saves at least half of the tokens that its second and later documents would repeat: a document joins where at
-    least `LEAST_TRUNK` tokens and half of the trunk are common. The order is that of the first document of each.
+    In the order of their tokens a document joins the tree before it where at least `LEAST_TRUNK` tokens and half of the
+    trunk so far are common, which then is the trunk. The order given back is that of each one's first document.
     """
     order = sorted(range(len(documents)), key=lambda place: documents[place].input_ids)
     groups: list[tuple[list[int], int]] = []  # places of the documents, and how long their common beginning is

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.models.attention import NAME, register_attention
+from lora_med.models.attention import NAME, per_document_attention, register_attention
 from tests.tiny import make_model
 
 LENGTHS = (7, 1, 19, 12)
@@ -82,3 +82,20 @@ def test_generation_and_padded_batches_are_those_of_sdpa() -> None:
         after = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
     assert model.config._attn_implementation == NAME
     assert torch.equal(before, after)
+
+
+def test_a_mask_as_large_as_a_document_is_not_kept() -> None:
+    """Counting activations runs attention on tensors without memory: no mask of theirs may come back later."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    query = torch.randn(1, 2, 12, 4)
+    options = {"document_lengths": [(12,)], "sliding_window": 5}
+    module = torch.nn.Module()
+    expected = per_document_attention(module, query, query, query, None, **options)[0]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        empty = torch.empty(1, 2, 13, 4)
+        per_document_attention(module, empty, empty, empty, None, **{**options, "document_lengths": [(13,)]})
+    assert torch.equal(per_document_attention(module, query, query, query, None, **options)[0], expected)
+    longer = torch.randn(1, 2, 13, 4)
+    found = per_document_attention(module, longer, longer, longer, None, **{**options, "document_lengths": [(13,)]})[0]
+    assert bool(torch.isfinite(found).all())

@@ -55,6 +55,46 @@ def test_the_weights_are_those_of_training_without(tmp_path: Path, family: str, 
     assert below[0] == kept.state.max_steps // 3  # in the first of three epochs alone
 
 
+@pytest.mark.parametrize("how", ["recomputed", "fallback", "accumulated"])
+def test_however_the_loss_is_taken(tmp_path: Path, how: str) -> None:
+    """With layers recomputed in the backward pass, by TRL's loss, and over several batches a step."""
+    options: dict[str, Any] = {"gradient_checkpointing": how == "recomputed"}
+    options |= {"gradient_accumulation_steps": 2} if how == "accumulated" else {}
+    asked = "by this test" if how == "fallback" else None
+    plain = upper(tmp_path / "plain", **options)
+    plain.fallback = asked
+    plain.train()
+    kept = upper(tmp_path / "kept", cache_frozen=True, **options)  # made here: it seeds the dropout
+    kept.fallback = asked
+    below = calls(kept)
+    kept.train()
+    assert float((weights(kept) - weights(plain)).abs().max()) < 1e-4
+    assert len(kept.frozen.held) == 12
+    assert below[0] <= kept.state.max_steps * options.get("gradient_accumulation_steps", 1) // 3
+
+
+@pytest.mark.parametrize("adapted", [None, [2, 3]])
+def test_no_layer_below_the_adapters_is_recomputed(tmp_path: Path, adapted: list[int] | None) -> None:
+    """The gradient ends at the lowest adapter, also where transformers would let it run to the embedding."""
+    lora = {"layers_to_transform": adapted}
+    plain = upper(tmp_path / "plain", lora=lora)
+    plain.train()
+    trainer = upper(tmp_path / "less", lora=lora, gradient_checkpointing=True)
+    layers = trainer.model.get_base_model().model.layers
+    count = [0] * len(layers)
+
+    def seen(number: int) -> None:
+        count[number] += torch.is_grad_enabled()
+
+    for number, layer in enumerate(layers):
+        layer.self_attn.register_forward_hook(lambda *_, number=number: seen(number))
+    trainer.train()
+    once, twice = trainer.state.max_steps, 2 * trainer.state.max_steps
+    assert count == ([once, once, twice, twice] if adapted else [twice] * 4)
+    assert float((weights(trainer) - weights(plain)).abs().max()) < 1e-6
+    assert "enable_input_require_grads" not in trainer.model.get_base_model().__dict__
+
+
 def test_without_room_every_row_is_computed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_med.training.trainer.free_memory", lambda device: 4 * 3000)
     trainer = upper(tmp_path, cache_frozen=True)
@@ -69,7 +109,7 @@ def test_the_layers_are_as_before_when_a_step_fails() -> None:
     base = make_base(layers=3)
     model = attach_new(base, LoraSettings(r=2, layers_to_transform=[2]), seed=0).train()
     inner = model.get_base_model()
-    kept = FrozenRows(inner, 1 << 20)
+    kept = FrozenRows(inner.model.layers[:2], 1 << 20)
     kept.held[0] = torch.zeros(5, 64)
     with pytest.raises(ValueError), kept.around([(0, 5)]):
         assert "forward" in inner.model.layers[0].__dict__

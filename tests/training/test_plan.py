@@ -21,9 +21,10 @@ from lora_med.training import plan
 from lora_med.training.activations import id_of, kept_bytes
 from lora_med.training.batches import Collator, make_rows
 from lora_med.training.fused import fused_lora
-from lora_med.training.plan import Shape, fit_batch, largest_batch, measure
+from lora_med.training.plan import Shape, fit_batch, largest_batch, measure, row_lengths
 from tests.tiny import FAMILIES, make_tiny
 from tests.training.support import documents, make_base, make_trainer, weights
+from tests.training.test_trees import questions
 
 
 def shape_of(folder: Path, *, lora: LoraSettings | None = None, dtype: str = "float32", **options: Any) -> Shape:
@@ -38,7 +39,7 @@ def really_kept(folder: Path, lora: LoraSettings, *, dtype: str, checkpointing: 
     model = attach_new(base, lora, seed=0)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+        model.get_base_model().disable_input_require_grads()
     model.train()
     given = documents(3, shortest=20)
     rows = make_rows(given, 64, packing=False)
@@ -157,6 +158,24 @@ def test_an_automatic_batch_trains_the_same_weights(tmp_path: Path, monkeypatch:
     assert size * turns == 8
     fitted.train()
     assert float((weights(fitted) - weights(whole)).abs().max()) < 2e-5
+
+
+def test_rows_are_counted_as_they_are_trained() -> None:
+    given = questions(2, 3)
+    lengths = [len(one.input_ids) for one in given]
+    settings = TrainSettings(max_length=256, per_device_train_batch_size=2, gradient_accumulation_steps=3)
+    assert row_lengths(given, settings)[0] == lengths
+    for changed in ({"packing": True}, {"share_context": True}):
+        rows = row_lengths(given, settings.model_copy(update=changed))[0]
+        assert len(rows) < len(given)
+        assert max(rows) > max(lengths)  # a row of several documents needs more than the longest of them
+    assert row_lengths(None, settings) == ([256] * 6, 1.0)  # every row that one batch could hold
+
+
+def test_several_processes_do_not_each_choose_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="each of several processes"):
+        make_trainer(tmp_path, batch="auto")
 
 
 def test_the_command_tells_parts_phases_and_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,28 @@ def test_parts_give_the_weights_of_the_whole(tmp_path: Path, backward: bool, acc
     assert found == pytest.approx([line["loss"] for line in whole.state.log_history if "loss" in line], rel=1e-5)
 
 
+def test_no_output_of_the_pass_that_failed_is_held(tmp_path: Path) -> None:
+    """Key and value wait while the query is normed; where that runs out of memory, they must not wait for ever."""
+    trainer = make_trainer(tmp_path, **OPTIONS)
+    layer = trainer.model.get_base_model().model.layers[0].self_attn
+    held = []
+
+    def refuse(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled() and inputs[0].shape[:2].numel() > 60:
+            raise torch.OutOfMemoryError("no memory in this test")
+        if torch.is_grad_enabled():
+            held.append(sum(bool(group.waiting) for group in trainer.groups))
+
+    layer.k_proj.register_forward_pre_hook(refuse)
+    trainer.model.get_base_model().model.embed_tokens.register_forward_pre_hook(
+        lambda *_: held.append(-sum(bool(group.waiting) for group in trainer.groups))
+    )
+    trainer.train()
+    assert trainer.parts > 1
+    assert max(held) == 1
+    assert min(held) == 0  # at the beginning of a pass nothing waits
+
+
 def test_padded_batches_are_cut_too(tmp_path: Path) -> None:
     whole = make_trainer(tmp_path / "whole", base=make_base(attention="sdpa"), **OPTIONS)
     whole.train()
