@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from lora_med.models import block_attention
+
 NAME = "lora_med_sdpa"
 
 
@@ -77,6 +79,9 @@ def per_document_attention(
     if kwargs.get("softcap") is not None:
         raise ValueError("SDPA cannot cap attention scores (softcap); load the model with attention 'eager'")
     window = kwargs.get("sliding_window")
+    narrow = window is not None and window < max(map(sum, lengths))
+    if not narrow and not dropout and block_attention.pays(query):
+        return block_attention.attend(query, key, value, lengths, scaling).transpose(1, 2), None
     attend = functools.partial(
         torch.nn.functional.scaled_dot_product_attention,
         dropout_p=dropout,
