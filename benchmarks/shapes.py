@@ -56,14 +56,24 @@ def make_model(shape: str, data: Path, folder: Path) -> Path:
     return folder
 
 
-def make_rows(data: Path, count: int) -> list[dict[str, list[Any]]]:
-    """The first questions of PubMedQA: abstract and question as the prompt; decision and long answer, trained."""
-    tokenizer = make_tokenizer(data)
+def make_pairs(data: Path) -> list[dict[str, str]]:
+    """PubMedQA's questions: abstract and question as the prompt; decision and long answer as the completion."""
     items = json.loads((data / "pubmedqa" / "ori_pqal_nontest500.json").read_text(encoding="utf-8"))
+    return [
+        {
+            "prompt": "Abstract: {}\nQuestion: {}\nAnswer:".format("\n".join(item["CONTEXTS"]), item["QUESTION"]),
+            "completion": f" {item['final_decision']}. {item['LONG_ANSWER']}",
+        }
+        for item in items.values()
+    ]
+
+
+def make_rows(data: Path, count: int) -> list[dict[str, list[Any]]]:
+    """The first of these questions as tokens; of each row the completion is trained."""
+    tokenizer = make_tokenizer(data)
     rows = []
-    for item in list(items.values())[:count]:
-        abstract = "\n".join(item["CONTEXTS"])
-        prompt = tokenizer(f"Abstract: {abstract}\nQuestion: {item['QUESTION']}\nAnswer:")["input_ids"]
-        answer = tokenizer(f" {item['final_decision']}. {item['LONG_ANSWER']}")["input_ids"] + [tokenizer.eos_token_id]
+    for pair in make_pairs(data)[:count]:
+        prompt = tokenizer(pair["prompt"])["input_ids"]
+        answer = tokenizer(pair["completion"])["input_ids"] + [tokenizer.eos_token_id]
         rows.append({"input_ids": prompt + answer, "trained": [False] * len(prompt) + [True] * len(answer)})
     return rows

@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_med.training.watching import undisturbed
 
 LEVELS = 256
+FEW = 32  # tokens of an evaluation, as in generation: 4-bit products have a kernel of their own for them
 Draw = Callable[[torch.Tensor, float], torch.Tensor]
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -97,8 +98,9 @@ class _Group(torch.autograd.Function):
     ) -> Any:
         dtype = compute_dtype(inputs, members[0])
         flat = inputs.reshape(-1, inputs.shape[-1]).to(dtype)
-        kept = draw(flat, members[0].dropout) if members[0].dropout else None
-        scales = [member.scaling / (1 - member.dropout) for member in members]
+        dropout = members[0].dropout if members[0].layer.training else 0.0
+        kept = draw(flat, dropout) if dropout else None
+        scales = [member.scaling / (1 - dropout) for member in members]
         downs = torch.cat(matrices[::2]).to(dtype)
         ups = [(up * scale).to(dtype) for up, scale in zip(matrices[1::2], scales, strict=True)]
         with torch.autocast(inputs.device.type, enabled=False):
@@ -167,9 +169,10 @@ class Group:
     def forward(
         self, place: int, original: Callable[..., Any], inputs: torch.Tensor, *rest: Any, **options: Any
     ) -> Any:
-        """The output of the member at `place`; `original` is PEFT's forward, for calls that are not training."""
+        """The output of the member at `place`; `original` is PEFT's forward, for what is few or not plain LoRA."""
         member = self.members[place]
-        if rest or options or not torch.is_grad_enabled() or not member.layer.training or not _plain(member.layer):
+        few = not torch.is_grad_enabled() and inputs.shape[:-1].numel() < FEW
+        if rest or options or few or not _plain(member.layer):
             return original(inputs, *rest, **options)
         if self.source is inputs and place in self.waiting:
             output = self.waiting.pop(place)
@@ -254,7 +257,7 @@ def _alike(layers: list[Any]) -> list[tuple[Member, ...]]:
 
 @contextlib.contextmanager
 def fused_lora(model: Any, draw: Draw = draw_kept) -> Iterator[list[Group]]:
-    """Within, the adapters of a PeftModel train in groups; without gradients and in eval mode all is as PEFT has it.
+    """Within, the adapters of a PeftModel work in groups, in training and in evaluation.
 
     Args:
         draw: what draws the dropouts, as `draw_kept` does.

@@ -176,16 +176,36 @@ def test_what_is_not_plain_lora_stays_peft(settings: dict[str, Any]) -> None:
         same(gradients(model)[1], expected)
 
 
-def test_evaluation_and_disabled_adapters_are_peft_to_the_bit() -> None:
-    model = make().eval()
+def test_evaluation_drops_nothing_and_is_peft_s() -> None:
+    """Few tokens, as in generation, to the bit; many, as in validation, in groups."""
+    model = make(lora_dropout=0.5).eval()
+    many = IDS.repeat(4, 4)
     with torch.no_grad():
-        expected = model(input_ids=IDS).logits
-        with model.disable_adapter():
-            base = model(input_ids=IDS).logits
+        expected = [model(input_ids=ids).logits for ids in (IDS[:1, :8], many)]
         with fused_lora(model):
-            assert torch.equal(model(input_ids=IDS).logits, expected)
-            with model.disable_adapter():
-                assert torch.equal(model(input_ids=IDS).logits, base)
+            few, found = (model(input_ids=ids).logits for ids in (IDS[:1, :8], many))
+            random = torch.get_rng_state()
+            assert torch.equal(model(input_ids=many).logits, found)
+            assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(few, expected[0])
+    assert float((found - expected[1]).abs().max()) < 1e-5 * float(expected[1].abs().max())
+
+
+def test_a_disabled_adapter_is_peft_s_to_the_bit() -> None:
+    model = make().eval()
+    with torch.no_grad(), model.disable_adapter():
+        base = model(input_ids=IDS.repeat(4, 4)).logits
+        with fused_lora(model):
+            assert torch.equal(model(input_ids=IDS.repeat(4, 4)).logits, base)
+
+
+def test_layers_of_several_dropouts_are_told_apart_in_evaluation_too() -> None:
+    """Groups are found while nothing is dropped; they must hold when training begins."""
+    model = make(lora_dropout=0.5).eval()
+    layer = model.get_base_model().model.layers[0].self_attn
+    layer.v_proj.lora_dropout["default"].p = 0.25
+    (one,) = (group for group in find_groups(model) if any(each.layer is layer.v_proj for each in group.members))
+    assert len(one.members) == 1
 
 
 def test_a_4bit_base_gives_peft_s_gradients(tmp_path: Path) -> None:
