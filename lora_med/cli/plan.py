@@ -15,12 +15,13 @@ from lora_med.config.parse import parse
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
-    from lora_med.config.schema import Settings
+    from lora_med.config.schema import Settings, TrainSettings
     from lora_med.prompts.tokens import Tokens
     from lora_med.training.plan import Need, Shape
 
-app = typer.Typer(help="What a run will need: memory by part, the batch that fits, tokens and steps.")
+app = typer.Typer(help="What a run will need: memory by part, the batch that fits, tokens, steps and time.")
 GIB = 1 << 30
+MOST_TIMED = 8192  # tokens of the batch that is timed
 
 
 @app.command()
@@ -29,19 +30,20 @@ def plan(
     config: Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")] = None,
     memory: Annotated[float | None, typer.Option(min=0.1, help="GiB to plan with; left out, what is free here")] = None,
     data: Annotated[bool, typer.Option("--data/--no-data", help="read the data for its lengths and steps")] = True,
+    timed: Annotated[bool, typer.Option("--time/--no-time", help="time the step of two layers on this machine")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
-    """Tell the memory a run needs, part by part, and which batch fits; no weights are loaded."""
+    """Tell the memory a run needs, part by part, which batch fits, and how long it takes; no weights are loaded."""
     settings = parse(config, overrides or [])
     prepare_environment(settings.offline)
     from rich.console import Console
 
-    with Console(stderr=True).status("building the model without memory, reading lengths"):
-        report = _report(settings, memory, data)
+    with Console(stderr=True).status("building the model without memory, reading lengths, timing two layers"):
+        report = _report(settings, memory, data, timed)
     print(json.dumps(report)) if as_json else _print(report)
 
 
-def _report(settings: Settings, memory: float | None, data: bool) -> dict[str, Any]:
+def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -> dict[str, Any]:
     from lora_med.training.plan import fit_batch, free_memory, largest_batch, measure, row_lengths
 
     shape = _shape(settings)
@@ -54,6 +56,8 @@ def _report(settings: Settings, memory: float | None, data: bool) -> dict[str, A
     fitted, choices = fit_batch(train, lengths, labelled, shape, free)
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
     steps = math.ceil(len(lengths) / together) if documents is not None else None
+    in_all = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
+    taken = fitted if train.batch == "auto" else train
     return {
         "as_set": _told(need, sum(batch), train.per_device_train_batch_size),
         "free_bytes": free,
@@ -68,7 +72,31 @@ def _report(settings: Settings, memory: float | None, data: bool) -> dict[str, A
         "tokens_an_epoch": sum(lengths) if documents is not None else None,
         "median_tokens": statistics.median(lengths),
         "steps_an_epoch": steps,
-        "steps": train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs),
+        "steps": in_all,
+        "time": _time(shape, lengths, labelled, taken, in_all) if timed else None,
+    }
+
+
+def _time(
+    shape: Shape, lengths: list[int], labelled: float, train: TrainSettings, steps: int | None
+) -> dict[str, Any] | None:
+    """Seconds of a step of average rows and of all steps, validation not counted; None where two layers do not fit."""
+    from lora_med.training.pace import fits_to_time, time_batch, typical_batch
+    from lora_med.training.plan import free_memory
+
+    if not fits_to_time(shape, free_memory("cuda" if shape.on_gpu else "cpu")):
+        return None
+    rows = min(train.per_device_train_batch_size, max(1, MOST_TIMED // max(lengths)))
+    batch = typical_batch(lengths, rows)
+    pace = time_batch(
+        shape, batch, math.ceil(labelled * sum(batch)), checkpointing=train.gradient_checkpointing
+    )
+    together = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    a_step = statistics.mean(lengths) * min(together, len(lengths)) / pace.tokens_per_second
+    return {
+        "tokens_per_second": round(pace.tokens_per_second, 1),
+        "seconds_a_step": round(a_step, 3),
+        "seconds": round(a_step * steps, 1) if steps is not None else None,
     }
 
 
@@ -141,3 +169,12 @@ def _print(report: dict[str, Any]) -> None:
     if report["rows"] is not None:
         print(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
         print(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
+    if (time := report["time"]) is not None:
+        whole = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
+        print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{whole}")
+        print("             as two layers took on this machine; validation is not counted")
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60:02} min" if hours else f"{rest // 60} min {rest % 60:02} s"

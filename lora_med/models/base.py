@@ -148,7 +148,7 @@ def _load_kept(folder: Path, quantised: Any, dtype: str, attention: str) -> Any:
         return model
     model = load_weights(folder, read_config(folder), quantised, dtype, attention)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        with _progress_on_terminals_only():
+        with progress_on_terminals_only():
             keep(model, where, facts)
     return model
 
@@ -167,7 +167,7 @@ def load_weights(
     kind: Any = AutoModelForTokenClassification if head else AutoModelForCausalLM
     place = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
     try:
-        with _progress_on_terminals_only(), _without_report() if head else nullcontext():
+        with progress_on_terminals_only(), _without_report() if head else nullcontext():
             loaded: Any = kind.from_pretrained(
                 folder,
                 config=config,
@@ -195,7 +195,7 @@ def load_weights(
 
 
 @contextmanager
-def _progress_on_terminals_only() -> Iterator[None]:
+def progress_on_terminals_only() -> Iterator[None]:
     """Keep transformers' loading bar out of log files."""
     from transformers.utils import logging as transformers_logging
 
