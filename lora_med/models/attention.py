@@ -1,9 +1,10 @@
 """Attention for packed rows: every document attends to itself alone, at linear cost in the number of documents.
 
 transformers' own SDPA keeps packed documents apart with a dense mask over the whole row: exact, but it costs the square
-of the packed length. Here each document is one call on its own slice, which is exact too and masks nothing. A row is
-packed if `document_lengths` comes with it, or `cu_seq_lens_q` (offsets of the documents, as flash attention takes
-them); any other call, such as generation with a cache or a padded batch, goes to transformers' SDPA unchanged.
+of the packed length. Here each document is one call on its own slice, which is exact too and masks nothing; on newer
+GPUs one call of torch's own kernel takes all. A row is packed if `document_lengths` comes with it, or `cu_seq_lens_q`
+(offsets of the documents, as flash attention takes them); any other call, such as generation with a cache or a padded
+batch, goes to transformers' SDPA unchanged.
 
 A document may be a tree: a trunk, and branches that each see the trunk and themselves. Each branch is one call too.
 """
@@ -18,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from lora_med.models import block_attention
+from lora_med.models import block_attention, varlen
 
 NAME = "lora_med_sdpa"
 
@@ -82,6 +83,9 @@ def per_document_attention(
     narrow = window is not None and window < max(map(sum, lengths))
     if not narrow and not dropout and block_attention.pays(query):
         return block_attention.attend(query, key, value, lengths, scaling).transpose(1, 2), None
+    if all(len(document) == 1 for document in lengths) and varlen.takes(query, dropout=dropout):
+        alone = tuple(length for (length,) in lengths)
+        return varlen.attend(query, key, value, alone, scaling=scaling, window=window), None
     attend = functools.partial(
         torch.nn.functional.scaled_dot_product_attention,
         dropout_p=dropout,

@@ -2,8 +2,9 @@
 
 A row is one document, or with packing several laid end to end. With an attention that keeps documents apart, a batch is
 one long row without padding; otherwise rows are padded to the longest. The order of an epoch depends on the seed and
-the epoch alone, and the k-th batch holds the same rows whether one process takes it or several share it. The last batch
-of an epoch is short rather than filled with rows seen before, so that every row counts once.
+the epoch alone, and the k-th batch holds the same rows whether one process takes it or several share it: then each gets
+about as many tokens as the others. The last batch of an epoch is short rather than filled with rows seen before, so
+that every row counts once.
 """
 
 from __future__ import annotations
@@ -137,10 +138,17 @@ class Share:
 
 
 class BatchOrder(Sampler[list[int]]):
-    """Row numbers of this process's batches, epoch by epoch; an empty list where the last batch has no row for it."""
+    """Row numbers of this process's batches, epoch by epoch; an empty list where the last batch has no row for it.
 
-    def __init__(self, rows: int, batch_size: int, share: Share, *, seed: int | None) -> None:
-        self.rows = rows
+    Args:
+        lengths: tokens of each row; several processes share a batch so that each has about as many of them, because
+            all wait for the one that has most.
+        batch_size: the most rows that a process takes at once.
+        seed: of the order; None for the order the rows have.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, share: Share, *, seed: int | None) -> None:
+        self.lengths = lengths
         self.batch_size = batch_size
         self.share = share
         self.seed = seed
@@ -148,21 +156,35 @@ class BatchOrder(Sampler[list[int]]):
         self.batch_sampler = self  # where transformers looks for set_epoch when it skips batches to resume
 
     def __len__(self) -> int:
-        return -(-self.rows // (self.batch_size * self.share.processes))
+        return -(-len(self.lengths) // (self.batch_size * self.share.processes))
 
     def set_epoch(self, epoch: int) -> None:
         """Use the order of this epoch from the next pass on."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = torch.arange(self.rows)
+        order = torch.arange(len(self.lengths))
         if self.seed is not None:
-            order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.seed + self.epoch))
+            order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + self.epoch))
         together = self.batch_size * self.share.processes
-        for number in range(len(self)):
-            start = number * together + self.share.rank * self.batch_size
-            end = min(start + self.batch_size, (number + 1) * together)
-            yield order[start:end].tolist()
+        for batch in order.split(together):
+            yield share_out(batch.tolist(), self.lengths, self.share.processes, self.batch_size)[self.share.rank]
+
+
+def share_out(rows: Sequence[int], lengths: Sequence[int], processes: int, most: int) -> list[list[int]]:
+    """The rows of one batch for each process, at most so many, with about as many tokens each; in the order they had.
+
+    The longest row first, each to the process that has the fewest tokens so far.
+    """
+    if processes == 1:
+        return [list(rows)]
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    tokens = [0] * processes
+    for place in sorted(range(len(rows)), key=lambda place: -lengths[rows[place]]):
+        least = min((one for one in range(processes) if len(parts[one]) < most), key=lambda one: (tokens[one], one))
+        parts[least].append(place)
+        tokens[least] += lengths[rows[place]]
+    return [[rows[place] for place in sorted(part)] for part in parts]
 
 
 class _Numbered(torch.utils.data.Dataset[list[Row]]):
@@ -255,7 +277,9 @@ class RowLoader(DataLoader[Any]):
 
 def load_rows(rows: Dataset, collator: Collator, *, batch_size: int, share: Share, seed: int | None) -> RowLoader:
     """Batches of rows in memory, shuffled anew each epoch if `seed` is given."""
-    order = BatchOrder(len(rows), batch_size, share, seed=seed)
+    # One process takes whole batches, whatever the lengths, and need not read them.
+    lengths = [sum(row) for row in rows["seq_lengths"]] if share.processes > 1 else [0] * len(rows)
+    order = BatchOrder(lengths, batch_size, share, seed=seed)
     generator = torch.Generator().manual_seed(seed or 0)
     return RowLoader(_Numbered(rows), batch_sampler=order, collate_fn=collator, generator=generator)  # type: ignore[arg-type]
 

@@ -19,6 +19,7 @@ from lora_med.training.batches import (
     load_stream,
     make_rows,
     pack,
+    share_out,
 )
 from tests.training.support import documents
 
@@ -48,26 +49,50 @@ def test_packing_loses_no_document_and_no_row_is_too_long() -> None:
 @pytest.mark.parametrize("rows", [1, 7, 16, 17])
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_every_row_is_in_one_batch_of_one_process(rows: int, processes: int) -> None:
-    orders = [BatchOrder(rows, 2, Share(rank, processes), seed=5) for rank in range(processes)]
+    lengths = [number * 37 % 11 + 1 for number in range(rows)]
+    orders = [BatchOrder(lengths, 2, Share(rank, processes), seed=5) for rank in range(processes)]
     assert len({len(list(order)) for order in orders}) == 1
     seen = [number for order in orders for batch in order for number in batch]
     assert sorted(seen) == list(range(rows))
 
 
 def test_two_processes_share_the_batches_of_one() -> None:
-    one = list(BatchOrder(11, 4, Share(), seed=1))
-    first, second = (list(BatchOrder(11, 2, Share(rank, 2), seed=1)) for rank in (0, 1))
-    assert [a + b for a, b in zip(first, second, strict=True)] == one
+    lengths = list(range(1, 12))
+    one = list(BatchOrder(lengths, 4, Share(), seed=1))
+    first, second = (list(BatchOrder(lengths, 2, Share(rank, 2), seed=1)) for rank in (0, 1))
+    assert [sorted(a + b) for a, b in zip(first, second, strict=True)] == [sorted(batch) for batch in one]
+
+
+def test_processes_get_about_as_many_tokens_each() -> None:
+    # By hand: 9 to the first, 8 to the second, 3 to the second (8 < 9), which is full then, and 2 to the first.
+    assert share_out([0, 1, 2, 3], [3, 9, 8, 2], 2, 2) == [[1, 3], [0, 2]]
+    # A short last batch: the long row alone, the short ones together.
+    assert share_out([4, 2, 0], [1, 0, 2, 0, 9], 2, 2) == [[4], [2, 0]]
+    assert share_out([5], [1] * 6, 2, 2) == [[5], []]
+
+
+def test_shares_are_nearer_to_each_other_than_halves_in_order() -> None:
+    lengths = [len(one.input_ids) for one in documents(200, longest=300)]
+    together = list(BatchOrder(lengths, 8, Share(), seed=3))
+    parts = [list(BatchOrder(lengths, 4, Share(rank, 2), seed=3)) for rank in (0, 1)]
+
+    def most(batches: list[list[int]]) -> list[int]:
+        return [sum(lengths[row] for row in batch) for batch in batches]
+
+    waited = sum(max(pair) for pair in zip(*map(most, parts), strict=True))
+    in_order = sum(max(pair) for pair in zip(most([b[:4] for b in together]), most([b[4:] for b in together]), strict=True))
+    assert waited < 0.9 * in_order
+    assert waited < 1.05 * sum(lengths) / 2
 
 
 def test_each_epoch_has_its_own_order_and_no_seed_means_none() -> None:
-    order = BatchOrder(20, 20, Share(), seed=1)
+    order = BatchOrder([1] * 20, 20, Share(), seed=1)
     first = list(order)
     order.set_epoch(1)
     assert list(order) != first
     order.set_epoch(0)
     assert list(order) == first
-    assert list(BatchOrder(20, 20, Share(), seed=None)) == [list(range(20))]
+    assert list(BatchOrder([1] * 20, 20, Share(), seed=None)) == [list(range(20))]
 
 
 def test_the_loader_leaves_the_global_random_state_alone() -> None:

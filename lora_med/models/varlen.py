@@ -1,0 +1,90 @@
+"""Attention of packed documents in one call on a GPU, by torch's own kernel for rows of many lengths.
+
+`torch.nn.attention.varlen` runs flash attention over documents laid end to end, without any further package. It takes
+half precision, heads of at most 256 numbers and no dropout; whatever it does not take goes to one SDPA call a document.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+from typing import Any
+
+import torch
+
+LARGEST_HEAD = 256
+AMPERE = (8, 0)
+
+
+def takes(query: torch.Tensor, *, dropout: float) -> bool:
+    """Whether the kernel is there and fits: query of shape (1, heads, tokens, head size) on a GPU from Ampere on."""
+    size = query.shape[-1]
+    return (
+        query.device.type == "cuda"
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and not dropout
+        and size % 8 == 0
+        and size <= LARGEST_HEAD
+        and _is_there(query.device)
+    )
+
+
+@functools.cache
+def _is_there(device: torch.device) -> bool:
+    """Whether this torch has the kernel in a form that takes windows, and the GPU is new enough for it."""
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return False
+    return "window_size" in _parameters() and torch.cuda.get_device_capability(device) >= AMPERE
+
+
+@functools.cache
+def _parameters() -> frozenset[str]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: tuple[int, ...],
+    *,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Causal attention of documents laid end to end, each by itself.
+
+    Args:
+        query: shape (1, heads, tokens, head size); `key` and `value` may have fewer heads.
+        lengths: of each document.
+        scaling: of the scores; 1 / sqrt(head size) if None.
+        window: how many tokens back a token looks, itself included; None for all.
+
+    Returns:
+        Shape (1, tokens, heads, head size).
+    """
+    from torch.nn.attention import varlen
+
+    offsets = _offsets(lengths, query.device)
+    longest = max(lengths)
+    sharing: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in _parameters() else {}
+    found = varlen.varlen_attn(
+        *(one[0].transpose(0, 1) for one in (query, key, value)),
+        offsets,
+        offsets,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1 if window is None or window >= longest else window - 1, 0),
+        **sharing,
+    )
+    return found[None]  # type: ignore[index] - without auxiliary outputs it is one tensor
+
+
+@functools.lru_cache(maxsize=8)
+def _offsets(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where each document begins, and the end of the last, int32; every layer of a pass asks for the same."""
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return ends.to(device, non_blocking=True)
