@@ -43,14 +43,24 @@ format: setup ## let ruff lay the code out
 	$(BIN)/ruff format .
 
 micro: setup ## train the embedded base anew, from DATA (default ../shared/data): one to two hours
-	$(RUN) $(BIN)/python recipes/micro_corpus.py --data $(or $(DATA),../shared/data) --out runs/micro/corpus
+	$(RUN) $(BIN)/python recipes/micro_corpus.py --data $(DATA) --out runs/micro/corpus
 	MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	$(RUN) $(BIN)/python recipes/pretrain_micro.py --corpus runs/micro/corpus --out runs/micro/model
 
-bench: setup ## speed and memory of training beside TRL, from DATA (default ../shared/data): about an hour
-	$(RUN) $(BIN)/python benchmarks/train.py --data $(or $(DATA),../shared/data)
-	$(RUN) $(BIN)/python benchmarks/shared_context.py --data $(or $(DATA),../shared/data)
-	$(RUN) $(BIN)/python benchmarks/plan.py --data $(or $(DATA),../shared/data)
+BENCH := $(RUN) $(BIN)/python benchmarks
+DATA ?= ../shared/data
+
+bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): two hours
+	rm -rf runs/bench
+	$(BENCH)/train.py --data $(DATA)
+	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl-best --rounds 3
+	$(BENCH)/shared_context.py --data $(DATA)
+	$(BENCH)/upper_layers.py --data $(DATA)
+	$(BENCH)/quantised.py --data $(DATA)
+	$(BENCH)/processes.py --data $(DATA)
+	$(BENCH)/startup.py --data $(DATA)
+	$(BENCH)/plan.py --data $(DATA)
+	$(BENCH)/table.py
 
 sample: setup ## write the sample corpus anew
 	$(RUN) $(BIN)/python recipes/make_sample.py

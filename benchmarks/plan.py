@@ -1,8 +1,9 @@
-"""python benchmarks/plan.py --data ../shared/data [--workers 2]: what the plan says of memory, beside what runs took.
+"""python benchmarks/plan.py --data ../shared/data [--workers 2]: what the plan says of memory and time.
 
 Twenty runs of four steps, each in a process of its own with one thread: Llama in two sizes, GPT-2, Qwen3 and Gemma of
-random weights, in bfloat16, float32 and NF4, with and without recomputed layers, on rows of one length. Beside the
-peak of each (VmHWM) stands what `lora_med.training.plan` said of it from config.json alone.
+random weights, in the format this CPU multiplies fastest, float32 and NF4, with and without recomputed layers, on rows
+of one length. Beside the peak of each (VmHWM) stands what `lora_med.training.plan` said of it from config.json alone,
+and beside the median step what `lora_med.training.pace` found by two layers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from measure import Figure, keep, machine, own_dtype
 from shapes import make_model, make_tokenizer
 from tqdm import tqdm
 
@@ -74,18 +76,19 @@ def make_family(family: str, data: Path, folder: Path) -> Path:
 
 
 def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str, float]:
-    """Plan a run, make it, and tell both peaks in MiB."""
+    """Plan a run, make it, and tell both peaks in MiB and both paces in seconds a step."""
     import torch
-    from train_arm import peak_mb
+    from train_arm import Clock, peak_mb
 
     from lora_med.adapters.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
     from lora_med.models.base import load_base
     from lora_med.prompts.tokens import Tokens
+    from lora_med.training.pace import time_batch
     from lora_med.training.plan import Shape, measure
     from lora_med.training.trainer import AdapterTrainer
 
-    quantisation, dtype = options.get("quantisation", "none"), options.get("dtype", "bfloat16")
+    quantisation, dtype = options.get("quantisation", "none"), options["dtype"]
     loaded = load_base(base, quantisation=quantisation, dtype=dtype)
     lora = LoraSettings(
         r=options.get("r", 16),
@@ -106,18 +109,24 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
         gradient_checkpointing=recompute,
     )
     model = attach_new(loaded, lora, seed=0)
-    AdapterTrainer(model, loaded, settings, train=documents).train()
+    clock = Clock()
+    trainer = AdapterTrainer(model, loaded, settings, train=documents)
+    trainer.add_callback(clock.callback())
+    trainer.train()
     peak = peak_mb()
+    taken = statistics.median(seconds for seconds, _ in clock.steps[1:])
     config = model.peft_config["default"]
     shape = Shape(loaded.folder, config, quantisation, True, dtype, loaded.attention)
     need = measure(shape)([tokens] * rows, sum(flags) * rows, recompute)
-    return {"planned": need.total / MIB, "peak": peak}
+    pace = time_batch(shape, [tokens] * rows, sum(flags) * rows, checkpointing=recompute)
+    return {"planned": need.total / MIB, "peak": peak, "planned_seconds": pace.seconds, "seconds": taken}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -129,8 +138,8 @@ def main() -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(home)}
 
         def one(run: tuple[str, int, int, dict[str, Any]]) -> dict[str, float]:
-            told = json.dumps([bases[run[0]], *run[1:]])
-            command = [sys.executable, "-W", "ignore", __file__, told]
+            options = {"dtype": own_dtype(asked.dtype), **run[3]}
+            command = [sys.executable, "-W", "ignore", __file__, json.dumps([bases[run[0]], *run[1:3], options])]
             if run[3].get("quantisation") == "4bit":  # once for the cache: the plan is of a base that was quantised
                 subprocess.run(command, capture_output=True, check=True, env=environment)
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -138,14 +147,29 @@ def main() -> None:
 
         with ThreadPoolExecutor(asked.workers) as pool:
             found = list(tqdm(pool.map(one, RUNS), total=len(RUNS), desc="runs"))
-    errors = []
-    print("| base | tokens | rows | set | planned MiB | peak MiB | apart |\n|---|---|---|---|---|---|---|")
+    print(
+        f"{machine()}\n{own_dtype(asked.dtype)} where nothing else is set, one thread a run, {asked.workers} at a time"
+    )
+    memory, time = [], []
+    print("| base | tokens | rows | set | planned MiB | peak MiB | apart | planned s | s a step | apart |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for (base, tokens, rows, options), got in zip(RUNS, found, strict=True):
-        errors.append(got["planned"] / got["peak"] - 1)
+        memory.append(got["planned"] / got["peak"] - 1)
+        time.append(got["planned_seconds"] / got["seconds"] - 1)
         told = ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, list))
         told = told or ", ".join(options)
-        print(f"| {base} | {tokens} | {rows} | {told} | {got['planned']:.0f} | {got['peak']:.0f} | {errors[-1]:+.1%} |")
-    print(f"median apart {statistics.median(map(abs, errors)):.1%}, {min(errors):+.1%} to {max(errors):+.1%}")
+        sizes = f"{got['planned']:.0f} | {got['peak']:.0f} | {memory[-1]:+.1%}"
+        paces = f"{got['planned_seconds']:.2f} | {got['seconds']:.2f} | {time[-1]:+.1%}"
+        print(f"| {base} | {tokens} | {rows} | {told} | {sizes} | {paces} |")
+    for name, errors in (("memory", memory), ("time", time)):
+        print(f"{name}: median {statistics.median(map(abs, errors)):.1%}, {min(errors):+.1%} to {max(errors):+.1%}")
+    keep("plan", [told_error("memory", memory, "at most 0.1 in the median"), told_error("time", time, "")])
+
+
+def told_error(what: str, errors: list[float], reach: str) -> Figure:
+    """How far off the plan was, whichever way; the gate is how much too low it was at most."""
+    lowest = f"at most {max(0.0, -min(errors)):.1%} too low"
+    return Figure(f"planned {what}, apart", tuple(map(abs, errors)), "", reach, lowest)
 
 
 if __name__ == "__main__":

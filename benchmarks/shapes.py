@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 END = "<|endoftext|>"
-# SmolLM2-135M's shape, and one of half a billion weights; the vocabulary is GPT-2's.
+# SmolLM2-135M's shape, one of half a billion weights, and a tiny one to try a script with; the vocabulary is GPT-2's.
 SHAPES: dict[str, dict[str, int]] = {
     "135m": {
         "hidden_size": 576,
@@ -22,6 +22,13 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_hidden_layers": 32,
         "num_attention_heads": 16,
         "num_key_value_heads": 4,
+    },
+    "tiny": {
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
     },
 }
 

@@ -1,7 +1,7 @@
 """python benchmarks/startup.py --data ../shared/data [--shape 135m] [--rounds 5]
 
 Seconds from the command to the begin of the first training step, of a recipe and of `trl sft`, on the same model and
-the same questions and answers (PubMedQA's), LoRA r=16 on all linear layers in bfloat16. By turns, each with an empty
+the same questions and answers (PubMedQA's), LoRA r=16 on all linear layers. By turns, each with an empty
 cache of data sets. As it comes the recipe holds out 5% and measures their loss before the first step; `one row held
 out` is as good as no validation, which is what `trl sft` does; `by python` is that without `accelerate launch`, which
 `trl sft` starts by itself.
@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from measure import Figure, keep, machine, own_dtype, spread
 from shapes import SHAPES, make_model, make_pairs
 from tqdm import tqdm
 
@@ -48,7 +49,7 @@ sys.meta_path.insert(0, Watch())
 """
 
 
-def commands(folder: Path, python: Path) -> dict[str, list[str]]:
+def commands(folder: Path, python: Path, dtype: str) -> dict[str, list[str]]:
     """The command of each arm; every run has folders of its own below `folder`."""
     rows, base = folder / "rows", folder / "base"
     ours = [
@@ -60,7 +61,7 @@ def commands(folder: Path, python: Path) -> dict[str, list[str]]:
             "--cpu",
             str(HERE.parent / "recipes/sft_task.py"),
         ),
-        *(f"model.base={base}", "model.load_in_4bit=false", "model.dtype=bfloat16", "data.source=custom"),
+        *(f"model.base={base}", "model.load_in_4bit=false", f"model.dtype={dtype}", "data.source=custom"),
         *(f"data.paths=[{rows}/train.jsonl]", "data.columns.prompt=prompt", "data.columns.completion=completion"),
         *("train.max_length=2048", "train.per_device_train_batch_size=4", "train.max_steps=1", "adapter.name=startup"),
         *(f"train.output_dir={folder}/run", f"adapter.store={folder}/adapters", "data.test_share=0"),
@@ -77,7 +78,7 @@ def commands(folder: Path, python: Path) -> dict[str, list[str]]:
             "1",
         ),
         *("--use_peft", "--lora_r", "16", "--lora_target_modules", "all-linear", "--max_length", "2048"),
-        *("--per_device_train_batch_size", "4", "--dtype", "bfloat16", "--report_to", "none", "--use_cpu"),
+        *("--per_device_train_batch_size", "4", "--dtype", dtype, "--report_to", "none", "--use_cpu"),
         *("--output_dir", f"{folder}/trl"),
     ]
     quiet = [*ours, "data.validation_share=0.002"]
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="135m")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
     with tempfile.TemporaryDirectory() as place:
@@ -127,16 +129,33 @@ def main() -> None:
         make_model(asked.shape, asked.data, folder / "base")
         lines = [json.dumps(pair) for pair in make_pairs(asked.data)]
         (folder / "rows" / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        arms = commands(folder, Path(sys.executable).parent)
+        arms = commands(folder, Path(sys.executable).parent, own_dtype(asked.dtype))
         found: dict[str, list[float]] = {arm: [] for arm in arms}
         for arm in tqdm([arm for _ in range(asked.rounds) for arm in arms], desc="starts"):
             found[arm].append(seconds(arms[arm], folder))
-    print(f"{len(lines)} rows, shape {asked.shape}, {asked.threads} threads")
-    theirs = statistics.median(found["trl sft"])
+    helps = [help_seconds() for _ in range(asked.rounds)]
+    print(f"{machine()}\n{len(lines)} rows, shape {asked.shape}, {own_dtype(asked.dtype)}, {asked.threads} threads")
+    theirs = found["trl sft"]
     print("| command | seconds to the first step, median (range) | of trl sft |\n|---|---|---|")
     for arm, times in found.items():
-        middle = statistics.median(times)
-        print(f"| {arm} | {middle:.1f} ({min(times):.1f} to {max(times):.1f}) | {middle / theirs:.2f} |")
+        print(f"| {arm} | {spread(times, 1)} | {statistics.median(times) / statistics.median(theirs):.2f} |")
+    print(f"lora-med --help: {spread(helps, 2)} s")
+    shares = tuple(one / other for one, other in zip(found["recipe, one row held out"], theirs, strict=True))
+    gate = "same model, rows and adapter"
+    keep(
+        "startup",
+        [
+            Figure("time to the first step against trl sft", shares, "", "at most 0.6", gate),
+            Figure("lora-med --help", tuple(helps), "s", "under 0.3", ""),
+        ],
+    )
+
+
+def help_seconds() -> float:
+    """How long `lora-med --help` takes."""
+    begun = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).parent / "lora-med"), "--help"], capture_output=True, check=True)
+    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

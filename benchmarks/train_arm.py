@@ -2,7 +2,8 @@
 
 Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}` for some steps and prints one JSON line:
 real tokens per second from the second step on (padding never counts), and the peak memory of the process. OPTIONS is
-JSON: {"dtype", "quantisation", "layers", "dropout"}.
+JSON: {"dtype", "quantisation", "layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a
+file for the trained numbers.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Clock:
             "tokens_per_second": round(tokens / seconds, 1),
             "tokens": tokens,
             "steps": [round(count / one, 1) for one, count in self.steps],
+            "step_seconds": [round(one, 4) for one, _ in self.steps],
+            "step_tokens": [count for _, count in self.steps],
             "first_step_seconds": round(self.steps[0][0], 2),
             "peak_mb": peak_mb(),
         }
@@ -162,6 +165,7 @@ def our_trainer(
         max_steps=steps,
         max_length=2048,
         logging_steps=1,
+        cache_frozen=options["cache_frozen"],
     )
 
     class Counting(AdapterTrainer):
@@ -174,12 +178,18 @@ def our_trainer(
 
 
 def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
-    """One batch, one adapter that is not zero: how far the loss and the gradient are from TRL's."""
+    """One batch, one adapter that is not zero: how far the loss and the gradient are from TRL's.
+
+    Beside it the loss of TRL's own model before training, an adapter that is zero.
+    """
     import torch
 
     found = []
+    untrained = 0.0
     for train in (trl_trainer, our_trainer):
         trainer = train(model, rows[:4], 1, 4, options)
+        if train is trl_trainer:
+            untrained = _mean_loss(trainer)
         generator = torch.Generator().manual_seed(1)
         for name, parameter in sorted(trainer.model.named_parameters()):
             if "lora_" in name:
@@ -198,7 +208,18 @@ def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dic
         del trainer
     (theirs, their_gradient), (ours, our_gradient) = found
     cosine = torch.nn.functional.cosine_similarity(their_gradient.double(), our_gradient.double(), dim=0)
-    return {"loss_apart": abs(ours - theirs) / theirs, "cosine": float(cosine), "tokens": count}
+    apart = abs(ours - theirs) / theirs
+    return {"loss_apart": apart, "cosine": float(cosine), "tokens": count, "untrained_loss": untrained}
+
+
+def _mean_loss(trainer: Any) -> float:
+    """The loss of the first batch in evaluation, by the model's own code."""
+    import torch
+
+    (batch,) = list(trainer.get_train_dataloader())
+    trainer.model.eval()
+    with torch.no_grad():
+        return float(trainer.model(**trainer._prepare_inputs(batch)).loss)
 
 
 def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +253,8 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
 
 def main() -> None:
     arm, model, rows_file, steps, batch, told = sys.argv[1:]
-    options = {"dtype": "bfloat16", "quantisation": "none", "layers": None, "dropout": 0.05, **json.loads(told)}
+    plain = {"dtype": "bfloat16", "quantisation": "none", "layers": None, "dropout": 0.05, "cache_frozen": False}
+    options = {**plain, **json.loads(told)}
     rows = read_rows(Path(rows_file))
     begun = time.perf_counter()
     if arm in ("gate", "bound"):
@@ -245,7 +267,14 @@ def main() -> None:
     trainer = make(model, rows, int(steps), int(batch), options, clock=clock, best=arm == "trl-best")
     trainer.add_callback(clock.callback())
     trainer.train()
-    report = {"arm": arm, **clock.report(), "whole_seconds": round(time.perf_counter() - begun, 1)}
+    if "save" in options:
+        import torch
+
+        trained = {name: one.detach() for name, one in trainer.model.named_parameters() if one.requires_grad}
+        torch.save(trained, options["save"])
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    whole = round(time.perf_counter() - begun, 1)
+    report = {"arm": arm, **clock.report(), "losses": losses, "whole_seconds": whole}
     print(json.dumps(report), flush=True)
 
 

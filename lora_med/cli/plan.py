@@ -88,15 +88,13 @@ def _time(
         return None
     rows = min(train.per_device_train_batch_size, max(1, MOST_TIMED // max(lengths)))
     batch = typical_batch(lengths, rows)
-    pace = time_batch(
-        shape, batch, math.ceil(labelled * sum(batch)), checkpointing=train.gradient_checkpointing
-    )
+    pace = time_batch(shape, batch, math.ceil(labelled * sum(batch)), checkpointing=train.gradient_checkpointing)
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
     a_step = statistics.mean(lengths) * min(together, len(lengths)) / pace.tokens_per_second
     return {
         "tokens_per_second": round(pace.tokens_per_second, 1),
         "seconds_a_step": round(a_step, 3),
-        "seconds": round(a_step * steps, 1) if steps is not None else None,
+        "seconds": round(a_step * steps, 3) if steps is not None else None,
     }
 
 

@@ -73,6 +73,16 @@ def count_labelled(labels: torch.Tensor) -> torch.Tensor:
     return (labels[:, 1:] != -100).sum()
 
 
+def labelled_places(labels: torch.Tensor) -> torch.Tensor:
+    """Where those tokens stand in `labels`, row after row: shape (tokens scored), int64.
+
+    Of labels on a GPU the host waits for the answer.
+    """
+    scored = labels != -100
+    scored[:, 0] = False
+    return scored.flatten().nonzero()[:, 0]
+
+
 def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
     """Why the one-pass loss does not fit this causal language model, or None if it does.
 
@@ -101,21 +111,26 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
 def add_compact_loss(model: Any) -> None:
     """Let `model(..., nll_labels=labels)` return the summed nll of the labelled tokens instead of logits.
 
-    The call goes through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
+    With `nll_places`, what `labelled_places` says of the labels, a GPU need not be asked where they are. The call goes through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
     """
     original: Callable[..., Any] = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(self: Any, *arguments: Any, nll_labels: torch.Tensor | None = None, **options: Any) -> Any:
+    def forward(
+        self: Any,
+        *arguments: Any,
+        nll_labels: torch.Tensor | None = None,
+        nll_places: torch.Tensor | None = None,
+        **options: Any,
+    ) -> Any:
         if nll_labels is None:
             return original(*arguments, **options)
         options["use_cache"] = False
-        hidden = self.base_model(*arguments, **options).last_hidden_state[:, :-1]
-        labels = nll_labels[:, 1:]
-        scored = labels != -100
+        hidden = self.base_model(*arguments, **options).last_hidden_state.flatten(0, 1)
+        places = labelled_places(nll_labels) if nll_places is None else nll_places
         head = self.get_output_embeddings()
         weight, bias = _whole(head.weight), _whole(head.bias)
-        return labelled_nll(hidden[scored], weight, labels[scored], bias)
+        return labelled_nll(hidden[places - 1], weight, nll_labels.flatten()[places], bias)
 
     model.forward = types.MethodType(forward, model)
 

@@ -19,7 +19,7 @@ from lora_med.training.batches import Collator, Share, Stream, load_rows, load_s
 from lora_med.training.checkpoints import newest_name
 from lora_med.training.frozen import FrozenRows, no_gradient_below
 from lora_med.training.fused import Group, fused_lora
-from lora_med.training.loss import count_labelled
+from lora_med.training.loss import count_labelled, labelled_places
 from lora_med.training.room import cut, keep_gradients, out_of_memory, too_small
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
 from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
@@ -80,19 +80,22 @@ class SteppingTrainer(SFTTrainer):
     ) -> Any:
         """Mean negative log-likelihood over the labelled tokens of the whole step, on all processes."""
         rows: list[tuple[int, int]] = inputs.pop("rows", [])
+        places: torch.Tensor | None = inputs.pop("nll_places", None)
         with self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext():
             if self.fallback is not None or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")
-            total = self.total_nll(model, inputs, labels)
+            total = self.total_nll(model, inputs, labels, places)
         if num_items_in_batch is None:
             return total / self.count(labels).clamp(min=1)
         # DDP averages the gradients of the processes; the sum over all of them is meant.
         return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.share.processes
 
-    def total_nll(self, model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood of all labelled tokens of a batch, summed."""
-        return model(**inputs, nll_labels=labels)
+    def total_nll(
+        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Negative log-likelihood of all labelled tokens of a batch, summed; `places` as `labelled_places` tells."""
+        return model(**inputs, nll_labels=labels, nll_places=places)
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """How many tokens of a batch are scored."""
@@ -114,13 +117,16 @@ class SteppingTrainer(SFTTrainer):
         Only where one process trains alone: processes that wait for each other must take the same parts.
         """
         if self.share.processes > 1 or self.is_deepspeed_enabled or self.fallback is not None:
-            return super().training_step(model, inputs, *arguments, **options)
+            return super().training_step(model, self._placed(inputs), *arguments, **options)
         restore = keep_gradients(model)
         while True:
             parts = cut(inputs, self.parts) if self.parts > 1 else [inputs]
             try:
                 return torch.stack(
-                    [super(SteppingTrainer, self).training_step(model, one, *arguments, **options) for one in parts]
+                    [
+                        super(SteppingTrainer, self).training_step(model, self._placed(one), *arguments, **options)
+                        for one in parts
+                    ]
                 ).sum()
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -133,6 +139,12 @@ class SteppingTrainer(SFTTrainer):
                 raise too_small(inputs) from failed
             self.parts *= 2
             logger.warning("out of memory: batches are taken in %d parts from here on", self.parts)
+
+    def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the places of its labels, which a GPU would make the host wait for; looked up while on it."""
+        if self.args.device.type == "cpu" or inputs["labels"].device.type != "cpu":
+            return inputs
+        return {**inputs, "nll_places": labelled_places(inputs["labels"])}
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The gradient norm; the last place before the optimizer step, so all processes agree here whether to go on.

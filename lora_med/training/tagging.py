@@ -100,7 +100,9 @@ class TagTrainer(AdapterTrainer):
     def _prepare_loss(self) -> None:
         """The head has a few outputs: there is nothing to save on."""
 
-    def total_nll(self, model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+    def total_nll(
+        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Negative log-likelihood of the tags of a batch, summed."""
         logits = model(**inputs).logits.float()
         return torch.nn.functional.cross_entropy(

@@ -80,7 +80,9 @@ def test_shares_are_nearer_to_each_other_than_halves_in_order() -> None:
         return [sum(lengths[row] for row in batch) for batch in batches]
 
     waited = sum(max(pair) for pair in zip(*map(most, parts), strict=True))
-    in_order = sum(max(pair) for pair in zip(most([b[:4] for b in together]), most([b[4:] for b in together]), strict=True))
+    in_order = sum(
+        max(pair) for pair in zip(most([b[:4] for b in together]), most([b[4:] for b in together]), strict=True)
+    )
     assert waited < 0.9 * in_order
     assert waited < 1.05 * sum(lengths) / 2
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_med.training.loss import BLOCK_ROWS, add_compact_loss, count_labelled, labelled_nll, why_not_compact
+from lora_med.training.loss import (
+    BLOCK_ROWS,
+    add_compact_loss,
+    count_labelled,
+    labelled_nll,
+    labelled_places,
+    why_not_compact,
+)
 from tests.tiny import make_model
 
 ROWS = 2 * BLOCK_ROWS + 37
@@ -64,13 +71,22 @@ def test_a_model_with_the_compact_loss_has_the_loss_of_its_logits(family: str, t
         assert why_not_compact(model) is None
         add_compact_loss(model)
         found = model(input_ids=ids, nll_labels=labels)
+        told = model(input_ids=ids, nll_labels=labels, nll_places=labelled_places(labels))
         again = model(input_ids=ids).logits
     expected = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
     )
     assert abs(float(found / expected) - 1) < 1e-6
+    assert torch.equal(told, found)
     assert torch.equal(again, logits)
     assert int(count_labelled(labels)) == 2 * 11
+
+
+def test_the_first_token_of_a_row_is_never_scored() -> None:
+    # By hand: of two rows of four, the second and fourth token of the first row, and the third of the second.
+    labels = torch.tensor([[7, 7, -100, 7], [7, -100, 7, -100]])
+    assert labelled_places(labels).tolist() == [1, 3, 6]
+    assert labels[0, 0] == 7
 
 
 @pytest.mark.parametrize("name", ["final_logit_softcapping", "logit_scale", "logits_scaling"])

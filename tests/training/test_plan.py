@@ -188,7 +188,11 @@ def test_the_command_tells_parts_phases_and_steps(tmp_path: Path, capsys: pytest
     report = json.loads(capsys.readouterr().out)
     assert report["fits"]
     assert report["steps"] == 2 * report["steps_an_epoch"]
+    time = report["time"]
+    assert time["seconds"] == pytest.approx(time["seconds_a_step"] * report["steps"], rel=0.01)
     told = report["as_set"]
     assert told["phases"]["end of a forward pass"] == sum(told["bytes"].values())
-    assert run(["plan", "--no-data", "model.base=micro"]) == 0
-    assert "libraries" in capsys.readouterr().out
+    assert run(["plan", "--no-data", "--no-time", "model.base=micro"]) == 0
+    told = capsys.readouterr().out
+    assert "libraries" in told
+    assert "tokens/s" not in told

@@ -1,0 +1,80 @@
+"""What the benchmarks of training share: arms in processes of their own, medians with ranges, figures for one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+KEPT = HERE.parent / "runs" / "bench"
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: what was measured, each round's value, what it is to reach, and the gate beside it."""
+
+    name: str
+    values: tuple[float, ...]
+    unit: str
+    reach: str
+    gate: str
+
+
+def keep(script: str, figures: Sequence[Figure]) -> None:
+    """Write a script's figures where `benchmarks/table.py` finds them."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    told = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
+    (KEPT / f"{script}.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def machine() -> str:
+    """The CPU, its cores, and the packages that compute."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    return f"{cpu}, {os.cpu_count()} cores; " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+
+
+def own_dtype(asked: str) -> str:
+    """The number format asked for; for "auto", in which this CPU multiplies fastest, as lora_med chooses it."""
+    from lora_med.models.precision import best_dtype
+
+    return best_dtype("cpu").value if asked == "auto" else asked
+
+
+def run_arm(script: str, arguments: Sequence[str], *, threads: int, python: str = sys.executable, **more: str) -> Any:
+    """The JSON that a script of this folder prints last, run by itself with so many threads.
+
+    Args:
+        more: further variables of its environment.
+    """
+    command = [python, "-W", "ignore", str(HERE / script), *arguments]
+    paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environment: Mapping[str, str] = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        **more,
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"{script} {arguments[0]} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
