@@ -70,8 +70,11 @@ def attend(
     offsets = _offsets(lengths, query.device)
     longest = max(lengths)
     sharing: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in _parameters() else {}
+    queries, keys, values = (one[0].transpose(0, 1) for one in (query, key, value))
     found = varlen.varlen_attn(
-        *(one[0].transpose(0, 1) for one in (query, key, value)),
+        queries,
+        keys,
+        values,
         offsets,
         offsets,
         longest,

@@ -111,7 +111,8 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
 def add_compact_loss(model: Any) -> None:
     """Let `model(..., nll_labels=labels)` return the summed nll of the labelled tokens instead of logits.
 
-    With `nll_places`, what `labelled_places` says of the labels, a GPU need not be asked where they are. The call goes through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
+    With `nll_places`, what `labelled_places` says of the labels, a GPU need not be asked where they are. The call goes
+    through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
     """
     original: Callable[..., Any] = model.forward
 

@@ -162,7 +162,7 @@ def _forward(model: Any, given: dict[str, Any]) -> None:
 
 
 def _head(model: Any, lengths: Sequence[int], labelled: int) -> Step:
-    """What scores the labelled tokens over the words there are, or where that needs the model's own code, all tokens."""
+    """What scores the labelled tokens over the words there are; all tokens where the model's own code must do it."""
     weight = model.get_output_embeddings().weight.detach()
     compact = why_not_compact(model) is None
     count = labelled if compact else sum(lengths)
