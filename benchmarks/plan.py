@@ -126,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--bases", nargs="+", help="only the runs of these, such as gpt2 micro; left out, all twenty")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -145,15 +146,16 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             return json.loads(done.stdout.strip().splitlines()[-1])
 
+        runs = [run for run in RUNS if not asked.bases or run[0] in asked.bases]
         with ThreadPoolExecutor(asked.workers) as pool:
-            found = list(tqdm(pool.map(one, RUNS), total=len(RUNS), desc="runs"))
+            found = list(tqdm(pool.map(one, runs), total=len(runs), desc="runs"))
     print(
         f"{machine()}\n{own_dtype(asked.dtype)} where nothing else is set, one thread a run, {asked.workers} at a time"
     )
     memory, time = [], []
     print("| base | tokens | rows | set | planned MiB | peak MiB | apart | planned s | s a step | apart |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for (base, tokens, rows, options), got in zip(RUNS, found, strict=True):
+    for (base, tokens, rows, options), got in zip(runs, found, strict=True):
         memory.append(got["planned"] / got["peak"] - 1)
         time.append(got["planned_seconds"] / got["seconds"] - 1)
         told = ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, list))
