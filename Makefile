@@ -9,7 +9,7 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart bench test test-slow check format micro sample clean
+.PHONY: help setup quickstart bench peers test test-slow check format micro sample clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,14 @@ bench: setup ## speed and memory of training beside TRL and others, from DATA (d
 	$(BENCH)/startup.py --data $(DATA)
 	$(BENCH)/plan.py --data $(DATA)
 	$(BENCH)/table.py
+
+peers: ## environments of the other toolkits that `make bench` times too, in benchmarks/peers: 7 GB
+	for peer in llamafactory==0.9.5 axolotl==0.19.0 ms-swift==4.6.0; do \
+	  place=benchmarks/peers/$${peer%%==*}; \
+	  $(PYTHON) -m venv $$place && $$place/bin/python -m pip install --quiet "$(TORCH)" && \
+	  $$place/bin/python -m pip install --quiet "$(TORCH)" $$peer || exit 1; \
+	done
+	benchmarks/peers/llamafactory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 
 sample: setup ## write the sample corpus anew
 	$(RUN) $(BIN)/python recipes/make_sample.py

@@ -4,16 +4,15 @@ PEER_PYTHON peer_arm.py ARM MODEL PAIRS STEPS BATCH OPTIONS
 
 Trains LoRA (r=16 on all linear layers) on pairs of `{"prompt", "completion"}` and prints one JSON line as train_arm.py
 does, with the loss of the first step and the versions it ran with; one step cannot be timed, so then only these two.
-OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the completion's and the end; the prompt is left out
-of the loss. All peers hold their weights in `dtype` without autocast, recompute nothing and take batches of like
-length. Batches without padding ask for flash-attn in all three, which has no CPU build; packing with a mask that keeps
-documents apart works, but is slower here, for attention is then computed over the whole pack. Beside that:
+OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the completion's and the end; the prompt is left
+out of the loss. All peers hold their weights in `dtype` without autocast, recompute nothing and take batches of like
+length: their batches without padding need flash-attn, and packing with a mask that keeps documents apart computes
+attention over the whole pack (tried with axolotl, and slower). Beside that:
 
 - llamafactory: tokens made beforehand (`tokenized_path`). It offers no kernel for CPUs.
-- axolotl: tokens made beforehand; padded to the longest row, not to a multiple of 64. Of its LoRA kernels, which it sets
-  by itself, the MLP's needs CUDA and the others are no faster; its chunked loss saves memory, not time.
-- ms-swift: text in, for it takes no tokens; without chat template it adds the end only. Computes the logits only from
-  the batch's first trained token on.
+- axolotl: tokens made beforehand; padded to the longest row, not to a multiple of 64. Of the LoRA kernels that it sets
+  by itself the MLP's needs CUDA, the others were no faster; its chunked loss saves memory, not time.
+- ms-swift: text, of which its template adds only the end; logits only from the batch's first trained token on.
 """
 
 from __future__ import annotations
@@ -183,6 +182,7 @@ def train_axolotl(job: Job, clock: Clock) -> None:
         "output_dir": str(job.place / "out"),
     }
     config = load_cfg(DictDefault(settings))
+    config.bfloat16 = False  # the weights' dtype is settled by now; transformers would ask for a GPU, or autocast
     trainer, *_ = setup_model_and_trainer(config, load_datasets(cfg=config))
     trainer.add_callback(clock.callback())
     trainer.train()
