@@ -60,6 +60,7 @@ bench: setup ## speed and memory of training beside TRL and others, from DATA (d
 	$(BENCH)/processes.py --data $(DATA)
 	$(BENCH)/startup.py --data $(DATA)
 	$(BENCH)/plan.py --data $(DATA)
+	$(BENCH)/attention.py
 	$(BENCH)/table.py
 
 peers: ## environments of the other toolkits that `make bench` times too, in benchmarks/peers: 7 GB

@@ -118,7 +118,7 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
     config = model.peft_config["default"]
     shape = Shape(loaded.folder, config, quantisation, True, dtype, loaded.attention)
     need = measure(shape)([tokens] * rows, sum(flags) * rows, recompute)
-    pace = time_batch(shape, [tokens] * rows, sum(flags) * rows, checkpointing=recompute)
+    pace = time_batch(shape, [(tokens,)] * rows, sum(flags) * rows, checkpointing=recompute)
     return {"planned": need.total / MIB, "peak": peak, "planned_seconds": pace.seconds, "seconds": taken}
 
 

@@ -15,7 +15,7 @@ from lora_med.run import set_up_logging
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("lora_med.cli.doctor", "what this machine can do, and what to mend"),
     "config": ("lora_med.cli.config", "show resolved settings, or their JSON schema"),
-    "plan": ("lora_med.cli.plan", "what a run will need: memory by part, the batch that fits, tokens, steps"),
+    "plan": ("lora_med.cli.plan", "what a run will need: memory by part, the batch that fits, tokens, steps, time"),
     "data": ("lora_med.cli.data", "list sources, read them to JSON lines, preview what is trained"),
     "adapters": ("lora_med.cli.adapters", "list, show, verify, push, remove adapters"),
     "generate": ("lora_med.cli.generate", "write text with an adapter"),

@@ -1,4 +1,4 @@
-"""lora-med plan: what a run will need, from its settings and its base's config.json, before anything is loaded."""
+"""lora-med plan: what a run will need, from its settings and its base's config.json, before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_med.config.parse import parse
+from lora_med.errors import LoraMedError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What a run will need: memory by part, the batch that fits, tokens, steps and time.")
 GIB = 1 << 30
-MOST_TIMED = 8192  # tokens of the batch that is timed
+MOST_TIMED = {False: 2048, True: 16384}  # tokens that are timed: on a CPU, on a GPU
 
 
 @app.command()
@@ -33,7 +34,7 @@ def plan(
     timed: Annotated[bool, typer.Option("--time/--no-time", help="time the step of two layers on this machine")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
-    """Tell the memory a run needs, part by part, which batch fits, and how long it takes; no weights are loaded."""
+    """Tell the memory a run needs, which batch fits, and how long it takes; no weights of the base are loaded."""
     settings = parse(config, overrides or [])
     prepare_environment(settings.offline)
     from rich.console import Console
@@ -73,28 +74,41 @@ def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -
         "median_tokens": statistics.median(lengths),
         "steps_an_epoch": steps,
         "steps": in_all,
-        "time": _time(shape, lengths, labelled, taken, in_all) if timed else None,
+        "time": _time(shape, documents, lengths, labelled, taken) if timed else None,
     }
 
 
 def _time(
-    shape: Shape, lengths: list[int], labelled: float, train: TrainSettings, steps: int | None
-) -> dict[str, Any] | None:
-    """Seconds of a step of average rows and of all steps, validation not counted; None where two layers do not fit."""
-    from lora_med.training.pace import fits_to_time, time_batch, typical_batch
-    from lora_med.training.plan import free_memory
+    shape: Shape, documents: list[Tokens] | None, lengths: list[int], labelled: float, train: TrainSettings
+) -> dict[str, Any]:
+    """Seconds of an average step and of all steps, validation not counted; or `left_out`, why they are not told."""
+    from lora_med.training.pace import time_batch, typical, why_not_timed
+    from lora_med.training.plan import document_parts, free_memory
 
-    if not fits_to_time(shape, free_memory("cuda" if shape.on_gpu else "cpu")):
-        return None
-    rows = min(train.per_device_train_batch_size, max(1, MOST_TIMED // max(lengths)))
-    batch = typical_batch(lengths, rows)
-    pace = time_batch(shape, batch, math.ceil(labelled * sum(batch)), checkpointing=train.gradient_checkpointing)
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    a_step = statistics.mean(lengths) * min(together, len(lengths)) / pace.tokens_per_second
+    parts = document_parts(documents, train) if documents else [(length,) for length in lengths]
+    wanted = min(statistics.mean(lengths) * train.per_device_train_batch_size, MOST_TIMED[shape.on_gpu])
+    chosen = typical(parts, wanted)
+    tokens = sum(map(sum, chosen))
+    reason = why_not_timed(shape, max(map(sum, chosen)), free_memory("cuda" if shape.on_gpu else "cpu"))
+    if reason is not None:
+        return {"left_out": reason}
+    try:
+        labels = math.ceil(labelled * tokens)
+        pace = time_batch(shape, chosen, labels, checkpointing=train.gradient_checkpointing)
+    except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, LoraMedError) as error:
+        return {"left_out": f"two layers of this base cannot be run by themselves ({type(error).__name__})"}
+    epoch = sum(lengths)
+    a_step = epoch / math.ceil(len(lengths) / together)
+    in_all = a_step * train.max_steps if train.max_steps > 0 else epoch * train.num_train_epochs
+    kept = (
+        max(in_all - epoch, 0) if train.cache_frozen and documents else 0
+    )  # tokens whose lower layers are stepped over
+    known = documents is not None or train.max_steps > 0
     return {
-        "tokens_per_second": round(pace.tokens_per_second, 1),
-        "seconds_a_step": round(a_step, 3),
-        "seconds": round(a_step * steps, 3) if steps is not None else None,
+        "tokens_per_second": round(tokens / pace.seconds, 1),
+        "seconds_a_step": round(a_step * pace.seconds / tokens, 3),
+        "seconds": round((in_all * pace.seconds - kept * pace.below) / tokens, 3) if known else None,
     }
 
 
@@ -167,7 +181,10 @@ def _print(report: dict[str, Any]) -> None:
     if report["rows"] is not None:
         print(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
         print(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
-    if (time := report["time"]) is not None:
+    time = report["time"]
+    if time is not None and "left_out" in time:
+        print(f"time         not told: {time['left_out']}")
+    elif time is not None:
         whole = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
         print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{whole}")
         print("             as two layers took on this machine; validation is not counted")

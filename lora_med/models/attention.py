@@ -81,9 +81,9 @@ def per_document_attention(
         raise ValueError("SDPA cannot cap attention scores (softcap); load the model with attention 'eager'")
     window = kwargs.get("sliding_window")
     narrow = window is not None and window < max(map(sum, lengths))
-    if not narrow and not dropout and block_attention.pays(query):
+    if not narrow and not dropout and block_attention.pays(query, value):
         return block_attention.attend(query, key, value, lengths, scaling).transpose(1, 2), None
-    if all(len(document) == 1 for document in lengths) and varlen.takes(query, dropout=dropout):
+    if all(len(document) == 1 for document in lengths) and varlen.takes(query, value, dropout=dropout):
         alone = tuple(length for (length,) in lengths)
         return varlen.attend(query, key, value, alone, scaling=scaling, window=window), None
     attend = functools.partial(

@@ -27,9 +27,12 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Lengths = Sequence[tuple[int, ...]]
 
 
-def pays(query: torch.Tensor) -> bool:
-    """Whether a gradient is asked for, and these products are faster: in bfloat16 on a CPU with AMX."""
-    asked = torch.is_grad_enabled() and query.requires_grad
+def pays(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a gradient is asked for, and these products are faster: in bfloat16 on a CPU with AMX.
+
+    Value heads narrower than the query's, as some families have, are not taken.
+    """
+    asked = torch.is_grad_enabled() and query.requires_grad and value.shape[-1] == query.shape[-1]
     return asked and query.device.type == "cpu" and query.dtype == torch.bfloat16 and _has_matrix_units()
 
 

@@ -13,21 +13,21 @@ from typing import Any
 
 import torch
 
+from lora_med.models.precision import AMPERE
+
 LARGEST_HEAD = 256
-AMPERE = (8, 0)
+HALF = (torch.bfloat16, torch.float16)
 
 
-def takes(query: torch.Tensor, *, dropout: float) -> bool:
-    """Whether the kernel is there and fits: query of shape (1, heads, tokens, head size) on a GPU from Ampere on."""
+def takes(query: torch.Tensor, value: torch.Tensor, *, dropout: float) -> bool:
+    """Whether the kernel is there and fits: query and value of shape (1, heads, tokens, head size), on a GPU."""
     size = query.shape[-1]
-    return (
-        query.device.type == "cuda"
-        and query.dtype in (torch.bfloat16, torch.float16)
-        and not dropout
-        and size % 8 == 0
-        and size <= LARGEST_HEAD
-        and _is_there(query.device)
-    )
+    return query.device.type == "cuda" and fits(query.dtype, size, value.shape[-1], dropout) and _is_there(query.device)
+
+
+def fits(dtype: torch.dtype, size: int, value_size: int, dropout: float) -> bool:
+    """Whether the kernel takes heads of this size and format; value heads that are narrower do not fit."""
+    return dtype in HALF and not dropout and size == value_size and size % 8 == 0 and size <= LARGEST_HEAD
 
 
 @functools.cache

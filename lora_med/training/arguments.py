@@ -177,9 +177,13 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
     }
     _check_extra(settings.trainer_args, ours)
     try:
-        return SFTConfig(**ours, **settings.trainer_args)
+        made = SFTConfig(**ours, **settings.trainer_args)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"SFTConfig refuses these settings: {error}", where="train") from error
+    # One process trains on one GPU. With more, transformers would wrap it in DataParallel, which cuts a row of many
+    # documents nowhere and the places of its labels in two.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
 
 
 def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:

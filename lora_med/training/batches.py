@@ -278,7 +278,7 @@ class RowLoader(DataLoader[Any]):
 def load_rows(rows: Dataset, collator: Collator, *, batch_size: int, share: Share, seed: int | None) -> RowLoader:
     """Batches of rows in memory, shuffled anew each epoch if `seed` is given."""
     # One process takes whole batches, whatever the lengths, and need not read them.
-    lengths = [sum(row) for row in rows["seq_lengths"]] if share.processes > 1 else [0] * len(rows)
+    lengths = [sum(row) for row in rows["seq_lengths"][:]] if share.processes > 1 else [0] * len(rows)
     order = BatchOrder(lengths, batch_size, share, seed=seed)
     generator = torch.Generator().manual_seed(seed or 0)
     return RowLoader(_Numbered(rows), batch_sampler=order, collate_fn=collator, generator=generator)  # type: ignore[arg-type]

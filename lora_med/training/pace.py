@@ -1,8 +1,9 @@
 """How fast a run will go on this machine: its own step, taken over one and two layers of its base's shape.
 
-The layers of a transformer are alike, so the step is timed and not computed: what a second layer adds is what each
-costs, and the rest is there once. The weights are random, made from config.json; quantisation, adapters, dropout,
-attention and recomputing are those of the run. Of the output head a slice is timed, as all of its words cost the same.
+Where the layers of a base are alike, the step is timed and not computed: what a second layer adds is what each costs,
+and the rest is there once. The weights are random, made from config.json; quantisation, adapters, dropout, attention
+and recomputing are those of the run. Of the output head a slice is timed, as all of its words cost the same. Bases
+whose layers differ are not timed: `why_not_timed` says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
 from lora_med.models.resolve import read_config
-from lora_med.models.skeleton import skeleton
-from lora_med.training.frozen import no_gradient_below
+from lora_med.training.activations import shell
+from lora_med.training.batches import positions
+from lora_med.training.frozen import lowest_adapted, no_gradient_below
 from lora_med.training.fused import fused_lora
 from lora_med.training.loss import labelled_nll, why_not_compact
 from lora_med.training.plan import Shape
@@ -35,83 +36,139 @@ from lora_med.training.plan import Shape
 LAYERS = 2
 WORDS = 2048  # of the vocabulary, or fewer if there are fewer
 REPEATS = 3
+SLOW = 5.0  # seconds after which a pass is not repeated
+WEIGHTS_HELD = 3  # times over: as they are made, on the disk, which may be memory, and as they are loaded
+WINDOWS = {"full_attention", "sliding_attention", "chunked_attention"}  # alike for rows that fit into the window
+MIXTURES = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 Step = Callable[[], None]
+Lengths = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that one forward and backward pass over a batch of `tokens` takes."""
+    """Seconds of a forward and backward pass over `tokens` real tokens, padding never counted.
+
+    `below` is the part of the layers below the lowest adapter, which `train.cache_frozen` saves after the first epoch.
+    """
 
     tokens: int
-    seconds: float
+    above: float
+    below: float
 
     @property
-    def tokens_per_second(self) -> float:
-        """Real tokens, padding never counted."""
-        return self.tokens / self.seconds
+    def seconds(self) -> float:
+        """Of the whole pass."""
+        return self.above + self.below
 
 
-def fits_to_time(shape: Shape, free: int) -> bool:
-    """Whether the layers that are timed take at most half of `free` bytes; where not, `time_batch` is not to be called.
+def extrapolate(one: float, two: float, layers: int) -> float:
+    """Seconds of a pass over so many layers, from those of one layer and of two."""
+    each = max(two - one, 0.0)
+    return max(one - each, 0.0) + layers * each
 
-    Their weights are made, written and read, so they count twice.
+
+def typical(documents: Lengths, tokens: float) -> list[tuple[int, ...]]:
+    """Documents of about so many tokens together, one from the middle of each equal part of all, by length.
+
+    At least one; not more than there are.
     """
-    model = skeleton(shape.folder)
-    layers = next(one for one in model.modules() if isinstance(one, torch.nn.ModuleList))
-    numbers = sum(one.numel() for layer in layers[:LAYERS] for one in layer.parameters())
-    return 2 * numbers * BYTES[shape.dtype] <= free // 2
+    ordered = sorted(documents, key=sum)
+    mean = sum(map(sum, ordered)) / len(ordered)
+    count = min(max(1, round(tokens / mean)), len(ordered))
+    return [ordered[int((place + 0.5) / count * len(ordered))] for place in range(count)]
 
 
-def typical_batch(lengths: Sequence[int], rows: int) -> list[int]:
-    """So many rows as a batch has on average: one from the middle of each equal part of all, by length."""
-    ordered = sorted(lengths)
-    rows = min(rows, len(ordered))
-    return [ordered[int((place + 0.5) / rows * len(ordered))] for place in range(rows)]
-
-
-def time_batch(shape: Shape, lengths: Sequence[int], labelled: int, *, checkpointing: bool) -> Pace:
-    """The pace of a batch on this machine, as its libraries and threads are set now; takes a second to a minute.
+def why_not_timed(shape: Shape, longest: int, free: int) -> str | None:
+    """Why a run cannot be timed by two of its layers, or None if it can.
 
     Args:
-        lengths: tokens of each row of the batch; with an attention that needs padding, all are taken to the longest.
+        longest: tokens of the longest document that is timed.
+        free: bytes of memory; half of them may be used.
+    """
+    text = read_config(shape.folder).get_text_config()
+    context = getattr(text, "max_position_embeddings", None)
+    if context is not None and longest > context:
+        return f"a document of {longest:,} tokens is longer than the base's context of {context:,}"
+    if any((getattr(text, name, None) or 0) > 1 for name in MIXTURES):
+        return "in a mixture of experts the tokens decide what is computed"
+    if getattr(text, "num_kv_shared_layers", None):
+        return "some layers use the keys of others"
+    window = getattr(text, "sliding_window", None)
+    for name, kinds in _by_layer(text).items():
+        different = set(map(str, kinds))
+        if len(different) > 1 and (different - WINDOWS or (window is not None and longest > window)):
+            return f"its layers are of several kinds ({name})"
+    found = lowest_adapted(skeleton_with_adapters(shape))
+    if found is None:
+        return "an adapter stands outside the numbered layers"
+    numbers = sum(one.numel() for layer in found[0][:LAYERS] for one in layer.parameters())
+    if WEIGHTS_HELD * numbers * BYTES[shape.dtype] > free // 2:
+        return f"two layers of {numbers / 1e6:,.0f} million weights do not fit into half of the free memory"
+    return None
+
+
+def skeleton_with_adapters(shape: Shape) -> Any:
+    """The transformers model inside the adapters of a run, without memory."""
+    return shell(shape.folder, shape.config, shape.dtype, shape.attention).get_base_model()
+
+
+def time_batch(shape: Shape, documents: Lengths, labelled: int, *, checkpointing: bool) -> Pace:
+    """The pace over some documents on this machine, as its libraries and threads are set now; `why_not_timed` is None.
+
+    It takes seconds, with layers of hundreds of millions of weights a minute or two. Layers above the lowest adapter
+    that have none themselves are counted as if they had.
+
+    Args:
+        documents: of each its length, or of a tree the lengths of its trunk and its branches.
         labelled: how many of all these tokens are trained.
         checkpointing: whether layers are recomputed.
     """
     text = read_config(shape.folder).get_text_config()
-    chosen = shape.config.layers_to_transform
-    below = min(chosen) if chosen else 0
+    found = lowest_adapted(skeleton_with_adapters(shape))
+    below = found[1] if found is not None else 0
     with tempfile.TemporaryDirectory() as place:
-        model = _few_layers(shape, Path(place))
+        model = _two_layers(shape, Path(place))
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    head = _median_seconds(_head(model.get_base_model(), lengths, labelled))
-    given = _inputs(shape, lengths, model.get_input_embeddings().weight.device)
-    layers = _layers(model)
-    fused = nullcontext() if shape.config.use_dora else fused_lora(model)
-    with fused, no_gradient_below(model.get_base_model()):
-        two = _median_seconds(lambda: _pass(model, given))
-        forward_two = _median_seconds(lambda: _forward(model, given)) if below else 0.0
-        del layers[1:]
-        one = _median_seconds(lambda: _pass(model, given))
-        forward_one = _median_seconds(lambda: _forward(model, given)) if below else 0.0
-    each, ends = max(two - one, 0.0), max(2 * one - two, 0.0)
-    words = text.vocab_size / min(WORDS, text.vocab_size)
-    seconds = ends + (text.num_hidden_layers - below) * each + head * words
-    return Pace(sum(lengths), seconds + below * max(forward_two - forward_one, 0.0))
+    inner = model.get_base_model()
+    given = _inputs(shape, documents, inner.get_input_embeddings().weight)
+    head = _seconds(_head(inner, sum(map(sum, documents)), labelled)) * text.vocab_size / min(WORDS, text.vocab_size)
+    layers = lowest_adapted(inner)[0]  # type: ignore[index] - it is a part of a model that has them
+    passes, forwards = [], []
+    with fused_lora(model), no_gradient_below(inner):
+        for count in (2, 1):
+            del layers[count:]
+            passes.append(_seconds(lambda: _pass(inner, given)))
+            with model.disable_adapter():
+                forwards.append(_seconds(lambda: _forward(inner, given)) if below else 0.0)
+    above = extrapolate(passes[1], passes[0], text.num_hidden_layers - below) + head
+    return Pace(sum(map(sum, documents)), above, below * max(forwards[0] - forwards[1], 0.0))
 
 
-def _few_layers(shape: Shape, place: Path) -> Any:
-    """The PeftModel of a run, cut to the first layers and words, loaded as `load_base` loads it."""
+def _by_layer(text: Any) -> dict[str, list[Any]]:
+    """The settings of a configuration that are a list of one value for each layer."""
+    return {
+        name: value
+        for name, value in text.to_dict().items()
+        if isinstance(value, list) and len(value) == text.num_hidden_layers
+    }
+
+
+def _two_layers(shape: Shape, place: Path) -> Any:
+    """The PeftModel of a run, cut to the first layers and words, loaded as `load_base` loads it.
+
+    An adapter that is on some layers only is on both of these.
+    """
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
     register_attention()
     config = read_config(shape.folder)
     text = config.get_text_config()
+    for name, values in _by_layer(text).items():
+        setattr(text, name, values[:LAYERS])
     text.num_hidden_layers = LAYERS
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:LAYERS]
     text.vocab_size = min(WORDS, text.vocab_size)
     for each in (config, text):
         each.pad_token_id = each.bos_token_id = each.eos_token_id = None
@@ -119,12 +176,14 @@ def _few_layers(shape: Shape, place: Path) -> Any:
     made = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     with progress_on_terminals_only():
         made.save_pretrained(place)
+    del made
     quantised = bitsandbytes_config(
         shape.quantisation, quant_type="nf4", double_quant=shape.double_quant, dtype=shape.dtype
     )
     base = load_weights(place, config, quantised, shape.dtype, shape.attention)
     adapter = copy.copy(shape.config)
     adapter.layers_to_transform = None
+    adapter.target_modules = {name.rpartition(".")[2] for name in shape.config.target_modules}
     adapter.init_lora_weights = True  # the other starts read the weights, and train as fast
     model: Any = get_peft_model(base, adapter)
     for parameter in model.parameters():
@@ -133,39 +192,36 @@ def _few_layers(shape: Shape, place: Path) -> Any:
     return model
 
 
-def _layers(model: Any) -> Any:
-    """The list of layers, wherever the family keeps it."""
-    found = (one for one in model.modules() if isinstance(one, torch.nn.ModuleList) and len(one) == LAYERS)
-    return next(found)
+def _inputs(shape: Shape, documents: Lengths, embedding: torch.Tensor) -> dict[str, Any]:
+    """The documents as the run's attention takes them: in one row, or padded to the longest."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = list(map(sum, documents))
+    if shape.attention == PER_DOCUMENT or shape.attention.startswith("flash"):
+        ids = torch.randint(len(embedding), (1, sum(sizes)), generator=generator)
+        flat: dict[str, Any] = {"input_ids": ids, "position_ids": positions(documents)}
+        if shape.attention == PER_DOCUMENT:
+            flat |= {"attention_mask": torch.ones_like(ids), "document_lengths": list(documents)}
+        return {name: one.to(embedding.device) if torch.is_tensor(one) else one for name, one in flat.items()}
+    ids = torch.randint(len(embedding), (len(sizes), max(sizes)), generator=generator)
+    mask = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
+    return {"input_ids": ids.to(embedding.device), "attention_mask": mask.long().to(embedding.device)}
 
 
-def _inputs(shape: Shape, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-    if shape.attention == PER_DOCUMENT:
-        positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
-        return {
-            "input_ids": torch.ones_like(positions),
-            "attention_mask": torch.ones_like(positions),
-            "position_ids": positions,
-            "document_lengths": [(length,) for length in lengths],
-        }
-    return {"input_ids": torch.ones(len(lengths), max(lengths), dtype=torch.long, device=device)}
-
-
-def _pass(model: Any, given: dict[str, Any]) -> None:
-    last = model.get_base_model().base_model(**given, use_cache=False).last_hidden_state
+def _pass(inner: Any, given: dict[str, Any]) -> None:
+    last = inner.base_model(**given, use_cache=False).last_hidden_state
     last.backward(torch.ones_like(last))
 
 
-def _forward(model: Any, given: dict[str, Any]) -> None:
+def _forward(inner: Any, given: dict[str, Any]) -> None:
     with torch.no_grad():
-        model.get_base_model().base_model(**given, use_cache=False)
+        inner.base_model(**given, use_cache=False)
 
 
-def _head(model: Any, lengths: Sequence[int], labelled: int) -> Step:
+def _head(inner: Any, tokens: int, labelled: int) -> Step:
     """What scores the labelled tokens over the words there are; all tokens where the model's own code must do it."""
-    weight = model.get_output_embeddings().weight.detach()
-    compact = why_not_compact(model) is None
-    count = labelled if compact else sum(lengths)
+    weight = inner.get_output_embeddings().weight.detach()
+    compact = why_not_compact(inner) is None
+    count = labelled if compact else tokens
     hidden = torch.randn(count, weight.shape[1], device=weight.device, dtype=weight.dtype, requires_grad=True)
     labels = torch.zeros(count, dtype=torch.long, device=weight.device)
 
@@ -179,18 +235,13 @@ def _head(model: Any, lengths: Sequence[int], labelled: int) -> Step:
     return step
 
 
-def _median_seconds(step: Step) -> float:
-    """Of a few times, after one that warms up."""
-    taken = []
-    for _ in range(REPEATS + 1):
-        _wait()
+def _seconds(step: Step) -> float:
+    """The median of a few times after one that warms up, which alone counts where it was slow."""
+    taken: list[float] = []
+    while len(taken) <= REPEATS and (not taken or taken[0] < SLOW):
         begun = time.perf_counter()
         step()
-        _wait()
+        if device_kind() == "cuda":
+            torch.cuda.synchronize()
         taken.append(time.perf_counter() - begun)
-    return statistics.median(taken[1:])
-
-
-def _wait() -> None:
-    if device_kind() == "cuda":
-        torch.cuda.synchronize()
+    return statistics.median(taken[1:] or taken)

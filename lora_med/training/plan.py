@@ -25,7 +25,7 @@ from lora_med.prompts.tokens import Tokens
 from lora_med.training.activations import kept_bytes, shell
 from lora_med.training.batches import pack
 from lora_med.training.loss import BLOCK_ROWS, why_not_compact
-from lora_med.training.trees import grow_trees
+from lora_med.training.trees import Tree, grow_trees
 
 logger = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -234,6 +234,12 @@ def row_lengths(documents: Sequence[Tokens] | None, settings: TrainSettings) -> 
     rows = pack(grown, settings.max_length) if settings.packing else [[one] for one in grown]
     lengths = [sum(len(one.input_ids) for one in row) for row in rows]
     return lengths, sum(sum(one.trained) for one in grown) / sum(lengths)
+
+
+def document_parts(documents: Sequence[Tokens], settings: TrainSettings) -> list[tuple[int, ...]]:
+    """Of each document its length; with a shared context, of each tree the lengths of its trunk and its branches."""
+    grown = grow_trees(documents, settings.max_length) if settings.share_context else documents
+    return [one.lengths if isinstance(one, Tree) else (len(one.input_ids),) for one in grown]
 
 
 def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens]) -> TrainSettings:

@@ -42,6 +42,7 @@ class SteppingTrainer(SFTTrainer):
     stream: Stream | None
     stop_request: StopRequest
     fallback: str | None
+    predicts_words: bool
     watch: Watch | None
     stopping = False
     _micro_losses: list[torch.Tensor]
@@ -142,7 +143,8 @@ class SteppingTrainer(SFTTrainer):
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The batch with the places of its labels, which a GPU would make the host wait for; looked up while on it."""
-        if self.args.device.type == "cpu" or inputs["labels"].device.type != "cpu":
+        known = self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu"
+        if self.args.device.type == "cpu" or not known:
             return inputs
         return {**inputs, "nll_places": labelled_places(inputs["labels"])}
 

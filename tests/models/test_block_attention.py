@@ -113,13 +113,14 @@ def test_no_document_reaches_another(dtype: torch.dtype) -> None:
 def test_it_is_taken_where_it_pays_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_attention, "_has_matrix_units", lambda: True)
     query = torch.zeros(1, 1, 4, 16, dtype=torch.bfloat16, requires_grad=True)
-    assert block_attention.pays(query)
-    assert not block_attention.pays(query.detach())
-    assert not block_attention.pays(query.detach().float().requires_grad_())
+    assert block_attention.pays(query, query)
+    assert not block_attention.pays(query, query[..., :8])
+    assert not block_attention.pays(query.detach(), query)
+    assert not block_attention.pays(query.detach().float().requires_grad_(), query)
     with torch.no_grad():
-        assert not block_attention.pays(query)
+        assert not block_attention.pays(query, query)
     monkeypatch.setattr(block_attention, "_has_matrix_units", lambda: False)
-    assert not block_attention.pays(query)
+    assert not block_attention.pays(query, query)
 
 
 @pytest.mark.parametrize(

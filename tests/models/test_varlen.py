@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention import varlen as torchs
 
 from lora_med.models import varlen
 from lora_med.models.attention import per_document_attention
 
+torchs = pytest.importorskip("torch.nn.attention.varlen")  # from torch 2.10 on
 LENGTHS = (5, 1, 40, 17)
 
 
@@ -84,9 +84,16 @@ def test_the_kernel_is_asked_for_what_each_document_sees(monkeypatch: pytest.Mon
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_only_half_precision_on_a_gpu_goes_there() -> None:
-    assert not any(varlen.takes(one, dropout=0.0) for one in tensors())
-    assert not any(varlen.takes(one, dropout=0.0) for one in tensors(dtype=torch.bfloat16))
+def test_what_the_kernel_does_not_take_goes_elsewhere() -> None:
+    assert varlen.fits(torch.bfloat16, 64, 64, 0.0)
+    assert varlen.fits(torch.float16, 256, 256, 0.0)
+    assert not varlen.fits(torch.float32, 64, 64, 0.0)
+    assert not varlen.fits(torch.bfloat16, 64, 64, 0.1)
+    assert not varlen.fits(torch.bfloat16, 192, 128, 0.0)
+    assert not varlen.fits(torch.bfloat16, 20, 20, 0.0)
+    assert not varlen.fits(torch.bfloat16, 264, 264, 0.0)
+    query, _, value = tensors(dtype=torch.bfloat16)
+    assert not varlen.takes(query, value, dropout=0.0)  # not on a GPU
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -94,6 +101,6 @@ def test_only_half_precision_on_a_gpu_goes_there() -> None:
 def test_on_a_gpu_it_gives_what_each_document_gives_alone(window: int | None) -> None:
     expected = gradients(per_document(window), tensors(device="cuda"))
     given = tensors(device="cuda", dtype=torch.bfloat16)
-    assert varlen.takes(given[0], dropout=0.0)
+    assert varlen.takes(given[0], given[2], dropout=0.0)
     for one, other in zip(gradients(per_document(window), given), expected, strict=True):
         assert float((one.float() - other).norm() / other.norm()) < 0.01

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trl.trainer.sft_config import SFTConfig
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DependencyMissingError, SettingsError
@@ -32,6 +33,11 @@ def test_the_defaults_that_are_wrong_for_us_are_overridden(tmp_path: Path) -> No
     assert found.load_best_model_at_end is False
     assert found.report_to == []
     assert found.push_to_hub is False
+
+
+def test_one_process_takes_one_gpu_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SFTConfig, "n_gpu", property(lambda self: 4))
+    assert arguments(tmp_path)._n_gpu == 1  # what transformers' own property reads
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from lora_med.errors import DataError, DivergedError, OutputError, SettingsError
 from lora_med.training.callbacks import read_metrics
 from lora_med.training.checkpoints import newest
+from lora_med.training.loss import labelled_places
 from tests.training.support import documents, make_base, make_trainer, run_ranks, weights
 
 
@@ -25,6 +26,18 @@ def first_loss(trainer: Any) -> float:
     """The loss of the first batch, without a step."""
     batch = next(iter(trainer.get_train_dataloader()))
     return trainer.compute_loss(trainer.model.eval(), batch).item()
+
+
+def test_the_loss_is_taken_at_the_places_it_is_told(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, dropout=0.0)
+    batch = next(iter(trainer.get_train_dataloader()))
+    places = labelled_places(batch["labels"])
+    whole = trainer.compute_loss(trainer.model.eval(), dict(batch)).item()
+    halves = [
+        trainer.compute_loss(trainer.model, {**batch, "nll_places": part}).item() for part in places.tensor_split(2)
+    ]
+    assert min(halves) > 0.2 * whole
+    assert sum(halves) == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_run_lowers_the_loss_and_leaves_its_traces(tmp_path: Path) -> None:
