@@ -7,6 +7,7 @@ written when the run starts (`status: running`) and again when it ends, so a run
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
@@ -38,14 +39,18 @@ VERSIONED = (
 )
 NOISY = ("httpx", "httpx2", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec")
 NOISY += ("gguf", "onnx_ir", "onnxscript")  # they tell each step at the level of progress
+GARBAGE_THRESHOLDS = 100_000, 20, 20  # objects made before a look at the young ones, and looks before the next older
 logger = logging.getLogger(__name__)
 
 
 def prepare_environment(offline: bool) -> None:
     """Set what the libraries read when they are imported; call it before the first of them is.
 
-    Offline, no library asks the network. Telemetry is off either way.
+    Offline, no library asks the network. Telemetry is off either way. The interpreter looks for garbage less often:
+    while half a million objects of the libraries are made, there is none, and looking is a sixth of the time to the
+    first step.
     """
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -138,6 +139,17 @@ def test_the_environment_is_set_before_libraries_read_it(monkeypatch: pytest.Mon
     assert "HF_HUB_OFFLINE" not in os.environ
     prepare_environment(offline=True)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_garbage_is_looked_for_less_often_but_still_looked_for() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        prepare_environment(offline=True)
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] >= 50_000
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_the_commit_is_that_of_the_folder_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lora_med.adapters.card import Card
 from lora_med.evaluation.measures import Measure, Numbers
@@ -111,5 +111,5 @@ def _interval(mean: float, error: float | None, spread: float, runs: int, groups
     if whole == 0:
         return Interval(mean, mean, "t over items and seeds")
     freedom = whole**2 / (items**2 / (groups - 1) + seeds**2 / (runs - 1))
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(whole)
+    half = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(whole)
     return Interval(mean - half, mean + half, "t over items and seeds")

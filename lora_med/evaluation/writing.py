@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from lora_med.data.record import Pair, Record
 from lora_med.errors import DataError
@@ -180,11 +180,11 @@ def nearest_answers(items: Sequence[WritingItem], training: Sequence[WritingItem
     lines = [line for line, counts in enumerate(both) for _ in counts]
     columns = [column for counts in both for column in counts]
     values = [1 + np.log(count) for counts in both for count in counts.values()]
-    whole: Any = sparse.csr_matrix((values, (lines, columns)), shape=(len(both), max(1, len(place))))
+    whole: Any = scipy.sparse.csr_matrix((values, (lines, columns)), shape=(len(both), max(1, len(place))))
     rarity = np.log(len(both) / np.maximum(1, np.asarray((whole > 0).sum(axis=0)).ravel())) + 1
-    weighted: Any = whole @ sparse.diags(rarity)
+    weighted: Any = whole @ scipy.sparse.diags(rarity)
     length = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    unit: Any = sparse.diags(np.divide(1, length, out=np.zeros_like(length), where=length > 0)) @ weighted
+    unit: Any = scipy.sparse.diags(np.divide(1, length, out=np.zeros_like(length), where=length > 0)) @ weighted
     alike = (unit[len(training) :] @ unit[: len(training)].T).toarray()
     return [training[int(row.argmax())].reference for row in alike]
 

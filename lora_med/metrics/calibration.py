@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from lora_med.errors import DataError
 
@@ -107,7 +107,7 @@ def fit_temperature(scores: Sequence[Sequence[float]], truth: Sequence[int]) -> 
 
     Between 0.05 and 20: a system that is always right has no best temperature, and gets the lowest.
     """
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda log_t: choice_nll(scores, truth, float(np.exp(log_t))),
         bounds=(np.log(COOLEST), np.log(HOTTEST)),
         method="bounded",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from lora_med.errors import DataError
 
@@ -59,7 +59,7 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); sound near 0 and 1 and for few trials."""
     if not 0 <= successes <= trials or trials == 0:
         raise DataError(f"{successes} successes of {trials} trials: no share")
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(scipy.stats.norm.ppf(0.5 + confidence / 2))
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
@@ -72,7 +72,7 @@ def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> McNema
     only_first = sum(a and not b for a, b in pairs)
     only_second = sum(b and not a for a, b in pairs)
     differing = only_first + only_second
-    p_value = float(stats.binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    p_value = float(scipy.stats.binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
     return McNemar(only_first, only_second, p_value)
 
 
@@ -155,8 +155,8 @@ def paired(
     count = len(left_out)
     error = math.sqrt((count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum()))
     if count < FEWEST_GROUPS_TO_RESAMPLE:
-        half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
-        p_value = 2 * float(stats.t.sf(abs(point) / error, count - 1)) if error else float(point == 0)
+        half = float(scipy.stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
+        p_value = 2 * float(scipy.stats.t.sf(abs(point) / error, count - 1)) if error else float(point == 0)
         return Tested(Interval(point - half, point + half, "jackknife t"), p_value, error)
     values = _resampled(sums, statistic, samples, seed)
     tails = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
@@ -164,9 +164,9 @@ def paired(
     pull = left_out.mean() - left_out
     spread = float((pull**2).sum())
     if 0 < below < 1 and spread > 0:
-        bias, skew = float(stats.norm.ppf(below)), float((pull**3).sum()) / (6 * spread**1.5)
-        z = bias + stats.norm.ppf(tails)
-        low, high = np.quantile(values, stats.norm.cdf(bias + z / (1 - skew * z)))
+        bias, skew = float(scipy.stats.norm.ppf(below)), float((pull**3).sum()) / (6 * spread**1.5)
+        z = bias + scipy.stats.norm.ppf(tails)
+        low, high = np.quantile(values, scipy.stats.norm.cdf(bias + z / (1 - skew * z)))
         return Tested(Interval(float(low), float(high), "BCa"), _p_value(values, bias, skew), error)
     low, high = np.quantile(values, tails)
     return Tested(Interval(float(low), float(high), "percentile"), _p_value(values, 0.0, 0.0), error)
@@ -176,8 +176,8 @@ def _p_value(values: Numbers, bias: float, skew: float) -> float:
     """Twice the level at which one end of the BCa interval is zero; never below what so many resamples can tell."""
     least = 1 / (len(values) + 1)
     share = (float((values < 0).mean()) + float((values <= 0).mean())) / 2
-    corrected = float(stats.norm.ppf(min(max(share, least / 2), 1 - least / 2))) - bias
-    level = float(stats.norm.cdf(corrected / (1 + skew * corrected) - bias))
+    corrected = float(scipy.stats.norm.ppf(min(max(share, least / 2), 1 - least / 2))) - bias
+    level = float(scipy.stats.norm.cdf(corrected / (1 + skew * corrected) - bias))
     return max(least, min(1.0, 2 * min(level, 1 - level)))
 
 
@@ -193,7 +193,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def detectable(error: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
     """The smallest true difference that a test with this standard error finds with that probability."""
-    return float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power)) * error
+    return float(scipy.stats.norm.ppf(0.5 + confidence / 2) + scipy.stats.norm.ppf(power)) * error
 
 
 def groups_needed(difference: float, error: float, groups: int, *, power: float = 0.8) -> int | None:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from lora_med.files import write_atomic
 
 
@@ -20,6 +17,10 @@ def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, *, score: str | Non
         metrics: lines of metrics.jsonl; those with `loss` are training, those with `eval_loss` validation.
         score: a watched score, `eval_<name>`, to draw beside them on an axis of its own.
     """
+    # A second to load, and a run begins long before it draws.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
