@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--shape", choices=SHAPES, default="135m")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="leave out the arm that validates before the first step")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     asked = parser.parse_args()
@@ -130,6 +131,8 @@ def main() -> None:
         lines = [json.dumps(pair) for pair in make_pairs(asked.data)]
         (folder / "rows" / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         arms = commands(folder, Path(sys.executable).parent, own_dtype(asked.dtype))
+        if asked.quick:
+            del arms["recipe"]
         found: dict[str, list[float]] = {arm: [] for arm in arms}
         for arm in tqdm([arm for _ in range(asked.rounds) for arm in arms], desc="starts"):
             found[arm].append(seconds(arms[arm], folder))
