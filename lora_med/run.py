@@ -47,8 +47,7 @@ def prepare_environment(offline: bool) -> None:
     """Set what the libraries read when they are imported; call it before the first of them is.
 
     Offline, no library asks the network. Telemetry is off either way. The interpreter looks for garbage less often:
-    while half a million objects of the libraries are made, there is none, and looking is a sixth of the time to the
-    first step.
+    while libraries are loaded there is hardly any, and looking takes a tenth of the time to the first step.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
