@@ -101,9 +101,8 @@ def _time(
     epoch = sum(lengths)
     a_step = epoch / math.ceil(len(lengths) / together)
     in_all = a_step * train.max_steps if train.max_steps > 0 else epoch * train.num_train_epochs
-    kept = (
-        max(in_all - epoch, 0) if train.cache_frozen and documents else 0
-    )  # tokens whose lower layers are stepped over
+    # Tokens for which the layers below the adapters are stepped over.
+    kept = max(in_all - epoch, 0) if train.cache_frozen and documents else 0
     known = documents is not None or train.max_steps > 0
     return {
         "tokens_per_second": round(tokens / pace.seconds, 1),

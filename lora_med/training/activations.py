@@ -28,15 +28,24 @@ def _undrawn(like: torch.Tensor, dropout: float) -> torch.Tensor:
 
 def shell(folder: Path, config: Any, dtype: str, attention: str) -> Any:
     """The PeftModel that a run would train, on the meta device."""
-    from peft import get_peft_model
-
     register_attention()
     base = skeleton(folder).to(getattr(torch, dtype)).requires_grad_(False)
     base.set_attn_implementation(attention)
-    with torch.device("meta"), warnings.catch_warnings():
+    with torch.device("meta"):
+        return with_adapter(base, config)
+
+
+def with_adapter(base: Any, config: Any) -> Any:
+    """The PeftModel of a run over `base`, its adapter in float32 and started at random.
+
+    The other starts read the weights, keep as much for the backward pass, and train as fast.
+    """
+    from peft import get_peft_model
+
+    config = copy.copy(config)
+    config.init_lora_weights = True
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = copy.copy(config)
-        config.init_lora_weights = True  # the other starts read the weights, and keep as much
         model: Any = get_peft_model(base, config)
     for parameter in model.parameters():
         if parameter.requires_grad:

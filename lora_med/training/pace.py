@@ -26,7 +26,7 @@ from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
 from lora_med.models.resolve import read_config
-from lora_med.training.activations import shell
+from lora_med.training.activations import shell, with_adapter
 from lora_med.training.batches import positions
 from lora_med.training.frozen import lowest_adapted, no_gradient_below
 from lora_med.training.fused import fused_lora
@@ -160,7 +160,6 @@ def _two_layers(shape: Shape, place: Path) -> Any:
 
     An adapter that is on some layers only is on both of these.
     """
-    from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
     register_attention()
@@ -184,12 +183,7 @@ def _two_layers(shape: Shape, place: Path) -> Any:
     adapter = copy.copy(shape.config)
     adapter.layers_to_transform = None
     adapter.target_modules = {name.rpartition(".")[2] for name in shape.config.target_modules}
-    adapter.init_lora_weights = True  # the other starts read the weights, and train as fast
-    model: Any = get_peft_model(base, adapter)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
+    return with_adapter(base, adapter)
 
 
 def _inputs(shape: Shape, documents: Lengths, embedding: torch.Tensor) -> dict[str, Any]:

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lora_med.config.schema import LoraSettings
-from lora_med.training.pace import Pace, extrapolate, time_batch, typical, why_not_timed
+from lora_med.training.frozen import lowest_adapted
+from lora_med.training.pace import (
+    Pace,
+    _inputs,
+    extrapolate,
+    skeleton_with_adapters,
+    time_batch,
+    typical,
+    why_not_timed,
+)
 from tests.tiny import FAMILIES, make_tiny
 from tests.training.test_plan import shape_of
 
@@ -62,11 +72,12 @@ def test_so_can_quantised_bases_and_other_adapters(tmp_path: Path, options: dict
         LoraSettings(target_modules=["model.layers.3.mlp.up_proj"], rank_pattern={"up_proj": 2}),
     ],
 )
-def test_adapters_on_the_last_layer_alone_leave_those_below_without_a_gradient(
-    tmp_path: Path, lora: LoraSettings
-) -> None:
+def test_adapters_on_the_last_layer_alone_leave_three_below(tmp_path: Path, lora: LoraSettings) -> None:
     shape = shape_of(make_tiny("llama", tmp_path, layers=4), lora=lora)
     assert why_not_timed(shape, 100, FREE) is None
+    found = lowest_adapted(skeleton_with_adapters(shape))
+    assert found is not None
+    assert found[1] == 3
     assert time_batch(shape, DOCUMENTS, 30, checkpointing=False).seconds > 0
 
 
@@ -75,6 +86,9 @@ def test_attention_that_pads_is_timed_padded(tmp_path: Path, attention: str) -> 
     shape = shape_of(make_tiny("llama", tmp_path))
     padded = type(shape)(**{**vars(shape), "attention": attention})
     assert time_batch(padded, ((40,), (60,)), 30, checkpointing=False).tokens == 100
+    given = _inputs(padded, ((40,), (60,)), torch.zeros(264, 64))
+    assert given["input_ids"].shape == (2, 60)
+    assert given["attention_mask"].sum(1).tolist() == [40, 60]
 
 
 def test_typical_documents_are_one_of_each_part() -> None:
