@@ -50,7 +50,7 @@ micro: setup ## train the embedded base anew, from DATA (default ../shared/data)
 BENCH := $(RUN) $(BIN)/python benchmarks
 DATA ?= ../shared/data
 
-bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): two hours
+bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): hours
 	rm -rf runs/bench
 	$(BENCH)/train.py --data $(DATA)
 	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl-best --rounds 3

@@ -63,7 +63,7 @@ def pass_gates(run: Callable[[str, int, dict[str, Any]], dict[str, Any]], arms: 
     print(f"gate, float32: {ours}")
     if gate["loss_apart"] > LOSS_WITHIN or gate["cosine"] < COSINE_ABOVE:
         sys.exit("the gate is not passed: what follows would compare different things")
-    told = dict.fromkeys(arms, ours)
+    told = {arm: "none: other weights" if arm == "ours-4bit" else ours for arm in arms}
     for arm in filter(PEERS.__contains__, arms):
         loss = run(arm, 1, exact)["loss"]
         apart = abs(loss - gate["untrained_loss"]) / gate["untrained_loss"]
