@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
 from lora_med.models.tensors import Stored, read_headers
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+ROLE_FILES = ("special_tokens_map.json", TOKENIZER_CONFIG)
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
 RUNTIME_ONLY = ("truncation", "padding")  # state of the last call, which some versions save with the tokenizer
 MOST_REMEMBERED = 500  # bases that are looked through for the one an adapter belongs to
@@ -41,28 +42,33 @@ class Fingerprint:
 
 
 def fingerprint(folder: Path, *, fresh: bool = False) -> Fingerprint:
-    """The identity of the model in `folder`; the weights' part is remembered until a file changes.
+    """The identity of the model in `folder`; what takes long to read is remembered until a file changes.
 
     Args:
-        fresh: read the weights again even if they are remembered.
+        fresh: read all anew even if it is remembered.
 
     Raises:
         InputMissingError: no safetensors weights there.
-        IntegrityError: a weight file is torn.
+        IntegrityError: a weight file is torn, or the tokenizer is no JSON.
     """
-    return Fingerprint(weights_digest(folder, fresh=fresh), _tokenizer(folder), _template(folder))
+    return Fingerprint(weights_digest(folder, fresh=fresh), _tokenizer(folder, fresh=fresh), _template(folder))
 
 
 def weights_digest(folder: Path, *, fresh: bool = False) -> str:
     """SHA-256 of the safetensors weights in `folder`, remembered until a file changes; see `fingerprint`."""
     tensors = read_headers(folder)
-    memory = _memory(stored.file for stored in tensors.values())
+    memory = _memory({stored.file for stored in tensors.values()})
+    return _remembered("weights", memory, lambda: _digest_tensors(tensors), fresh=fresh, folder=str(folder.resolve()))
+
+
+def _remembered(part: str, memory: Path, find: Callable[[], str], *, fresh: bool, **more: str) -> str:
+    """The digest of `part` that `memory` holds; else, or where `fresh`, what `find` gives, then held there."""
     if not fresh:
         with contextlib.suppress(LoraMedError, KeyError, TypeError, OSError):
-            return str(read_json(memory)["weights"])
-    digest = _digest_tensors(tensors)
+            return str(read_json(memory)[part])
+    digest = find()
     with contextlib.suppress(LoraMedError, OSError):  # a home that cannot be written only costs the time next time
-        write_json(memory, {"weights": digest, "folder": str(folder.resolve())})
+        write_json(memory, {part: digest, **more})
     return digest
 
 
@@ -101,25 +107,35 @@ def _digest_bytes(stored: Stored) -> str:
     return digest.hexdigest()
 
 
-def _memory(files: Iterable[Path]) -> Path:
+def _memory(files: Iterable[Path], kind: str = "fingerprints") -> Path:
     """Where the digest of these files, as they now are, is remembered: place, size and times make the name."""
     facts = []
     for path in sorted({path.resolve() for path in files}):
         state = path.stat()
         facts.append([str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return _memories() / f"{name}.json"
+    return _memories(kind) / f"{name}.json"
 
 
-def _memories() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med" / "fingerprints"
+def _memories(kind: str = "fingerprints") -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med" / kind
 
 
 def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=True).encode()
 
 
-def _tokenizer(folder: Path) -> str:
+def _tokenizer(folder: Path, *, fresh: bool = False) -> str:
+    """The digest of the tokenizer; of a tokenizer.json, which takes half a second for each 50,000 words, remembered."""
+    whole = folder / "tokenizer.json"
+    if not whole.is_file():
+        return _digest_tokenizer(folder)
+    files = [path for path in (whole, *(folder / name for name in ROLE_FILES)) if path.is_file()]
+    memory = _memory(files, "tokenizers")
+    return _remembered("tokenizer", memory, lambda: _digest_tokenizer(folder), fresh=fresh)
+
+
+def _digest_tokenizer(folder: Path) -> str:
     """tokenizer.json without its runtime state (else the vocabulary files), and the special tokens' roles."""
     digest = hashlib.sha256(_canonical(_roles(folder)))
     whole = folder / "tokenizer.json"
@@ -138,7 +154,7 @@ def _tokenizer(folder: Path) -> str:
 def _roles(folder: Path) -> dict[str, str]:
     """Role -> token text, whichever file and notation names it."""
     found: dict[str, str] = {}
-    for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
+    for name in ROLE_FILES:
         for role in SPECIAL:
             token = _settings(folder, name).get(role)
             content = token.get("content") if isinstance(token, dict) else token

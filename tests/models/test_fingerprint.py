@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lora_med.errors import IntegrityError
+from lora_med.files import read_json, write_json
 from lora_med.models.fingerprint import fingerprint, folder_with
 from tests.tiny import make_tiny
 
@@ -98,11 +99,25 @@ def test_the_digest_is_remembered_and_fresh_reads_again(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     true = fingerprint(llama)
-    remembered = list((tmp_path / "cache").rglob("*.json"))
-    assert len(remembered) == 1
-    remembered[0].write_text('{"weights": "from memory"}')
-    assert fingerprint(llama).weights == "from memory"
+    remembered = {part: read_json(path) for path in (tmp_path / "cache").rglob("*.json") for part in read_json(path)}
+    assert remembered["weights"]["weights"] == true.weights
+    assert remembered["tokenizer"] == {"tokenizer": true.tokenizer}
+    for path in (tmp_path / "cache").rglob("*.json"):
+        write_json(path, dict.fromkeys(read_json(path), "from memory"))
+    assert fingerprint(llama) == replace(true, weights="from memory", tokenizer="from memory")
     assert fingerprint(llama, fresh=True) == true
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_role_that_changes_after_the_tokenizer_was_remembered_is_seen(
+    name: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = copy(llama, tmp_path)
+    before = fingerprint(folder)
+    content = read_json(folder / name) if (folder / name).is_file() else {}
+    write_json(folder / name, {**content, "unk_token": "another"})
+    assert fingerprint(folder).differing(before) == ["tokenizer"]
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(
