@@ -57,6 +57,7 @@ bench: setup ## speed and memory of training beside TRL and others, from DATA (d
 	$(BENCH)/shared_context.py --data $(DATA)
 	$(BENCH)/upper_layers.py --data $(DATA)
 	$(BENCH)/quantised.py --data $(DATA)
+	$(BENCH)/quantised.py --data $(DATA) --shape 0.5b
 	$(BENCH)/processes.py --data $(DATA)
 	$(BENCH)/startup.py --data $(DATA)
 	$(BENCH)/plan.py --data $(DATA)

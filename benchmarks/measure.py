@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -14,9 +15,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from shapes import SHAPES
+
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / "runs" / "bench"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+
+
+def parser_for(doc: str | None) -> argparse.ArgumentParser:
+    """The options that the benchmarks of training share; `doc` is what `--help` says of the script."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
+    parser.add_argument("--shape", choices=SHAPES, default="135m")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    return parser
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from the second step on, by turns. Gate: in float32 the losses of both are the s
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measure import HERE, Figure, keep, machine, own_dtype, spread
-from shapes import SHAPES, make_model, make_rows
+from measure import HERE, Figure, keep, machine, own_dtype, parser_for, spread
+from shapes import make_model, make_rows
 from tqdm import tqdm
 from train import write_rows
 
@@ -48,12 +47,7 @@ def tokens_per_second(reports: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    asked = parser.parse_args()
+    asked = parser_for(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = make_model(asked.shape, asked.data, Path(place))
         write_rows(folder, "rows.jsonl", make_rows(asked.data, ROWS))

@@ -7,7 +7,6 @@ the bit.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -16,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import Figure, keep, machine, own_dtype, run_arm, spread
-from shapes import SHAPES, make_model
+from measure import Figure, keep, machine, own_dtype, parser_for, run_arm, spread
+from shapes import make_model
 from tqdm import tqdm
 
 
@@ -41,12 +40,8 @@ def load(folder: str, dtype: str, kept: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser = parser_for(__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="of each arm")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = make_model(asked.shape, asked.data, Path(place) / "base")
@@ -66,7 +61,8 @@ def main() -> None:
     for arm, taken in seconds.items():
         print(f"{arm}: {spread(taken, 2)} s")
     ratios = tuple(a / b for a, b in zip(*seconds.values(), strict=True))
-    keep("quantised", [Figure("loading a kept 4-bit base", ratios, "times", "at least 5", "the same to the bit")])
+    figure = Figure(f"loading a kept 4-bit base, {asked.shape}", ratios, "times", "at least 5", "the same to the bit")
+    keep(f"quantised_{asked.shape}", [figure])
     print(f"{spread(ratios, 1)} times as fast")
 
 

@@ -7,15 +7,14 @@ it the gate: in float32 both give one loss and one gradient.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Figure, keep, machine, own_dtype, spread
-from shapes import SHAPES, make_model, make_rows, make_tokenizer
+from measure import Figure, keep, machine, own_dtype, parser_for, spread
+from shapes import make_model, make_rows, make_tokenizer
 
 from lora_med.adapters.attach import attach_new
 from lora_med.config.schema import LoraSettings
@@ -81,12 +80,7 @@ def load(folder: Path, dtype: str, dropout: float) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    asked = parser.parse_args()
+    asked = parser_for(__doc__).parse_args()
     torch.set_num_threads(2)
     documents = make_documents(asked.data)
     alone, trees = batches(documents, QUESTIONS), batches(grow_trees(documents, LONGEST), 1)

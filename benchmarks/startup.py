@@ -9,7 +9,6 @@ out` is as good as no validation, which is what `trl sft` does; `by python` is t
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import Figure, keep, machine, own_dtype, spread
-from shapes import SHAPES, make_model, make_pairs
+from measure import Figure, keep, machine, own_dtype, parser_for, spread
+from shapes import make_model, make_pairs
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -115,13 +114,9 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = parser_for(__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the arm that validates before the first step")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--threads", type=int, default=2, help="of each arm")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
     with tempfile.TemporaryDirectory() as place:

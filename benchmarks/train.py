@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import HERE, Figure, keep, machine, own_dtype, run_arm, spread
-from shapes import SHAPES, make_model, make_pairs, make_rows
+from measure import HERE, Figure, keep, machine, own_dtype, parser_for, run_arm, spread
+from shapes import make_model, make_pairs, make_rows
 from tqdm import tqdm
 
 ARMS = ("ours", "ours-4bit", "trl-best", "trl")
@@ -115,15 +115,11 @@ def print_table(found: Found, bound: dict[str, Any], asked: argparse.Namespace, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
+    parser = parser_for(__doc__)
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, *PEERS], help="left out: all that are installed")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.05)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--threads", type=int, default=2, help="of each arm")
     asked = parser.parse_args()
     arms = asked.arms or [*ARMS, *(name for name, python in PEERS.items() if python.exists())]
     dtype = own_dtype(asked.dtype)

@@ -8,7 +8,6 @@ are the same.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Figure, keep, machine, own_dtype, run_arm, spread
+from measure import Figure, keep, machine, own_dtype, parser_for, run_arm, spread
 from shapes import SHAPES, make_model, make_rows
 from tqdm import tqdm
 from train import BATCH, write_rows
@@ -38,12 +37,8 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser = parser_for(__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="of each arm")
     asked = parser.parse_args()
     layers = SHAPES[asked.shape]["num_hidden_layers"]
     upper = list(range(layers - -(-layers // 4), layers))
