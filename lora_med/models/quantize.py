@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from lora_med.config.names import unknown
@@ -35,6 +38,7 @@ def bitsandbytes_config(quantisation: str, *, quant_type: str, double_quant: boo
             f"{quantisation} needs bitsandbytes, which is not installed",
             fix="pip install bitsandbytes -c constraints.txt, or set model.load_in_4bit=false",
         )
+    load_bitsandbytes()
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -70,9 +74,41 @@ def keep_gradients_exact(model: Any) -> int:
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         return 0
+    load_bitsandbytes()
     from bitsandbytes.nn.modules import Linear4bit
 
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     for layer in layers:
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
+
+
+def load_bitsandbytes() -> None:
+    """Import bitsandbytes without torch's compiler, which takes two seconds to load.
+
+    bitsandbytes asks it at once for four functions that most runs never call; here each is compiled at its first call.
+    Call this before anything else imports bitsandbytes, which PEFT does for every base.
+    """
+    if "bitsandbytes" in sys.modules:
+        return
+    import torch
+
+    compile_now = torch.compile
+    torch.compile = functools.partial(_compile_later, compile_now)
+    try:
+        importlib.import_module("bitsandbytes")
+    finally:
+        torch.compile = compile_now
+
+
+def _compile_later(compile_now: Callable[..., Any], function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """As `torch.compile`, plain or with options, but at the first call."""
+    if function is None:
+        return functools.partial(_compile_later, compile_now, **options)
+    compiled = functools.cache(lambda: compile_now(function, **options))
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **named: Any) -> Any:
+        return compiled()(*arguments, **named)
+
+    return run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model
 
 from lora_med.models.base import load_base
-from lora_med.models.quantize import bitsandbytes_config, keep_gradients_exact
+from lora_med.models.quantize import _compile_later, bitsandbytes_config, keep_gradients_exact
 from tests.tiny import make_tiny
 
 IDS = torch.tensor([[1, 50, 60, 70, 80, 90]])
@@ -71,3 +73,37 @@ def test_under_fsdp_four_bits_are_stored_in_floats(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     config = bitsandbytes_config("4bit", quant_type="nf4", double_quant=True, dtype="bfloat16")
     assert config.bnb_4bit_quant_storage == torch.bfloat16
+
+
+def test_what_is_compiled_later_is_compiled_once_at_its_first_call() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def compile_now(function: Any, **options: Any) -> Any:
+        asked.append(options)
+        return lambda *arguments, **named: ("compiled", function(*arguments, **named))
+
+    def add(one: int, *, other: int) -> int:
+        """Add."""
+        return one + other
+
+    for later in (_compile_later(compile_now, add, dynamic=False), _compile_later(compile_now, dynamic=False)(add)):
+        asked.clear()
+        assert later.__doc__ == "Add."
+        assert asked == []
+        assert later(1, other=2) == later(1, other=2) == ("compiled", 3)
+        assert asked == [{"dynamic": False}]
+
+
+def test_bitsandbytes_is_loaded_without_the_compiler() -> None:
+    code = """
+import sys, torch
+from lora_med.models.quantize import load_bitsandbytes
+compile_now = torch.compile
+load_bitsandbytes()
+assert "bitsandbytes" in sys.modules and torch.compile is compile_now
+assert "torch._inductor.compile_fx" not in sys.modules
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+values = torch.linspace(-1, 1, 64 * 64).reshape(64, 64)
+assert (dequantize_4bit(*quantize_4bit(values, quant_type="nf4")) - values).abs().max() < 0.1
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
