@@ -45,7 +45,8 @@ def plan(
 
 
 def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -> dict[str, Any]:
-    from lora_med.training.plan import fit_batch, free_memory, largest_batch, measure, row_lengths
+    from lora_med.models.memory import free_memory
+    from lora_med.training.plan import fit_batch, largest_batch, measure, row_lengths
 
     shape = _shape(settings)
     documents = _documents(settings) if data and (settings.data.paths or settings.data.mix) else None
@@ -53,8 +54,9 @@ def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -
     lengths, labelled = row_lengths(documents, train)
     free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
     batch = largest_batch(lengths, train.per_device_train_batch_size)
-    need = measure(shape)(batch, math.ceil(labelled * sum(batch)), train.gradient_checkpointing)
-    fitted, choices = fit_batch(train, lengths, labelled, shape, free)
+    needs = measure(shape)
+    need = needs(batch, math.ceil(labelled * sum(batch)), train.gradient_checkpointing)
+    fitted, choices = fit_batch(train, lengths, labelled, needs, free)
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
     steps = math.ceil(len(lengths) / together) if documents is not None else None
     in_all = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
@@ -82,8 +84,9 @@ def _time(
     shape: Shape, documents: list[Tokens] | None, lengths: list[int], labelled: float, train: TrainSettings
 ) -> dict[str, Any]:
     """Seconds of an average step and of all steps, validation not counted; or `left_out`, why they are not told."""
+    from lora_med.models.memory import free_memory
     from lora_med.training.pace import time_batch, typical, why_not_timed
-    from lora_med.training.plan import document_parts, free_memory
+    from lora_med.training.plan import document_parts
 
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
     parts = document_parts(documents, train) if documents else [(length,) for length in lengths]

@@ -1,8 +1,9 @@
-"""How many bytes the weights of a base take once loaded, from its configuration alone."""
+"""How many bytes the weights of a base take once loaded, from its configuration alone, and how many there are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_med.models.precision import DTYPES
@@ -10,6 +11,7 @@ from lora_med.models.targets import linear_layers
 
 BLOCK = 64  # weights that share one quantisation constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantisation
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, which the free memory of the host knows nothing of
 BYTES: dict[str, int] = dict(zip(DTYPES, (4, 2, 2), strict=True))
 
 
@@ -54,3 +56,20 @@ def weight_bytes(model: Any, *, quantisation: str, double_quant: bool, dtype: st
             quantised += -(-count // 2)
             constants += blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 if double_quant else 4 * blocks
     return WeightBytes(full, quantised, constants)
+
+
+def free_memory(device: str) -> int:
+    """Bytes that this process can hold in all on "cpu" or "cuda": what is free, and what it holds already."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0]) + torch.cuda.memory_reserved()
+    import psutil
+
+    held = psutil.Process().memory_info().rss
+    free = int(psutil.virtual_memory().available) + held
+    try:
+        limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
+    except OSError:
+        return free
+    return min(free, int(limit)) if limit.isdigit() else free

@@ -71,15 +71,15 @@ def kept_bytes(
     *,
     dtype: str,
     attention: str,
-    lengths: Sequence[int],
+    batches: Sequence[Sequence[int]],
     checkpointing: bool,
-) -> int:
-    """Bytes that the backward pass of one batch finds kept, the frozen weights not counted.
+) -> list[int]:
+    """Bytes that the backward pass of each batch finds kept, the frozen weights not counted.
 
     Args:
         folder: of the base; only its config.json is read.
         config: PEFT's LoraConfig of the adapter.
-        lengths: tokens of each document of the batch; with an attention that needs padding, each is as the longest.
+        batches: of each, the tokens of its documents; with an attention that needs padding, each is as the longest.
         checkpointing: whether the layers are recomputed; then this is what lies between them.
     """
     model = shell(folder, config, dtype, attention)
@@ -97,10 +97,15 @@ def kept_bytes(
                 held[id_of(tensor)] = tensor.untyped_storage().nbytes(), tensor.untyped_storage()
             return tensor
 
+        found = []
         with fused_lora(model, _undrawn), torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
-            last = model.get_base_model().base_model(**_inputs(lengths, attention), use_cache=False).last_hidden_state
-        del last
-    return sum(size for size, _ in held.values())
+            for lengths in batches:
+                inputs = _inputs(lengths, attention)
+                last = model.get_base_model().base_model(**inputs, use_cache=False).last_hidden_state
+                del last
+                found.append(sum(size for size, _ in held.values()))
+                held.clear()
+    return found
 
 
 def id_of(tensor: torch.Tensor) -> int:

@@ -1,8 +1,9 @@
 """What a run will need, before it starts: memory by part and phase, and the batch that fits.
 
 The weights follow from the shapes, the activations from a run of the step's own code without memory. What a CPU needs
-beside that is measured, over 20 runs (docs/performance.md): the libraries, and the holes that the C library's allocator
-leaves between tensors of many sizes. On a GPU, whose allocator leaves few, those numbers are not measured.
+beside that is measured (docs/performance.md), in float32 and in bfloat16: the libraries, and the holes that the C
+library's allocator leaves between tensors of many sizes. On a GPU, whose allocator leaves few, those numbers are not
+measured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import SettingsError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
-from lora_med.models.memory import BYTES, weight_bytes
+from lora_med.models.memory import BYTES, free_memory, weight_bytes
 from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
 from lora_med.prompts.tokens import Tokens
@@ -29,16 +30,30 @@ from lora_med.training.trees import Tree, grow_trees
 
 logger = logging.getLogger(__name__)
 MIB = 1 << 20
-LIBRARIES = 750 * MIB  # torch, transformers, PEFT, TRL and the code they make on the first step
-HOLES = 0.33  # of the activations: room between tensors that no other fits into
-CONTEXT, GPU_HOLES = 500 * MIB, 0.1  # the same on a GPU, not measured
-RECOMPUTED = 4.8  # layers' worth of activations while one layer is recomputed and its gradient taken
+CONTEXT, GPU_HOLES = 500 * MIB, 0.1  # libraries and holes on a GPU, not measured
 USABLE = 0.9  # share of the free memory that is planned with
 QUANTISING = 1.7  # of the full weights: what is left behind where a CPU quantises them in this very run
 PROBED = (128, 256)  # tokens of the documents from which the bytes of any other are taken
 ADAPTER_BYTES = 4  # float32
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, which the free memory of the host knows nothing of
 MOMENTS = 2  # of AdamW, for each trained number
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a run on a CPU takes beside its tensors.
+
+    `libraries`: bytes of torch, transformers, PEFT, TRL and the code they make on the first step; `holes`: of the
+    activations, the room between tensors that no other fits into; `recomputed`: layers' worth of activations while one
+    layer is recomputed and its gradient taken.
+    """
+
+    libraries: int
+    holes: float
+    recomputed: float
+
+
+FLOAT32 = Beside(libraries=600 * MIB, holes=0.45, recomputed=6.0)
+ROUNDED = Beside(libraries=705 * MIB, holes=0.33, recomputed=4.8)
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,10 @@ class Shape:
     quantises: bool = False  # whether this run must quantise, no earlier one having kept the weights
 
 
-def measure(shape: Shape) -> Callable[[Sequence[int], int, bool], Need]:
+Needs = Callable[[Sequence[int], int, bool], Need]
+
+
+def measure(shape: Shape) -> Needs:
     """What tells the need of a batch: of its documents' lengths, labelled tokens, and whether layers are recomputed."""
     model = skeleton(shape.folder)
     weights = weight_bytes(model, quantisation=shape.quantisation, double_quant=shape.double_quant, dtype=shape.dtype)
@@ -98,15 +116,16 @@ def measure(shape: Shape) -> Callable[[Sequence[int], int, bool], Need]:
     in_full = weight_bytes(model, quantisation="none", double_quant=False, dtype=shape.dtype).total
     left_behind = int(QUANTISING * in_full) if shape.quantises and not shape.on_gpu else 0
     activations = _activations(shape)
+    beside = FLOAT32 if shape.dtype == "float32" else ROUNDED
 
     def need(lengths: Sequence[int], labelled: int, checkpointing: bool) -> Need:
         kept = activations(lengths, checkpointing)
         if checkpointing:
-            kept += int(RECOMPUTED * activations(lengths, False) / layers)
+            kept += int(beside.recomputed * activations(lengths, False) / layers)
         rows = min(BLOCK_ROWS, labelled) if compact else sum(lengths)
         loss = rows * words * (size if compact else size + 2 * 4)
         return Need(
-            libraries=CONTEXT if shape.on_gpu else LIBRARIES,
+            libraries=CONTEXT if shape.on_gpu else beside.libraries,
             weights=weights.full + weights.quantised,
             quantisation_constants=weights.constants,
             quantising=left_behind,
@@ -115,7 +134,7 @@ def measure(shape: Shape) -> Callable[[Sequence[int], int, bool], Need]:
             optimizer=trained * ADAPTER_BYTES * MOMENTS,
             activations=kept,
             loss=loss,
-            holes=int((GPU_HOLES if shape.on_gpu else HOLES) * (kept + loss)),
+            holes=int((GPU_HOLES if shape.on_gpu else beside.holes) * (kept + loss)),
         )
 
     return need
@@ -134,23 +153,23 @@ def _activations(shape: Shape) -> Callable[[Sequence[int], bool], int]:
     """
     curves: dict[bool, tuple[float, float, float]] = {}
 
-    def count(lengths: Sequence[int], checkpointing: bool) -> int:
+    def count(batches: Sequence[Sequence[int]], checkpointing: bool) -> list[int]:
         return kept_bytes(
             shape.folder,
             shape.config,
             dtype=shape.dtype,
             attention=shape.attention,
-            lengths=lengths,
+            batches=batches,
             checkpointing=checkpointing,
         )
 
     def activations(lengths: Sequence[int], checkpointing: bool) -> int:
         if shape.attention != PER_DOCUMENT:
-            return count(lengths, checkpointing)
+            return count([lengths], checkpointing)[0]
         if checkpointing not in curves:
             short, long = PROBED
-            one, two = count([short], checkpointing), count([short, short], checkpointing)
-            first, second = two - one, count([long], checkpointing) - (2 * one - two)
+            one, two, other = count([[short], [short, short], [long]], checkpointing)
+            first, second = two - one, other - (2 * one - two)
             square = (second / long - first / short) / (long - short)
             curves[checkpointing] = (2 * one - two, first / short - square * short, square)
         fixed, slope, square = curves[checkpointing]
@@ -165,7 +184,7 @@ def largest_batch(lengths: Sequence[int], rows: int) -> list[int]:
 
 
 def fit_batch(
-    settings: TrainSettings, lengths: Sequence[int], labelled_share: float, shape: Shape, free: int
+    settings: TrainSettings, lengths: Sequence[int], labelled_share: float, need: Needs, free: int
 ) -> tuple[TrainSettings, list[Choice]]:
     """The settings with the largest batch that fits in `free` bytes, the rows of a step as they were; and why.
 
@@ -174,13 +193,13 @@ def fit_batch(
     Args:
         lengths: tokens of each row there is.
         labelled_share: of the tokens, how many are trained.
+        need: what `measure` gives for the run.
 
     Raises:
         SettingsError: not even one row at a time fits.
     """
     together = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     sizes = [size for size in range(together, 0, -1) if together % size == 0]
-    need = measure(shape)
     usable = int(free * USABLE)
     smallest = 0
     for checkpointing in (True,) if settings.gradient_checkpointing else (False, True):
@@ -260,24 +279,7 @@ def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterab
         attention=base.attention,
         on_gpu=device == "cuda",
     )
-    fitted, choices = fit_batch(settings, lengths, share, shape, free_memory(device))
+    fitted, choices = fit_batch(settings, lengths, share, measure(shape), free_memory(device))
     for choice in choices:
         logger.info("%s", choice)
     return fitted
-
-
-def free_memory(device: str) -> int:
-    """Bytes that this process can hold in all on "cpu" or "cuda": what is free, and what it holds already."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0]) + torch.cuda.memory_reserved()
-    import psutil
-
-    held = psutil.Process().memory_info().rss
-    free = int(psutil.virtual_memory().available) + held
-    try:
-        limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
-    except OSError:
-        return free
-    return min(free, int(limit)) if limit.isdigit() else free

@@ -19,6 +19,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError, StoppedError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
+from lora_med.models.memory import free_memory
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
@@ -28,7 +29,7 @@ from lora_med.training.callbacks import MetricsFile, ProgressReport
 from lora_med.training.checkpoints import commit, rotate
 from lora_med.training.frozen import FrozenRows, frozen_rows
 from lora_med.training.loss import add_compact_loss, why_not_compact
-from lora_med.training.plan import free_memory, with_room
+from lora_med.training.plan import with_room
 from lora_med.training.probe import probe
 from lora_med.training.resume import find_resume
 from lora_med.training.steps import SteppingTrainer

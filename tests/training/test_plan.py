@@ -71,9 +71,9 @@ def test_the_bytes_counted_are_those_autograd_keeps(tmp_path: Path, family: str,
         method_for(bare, lora).peft_config(bare, inference=False),
         dtype="float32",
         attention="lora_med_sdpa",
-        lengths=lengths,
+        batches=[lengths],
         checkpointing=checkpointing,
-    )
+    )[0]
     # Positions, offsets and masks are integers that a real batch brings along and the counted one makes itself.
     # Of a fake tensor transformers cannot see that it masks nothing; GPT-2 then keeps a square mask between its layers.
     square = sum(lengths) ** 2 if family == "gpt2" and checkpointing else 0
@@ -102,8 +102,8 @@ def test_the_curve_gives_what_counting_gives(tmp_path: Path) -> None:
     shape = shape_of(folder)
     lengths = [190, 70, 33]
     counted = kept_bytes(
-        folder, shape.config, dtype="float32", attention="lora_med_sdpa", lengths=lengths, checkpointing=False
-    )
+        folder, shape.config, dtype="float32", attention="lora_med_sdpa", batches=[[9], lengths], checkpointing=False
+    )[1]
     assert measure(shape)(lengths, 10, False).activations == pytest.approx(counted, rel=0.01)
 
 
@@ -117,7 +117,7 @@ def test_the_largest_batch_that_fits_is_taken_and_the_rows_of_a_step_stay(tmp_pa
         return need(largest_batch(lengths, rows), 100 * rows, False).total
 
     def fitted(free: float) -> tuple[int, int]:
-        changed, _ = fit_batch(settings, lengths, 0.5, shape, int(free))
+        changed, _ = fit_batch(settings, lengths, 0.5, need, int(free))
         assert not changed.gradient_checkpointing
         return changed.per_device_train_batch_size, changed.gradient_accumulation_steps
 
@@ -128,16 +128,16 @@ def test_the_largest_batch_that_fits_is_taken_and_the_rows_of_a_step_stay(tmp_pa
 
 
 def test_where_nothing_fits_layers_are_recomputed_and_then_it_is_refused(tmp_path: Path) -> None:
-    shape = shape_of(make_tiny("llama", tmp_path, layers=24))
+    shape = shape_of(make_tiny("llama", tmp_path, layers=10))
     settings = TrainSettings(per_device_train_batch_size=1)
     need = measure(shape)
     plainly, recomputed = need([200], 200, False).total, need([200], 200, True).total
     assert recomputed < plainly
-    changed, choices = fit_batch(settings, [200], 1.0, shape, int((plainly - 2) / plan.USABLE))
+    changed, choices = fit_batch(settings, [200], 1.0, need, int((plainly - 2) / plan.USABLE))
     assert changed.gradient_checkpointing
     assert "no batch fits without" in str(choices[1])
     with pytest.raises(SettingsError, match="longest row"):
-        fit_batch(settings, [200], 1.0, shape, int(recomputed / plan.USABLE) - 2)
+        fit_batch(settings, [200], 1.0, need, int(recomputed / plan.USABLE) - 2)
 
 
 def test_an_automatic_batch_trains_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
