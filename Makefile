@@ -53,7 +53,7 @@ DATA ?= ../shared/data
 bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): hours
 	rm -rf runs/bench
 	$(BENCH)/train.py --data $(DATA)
-	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl-best --rounds 3
+	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl --rounds 3 --steps 2
 	$(BENCH)/shared_context.py --data $(DATA)
 	$(BENCH)/upper_layers.py --data $(DATA)
 	$(BENCH)/quantised.py --data $(DATA)

@@ -29,6 +29,7 @@ PEERS = {name: HERE / "peers" / name / "bin" / "python" for name in ("llamafacto
 LOSS_WITHIN, COSINE_ABOVE = 1e-4, 0.999
 ROWS = 400
 BATCH = 4
+GATE_FROM = 40  # rows among which the gate's are looked for
 Found = dict[str, list[dict[str, Any]]]
 
 
@@ -41,15 +42,19 @@ def write_rows(folder: Path, name: str, rows: list[Any]) -> Path:
 
 def arms_of(folder: Path, data: Path, threads: int) -> Callable[[str, int, dict[str, Any]], dict[str, Any]]:
     """What runs an arm for so many steps: ours and TRL's on tokens, the other toolkits' on the same as text."""
-    rows = write_rows(folder, "rows.jsonl", make_rows(data, ROWS))
-    pairs = write_rows(folder, "pairs.jsonl", make_pairs(data)[:ROWS])
-    few = write_rows(folder, "few.jsonl", make_pairs(data)[:BATCH])
+    tokens, texts = make_rows(data, ROWS), make_pairs(data)[:ROWS]
+    # The gate's: short ones, so that the batch fits whatever the arm keeps.
+    few = sorted(range(GATE_FROM), key=lambda number: len(tokens[number]["input_ids"]))[:BATCH]
+    rows, pairs = write_rows(folder, "rows.jsonl", tokens), write_rows(folder, "pairs.jsonl", texts)
+    few_rows = write_rows(folder, "few_rows.jsonl", [tokens[number] for number in few])
+    few_pairs = write_rows(folder, "few_pairs.jsonl", [texts[number] for number in few])
 
     def run(arm: str, steps: int, options: dict[str, Any]) -> dict[str, Any]:
         told = [str(steps), str(BATCH), json.dumps(options)]
         if arm not in PEERS:
-            return run_arm("train_arm.py", [arm, str(folder), str(rows), *told], threads=threads)
-        given = few if options.get("gate") else pairs
+            given = few_rows if options.get("gate") else rows
+            return run_arm("train_arm.py", [arm, str(folder), str(given), *told], threads=threads)
+        given = few_pairs if options.get("gate") else pairs
         return run_arm("peer_arm.py", [arm, str(folder), str(given), *told], threads=threads, python=str(PEERS[arm]))
 
     return run
