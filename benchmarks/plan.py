@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 MIB = 1 << 20
 LABELLED = 0.15
-# base, tokens a row, rows, and what else is set. None of these is among the runs the plan's numbers were fitted to.
+# base, tokens a row, rows, and what else is set. The numbers of bfloat16 were fitted to other runs; those of float32 in
+# part to the runs of micro, GPT-2, Qwen3 and Gemma below.
 RUNS: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
     ("135m", 384, 4, {}),
     ("135m", 700, 3, {"quantisation": "4bit"}),

@@ -21,6 +21,7 @@ from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
 from lora_med.models.tensors import Stored, read_headers
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZERS = "tokenizers"  # where their digests are remembered; another name where what is hashed changes
 ROLE_FILES = ("special_tokens_map.json", TOKENIZER_CONFIG)
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
 RUNTIME_ONLY = ("truncation", "padding")  # state of the last call, which some versions save with the tokenizer
@@ -57,7 +58,7 @@ def fingerprint(folder: Path, *, fresh: bool = False) -> Fingerprint:
 def weights_digest(folder: Path, *, fresh: bool = False) -> str:
     """SHA-256 of the safetensors weights in `folder`, remembered until a file changes; see `fingerprint`."""
     tensors = read_headers(folder)
-    memory = _memory({stored.file for stored in tensors.values()})
+    memory = _memory(stored.file for stored in tensors.values())
     return _remembered("weights", memory, lambda: _digest_tensors(tensors), fresh=fresh, folder=str(folder.resolve()))
 
 
@@ -110,7 +111,7 @@ def _digest_bytes(stored: Stored) -> str:
 def _memory(files: Iterable[Path], kind: str = "fingerprints") -> Path:
     """Where the digest of these files, as they now are, is remembered: place, size and times make the name."""
     facts = []
-    for path in sorted({path.resolve() for path in files}):
+    for path in sorted({path.resolve() for path in set(files)}):
         state = path.stat()
         facts.append([str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -131,7 +132,7 @@ def _tokenizer(folder: Path, *, fresh: bool = False) -> str:
     if not whole.is_file():
         return _digest_tokenizer(folder)
     files = [path for path in (whole, *(folder / name for name in ROLE_FILES)) if path.is_file()]
-    memory = _memory(files, "tokenizers")
+    memory = _memory(files, TOKENIZERS)
     return _remembered("tokenizer", memory, lambda: _digest_tokenizer(folder), fresh=fresh)
 
 
