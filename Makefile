@@ -49,19 +49,21 @@ micro: setup ## train the embedded base anew, from DATA (default ../shared/data)
 
 BENCH := $(RUN) $(BIN)/python benchmarks
 DATA ?= ../shared/data
+# How often each benchmark goes through its arms.
+ROUNDS ?= 5
 
-bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): hours
+bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): two to three hours
 	rm -rf runs/bench
-	$(BENCH)/train.py --data $(DATA)
-	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl --rounds 3 --steps 2
-	$(BENCH)/shared_context.py --data $(DATA)
-	$(BENCH)/upper_layers.py --data $(DATA)
-	$(BENCH)/quantised.py --data $(DATA)
-	$(BENCH)/quantised.py --data $(DATA) --shape 0.5b
-	$(BENCH)/processes.py --data $(DATA)
-	$(BENCH)/startup.py --data $(DATA)
+	$(BENCH)/train.py --data $(DATA) --rounds $(ROUNDS) --steps 2
+	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl --rounds 2 --steps 2
+	$(BENCH)/shared_context.py --data $(DATA) --rounds $(ROUNDS)
+	$(BENCH)/upper_layers.py --data $(DATA) --rounds $(ROUNDS)
+	$(BENCH)/quantised.py --data $(DATA) --rounds $(ROUNDS)
+	$(BENCH)/quantised.py --data $(DATA) --shape 0.5b --rounds $(ROUNDS)
+	$(BENCH)/processes.py --data $(DATA) --rounds $(ROUNDS)
+	$(BENCH)/startup.py --data $(DATA) --rounds $(ROUNDS) --quick
+	$(BENCH)/attention.py --rounds $(ROUNDS)
 	$(BENCH)/plan.py --data $(DATA)
-	$(BENCH)/attention.py
 	$(BENCH)/table.py
 
 peers: ## environments of the other toolkits that `make bench` times too, in benchmarks/peers: 7 GB
