@@ -107,6 +107,19 @@ def test_the_curve_gives_what_counting_gives(tmp_path: Path) -> None:
     assert measure(shape)(lengths, 10, False).activations == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.parametrize(("dtype", "beside"), [("float32", plan.FLOAT32), ("bfloat16", plan.ROUNDED)])
+def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype: str, beside: plan.Beside) -> None:
+    shape = shape_of(make_tiny("llama", tmp_path), dtype=dtype)
+    need, lengths = measure(shape), [60, 40]
+    kept, recomputed = need(lengths, 20, False), need(lengths, 20, True)
+    assert kept.libraries == recomputed.libraries == beside.libraries
+    assert kept.holes == int(beside.holes * (kept.activations + kept.loss))
+    layers = skeleton(shape.folder).config.num_hidden_layers
+    between = recomputed.activations - int(beside.recomputed * kept.activations / layers)
+    expected = int(beside.between * between) + int(beside.holes * (recomputed.activations + recomputed.loss))
+    assert recomputed.holes == expected
+
+
 def test_the_largest_batch_that_fits_is_taken_and_the_rows_of_a_step_stay(tmp_path: Path) -> None:
     shape = shape_of(make_tiny("llama", tmp_path))
     settings = TrainSettings(per_device_train_batch_size=12, gradient_accumulation_steps=1)
