@@ -229,8 +229,17 @@ def refuse_other_shape(wanted: Method, stored: Method, name: str) -> None:
     """Training further needs the stored adapter's shape; dropout and start may differ.
 
     Raises:
-        SettingsError: naming each field, what the adapter has and what the settings say.
+        SettingsError: naming each field, what the adapter has and what the settings say, or what the adapter has beside
+            its updates that cannot be trained further.
     """
+    beside = ("lora_bias", "modules_to_save", "trainable_token_indices")
+    more = [key for key in beside if getattr(stored, key) != getattr(wanted, key)]
+    if more:
+        raise SettingsError(
+            f"cannot go on from {name!r}: it has more than updates of layers ({', '.join(more)})",
+            where="lora.continue_from",
+            fix=f"merge it first, and train on the merged base: lora-med merge --adapter {name}",
+        )
     same = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "layers_to_transform", "use_rslora", "use_dora")
     wrong = [
         f"lora.{key}: {name} has {getattr(stored, key)}, the settings say {getattr(wanted, key)}"

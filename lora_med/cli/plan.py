@@ -125,7 +125,7 @@ def _told(need: Need, tokens: int, rows: int) -> dict[str, Any]:
 
 def _shape(settings: Settings) -> Shape:
     from lora_med.adapters.method import method_for
-    from lora_med.models.base import choose_dtype
+    from lora_med.models.base import choose_attention, choose_dtype
     from lora_med.models.kept import is_kept, place
     from lora_med.models.precision import Choice, device_kind
     from lora_med.models.quantize import bitsandbytes_config
@@ -149,7 +149,7 @@ def _shape(settings: Settings) -> Shape:
         quantisation=model.quantisation,
         double_quant=model.bnb_4bit_use_double_quant,
         dtype=dtype,
-        attention="lora_med_sdpa" if model.attn_implementation == "auto" else model.attn_implementation,
+        attention=choose_attention(model.attn_implementation, bare.config, choices),
         on_gpu=device_kind() == "cuda",
         quantises=quantises,
     )

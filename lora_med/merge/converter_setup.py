@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from lora_med.data.obtain import TIMEOUT_SECONDS, Remote, download
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import fresh_folder, sha256_file, write_json
+from lora_med.files import cache_home, fresh_folder, sha256_file, write_json
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
 ARCHIVE = f"llama_cpp_python-{VERSION}.tar.gz"
@@ -37,8 +37,7 @@ logger = logging.getLogger(__name__)
 
 def cached_converter() -> Path:
     """Where the converter lies once it is set up."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "lora_med" / f"llama.cpp-{VERSION}-{ARCHIVE_SHA256[:12]}"
+    return cache_home() / f"llama.cpp-{VERSION}-{ARCHIVE_SHA256[:12]}"
 
 
 def set_up_converter(archive: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Path:

@@ -4,14 +4,18 @@ transformers' own SDPA keeps packed documents apart with a dense mask over the w
 of the packed length. Here each document is one call on its own slice, which is exact too and masks nothing; on newer
 GPUs one call of torch's own kernel takes all. A row is packed if `document_lengths` comes with it, or `cu_seq_lens_q`
 (offsets of the documents, as flash attention takes them); any other call, such as generation with a cache or a padded
-batch, goes to transformers' SDPA unchanged.
+batch, goes to transformers' SDPA unchanged. For a model with a window transformers would still make a mask of all
+tokens by all tokens: `no_mask` around the call of a packed row spares it.
 
 A document may be a tree: a trunk, and branches that each see the trunk and themselves. Each branch is one call too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -22,13 +26,28 @@ from transformers.masking_utils import sdpa_mask
 from lora_med.models import block_attention, varlen
 
 NAME = "lora_med_sdpa"
+_MASKED: ContextVar[bool] = ContextVar("masked", default=True)
 
 
 def register_attention() -> str:
     """Make `attn_implementation="lora_med_sdpa"` known to transformers; returns that name. Safe to repeat."""
     AttentionInterface.register(NAME, per_document_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask_where_needed)
     return NAME
+
+
+@contextlib.contextmanager
+def no_mask() -> Iterator[None]:
+    """Within, transformers makes no mask for this attention: for packed rows, of which their documents say all."""
+    before = _MASKED.set(False)
+    try:
+        yield
+    finally:
+        _MASKED.reset(before)
+
+
+def _mask_where_needed(*arguments: Any, **options: Any) -> torch.Tensor | None:
+    return sdpa_mask(*arguments, **options) if _MASKED.get() else None
 
 
 def _mask(before: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:

@@ -18,7 +18,7 @@ from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.kept import is_kept, keep, place
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
-from lora_med.models.resolve import read_config, resolve_base
+from lora_med.models.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.tokenizer import choose_pad, load_tokenizer
 
 __all__ = ["Base", "Choice", "load_base", "resolve_base", "stop_ids"]
@@ -31,7 +31,7 @@ class Base:
     """A frozen model in eval mode with its tokenizer; `name` as it was asked for, `folder` where its files lie.
 
     `labels` are the tags that a classification head of its own tells apart, in the order of its outputs; a language
-    model has none.
+    model has none. `quantised_now` says that its 4-bit weights were made by this load, which takes more memory.
     """
 
     model: Any
@@ -45,6 +45,8 @@ class Base:
     choices: tuple[Choice, ...]
     fingerprint: Fingerprint
     labels: tuple[str, ...] = ()
+    double_quant: bool = True
+    quantised_now: bool = False
 
 
 def load_base(
@@ -77,16 +79,17 @@ def load_base(
     """
     choices: list[Choice] = []
     dtype = choose_dtype(dtype, choices)
-    attention = _choose_attention(attention, choices)
     folder, commit = resolve_base(base, revision)
+    config = read_config(folder)
+    attention = choose_attention(attention, config, choices)
     quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     if quantisation == "4bit" and is_sharded():
         choices.append(storage_choice(dtype))
     tokenizer, tokenizer_choices = load_tokenizer(folder)
     if quantisation == "4bit" and keep_quantised and not is_sharded():
-        model = _load_kept(folder, quantised, dtype, attention)
+        model, was_kept = _load_kept(folder, config, quantised, dtype, attention)
     else:
-        model = load_weights(folder, read_config(folder), quantised, dtype, attention)
+        model, was_kept = load_weights(folder, config, quantised, dtype, attention), False
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     for choice in choices:
         logger.info("%s", choice)
@@ -101,6 +104,8 @@ def load_base(
         attention=attention,
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
+        double_quant=double_quant,
+        quantised_now=quantisation == "4bit" and not was_kept,
     )
 
 
@@ -121,36 +126,54 @@ def choose_dtype(dtype: str, choices: list[Choice]) -> str:
     return dtype
 
 
-def _choose_attention(attention: str, choices: list[Choice]) -> str:
+def choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
+    """`attention`, or what is best for the language model of a configuration, which `choices` then says."""
     from lora_med.models.attention import register_attention  # it loads torch, which listing adapters does without
 
     own = register_attention()
+    able = has_sdpa(config)
     if attention == "auto":
-        choices.append(Choice("attention", own, "it keeps packed documents apart at linear cost"))
-        return own
-    if attention not in ATTENTIONS:
-        raise SettingsError(unknown("attention", attention, ("auto", *ATTENTIONS)), where="model.attn_implementation")
+        reason = "it keeps packed documents apart at linear cost" if able else "this model has no SDPA; rows are padded"
+        choices.append(Choice("attention", own if able else "eager", reason))
+        return choices[-1].value
+    check_attention(attention, config, able=able)
+    return attention
+
+
+def check_attention(attention: str, config: Any, *, able: bool, known: Sequence[str] = ATTENTIONS) -> None:
+    """Refuse an attention that is not `known`, that the model has not, or that is not installed.
+
+    Args:
+        able: whether the model has SDPA.
+    """
+    if attention not in known:
+        raise SettingsError(unknown("attention", attention, ("auto", *known)), where="model.attn_implementation")
+    if "sdpa" in attention and not able:
+        raise SettingsError(
+            f"model type {config.model_type!r} has no SDPA",
+            where="model.attn_implementation",
+            fix="model.attn_implementation=eager, and train.packing=false",
+        )
     if attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise DependencyMissingError(
             "flash_attention_2 needs the package flash-attn, which is not installed",
             where="model.attn_implementation",
             fix="pip install flash-attn, or leave attn_implementation at auto",
         )
-    return attention
 
 
-def _load_kept(folder: Path, quantised: Any, dtype: str, attention: str) -> Any:
-    """The model in 4 bits, from where an earlier run kept them; else quantised now, and kept."""
+def _load_kept(folder: Path, config: Any, quantised: Any, dtype: str, attention: str) -> tuple[Any, bool]:
+    """The model in 4 bits, from where an earlier run kept them; else quantised now, and kept. And which it was."""
     where, facts = place(folder, quantised, dtype=dtype, device=device_kind())
     if is_kept(where, facts):
         model = load_weights(where, read_config(where), None, dtype, attention)
         model.name_or_path = model.config._name_or_path = str(folder)
-        return model
-    model = load_weights(folder, read_config(folder), quantised, dtype, attention)
+        return model, True
+    model = load_weights(folder, config, quantised, dtype, attention)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         with progress_on_terminals_only():
             keep(model, where, facts)
-    return model
+    return model, False
 
 
 def load_weights(

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from lora_med.models.precision import cpu_has
+
 BLOCK = 256  # queries taken together
 STEP = 64  # lengths are rounded up to a multiple, because the library prepares a product anew for each shape
 DIGITS = 3  # bfloat16 numbers that add up to a float32
@@ -38,8 +40,7 @@ def pays(query: torch.Tensor, value: torch.Tensor) -> bool:
 
 @functools.cache
 def _has_matrix_units() -> bool:
-    told = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(told.get("amx_bf16", False))
+    return cpu_has("amx_bf16")
 
 
 def attend(

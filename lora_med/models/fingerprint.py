@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError, LoraMedError
-from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
+from lora_med.files import BLOCK_BYTES, cache_home, read_json, sha256_file, write_json
 from lora_med.models.tensors import Stored, read_headers
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -119,7 +119,7 @@ def _memory(files: Iterable[Path], kind: str = "fingerprints") -> Path:
 
 
 def _memories(kind: str = "fingerprints") -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med" / kind
+    return cache_home() / kind
 
 
 def _canonical(value: object) -> bytes:

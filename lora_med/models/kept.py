@@ -1,9 +1,9 @@
 """4-bit weights kept on disk, so that a base is quantised once and not at every start.
 
 Quantising on a CPU takes a second for each 30 million weights and core; reading the result back, a tenth of that. What
-is kept is bound to all it was made from: the base's weights, the quantisation, the dtype, the kind of device, and the
-versions of bitsandbytes and transformers. It lies under the user's cache folder, may be deleted at any time, and is
-read only while its bytes are those that were written.
+is kept is bound to all it was made from: the base's weights and configuration, the quantisation, the dtype, the kind of
+device, and the versions of bitsandbytes and transformers. It lies under the user's cache folder, may be deleted at any
+time, and is read only while its bytes are those that were written.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lora_med.errors import LoraMedError
-from lora_med.files import read_json, replace_folder, write_json
+from lora_med.files import cache_home, read_json, replace_folder, sha256_file, write_json
 from lora_med.models.fingerprint import weights_digest
 
 FACTS = "kept.json"
+CONFIGURATION = ("config.json", "generation_config.json")
 LEAST_WEIGHTS = 30_000_000  # fewer are quantised within a second or two
 LEAST_ROOM = 4  # times the size of what is kept must be free on the disk
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ def place(folder: Path, quantised: Any, *, dtype: str, device: str) -> tuple[Pat
     """Where the 4-bit weights of the base in `folder` are kept, and the facts that they are bound to."""
     facts = {
         "weights": weights_digest(folder),
+        "configuration": _configuration(folder),
         "quantisation": quantised.to_dict(),
         "dtype": dtype,
         "device": device,
@@ -38,8 +39,12 @@ def place(folder: Path, quantised: Any, *, dtype: str, device: str) -> tuple[Pat
     }
     facts = json.loads(json.dumps(facts, default=str, sort_keys=True))
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "lora_med" / "quantised" / name, facts
+    return cache_home() / "quantised" / name, facts
+
+
+def _configuration(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that tells how the weights are used."""
+    return {name: sha256_file(folder / name) for name in CONFIGURATION if (folder / name).is_file()}
 
 
 def is_kept(folder: Path, facts: dict[str, Any]) -> bool:
@@ -48,7 +53,7 @@ def is_kept(folder: Path, facts: dict[str, Any]) -> bool:
         return False
     try:
         known = read_json(folder / FACTS)
-        if known["facts"] == facts and known["quantised"] == weights_digest(folder):
+        if known["facts"] == facts and known["quantised"] == [weights_digest(folder), _configuration(folder)]:
             return True
     except (LoraMedError, KeyError, TypeError, OSError):
         pass
@@ -66,7 +71,7 @@ def keep(model: Any, folder: Path, facts: dict[str, Any]) -> None:
 
     def fill(beside: Path) -> None:
         model.save_pretrained(beside)
-        write_json(beside / FACTS, {"facts": facts, "quantised": weights_digest(beside)})
+        write_json(beside / FACTS, {"facts": facts, "quantised": [weights_digest(beside), _configuration(beside)]})
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -66,10 +66,20 @@ def free_memory(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0]) + torch.cuda.memory_reserved()
     import psutil
 
-    held = psutil.Process().memory_info().rss
-    free = int(psutil.virtual_memory().available) + held
+    free = int(psutil.virtual_memory().available) + held_memory(device)
     try:
         limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
     except OSError:
         return free
     return min(free, int(limit)) if limit.isdigit() else free
+
+
+def held_memory(device: str) -> int:
+    """Bytes that this process holds on "cpu" or "cuda"."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.memory_allocated()
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

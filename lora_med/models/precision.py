@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 DTYPES = ("float32", "bfloat16", "float16")
 AMPERE = (8, 0)
@@ -37,15 +36,21 @@ def best_dtype(device: str) -> Choice:
         )
     if device != "cpu":
         return Choice("dtype", "float32", f"bfloat16 is not proven on {device}")
-    found = _cpu_has_bfloat16(torch)
+    found = _cpu_has_bfloat16()
     return Choice("dtype", "bfloat16" if found else "float32", f"this CPU has {found or 'no AVX512-BF16 or AMX'}")
 
 
-def _cpu_has_bfloat16(torch: Any) -> str:
+def _cpu_has_bfloat16() -> str:
     """The instruction set with which this CPU multiplies in bfloat16, or ''."""
-    abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     names = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
-    return next((name for key, name in names.items() if abilities.get(key)), "")
+    return next((name for key, name in names.items() if cpu_has(key)), "")
+
+
+def cpu_has(ability: str) -> bool:
+    """Whether torch says that this CPU has an instruction set, by torch's name of it; False where it does not tell."""
+    import torch
+
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get(ability, False))
 
 
 def device_kind() -> str:

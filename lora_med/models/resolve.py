@@ -101,6 +101,22 @@ def _check(folder: Path, base: str) -> None:
     weight_files(folder)
 
 
+def has_sdpa(config: Any, *, tags: bool = False) -> bool:
+    """Whether transformers can run the model of this configuration by torch's scaled_dot_product_attention.
+
+    Args:
+        tags: of its token classifier, in place of its causal language model.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    )
+
+    found: Any = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if tags else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
+    kinds = found if isinstance(found, list | tuple) else [found]
+    return all(kind._supports_sdpa for kind in kinds)
+
+
 def read_config(folder: Path, *, tags: bool = False) -> Any:
     """The model's configuration, of a kind built into transformers: code from the folder is never run.
 

@@ -10,13 +10,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lora_med.config.names import unknown
 from lora_med.errors import SettingsError
-from lora_med.models.base import Base, choose_dtype, fit_tokenizer, load_weights
+from lora_med.models.base import Base, check_attention, choose_dtype, fit_tokenizer, load_weights
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.precision import Choice
 from lora_med.models.quantize import bitsandbytes_config
-from lora_med.models.resolve import read_config, resolve_base
+from lora_med.models.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.tokenizer import load_tokenizer
 
 HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier
@@ -53,13 +52,13 @@ def load_tagger(
     """
     choices: list[Choice] = []
     dtype = choose_dtype(dtype, choices)
-    if attention == "auto":
-        attention = "sdpa"
-        choices.append(Choice("attention", attention, "tagged rows are padded"))
-    elif attention not in ATTENTIONS:
-        raise SettingsError(unknown("attention", attention, ("auto", *ATTENTIONS)), where="model.attn_implementation")
     folder, commit = resolve_base(base, revision)
     config = read_config(folder, tags=True)
+    able = has_sdpa(config, tags=True)
+    if attention == "auto":
+        attention = "sdpa" if able else "eager"
+        choices.append(Choice("attention", attention, "tagged rows are padded"))
+    check_attention(attention, config, able=able, known=ATTENTIONS)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lora_med.models.attention import NAME as PER_DOCUMENT
-from lora_med.models.attention import register_attention
+from lora_med.models.attention import no_mask, register_attention
 from lora_med.models.skeleton import skeleton
 from lora_med.training.fused import fused_lora
 
@@ -98,7 +99,8 @@ def kept_bytes(
             return tensor
 
         found = []
-        with fused_lora(model, _undrawn), torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
+        seen = torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor)
+        with fused_lora(model, _undrawn), seen, no_mask() if attention == PER_DOCUMENT else nullcontext():
             for lengths in batches:
                 inputs = _inputs(lengths, attention)
                 last = model.get_base_model().base_model(**inputs, use_cache=False).last_hidden_state
@@ -115,7 +117,6 @@ def id_of(tensor: torch.Tensor) -> int:
 
 def _inputs(lengths: Sequence[int], attention: str) -> dict[str, Any]:
     if attention == PER_DOCUMENT:
-        # No mask: transformers would build a square one of a fake tensor, whose values it cannot look at.
         return {
             "input_ids": torch.zeros(1, sum(lengths), dtype=torch.long),
             "document_lengths": [(length,) for length in lengths],

@@ -21,6 +21,7 @@ from lora_med.run import world_size
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
+FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")  # they keep the documents of one row apart
 # Fields of SFTConfig that are the same in every run.
 FIXED: dict[str, Any] = {
     "logging_nan_inf_filter": False,  # it would log loss 0.0 for ever after the first NaN
@@ -190,8 +191,8 @@ def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
     """Refuse what this base cannot train.
 
     Raises:
-        SettingsError: an adapter on the output head, a shared context with an attention that cannot keep it apart, or
-            several processes that would each choose a batch.
+        SettingsError: an adapter on the output head, packed rows or a shared context with an attention that cannot keep
+            them apart, rows to be kept that noise changes, or several processes that would each choose a batch.
     """
     if settings.batch == "auto" and world_size() > 1:
         raise SettingsError(
@@ -201,6 +202,18 @@ def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
         )
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
+    if settings.packing and base.attention not in FLAT:
+        raise SettingsError(
+            f"with attention {base.attention!r} the documents of a packed row see each other",
+            where="train.packing",
+            fix="train.packing=false, or model.attn_implementation=auto if this base has SDPA",
+        )
+    if settings.cache_frozen and settings.trainer_args.get("neftune_noise_alpha"):
+        raise SettingsError(
+            "nothing can be kept: the noise of neftune_noise_alpha makes a row differ each time",
+            where="train.cache_frozen",
+            fix="train.cache_frozen=false",
+        )
     if settings.share_context and base.attention != PER_DOCUMENT:
         raise SettingsError(
             f"attention {base.attention!r} cannot keep the branches of a shared context apart",

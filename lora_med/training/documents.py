@@ -11,7 +11,9 @@ from typing import Any
 
 from lora_med.config.schema import TrainSettings
 from lora_med.data.corpus import Records
+from lora_med.files import sha256_file
 from lora_med.models.base import Base
+from lora_med.models.fingerprint import TOKENIZER_CONFIG
 from lora_med.prompts.fit import chunk, fit_rows
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import TooLong
@@ -92,9 +94,9 @@ def read_documents(
 def _kept(documents: Iterable[Tokens], base: Base, train: TrainSettings, what: str, key: str) -> list[Tokens]:
     """The documents as an earlier run kept them; else made now, and kept."""
     marks = base.fingerprint
-    path = prepared_path(
-        Path(train.output_dir), key, what, marks.tokenizer, marks.template, train.max_length, train.too_long
-    )
+    configured = base.folder / TOKENIZER_CONFIG  # whether a text begins with BOS may stand in it alone
+    tokenizer = [marks.tokenizer, marks.template, sha256_file(configured) if configured.is_file() else ""]
+    path = prepared_path(Path(train.output_dir), key, what, *tokenizer, train.max_length, train.too_long)
     found = load(path)
     if found is None:
         found = list(documents)

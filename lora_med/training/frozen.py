@@ -19,6 +19,7 @@ from lora_med.errors import SettingsError
 from lora_med.models.targets import LAYER_NUMBER
 
 SHARE = 0.25  # of the free memory
+HEADS_DROP = ("classifier", "summary")  # beginnings of settings for heads that a language model does not have
 logger = logging.getLogger(__name__)
 
 
@@ -45,14 +46,18 @@ def why_not_kept(model: Any) -> str | None:
     layers, lowest = found
     if lowest == 0:
         return "the lowest layer is adapted"
-    if getattr(model.config, "attention_dropout", 0.0) or getattr(model.config, "attn_pdrop", 0.0):
-        return "attention drops weights by chance, so a row differs each time"
+    by_chance = [f"{name} is {value:g}" for name, value in model.config.to_dict().items() if _drops(name, value)]
     below = [model.get_input_embeddings(), *layers[:lowest]]
     if any(isinstance(one, torch.nn.Dropout) and one.p for module in below for one in module.modules()):
-        return "a layer below drops values by chance, so a row differs each time"
-    if getattr(model.config, "embd_pdrop", 0.0):
-        return "the embedding drops values by chance, so a row differs each time"
+        by_chance.append("a layer below has a dropout")
+    if by_chance:
+        return f"the base drops values by chance, so a row differs each time: {', '.join(by_chance)}"
     return None
+
+
+def _drops(name: str, value: Any) -> bool:
+    """Whether a setting of a base drops something in its layers: many do so without a module that could be seen."""
+    return "drop" in name and not name.startswith(HEADS_DROP) and isinstance(value, float | int) and value > 0
 
 
 @contextmanager

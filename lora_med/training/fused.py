@@ -14,6 +14,7 @@ a quarter of a step; `draw_kept` takes the bytes of a faster one, seeded by torc
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +25,12 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from transformers.pytorch_utils import Conv1D
 
+from lora_med.models.block_attention import as_bits
 from lora_med.training.watching import undisturbed
 
 LEVELS = 256
 FEW = 32  # tokens of an evaluation, as in generation: 4-bit products have a kernel of their own for them
 Draw = Callable[[torch.Tensor, float], torch.Tensor]
-INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def draw_kept(like: torch.Tensor, dropout: float) -> torch.Tensor:
@@ -51,8 +52,8 @@ def draw_kept(like: torch.Tensor, dropout: float) -> torch.Tensor:
 
 def _keep(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """`values` with zeros where the mask says dropped, by the bits: three times faster than by a product."""
-    integer = INTEGERS[values.element_size()]
-    return (values.view(integer) & mask.to(integer)).view(values.dtype)
+    bits = as_bits(values)
+    return (bits & mask.to(bits.dtype)).view(values.dtype)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class Member:
         base = self.layer.base_layer
         if isinstance(base, Conv1D):
             return base.weight.t().to(dtype)
-        if (state := getattr(base.weight, "quant_state", None)) is not None:
+        # FSDP hands out the packed numbers alone; the layer knows their state too.
+        state = getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
+        if state is not None:
             from bitsandbytes.functional import dequantize_4bit
 
             return dequantize_4bit(base.weight, state).to(dtype)
@@ -224,7 +227,8 @@ def _fusable(module: Any) -> bool:
 def find_groups(model: Any, draw: Draw = draw_kept) -> list[Group]:
     """The layers of a PeftModel that can be fused, those that read one and the same tensor together.
 
-    Found by running the model over two tokens and looking; nothing of it is changed, no random number is drawn.
+    Found by running the model over two tokens and looking; nothing of it is changed, no random number is drawn. A layer
+    that is called more than once in a pass, as where several blocks share it, is left to PEFT.
     """
     layers = [module for module in model.modules() if _fusable(module)]
     readers: dict[int, list[Any]] = {}
@@ -242,13 +246,15 @@ def find_groups(model: Any, draw: Draw = draw_kept) -> list[Group]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [Group(part, draw) for found in readers.values() for part in _alike(found)]
+    calls = Counter(layer for found in readers.values() for layer in found)
+    once = [[layer for layer in found if calls[layer] == 1] for found in readers.values()]
+    return [Group(part, draw) for found in once for part in _alike(found)]
 
 
 def _alike(layers: list[Any]) -> list[tuple[Member, ...]]:
-    """Layers that read one tensor, in groups of one dropout; a layer that is called twice stands alone."""
+    """Layers that read one tensor, in groups of one dropout."""
     parts: dict[float, list[Member]] = {}
-    for layer in dict.fromkeys(layers):
+    for layer in layers:
         (adapter,) = (name for name in layer.active_adapters if name in layer.lora_A)
         member = Member(layer, adapter)
         parts.setdefault(member.dropout, []).append(member)

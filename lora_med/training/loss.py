@@ -51,7 +51,8 @@ class _LabelledNll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None, None
+        # In float32: 1 / tokens, or a scaler's factor, is not a number of sixteen bits.
+        return (gradient.float() * gradients[0]).to(gradient.dtype), None, None, None
 
 
 def labelled_nll(

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from lora_med.models.attention import NAME as PER_DOCUMENT
-from lora_med.models.attention import register_attention
+from lora_med.models.attention import no_mask, register_attention
 from lora_med.models.base import load_weights, progress_on_terminals_only
 from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
@@ -202,13 +203,18 @@ def _inputs(shape: Shape, documents: Lengths, embedding: torch.Tensor) -> dict[s
 
 
 def _pass(inner: Any, given: dict[str, Any]) -> None:
-    last = inner.base_model(**given, use_cache=False).last_hidden_state
+    last = _hidden(inner, given)
     last.backward(torch.ones_like(last))
 
 
 def _forward(inner: Any, given: dict[str, Any]) -> None:
     with torch.no_grad():
-        inner.base_model(**given, use_cache=False)
+        _hidden(inner, given)
+
+
+def _hidden(inner: Any, given: dict[str, Any]) -> torch.Tensor:
+    with no_mask() if "document_lengths" in given else nullcontext():
+        return inner.base_model(**given, use_cache=False).last_hidden_state
 
 
 def _head(inner: Any, tokens: int, labelled: int) -> Step:

@@ -277,10 +277,11 @@ def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterab
         folder=base.folder,
         config=model.peft_config["default"],
         quantisation=base.quantisation,
-        double_quant=True,
+        double_quant=base.double_quant,
         dtype=base.dtype,
         attention=base.attention,
         on_gpu=device == "cuda",
+        quantises=base.quantised_now,
     )
     fitted, choices = fit_batch(settings, lengths, share, measure(shape), free_memory(device))
     for choice in choices:

@@ -6,6 +6,7 @@ taken in parts, whose gradients add up to its own: no row moves to another step,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,9 +27,9 @@ def cut(inputs: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     """A batch in at most `parts` parts of about as many tokens each, no document cut; labels included.
 
     Args:
-        inputs: as the collator makes them: one row with `document_lengths`, or padded rows.
+        inputs: as the collator makes them: one row with its documents' lengths or offsets, or padded rows.
     """
-    documents: Sequence[tuple[int, ...]] | None = inputs.get("document_lengths")
+    documents = _lengths(inputs)
     if documents is None:
         rows = len(inputs["input_ids"])
         each = -(-rows // min(parts, rows))
@@ -39,15 +40,32 @@ def cut(inputs: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     return [_documents(inputs, documents, start, end) for start, end in _spans(list(map(sum, documents)), parts)]
 
 
+def is_one_document(inputs: dict[str, Any]) -> bool:
+    """Whether a batch, or a part of one, cannot be cut."""
+    documents = _lengths(inputs)
+    return len(inputs["input_ids"] if documents is None else documents) == 1
+
+
+def _lengths(inputs: dict[str, Any]) -> Sequence[tuple[int, ...]] | None:
+    """The documents of a flat row, by their lengths or, as flash attention takes them, their offsets."""
+    offsets: torch.Tensor | None = inputs.get("cu_seq_lens_q")
+    if offsets is None or "document_lengths" in inputs:
+        return inputs.get("document_lengths")
+    return [(length,) for length in offsets.diff().tolist()]
+
+
 def _spans(sizes: Sequence[int], parts: int) -> Iterator[tuple[int, int]]:
-    """First and last (excluded) document of each part, cut where the tokens so far reach the next share."""
-    total, seen, start, reached = sum(sizes), 0, 0, 1
-    for place, size in enumerate(sizes, 1):
-        seen += size
-        if place == len(sizes) or seen * parts >= reached * total:
-            yield start, place
-            start = place
-            reached = max(reached + 1, seen * parts // total + 1)
+    """First and last (excluded) document of each part: each document lies in the share where its middle falls.
+
+    So the first and the last are apart wherever there are two.
+    """
+    middles = [2 * before + size for before, size in zip(itertools.accumulate(sizes, initial=0), sizes, strict=False)]
+    shares = [middle * parts // (2 * sum(sizes)) for middle in middles]
+    start = 0
+    for _, one in itertools.groupby(shares):
+        end = start + len(list(one))
+        yield start, end
+        start = end
 
 
 def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], start: int, end: int) -> dict[str, Any]:
@@ -57,8 +75,8 @@ def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], sta
     device = inputs["input_ids"].device
     offsets = torch.tensor([0, *map(sum, chosen)], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
     longest = max(map(sum, chosen))
-    return {
-        **{name: inputs[name][:, tokens] for name in ("input_ids", "labels", "attention_mask")},
+    made = {
+        **{name: inputs[name][:, tokens] for name in ("input_ids", "labels", "attention_mask") if name in inputs},
         "position_ids": positions(chosen).to(device),
         "document_lengths": chosen,
         "cu_seq_lens_q": offsets,
@@ -66,6 +84,7 @@ def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], sta
         "max_length_q": longest,
         "max_length_k": longest,
     }
+    return {name: value for name, value in made.items() if name in inputs}
 
 
 def keep_gradients(model: Any) -> Callable[[], None]:
@@ -81,7 +100,7 @@ def keep_gradients(model: Any) -> Callable[[], None]:
 
 
 def too_small(inputs: dict[str, Any]) -> SettingsError:
-    """The error where not even one document fits."""
+    """The error where one document, a part by itself, does not fit."""
     tokens = inputs["input_ids"].shape[-1]
     return SettingsError(
         f"one document of {tokens:,} tokens needs more memory than there is",

@@ -15,12 +15,13 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
+from lora_med.models.attention import no_mask
 from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
 from lora_med.training.checkpoints import newest_name
 from lora_med.training.frozen import FrozenRows, no_gradient_below
 from lora_med.training.fused import Group, fused_lora
 from lora_med.training.loss import count_labelled, labelled_places
-from lora_med.training.room import cut, keep_gradients, out_of_memory, too_small
+from lora_med.training.room import cut, is_one_document, keep_gradients, out_of_memory, too_small
 from lora_med.training.stopping import StopRequest, agree, no_longer_improves
 from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
 
@@ -57,12 +58,16 @@ class SteppingTrainer(SFTTrainer):
     def _fused(self) -> Iterator[None]:
         """While training: the adapters' layers in groups, and no gradient below the lowest.
 
-        Not with DeepSpeed, which gathers weights by hooks that a group would pass, and recomputes reentrantly.
+        Not with DeepSpeed, which gathers weights by hooks that a group would pass, and recomputes reentrantly. Where
+        `trainer_args` ask for that kind of recomputing, it gets the gradient that it needs.
         """
         if self.is_deepspeed_enabled:
             yield
             return
-        with fused_lora(self.model) as self.groups, no_gradient_below(self.model.get_base_model()):
+        asked = (getattr(self.args, f"{kind}_checkpointing_kwargs", None) for kind in ("gradient", "activation"))
+        reentrant = any(one and one.get("use_reentrant") for one in asked)
+        below = nullcontext() if reentrant else no_gradient_below(self.model.get_base_model())
+        with fused_lora(self.model) as self.groups, below:
             yield
 
     # ---- Batches ----
@@ -82,7 +87,8 @@ class SteppingTrainer(SFTTrainer):
         """Mean negative log-likelihood over the labelled tokens of the whole step, on all processes."""
         rows: list[tuple[int, int]] = inputs.pop("rows", [])
         places: torch.Tensor | None = inputs.pop("nll_places", None)
-        with self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext():
+        frozen = self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext()
+        with frozen, no_mask() if "document_lengths" in inputs else nullcontext():
             if self.fallback is not None or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")
@@ -121,14 +127,12 @@ class SteppingTrainer(SFTTrainer):
             return super().training_step(model, self._placed(inputs), *arguments, **options)
         restore = keep_gradients(model)
         while True:
+            losses: list[torch.Tensor] = []
             parts = cut(inputs, self.parts) if self.parts > 1 else [inputs]
             try:
-                return torch.stack(
-                    [
-                        super(SteppingTrainer, self).training_step(model, self._placed(one), *arguments, **options)
-                        for one in parts
-                    ]
-                ).sum()
+                for one in parts:
+                    losses.append(super().training_step(model, self._placed(one), *arguments, **options))
+                return torch.stack(losses).sum()
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -136,10 +140,13 @@ class SteppingTrainer(SFTTrainer):
             restore()
             for group in self.groups:
                 group.forget()
-            if len(cut(inputs, 2 * self.parts)) == len(parts):
-                raise too_small(inputs) from failed
+            wrong = parts[len(losses)]
+            if is_one_document(wrong):
+                raise too_small(wrong) from failed
             self.parts *= 2
             logger.warning("out of memory: batches are taken in %d parts from here on", self.parts)
+            if self.frozen is not None:
+                logger.warning("train.cache_frozen: a batch in parts is computed from its lowest layer each time")
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The batch with the places of its labels, which a GPU would make the host wait for; looked up while on it."""

@@ -19,11 +19,11 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError, StoppedError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
-from lora_med.models.memory import free_memory
+from lora_med.models.memory import free_memory, held_memory
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
-from lora_med.training.arguments import Schedule, refuse_misfit, training_arguments
+from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
 from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
 from lora_med.training.callbacks import MetricsFile, ProgressReport
 from lora_med.training.checkpoints import commit, rotate
@@ -37,7 +37,6 @@ from lora_med.training.stopping import StopRequest
 from lora_med.training.trees import grow_trees
 from lora_med.training.watching import Watch
 
-FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")
 logger = logging.getLogger(__name__)
 
 
@@ -141,7 +140,9 @@ class AdapterTrainer(SteppingTrainer):
     def _frozen_rows(self, apart: bool) -> FrozenRows:
         """Room for what the layers below the adapters give; `apart` as `frozen_rows` takes it."""
         whole = self.stream is None and not self.is_fsdp_enabled and not self.is_deepspeed_enabled
-        free = free_memory(self.args.device.type)
+        device = self.args.device.type
+        sharing = self.share.processes if device == "cpu" else 1  # each has a GPU of its own
+        free = max(0, free_memory(device) - held_memory(device)) // sharing
         return frozen_rows(self.model.get_base_model(), apart=apart, whole=whole, free=free)
 
     def _choose_by(self, watch: Watch) -> None:
@@ -255,7 +256,7 @@ class AdapterTrainer(SteppingTrainer):
             raise SettingsError(
                 "with this attention the documents of a batch see each other",
                 where="model.attn_implementation",
-                fix="set model.attn_implementation=sdpa",
+                fix="set model.attn_implementation=sdpa and train.packing=false",
             )
         if "trees" in wrong:
             raise SettingsError(

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_med.adapters.attach import attach, attach_new, detach
 from lora_med.adapters.card import CARD
+from lora_med.adapters.method import method_for, refuse_other_shape
 from lora_med.adapters.store import CONFIG, WEIGHTS
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
@@ -208,6 +210,16 @@ def test_training_goes_on_from_a_published_adapter(base: Base, llama: Path, shel
 def test_going_on_in_another_shape_is_refused(base: Base, shelf: Path, lora: dict[str, Any], field: str) -> None:
     with pytest.raises(SettingsError, match=field):
         attach_new(base, LoraSettings(continue_from="abstracts", **lora), seed=1, store=shelf)
+
+
+@pytest.mark.parametrize(
+    "more", [{"lora_bias": True}, {"modules_to_save": ("norm",)}, {"trainable_token_indices": {"embed_tokens": [3]}}]
+)
+def test_going_on_from_more_than_updates_of_layers_is_refused(base: Base, more: dict[str, Any]) -> None:
+    wanted = method_for(base.model, LoraSettings(r=4))
+    refuse_other_shape(wanted, wanted, "abstracts")
+    with pytest.raises(SettingsError, match=next(iter(more))):
+        refuse_other_shape(wanted, replace(wanted, **more), "abstracts")
 
 
 def test_going_on_from_another_bases_adapter_is_refused(twin: Path, shelf: Path) -> None:

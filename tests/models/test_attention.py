@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.masking_utils import sdpa_mask
 
-from lora_med.models.attention import NAME, per_document_attention, register_attention
+from lora_med.models import attention
+from lora_med.models.attention import NAME, no_mask, per_document_attention, register_attention
 from tests.tiny import make_model
 
 LENGTHS = (7, 1, 19, 12)
@@ -99,3 +101,22 @@ def test_a_mask_as_large_as_a_document_is_not_kept() -> None:
     longer = torch.randn(1, 2, 13, 4)
     found = per_document_attention(module, longer, longer, longer, None, **{**options, "document_lengths": [(13,)]})[0]
     assert bool(torch.isfinite(found).all())
+
+
+def test_no_mask_is_made_for_a_packed_row_of_a_model_with_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("mistral")
+    model.config.sliding_window = 5
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = 5
+    model.set_attn_implementation(register_attention())
+    made = []
+    monkeypatch.setattr(attention, "sdpa_mask", lambda **options: made.append(sdpa_mask(**options)) or made[-1])
+    given = packed_inputs(documents())
+    with torch.no_grad():
+        expected = model(**given).logits
+        assert made.pop().shape[-2:] == (sum(LENGTHS), sum(LENGTHS))
+        with no_mask():
+            assert torch.equal(model(**given).logits, expected)
+        assert not made
+        model(**given)
+        assert made

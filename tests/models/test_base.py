@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.models.base import load_base, stop_ids
 from lora_med.models.precision import best_dtype
 from lora_med.models.resolve import display_name, resolve_base
-from tests.tiny import make_tiny
+from tests.tiny import make_tiny, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +169,17 @@ def test_cards_name_a_local_base_without_its_folders(llama: Path) -> None:
     assert display_name(str(llama)) == llama.name
     assert display_name("micro") == "micro"
     assert display_name("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+
+
+def test_a_model_without_sdpa_is_loaded_with_eager_attention(tmp_path: Path) -> None:
+    config = transformers.Gemma2Config(
+        vocab_size=264, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, head_dim=16
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    base = load_base(str(tmp_path), quantisation="none")
+    assert base.attention == base.model.config._attn_implementation == "eager"
+    assert "no SDPA" in str(next(choice for choice in base.choices if choice.what == "attention"))
+    with pytest.raises(SettingsError, match="no SDPA") as refused:
+        load_base(str(tmp_path), quantisation="none", attention="sdpa")
+    assert "eager" in str(refused.value.fix)

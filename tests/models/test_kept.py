@@ -81,7 +81,14 @@ def test_a_flipped_bit_a_torn_file_and_foreign_facts_are_made_again(base: Path) 
     def remove() -> None:
         (folder / kept.FACTS).unlink()
 
-    for damage in (flip, tear, lie, remove):
+    def configure() -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
+
+    def lose() -> None:
+        (folder / "config.json").unlink()
+
+    for damage in (flip, tear, lie, remove, configure, lose):
         damage()
         assert same(state(load_base(str(base)).model), expected), damage.__name__
         assert same(state(load_base(str(base)).model), expected)
@@ -100,3 +107,15 @@ def test_a_cache_that_cannot_be_written_costs_time_only(base: Path, monkeypatch:
     blocked.write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert load_base(str(base)).quantisation == "4bit"
+
+
+def test_another_configuration_is_kept_apart(base: Path) -> None:
+    """The weights are the same; what they are used for is not."""
+    load_base(str(base))
+    path = base / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [2, 3]}))
+    assert load_base(str(base)).model.generation_config.eos_token_id == [2, 3]
+    path = base / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 1e-3}))
+    assert load_base(str(base)).model.config.rms_norm_eps == 1e-3
+    assert len(folders(base)) == 3

@@ -96,7 +96,8 @@ def test_no_layer_below_the_adapters_is_recomputed(tmp_path: Path, adapted: list
 
 
 def test_without_room_every_row_is_computed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_med.training.trainer.free_memory", lambda device: 4 * 3000)
+    monkeypatch.setattr("lora_med.training.trainer.free_memory", lambda device: 4 * 3000 + 500)
+    monkeypatch.setattr("lora_med.training.trainer.held_memory", lambda device: 500)
     trainer = upper(tmp_path, cache_frozen=True)
     below = calls(trainer)
     trainer.train()
@@ -122,6 +123,7 @@ def test_the_layers_are_as_before_when_a_step_fails() -> None:
     [
         ({"lora": {"layers_to_transform": None}}, "lowest layer is adapted"),
         ({"attention": "sdpa"}, "padded"),
+        ({"trainer_args": {"neftune_noise_alpha": 5}}, "noise"),
     ],
 )
 def test_where_nothing_can_be_kept_it_is_refused(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
@@ -135,3 +137,27 @@ def test_a_base_that_drops_values_by_chance_is_refused() -> None:
     assert why_not_kept(model) is None
     model.transformer.h[0].mlp.dropout.p = 0.1
     assert "by chance" in str(why_not_kept(model))
+
+
+@pytest.mark.parametrize("name", ["dropout", "hidden_dropout_prob", "residual_dropout", "embd_pdrop"])
+def test_a_base_that_says_it_drops_values_is_refused(name: str) -> None:
+    """Many families drop by a function, which no module tells of."""
+    base = make_base(layers=3)
+    model = attach_new(base, LoraSettings(r=2, layers_to_transform=[2]), seed=0).get_base_model()
+    for quiet in ({name: 0.0}, {"classifier_dropout": 0.1}, {"summary_first_dropout": 0.1}):
+        model.config.update(quiet)
+        assert why_not_kept(model) is None
+    model.config.update({name: 0.1})
+    assert f"{name} is 0.1" in str(why_not_kept(model))
+
+
+@pytest.mark.parametrize("field", ["gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"])
+def test_reentrant_recomputing_gets_the_gradient_it_needs(tmp_path: Path, field: str) -> None:
+    plain = upper(tmp_path / "plain", lora={"lora_dropout": 0.0})
+    if not hasattr(plain.args, field):
+        pytest.skip(f"this version of transformers has no {field}")
+    plain.train()
+    asked = {"gradient_checkpointing": True, "trainer_args": {field: {"use_reentrant": True}}}
+    trainer = upper(tmp_path / "reentrant", lora={"lora_dropout": 0.0}, **asked)
+    trainer.train()
+    assert float((weights(trainer) - weights(plain)).abs().max()) < 1e-6

@@ -225,3 +225,25 @@ def test_a_member_reads_its_weight_transposed_where_it_lies_so() -> None:
     member = next(one for group in find_groups(model) for one in group.members)
     assert isinstance(member, Member)
     assert member.weight(torch.float32).shape == tuple(reversed(member.layer.base_layer.weight.shape))
+
+
+def test_a_layer_that_several_blocks_share_is_left_to_peft() -> None:
+    model = make()
+    layers = model.get_base_model().model.layers
+    layers[1] = layers[0]
+    _, expected = gradients(model)
+    with fused_lora(model) as groups:
+        assert not groups
+        same(gradients(model)[1], expected)
+
+
+def test_packed_weights_handed_out_without_their_state_are_read_by_the_layers_own(tmp_path: Path) -> None:
+    """As FSDP does: the parameter it gathers is a plain one."""
+    base = load_base(str(make_tiny("llama", tmp_path)), quantisation="4bit", dtype="float32", attention="sdpa")
+    model = attach_new(base, LoraSettings(r=4, lora_dropout=0.0), seed=0)
+    member = next(one for group in find_groups(model) for one in group.members)
+    layer = member.layer.base_layer
+    expected = member.weight(torch.float32)
+    layer.quant_state = layer.weight.quant_state
+    layer._parameters["weight"] = torch.nn.Parameter(layer.weight.data.clone(), requires_grad=False)
+    assert torch.equal(member.weight(torch.float32), expected)

@@ -106,3 +106,18 @@ def test_a_trained_head_keeps_its_own_path() -> None:
     model.lm_head = torch.nn.Sequential(model.lm_head)
     assert "Sequential" in str(why_not_compact(model))
     assert "ZeRO-3" in str(why_not_compact(make_model("llama").requires_grad_(False), partitioned=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_mean_of_a_rounded_gradient_is_taken_in_float32(dtype: torch.dtype) -> None:
+    """A third is no number of sixteen bits; and a scaler's factor over one token is more than float16 holds."""
+    hidden, weight, _, labels = numbers(False)
+    hidden, weight = hidden.detach().to(dtype).requires_grad_(), weight.to(dtype)
+    gradients = []
+    for factor in (1.0, 1 / 3, 65536 / 4):
+        hidden.grad = None
+        (labelled_nll(hidden, weight, labels) * factor).backward()
+        assert hidden.grad is not None
+        gradients.append(hidden.grad)
+    assert torch.equal(gradients[1], (gradients[0].float() / 3).to(dtype))
+    assert torch.equal(gradients[2], (gradients[0].float() * (65536 / 4)).to(dtype))

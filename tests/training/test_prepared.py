@@ -200,3 +200,16 @@ def test_documents_are_kept_apart_by_all_that_makes_them(tmp_path: Path, changed
 
     assert [files(), files(), files(**changed), files(**changed), files()] == [1, 1, 2, 2, 2]
     assert files(learning_rate=1e-3) == 2
+
+
+def test_a_tokenizer_that_now_adds_a_beginning_is_another(tmp_path: Path) -> None:
+    """transformers reads from tokenizer_config.json alone whether a text begins with BOS."""
+    base = replace(make_base(), folder=tmp_path)
+    records = [Passage("u", "g", "custom", "a text")]
+    settings = TrainSettings(output_dir=str(tmp_path), max_length=128)
+    counts = []
+    for adds in ("true", "false", "true"):
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"add_bos_token": {adds}}}')
+        read_documents(records, "text", base, settings, access="open", what="training", key="k")
+        counts.append(len(list((tmp_path / "prepared").glob("*.npz"))))
+    assert counts == [1, 2, 2]

@@ -11,7 +11,7 @@ import torch
 
 from lora_med.errors import SettingsError
 from lora_med.training.batches import Collator, make_rows
-from lora_med.training.room import cut, out_of_memory
+from lora_med.training.room import cut, is_one_document, out_of_memory
 from lora_med.training.trainer import AdapterTrainer
 from lora_med.training.trees import grow_trees
 from tests.training.support import documents, make_base, make_trainer, weights
@@ -144,3 +144,36 @@ def test_a_batch_is_cut_where_its_tokens_are_halved() -> None:
         "document_lengths": [(1,), (2,), (3,), (4,)],
     }
     assert [piece["document_lengths"] for piece in cut(batch, 2)] == [[(1,), (2,), (3,)], [(4,)]]
+
+
+@pytest.mark.parametrize("sizes", [(50, 51), (1, 100), (100, 1, 1), (100, 100, 100, 400)])
+def test_two_parts_are_two_wherever_there_are_two_documents(sizes: tuple[int, ...]) -> None:
+    batch = {"input_ids": torch.zeros(1, sum(sizes)), "labels": torch.zeros(1, sum(sizes))}
+    pieces = cut({**batch, "document_lengths": [(size,) for size in sizes]}, 2)
+    assert len(pieces) == 2
+    assert cut({**batch, "document_lengths": [(size,) for size in sizes]}, sum(sizes))[-1]["document_lengths"] == [
+        (sizes[-1],)
+    ]
+
+
+def test_a_batch_of_flash_attention_is_cut_by_its_offsets() -> None:
+    rows = make_rows(documents(6), 128, packing=False)
+    batch = Collator(0, flat=True, unmasked=False)([rows[number] for number in range(6)])
+    assert "document_lengths" not in batch
+    pieces = cut(batch, 3)
+    assert len(pieces) == 3
+    assert all(piece.keys() == batch.keys() for piece in pieces)
+    assert torch.equal(torch.cat([piece["input_ids"] for piece in pieces], 1), batch["input_ids"])
+    assert not is_one_document(batch)
+    assert all(is_one_document(piece) for piece in cut(batch, batch["input_ids"].numel()))
+
+
+def test_a_document_longer_than_all_others_is_taken_by_itself(tmp_path: Path) -> None:
+    given = sorted(documents(2, shortest=38, longest=60), key=lambda one: len(one.input_ids))
+    options: dict[str, Any] = {"dropout": 0.0, "max_steps": 2, "per_device_train_batch_size": 2, "train": given}
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    parted = narrow(make_trainer(tmp_path / "parted", **options), max(len(one.input_ids) for one in given))
+    parted.train()
+    assert parted.parts == 2
+    assert float((weights(parted) - weights(whole)).abs().max()) < 2e-6

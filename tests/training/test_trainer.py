@@ -199,6 +199,13 @@ def test_other_families_train(tmp_path: Path, family: str) -> None:
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_rows_are_refused_where_documents_would_see_each_other(tmp_path: Path, attention: str) -> None:
+    with pytest.raises(SettingsError, match="see each other") as refused:
+        make_trainer(tmp_path, base=make_base(attention=attention), packing=True)
+    assert refused.value.where == "train.packing"
+
+
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     found = []
     for name, on in (("off", False), ("on", True)):
