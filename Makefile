@@ -49,22 +49,35 @@ micro: setup ## train the embedded base anew, from DATA (default ../shared/data)
 
 BENCH := $(RUN) $(BIN)/python benchmarks
 DATA ?= ../shared/data
-# How often each benchmark goes through its arms.
+# How often each benchmark goes through its arms; training of the larger shape takes minutes each.
 ROUNDS ?= 5
+ROUNDS_LARGE ?= 3
 
-bench: setup ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): two to three hours
-	rm -rf runs/bench
-	$(BENCH)/train.py --data $(DATA) --rounds $(ROUNDS) --steps 2
-	$(BENCH)/train.py --data $(DATA) --shape 0.5b --arms ours trl --rounds 2 --steps 2
-	$(BENCH)/shared_context.py --data $(DATA) --rounds $(ROUNDS)
-	$(BENCH)/upper_layers.py --data $(DATA) --rounds $(ROUNDS)
-	$(BENCH)/quantised.py --data $(DATA) --rounds $(ROUNDS)
-	$(BENCH)/quantised.py --data $(DATA) --shape 0.5b --rounds $(ROUNDS)
-	$(BENCH)/processes.py --data $(DATA) --rounds $(ROUNDS)
-	$(BENCH)/startup.py --data $(DATA) --rounds $(ROUNDS) --quick
-	$(BENCH)/attention.py --rounds $(ROUNDS)
-	$(BENCH)/plan.py --data $(DATA)
+BENCHED := train_135m train_0.5b shared_context_135m upper_layers_135m quantised_135m quantised_0.5b processes_135m \
+  startup_135m attention plan
+
+bench: setup $(BENCHED:%=runs/bench/%.json) ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): two to three hours
 	$(BENCH)/table.py
+
+.NOTPARALLEL:
+runs/bench/train_135m.json:
+	$(BENCH)/train.py --data $(DATA) --rounds $(ROUNDS)
+runs/bench/train_0.5b.json:
+	$(BENCH)/train.py --data $(DATA) --rounds $(ROUNDS_LARGE) --shape 0.5b --arms ours trl-best trl
+runs/bench/shared_context_135m.json:
+	$(BENCH)/shared_context.py --data $(DATA) --rounds $(ROUNDS)
+runs/bench/upper_layers_135m.json:
+	$(BENCH)/upper_layers.py --data $(DATA) --rounds $(ROUNDS)
+runs/bench/quantised_%.json:
+	$(BENCH)/quantised.py --data $(DATA) --rounds $(ROUNDS) --shape $*
+runs/bench/processes_135m.json:
+	$(BENCH)/processes.py --data $(DATA) --rounds $(ROUNDS)
+runs/bench/startup_135m.json:
+	$(BENCH)/startup.py --data $(DATA) --rounds $(ROUNDS) --quick
+runs/bench/attention.json:
+	$(BENCH)/attention.py --rounds $(ROUNDS)
+runs/bench/plan.json:
+	$(BENCH)/plan.py --data $(DATA)
 
 peers: ## environments of the other toolkits that `make bench` times too, in benchmarks/peers: 7 GB
 	for peer in llamafactory==0.9.5 axolotl==0.19.0 ms-swift==4.6.0; do \

@@ -7,7 +7,6 @@ gradients.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import time
@@ -15,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import Figure, keep, machine, own_dtype, spread
+from measure import Figure, keep, machine, own_dtype, parser_for, spread
 
 from lora_med.models import block_attention
+from lora_med.models.precision import cpu_has
 
 HEADS, KEY_HEADS, SIZE, DOCUMENTS = 9, 3, 64, 4
 COSINE_ABOVE = 0.999
@@ -33,12 +33,9 @@ def gradients(attend: Attend, given: list[torch.Tensor]) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    asked = parser.parse_args()
+    asked = parser_for(__doc__, data=False).parse_args()
     dtype = getattr(torch, own_dtype(asked.dtype))
-    print(f"{machine()}\n{dtype}, {torch.get_num_threads()} threads; used here: {block_attention._has_matrix_units()}")
+    print(f"{machine()}\n{dtype}, {torch.get_num_threads()} threads; used here: {cpu_has('amx_bf16')}")
     print("| tokens a document | torch ms | matrix products ms | times as fast |\n|---|---|---|---|")
     figures = []
     for length in (250, 500, 1000):
@@ -57,7 +54,7 @@ def main() -> None:
 
         one, other = (gradients(attend, given) for attend in (torchs, ours))
         cosine = float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))
-        if cosine < COSINE_ABOVE:
+        if not cosine >= COSINE_ABOVE:
             raise SystemExit(f"the gate is not passed: the gradients' cosine is {cosine:.6f}")
         taken: list[list[float]] = [[], []]
         for _ in range(asked.rounds * 4):

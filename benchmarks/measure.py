@@ -9,7 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +22,20 @@ KEPT = HERE.parent / "runs" / "bench"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
-def parser_for(doc: str | None) -> argparse.ArgumentParser:
-    """The options that the benchmarks of training share; `doc` is what `--help` says of the script."""
+def parser_for(doc: str | None, *, data: bool = True, rounds: bool = True) -> argparse.ArgumentParser:
+    """The options that the benchmarks of training share; `doc` is what `--help` says of the script.
+
+    Args:
+        data: whether it reads data.
+        rounds: whether it goes in rounds, on a model of one shape.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--rounds", type=int, default=5)
+    if data:
+        parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
+    if data and rounds:
+        parser.add_argument("--shape", choices=SHAPES, default="135m")
+    if rounds:
+        parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     return parser
 
@@ -72,6 +80,13 @@ def own_dtype(asked: str) -> str:
     return best_dtype("cpu").value if asked == "auto" else asked
 
 
+def environment(threads: int, **more: str) -> dict[str, str]:
+    """The variables of an arm's process: ours, so many threads, this package, no network, and `more`."""
+    paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return {**os.environ, **own, **more}
+
+
 def run_arm(script: str, arguments: Sequence[str], *, threads: int, python: str = sys.executable, **more: str) -> Any:
     """The JSON that a script of this folder prints last, run by itself with so many threads.
 
@@ -79,15 +94,7 @@ def run_arm(script: str, arguments: Sequence[str], *, threads: int, python: str 
         more: further variables of its environment.
     """
     command = [python, "-W", "ignore", str(HERE / script), *arguments]
-    paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    environment: Mapping[str, str] = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        **more,
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(threads, **more), check=False)
     if done.returncode:
-        sys.exit(f"{script} {arguments[0]} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{script} {arguments[0]} ended with {done.returncode} (-9: no memory left):\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -3,11 +3,12 @@
 PEER_PYTHON peer_arm.py ARM MODEL PAIRS STEPS BATCH OPTIONS
 
 Trains LoRA (r=16 on all linear layers) on pairs of `{"prompt", "completion"}` and prints one JSON line as train_arm.py
-does, with the loss of the first step and the versions it ran with; one step cannot be timed, so then only these two.
-OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the completion's and the end; the prompt is left
-out of the loss. All peers hold their weights in `dtype` without autocast, recompute nothing and take batches of like
-length: their batches without padding need flash-attn, and packing with a mask that keeps documents apart computes
-attention over the whole pack (tried with axolotl, and slower). Beside that:
+does, with the loss of the first step, the number of trained weights and the versions it ran with; one step cannot be
+timed, so then only these. OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the completion's and the
+end; the prompt is left out of the loss. All peers hold their weights in `dtype` without autocast, recompute nothing and
+take the rows in the order of the file, which are of like length: their batches without padding need flash-attn, and
+packing with a mask that keeps documents apart computes attention over the whole pack (tried with axolotl, and slower).
+Beside that:
 
 - llamafactory: tokens made beforehand (`tokenized_path`). It offers no kernel for CPUs.
 - axolotl: tokens made beforehand; padded to the longest row, not to a multiple of 64. Of the LoRA kernels that it sets
@@ -64,21 +65,23 @@ def tokenise(model: str, pairs: list[dict[str, str]]) -> list[dict[str, list[int
     return rows
 
 
-def watch(clock: Clock) -> list[float]:
-    """The list that each step's loss goes to; `clock` counts the real tokens of each step."""
+def watch(clock: Clock) -> tuple[list[float], list[int]]:
+    """What each step's loss and number of trained weights go to; `clock` counts the real tokens of each step."""
     from transformers import Trainer
 
     plain = Trainer.training_step
     losses: list[float] = []
+    trained: list[int] = []
 
     def training_step(self: Any, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
         clock.count(int(inputs["attention_mask"].sum()))
         loss = plain(self, model, inputs, *arguments, **rest)
         losses.append(float(loss))
+        trained.append(sum(one.numel() for one in model.parameters() if one.requires_grad))
         return loss
 
     Trainer.training_step = training_step
-    return losses
+    return losses, trained
 
 
 def model_in(dtype: str, model: str, folder: Path) -> Path:
@@ -120,7 +123,7 @@ def train_llamafactory(job: Job, clock: Clock) -> None:
         "lora_dropout": job.dropout,
         "flash_attn": "sdpa",
         "disable_gradient_checkpointing": True,
-        "train_sampling_strategy": "group_by_length",
+        "disable_shuffling": True,
         "per_device_train_batch_size": job.batch,
         "gradient_accumulation_steps": 1,
         "max_steps": job.steps,
@@ -169,7 +172,8 @@ def train_axolotl(job: Job, clock: Clock) -> None:
         "tf32": False,
         "bfloat16": job.dtype == "bfloat16",
         "gradient_checkpointing": False,
-        "group_by_length": True,
+        "curriculum_sampling": True,
+        "shuffle_merged_datasets": False,
         "pad_to_sequence_len": False,
         "micro_batch_size": job.batch,
         "gradient_accumulation_steps": 1,
@@ -224,7 +228,8 @@ def train_swift(job: Job, clock: Clock) -> None:
         "fp16": False,
         "attn_impl": "sdpa",
         "gradient_checkpointing": False,
-        "group_by_length": True,
+        "dataset_shuffle": False,
+        "train_dataloader_shuffle": False,
         "use_logits_to_keep": True,
         "dataloader_num_workers": 0,
         "per_device_train_batch_size": job.batch,
@@ -248,7 +253,7 @@ def main() -> None:
     arm, model, pairs, steps, batch, told = sys.argv[1:]
     options = json.loads(told)
     clock = Clock()
-    losses = watch(clock)
+    losses, trained = watch(clock)
     with tempfile.TemporaryDirectory() as place:
         job = Job(
             model=model,
@@ -262,7 +267,8 @@ def main() -> None:
         PEERS[arm](job, clock)
     timed = clock.report() if len(clock.steps) > 1 else {}
     versions = {name: version(name) for name in (arm, "torch", "transformers", "peft", "trl")}
-    print(json.dumps({"arm": arm, **timed, "loss": losses[0], "versions": versions}), flush=True)
+    report = {"arm": arm, **timed, "loss": losses[0], "trained": trained[0], "versions": versions}
+    print(json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,21 @@ and beside the median step what `lora_med.training.pace` found by two layers.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measure import Figure, keep, machine, own_dtype
+from measure import Figure, keep, machine, own_dtype, parser_for, run_arm
 from shapes import make_model, make_tokenizer
 from tqdm import tqdm
 
 MIB = 1 << 20
 LABELLED = 0.15
-# The plan is of a base that was quantised before, and is kept.
-QUANTISE = "import sys; from lora_med.models import base; base.load_base(sys.argv[1], dtype=sys.argv[2])"
+SHORT = (16, 1)  # tokens and rows of a run before, so that the plan is of a base that was quantised and is kept
 # base, tokens a row, rows, and what else is set. The numbers of bfloat16 were fitted to other runs; those of float32 in
 # part to the runs of micro, GPT-2, Qwen3 and Gemma below.
 RUNS: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
@@ -126,11 +122,9 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = parser_for(__doc__, rounds=False)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bases", nargs="+", help="only the runs of these, such as gpt2 micro; left out, all twenty")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -139,18 +133,16 @@ def main() -> None:
             bases[name] = str(make_model(name, asked.data, home / name))
         for name in ("gpt2", "qwen3", "gemma"):
             bases[name] = str(make_family(name, asked.data, home / name))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(home)}
+        options = {"dtype": own_dtype(asked.dtype)}
 
         def one(run: tuple[str, int, int, dict[str, Any]]) -> dict[str, float]:
-            options = {"dtype": own_dtype(asked.dtype), **run[3]}
-            command = [sys.executable, "-W", "ignore", __file__, json.dumps([bases[run[0]], *run[1:3], options])]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            return json.loads(done.stdout.strip().splitlines()[-1])
+            told = json.dumps([bases[run[0]], *run[1:3], {**options, **run[3]}])
+            return run_arm("plan.py", [told], threads=1, XDG_CACHE_HOME=str(home))
 
         runs = [run for run in RUNS if not asked.bases or run[0] in asked.bases]
         for base in sorted({run[0] for run in runs if run[3].get("quantisation") == "4bit"}):
-            quantise = [sys.executable, "-c", QUANTISE, bases[base], own_dtype(asked.dtype)]
-            subprocess.run(quantise, capture_output=True, check=True, env=environment)
+            told = json.dumps([bases[base], *SHORT, {**options, "quantisation": "4bit"}])
+            run_arm("plan.py", [told], threads=2, XDG_CACHE_HOME=str(home))
         with ThreadPoolExecutor(asked.workers) as pool:
             found = list(tqdm(pool.map(one, runs), total=len(runs), desc="runs"))
     print(

@@ -35,7 +35,9 @@ def load(folder: str, dtype: str, kept: bool) -> dict[str, Any]:
     for name, one in sorted(model.named_parameters()):
         digest.update(name.encode() + one.detach().contiguous().view(torch.uint8).numpy().tobytes())
         if (state := getattr(one, "quant_state", None)) is not None:
-            digest.update(state.absmax.contiguous().view(torch.uint8).numpy().tobytes())
+            nested = [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
+            for constants in (state.absmax, state.code, *nested):
+                digest.update(constants.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {"seconds": seconds, "sha256": digest.hexdigest()}
 
 

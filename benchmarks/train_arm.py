@@ -1,9 +1,9 @@
 """One arm of benchmarks/train.py, in a process of its own: python train_arm.py ARM MODEL ROWS STEPS BATCH OPTIONS
 
-Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}` for some steps and prints one JSON line:
-real tokens per second from the second step on (padding never counts), and the peak memory of the process. OPTIONS is
-JSON: {"dtype", "quantisation", "layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a
-file for the trained numbers.
+Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}`, in the order of the file, for some steps
+and prints one JSON line: real tokens per second from the second step on (padding never counts), and the peak memory of
+the process. The arms "gate" and "bound" print what train.py says of them. OPTIONS is JSON: {"dtype", "quantisation",
+"layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a file for the trained numbers.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def trl_trainer(
     clock: Clock | None = None,
     best: bool = False,
 ) -> Any:
-    """TRL as `trl sft` sets it, or with its best flags: bf16 weights, no checkpointing, batches of like length."""
+    """TRL as `trl sft` sets it, or with its best flags: weights in the format asked for, and no checkpointing."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -106,7 +106,7 @@ def trl_trainer(
     lowest = torch.bfloat16 if options["dtype"] == "bfloat16" else torch.float32
     flags: dict[str, Any] = {"bf16": options["dtype"] == "bfloat16"}
     if best:
-        flags |= {"bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
+        flags = {"bf16": False, "gradient_checkpointing": False}
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=lowest if best else torch.float32)
     data = [{"input_ids": row["input_ids"], "completion_mask": [int(one) for one in row["trained"]]} for row in rows]
     arguments = SFTConfig(
@@ -121,6 +121,7 @@ def trl_trainer(
         completion_only_loss=True,
         disable_tqdm=True,
         logging_steps=1,
+        train_sampling_strategy="sequential",
         **flags,
     )
     return Counting(
@@ -147,13 +148,13 @@ def our_trainer(
     options: dict[str, Any],
     *,
     clock: Clock | None = None,
-    best: bool = False,
 ) -> Any:
-    """lora_med as its recipes call it."""
+    """lora_med as its recipes call it, but for the order of the rows."""
     from lora_med.adapters.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
     from lora_med.models.base import load_base
     from lora_med.prompts.tokens import Tokens
+    from lora_med.training.batches import load_rows
     from lora_med.training.trainer import AdapterTrainer
 
     base = load_base(model, quantisation=options["quantisation"], dtype=options["dtype"])
@@ -169,6 +170,9 @@ def our_trainer(
     )
 
     class Counting(AdapterTrainer):
+        def get_train_dataloader(self) -> Any:
+            return load_rows(self.train_dataset, self.collator, batch_size=batch, share=self.share, seed=None)
+
         def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
             if clock is not None:
                 clock.count(int(inputs["input_ids"].numel()))  # without padding every position is a token
@@ -180,7 +184,7 @@ def our_trainer(
 def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
     """One batch, one adapter that is not zero: how far the loss and the gradient are from TRL's.
 
-    Beside it the loss of TRL's own model before training, an adapter that is zero.
+    Beside it the loss of TRL's own model before training, an adapter that is zero, and how many weights are trained.
     """
     import torch
 
@@ -208,8 +212,14 @@ def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dic
         del trainer
     (theirs, their_gradient), (ours, our_gradient) = found
     cosine = torch.nn.functional.cosine_similarity(their_gradient.double(), our_gradient.double(), dim=0)
-    apart = abs(ours - theirs) / theirs
-    return {"loss_apart": apart, "cosine": float(cosine), "tokens": count, "untrained_loss": untrained}
+    return {
+        "loss_apart": abs(ours - theirs) / theirs,
+        "gradient_apart": float((our_gradient - their_gradient).norm() / their_gradient.norm()),
+        "cosine": float(cosine),
+        "tokens": count,
+        "untrained_loss": untrained,
+        "trained": their_gradient.numel(),
+    }
 
 
 def _mean_loss(trainer: Any) -> float:
@@ -228,8 +238,8 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options["dtype"]))
-    tokens = sum(len(row["input_ids"]) for row in rows[:4])
-    labelled = sum(sum(row["trained"]) for row in rows[:4])
+    tokens = sum(len(row["input_ids"]) for row in rows[-4:])  # the last batch, which the arms are timed on
+    labelled = sum(sum(row["trained"]) for row in rows[-4:])
     products: dict[tuple[int, int, int], int] = {}
     for name, module in loaded.named_modules():
         if isinstance(module, torch.nn.Linear):
@@ -242,11 +252,11 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
         left = torch.randn(count, inner, dtype=loaded.dtype)
         right = torch.randn(outer, inner, dtype=loaded.dtype).t()
         measured = []
-        for _ in range(7):
+        for _ in range(5):
             begun = time.perf_counter()
             left @ right
             measured.append(time.perf_counter() - begun)
-        seconds += sorted(measured)[3] * times
+        seconds += sorted(measured)[2] * times
         work += 2.0 * count * inner * outer * times
     return {"tokens_per_second": tokens / seconds, "gflops": work / seconds / 1e9}
 
@@ -263,8 +273,10 @@ def main() -> None:
     if arm == "ours-4bit":
         options["quantisation"] = "4bit"
     clock = Clock()
-    make = our_trainer if arm.startswith("ours") else trl_trainer
-    trainer = make(model, rows, int(steps), int(batch), options, clock=clock, best=arm == "trl-best")
+    if arm.startswith("ours"):
+        trainer = our_trainer(model, rows, int(steps), int(batch), options, clock=clock)
+    else:
+        trainer = trl_trainer(model, rows, int(steps), int(batch), options, clock=clock, best=arm == "trl-best")
     trainer.add_callback(clock.callback())
     trainer.train()
     if "save" in options:
