@@ -149,11 +149,6 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def cache_home() -> Path:
-    """The package's folder in the user's cache; what lies there may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med"
-
-
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hexadecimal."""
     digest = hashlib.sha256()

@@ -181,3 +181,8 @@ def start_run(
         finally:
             if run.umask is not None:
                 os.umask(run.umask)
+
+
+def cache_home() -> Path:
+    """The package's folder in the user's cache; what lies there may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med"

@@ -22,7 +22,8 @@ from pathlib import Path, PurePosixPath
 
 from lora_med.data.obtain import TIMEOUT_SECONDS, Remote, download
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import cache_home, fresh_folder, sha256_file, write_json
+from lora_med.files import fresh_folder, sha256_file, write_json
+from lora_med.run import cache_home
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
 ARCHIVE = f"llama_cpp_python-{VERSION}.tar.gz"

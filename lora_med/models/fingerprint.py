@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError, LoraMedError
-from lora_med.files import BLOCK_BYTES, cache_home, read_json, sha256_file, write_json
+from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
 from lora_med.models.tensors import Stored, read_headers
+from lora_med.run import cache_home
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZERS = "tokenizers"  # where their digests are remembered; another name where what is hashed changes

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import LoraMedError
-from lora_med.files import cache_home, read_json, replace_folder, sha256_file, write_json
+from lora_med.files import read_json, replace_folder, sha256_file, write_json
 from lora_med.models.fingerprint import weights_digest
+from lora_med.run import cache_home
 
 FACTS = "kept.json"
 CONFIGURATION = ("config.json", "generation_config.json")
