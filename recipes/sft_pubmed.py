@@ -21,6 +21,7 @@ def main(settings: lora_med.Settings) -> None:
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
         lora_med.check_watch(settings.evaluate, corpus, seed=settings.data.split_seed)
+        lora_med.check_training(train)
         facts = lora_med.data_facts(settings, corpus)
         run.restrict(facts.access)
         run.record(data=vars(facts), template=corpus.template, split=corpus.split)
@@ -37,22 +38,20 @@ def main(settings: lora_med.Settings) -> None:
         )
         run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
         key = lora_med.data_key(settings, corpus)
-        documents = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access, key=key)
+        rows = lora_med.read_documents(corpus.train, corpus.templates, base, train, access=facts.access, key=key)
         held_out = lora_med.read_documents(
             corpus.validation, corpus.templates, base, train, access=facts.access, what="validation", key=key
         )
-        run.record(lengths={"training": documents.report, "validation": held_out.report})
+        run.record(lengths={"training": rows.report, "validation": held_out.report})
 
-        peft_model = lora_med.attach_new(
-            base, settings.lora, seed=train.seed, store=adapter.store, rows=documents.sample()
-        )
+        peft_model = lora_med.attach_new(base, settings.lora, seed=train.seed, store=adapter.store, rows=rows.sample())
         trainer = lora_med.AdapterTrainer(
             peft_model,
             base,
             train,
-            train=documents.documents,
+            train=rows.documents,
             validation=held_out.documents,
-            identity=lora_med.run_identity(settings, base, corpus.hashes),
+            identity=lora_med.run_identity(settings, base, corpus.hashes, stream=key if rows.streamed else None),
             watch=lora_med.watch(settings.evaluate, corpus, base, seed=settings.data.split_seed),
         )
         trainer.train()

@@ -21,6 +21,7 @@ def main(settings: lora_med.Settings) -> None:
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
         labels = lora_med.tag_labels(corpus.train)
+        lora_med.check_training(train)
         facts = lora_med.data_facts(settings, corpus)
         run.restrict(facts.access)
         run.record(data=vars(facts), labels=labels, split=corpus.split)

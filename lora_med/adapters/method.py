@@ -238,7 +238,7 @@ def refuse_other_shape(wanted: Method, stored: Method, name: str) -> None:
         raise SettingsError(
             f"cannot go on from {name!r}: it has more than updates of layers ({', '.join(more)})",
             where="lora.continue_from",
-            fix=f"merge it first, and train on the merged base: lora-med merge --adapter {name}",
+            fix=f"merge it first, and train on the merged base: lora-med merge {name} --out FOLDER",
         )
     same = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "layers_to_transform", "use_rslora", "use_dora")
     wrong = [

@@ -85,18 +85,9 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:  # the last resort: whatever it is, it is ours to mend
-        if debug:
-            traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        print(
-            LoraMedError(
-                f"a bug in lora_med: {type(error).__name__}",
-                where=f"{place.filename}:{place.lineno} in {place.name}",
-                fix="run it again with --debug and report the traceback",
-            ),
-            file=sys.stderr,
-        )
-        return LoraMedError.exit_code
+        from lora_med.cli.recipe import report_bug  # it loads what --help does without
+
+        return report_bug(error, debug=debug)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
-from lora_med.errors import LoraMedError
+from lora_med.errors import LoraMedError, StoppedError
 from lora_med.run import prepare_environment, rank
 
 
@@ -20,6 +20,19 @@ def report_error(error: LoraMedError, *, debug: bool = False) -> int:
     prefix = f"[process {rank()}] " if rank() else ""
     print(prefix + str(error), file=sys.stderr, flush=True)
     return error.exit_code
+
+
+def report_bug(error: Exception, *, debug: bool = False) -> int:
+    """Print what kind of error came from where, and no word of its message: that may hold a text of the data."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    told = LoraMedError(
+        f"a bug in lora_med: {type(error).__name__}",
+        where=f"{place.filename}:{place.lineno} in {place.name}",
+        fix="run it again with --debug and report the traceback",
+    )
+    if debug:
+        traceback.print_exception(error)
+    return report_error(told)
 
 
 def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: Sequence[str] | None = None) -> None:
@@ -35,3 +48,8 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
         main(settings)
     except LoraMedError as error:
         sys.exit(report_error(error, debug=options.debug))
+    except KeyboardInterrupt:
+        told = StoppedError("interrupted before the first step", fix="run the same command again")
+        sys.exit(report_error(told, debug=options.debug))
+    except Exception as error:  # the last resort: whatever it is, it is ours to mend
+        sys.exit(report_bug(error, debug=options.debug))

@@ -211,11 +211,10 @@ class TrainSettings(Section):
     """Stop after this many validations without a better metric; left out, never."""
     metric_for_best_model: str = "eval_loss"
     """The validation metric that chooses the published adapter."""
-    greater_is_better: bool = False
-    """Whether a higher metric is the better one."""
     too_long: Literal["error", "drop", "trim_context", "chunk_by_section"] | None = None
     """What to do with a row longer than max_length: refuse, leave it out, shorten its context from the end, or cut
-    running text where a section begins. Left out: running text is cut, all else refused. No answer is ever cut."""
+    running text where a section begins. Left out: running text is cut, all else refused. No answer is ever cut. Past
+    the first 1,000 rows of a stream one that would be refused is left out, and the log says so."""
     allow_rows_dropped: Share = 0.0
     """With too_long error: largest share of rows that may be left out for their length; above it preflight refuses."""
     resume: Literal["auto", "never"] = "auto"

@@ -83,3 +83,9 @@ def held_memory(device: str) -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def spare_memory(device: str, processes: int) -> int:
+    """Bytes that each of so many processes of this machine may hold beside what it holds; each has a GPU of its own."""
+    free = max(0, free_memory(device) - held_memory(device))
+    return free if device == "cuda" else free // processes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lora_med.errors import SettingsError
@@ -64,12 +65,7 @@ def load_tagger(
     config.label2id = {label: number for number, label in enumerate(labels)}
     quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     tokenizer, tokenizer_choices = load_tokenizer(folder, ends=False)
-    if not tokenizer.is_fast:
-        raise SettingsError(
-            f"{type(tokenizer).__name__} does not tell where its tokens stand in a text",
-            where=str(folder),
-            fix="use a base with tokenizer.json",
-        )
+    _refuse_without_offsets(tokenizer, folder)
     if quantised is not None:
         quantised.llm_int8_skip_modules = list(HEADS)
     model = load_weights(folder, config, quantised, dtype, attention, head=HEADS)
@@ -89,7 +85,18 @@ def load_tagger(
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
         labels=tuple(labels),
+        double_quant=double_quant,
+        quantised_now=quantisation == "4bit",
     )
+
+
+def _refuse_without_offsets(tokenizer: Any, folder: Path) -> None:
+    if not tokenizer.is_fast:
+        raise SettingsError(
+            f"{type(tokenizer).__name__} does not tell where its tokens stand in a text",
+            where=str(folder),
+            fix="use a base with tokenizer.json",
+        )
 
 
 def _untrained_head(model: Any) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from lora_med.files import sync, write_atomic
+from lora_med.files import disk_errors, sync, write_atomic
 from lora_med.training.curves import draw_loss
 from lora_med.training.watching import ITEMS
 
@@ -55,7 +55,8 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Append the newest log; the summary transformers logs at the end is not a step."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
-            with open(self.output_dir / METRICS, "a", encoding="utf-8") as handle:
+            path = self.output_dir / METRICS
+            with disk_errors(path), open(path, "a", encoding="utf-8") as handle:
                 handle.write(_line({"step": state.global_step, **logs}))
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

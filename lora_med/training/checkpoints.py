@@ -8,20 +8,24 @@ checkpoints are rotated or resumed; the rest is moved aside, never deleted.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_med.errors import LoraMedError
+from lora_med.errors import IntegrityError, LoraMedError
 from lora_med.files import disk_errors, read_json, sha256_file, sync, sync_tree, write_json
+from lora_med.run import versions
 
 COMMIT = "COMMIT.json"
 TORN = "torn"
+TORCH_WRITER = "PytorchStreamWriter failed"  # how torch.save tells that it could not write
 NEEDED = ("adapter_model.safetensors", "trainer_state.json")
 _NAME = re.compile(r"checkpoint-(\d+)")
 logger = logging.getLogger(__name__)
@@ -31,7 +35,8 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """A committed checkpoint: its folder, the optimizer step, the run's identity, and whether the run ended there.
 
-    `best` is the folder of the best checkpoint so far, or None where nothing chooses one.
+    `best` is the folder of the best checkpoint so far, or None where nothing chooses one; `versions` are those of the
+    libraries that wrote it.
     """
 
     folder: Path
@@ -39,6 +44,19 @@ class Checkpoint:
     identity: dict[str, Any]
     finished: bool
     best: Path | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Around what transformers writes into `folder`: a full disk is a DiskError, as torch's own writer tells it too."""
+    with disk_errors(folder):
+        try:
+            yield
+        except RuntimeError as error:
+            if TORCH_WRITER not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def commit(folder: Path, *, step: int, identity: dict[str, Any], finished: bool, best: Path | None = None) -> None:
@@ -51,7 +69,7 @@ def commit(folder: Path, *, step: int, identity: dict[str, Any], finished: bool,
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != COMMIT
         }
-        content = {"step": step, "finished": finished, "best": best.name if best else None}
+        content = {"step": step, "finished": finished, "best": best.name if best else None, "versions": versions()}
         write_json(folder / COMMIT, {**content, "identity": identity, "files": files})
         sync(folder.parent)
 
@@ -74,10 +92,33 @@ def read_commit(folder: Path, *, verify: bool = True) -> Checkpoint | None:
             for name, file in files.items()
         )
         best = folder.parent / content["best"] if content["best"] else None
-        found = Checkpoint(folder, int(content["step"]), content["identity"], bool(content["finished"]), best)
+        finished, made = bool(content["finished"]), dict(content.get("versions", {}))
+        found = Checkpoint(folder, int(content["step"]), content["identity"], finished, best, made)
     except (LoraMedError, OSError, KeyError, TypeError, ValueError):
         return None
     return found if whole else None
+
+
+def whole(folder: Path) -> Path:
+    """`folder`, if the checkpoint in it is whole.
+
+    Raises:
+        IntegrityError: a file of it is not the one that was written, or it is not there.
+    """
+    if read_commit(folder) is None:
+        raise IntegrityError(
+            f"{folder.name}, the best checkpoint of this run, is not there or not whole",
+            where=str(folder.parent),
+            fix="put it back, or train again in another train.output_dir",
+        )
+    return folder
+
+
+def announce(checkpoint: Checkpoint) -> None:
+    """Say that a run goes on from here, and of each library that is another one now than when this was written."""
+    logger.info("going on from step %d", checkpoint.step)
+    for line in differences(checkpoint.versions, versions()) if checkpoint.versions else []:
+        logger.warning("the steps so far were taken with another version: %s", line)
 
 
 def newest(output_dir: Path) -> Checkpoint | None:
@@ -115,10 +156,15 @@ def _set_aside(folder: Path) -> None:
 
 
 def rotate(output_dir: Path, *, keep: int, best: Path | None) -> None:
-    """Remove all committed checkpoints but the newest `keep` and `best`; whatever is not committed stays."""
+    """Remove all committed checkpoints but the newest `keep`, `best`, and what was the best at one of those that stay.
+
+    A run that must go on from an older one then finds the best of that time. Whatever is not committed stays.
+    """
     committed = [folder for _, folder in _names(output_dir) if (folder / COMMIT).is_file()]
+    stay = [read_commit(folder, verify=False) for folder in committed[-keep:]]
+    bests = {one.name for one in [best, *(found.best for found in stay if found is not None)] if one is not None}
     for folder in committed[:-keep]:
-        if best is not None and folder.name == best.name:
+        if folder.name in bests:
             continue
         # The mark goes first: a kill from here on leaves a folder that no longer counts.
         (folder / COMMIT).unlink()

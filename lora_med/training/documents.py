@@ -31,7 +31,7 @@ CHECKED_OF_A_STREAM = 1000
 class DocumentStream:
     """Documents no longer than `max_length`, rendered and tokenised anew at every pass over the records.
 
-    Running text is chunked; a longer answer is left out, never cut.
+    Running text is chunked; a longer answer is left out, never cut, and said in the log at the first, second, fourth...
     """
 
     records: Iterable[Any]
@@ -41,11 +41,22 @@ class DocumentStream:
     too_long: TooLong | None
 
     def __iter__(self) -> Iterator[Tokens]:
+        left_out = 0
         for document in _documents(self.records, self.template, self.tokenizer, self.max_length, self.too_long):
             if len(document.input_ids) <= self.max_length:
                 yield document
             elif document.running and document.too_long == "chunk_by_section":
                 yield from chunk(document, self.max_length)
+            else:
+                left_out += 1
+                if left_out.bit_count() == 1:
+                    logger.warning(
+                        "left out of the stream: %d longer than %d so far, now uid %s of %d tokens",
+                        left_out,
+                        self.max_length,
+                        document.uid,
+                        len(document.input_ids),
+                    )
 
 
 def _documents(
@@ -67,7 +78,9 @@ def read_documents(
     what: str = "training",
     key: str | None = None,
 ) -> Checked:
-    """The documents of a split, fitted to `train.max_length` and checked by `preflight`; of a stream, the first 1,000.
+    """The documents of a split, fitted to `train.max_length` and checked by `preflight`.
+
+    Of a training stream the first 1,000 are checked.
 
     Args:
         template: a template's name; of a mixture, each source's name mapped to one.
@@ -84,18 +97,23 @@ def read_documents(
     if isinstance(records, Sequence):
         documents = _kept(whole, base, train, what, key) if key is not None else list(whole)
         return preflight(documents, base, train, access=access, what=what)
+    if what != "training":  # validation is read often, and small
+        return preflight(list(whole), base, train, access=access, what=what)
     head = preflight(list(itertools.islice(whole, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
     stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long)
-    if what != "training":  # validation is read often, and small
-        return Checked(list(stream), head.report)
     return Checked(stream, {**head.report, "streamed": True})
+
+
+def tokenizer_settings(base: Base) -> str:
+    """SHA-256 of tokenizer_config.json, or '': whether a text begins with BOS may stand in it alone."""
+    file = base.folder / TOKENIZER_CONFIG
+    return sha256_file(file) if file.is_file() else ""
 
 
 def _kept(documents: Iterable[Tokens], base: Base, train: TrainSettings, what: str, key: str) -> list[Tokens]:
     """The documents as an earlier run kept them; else made now, and kept."""
     marks = base.fingerprint
-    configured = base.folder / TOKENIZER_CONFIG  # whether a text begins with BOS may stand in it alone
-    tokenizer = [marks.tokenizer, marks.template, sha256_file(configured) if configured.is_file() else ""]
+    tokenizer = [marks.tokenizer, marks.template, tokenizer_settings(base)]
     path = prepared_path(Path(train.output_dir), key, what, *tokenizer, train.max_length, train.too_long)
     found = load(path)
     if found is None:

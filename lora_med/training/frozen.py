@@ -46,7 +46,8 @@ def why_not_kept(model: Any) -> str | None:
     layers, lowest = found
     if lowest == 0:
         return "the lowest layer is adapted"
-    by_chance = [f"{name} is {value:g}" for name, value in model.config.to_dict().items() if _drops(name, value)]
+    settings = model.config.get_text_config().to_dict()
+    by_chance = [f"{name} is {value:g}" for name, value in settings.items() if _drops(name, value)]
     below = [model.get_input_embeddings(), *layers[:lowest]]
     if any(isinstance(one, torch.nn.Dropout) and one.p for module in below for one in module.modules()):
         by_chance.append("a layer below has a dropout")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lora_med.adapters.card import DataFacts, read_card
-from lora_med.adapters.store import find_adapter
+from lora_med.adapters.store import WEIGHTS, find_adapter
 from lora_med.config.schema import Settings
 from lora_med.data.access import strictest
 from lora_med.data.corpus import Corpus
 from lora_med.models.base import Base
+from lora_med.training.documents import tokenizer_settings
 
 # Settings that change what is logged, kept or shown, or where; a resumed run may have others.
 FREE = {
@@ -24,15 +25,21 @@ FREE = {
         "resume",
         "report_to",
     },
-    "data": {"paths", "streaming", "skip_bad"},
+    "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they take out shows in the rows
     "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantised"},
 }
 
 
-def run_identity(settings: Settings, base: Base, data_hashes: dict[str, str]) -> dict[str, Any]:
+def run_identity(
+    settings: Settings, base: Base, data_hashes: dict[str, str], *, stream: str | None = None
+) -> dict[str, Any]:
     """Dotted field -> JSON value of everything a resumed run must share with the run it goes on from.
 
-    A base is known by the hash of its weights, data by the hash of its files: a moved folder is the same run.
+    A base is known by the hash of its weights, data by the hash of its files, an adapter that is trained further by
+    the hash of its own: a moved folder is the same run.
+
+    Args:
+        stream: of a stream, whose rows the trainer cannot hash, what tells its data from any other (`data_key`).
     """
     identity: dict[str, Any] = {}
     for section in ("model", "data", "lora", "train"):
@@ -44,6 +51,12 @@ def run_identity(settings: Settings, base: Base, data_hashes: dict[str, str]) ->
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
     identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer
     identity["model.dtype"] = base.dtype
+    if settings.lora.continue_from is not None:
+        parent = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store))
+        identity["lora.continue_from (SHA-256 of its weights)"] = parent.files[WEIGHTS]
+    if stream is not None:
+        identity["the streamed data (SHA-256 of settings, files and code)"] = stream
+        identity["model.base (SHA-256 of what renders rows)"] = [base.fingerprint.template, tokenizer_settings(base)]
     for number, (name, digest) in enumerate(data_hashes.items(), 1):  # in the order of reading, which max_records cuts
         identity[f"data.paths ({number}. {name})"] = digest
     return identity

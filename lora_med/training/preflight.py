@@ -35,6 +35,11 @@ class Checked:
     documents: Iterable[Tokens]
     report: dict[str, Any]
 
+    @property
+    def streamed(self) -> bool:
+        """Whether they are read anew at every pass."""
+        return not isinstance(self.documents, Sequence)
+
     def sample(self, rows: int = 64) -> list[list[int]]:
         """Token ids of the first documents, for an initialisation that looks at data (EVA)."""
         return [document.input_ids for document in itertools.islice(iter(self.documents), rows)]

@@ -8,7 +8,7 @@ from typing import Any
 import torch.distributed as dist
 
 from lora_med.errors import LoraMedError, OutputError, SettingsError
-from lora_med.training.checkpoints import Checkpoint, differences, newest
+from lora_med.training.checkpoints import Checkpoint, differences, newest, newest_name
 
 
 def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str, rank: int) -> Checkpoint | None:
@@ -31,16 +31,22 @@ def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str, rank
     return answer[0]
 
 
+def refuse_used(output_dir: Path, resume: str) -> None:
+    """Refuse a folder with a checkpoint where `resume` is "never"; reads marks only."""
+    name = newest_name(output_dir) if resume == "never" and output_dir.is_dir() else None
+    if name is not None:
+        raise OutputError(
+            f"{name} of an earlier run is there and train.resume is never",
+            where=str(output_dir),
+            fix="choose another train.output_dir, or set train.resume=auto to go on",
+        )
+
+
 def _look(output_dir: Path, identity: dict[str, Any], resume: str) -> Checkpoint | None:
     found = newest(output_dir)
     if found is None:
         return None
-    if resume == "never":
-        raise OutputError(
-            f"{found.folder.name} of an earlier run is there and train.resume is never",
-            where=str(output_dir),
-            fix="choose another train.output_dir, or set train.resume=auto to go on",
-        )
+    refuse_used(output_dir, resume)
     changed = differences(found.identity, identity)
     if changed:
         raise SettingsError(

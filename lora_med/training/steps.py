@@ -54,6 +54,11 @@ class SteppingTrainer(SFTTrainer):
     groups: Sequence[Group] = ()  # while training, the adapters' layers that go together
     parts = 1  # a batch is taken in so many turns; doubled where memory runs out
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the model lies in shards, so that it works only where the whole of it is called."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
     @contextmanager
     def _fused(self) -> Iterator[None]:
         """While training: the adapters' layers in groups, and no gradient below the lowest.
@@ -169,7 +174,7 @@ class SteppingTrainer(SFTTrainer):
         diverged, stop = agree([not finite, self.stop_request.asked], loss.device)
         if diverged:
             raise self.diverged(f"the loss is {float(loss):g} and the gradient norm {float(norm):g}")
-        if stop:
+        if stop and self.state.global_step + 1 < self.state.max_steps:  # the last step ends the run by itself
             self.stopping = self.control.should_training_stop = self.control.should_save = True
         return norm
 
@@ -192,8 +197,7 @@ class SteppingTrainer(SFTTrainer):
         """`eval_loss`: nats per labelled token over all validation rows, a sum over a sum, whatever the batches."""
         rows = eval_dataset if eval_dataset is not None else self.eval_dataset
         size = self.args.per_device_eval_batch_size
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        model: Any = self.model_wrapped if sharded else self.model
+        model: Any = self.model_wrapped if self.sharded else self.model
         begun = time.perf_counter()
         totals = torch.zeros(2, dtype=torch.float64)
         model.eval()
@@ -225,13 +229,12 @@ class SteppingTrainer(SFTTrainer):
     def _score(self, watch: Watch) -> dict[str, float]:
         """The watched scores of the adapter as it is, logged as `eval_<name>`; training goes on as if nothing was."""
         begun = time.perf_counter()
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         # FSDP gathers weights where the whole model is called; elsewhere the model inside scores options at once.
         inner = self.accelerator.unwrap_model(self.model).get_base_model()
         model: Any = self.model_wrapped if self.is_fsdp_enabled else inner
         with undisturbed(self.model), self.compute_loss_context_manager():
             try:
-                found = watch.scores(all_answers(watch, model, self.share, sharded=sharded))
+                found = watch.scores(all_answers(watch, model, self.share, sharded=self.sharded))
             except DivergedError as error:
                 raise self.diverged("a watched item's score is not finite") from error
         metrics = {f"eval_{name}": value for name, value in found.items()}

@@ -19,14 +19,14 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError, StoppedError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
-from lora_med.models.memory import free_memory, held_memory
+from lora_med.models.memory import spare_memory
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
 from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
 from lora_med.training.callbacks import MetricsFile, ProgressReport
-from lora_med.training.checkpoints import commit, rotate
+from lora_med.training.checkpoints import announce, commit, rotate, whole, written
 from lora_med.training.frozen import FrozenRows, frozen_rows
 from lora_med.training.loss import add_compact_loss, why_not_compact
 from lora_med.training.plan import with_room
@@ -139,11 +139,9 @@ class AdapterTrainer(SteppingTrainer):
 
     def _frozen_rows(self, apart: bool) -> FrozenRows:
         """Room for what the layers below the adapters give; `apart` as `frozen_rows` takes it."""
-        whole = self.stream is None and not self.is_fsdp_enabled and not self.is_deepspeed_enabled
-        device = self.args.device.type
-        sharing = self.share.processes if device == "cpu" else 1  # each has a GPU of its own
-        free = max(0, free_memory(device) - held_memory(device)) // sharing
-        return frozen_rows(self.model.get_base_model(), apart=apart, whole=whole, free=free)
+        free = spare_memory(self.args.device.type, self.share.processes)
+        unsplit = self.stream is None and not self.sharded
+        return frozen_rows(self.model.get_base_model(), apart=apart, whole=unsplit, free=free)
 
     def _choose_by(self, watch: Watch) -> None:
         """Let a watched score choose the adapter, in place of the validation loss."""
@@ -182,8 +180,9 @@ class AdapterTrainer(SteppingTrainer):
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         if not all(bool(torch.isfinite(value).all()) for value in trainable_weights(self.model).values()):
             raise self.diverged("the adapter holds NaN or infinity")
-        # Past SFTTrainer, which would add a model card to every checkpoint.
-        super(SFTTrainer, self)._save_checkpoint(model, trial)
+        with written(folder):
+            # Past SFTTrainer, which would add a model card to every checkpoint.
+            super(SFTTrainer, self)._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             finished = self.control.should_training_stop and not self.stopping
@@ -216,10 +215,10 @@ class AdapterTrainer(SteppingTrainer):
         if found is not None and found.finished:
             logger.info("the run had ended at step %d", found.step)
             self.state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
-            load_adapter(self.model, found.best or found.folder)
+            load_adapter(self.model, whole(found.best or found.folder))
             return None
         if found is not None:
-            logger.info("going on from step %d", found.step)
+            announce(found)
         self.args.eval_on_start = found is None and self.eval_dataset is not None
         remembered = self.model.config.use_cache
         try:
@@ -242,9 +241,8 @@ class AdapterTrainer(SteppingTrainer):
         model, loader = super()._prepare_for_training(*arguments, **options)
         if not self.predicts_words:
             return model, loader
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         wrong = probe(
-            model if sharded else self.model,
+            model if self.sharded else self.model,
             self.collator,
             words=self.model.config.get_text_config().vocab_size,
             dtype=self.base_dtype,
@@ -269,6 +267,12 @@ class AdapterTrainer(SteppingTrainer):
             logger.warning("loss: TRL's standard path, because %s", self.fallback)
         return model, loader
 
+    def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
+        """The state of a resumed run is the checkpoint's, but how often to log, validate and save is as set now."""
+        found = super()._init_training_state(*arguments, **options)
+        self.state.compute_steps(self.args, self.state.max_steps)
+        return found
+
     def _load_best(self) -> None:
         best = self._best_folder()
         if best is None or self.state.best_global_step == self.state.global_step:
@@ -276,7 +280,7 @@ class AdapterTrainer(SteppingTrainer):
         metric, value = self.args.metric_for_best_model, self.state.best_metric
         logger.info("the best adapter is that of step %d: %s %.4f", self.state.best_global_step, metric, value)
         if not self.is_deepspeed_enabled:
-            load_adapter(self.accelerator.unwrap_model(self.model), best)
+            load_adapter(self.accelerator.unwrap_model(self.model), whole(best))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The adapter's tensors, whole and on the CPU, for `publish(state=...)`; every process must call it."""

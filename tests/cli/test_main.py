@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
 from lora_med.cli.main import COMMANDS, run
+from lora_med.cli.recipe import run_recipe
 from lora_med.config.schema import Settings
 
 
@@ -92,3 +94,21 @@ def test_doctor_reports_each_package_and_the_device(capsys: pytest.CaptureFixtur
     found = {row["what"]: row for row in report["findings"]}
     assert {"python", "torch", "trl", "device", "dtype", "4-bit and 8-bit", "free disk", "network"} <= set(found)
     assert found["dtype"]["why"]
+
+
+def test_a_recipes_bug_is_exit_70_and_shows_no_text_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> Callable[[Settings], None]:
+        def main(settings: Settings) -> None:
+            raise error
+
+        return main
+
+    told = {}
+    for error in (ValueError("could not convert: Mrs. Roe has a cough"), KeyboardInterrupt()):
+        with pytest.raises(SystemExit) as ended:
+            run_recipe(fail(error), doc=None, arguments=[])
+        told[ended.value.code] = capsys.readouterr().err
+    assert set(told) == {70, 75}
+    assert "Roe" not in told[70] and "Traceback" not in told[70]
+    assert "ValueError" in told[70] and "test_main.py" in told[70]
+    assert "interrupted" in told[75]

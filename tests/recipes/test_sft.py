@@ -114,6 +114,8 @@ def test_the_text_recipe_packs_a_stream(base: Path, tmp_path: Path) -> None:
     assert card.template == "text"
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["lengths"]["training"]["streamed"] is True
+    known = json.loads((tmp_path / "run" / "checkpoint-2" / "COMMIT.json").read_text())["identity"]
+    assert len(known["the streamed data (SHA-256 of settings, files and code)"]) == 64
 
 
 def test_the_same_command_publishes_again_without_training_again(base: Path, tmp_path: Path) -> None:
@@ -125,6 +127,18 @@ def test_the_same_command_publishes_again_without_training_again(base: Path, tmp
     recipe("sft_pubmed").main(settings)
     assert weights.read_bytes() == first
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_run_that_continues_an_adapter_knows_when_that_one_is_another(base: Path, tmp_path: Path) -> None:
+    """Its name is the same; what was trained further is not."""
+    parent, child = tmp_path / "parent", ["adapter.name=next", "lora.continue_from=mine", "adapter.overwrite=true"]
+    store = f"adapter.store={tmp_path / 'adapters'}"
+    recipe("sft_pubmed").main(text(base, parent, store))
+    recipe("sft_pubmed").main(text(base, tmp_path, *child))
+    other = ["train.learning_rate=1e-2", f"train.output_dir={parent}/2", "adapter.overwrite=true"]
+    recipe("sft_pubmed").main(text(base, parent, store, *other))
+    with pytest.raises(SettingsError, match=r"lora\.continue_from"):
+        recipe("sft_pubmed").main(text(base, tmp_path, *child))
 
 
 @pytest.mark.parametrize("name", ["sft_task", "sft_pubmed"])

@@ -10,8 +10,8 @@ import pytest
 from trl.trainer.sft_config import SFTConfig
 
 from lora_med.config.schema import TrainSettings
-from lora_med.errors import DependencyMissingError, SettingsError
-from lora_med.training.arguments import Schedule, best_metric, check_tracker, training_arguments
+from lora_med.errors import DependencyMissingError, OutputError, SettingsError
+from lora_med.training.arguments import Schedule, best_metric, check_tracker, check_training, training_arguments
 
 
 def arguments(tmp_path: Path, schedule: Schedule | None = None, **values: Any) -> Any:
@@ -105,3 +105,13 @@ def test_a_missing_tracker_is_named_with_its_pip_command(name: str) -> None:
     else:
         check_tracker(name)
     check_tracker("none")
+
+
+def test_the_settings_are_checked_by_themselves(tmp_path: Path) -> None:
+    check_training(TrainSettings(output_dir=str(tmp_path), resume="never"))
+    with pytest.raises(SettingsError, match="did you mean 'adam_beta"):
+        check_training(TrainSettings(trainer_args={"adam_beta": 0.9}))
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "COMMIT.json").write_text("{}")
+    with pytest.raises(OutputError, match="checkpoint-3"):
+        check_training(TrainSettings(output_dir=str(tmp_path), resume="never"))

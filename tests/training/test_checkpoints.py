@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+from dataclasses import replace
 from pathlib import Path
 
-from lora_med.training.checkpoints import COMMIT, commit, differences, newest, newest_name, read_commit, rotate
+import pytest
+
+from lora_med.errors import DiskError, IntegrityError
+from lora_med.training.checkpoints import (
+    COMMIT,
+    announce,
+    commit,
+    differences,
+    newest,
+    newest_name,
+    read_commit,
+    rotate,
+    whole,
+    written,
+)
 
 IDENTITY = {"lora.r": 16}
 
@@ -83,3 +100,46 @@ def test_rotation_keeps_the_newest_the_best_and_all_that_is_not_ours(tmp_path: P
 def test_differences_name_each_field_with_both_values() -> None:
     lines = differences({"lora.r": 16, "train.seed": 1, "gone": True}, {"lora.r": 8, "train.seed": 1, "new": [1]})
     assert lines == ["lora.r: 16 then, 8 now", "new: not set then, [1] now", "gone: True then, not set now"]
+
+
+def test_rotation_keeps_what_was_the_best_at_a_checkpoint_that_stays(tmp_path: Path) -> None:
+    """Where the newest is lost, the run goes on from the one before, whose best must be there."""
+    write(tmp_path, 10, best=10)
+    write(tmp_path, 20, best=10)
+    write(tmp_path, 30, best=30)
+    rotate(tmp_path, keep=2, best=tmp_path / "checkpoint-30")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
+    write(tmp_path, 40, best=30)
+    rotate(tmp_path, keep=2, best=tmp_path / "checkpoint-30")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-30", "checkpoint-40"]
+
+
+def test_a_best_checkpoint_that_is_damaged_or_gone_is_no_result(tmp_path: Path) -> None:
+    folder = write(tmp_path, 5)
+    assert whole(folder) == folder
+    (folder / "adapter_model.safetensors").write_text("adapter_model.safetensorS of 5")
+    for damaged in (folder, tmp_path / "checkpoint-4"):
+        with pytest.raises(IntegrityError, match=f"{damaged.name}, the best"):
+            whole(damaged)
+
+
+def test_a_full_disk_is_told_however_the_library_tells_it(tmp_path: Path) -> None:
+    torchs = RuntimeError("[enforce fail at inline_container.cc:626] . PytorchStreamWriter failed writing file data/3")
+    for error in (torchs, OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises(DiskError) as told, written(tmp_path):
+            raise error
+        assert told.value.where == str(tmp_path)
+    with pytest.raises(RuntimeError, match="shapes"), written(tmp_path):
+        raise RuntimeError("shapes do not match")
+
+
+def test_another_version_of_a_library_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = read_commit(write(tmp_path, 5))
+    assert found is not None and found.versions["torch"]
+    with caplog.at_level(logging.INFO):
+        announce(found)
+        assert caplog.messages == ["going on from step 5"]
+        announce(replace(found, versions={**found.versions, "torch": "1.0"}))
+    assert "torch: 1.0 then" in caplog.messages[-1]

@@ -96,8 +96,8 @@ def test_no_layer_below_the_adapters_is_recomputed(tmp_path: Path, adapted: list
 
 
 def test_without_room_every_row_is_computed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_med.training.trainer.free_memory", lambda device: 4 * 3000 + 500)
-    monkeypatch.setattr("lora_med.training.trainer.held_memory", lambda device: 500)
+    monkeypatch.setattr("lora_med.models.memory.free_memory", lambda device: 4 * 3000 + 500)
+    monkeypatch.setattr("lora_med.models.memory.held_memory", lambda device: 500)
     trainer = upper(tmp_path, cache_frozen=True)
     below = calls(trainer)
     trainer.train()

@@ -19,7 +19,7 @@ from lora_med.prompts.fit import fit_rows
 from lora_med.prompts.render import render
 from lora_med.prompts.tokens import Tokens
 from lora_med.training import prepared as store
-from lora_med.training.documents import read_documents
+from lora_med.training.documents import DocumentStream, read_documents
 from lora_med.training.prepared import data_key, load, prepared_path, save
 from tests.recipes.test_sft import overrides, recipe
 from tests.tiny import make_tiny, make_tokenizer
@@ -213,3 +213,12 @@ def test_a_tokenizer_that_now_adds_a_beginning_is_another(tmp_path: Path) -> Non
         read_documents(records, "text", base, settings, access="open", what="training", key="k")
         counts.append(len(list((tmp_path / "prepared").glob("*.npz"))))
     assert counts == [1, 2, 2]
+
+
+def test_a_long_answer_left_out_of_a_stream_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    records = [Pair(f"u{n}", f"g{n}", "custom", "a prompt", "word " * (40 if n % 2 else 1)) for n in range(12)]
+    stream = DocumentStream(records, "pair_chat", make_tokenizer(), 128, None)
+    with caplog.at_level("WARNING"):
+        assert len(list(stream)) == 6
+    assert [message.split(" longer")[0].split()[-1] for message in caplog.messages] == ["1", "2", "4"]
+    assert "u1" in caplog.messages[0]

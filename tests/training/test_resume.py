@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from lora_med.errors import StoppedError
 from lora_med.training.callbacks import read_metrics
 from tests.training.support import documents, fork, make_trainer, run_ranks, wait, weights
 
@@ -116,3 +117,35 @@ def test_one_process_asked_to_stop_stops_both_and_both_go_on_exactly(tmp_path: P
     adapter = "checkpoint-3/adapter_model.safetensors"
     assert (stopped / adapter).read_bytes() == (whole / adapter).read_bytes()
     assert curve(stopped) == curve(whole)
+
+
+def test_a_stop_in_the_last_step_ends_the_run(tmp_path: Path) -> None:
+    """Otherwise the run would go on from there with a step that it should not take."""
+    options: dict[str, Any] = {"max_steps": 5, "logging_steps": 1, "lr_scheduler_type": "constant"}
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    trainer = make_trainer(tmp_path / "stopped", **options)
+    plain = trainer._get_grad_norm
+
+    def ask(*arguments: Any, **rest: Any) -> Any:
+        trainer.stop_request.asked = trainer.state.global_step == 4
+        return plain(*arguments, **rest)
+
+    trainer._get_grad_norm = ask
+    trainer.train()
+    again = make_trainer(tmp_path / "stopped", **options)
+    assert again.train() is None
+    assert again.state.global_step == 5
+    assert torch.equal(weights(again), weights(whole))
+
+
+def test_a_resumed_run_saves_and_validates_as_often_as_is_set_now(tmp_path: Path) -> None:
+    first = make_trainer(tmp_path, max_steps=8, save_steps=2, eval_steps=8, logging_steps=8)
+    first.stop_request.asked = True
+    with pytest.raises(StoppedError):
+        first.train()
+    again = make_trainer(tmp_path, max_steps=8, save_steps=3, eval_steps=4, logging_steps=2, save_total_limit=9)
+    again.train()
+    assert [line["step"] for line in read_metrics(tmp_path) if "eval_loss" in line] == [0, 4, 8]
+    assert {"checkpoint-3", "checkpoint-6"} <= {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4, 6, 8]

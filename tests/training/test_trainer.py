@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 
-from lora_med.errors import DataError, DivergedError, OutputError, SettingsError
+from lora_med.errors import DataError, DivergedError, IntegrityError, OutputError, SettingsError
 from lora_med.training.callbacks import read_metrics
 from lora_med.training.checkpoints import newest
 from lora_med.training.loss import labelled_places
@@ -287,6 +288,21 @@ def test_training_stops_when_validation_no_longer_improves_and_the_best_adapter_
     assert again.train() is None  # the run had ended; nothing is trained again
     assert torch.equal(weights(again), weights(trainer))
     assert again.scores() == trainer.scores()
+
+
+def test_a_best_checkpoint_that_was_changed_is_no_result(tmp_path: Path) -> None:
+    """It is older than the last one, and still finite and of the right shape."""
+    options: dict[str, Any] = {"train": documents(8), "validation": documents(8, seed=5), "learning_rate": 0.2}
+    options |= {"lr_scheduler_type": "constant", "num_train_epochs": 30, "eval_steps": 2, "early_stopping_patience": 3}
+    trainer = make_trainer(tmp_path, **options)
+    trainer.train()
+    assert trainer.state.best_global_step < trainer.state.global_step
+    best = tmp_path / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
+    save_file({name: one + 1 for name, one in load_file(best).items()}, best, {"format": "pt"})
+    with pytest.raises(IntegrityError, match=best.parent.name):
+        make_trainer(tmp_path, **options).train()
+    with pytest.raises(IntegrityError, match=best.parent.name):
+        trainer._load_best()
 
 
 def test_a_changed_run_is_refused_and_the_message_names_each_field(tmp_path: Path) -> None:
