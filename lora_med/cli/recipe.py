@@ -49,7 +49,7 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     except LoraMedError as error:
         sys.exit(report_error(error, debug=options.debug))
     except KeyboardInterrupt:
-        told = StoppedError("interrupted before the first step", fix="run the same command again")
+        told = StoppedError("interrupted, with no training step under way", fix="run the same command again")
         sys.exit(report_error(told, debug=options.debug))
     except Exception as error:  # the last resort: whatever it is, it is ours to mend
         sys.exit(report_bug(error, debug=options.debug))

@@ -11,7 +11,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
-from lora_med.errors import DataError, DivergedError, IntegrityError, OutputError, SettingsError
+from lora_med.errors import DataError, DiskError, DivergedError, IntegrityError, OutputError, SettingsError
+from lora_med.models import attention
 from lora_med.training.callbacks import read_metrics
 from lora_med.training.checkpoints import newest
 from lora_med.training.loss import labelled_places
@@ -362,3 +363,28 @@ def test_a_tracker_on_request_keeps_its_numbers_on_this_machine(
     pytest.importorskip(name)
     make_trainer(tmp_path / "run", report_to=name, max_steps=2, logging_steps=1).train()
     assert list(tmp_path.glob(traces))
+
+
+def test_a_window_makes_no_mask_of_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_base("mistral")
+    base.model.config.sliding_window = 30
+    for layer in base.model.model.layers:
+        layer.self_attn.sliding_window = 30
+    made = []
+    monkeypatch.setattr(attention, "sdpa_mask", lambda **options: made.append(options["kv_length"]))
+    trainer = make_trainer(tmp_path, base=base, max_steps=2)
+    assert max(sum(row) for row in trainer.train_dataset["seq_lengths"]) > 30
+    trainer.train()
+    assert not [tokens for tokens in made if tokens > 21]  # the probe's two documents, before the first step
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    trainer = make_trainer(tmp_path, max_steps=2, save_steps=1)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(DiskError) as told:
+        trainer.train()
+    assert told.value.where == str(tmp_path / "checkpoint-1")
+    assert newest(tmp_path) is None
