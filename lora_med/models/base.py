@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -166,7 +167,8 @@ def _load_kept(folder: Path, config: Any, quantised: Any, dtype: str, attention:
     """The model in 4 bits, from where an earlier run kept them; else quantised now, and kept. And which it was."""
     where, facts = place(folder, quantised, dtype=dtype, device=device_kind())
     if is_kept(where, facts):
-        model = load_weights(where, read_config(where), None, dtype, attention)
+        with _no_look_for_garbage():
+            model = load_weights(where, read_config(where), None, dtype, attention)
         model.name_or_path = model.config._name_or_path = str(folder)
         return model, True
     model = load_weights(folder, config, quantised, dtype, attention)
@@ -215,6 +217,21 @@ def load_weights(
     keep_gradients_exact(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+@contextmanager
+def _no_look_for_garbage() -> Iterator[None]:
+    """Let the garbage collector rest: it walks over each of the thousand copies that transformers makes of a setting.
+
+    Not while weights are quantised: what then waits to be freed is large.
+    """
+    looked = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looked:
+            gc.enable()
 
 
 @contextmanager

@@ -10,19 +10,19 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError, LoraMedError
-from lora_med.files import BLOCK_BYTES, read_json, sha256_file, write_json
+from lora_med.files import BLOCK_BYTES, read_json, sha256_file
+from lora_med.models.remembered import memories, memory_for, remembered
 from lora_med.models.tensors import Stored, read_headers
-from lora_med.run import cache_home
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZERS = "tokenizers"  # where their digests are remembered; another name where what is hashed changes
+# where their digests are remembered; another name where what is hashed changes
+WEIGHTS, TOKENIZERS = "fingerprints", "tokenizers"
 ROLE_FILES = ("special_tokens_map.json", TOKENIZER_CONFIG)
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
 RUNTIME_ONLY = ("truncation", "padding")  # state of the last call, which some versions save with the tokenizer
@@ -59,24 +59,13 @@ def fingerprint(folder: Path, *, fresh: bool = False) -> Fingerprint:
 def weights_digest(folder: Path, *, fresh: bool = False) -> str:
     """SHA-256 of the safetensors weights in `folder`, remembered until a file changes; see `fingerprint`."""
     tensors = read_headers(folder)
-    memory = _memory(stored.file for stored in tensors.values())
-    return _remembered("weights", memory, lambda: _digest_tensors(tensors), fresh=fresh, folder=str(folder.resolve()))
-
-
-def _remembered(part: str, memory: Path, find: Callable[[], str], *, fresh: bool, **more: str) -> str:
-    """The digest of `part` that `memory` holds; else, or where `fresh`, what `find` gives, then held there."""
-    if not fresh:
-        with contextlib.suppress(LoraMedError, KeyError, TypeError, OSError):
-            return str(read_json(memory)[part])
-    digest = find()
-    with contextlib.suppress(LoraMedError, OSError):  # a home that cannot be written only costs the time next time
-        write_json(memory, {part: digest, **more})
-    return digest
+    memory = memory_for((stored.file for stored in tensors.values()), WEIGHTS)
+    return remembered("weights", memory, lambda: _digest_tensors(tensors), fresh=fresh, folder=str(folder.resolve()))
 
 
 def folder_with(wanted: Fingerprint) -> Path | None:
     """A folder of this machine that was once found to hold this base, and still does by its tokenizer and template."""
-    newest = sorted(_memories().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = sorted(memories(WEIGHTS).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for memory in newest[:MOST_REMEMBERED]:
         with contextlib.suppress(LoraMedError, KeyError, TypeError, OSError):
             known = read_json(memory)
@@ -109,20 +98,6 @@ def _digest_bytes(stored: Stored) -> str:
     return digest.hexdigest()
 
 
-def _memory(files: Iterable[Path], kind: str = "fingerprints") -> Path:
-    """Where the digest of these files, as they now are, is remembered: place, size and times make the name."""
-    facts = []
-    for path in sorted({path.resolve() for path in set(files)}):
-        state = path.stat()
-        facts.append([str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return _memories(kind) / f"{name}.json"
-
-
-def _memories(kind: str = "fingerprints") -> Path:
-    return cache_home() / kind
-
-
 def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=True).encode()
 
@@ -133,8 +108,8 @@ def _tokenizer(folder: Path, *, fresh: bool = False) -> str:
     if not whole.is_file():
         return _digest_tokenizer(folder)
     files = [path for path in (whole, *(folder / name for name in ROLE_FILES)) if path.is_file()]
-    memory = _memory(files, TOKENIZERS)
-    return _remembered("tokenizer", memory, lambda: _digest_tokenizer(folder), fresh=fresh)
+    memory = memory_for(files, TOKENIZERS)
+    return remembered("tokenizer", memory, lambda: _digest_tokenizer(folder), fresh=fresh)
 
 
 def _digest_tokenizer(folder: Path) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError
 from lora_med.models.precision import Choice
+from lora_med.models.remembered import memory_for, remembered
 
 PAD = re.compile(r"pad", re.IGNORECASE)
 SPARE = re.compile(r"reserved|unused|placeholder|extra_id|dummy", re.IGNORECASE)
@@ -25,20 +27,20 @@ def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice
     """The tokenizer in `folder` and the choices made on the way; an encoder's needs no end of text (`ends` False).
 
     For some model types transformers builds a tokenizer class with its own splitting rules around the vocabulary.
-    Where that encodes text otherwise than tokenizer.json says, the file wins: every other runtime reads the file.
+    Where that encodes text otherwise than tokenizer.json says, the file wins: every other runtime reads the file. To
+    compare them takes as long as to load one, so what was found is remembered until a file or a version changes.
 
     Raises:
         IntegrityError: no tokenizer there, or none that can be read, or one without an end-of-text token.
     """
-    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     choices = []
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if (folder / "tokenizer.json").is_file():
-            stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            if _is_another(tokenizer, stored, folder):
+            memory = memory_for(_files(folder), "tokenizer_classes", *map(version, ("transformers", "tokenizers")))
+            if remembered("another", memory, lambda: json.dumps(_is_another(tokenizer, folder))) != "false":
                 why = f"{type(tokenizer).__name__}, which transformers takes for this model type, is another tokenizer"
                 choices.append(Choice("tokenizer", "tokenizer.json as it stands", why))
                 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
@@ -53,8 +55,17 @@ def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice
     return tokenizer, choices
 
 
-def _is_another(tokenizer: Any, stored: Any, folder: Path) -> bool:
+def _files(folder: Path) -> list[Path]:
+    """All that may tell transformers which tokenizer this is: what lies there beside weights."""
+    kinds = (".json", ".txt", ".model", ".jinja")
+    return [path for path in folder.iterdir() if path.is_file() and path.suffix in kinds]
+
+
+def _is_another(tokenizer: Any, folder: Path) -> bool:
     """Whether the class changed or added words that no file names, or encodes a probe otherwise than the file."""
+    from tokenizers import Tokenizer
+
+    stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
     words, truth = tokenizer.get_vocab(), stored.get_vocab(with_added_tokens=True)
     others = [folder / "tokenizer_config.json", folder / "added_tokens.json"]
     named = "".join(path.read_text(encoding="utf-8") for path in others if path.is_file())

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lora_med.errors import IntegrityError
+from lora_med.files import write_json
 from lora_med.models.tokenizer import choose_pad, load_tokenizer
 from tests.tiny import make_tiny, make_tokenizer
 
@@ -19,6 +20,20 @@ def test_a_class_that_adds_words_loses_to_the_file(tmp_path: Path) -> None:
     assert len(tokenizer) == 261
     assert tokenizer("a").input_ids == make_tokenizer()("a").input_ids
     assert [choice.what for choice in choices] == ["tokenizer"]
+
+
+def test_which_tokenizer_is_right_is_remembered_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = make_tiny("qwen2", tmp_path / "qwen2")
+    _, choices = load_tokenizer(folder)
+    assert load_tokenizer(folder)[1] == choices
+    (memory,) = (tmp_path / "cache").rglob("tokenizer_classes/*.json")
+    write_json(memory, {"another": "false"})
+    assert len(load_tokenizer(folder)[0]) == 262
+    (folder / "tokenizer_config.json").touch()
+    assert len(load_tokenizer(folder)[0]) == 261
 
 
 def test_a_pad_apart_from_the_end_is_kept() -> None:
