@@ -26,7 +26,7 @@ _HOME = {
     "attach_new": "lora_med.adapters.attach",
     "check_free": "lora_med.adapters.store",
     "check_swaps": "lora_med.evaluation.swaps",
-    "check_training": "lora_med.training.arguments",
+    "check_training": "lora_med.training.check",
     "check_watch": "lora_med.evaluation.watch",
     "chunk": "lora_med.prompts.fit",
     "compose": "lora_med.adapters.compose",
@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     from lora_med.prompts.tokens import tokenise_rows as tokenise_rows
     from lora_med.run import prepare_environment as prepare_environment
     from lora_med.run import start_run as start_run
-    from lora_med.training.arguments import check_training as check_training
+    from lora_med.training.check import check_training as check_training
     from lora_med.training.documents import read_documents as read_documents
     from lora_med.training.identity import data_facts as data_facts
     from lora_med.training.identity import run_identity as run_identity

@@ -87,9 +87,10 @@ def load_bitsandbytes() -> None:
     """Import bitsandbytes without torch's compiler, which takes two seconds to load.
 
     bitsandbytes asks it at once for four functions that most runs never call; here each is compiled at its first call.
-    Call this before anything else imports bitsandbytes, which PEFT does for every base.
+    Call this before anything else imports bitsandbytes, which PEFT does for every base, and transformers' trainer by
+    PEFT. Where it is not installed nothing happens.
     """
-    if "bitsandbytes" in sys.modules:
+    if "bitsandbytes" in sys.modules or importlib.util.find_spec("bitsandbytes") is None:
         return
     import torch
 

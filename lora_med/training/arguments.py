@@ -18,7 +18,6 @@ from lora_med.errors import DependencyMissingError, SettingsError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
 from lora_med.run import world_size
-from lora_med.training.resume import refuse_used
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
@@ -186,18 +185,6 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
     # documents nowhere and the places of its labels in two.
     made._n_gpu = min(made.n_gpu, 1)
     return made
-
-
-def check_training(settings: TrainSettings) -> None:
-    """Find what is wrong with the section `train` by itself; cheap, and to be called before a base is loaded.
-
-    Raises:
-        SettingsError: an unknown name, or one that lora_med decides.
-        DependencyMissingError: the tracker is not installed.
-        OutputError: there is an earlier run in the folder, and `resume` is never.
-    """
-    training_arguments(settings, Schedule(1, validates=False), dtype="float32")
-    refuse_used(Path(settings.output_dir), settings.resume)
 
 
 def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:

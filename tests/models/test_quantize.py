@@ -107,3 +107,16 @@ values = torch.linspace(-1, 1, 64 * 64).reshape(64, 64)
 assert (dequantize_4bit(*quantize_4bit(values, quant_type="nf4")) - values).abs().max() < 0.1
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_a_recipe_does_not_load_the_compiler_before_its_trainer(tmp_path: Path) -> None:
+    code = """
+import sys, lora_med
+from lora_med.config.schema import TrainSettings
+lora_med.check_training(TrainSettings(output_dir="run"))
+lora_med.load_base("micro", quantisation="none")
+lora_med.AdapterTrainer
+assert "bitsandbytes" in sys.modules
+assert "torch._inductor.compile_fx" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path)
