@@ -154,11 +154,10 @@ class SteppingTrainer(SFTTrainer):
                 logger.warning("train.cache_frozen: a batch in parts is computed from its lowest layer each time")
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the places of its labels, which a GPU would make the host wait for; looked up while on it."""
-        known = self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu"
-        if self.args.device.type == "cpu" or not known:
-            return inputs
-        return {**inputs, "nll_places": labelled_places(inputs["labels"])}
+        """The batch with the places of its labels, for which a GPU would make the host wait; looked up beforehand."""
+        if self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu":
+            return {**inputs, "nll_places": labelled_places(inputs["labels"])}
+        return inputs
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The gradient norm; the last place before the optimizer step, so all processes agree here whether to go on.

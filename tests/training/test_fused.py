@@ -108,6 +108,11 @@ def test_the_draw_follows_torchs_seed_and_moves_on() -> None:
     assert not torch.equal(first, second)
 
 
+def test_a_draw_asks_its_device_nothing() -> None:
+    like = torch.empty(64, 30, device="meta")  # which cannot answer
+    assert draw_kept(like, 0.2).shape == like.shape
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_mean_over_dropout_is_the_update_without_it(dtype: torch.dtype) -> None:
     torch.manual_seed(2)

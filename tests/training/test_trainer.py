@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_med.errors import DataError, DiskError, DivergedError, IntegrityError, OutputError, SettingsError
 from lora_med.models import attention
@@ -40,6 +41,35 @@ def test_the_loss_is_taken_at_the_places_it_is_told(tmp_path: Path) -> None:
     ]
     assert min(halves) > 0.2 * whole
     assert sum(halves) == pytest.approx(whole, rel=1e-5)
+
+
+class Reads(TorchDispatchMode):
+    """Names the operations by which the host asks what is in a tensor: on a GPU it would wait there."""
+
+    names = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "repeat_interleave")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        self.found += [name] if name in self.names else []
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_step_reads_nothing_back_before_its_gradient_is_judged(tmp_path: Path, packing: bool) -> None:
+    trainer = make_trainer(tmp_path, dropout=0.0, packing=packing, validation=[])
+    batch = trainer._placed(next(iter(trainer.get_train_dataloader())))  # before it, the batch is on the host
+    with trainer._fused(), Reads() as step:
+        loss = trainer.compute_loss(trainer.model.train(), batch)
+        loss.backward()
+    trainer._micro_losses.append(loss.detach())
+    with Reads() as judgement:
+        trainer._get_grad_norm(trainer.model)
+    assert step.found == []
+    assert judgement.found == ["_local_scalar_dense"] * 2  # the loss and the norm
 
 
 def test_a_run_lowers_the_loss_and_leaves_its_traces(tmp_path: Path) -> None:
