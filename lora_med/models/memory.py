@@ -1,7 +1,11 @@
-"""How many bytes the weights of a base take once loaded, from its configuration alone, and how many there are."""
+"""How many bytes the weights of a base take once loaded, how many there are, and how a CPU gives them back."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ from lora_med.models.targets import linear_layers
 BLOCK = 64  # weights that share one quantisation constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantisation
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, which the free memory of the host knows nothing of
+LARGE_BYTES = 16 << 20  # of a tensor; below, asking the system for pages anew costs more time than the room is worth
+MMAP_THRESHOLD, HIGHEST_THRESHOLD = -3, 32 << 20  # glibc's name for the setting, and what it rises to by itself
 BYTES: dict[str, int] = dict(zip(DTYPES, (4, 2, 2), strict=True))
 
 
@@ -89,3 +95,21 @@ def spare_memory(device: str, processes: int) -> int:
     """Bytes that each of so many processes of this machine may hold beside what it holds; each has a GPU of its own."""
     free = max(0, free_memory(device) - held_memory(device))
     return free if device == "cuda" else free // processes
+
+
+@contextlib.contextmanager
+def large_tensors_returned() -> Iterator[None]:
+    """Within, memory of large tensors on a CPU goes back to the system as soon as they are freed.
+
+    By itself glibc keeps what is freed, up to 32 MiB each, for what comes next. Small objects settle there, and the
+    next tensor of that size no longer fits. Other C libraries are left as they are.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if tune is None:
+        yield
+        return
+    tune(MMAP_THRESHOLD, LARGE_BYTES)
+    try:
+        yield
+    finally:
+        tune(MMAP_THRESHOLD, HIGHEST_THRESHOLD)

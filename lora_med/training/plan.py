@@ -19,9 +19,10 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import SettingsError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
-from lora_med.models.memory import BYTES, free_memory, weight_bytes
+from lora_med.models.memory import BYTES, LARGE_BYTES, free_memory, weight_bytes
 from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
+from lora_med.models.targets import linear_layers
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.activations import kept_bytes, shell
 from lora_med.training.batches import pack
@@ -45,17 +46,19 @@ class Beside:
     `libraries`: bytes of torch, transformers, PEFT, TRL and the code they make on the first step; `holes`: of the
     activations, the room between tensors that no other fits into; `between`: the same where layers are recomputed, of
     what is kept between them, each part of which lies in the room of larger tensors and spoils it; `recomputed`:
-    layers' worth of activations while one layer is recomputed and its gradient taken.
+    layers' worth of activations while one layer is recomputed and its gradient taken; `returned`: the same where its
+    tensors are so large that their memory goes back at once.
     """
 
     libraries: int
     holes: float
     between: float
     recomputed: float
+    returned: float
 
 
-FLOAT32 = Beside(libraries=600 * MIB, holes=0.45, between=4.0, recomputed=4.2)
-ROUNDED = Beside(libraries=705 * MIB, holes=0.33, between=0.0, recomputed=4.8)
+FLOAT32 = Beside(libraries=600 * MIB, holes=0.45, between=4.0, recomputed=4.2, returned=2.2)
+ROUNDED = Beside(libraries=705 * MIB, holes=0.33, between=0.0, recomputed=4.8, returned=4.8)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def measure(shape: Shape) -> Needs:
     trained = _trained_numbers(shape)
     layers = model.config.get_text_config().num_hidden_layers
     words = model.config.get_text_config().vocab_size
+    widest = max(max(layer.inputs, layer.outputs) for layer in linear_layers(model))
     compact = why_not_compact(model.requires_grad_(False)) is None
     size = BYTES[shape.dtype]
     in_full = weight_bytes(model, quantisation="none", double_quant=False, dtype=shape.dtype).total
@@ -124,7 +128,8 @@ def measure(shape: Shape) -> Needs:
         kept = activations(lengths, checkpointing)
         between = int(beside.between * kept) if checkpointing and not shape.on_gpu else 0
         if checkpointing:
-            kept += int(beside.recomputed * activations(lengths, False) / layers)
+            large = sum(lengths) * widest * size >= LARGE_BYTES and not shape.on_gpu
+            kept += int((beside.returned if large else beside.recomputed) * activations(lengths, False) / layers)
         rows = min(BLOCK_ROWS, labelled) if compact else sum(lengths)
         loss = rows * words * (size if compact else size + 2 * 4)
         return Need(

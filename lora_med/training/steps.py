@@ -16,6 +16,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
 from lora_med.models.attention import no_mask
+from lora_med.models.memory import large_tensors_returned
 from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
 from lora_med.training.checkpoints import newest_name
 from lora_med.training.frozen import FrozenRows, no_gradient_below
@@ -61,7 +62,7 @@ class SteppingTrainer(SFTTrainer):
 
     @contextmanager
     def _fused(self) -> Iterator[None]:
-        """While training: the adapters' layers in groups, and no gradient below the lowest.
+        """While training: the adapters' layers in groups, no gradient below the lowest, and little memory if asked for.
 
         Not with DeepSpeed, which gathers weights by hooks that a group would pass, and recomputes reentrantly. Where
         `trainer_args` ask for that kind of recomputing, it gets the gradient that it needs.
@@ -72,7 +73,8 @@ class SteppingTrainer(SFTTrainer):
         asked = (getattr(self.args, f"{kind}_checkpointing_kwargs", None) for kind in ("gradient", "activation"))
         reentrant = any(one and one.get("use_reentrant") for one in asked)
         below = nullcontext() if reentrant else no_gradient_below(self.model.get_base_model())
-        with fused_lora(self.model) as self.groups, below:
+        scarce = self.settings.gradient_checkpointing and self.args.device.type == "cpu"
+        with fused_lora(self.model) as self.groups, below, large_tensors_returned() if scarce else nullcontext():
             yield
 
     # ---- Batches ----

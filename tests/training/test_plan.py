@@ -118,6 +118,17 @@ def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype:
     assert recomputed.holes == expected
 
 
+def test_of_large_tensors_fewer_layers_are_held_while_one_is_recomputed(tmp_path: Path) -> None:
+    """A tensor as wide as the widest of the layers, 128, of 32,768 tokens has the 16 MiB that are returned at once."""
+    need = measure(shape_of(make_tiny("llama", tmp_path)))
+    layers, room = 2, plan.FLOAT32.recomputed - plan.FLOAT32.returned
+    below, large = (need([256] * rows, 1, True).activations for rows in (127, 128))
+    one = need([256], 1, False).activations
+    more = need([256] * 2, 1, False).activations - one
+    between = (need([256] * 2, 1, True).activations - need([256], 1, True).activations) - 4.2 * more / layers
+    assert large - below == pytest.approx(between + (plan.FLOAT32.returned - 127 * room) * more / layers, rel=0.01)
+
+
 def test_the_largest_batch_that_fits_is_taken_and_the_rows_of_a_step_stay(tmp_path: Path) -> None:
     shape = shape_of(make_tiny("llama", tmp_path))
     settings = TrainSettings(per_device_train_batch_size=12, gradient_accumulation_steps=1)
