@@ -167,7 +167,7 @@ def _load_kept(folder: Path, config: Any, quantised: Any, dtype: str, attention:
     """The model in 4 bits, from where an earlier run kept them; else quantised now, and kept. And which it was."""
     where, facts = place(folder, quantised, dtype=dtype, device=device_kind())
     if is_kept(where, facts):
-        with _no_look_for_garbage():
+        with _without_garbage_collection():
             model = load_weights(where, read_config(where), None, dtype, attention)
         model.name_or_path = model.config._name_or_path = str(folder)
         return model, True
@@ -220,10 +220,10 @@ def load_weights(
 
 
 @contextmanager
-def _no_look_for_garbage() -> Iterator[None]:
-    """Let the garbage collector rest: it walks over each of the thousand copies that transformers makes of a setting.
+def _without_garbage_collection() -> Iterator[None]:
+    """Let the garbage collector rest: transformers copies its way of reading once a tensor, and it walks over them all.
 
-    Not while weights are quantised: what then waits to be freed is large.
+    Not for a load that quantises: what then waits to be freed is large.
     """
     looked = gc.isenabled()
     gc.disable()

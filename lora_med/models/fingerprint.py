@@ -21,7 +21,7 @@ from lora_med.models.remembered import memories, memory_for, remembered
 from lora_med.models.tensors import Stored, read_headers
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# where their digests are remembered; another name where what is hashed changes
+# folders in which the digests of both are remembered; another name where what is hashed changes
 WEIGHTS, TOKENIZERS = "fingerprints", "tokenizers"
 ROLE_FILES = ("special_tokens_map.json", TOKENIZER_CONFIG)
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")

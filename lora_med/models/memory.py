@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import sys
+import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ BLOCK = 64  # weights that share one quantisation constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantisation
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, which the free memory of the host knows nothing of
 LARGE_BYTES = 16 << 20  # of a tensor; below, asking the system for pages anew costs more time than the room is worth
-MMAP_THRESHOLD, HIGHEST_THRESHOLD = -3, 32 << 20  # glibc's name for the setting, and what it rises to by itself
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # what glibc's mallopt(3) calls these settings
+HIGHEST_THRESHOLD = 32 << 20  # of MMAP_THRESHOLD; glibc goes there by itself as large tensors are freed
+OWN_TUNING = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")  # environment variables by which a user has decided
 BYTES: dict[str, int] = dict(zip(DTYPES, (4, 2, 2), strict=True))
 
 
@@ -97,17 +100,24 @@ def spare_memory(device: str, processes: int) -> int:
     return free if device == "cuda" else free // processes
 
 
+def returns_large_tensors() -> bool:
+    """Whether `large_tensors_returned` changes anything here: with glibc, where the user has not tuned it himself."""
+    return platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in OWN_TUNING)
+
+
 @contextlib.contextmanager
 def large_tensors_returned() -> Iterator[None]:
-    """Within, memory of large tensors on a CPU goes back to the system as soon as they are freed.
+    """Within, memory that is asked for large tensors on a CPU goes back to the system as soon as they are freed.
 
     By itself glibc keeps what is freed, up to 32 MiB each, for what comes next. Small objects settle there, and the
-    next tensor of that size no longer fits. Other C libraries are left as they are.
+    next tensor of that size no longer fits. The setting is the process's, and afterwards it is what glibc comes to by
+    itself once tensors of 32 MiB were freed.
     """
-    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if tune is None:
+    if not returns_large_tensors():
         yield
         return
+    tune = ctypes.CDLL(None).mallopt
+    tune(TRIM_THRESHOLD, 2 * HIGHEST_THRESHOLD)  # glibc no longer sets it once it is told the other
     tune(MMAP_THRESHOLD, LARGE_BYTES)
     try:
         yield

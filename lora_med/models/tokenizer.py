@@ -14,6 +14,7 @@ from lora_med.models.remembered import memory_for, remembered
 
 PAD = re.compile(r"pad", re.IGNORECASE)
 SPARE = re.compile(r"reserved|unused|placeholder|extra_id|dummy", re.IGNORECASE)
+CLASSES = "tokenizer_classes"  # the memory of what is found with these probes; another name where the rule changes
 PROBES = (
     "The patient (67 y/o) was given 12.5 mg of metoprolol b.i.d.; BP 140/90 mmHg.",
     "  two  spaces,\ttab\nnew line\n\n  indented",
@@ -36,14 +37,14 @@ def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     choices = []
+    # By the files as they are before they are read.
+    memory = _memory(folder) if (folder / "tokenizer.json").is_file() else None
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if (folder / "tokenizer.json").is_file():
-            memory = memory_for(_files(folder), "tokenizer_classes", *map(version, ("transformers", "tokenizers")))
-            if remembered("another", memory, lambda: json.dumps(_is_another(tokenizer, folder))) != "false":
-                why = f"{type(tokenizer).__name__}, which transformers takes for this model type, is another tokenizer"
-                choices.append(Choice("tokenizer", "tokenizer.json as it stands", why))
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        if memory is not None and _loses(tokenizer, folder, memory):
+            why = f"{type(tokenizer).__name__}, which transformers takes for this model type, is another tokenizer"
+            choices.append(Choice("tokenizer", "tokenizer.json as it stands", why))
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the libraries raise bare Exception, KeyError, OSError and more for a bad file
         raise IntegrityError(
             f"the tokenizer cannot be read ({type(error).__name__})", where=str(folder), fix="copy it again"
@@ -55,10 +56,20 @@ def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice
     return tokenizer, choices
 
 
-def _files(folder: Path) -> list[Path]:
-    """All that may tell transformers which tokenizer this is: what lies there beside weights."""
+def _memory(folder: Path) -> Path:
+    """Where it is remembered which classes are right for the tokenizer in `folder`, by all that may tell of it."""
     kinds = (".json", ".txt", ".model", ".jinja")
-    return [path for path in folder.iterdir() if path.is_file() and path.suffix in kinds]
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in kinds)
+    return memory_for(files, CLASSES, *(path.name for path in files), *map(version, ("transformers", "tokenizers")))
+
+
+def _loses(tokenizer: Any, folder: Path, memory: Path) -> bool:
+    """Whether the class of `tokenizer` is not what tokenizer.json says, as `memory` has it or found now."""
+    kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+    found = remembered(kind, memory, lambda: str(_is_another(tokenizer, folder)))
+    if found not in ("True", "False"):
+        found = remembered(kind, memory, lambda: str(_is_another(tokenizer, folder)), fresh=True)
+    return found == "True"
 
 
 def _is_another(tokenizer: Any, folder: Path) -> bool:

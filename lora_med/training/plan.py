@@ -19,7 +19,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import SettingsError
 from lora_med.models.attention import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
-from lora_med.models.memory import BYTES, LARGE_BYTES, free_memory, weight_bytes
+from lora_med.models.memory import BYTES, LARGE_BYTES, free_memory, returns_large_tensors, weight_bytes
 from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
 from lora_med.models.targets import linear_layers
@@ -46,8 +46,8 @@ class Beside:
     `libraries`: bytes of torch, transformers, PEFT, TRL and the code they make on the first step; `holes`: of the
     activations, the room between tensors that no other fits into; `between`: the same where layers are recomputed, of
     what is kept between them, each part of which lies in the room of larger tensors and spoils it; `recomputed`:
-    layers' worth of activations while one layer is recomputed and its gradient taken; `returned`: the same where its
-    tensors are so large that their memory goes back at once.
+    layers' worth of activations while one layer is recomputed and its gradient taken; `returned`: the same where the
+    layer's tensors are so large that their memory goes back at once.
     """
 
     libraries: int
@@ -55,6 +55,14 @@ class Beside:
     between: float
     recomputed: float
     returned: float
+
+    def at_once(self, widest_bytes: int, returns: bool) -> float:
+        """Layers' worth of activations while one is recomputed, its widest tensor of so many bytes.
+
+        Where large tensors are returned, no more than a shorter batch of the same run takes, whose tensors are not.
+        """
+        share = min(1.0, LARGE_BYTES / widest_bytes) if returns else 1.0
+        return max(min(self.returned, self.recomputed), self.recomputed * share)
 
 
 FLOAT32 = Beside(libraries=600 * MIB, holes=0.45, between=4.0, recomputed=4.2, returned=2.2)
@@ -113,9 +121,10 @@ def measure(shape: Shape) -> Needs:
     """What tells the need of a batch: of its documents' lengths, labelled tokens, and whether layers are recomputed."""
     model = skeleton(shape.folder)
     weights = weight_bytes(model, quantisation=shape.quantisation, double_quant=shape.double_quant, dtype=shape.dtype)
-    trained = _trained_numbers(shape)
-    layers = model.config.get_text_config().num_hidden_layers
-    words = model.config.get_text_config().vocab_size
+    adapted = shell(shape.folder, shape.config, shape.dtype, shape.attention)
+    trained = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
+    text = model.config.get_text_config()
+    returned = returns_large_tensors() and not shape.on_gpu
     widest = max(max(layer.inputs, layer.outputs) for layer in linear_layers(model))
     compact = why_not_compact(model.requires_grad_(False)) is None
     size = BYTES[shape.dtype]
@@ -128,10 +137,10 @@ def measure(shape: Shape) -> Needs:
         kept = activations(lengths, checkpointing)
         between = int(beside.between * kept) if checkpointing and not shape.on_gpu else 0
         if checkpointing:
-            large = sum(lengths) * widest * size >= LARGE_BYTES and not shape.on_gpu
-            kept += int((beside.returned if large else beside.recomputed) * activations(lengths, False) / layers)
+            held = beside.at_once(sum(lengths) * widest * size, returned)
+            kept += int(held * activations(lengths, False) / text.num_hidden_layers)
         rows = min(BLOCK_ROWS, labelled) if compact else sum(lengths)
-        loss = rows * words * (size if compact else size + 2 * 4)
+        loss = rows * text.vocab_size * (size if compact else size + 2 * 4)
         return Need(
             libraries=CONTEXT if shape.on_gpu else beside.libraries,
             weights=weights.full + weights.quantised,
@@ -146,11 +155,6 @@ def measure(shape: Shape) -> Needs:
         )
 
     return need
-
-
-def _trained_numbers(shape: Shape) -> int:
-    model = shell(shape.folder, shape.config, shape.dtype, shape.attention)
-    return sum(one.numel() for one in model.parameters() if one.requires_grad)
 
 
 def _activations(shape: Shape) -> Callable[[Sequence[int], bool], int]:

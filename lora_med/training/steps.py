@@ -156,7 +156,7 @@ class SteppingTrainer(SFTTrainer):
                 logger.warning("train.cache_frozen: a batch in parts is computed from its lowest layer each time")
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the places of its labels, for which a GPU would make the host wait; looked up beforehand."""
+        """The batch with the places of its labels, looked up on the host: for a GPU's answer it would have to wait."""
         if self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu":
             return {**inputs, "nll_places": labelled_places(inputs["labels"])}
         return inputs

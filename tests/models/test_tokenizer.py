@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lora_med.errors import IntegrityError
-from lora_med.files import write_json
+from lora_med.files import read_json, write_json
 from lora_med.models.tokenizer import choose_pad, load_tokenizer
 from tests.tiny import make_tiny, make_tokenizer
 
@@ -30,8 +30,13 @@ def test_which_tokenizer_is_right_is_remembered_until_a_file_changes(
     _, choices = load_tokenizer(folder)
     assert load_tokenizer(folder)[1] == choices
     (memory,) = (tmp_path / "cache").rglob("tokenizer_classes/*.json")
-    write_json(memory, {"another": "false"})
+    (kind,) = read_json(memory)
+    write_json(memory, {kind: "False"})
     assert len(load_tokenizer(folder)[0]) == 262
+    for odd in ({kind: "no"}, {"another class": "False"}, []):
+        write_json(memory, odd)
+        assert len(load_tokenizer(folder)[0]) == 261
+    write_json(memory, {kind: "False"})
     (folder / "tokenizer_config.json").touch()
     assert len(load_tokenizer(folder)[0]) == 261
 

@@ -118,15 +118,15 @@ def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype:
     assert recomputed.holes == expected
 
 
-def test_of_large_tensors_fewer_layers_are_held_while_one_is_recomputed(tmp_path: Path) -> None:
-    """A tensor as wide as the widest of the layers, 128, of 32,768 tokens has the 16 MiB that are returned at once."""
+def test_of_large_tensors_fewer_layers_are_held_and_more_rows_never_need_less(tmp_path: Path) -> None:
+    """The widest tensor of a layer, 128 numbers a token, has the 16 MiB that are returned from 32,768 tokens on."""
     need = measure(shape_of(make_tiny("llama", tmp_path)))
-    layers, room = 2, plan.FLOAT32.recomputed - plan.FLOAT32.returned
-    below, large = (need([256] * rows, 1, True).activations for rows in (127, 128))
-    one = need([256], 1, False).activations
-    more = need([256] * 2, 1, False).activations - one
-    between = (need([256] * 2, 1, True).activations - need([256], 1, True).activations) - 4.2 * more / layers
-    assert large - below == pytest.approx(between + (plan.FLOAT32.returned - 127 * room) * more / layers, rel=0.01)
+    found = [need([256] * rows, 1, True) for rows in (64, 127, 128, 129, 200, 256, 1024)]
+    assert [one.total for one in found] == sorted(one.total for one in found)
+    beside = plan.FLOAT32
+    assert beside.at_once(16 << 20, True) == beside.at_once(1 << 30, False) == beside.recomputed
+    assert beside.at_once(20 << 20, True) == pytest.approx(0.8 * beside.recomputed)
+    assert beside.at_once(1 << 30, True) == beside.returned
 
 
 def test_the_largest_batch_that_fits_is_taken_and_the_rows_of_a_step_stay(tmp_path: Path) -> None:

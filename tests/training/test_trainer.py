@@ -54,7 +54,9 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         name = function.overloadpacket.__name__
-        self.found += [name] if name in self.names else []
+        places = arguments[1] if name in ("index", "index_put_") else ()
+        asks = name in self.names or any(one is not None and one.dtype == torch.bool for one in places)
+        self.found += [name] if asks else []
         return function(*arguments, **(options or {}))
 
 
