@@ -66,9 +66,13 @@ def _memory(folder: Path) -> Path:
 def _loses(tokenizer: Any, folder: Path, memory: Path) -> bool:
     """Whether the class of `tokenizer` is not what tokenizer.json says, as `memory` has it or found now."""
     kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
-    found = remembered(kind, memory, lambda: str(_is_another(tokenizer, folder)))
+
+    def find() -> str:
+        return str(_is_another(tokenizer, folder))
+
+    found = remembered(kind, memory, find)
     if found not in ("True", "False"):
-        found = remembered(kind, memory, lambda: str(_is_another(tokenizer, folder)), fresh=True)
+        found = remembered(kind, memory, find, fresh=True)
     return found == "True"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_med.errors import DataError, DiskError, DivergedError, IntegrityError, OutputError, SettingsError
 from lora_med.models import attention
+from lora_med.training import steps
 from lora_med.training.callbacks import read_metrics
 from lora_med.training.checkpoints import newest
 from lora_med.training.loss import labelled_places
@@ -247,6 +249,16 @@ def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
         trainer.train()
         found.append(weights(trainer))
     assert torch.allclose(found[0], found[1], atol=1e-7)
+
+
+@pytest.mark.parametrize("recomputed", [True, False])
+def test_large_tensors_are_returned_where_layers_are_recomputed(
+    tmp_path: Path, recomputed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[bool] = []
+    monkeypatch.setattr(steps, "large_tensors_returned", lambda: entered.append(True) or nullcontext())
+    with make_trainer(tmp_path, gradient_checkpointing=recomputed)._fused():
+        assert entered == [True] * recomputed
 
 
 def test_the_first_nan_stops_the_run_before_the_step_and_keeps_the_checkpoint(tmp_path: Path) -> None:
