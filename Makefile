@@ -27,7 +27,7 @@ quickstart: setup ## train two adapters, compare, swap, merge, report: three to 
 	$(RUN) $(BIN)/python recipes/quickstart.py
 
 test: setup ## the tests, on a CPU, without a network
-	$(TESTS) -m "not slow" -n auto --maxprocesses 4
+	$(TESTS) -m "not slow" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: setup ## the long ones: 20 kills of a run, every kind of merge, hostile files
 	$(TESTS) -m slow --timeout 3000
