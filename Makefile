@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
 BIN := .venv/bin
+# Python compiles what is used when it is first imported; to compile all of every package takes two minutes.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
 # Caches stay in the folder; nothing asks the network while it runs.
 RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
@@ -19,8 +21,8 @@ setup: .venv/.ready ## prepare .venv: torch first, then the rest under constrain
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lora_med needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,eval,track]"
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(PIP) --constraint constraints.txt --editable ".[dev,eval,track]"
 	touch $@
 
 quickstart: setup ## train two adapters, compare, swap, merge, report: three to six minutes, no network
