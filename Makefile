@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
 BIN := .venv/bin
-# Python compiles what is used when it is first imported; to compile all of every package takes two minutes.
+# Python compiles what is used when it is first imported; to compile all of every package takes 100 s more.
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 # Caches stay in the folder; nothing asks the network while it runs.
 RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
