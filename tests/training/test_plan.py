@@ -118,8 +118,29 @@ def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype:
     assert recomputed.holes == expected
 
 
-def test_of_large_tensors_fewer_layers_are_held_and_more_rows_never_need_less(tmp_path: Path) -> None:
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_plan_counts_on_large_tensors_being_returned_only_where_they_are(
+    tmp_path: Path, returns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "returns_large_tensors", lambda: returns)
+    shape = shape_of(make_tiny("llama", tmp_path))
+    need, layers = measure(shape), skeleton(shape.folder).config.num_hidden_layers
+
+    def between(rows: int, held: float) -> float:
+        """Bytes kept between layers, if one holds so many layers' worth while it is recomputed."""
+        lengths = [256] * rows
+        return need(lengths, 1, True).activations - held * need(lengths, 1, False).activations / layers
+
+    beside = plan.FLOAT32
+    small, large = between(64, beside.recomputed), between(1024, beside.returned if returns else beside.recomputed)
+    assert large == pytest.approx(16 * small, rel=0.01)
+
+
+def test_of_large_tensors_fewer_layers_are_held_and_more_rows_never_need_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The widest tensor of a layer, 128 numbers a token, has the 16 MiB that are returned from 32,768 tokens on."""
+    monkeypatch.setattr(plan, "returns_large_tensors", lambda: True)
     need = measure(shape_of(make_tiny("llama", tmp_path)))
     found = [need([256] * rows, 1, True) for rows in (64, 127, 128, 129, 200, 256, 1024)]
     assert [one.total for one in found] == sorted(one.total for one in found)
