@@ -45,9 +45,9 @@ format: setup ## let ruff lay the code out
 	$(BIN)/ruff format .
 
 micro: setup ## train the embedded base anew, from DATA (default ../shared/data): one to two hours
-	$(RUN) $(BIN)/python recipes/micro_corpus.py --data $(DATA) --out runs/micro/corpus
+	$(RUN) $(BIN)/python -m tools.micro.corpus --data $(DATA) --out runs/micro/corpus
 	MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
-	$(RUN) $(BIN)/python recipes/pretrain_micro.py --corpus runs/micro/corpus --out runs/micro/model
+	$(RUN) $(BIN)/python -m tools.micro.pretrain --corpus runs/micro/corpus --out runs/micro/model
 
 BENCH := $(RUN) $(BIN)/python benchmarks
 DATA ?= ../shared/data
@@ -90,7 +90,7 @@ peers: ## environments of the other toolkits that `make bench` times too, in ben
 	benchmarks/peers/llamafactory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 
 sample: setup ## write the sample corpus anew
-	$(RUN) $(BIN)/python recipes/make_sample.py
+	$(RUN) $(BIN)/python -m tools.make_sample
 
 clean: ## remove .venv, runs and caches (adapters stay)
 	rm -rf .venv runs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info

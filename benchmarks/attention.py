@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from measure import Figure, keep, machine, own_dtype, parser_for, spread
 
-from lora_med.models import block_attention
+from lora_med.models.attention import block_attention
 from lora_med.models.precision import cpu_has
 
 HEADS, KEY_HEADS, SIZE, DOCUMENTS = 9, 3, 64, 4

@@ -31,7 +31,7 @@ def make(folder: Path, options: dict[str, bool]) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from lora_med.adapters.adopt import Origin, adopt
+    from lora_med.adapters.store.import_peft import Origin, adopt
 
     torch.manual_seed(1)
     config = LlamaConfig(
@@ -55,7 +55,7 @@ def make(folder: Path, options: dict[str, bool]) -> None:
 
 def exact(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """Each adapter's change of each layer, fp64."""
-    from lora_med.adapters.deltas import delta_of, open_base, read_updates
+    from lora_med.adapters.algebra.deltas import delta_of, open_base, read_updates
 
     base = open_base(folder / "base")
     found: dict[str, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ def exact(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 def by_us(folder: Path, parents: list[tuple[str, float]]) -> tuple[float, dict[str, Any]]:
     """Seconds, and the new adapter's change of each layer."""
-    from lora_med.adapters.compose import compose
+    from lora_med.adapters.algebra.compose import compose
 
     begun = time.perf_counter()
     compose("ours", parents, base=str(folder / "base"), store=folder / "store", overwrite=True)

@@ -133,9 +133,9 @@ def theirs(model: Any, tokenizer: Any, task: Any, shots: int, batch: int) -> lis
 
 def ours(base: Any, records: Sequence[Any], examples: Sequence[Any], template: str) -> list[list[float]]:
     """Our log-probability of each option."""
-    from lora_med.evaluation.choice import ask, score_choices
     from lora_med.evaluation.runner import context_of
-    from lora_med.prompts.shots import Shots
+    from lora_med.evaluation.scorers.choice_answers import ask, score_choices
+    from lora_med.prompts.few_shot import Shots
 
     shots = Shots({"": tuple(examples)}) if examples else None
     asked = ask(records, template, base.model, base.tokenizer, shots=shots)

@@ -17,24 +17,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.card import read_card
-from lora_med.adapters.store import find_adapter
-from lora_med.evaluation.comparisons import Comparison, compare_all
-from lora_med.evaluation.jobs import How, make_jobs, open_job, score_jobs
-from lora_med.evaluation.report import write_report
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.store import find_adapter
+from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation
+from lora_med.evaluation.scorers.registry import Asking
+from lora_med.evaluation.sentences import number, signed, span
+from lora_med.evaluation.statistics.multiple_comparisons import Comparison, compare_all
 from lora_med.evaluation.tasks import SCORINGS
-from lora_med.evaluation.wording import number, signed, span
-from lora_med.evaluation.works import Asking
 from lora_med.models.base import load_base
 from lora_med.run import prepare_environment, versions
+from lora_med.workflows.evaluate import How, make_jobs, open_job, score_jobs
 
 MARKER = "<!-- evidence -->"
 ADAPTERS = ("questions", "notes")
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 SHARED = Path("../shared/data")
 CHOSEN, WRITTEN = 1000, 40  # items of tasks that choose, and of tasks that write
-TRAIN = "accelerate launch --num_processes 1 --cpu recipes/sft_task.py --config recipes/configs"
+TRAIN = "accelerate launch --num_processes 1 --cpu recipes/sft_task.py --config lora_med/assets/configs"
 NOTES = ",".join(f"data/mts_dialog/MTS-Dialog-{part}Set.csv" for part in ("Training", "Validation"))
 TRAINED = (
     f"{TRAIN}/micro_pubmedqa.yaml data.paths=[data/pubmedqa/ori_pqal_nontest500.json] adapter.name=questions",

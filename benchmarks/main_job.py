@@ -61,7 +61,7 @@ def measure(arm: Arm, data: Path, out: Path) -> dict[str, Any]:
     settings = [item.format(data=data) for item in arm.settings]
     train = [
         *("accelerate", "launch", "--num_processes", "1", "--cpu", f"recipes/{arm.recipe}.py"),
-        *("--config", f"recipes/configs/{arm.config}.yaml", *settings, f"data.paths=[{data / arm.file}]"),
+        *("--config", f"lora_med/assets/configs/{arm.config}.yaml", *settings, f"data.paths=[{data / arm.file}]"),
         *(f"train.output_dir={folder}", f"adapter.name={arm.name}", f"adapter.store={out / 'adapters'}"),
         "adapter.overwrite=true",
     ]

@@ -56,7 +56,7 @@ def make(shape: str, folder: Path) -> int:
 
 def adopt_it(folder: Path) -> None:
     """Take the adapter into a store, for the command."""
-    from lora_med.adapters.adopt import Origin, adopt
+    from lora_med.adapters.store.import_peft import Origin, adopt
 
     adopt(
         folder / "adapter", base=str(folder / "base"), name="one", store=folder / "store", origin=Origin(access="open")
@@ -98,8 +98,8 @@ def by_peft(folder: Path, out: Path) -> dict[str, float]:
 
 def by_fold(folder: Path, out: Path) -> dict[str, float]:
     """Our streaming fold alone: reading the adapter, planning, writing."""
-    from lora_med.merge.fold import fold
-    from lora_med.merge.plan import plan_merge
+    from lora_med.merge.fold.fold import fold
+    from lora_med.merge.fold.merge_plan import plan_merge
 
     out.mkdir()
     return measured(lambda: fold(plan_merge(folder / "adapter", folder / "base"), out))

@@ -2,8 +2,8 @@
 
 Twenty runs of three steps, each in a process of its own with one thread: Llama in two sizes, GPT-2, Qwen3 and Gemma of
 random weights, in the format this CPU multiplies fastest, float32 and NF4, with and without recomputed layers, on rows
-of one length. Beside the peak of each (VmHWM) stands what `lora_med.training.plan` said of it from config.json alone,
-and beside the median step what `lora_med.training.pace` found by two layers.
+of one length. Beside the peak of each (VmHWM) stands what `lora_med.training.planner.run_memory` said of it from
+config.json alone, and beside the median step what `lora_med.training.planner.step_time` found by two layers.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
     import torch
     from train_arm import Clock, peak_mb
 
-    from lora_med.adapters.attach import attach_new
+    from lora_med.adapters.runtime.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
     from lora_med.models.base import load_base
     from lora_med.prompts.tokens import Tokens
-    from lora_med.training.pace import time_batch
-    from lora_med.training.plan import Shape, measure
+    from lora_med.training.planner.run_memory import Shape, measure
+    from lora_med.training.planner.step_time import time_batch
     from lora_med.training.trainer import AdapterTrainer
 
     quantisation, dtype = options.get("quantisation", "none"), options["dtype"]

@@ -70,7 +70,7 @@ def trl_prepare(rows: list[dict[str, Any]], tokenizer: Any, folder: str) -> Call
 
 def compare(kind: str, repeat: int, rounds: int, folder: str) -> str:
     """One line of the table."""
-    from lora_med.models.resolve import resolve_base
+    from lora_med.models.files.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
     from lora_med.prompts.fit import fit_rows
 

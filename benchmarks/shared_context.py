@@ -17,15 +17,15 @@ import torch
 from measure import Figure, keep, machine, own_dtype, parser_for, spread
 from shapes import make_model, make_rows, make_tokenizer
 
-from lora_med.adapters.attach import attach_new
+from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings
 from lora_med.models.base import load_base
 from lora_med.prompts.tokens import Tokens
-from lora_med.training.batches import Collator
-from lora_med.training.batches import make_rows as rows_of
-from lora_med.training.fused import fused_lora
-from lora_med.training.loss import add_compact_loss
-from lora_med.training.trees import grow_trees
+from lora_med.training.rows.batches import Collator
+from lora_med.training.rows.batches import make_rows as rows_of
+from lora_med.training.rows.shared_prefix_rows import grow_trees
+from lora_med.training.step.fused_lora import fused_lora
+from lora_med.training.step.loss import add_compact_loss
 
 ABSTRACTS, QUESTIONS, LONGEST = 4, 5, 2048
 WITHIN = 1e-4

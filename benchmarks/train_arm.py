@@ -150,11 +150,11 @@ def our_trainer(
     clock: Clock | None = None,
 ) -> Any:
     """lora_med as its recipes call it, but for the order of the rows."""
-    from lora_med.adapters.attach import attach_new
+    from lora_med.adapters.runtime.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
     from lora_med.models.base import load_base
     from lora_med.prompts.tokens import Tokens
-    from lora_med.training.batches import load_rows
+    from lora_med.training.rows.batches import load_rows
     from lora_med.training.trainer import AdapterTrainer
 
     base = load_base(model, quantisation=options["quantisation"], dtype=options["dtype"])

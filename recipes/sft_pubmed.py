@@ -1,6 +1,6 @@
 """Train an adapter on running text: PubMed abstracts, or any source with a plain text template.
 
-    accelerate launch recipes/sft_pubmed.py --config recipes/configs/micro_pubmed.yaml train.learning_rate=1e-3
+    accelerate launch recipes/sft_pubmed.py --config lora_med/assets/configs/micro_pubmed.yaml train.learning_rate=1e-3
 
 Every token is trained but typed tags, which stand where an identifier was. Several documents share a row
 (train.packing) and cannot see each other; one longer than a row is chunked, no token lost. A corpus larger than memory

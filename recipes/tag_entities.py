@@ -1,6 +1,6 @@
 """Train an adapter that tags named entities: LoRA on an encoder or a decoder, with a head that labels each token.
 
-    accelerate launch recipes/tag_entities.py --config recipes/configs/micro_tags.yaml train.learning_rate=1e-3
+    accelerate launch recipes/tag_entities.py --config lora_med/assets/configs/micro_tags.yaml train.learning_rate=1e-3
 
 The base may be an encoder such as BERT, or a decoder, whose tokens see what stands before them only. The tags are B-,
 I- and O over character offsets; the types are those of the training records. The head starts at zero, is trained whole

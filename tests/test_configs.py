@@ -9,10 +9,10 @@ import pytest
 
 from lora_med.config.parse import parse
 from lora_med.data.catalog import find_source
-from lora_med.prompts.templates import TEMPLATES
+from lora_med.prompts.templates.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "lora_med" / "assets" / "configs").glob("*.yaml"))
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
-from lora_med.prompts.questions import right_letter
+from lora_med.prompts.templates.question_templates import right_letter
 
 
 def label_counts(records: Sequence[Record]) -> dict[str, int]:

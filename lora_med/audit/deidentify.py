@@ -17,7 +17,7 @@ from typing import Any
 
 from lora_med.audit.dates import days_of, shifted
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest
-from lora_med.data.placeholders import TAG
+from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
 from lora_med.errors import DependencyMissingError
 

@@ -1,7 +1,7 @@
 """What may name a person, found by its shape: dates, numbers, addresses, names with a title. Counts, never a promise.
 
 Patterns find what has a form; a bare surname in running text has none. What is found is told as type and place, and
-its text is never logged. The types are the tags of data/placeholders.py.
+its text is never logged. The types are the tags of data/formats/placeholders.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lora_med.data.placeholders import TAG
+from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Record, texts_of
 
 _MONTH = (

@@ -8,25 +8,28 @@ import traceback
 from collections.abc import Sequence
 
 from lora_med import __version__
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.errors import LoraMedError, SettingsError
 from lora_med.run import set_up_logging
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("lora_med.cli.doctor", "what this machine can do, and what to mend"),
-    "config": ("lora_med.cli.config", "show resolved settings, or their JSON schema"),
-    "plan": ("lora_med.cli.plan", "what a run will need: memory by part, the batch that fits, tokens, steps, time"),
-    "data": ("lora_med.cli.data", "list sources, read them to JSON lines, preview what is trained"),
-    "adapters": ("lora_med.cli.adapters", "list, show, verify, push, remove adapters"),
-    "generate": ("lora_med.cli.generate", "write text with an adapter"),
-    "eval": ("lora_med.cli.eval", "compare adapters with their base on held-out items"),
-    "eval compare": ("lora_med.cli.eval_compare", "set two reports of eval side by side"),
+    "doctor": ("lora_med.cli.doctor_command", "what this machine can do, and what to mend"),
+    "config": ("lora_med.cli.config_command", "show resolved settings, or their JSON schema"),
+    "plan": (
+        "lora_med.cli.plan_command",
+        "what a run will need: memory by part, the batch that fits, tokens, steps, time",
+    ),
+    "data": ("lora_med.cli.data.data_command", "list sources, read them to JSON lines, preview what is trained"),
+    "adapters": ("lora_med.cli.adapters.adapters_command", "list, show, verify, push, remove adapters"),
+    "generate": ("lora_med.cli.generate_command", "write text with an adapter"),
+    "eval": ("lora_med.cli.eval.eval_command", "compare adapters with their base on held-out items"),
+    "eval compare": ("lora_med.cli.eval.compare_command", "set two reports of eval side by side"),
     "eval harness": (
-        "lora_med.cli.eval_harness",
+        "lora_med.cli.eval.harness_command",
         "write task files for lm-evaluation-harness, to be checked by others",
     ),
-    "merge": ("lora_med.cli.merge", "merge an adapter into its base, and prove it"),
-    "export": ("lora_med.cli.export", "write adapters and models for other engines, proved there"),
+    "merge": ("lora_med.cli.merge_command", "merge an adapter into its base, and prove it"),
+    "export": ("lora_med.cli.export_command", "write adapters and models for other engines, proved there"),
 }
 
 
@@ -43,7 +46,7 @@ def usage() -> str:
             *lines,
             "",
             "lora-med COMMAND --help explains one; --debug shows the traceback of an error; --version.",
-            "Training: accelerate launch recipes/sft_pubmed.py --config recipes/configs/quickstart_pubmed.yaml",
+            "Training: accelerate launch recipes/sft_pubmed.py --config lora_med/assets/configs/quickstart_pubmed.yaml",
         ]
     )
 

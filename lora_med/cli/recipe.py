@@ -38,7 +38,7 @@ def report_bug(error: Exception, *, debug: bool = False) -> int:
 def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: Sequence[str] | None = None) -> None:
     """Parse `--config FILE key=value...`, call `main`, and leave the process with DESIGN's exit code."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="the YAML with the settings; recipes/configs has one for each use")
+    parser.add_argument("--config", help="the YAML with the settings; lora_med/assets/configs has one for each use")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
     options = parser.parse_args(arguments)

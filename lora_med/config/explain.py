@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lora_med.config.names import nearest
+from lora_med.config.near_names import nearest
 from lora_med.config.read import Keys, branches, inside, is_section, wanted_at
 from lora_med.config.schema import Settings
 

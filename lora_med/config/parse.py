@@ -68,7 +68,7 @@ def _text(path: Path) -> str:
         raise InputMissingError(
             f"cannot read the settings file: {error.strerror}",
             where=str(path),
-            fix="`ls recipes/configs` shows those that ship",
+            fix="`ls lora_med/assets/configs` shows those that ship",
         ) from error
 
 

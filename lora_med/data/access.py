@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Literal, cast, get_args
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.errors import NotPermittedError, SettingsError
 
 Access = Literal["open", "registered", "credentialed"]

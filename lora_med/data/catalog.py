@@ -6,11 +6,11 @@ import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.data.access import Access
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
-from lora_med.data.splits import Part
+from lora_med.data.splitting.splits import Part
 from lora_med.errors import SettingsError
 
 

@@ -14,13 +14,13 @@ from typing import Any, Literal, cast
 
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import Access, strictest
-from lora_med.data.apart import TRAINING_ORDER, Rules, Separation, separate
 from lora_med.data.catalog import Source
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
-from lora_med.data.parts import Parts, Records, Stream, names_parts, read_parts, rules_of
 from lora_med.data.record import Record
-from lora_med.data.splits import Part
+from lora_med.data.splitting.build_splits import Parts, Records, Stream, names_parts, read_parts, rules_of
+from lora_med.data.splitting.leakage import TRAINING_ORDER, Rules, Separation, separate
+from lora_med.data.splitting.splits import Part
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lora_med.config.names import nearest
+from lora_med.config.near_names import nearest
 from lora_med.data.catalog import Source, read
 from lora_med.data.outcome import Drop, HubSet, Input, Outcome, ReadOptions, Tally
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record

@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.card import CARD, read_card
-from lora_med.adapters.store import find_adapter
+from lora_med.adapters.store.card import CARD, read_card
+from lora_med.adapters.store.store import find_adapter
 from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.evaluation.tasks import scoring_of
 from lora_med.files import write_json
-from lora_med.prompts.templates import TEMPLATES
+from lora_med.prompts.templates.templates import TEMPLATES
 
 
 def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> list[Path]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_med.evaluation.confidence import Confidence
 from lora_med.evaluation.measures import Change, Measure, Numbers, Value
+from lora_med.evaluation.statistics.calibration import Confidence
 from lora_med.evaluation.tasks import SCORINGS, Scoring
-from lora_med.metrics.custom import CustomScore
+from lora_med.metrics.custom_metric import CustomScore
 from lora_med.metrics.significance import Interval, McNemar
 
 BASE = "base"

@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.bank import Bank
-from lora_med.adapters.card import read_card
-from lora_med.adapters.store import find_adapter
-from lora_med.adapters.swap import load_many, use
+from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.swap import load_many, use
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.store import find_adapter
 from lora_med.data.access import Access, strictest
 from lora_med.data.catalog import find_source
 from lora_med.data.corpus import HeldOut
@@ -22,12 +22,12 @@ from lora_med.data.record import Record
 from lora_med.errors import DataError
 from lora_med.evaluation.results import BASE, Evaluation, Sample
 from lora_med.evaluation.samples import write_samples
-from lora_med.evaluation.seeds import same_recipe
-from lora_med.evaluation.statistics import Statistics
+from lora_med.evaluation.scorer import Answered, Work
+from lora_med.evaluation.scorers.registry import Asking, Given, make_work
+from lora_med.evaluation.statistics.intervals import Statistics
+from lora_med.evaluation.statistics.over_seeds import same_recipe
 from lora_med.evaluation.tasks import Scoring, check_scoring, scoring_of
-from lora_med.evaluation.work import Answered, Work
-from lora_med.evaluation.works import Asking, Given, make_work
-from lora_med.metrics.custom import Metric
+from lora_med.metrics.custom_metric import Metric
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 from lora_med.run import versions

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lora_med.adapters.bank import Bank
-from lora_med.adapters.swap import use
+from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.swap import use
 from lora_med.data.record import Record
 from lora_med.evaluation.results import BASE, Sample
 from lora_med.models.base import Base, stop_ids

@@ -11,20 +11,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.attach import detach
-from lora_med.adapters.card import read_card
-from lora_med.adapters.store import find_adapter
+from lora_med.adapters.runtime.attach import detach
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.store import find_adapter
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError
-from lora_med.evaluation.entities import seen_mentions
-from lora_med.evaluation.entity_work import Heart
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.results import Evaluation, Item
 from lora_med.evaluation.runner import OPEN, access_of, describe, draw
-from lora_med.evaluation.statistics import Statistics
-from lora_med.evaluation.tags import TagItem, answer_tags, open_tagger, tag_items, tag_measures, tag_table
-from lora_med.evaluation.work import Answered
-from lora_med.prompts.entities import read_entities, write_list
+from lora_med.evaluation.scorer import Answered
+from lora_med.evaluation.scorers.entity_answers import seen_mentions
+from lora_med.evaluation.scorers.entity_scorer import Heart
+from lora_med.evaluation.scorers.tag_answers import (
+    TagItem,
+    answer_tags,
+    open_tagger,
+    tag_items,
+    tag_measures,
+    tag_table,
+)
+from lora_med.evaluation.statistics.intervals import Statistics
+from lora_med.prompts.templates.entity_json import read_entities, write_list
 from lora_med.run import versions
 
 TEMPLATE = "tags"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.data.record import Annotated
-from lora_med.data.synthetic.probe import PROBE
+from lora_med.data.sources.general import PROBE
 from lora_med.errors import SettingsError
-from lora_med.prompts.templates import find_template
+from lora_med.prompts.templates.templates import find_template
 
 Scoring = Literal["text", "choice", "written_choice", "entities", "writing"]
 Split = Literal["validation", "test"]

@@ -9,21 +9,21 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lora_med.adapters.adopt import ORIGIN, UNKNOWN, Adoption, Origin, adopt, own_tensors, peft_version
-from lora_med.adapters.card import BaseIdentity
-from lora_med.adapters.contents import read_contents
-from lora_med.adapters.foreign_settings import read_settings
-from lora_med.adapters.store import STORE, WEIGHTS, check_free
+from lora_med.adapters.store.card import BaseIdentity
+from lora_med.adapters.store.import_peft import ORIGIN, UNKNOWN, Adoption, Origin, adopt, own_tensors, peft_version
+from lora_med.adapters.store.peft_settings import read_settings
+from lora_med.adapters.store.store import STORE, WEIGHTS, check_free
+from lora_med.adapters.tensors.contents import read_contents
 from lora_med.errors import SettingsError
 from lora_med.files import fresh_folder, sha256_file
-from lora_med.merge.certificate import Arithmetic, certify
-from lora_med.merge.fold import fold
-from lora_med.merge.leftovers import held, sweep
-from lora_med.merge.merging import check_room, copy_around, sign
-from lora_med.merge.plan import plan_whole
-from lora_med.merge.proof import Heard, prove
+from lora_med.merge.fold.fold import fold
+from lora_med.merge.fold.merge_plan import plan_whole
+from lora_med.merge.merge import check_room, copy_around, sign
+from lora_med.merge.proof.certificate import Arithmetic, certify
+from lora_med.merge.proof.proof import Heard, prove
+from lora_med.merge.stale_folders import held, sweep
+from lora_med.models.files.resolve import display_name, resolve_base
 from lora_med.models.fingerprint import fingerprint
-from lora_med.models.resolve import display_name, resolve_base
 
 
 def adopt_with_base(

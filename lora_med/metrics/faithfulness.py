@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_med.metrics.content import akin, content_words, implied
+from lora_med.metrics.content_words import akin, content_words, implied
 from lora_med.metrics.findings import SIDES, sides, statuses
 from lora_med.metrics.quantities import Quantity, quantities, supported
 

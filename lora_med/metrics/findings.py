@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_med.metrics.content import content_words
+from lora_med.metrics.content_words import content_words
 
 Side = Literal["left", "right", "both"]
 SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]?")

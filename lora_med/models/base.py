@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
+from lora_med.models.files.quantized_cache import is_kept, keep, place
+from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import Fingerprint, fingerprint
-from lora_med.models.kept import is_kept, keep, place
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
-from lora_med.models.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.tokenizer import choose_pad, load_tokenizer
 
 __all__ = ["Base", "Choice", "load_base", "resolve_base", "stop_ids"]
@@ -129,7 +129,9 @@ def choose_dtype(dtype: str, choices: list[Choice]) -> str:
 
 def choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
     """`attention`, or what is best for the language model of a configuration, which `choices` then says."""
-    from lora_med.models.attention import register_attention  # it loads torch, which listing adapters does without
+    from lora_med.models.attention.per_document import (
+        register_attention,  # it loads torch, which listing adapters does without
+    )
 
     own = register_attention()
     able = has_sdpa(config)

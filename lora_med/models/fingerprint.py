@@ -17,8 +17,8 @@ from typing import Any
 
 from lora_med.errors import IntegrityError, LoraMedError
 from lora_med.files import BLOCK_BYTES, read_json, sha256_file
-from lora_med.models.remembered import memories, memory_for, remembered
-from lora_med.models.tensors import Stored, read_headers
+from lora_med.models.files.file_cache import memories, memory_for, remembered
+from lora_med.models.files.weight_files import Stored, read_headers
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # folders in which the digests of both are remembered; another name where what is hashed changes

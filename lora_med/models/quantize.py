@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.errors import DependencyMissingError, SettingsError
 from lora_med.models.precision import Choice
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lora_med.models.resolve import read_config
+from lora_med.models.files.resolve import read_config
 
 
 def skeleton(folder: Path, *, labels: int = 0) -> Any:

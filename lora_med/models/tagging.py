@@ -13,10 +13,10 @@ from typing import Any
 
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base, check_attention, choose_dtype, fit_tokenizer, load_weights
+from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.precision import Choice
 from lora_med.models.quantize import bitsandbytes_config
-from lora_med.models.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.tokenizer import load_tokenizer
 
 HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier

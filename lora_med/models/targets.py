@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_med.config.names import nearest
+from lora_med.config.near_names import nearest
 from lora_med.errors import SettingsError
 from lora_med.models.tagging import tag_head
 

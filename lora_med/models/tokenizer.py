@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError
+from lora_med.models.files.file_cache import memory_for, remembered
 from lora_med.models.precision import Choice
-from lora_med.models.remembered import memory_for, remembered
 
 PAD = re.compile(r"pad", re.IGNORECASE)
 SPARE = re.compile(r"reserved|unused|placeholder|extra_id|dummy", re.IGNORECASE)

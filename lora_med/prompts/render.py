@@ -9,7 +9,7 @@ from dataclasses import replace
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
 from lora_med.prompts.row import Row, Template, TooLong
-from lora_med.prompts.templates import TEMPLATES, find_template
+from lora_med.prompts.templates.templates import TEMPLATES, find_template
 
 logger = logging.getLogger(__name__)
 

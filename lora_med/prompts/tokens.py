@@ -2,7 +2,7 @@
 
 Four promises. There is exactly one BOS, where the tokenizer adds one. A row ends in a token that ends generation, and
 that token is trained. Text of the data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text. A
-typed tag where an identifier was taken out (data/placeholders.py) is shown and never trained.
+typed tag where an identifier was taken out (data/formats/placeholders.py) is shown and never trained.
 
 A completion is encoded together with its prompt, as an inference engine continues it, wherever the prompt's own tokens
 are a prefix of that; otherwise after the prompt's tokens. Either way the prompt's tokens never depend on the answer.
@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_med.data.placeholders import TAG, TAG_WITH_SPACE
+from lora_med.data.formats.placeholders import TAG, TAG_WITH_SPACE
 from lora_med.errors import SettingsError
 from lora_med.prompts.chat import Part, Skeleton, skeleton
-from lora_med.prompts.control import control_pattern, folding
+from lora_med.prompts.control_tokens import control_pattern, folding
 from lora_med.prompts.row import Row, TooLong
 
 BATCH_ROWS = 512

@@ -12,10 +12,10 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from trl.trainer.sft_config import SFTConfig
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DependencyMissingError, SettingsError
-from lora_med.models.attention import NAME as PER_DOCUMENT
+from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
 from lora_med.run import world_size
 

@@ -15,16 +15,16 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DivergedError
-from lora_med.models.attention import no_mask
+from lora_med.models.attention.per_document import no_mask
 from lora_med.models.memory import large_tensors_returned
-from lora_med.training.batches import Collator, Share, Stream, load_rows, load_stream
-from lora_med.training.checkpoints import newest_name
-from lora_med.training.frozen import FrozenRows, no_gradient_below
-from lora_med.training.fused import Group, fused_lora
-from lora_med.training.loss import count_labelled, labelled_places
-from lora_med.training.room import cut, is_one_document, keep_gradients, out_of_memory, too_small
-from lora_med.training.stopping import StopRequest, agree, no_longer_improves
-from lora_med.training.watching import ITEMS, Watch, all_answers, due, undisturbed
+from lora_med.training.rows.batches import Collator, Share, Stream, load_rows, load_stream
+from lora_med.training.run.checkpoints import newest_name
+from lora_med.training.run.stopping import StopRequest, agree, no_longer_improves
+from lora_med.training.step.frozen_cache import FrozenRows, no_gradient_below
+from lora_med.training.step.fused_lora import Group, fused_lora
+from lora_med.training.step.loss import count_labelled, labelled_places
+from lora_med.training.step.out_of_memory import cut, is_one_document, keep_gradients, out_of_memory, too_small
+from lora_med.training.step.task_eval import ITEMS, Watch, all_answers, due, undisturbed
 
 logger = logging.getLogger(__name__)
 

@@ -17,25 +17,25 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError, StoppedError
-from lora_med.models.attention import NAME as PER_DOCUMENT
+from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
 from lora_med.models.memory import spare_memory
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
-from lora_med.training.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
-from lora_med.training.batches import Collator, Share, Stream, hash_rows, make_rows
-from lora_med.training.callbacks import MetricsFile, ProgressReport
-from lora_med.training.checkpoints import announce, commit, rotate, whole, written
-from lora_med.training.frozen import FrozenRows, frozen_rows
-from lora_med.training.loss import add_compact_loss, why_not_compact
-from lora_med.training.plan import with_room
-from lora_med.training.probe import probe
-from lora_med.training.resume import find_resume
+from lora_med.training.planner.run_memory import with_room
+from lora_med.training.rows.batches import Collator, Share, Stream, hash_rows, make_rows
+from lora_med.training.rows.shared_prefix_rows import grow_trees
+from lora_med.training.run.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
+from lora_med.training.run.callbacks import MetricsFile, ProgressReport
+from lora_med.training.run.checkpoints import announce, commit, rotate, whole, written
+from lora_med.training.run.resume import find_resume
+from lora_med.training.run.stopping import StopRequest
+from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
+from lora_med.training.step.loss import add_compact_loss, why_not_compact
+from lora_med.training.step.self_test import probe
+from lora_med.training.step.task_eval import Watch
 from lora_med.training.steps import SteppingTrainer
-from lora_med.training.stopping import StopRequest
-from lora_med.training.trees import grow_trees
-from lora_med.training.watching import Watch
 
 logger = logging.getLogger(__name__)
 

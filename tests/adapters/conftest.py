@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lora_med.adapters.attach import attach_new
-from lora_med.adapters.card import DataFacts
-from lora_med.adapters.store import publish
+from lora_med.adapters.runtime.attach import attach_new
+from lora_med.adapters.store.card import DataFacts
+from lora_med.adapters.store.store import publish
 from lora_med.config.schema import LoraSettings
 from lora_med.models.base import Base, load_base
 from tests.tiny import make_tiny

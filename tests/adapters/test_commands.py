@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_med.adapters.store import WEIGHTS
+from lora_med.adapters.store.store import WEIGHTS
 from lora_med.cli.main import run
 from lora_med.models.base import load_base
 from tests.adapters.conftest import OPEN, put, train

@@ -15,19 +15,19 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lora_med.adapters.adopt import Origin, adopt
-from lora_med.adapters.attach import attach
-from lora_med.adapters.card import read_card
-from lora_med.adapters.combine import ties
-from lora_med.adapters.compose import compose
-from lora_med.adapters.deltas import delta_of, open_base, read_updates
-from lora_med.adapters.diff import diff
+from lora_med.adapters.algebra.combine import ties
+from lora_med.adapters.algebra.compose import compose
+from lora_med.adapters.algebra.deltas import delta_of, open_base, read_updates
+from lora_med.adapters.algebra.diff import diff
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.cli.main import run
 from lora_med.errors import BaseMismatchError, IntegrityError, LoraMedError, SettingsError
-from lora_med.evaluation.heldout import heldout_settings
 from lora_med.files import read_json, sha256_file
-from lora_med.merge.merging import merge_adapter
+from lora_med.merge.merge import merge_adapter
 from lora_med.models.base import load_base
+from lora_med.workflows.heldout_settings import heldout_settings
 from tests.adapters.conftest import logits
 from tests.evaluation.published import publish_random
 from tests.merge.test_variants import make_variant

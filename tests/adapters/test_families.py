@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lora_med.adapters.attach import attach
+from lora_med.adapters.runtime.attach import attach
 from lora_med.models.base import load_base
 from tests.adapters.conftest import logits, put, train
 from tests.tiny import FAMILIES, make_model, make_tiny

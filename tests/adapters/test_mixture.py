@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach
-from lora_med.adapters.bank import Bank
-from lora_med.adapters.swap import load_many, use
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.models.base import Base, load_base
 from tests.adapters.conftest import logits, put, train
 from tests.adapters.test_swap import NAMES, logits_with, truth_of

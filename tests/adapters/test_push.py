@@ -17,9 +17,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from lora_med.adapters.card import DataFacts, read_card
-from lora_med.adapters.push import check_permitted, push
-from lora_med.adapters.store import WEIGHTS
+from lora_med.adapters.store.card import DataFacts, read_card
+from lora_med.adapters.store.push import check_permitted, push
+from lora_med.adapters.store.store import WEIGHTS
 from lora_med.errors import IntegrityError, NotPermittedError, OutputError, SettingsError
 from lora_med.models.base import load_base
 from tests.adapters.conftest import put, train

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach
-from lora_med.adapters.verify import verify
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.store.verify import verify
 from lora_med.models.base import load_base
 from tests.adapters.conftest import logits, put, train
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.adapters.card import CARD, DataFacts, read_card, shareable
-from lora_med.adapters.store import (
+from lora_med.adapters.store.card import CARD, DataFacts, read_card, shareable
+from lora_med.adapters.store.store import (
     CONFIG,
     README,
     WEIGHTS,
@@ -23,7 +23,7 @@ from lora_med.adapters.store import (
     list_adapters,
     remove,
 )
-from lora_med.adapters.verify import verify
+from lora_med.adapters.store.verify import verify
 from lora_med.errors import InputMissingError, IntegrityError, LoraMedError, OutputError, SettingsError
 from lora_med.models.base import Base, load_base
 from tests.adapters.conftest import OPEN, put, train
@@ -144,7 +144,7 @@ def test_a_kill_while_publishing_leaves_no_half_adapter(base: Base, tmp_path: Pa
     model = train(base, store=tmp_path)
     pid = os.fork()
     if pid == 0:  # die between the last file and the card
-        import lora_med.adapters.store as room
+        import lora_med.adapters.store.store as room
 
         room.sha256_file = lambda path: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
         put(model, base, "mine", tmp_path)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach
-from lora_med.adapters.bank import Bank
-from lora_med.adapters.swap import generate_rows, load_many, use
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.swap import generate_rows, load_many, use
 from lora_med.errors import BaseMismatchError, InputMissingError, SettingsError
 from lora_med.models.base import Base, load_base
 from tests.adapters.conftest import logits, put, train

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_med.audit.baselines import baselines, label_counts
-from lora_med.audit.check import check_data
+from lora_med.audit.data_check import check_data
 from lora_med.audit.fertility import fertility
 from lora_med.audit.preview import page, spell
 from lora_med.config.parse import parse

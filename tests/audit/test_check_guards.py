@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.audit import check
-from lora_med.audit.check import Check, check_data
+from lora_med.audit import data_check as check
+from lora_med.audit.data_check import Check, check_data
 from lora_med.cli.main import run
 from lora_med.config.parse import parse
 from lora_med.data.record import Question
-from lora_med.evaluation.report import write_report
-from lora_med.merge.merging import merge_adapter
+from lora_med.evaluation.report.write_report import write_report
+from lora_med.merge.merge import merge_adapter
 from lora_med.prompts.fit import fit_rows
 from lora_med.prompts.render import render
 from lora_med.prompts.tokens import tokenise_rows

@@ -14,7 +14,7 @@ from lora_med.audit.dates import days_of, shifted
 from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure, replaced
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest, scan
 from lora_med.data.record import Annotated, Pair, Passage, Question, Section, Span
-from lora_med.data.synthetic.notes import make_notes
+from tools.sample.notes import make_notes
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from lora_med.adapters.card import read_card
-from lora_med.adapters.push import check_permitted
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.push import check_permitted
 from lora_med.audit.purge import find_derived
 from lora_med.cli.main import run
 from lora_med.config.parse import parse

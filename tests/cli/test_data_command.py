@@ -15,7 +15,7 @@ import pytest
 
 from lora_med.cli.main import run
 from lora_med.data.catalog import SOURCES
-from lora_med.data.obtain import HOWTOS, Remote, download
+from lora_med.data.download import HOWTOS, Remote, download
 from lora_med.errors import InputMissingError, IntegrityError
 from tests.data.places import REAL, needs_real
 

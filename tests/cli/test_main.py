@@ -88,7 +88,7 @@ def test_config_schema_describes_every_field(capsys: pytest.CaptureFixture[str])
 
 
 def test_doctor_reports_each_package_and_the_device(capsys: pytest.CaptureFixture[str]) -> None:
-    assert importlib.import_module("lora_med.cli.doctor").app is not None
+    assert importlib.import_module("lora_med.cli.doctor_command").app is not None
     assert run(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     found = {row["what"]: row for row in report["findings"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_med.config.names import nearest, unknown
+from lora_med.config.near_names import nearest, unknown
 
 KNOWN = ("pubmedqa", "pubmed", "mimic", "MedQA")
 

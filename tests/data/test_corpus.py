@@ -11,13 +11,13 @@ import pytest
 
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import strictest
-from lora_med.data.apart import Rules, Separation, separate
 from lora_med.data.catalog import SOURCES, find_source
 from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, open_parts
 from lora_med.data.record import Passage, Question, Record
-from lora_med.data.splits import Part, part_of, stratified
+from lora_med.data.splitting.leakage import Rules, Separation, separate
+from lora_med.data.splitting.splits import Part, part_of, stratified
 from lora_med.errors import DataError, SettingsError
-from lora_med.prompts.templates import TEMPLATES
+from lora_med.prompts.templates.templates import TEMPLATES
 
 
 def settings(path: Path | str, **changes: Any) -> DataSettings:

@@ -15,11 +15,11 @@ import pytest
 from lora_med.config.schema import DataSettings
 from lora_med.data.catalog import find_source
 from lora_med.data.corpus import open_corpus
-from lora_med.data.lines import as_line
+from lora_med.data.formats.jsonl import as_line
+from lora_med.data.formats.tables import TableRow, rows
 from lora_med.data.outcome import HubSet, ReadOptions, Tally
 from lora_med.data.reading import find_inputs, read_records
 from lora_med.data.record import Pair, Passage, Question, Record
-from lora_med.data.tables import TableRow, rows
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 from tests.data.places import REAL, needs_real
 

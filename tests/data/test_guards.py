@@ -10,22 +10,23 @@ from typing import Any
 
 import pytest
 
-from lora_med.data import documents, folds
-from lora_med.data.apart import group_of
-from lora_med.data.contamination import write_block_list
 from lora_med.data.corpus import open_corpus, open_heldout
-from lora_med.data.fields import stem
+from lora_med.data.download import Remote, download
+from lora_med.data.formats import archives as documents
+from lora_med.data.formats.clinical_notes import sections
+from lora_med.data.formats.row_fields import stem
 from lora_med.data.mixture import Ingredient, mix
-from lora_med.data.notes import sections
-from lora_med.data.obtain import Remote, download
 from lora_med.data.record import Annotated, Passage, Span
-from lora_med.data.splits import named_parts
+from lora_med.data.splitting import pubmedqa_folds as folds
+from lora_med.data.splitting.block_lists import write_block_list
+from lora_med.data.splitting.leakage import group_of
+from lora_med.data.splitting.splits import named_parts
 from lora_med.errors import DataError, InputMissingError
 from tests.data.examples_texts import PMC, STUDY
 from tests.data.places import REAL, needs_real
-from tests.data.test_apart import changed, sentence, settings
-from tests.data.test_apart import passages as numbered
-from tests.data.test_apart import write as write_rows
+from tests.data.test_leakage import changed, sentence, settings
+from tests.data.test_leakage import passages as numbered
+from tests.data.test_leakage import write as write_rows
 from tests.data.test_pubmed import article, deletion, passages, tally
 from tests.data.test_pubmed import write as write_articles
 from tests.data.test_pubmedqa import made_up

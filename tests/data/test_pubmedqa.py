@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lora_med.config.schema import DataSettings
-from lora_med.data import folds
 from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.data.record import Question
+from lora_med.data.splitting import pubmedqa_folds as folds
 from lora_med.errors import DataError
 from tests.data.places import REAL, needs_real
 

@@ -11,13 +11,21 @@ import torch
 
 from lora_med.data.record import Question
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.choice import Asked, Choices, answer_choices, ask, read_answers, rotations, score_choices
-from lora_med.evaluation.choice_measures import ChoiceLayout, layout_of, option_measures, option_table
-from lora_med.evaluation.items import ChoiceItem
+from lora_med.evaluation.likelihood.log_probabilities import score_options
 from lora_med.evaluation.measures import changes, values
-from lora_med.evaluation.score import score_options
-from lora_med.metrics.classify import accuracy, macro_f1
-from lora_med.prompts.shots import Shots, draw_shots, render_with_shots
+from lora_med.evaluation.scorers.choice_answers import (
+    Asked,
+    Choices,
+    answer_choices,
+    ask,
+    read_answers,
+    rotations,
+    score_choices,
+)
+from lora_med.evaluation.scorers.choice_measures import ChoiceLayout, layout_of, option_measures, option_table
+from lora_med.evaluation.scorers.items import ChoiceItem
+from lora_med.metrics.classification import accuracy, macro_f1
+from lora_med.prompts.few_shot import Shots, draw_shots, render_with_shots
 from tests.tiny import make_model, make_tokenizer
 
 CONTEXT = 512

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_med.evaluation.report import write_report
+from lora_med.evaluation.report.write_report import write_report
 from tests.evaluation.test_report import choice_evaluation, text_evaluation
 
 BROWSER = next(

@@ -15,8 +15,9 @@ from lora_med.data.outcome import ReadOptions
 from lora_med.data.record import Annotated, Pair, Record, Span
 from lora_med.data.sources import bc5cdr, ncbi_disease
 from lora_med.errors import DataError, DependencyMissingError, SettingsError
-from lora_med.evaluation.constrained import entity_list
-from lora_med.evaluation.entities import (
+from lora_med.evaluation.likelihood.constrained_json import entity_list
+from lora_med.evaluation.measures import NOTHING, changes, values
+from lora_med.evaluation.scorers.entity_answers import (
     EntityItem,
     answer_entities,
     answer_limit,
@@ -27,12 +28,11 @@ from lora_med.evaluation.entities import (
     reach_of,
     seen_mentions,
 )
-from lora_med.evaluation.entity_work import EntityWork
-from lora_med.evaluation.measures import NOTHING, changes, values
+from lora_med.evaluation.scorers.entity_scorer import EntityWork
 from lora_med.metrics import spans
 from lora_med.models.base import load_base
-from lora_med.prompts.entities import read_entities
 from lora_med.prompts.render import render
+from lora_med.prompts.templates.entity_json import read_entities
 from lora_med.prompts.tokens import prompt_ids
 from tests.data.places import REAL, needs_real
 from tests.tiny import make_model, make_tiny, make_tokenizer

@@ -13,17 +13,17 @@ from xml.etree import ElementTree
 import pytest
 
 from lora_med.errors import InputMissingError
-from lora_med.evaluation.choice import Asked, Choices
-from lora_med.evaluation.choice_measures import layout_of, option_measures, option_table
-from lora_med.evaluation.comparisons import compare_all
-from lora_med.evaluation.figures import loss_curves, read_metrics
-from lora_med.evaluation.items import ChoiceItem
 from lora_med.evaluation.measures import changes, text_measures, text_table, values
-from lora_med.evaluation.report import write_report
+from lora_med.evaluation.report.charts import loss_curves, read_metrics
+from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Answers, Baseline, Evaluation, Item, Recall, Sample, Subject
-from lora_med.evaluation.swaps import Swap
-from lora_med.evaluation.wording import against_baselines, finding, number, signed
-from lora_med.metrics.classify import confusion
+from lora_med.evaluation.scorers.choice_answers import Asked, Choices
+from lora_med.evaluation.scorers.choice_measures import layout_of, option_measures, option_table
+from lora_med.evaluation.scorers.items import ChoiceItem
+from lora_med.evaluation.sentences import against_baselines, finding, number, signed
+from lora_med.evaluation.statistics.multiple_comparisons import compare_all
+from lora_med.evaluation.swap_check import Swap
+from lora_med.metrics.classification import confusion
 from lora_med.metrics.significance import mcnemar, wilson
 
 LABELS = ("yes", "no", "maybe")

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach, detach
-from lora_med.adapters.card import read_card
-from lora_med.adapters.swap import load_many
-from lora_med.adapters.verify import verify
+from lora_med.adapters.runtime.attach import attach, detach
+from lora_med.adapters.runtime.swap import load_many
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.verify import verify
 from lora_med.data.record import Passage, Question, Section
 from lora_med.errors import BaseMismatchError, DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
-from lora_med.evaluation.items import choice_items, text_items
-from lora_med.evaluation.report import write_report
+from lora_med.evaluation.likelihood.log_probabilities import score_text
+from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
-from lora_med.evaluation.score import score_text
-from lora_med.evaluation.swaps import check_swaps
-from lora_med.evaluation.works import Asking
+from lora_med.evaluation.scorers.items import choice_items, text_items
+from lora_med.evaluation.scorers.registry import Asking
+from lora_med.evaluation.swap_check import check_swaps
 from lora_med.models.base import Base, load_base
 from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny

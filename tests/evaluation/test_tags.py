@@ -13,10 +13,10 @@ from lora_med.data.outcome import ReadOptions
 from lora_med.data.record import Annotated, Pair, Span
 from lora_med.data.sources import bc5cdr, ncbi_disease
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.entities import entity_items, entity_measures, entity_table
-from lora_med.evaluation.tags import answer_tags, tag_items, tag_measures, tag_table
+from lora_med.evaluation.scorers.entity_answers import entity_items, entity_measures, entity_table
+from lora_med.evaluation.scorers.tag_answers import answer_tags, tag_items, tag_measures, tag_table
 from lora_med.metrics import spans
-from lora_med.prompts.tags import read_tags, tag_labels, write_tags
+from lora_med.prompts.entity_tags import read_tags, tag_labels, write_tags
 from tests.data.places import REAL, needs_real
 from tests.tiny import make_model, make_tokenizer
 

@@ -12,10 +12,10 @@ import pytest
 from lora_med.data.record import Pair, Passage, Section
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.measures import NOTHING, Numbers, changes, values
-from lora_med.evaluation.report import write_report
+from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
-from lora_med.evaluation.works import Asking, measures_of
-from lora_med.evaluation.writing import (
+from lora_med.evaluation.scorers.registry import Asking, measures_of
+from lora_med.evaluation.scorers.writing_answers import (
     WritingItem,
     lead_answers,
     nearest_answers,

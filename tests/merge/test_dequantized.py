@@ -11,11 +11,11 @@ from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from safetensors.torch import load_file
 
 from lora_med.errors import DataError, InputMissingError, SettingsError
-from lora_med.merge import blocks
-from lora_med.merge.fold import fold
-from lora_med.merge.merging import merge_adapter
-from lora_med.merge.plan import Quantised, plan_merge
-from lora_med.merge.recompute import recompute
+from lora_med.merge.fold.fold import fold
+from lora_med.merge.fold.fold import row_blocks as blocks
+from lora_med.merge.fold.merge_plan import Quantised, plan_merge
+from lora_med.merge.merge import merge_adapter
+from lora_med.merge.proof.tensor_check import recompute
 from lora_med.models.base import load_base
 from tests.evaluation.published import publish_random
 from tests.merge.test_fold import make_adapter

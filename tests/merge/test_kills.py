@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_med.files import read_json, sha256_file
-from lora_med.merge.merging import merge_adapter
+from lora_med.merge.merge import merge_adapter
 from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
 

@@ -11,12 +11,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from lora_med.merge.fold import fold
-from lora_med.merge.merging import copy_around
-from lora_med.merge.plan import Quantised, plan_merge
-from lora_med.merge.recompute import recompute
+from lora_med.merge.fold.fold import fold
+from lora_med.merge.fold.merge_plan import Quantised, plan_merge
+from lora_med.merge.merge import copy_around
+from lora_med.merge.proof.tensor_check import recompute
 from lora_med.models.base import load_base
-from tests.merge.engines import make_engine_base
+from tests.export.engines import make_engine_base
 from tests.merge.test_dequantized import loaded_values
 from tests.merge.test_fold import in_bfloat16, make_adapter, merged_by_peft
 from tests.merge.test_variants import logits

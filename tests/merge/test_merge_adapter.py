@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.adapters.attach import attach
+from lora_med.adapters.runtime.attach import attach
 from lora_med.errors import BaseMismatchError, IntegrityError, OutputError, SettingsError
 from lora_med.files import read_json, sha256_file
-from lora_med.merge import merging
-from lora_med.merge.leftovers import sweep
-from lora_med.merge.merging import merge_adapter
-from lora_med.merge.verify import Agreement, Tolerance, compare
+from lora_med.merge import merge as merging
+from lora_med.merge.merge import merge_adapter
+from lora_med.merge.proof.logits import Agreement, Tolerance, compare
+from lora_med.merge.stale_folders import sweep
 from lora_med.models.base import load_base
 from lora_med.models.fingerprint import fingerprint
 from tests.evaluation.published import publish_random

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lora_med.adapters.adopt import Origin, adopt
-from lora_med.adapters.attach import attach
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.cli.main import run
 from lora_med.errors import IntegrityError, OutputError, SettingsError
 from lora_med.files import read_json
-from lora_med.merge.merging import merge_adapter
+from lora_med.merge.merge import merge_adapter
 from lora_med.merge.rebase import adopt_with_base
 from lora_med.models.base import load_base
 from tests.merge.test_variants import logits, make_variant

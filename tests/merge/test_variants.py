@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
-from lora_med.merge.fold import fold
-from lora_med.merge.merging import copy_around
-from lora_med.merge.plan import Plan, plan_merge
-from lora_med.merge.recompute import recompute
+from lora_med.merge.fold.fold import fold
+from lora_med.merge.fold.merge_plan import Plan, plan_merge
+from lora_med.merge.merge import copy_around
+from lora_med.merge.proof.tensor_check import recompute
 from tests.tiny import make_tiny
 
 IDS = torch.tensor([[1, 5, 7, 60, 70, 80, 5, 90]])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.metrics.content import akin, content_words, implied, one_form
+from lora_med.metrics.content_words import akin, content_words, implied, one_form
 from lora_med.metrics.faithfulness import faithfulness, headings
 from lora_med.metrics.findings import sides, statuses
 from tests.data.places import REAL, needs_real

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.models.base import load_base, stop_ids
+from lora_med.models.files.resolve import display_name, resolve_base
 from lora_med.models.precision import best_dtype
-from lora_med.models.resolve import display_name, resolve_base
 from tests.tiny import make_tiny, make_tokenizer
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.models import block_attention
-from lora_med.models.attention import per_document_attention
+from lora_med.models.attention import block_attention
+from lora_med.models.attention.per_document import per_document_attention
 
 DOCUMENTS: dict[str, list[tuple[int, ...]]] = {
     "one token": [(1,)],

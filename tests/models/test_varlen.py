@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lora_med.models import varlen
-from lora_med.models.attention import per_document_attention
+from lora_med.models.attention import varlen
+from lora_med.models.attention.per_document import per_document_attention
 
 torchs = pytest.importorskip("torch.nn.attention.varlen")  # from torch 2.10 on
 LENGTHS = (5, 1, 40, 17)

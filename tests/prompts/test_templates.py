@@ -12,7 +12,7 @@ from lora_med.errors import SettingsError
 from lora_med.prompts.answers import read_choice, read_letter
 from lora_med.prompts.render import fitting, render
 from lora_med.prompts.row import Row, shortened
-from lora_med.prompts.templates import TEMPLATES, find_template
+from lora_med.prompts.templates.templates import TEMPLATES, find_template
 
 PASSAGE = Passage(
     "p", "g", "pubmed", "AIM: Why.\nIt did.", "On it.", (Section("Why.", "AIM", "OBJECTIVE"), Section("It did."))

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.adapters.card import read_card
+from lora_med.adapters.store.card import read_card
 from lora_med.config.parse import parse
 from tests.data.examples_texts import STUDY
 from tests.recipes.test_sft import ROOT, recipe
 from tests.tiny import make_tiny
 
 REAL_ONLY = ("micro_pubmed", "micro_pubmedqa")  # tests of the recipes train these tasks already
-CONFIGS = [path for path in sorted((ROOT / "recipes" / "configs").glob("micro_*.yaml")) if path.stem not in REAL_ONLY]
+CONFIGS = [
+    path
+    for path in sorted((ROOT / "lora_med" / "assets" / "configs").glob("micro_*.yaml"))
+    if path.stem not in REAL_ONLY
+]
 RECIPES = {"micro_tags": "tag_entities"}  # where sft_task is not the one
 COUNT = 40
 

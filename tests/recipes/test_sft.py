@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from lora_med.adapters.card import read_card
-from lora_med.adapters.store import find_adapter
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.store import find_adapter
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.errors import InputMissingError, OutputError, SettingsError
-from lora_med.training.callbacks import read_metrics
+from lora_med.training.run.callbacks import read_metrics
 from tests.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]

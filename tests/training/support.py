@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from lora_med.adapters.attach import attach_new
+from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings, TrainSettings
 from lora_med.errors import LoraMedError
-from lora_med.models.attention import register_attention
+from lora_med.models.attention.per_document import register_attention
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint
 from lora_med.prompts.tokens import Tokens
+from lora_med.training.step.task_eval import Watch
 from lora_med.training.trainer import AdapterTrainer
-from lora_med.training.watching import Watch
 from tests.tiny import make_model, make_tokenizer
 
 BOS, EOS = 1, 2

@@ -12,7 +12,7 @@ from trl.trainer.sft_config import SFTConfig
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DependencyMissingError, OutputError, SettingsError
 from lora_med.training.arguments import Schedule, best_metric, check_tracker, training_arguments
-from lora_med.training.check import check_training
+from lora_med.training.settings_check import check_training
 
 
 def arguments(tmp_path: Path, schedule: Schedule | None = None, **values: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from lora_med.errors import DataError
 from lora_med.prompts.tokens import Tokens
-from lora_med.training.batches import (
+from lora_med.training.rows.batches import (
     BatchOrder,
     Collator,
     Share,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_med.errors import DiskError, IntegrityError
-from lora_med.training.checkpoints import (
+from lora_med.training.run.checkpoints import (
     COMMIT,
     announce,
     commit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_med.training.loss import (
+from lora_med.training.step.loss import (
     BLOCK_ROWS,
     add_compact_loss,
     count_labelled,

@@ -11,7 +11,7 @@ from lora_med.errors import PreflightError
 from lora_med.models.base import Base
 from lora_med.prompts.row import Row
 from lora_med.prompts.tokens import Tokens, tokenise_rows
-from lora_med.training.preflight import colour_row, preflight
+from lora_med.training.rows.preflight import colour_row, preflight
 from tests.training.support import make_base
 
 SECRET = "Alpha-Bravo"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lora_med.errors import StoppedError
-from lora_med.training.callbacks import read_metrics
+from lora_med.training.run.callbacks import read_metrics
 from tests.training.support import documents, fork, make_trainer, run_ranks, wait, weights
 
 FINAL = "final.pt"

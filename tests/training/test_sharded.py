@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from lora_med.adapters.attach import attach_new
+from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import DataSettings, EvaluateSettings, LoraSettings
 from lora_med.data.corpus import open_corpus
-from lora_med.evaluation.watch import watch
-from lora_med.training.adapter_files import load_adapter, save_adapter, trainable_weights
-from lora_med.training.batches import Share
-from lora_med.training.loss import add_compact_loss
-from lora_med.training.watching import all_answers, undisturbed
+from lora_med.evaluation.eval_during_training import watch
+from lora_med.training.rows.batches import Share
+from lora_med.training.run.adapter_files import load_adapter, save_adapter, trainable_weights
+from lora_med.training.step.loss import add_compact_loss
+from lora_med.training.step.task_eval import all_answers, undisturbed
 from tests.training.support import make_base, run_ranks
 
 QA = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "qa_sample.json"

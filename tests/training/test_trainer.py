@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_med.errors import DataError, DiskError, DivergedError, IntegrityError, OutputError, SettingsError
-from lora_med.models import attention
+from lora_med.models.attention import per_document as attention
 from lora_med.training import steps
-from lora_med.training.callbacks import read_metrics
-from lora_med.training.checkpoints import newest
-from lora_med.training.loss import labelled_places
+from lora_med.training.run.callbacks import read_metrics
+from lora_med.training.run.checkpoints import newest
+from lora_med.training.step.loss import labelled_places
 from tests.training.support import documents, make_base, make_trainer, run_ranks, weights
 
 

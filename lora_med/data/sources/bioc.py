@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.documents import FIX, Document, is_xml, outcomes_of, xml_root
-from lora_med.data.fields import Wrong
+from lora_med.data.formats.archives import FIX, Document, is_xml, outcomes_of, xml_root
+from lora_med.data.formats.row_fields import Wrong
+from lora_med.data.formats.tables import load_json, sound
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Annotated, Span
-from lora_med.data.tables import load_json, sound
 from lora_med.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.documents import FIX, Document, is_xml, outcomes_of, xml_root
+from lora_med.data.formats.archives import FIX, Document, is_xml, outcomes_of, xml_root
+from lora_med.data.formats.tables import load_json, sound
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Passage, Section
-from lora_med.data.tables import load_json, sound
 from lora_med.errors import DataError
 
 SUFFIXES = (".json", ".xml")

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_med.data.blocks import Line, blocks
-from lora_med.data.fields import Wrong, stem
+from lora_med.data.formats.line_blocks import Line, blocks
+from lora_med.data.formats.row_fields import Wrong, stem
+from lora_med.data.formats.tables import sound
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Annotated, Span
-from lora_med.data.tables import sound
 from lora_med.errors import DataError
 from lora_med.files import archive_errors
 

@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_med.config.names import unknown
+from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
+from lora_med.data.formats.tables import SKIP, TableRow, bad, rows, sound
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Pair, Passage, Question, Record
-from lora_med.data.tables import SKIP, TableRow, bad, rows, sound
 from lora_med.errors import DataError, SettingsError
 
 LABELLED = ("text", "label")

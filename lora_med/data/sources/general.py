@@ -1,17 +1,20 @@
 """The general probe: sentences to be ended, of language and everyday knowledge, to see what an adapter makes forget.
 
-It ships with lora_med (assets/probe/general.jsonl, written by data/synthetic/probe.py) and is all test: JSON lines with
+It ships with lora_med (assets/probe/general.jsonl, written by tools/sample/probe.py) and is all test: JSON lines with
 uid, subject, question (the beginning), options (the endings) and answer. Licence as the project's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from lora_med.data.fields import Wrong, outcomes, text_of
+from lora_med.data.formats.row_fields import Wrong, outcomes, text_of
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Question
+
+PROBE = Path(__file__).parents[2] / "assets" / "probe" / "general.jsonl"
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:

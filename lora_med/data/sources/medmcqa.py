@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.fields import Empty, Wrong, optional_text_of, outcomes, stem, text_of
+from lora_med.data.formats.row_fields import Empty, Wrong, optional_text_of, outcomes, stem, text_of
+from lora_med.data.formats.tables import TableRow, rows
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Question
-from lora_med.data.tables import TableRow, rows
 from lora_med.errors import DataError
 
 OPTIONS = ("opa", "opb", "opc", "opd")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lora_med.data.documents import FIX, Document, outcomes_of, xml_root
+from lora_med.data.formats.archives import FIX, Document, outcomes_of, xml_root
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Question
 from lora_med.errors import DataError

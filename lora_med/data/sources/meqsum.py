@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.fields import lines, outcomes, stem, text_of
+from lora_med.data.formats.row_fields import lines, outcomes, stem, text_of
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Pair
 

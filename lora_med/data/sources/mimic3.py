@@ -3,7 +3,7 @@
 Credentialed: PhysioNet's licence applies to the notes and, by its rule of 24 April 2024, to models made from them.
 Johnson et al. 2016, https://doi.org/10.1038/sdata.2016.35; https://physionet.org/content/mimiciii/1.4. Columns, in
 either case: ROW_ID, SUBJECT_ID, CATEGORY, ISERROR, TEXT, and others that are not read. A note its hospital flagged as
-an error is dropped as marked_error. `[**...**]` becomes a typed tag (data/placeholders.py).
+an error is dropped as marked_error. `[**...**]` becomes a typed tag (data/formats/placeholders.py).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.fields import Empty, identifier_of, optional_text_of, outcomes, text_of
-from lora_med.data.notes import note
+from lora_med.data.formats.clinical_notes import note
+from lora_med.data.formats.placeholders import tagged_mimic3
+from lora_med.data.formats.row_fields import Empty, identifier_of, optional_text_of, outcomes, text_of
 from lora_med.data.outcome import Input, Outcome, ReadOptions
-from lora_med.data.placeholders import tagged_mimic3
 from lora_med.data.record import Passage
 
 

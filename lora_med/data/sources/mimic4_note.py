@@ -2,7 +2,7 @@
 
 Credentialed: PhysioNet's licence applies to the notes and, by its rule of 24 April 2024, to models made from them.
 Johnson et al. 2023, https://doi.org/10.13026/1n74-ne17. Columns: note_id, subject_id, note_type, text, and others that
-are not read. `___` becomes `[REDACTED]` (data/placeholders.py).
+are not read. `___` becomes `[REDACTED]` (data/formats/placeholders.py).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.fields import Empty, identifier_of, optional_text_of, outcomes, text_of
-from lora_med.data.notes import note
+from lora_med.data.formats.clinical_notes import note
+from lora_med.data.formats.placeholders import tagged_mimic4
+from lora_med.data.formats.row_fields import Empty, identifier_of, optional_text_of, outcomes, text_of
 from lora_med.data.outcome import Input, Outcome, ReadOptions
-from lora_med.data.placeholders import tagged_mimic4
 from lora_med.data.record import Passage
 
 KINDS = {"DS": "Discharge summary", "AD": "Discharge summary, addendum", "RR": "Radiology report"}

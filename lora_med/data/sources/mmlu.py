@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.fields import Wrong, optional_text_of, outcomes, stem, text_of
+from lora_med.data.formats.row_fields import Wrong, optional_text_of, outcomes, stem, text_of
+from lora_med.data.formats.tables import RowOutcome, TableRow, format_of, rows
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Question
-from lora_med.data.tables import RowOutcome, TableRow, format_of, rows
 
 LETTERS = "ABCD"
 HEADER = ("question", *LETTERS, "answer")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from lora_med.data.formats.pubtator import read_pubtator
 from lora_med.data.outcome import Input, Outcome, ReadOptions
-from lora_med.data.pubtator import read_pubtator
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:

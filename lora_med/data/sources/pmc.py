@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lora_med.data.citations import AUTHOR_END, AUTHOR_START, NUMBER, without_citations
-from lora_med.data.documents import FIX, Document, outcomes_of, xml_root
+from lora_med.data.formats.archives import FIX, Document, outcomes_of, xml_root
+from lora_med.data.formats.citations import AUTHOR_END, AUTHOR_START, NUMBER, without_citations
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.articles import outcome_of, passage
-from lora_med.data.cuts import Cut, Lines, Unusual, begins_plainly, cuts, identity
-from lora_med.data.medline import plain
+from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, begins_plainly, cuts, identity
+from lora_med.data.formats.pubmed.pubmed_fast import plain
+from lora_med.data.formats.pubmed.pubmed_xml import outcome_of, passage
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream

@@ -3,8 +3,8 @@
 Both shapes are read: the original `ori_pqal.json` (PMID -> QUESTION, CONTEXTS, final_decision, LONG_ANSWER) and rows as
 on the Hub, `qiaojin/PubMedQA:pqa_labeled` (pubid, question, context{contexts}, long_answer, final_decision) in JSON,
 JSON lines or Parquet. Licence MIT; Jin et al. 2019, https://arxiv.org/abs/1909.06146. The conclusion (LONG_ANSWER)
-answers the question, so it is kept apart as `explanation` and never shown with the contexts. data/folds.py has the
-official split.
+answers the question, so it is kept separate as `explanation` and never shown with the contexts.
+data/splitting/pubmedqa_folds.py has the official split.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.fields import Wrong, optional_text_of, outcomes, text_of
+from lora_med.data.formats.row_fields import Wrong, optional_text_of, outcomes, text_of
+from lora_med.data.formats.tables import RowOutcome, TableRow, bad, first_letter, format_of, load_json, rows, sound
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Question
-from lora_med.data.tables import RowOutcome, TableRow, bad, first_letter, format_of, load_json, rows, sound
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 

@@ -1,0 +1,156 @@
+"""Deltas of several adapters made one: a weighted sum, or what TIES or DARE leave of it, cut to a rank.
+
+The sum of LoRAs is a LoRA, and the sum of DoRAs a DoRA, of the ranks' sum, to the last bit that fp64 has: with
+g = 1 + sum of w_i (f_i - 1), the merged weight is g * (W + sum of w_i f_i / g * B_i A_i). TIES: Yadav et al. 2023,
+arXiv 2306.01708; DARE: Yu et al. 2023, arXiv 2311.03099.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lora_med.adapters.algebra.deltas import Delta
+from lora_med.errors import SettingsError
+
+EXACT_SIDE = 1500  # up to this width a dense delta gets a full singular value decomposition
+
+
+@dataclass(frozen=True)
+class Combined:
+    """One layer of the new adapter, fp32: `up` (outputs, r), `down` (r, inputs), scale 1; `magnitude` for DoRA.
+
+    `lost` and `size` are the squared Frobenius norms of what the cut to a rank left out, and of the whole change.
+    """
+
+    up: Any
+    down: Any
+    magnitude: Any
+    bias: Any
+    embedding: bool
+    lost: float
+    size: float
+
+
+def weighted_sum(deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int | None, dora: bool) -> Combined:
+    """The layer that changes the base by the weighted sum of the deltas.
+
+    Args:
+        weight: the base's (outputs, inputs), for DoRA.
+        rank: None keeps the sum of the ranks, which is exact.
+        dora: whether the new adapter is a DoRA.
+
+    Raises:
+        SettingsError: the weights turn an output around, which no DoRA can.
+    """
+    whole = _own_share(deltas)
+    ups = [
+        share * ((1 if delta.factor is None else delta.factor) / whole)[:, None] * delta.up for share, delta in deltas
+    ]
+    up, down = torch.cat(ups, 1), torch.cat([delta.down for _, delta in deltas])
+    wanted = sum(share * delta.dense(weight) for share, delta in deltas)
+    if rank is not None and rank < up.shape[1]:
+        up, down = _cut_product(up, down, rank)
+    return _finished(up, down, wanted, weight, deltas, dora)
+
+
+def of_dense(
+    wanted: Any, deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int, dora: bool, seed: int
+) -> Combined:
+    """The layer of that rank nearest to the dense change `wanted` (outputs, inputs).
+
+    For a DoRA each output is scaled first, as in the plain sum: then one DoRA alone is of its own rank again.
+    """
+    if dora:
+        up, down = _cut_dense((weight + wanted) / _own_share(deltas)[:, None] - weight, rank, seed)
+    else:
+        up, down = _cut_dense(wanted, rank, seed)
+    return _finished(up, down, wanted, weight, deltas, dora)
+
+
+def _own_share(deltas: Sequence[tuple[float, Delta]]) -> Any:
+    """By how much the sum of the deltas scales the base's own weights, an output each; 1 where none is a DoRA."""
+    whole = torch.ones(deltas[0][1].up.shape[0], dtype=torch.float64)
+    for share, delta in deltas:
+        whole += 0 if delta.factor is None else share * (delta.factor - 1)
+    if bool((whole <= 0).any()):
+        raise SettingsError("these weights turn an output of a DoRA around", where="--from", fix="smaller weights")
+    return whole
+
+
+def ties(deltas: Sequence[tuple[float, Any]], density: float, absent: float = 0) -> Any:
+    """TIES: of each dense delta the largest share `density` by size, then the mean of those on the heavier side.
+
+    The mean is weighted, and as large as the weights' sum: what one delta alone says counts in full.
+
+    Args:
+        absent: the weights of those that leave this layer as it is: they have no say, but count in the sum.
+    """
+    kept = [share * _largest(delta, density) for share, delta in deltas]
+    side = torch.sign(torch.stack(kept).sum(0))
+    agreeing = [torch.where(torch.sign(one) == side, one, 0) for one in kept]
+    shares = torch.stack([abs(share) * (one != 0) for (share, _), one in zip(deltas, agreeing, strict=True)]).sum(0)
+    total = absent + sum(abs(share) for share, _ in deltas)
+    return torch.stack(agreeing).sum(0) * torch.where(shares > 0, total / shares.clamp_min(1e-300), 0)
+
+
+def dare(deltas: Sequence[tuple[float, Any]], density: float, seed: int) -> Any:
+    """DARE: of each dense delta a random share `density`, grown by 1 / density, summed."""
+    draw = torch.Generator().manual_seed(seed)
+    masks = [torch.rand(delta.shape, generator=draw) < density for _, delta in deltas]
+    kept = [share * delta * mask / density for (share, delta), mask in zip(deltas, masks, strict=True)]
+    return torch.stack(kept).sum(0)
+
+
+def _largest(delta: Any, density: float) -> Any:
+    count = max(1, round(density * delta.numel()))
+    if count >= delta.numel():
+        return delta
+    edge = delta.abs().flatten().kthvalue(delta.numel() - count + 1).values
+    return torch.where(delta.abs() >= edge, delta, 0)
+
+
+def _cut_product(up: Any, down: Any, rank: int) -> tuple[Any, Any]:
+    """The nearest product of that rank, by the singular values of a product whose factors are thin."""
+    left, inner_left = torch.linalg.qr(up)
+    right, inner_right = torch.linalg.qr(down.T)
+    rotate, values, turn = torch.linalg.svd(inner_left @ inner_right.T)
+    root = values[:rank].sqrt()
+    return (left @ rotate[:, :rank]) * root, root[:, None] * (turn[:rank] @ right.T)
+
+
+def _cut_dense(delta: Any, rank: int, seed: int) -> tuple[Any, Any]:
+    if min(delta.shape) <= EXACT_SIDE:
+        left, values, right = torch.linalg.svd(delta, full_matrices=False)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            left, values, turned = torch.svd_lowrank(delta, q=min(rank + 16, *delta.shape), niter=4)
+        right = turned.T
+    root = values[:rank].sqrt()
+    return left[:, :rank] * root, root[:, None] * right[:rank]
+
+
+def _finished(
+    up: Any, down: Any, wanted: Any, weight: Any, deltas: Sequence[tuple[float, Delta]], dora: bool
+) -> Combined:
+    """As it will be stored, with the error of what is stored."""
+    stored_up, stored_down = up.float().contiguous(), down.float().contiguous()
+    product = stored_up.double() @ stored_down.double()
+    magnitude = None
+    if dora:
+        magnitude = (weight + wanted).norm(dim=1).float()
+        product = (magnitude.double() / (weight + product).norm(dim=1))[:, None] * (weight + product) - weight
+    biases = [share * delta.bias for share, delta in deltas if delta.bias is not None]
+    return Combined(
+        stored_up,
+        stored_down,
+        magnitude,
+        torch.stack(biases).sum(0).float() if biases else None,
+        deltas[0][1].embedding,
+        float((product - wanted).square().sum()),
+        float(wanted.square().sum()),
+    )

@@ -1,0 +1,265 @@
+"""One adapter made of several, over their exact changes to the base; its card names them and what the cut lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.algebra.combine import Combined, dare, of_dense, ties, weighted_sum
+from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
+from lora_med.adapters.store.card import CARD, Card, DataFacts, read_card
+from lora_med.adapters.store.published import check_base, locate_base, read_files
+from lora_med.adapters.store.store import STORE, check_free, find_adapter, write_adapter
+from lora_med.adapters.tensors.contents import LowRank
+from lora_med.adapters.tensors.method import PREFIX, Method, exactly
+from lora_med.adapters.tensors.weights import check_tensors
+from lora_med.config.near_names import unknown
+from lora_med.data.access import strictest
+from lora_med.errors import BaseMismatchError, SettingsError
+from lora_med.files import sha256_file
+from lora_med.models.fingerprint import fingerprint
+from lora_med.models.skeleton import skeleton
+from lora_med.run import versions
+
+METHODS = ("linear", "svd", "concat", "ties", "dare")
+DENSE = ("ties", "dare")
+LARGEST_WEIGHT = 1e6
+MOST_SEEDS = 1 << 63
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The new adapter's folder and card; the relative error of the cut, over all and of each layer."""
+
+    folder: Path
+    card: Card
+    error: float
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Parent:
+    folder: Path
+    card: Card
+    weight: float
+    updates: Mapping[str, LowRank]
+
+
+def compose(
+    name: str,
+    parents: Sequence[tuple[str, float]],
+    *,
+    method: str = "linear",
+    rank: int | None = None,
+    density: float = 0.5,
+    seed: int = 0,
+    base: str | None = None,
+    store: Path | str = STORE,
+    overwrite: bool = False,
+    advance: Callable[[int, int], None] = lambda done, whole: None,
+) -> Composition:
+    """Publish in the store an adapter that changes the base by a combination of its parents' changes.
+
+    Args:
+        parents: names in the store, each with its weight.
+        method: `linear` and `concat` are the weighted sum as it is, of the ranks' sum (`linear` cut to `rank` if that
+            is given); `svd` is cut to `rank`, or the parents' largest; `ties` and `dare` thin each change first.
+        density: the share of each change that `ties` and `dare` keep.
+        base: where the base lies, if not where the first card says. For LoRA it is looked at for its shapes alone.
+        advance: called with the layers done and in all.
+
+    Raises:
+        SettingsError: no such method, a share or rank that cannot be, or an adapter that holds more than updates.
+        BaseMismatchError: the parents belong to different bases, or the base given is another.
+        OutputError: the name is taken.
+    """
+    _check_choices(method, rank, density, seed, parents)
+    target = check_free(name, store, overwrite=overwrite)
+    read = [_read(find_adapter(one, store), weight) for one, weight in parents]
+    _check_one_base(read)
+    first = read[0].card
+    folder, asked = locate_base(first, base)
+    check_base(fingerprint(folder), asked, first, read[0].folder)
+    dora = _check_kinds(read)
+    weights = open_base(folder)
+    layers = sorted({layer for one in read for layer in one.updates})
+    combined: dict[str, Combined] = {}
+    for number, layer in enumerate(layers, 1):
+        combined[layer] = _combine(layer, read, weights, method, rank, density, seed + number, dora)
+        advance(number, len(layers))
+    shape = _method(combined, dora)
+    model = skeleton(folder)
+    card = _card(name, read, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
+
+    tensors = _tensors(combined, shape)
+    check_tensors(shape.expected(model), tensors, where=target)
+    write_adapter(target, card, shape, tensors, model, overwrite=overwrite)
+    errors = {layer: _relative([one]) for layer, one in combined.items()}
+    return Composition(target, read_card(target), _relative(combined.values()), errors)
+
+
+def _check_choices(
+    method: str, rank: int | None, density: float, seed: int, parents: Sequence[tuple[str, float]]
+) -> None:
+    if method not in METHODS:
+        raise SettingsError(unknown("method", method, METHODS), where="--method")
+    if not parents:
+        raise SettingsError("no adapter is named", where="--from", fix="--from a:0.7 --from b:0.3")
+    wrong = next((weight for _, weight in parents if not 0 < abs(weight) <= LARGEST_WEIGHT), None)
+    if wrong is not None:
+        raise SettingsError(
+            f"a weight of {wrong} is none", where="--from", fix=f"a number that is not 0, up to {LARGEST_WEIGHT:g}"
+        )
+    if not 0 < density <= 1:
+        raise SettingsError(f"a density of {density}", where="--density", fix="a share over 0, up to 1")
+    if not 0 <= seed < MOST_SEEDS:
+        raise SettingsError(f"a seed of {seed}", where="--seed", fix="a whole number from 0 on, under 2 to the 63rd")
+    if rank is not None and (rank < 1 or method == "concat"):
+        raise SettingsError(
+            f"rank {rank} with {method}", where="--rank", fix="concat keeps all ranks; --method svd cuts"
+        )
+
+
+def _read(folder: Path, weight: float) -> _Parent:
+    card = read_card(folder)
+    read_files(folder, card)
+    return _Parent(folder, card, weight, read_updates(folder))
+
+
+def _check_one_base(read: Sequence[_Parent]) -> None:
+    first = read[0].card
+    for other in (one.card for one in read[1:]):
+        differing = first.base.fingerprint.differing(other.base.fingerprint)
+        if differing:
+            lines = [
+                f"  {part}: {first.name} needs {getattr(first.base.fingerprint, part)[:16]}, {other.name} needs "
+                f"{getattr(other.base.fingerprint, part)[:16]}"
+                for part in differing
+            ]
+            raise BaseMismatchError(
+                f"{first.name!r} and {other.name!r} belong to different bases:\n" + "\n".join(lines),
+                where="--from",
+                fix=f"adapters of one base: {first.base.name}",
+            )
+
+
+def _check_kinds(read: Sequence[_Parent]) -> bool:
+    """Whether the new adapter is a DoRA.
+
+    Raises:
+        SettingsError: biases with what PEFT knows no biases in.
+    """
+    updates = [update for one in read for update in one.updates.values()]
+    dora = any(update.magnitude is not None for update in updates)
+    embedding = any("lora_embedding_" in update.down.name for update in updates)
+    if (dora or embedding) and any(update.bias is not None for update in updates):
+        other = "a DoRA" if dora else "an update of an embedding"
+        raise SettingsError(f"{other} cannot be combined with an adapter that adds biases", where="--from")
+    return dora
+
+
+def _combine(
+    layer: str,
+    read: Sequence[_Parent],
+    weights: BaseWeights,
+    method: str,
+    rank: int | None,
+    density: float,
+    seed: int,
+    dora: bool,
+) -> Combined:
+    import torch
+
+    present = [(one.weight, one.updates[layer]) for one in read if layer in one.updates]
+    weight = weights.read(present[0][1]) if dora else None
+    deltas: list[tuple[float, Delta]] = [(share, delta_of(update, weight)) for share, update in present]
+    with torch.no_grad():
+        if method not in DENSE:
+            wanted = max(delta.up.shape[1] for _, delta in deltas) if method == "svd" and rank is None else rank
+            return weighted_sum(deltas, weight, wanted, dora)
+        dense = [(share, delta.dense(weight)) for share, delta in deltas]
+        absent = sum(abs(one.weight) for one in read if layer not in one.updates)
+        change = ties(dense, density, absent) if method == "ties" else dare(dense, density, seed)
+        wanted = rank or max(delta.up.shape[1] for _, delta in deltas)
+        return of_dense(change, deltas, weight, min(wanted, *change.shape), dora, seed)
+
+
+def _relative(some: Iterable[Combined]) -> float:
+    some = list(some)
+    size = sum(one.size for one in some)
+    return math.sqrt(sum(one.lost for one in some) / size) if size else 0.0
+
+
+def _method(combined: Mapping[str, Combined], dora: bool) -> Method:
+    """LoRA at scale 1: alpha is the rank, layer by layer."""
+    ranks = {layer: one.up.shape[1] for layer, one in combined.items()}
+    usual = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
+    others = {exactly(layer): rank for layer, rank in ranks.items() if rank != usual}
+    return Method(
+        r=usual,
+        lora_alpha=float(usual),
+        target_modules=tuple(sorted(combined)),
+        rank_pattern=others,
+        alpha_pattern={layer: float(rank) for layer, rank in others.items()},
+        use_dora=dora,
+        lora_bias=any(one.bias is not None for one in combined.values()),
+    )
+
+
+def _tensors(combined: Mapping[str, Combined], shape: Method) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {}
+    for layer, one in combined.items():
+        down, up = ("lora_embedding_A", "lora_embedding_B") if one.embedding else ("lora_A.weight", "lora_B.weight")
+        found[f"{PREFIX}{layer}.{down}"], found[f"{PREFIX}{layer}.{up}"] = one.down, one.up
+        if one.magnitude is not None:
+            found[f"{PREFIX}{layer}.lora_magnitude_vector"] = one.magnitude
+        if shape.lora_bias and not one.embedding:
+            found[f"{PREFIX}{layer}.lora_B.bias"] = one.bias if one.bias is not None else torch.zeros(one.up.shape[0])
+    return found
+
+
+def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, Any]) -> Card:
+    """The new card: all that the parents learned from, under the strictest of their classes."""
+    first = read[0].card
+    named = [source for one in read for source in one.card.data.source.split("+")]
+    earlier = [source for one in read for source in one.card.data.earlier_sources]
+    data = DataFacts(
+        source="+".join(dict.fromkeys(named)),
+        licence="; ".join(dict.fromkeys(one.card.data.licence for one in read)),
+        access=strictest([one.card.data.access for one in read]),
+        hashes={f"{one.card.name}: {file}": digest for one in read for file, digest in one.card.data.hashes.items()},
+        earlier_sources=list(dict.fromkeys(earlier)),
+    )
+    parents = [
+        {
+            "name": one.card.name,
+            "weight": one.weight,
+            "card_sha256": sha256_file(one.folder / CARD),
+            "source": one.card.data.source,
+            "template": one.card.template,
+            "data": one.card.settings.get("data"),
+            "parents": one.card.parents,
+        }
+        for one in read
+    ]
+    said = " + ".join(f"{one.weight:g} x {one.card.name}" for one in read)
+    return Card(
+        name=name,
+        description=f"{said} ({how['method']})",
+        base=first.base,
+        method=shape.as_json(),
+        template=first.template,
+        data=data,
+        settings={"compose": dict(how)},
+        scores={},
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files={},
+        parents=parents,
+    )

@@ -1,0 +1,107 @@
+"""What an adapter adds to each weight of its base, exactly: W -> factor * (W + up @ down), in fp64.
+
+LoRA and rsLoRA have no factor. DoRA's is its magnitude over the length that the weights have after the update, an
+output each, and takes the base's weights to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.tensors.contents import LowRank, read_contents
+from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, lies_transposed
+from lora_med.adapters.tensors.weight_update import finite
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.files.weight_files import Stored, read_headers, read_rows
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One layer's change in fp64: `up` (outputs, r), scaled, `down` (r, inputs), `factor` and `bias` (outputs) or None.
+
+    `embedding` if the layer is one; its inputs are tokens.
+    """
+
+    up: Any
+    down: Any
+    factor: Any
+    bias: Any
+    embedding: bool
+
+    def dense(self, weight: Any = None) -> Any:
+        """factor * (W + up @ down) - W, (outputs, inputs); `weight` is needed where there is a factor."""
+        product = self.up @ self.down
+        return product if self.factor is None else self.factor[:, None] * (weight + product) - weight
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """The weights of a base's layers, read when asked for."""
+
+    tensors: Mapping[str, Stored]
+    conv1d: bool
+    folder: Path
+
+    def read(self, low_rank: LowRank) -> Any:
+        """The weight of an update's layer as (outputs, inputs), fp64.
+
+        Raises:
+            IntegrityError: the base has no such layer, or of another shape.
+        """
+        name = find_tensor(f"{low_rank.layer}.weight", self.tensors) or self._tied(low_rank)
+        stored = self.tensors[name]
+        turned = lies_transposed(stored.dtype, stored.shape, low_rank, self.conv1d, self.folder)
+        with open(stored.file, "rb") as handle:
+            weight = read_rows(handle, stored).double()
+        return weight.T if turned else weight
+
+    def _tied(self, low_rank: LowRank) -> str:
+        ends = ("embed_tokens.weight", "wte.weight")
+        found = next((name for name in self.tensors if name.endswith(ends)), None)
+        if found is None or low_rank.layer != "lm_head":
+            raise IntegrityError(f"the base has no tensor for layer {low_rank.layer!r}", where=str(self.folder))
+        return found
+
+
+def open_base(folder: Path) -> BaseWeights:
+    """The weights of the base in `folder`, of which the headers alone are read now."""
+    return BaseWeights(read_headers(folder), is_conv1d(read_json(folder / "config.json")), folder)
+
+
+def read_updates(adapter: Path) -> dict[str, LowRank]:
+    """The updates of an adapter by layer.
+
+    Raises:
+        SettingsError: it holds more than updates, so that it cannot be taken for a change of weights alone.
+    """
+    contents = read_contents(adapter)
+    if not contents.plain:
+        raise SettingsError(
+            f"adapter {adapter.name!r} holds whole layers or trained tokens, which cannot be combined or compared",
+            where=str(adapter),
+            fix=f"merge it: lora-med merge {adapter.name} --out FOLDER",
+        )
+    return dict(contents.low_rank)
+
+
+def delta_of(low_rank: LowRank, weight: Any) -> Delta:
+    """The change that an update makes; `weight` (outputs, inputs) is looked at for DoRA alone.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
+    with open(low_rank.up.file, "rb") as handle:
+        up = finite(read_rows(handle, low_rank.up), low_rank.up).double() * low_rank.scale
+        down = finite(read_rows(handle, low_rank.down), low_rank.down).double()
+        bias = None
+        if low_rank.bias is not None:
+            bias = finite(read_rows(handle, low_rank.bias), low_rank.bias).double() * low_rank.scale
+        factor = None
+        if low_rank.magnitude is not None:
+            magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).double().reshape(-1)
+            factor = magnitude / (weight + up @ down).norm(dim=1)
+    return Delta(up, down, factor, bias, "lora_embedding_" in low_rank.down.name)

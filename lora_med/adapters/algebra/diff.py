@@ -1,0 +1,105 @@
+"""What two adapters of one base do differently, layer by layer: sizes of their changes, and the angle between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
+from lora_med.adapters.store.card import Card, read_card
+from lora_med.adapters.store.published import check_base, locate_base, read_files
+from lora_med.adapters.tensors.contents import LowRank
+from lora_med.errors import BaseMismatchError
+from lora_med.models.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class LayerDiff:
+    """One layer: Frobenius norms of both changes and of their difference, and the cosine between the changes.
+
+    A norm is 0, and the cosine None, where an adapter has no update of the layer.
+    """
+
+    layer: str
+    first: float
+    second: float
+    difference: float
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Two adapters: all layers that either changes, in order of their names, and the same over all of them."""
+
+    first: str
+    second: str
+    layers: tuple[LayerDiff, ...]
+    whole: LayerDiff
+
+
+def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
+    """Compare two adapter folders of one base by their exact changes of its weights.
+
+    Args:
+        base: where the base lies, if not where the card says; needed for DoRA alone.
+
+    Raises:
+        BaseMismatchError: they belong to different bases.
+        SettingsError: one holds more than updates of layers.
+        IntegrityError: a file is not the one that was published.
+    """
+    cards = [read_card(folder) for folder in (first, second)]
+    for folder, card in zip((first, second), cards, strict=True):
+        read_files(folder, card)
+    if cards[0].base.fingerprint != cards[1].base.fingerprint:
+        raise BaseMismatchError(
+            f"{cards[0].name!r} and {cards[1].name!r} belong to different bases, so their changes cannot be compared",
+            fix=f"{cards[0].name}: {cards[0].base.name}; {cards[1].name}: {cards[1].base.name}",
+        )
+    updates = [read_updates(folder) for folder in (first, second)]
+    dora = any(one.magnitude is not None for some in updates for one in some.values())
+    weights = _open(cards[0], base, first) if dora else None
+    layers = sorted({*updates[0], *updates[1]}, key=_natural)
+    products = [_products(layer, updates, weights) for layer in layers]
+    found = tuple(_layer(layer, *three) for layer, three in zip(layers, products, strict=True))
+    whole = _layer("all", *(sum(three[place] for three in products) for place in range(3)))
+    return Diff(cards[0].name, cards[1].name, found, whole)
+
+
+def _open(card: Card, base: str | None, folder: Path) -> BaseWeights:
+    place, asked = locate_base(card, base)
+    check_base(fingerprint(place), asked, card, folder)
+    return open_base(place)
+
+
+def _natural(layer: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in layer.split(".")]
+
+
+def _products(
+    layer: str, updates: Iterable[Mapping[str, LowRank]], weights: BaseWeights | None
+) -> tuple[float, float, float]:
+    """<a, a>, <b, b> and <a, b> of the two changes of a layer."""
+    held = [some.get(layer) for some in updates]
+    weight = None
+    if weights is not None and any(one is not None and one.magnitude is not None for one in held):
+        weight = weights.read(next(one for one in held if one is not None))
+    one, other = (None if update is None else delta_of(update, weight) for update in held)
+    return _inner(one, one, weight), _inner(other, other, weight), _inner(one, other, weight)
+
+
+def _inner(one: Delta | None, other: Delta | None, weight: Any) -> float:
+    if one is None or other is None:
+        return 0.0
+    if one.factor is None and other.factor is None:  # tr((B1 A1)^T B2 A2), without either product
+        return float(((one.up.T @ other.up) * (one.down @ other.down.T)).sum())
+    return float((one.dense(weight) * other.dense(weight)).sum())
+
+
+def _layer(layer: str, first: float, second: float, both: float) -> LayerDiff:
+    cosine = both / math.sqrt(first * second) if first > 0 and second > 0 else None
+    difference = max(0.0, first + second - 2 * both)
+    return LayerDiff(layer, math.sqrt(first), math.sqrt(second), math.sqrt(difference), cosine)

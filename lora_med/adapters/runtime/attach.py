@@ -1,0 +1,147 @@
+"""Adapters onto a base: a new one to train, or a published one to use, each refused where it does not belong.
+
+What is attached is checked before PEFT sees it: the base's fingerprint, the files' hashes, and each tensor's name,
+shape and finiteness. Nothing is loaded by the path or base name that a file of the adapter gives.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.published import open_adapter
+from lora_med.adapters.store.store import STORE, check_loadable, find_adapter
+from lora_med.adapters.tensors.initialize import PEFT_NAMES, START, check_start, seeded, start_from_base
+from lora_med.adapters.tensors.method import method_for, refuse_other_shape
+from lora_med.adapters.tensors.weights import adapter_parameters, put_tensors
+from lora_med.config.schema import LoraSettings
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.base import Base
+
+logger = logging.getLogger(__name__)
+
+
+def attach_new(
+    base: Base,
+    lora: LoraSettings,
+    *,
+    seed: int,
+    store: Path | str = STORE,
+    rows: Sequence[Sequence[int]] | None = None,
+) -> Any:
+    """A PeftModel with one new trainable adapter, "default", its weights in float32; `base.model` is changed in place.
+
+    Args:
+        seed: of the start; the same seed gives the same adapter, and the random state outside is untouched.
+        store: where `lora.continue_from` is looked up.
+        rows: token ids of some training rows, for `eva`.
+
+    Raises:
+        SettingsError: a name, pattern or combination that cannot be.
+        BaseMismatchError: `continue_from` names an adapter of another base.
+    """
+    from peft import get_peft_model
+
+    refuse_occupied(base)
+    method = method_for(base.model, lora)
+    check_start(method, base, rows)
+    tensors = None
+    if lora.continue_from is not None:
+        stored, tensors = open_adapter(base, find_adapter(lora.continue_from, store))
+        refuse_other_shape(method, stored, lora.continue_from)
+    with seeded(seed):
+        with _without_peft_noise():
+            config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
+            model: Any = get_peft_model(base.model, config)
+        start_from_base(model, base, method, rows)
+    if tensors is not None:
+        put_tensors(model, "default", tensors)
+    return model
+
+
+def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None) -> Any:
+    """A PeftModel with the published adapter `name` attached for inference: frozen, active, in eval mode.
+
+    Args:
+        onto: a PeftModel that `attach` made of the same base, to which this adapter is added.
+
+    Raises:
+        InputMissingError: no such adapter.
+        BaseMismatchError: it was trained on another base (weights, tokenizer or template differ).
+        IntegrityError: a file is not the one that was published, or a tensor does not fit.
+    """
+    from peft import PeftModel
+
+    check_loadable(name)
+    method, tensors = open_adapter(base, find_adapter(name, store))
+    config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
+    if onto is None:
+        refuse_occupied(base)
+        with _without_peft_noise():
+            model: Any = PeftModel(base.model, config, adapter_name=name)
+    elif onto.get_base_model() is not base.model:
+        raise SettingsError("`onto` carries the adapters of another base object", fix="pass the Base it was made from")
+    elif name in onto.peft_config:
+        raise SettingsError(f"adapter {name!r} is attached already", fix="name each adapter once")
+    else:
+        model = onto
+        model.add_adapter(name, config)
+    if tensors.keys() == adapter_parameters(model, name).keys():
+        put_tensors(model, name, tensors)
+    else:
+        _put_by_peft(model, name, tensors)
+    model.set_adapter(name, inference_mode=True)
+    return model.requires_grad_(False).eval()
+
+
+def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
+    """Let PEFT place what is more than updates of inner layers, and read it back: it drops what it cannot place.
+
+    Whole layers it holds in the base's precision, so they are looked for as rounded to it.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+    found = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    held = {key: found[key].cpu() for key in tensors if key in found}
+    lost = sorted(
+        key for key, one in tensors.items() if key not in held or not bool((held[key] == one.to(held[key].dtype)).all())
+    )
+    if lost:
+        raise IntegrityError(f"PEFT did not take {len(lost)} of the adapter's tensors, such as {lost[0]!r}")
+
+
+def detach(model: Any) -> None:
+    """Take every adapter off again: `base.model` is then as it was loaded, ready for another `attach`.
+
+    Raises:
+        SettingsError: the base itself was moved by PiSSA or OLoRA; load it anew.
+    """
+    if getattr(model, START, None) is not None:
+        raise SettingsError("the base was moved by its adapter's start (PiSSA, OLoRA)", fix="load the base again")
+    bare = model.unload()
+    if hasattr(bare, "peft_config"):
+        del bare.peft_config
+
+
+@contextmanager
+def _without_peft_noise() -> Iterator[None]:
+    """Drop the warnings that PEFT raises about its own calls and about defaults that we mean."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*eva.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*path_initial_model_for_weight_conversion.*", category=UserWarning)
+        yield
+
+
+def refuse_occupied(base: Base) -> None:
+    """Refuse a base whose layers PEFT has wrapped already."""
+    if any(name.endswith(".lora_A") for name, _ in base.model.named_modules()):
+        raise SettingsError(
+            "this base carries adapters already",
+            fix="attach(..., onto=model) adds one more, detach(model) takes them off",
+        )

@@ -1,0 +1,154 @@
+"""What an adapter adds to the output of a layer: alone, and for a batch whose rows belong to several adapters.
+
+Everything is computed in float32, the dtype of the published weights, whatever the base's: the layer's input is cast
+up, and the sum is rounded once to the base's dtype. That is PEFT's arithmetic, so on a base that is not quantised LoRA
+gives PEFT's very bits wherever its scale is a power of two. In bfloat16 the logits would be as near to the true ones
+(0.004 either way, from the base's own rounding), and on CPUs without bfloat16 units it would be slower: 0.13 ms
+against 0.06 for 8 tokens through 1,024 x 1,024 at rank 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from lora_med.adapters.tensors.method import PREFIX, Method
+from lora_med.adapters.tensors.weights import MAGNITUDE
+from lora_med.errors import SettingsError
+from lora_med.models.targets import Linear, linear_layers
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """One adapter's part in one layer, in float32: output += up(down(input)) + gain * (output - bias).
+
+    `down` is (rank, inputs), `up` (outputs, rank) with the scale in it. DoRA multiplies each output of the updated
+    layer, its bias aside, by a factor; `gain` is that factor less one, (outputs,), and `up` holds the factor already.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    gain: torch.Tensor | None = None
+    gain_of_bias: torch.Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """How many numbers lie between `down` and `up`."""
+        return len(self.down)
+
+    def add(self, x: torch.Tensor, output: torch.Tensor) -> None:
+        """Add to `output` (..., outputs), in place, what the adapter makes of `x` (..., inputs)."""
+        added = linear(linear(x.to(self.down.dtype), self.down), self.up)
+        if self.gain is not None:
+            added += self.gain * output
+            if self.gain_of_bias is not None:
+                added -= self.gain_of_bias
+        output.add_(added)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A published adapter made ready to run: layer name -> its update there."""
+
+    name: str
+    updates: Mapping[str, Update]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The updates of several adapters in one layer, one below the other, so that two products serve any mixture.
+
+    `down` is (ranks, inputs), `up` (ranks, outputs); adapter number i owns `ranks[i]` of these rows, none where it
+    leaves the layer alone. `gains` and `gains_of_bias` are (adapters, outputs), zero for an adapter without DoRA.
+    """
+
+    ranks: tuple[int, ...]
+    down: torch.Tensor
+    up: torch.Tensor
+    gains: torch.Tensor | None
+    gains_of_bias: torch.Tensor | None
+
+    def add(self, x: torch.Tensor, output: torch.Tensor, foreign: torch.Tensor, gains: torch.Tensor | None) -> None:
+        """Add to each row of `output` (rows, tokens, outputs), in place, what its own adapter makes of `x`.
+
+        Args:
+            foreign: (rows, 1, ranks), true where a row of the batch must not use a row of the stack.
+            gains: (2, rows, 1, outputs), each row's gain and gain of the bias, if any adapter has them.
+        """
+        # Zeros are filled in, not multiplied: another adapter's overflow must not become this row's NaN.
+        inner = linear(x.to(self.down.dtype), self.down).masked_fill_(foreign, 0.0)
+        added = torch.matmul(inner, self.up)
+        if gains is not None:
+            added += gains[0] * output
+            added -= gains[1]
+        output.add_(added)
+
+
+def stack(updates: Sequence[Update | None]) -> Stack:
+    """The updates of one layer stacked in this order; None for an adapter that leaves the layer alone."""
+    there = [one for one in updates if one is not None]
+    gains = gains_of_bias = None
+    if any(one.gain is not None for one in there):
+        nothing = torch.zeros(len(there[0].up), device=there[0].up.device)
+        gains = torch.stack([nothing if one is None or one.gain is None else one.gain for one in updates])
+        gains_of_bias = torch.stack(
+            [nothing if one is None or one.gain_of_bias is None else one.gain_of_bias for one in updates]
+        )
+    return Stack(
+        ranks=tuple(0 if one is None else one.rank for one in updates),
+        down=torch.cat([one.down for one in there]),
+        up=torch.cat([one.up.T for one in there]),
+        gains=gains,
+        gains_of_bias=gains_of_bias,
+    )
+
+
+def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Adapter:
+    """The adapter whose checked tensors, named as in its file, belong to the layers of `model`.
+
+    Raises:
+        SettingsError: it is more than updates of inner layers, as an adapter made elsewhere may be.
+    """
+    inner = {one.name for one in linear_layers(model)}
+    strange = [one.name for one in method.targets(model) if one.name not in inner]
+    if strange or method.lora_bias or method.modules_to_save or method.trainable_token_indices:
+        kinds = {"biases": method.lora_bias, "whole layers": method.modules_to_save, "updates at the ends": strange}
+        more = [kind for kind, there in kinds.items() if there] or ["trained tokens"]
+        raise SettingsError(
+            f"adapter {name!r} has {', '.join(more)}, which cannot be swapped with others",
+            fix=f"attach it alone (lora_med.attach), or merge it: lora-med merge {name} --out FOLDER",
+        )
+    # Made outside of any inference mode, so that they serve every caller's, whoever was the first.
+    with torch.inference_mode(False), torch.no_grad():
+        updates = {
+            one.name: _update(one, model.get_submodule(one.name), method, tensors) for one in method.targets(model)
+        }
+    return Adapter(name, updates)
+
+
+def _update(one: Linear, layer: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Update:
+    def placed(part: str) -> torch.Tensor:  # a copy, for what is read from a file keeps all its bytes in memory
+        return tensors[f"{PREFIX}{one.name}.{part}"].to(layer.weight.device, torch.float32, copy=True)
+
+    down, up = placed("lora_A.weight"), placed("lora_B.weight") * method.scale(one.name)
+    if not method.use_dora:
+        return Update(down, up)
+    factor = placed(MAGNITUDE) / torch.linalg.norm(_weight(one, layer) + up @ down, dim=1)
+    gain = factor - 1
+    bias = None if layer.bias is None else gain * layer.bias.to(torch.float32)
+    return Update(down, up * factor[:, None], gain, bias)
+
+
+def _weight(one: Linear, layer: Any) -> torch.Tensor:
+    """The layer's weight (outputs, inputs) in float32, as its forward pass sees it."""
+    weight = layer.weight
+    if hasattr(weight, "quant_state"):
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight = dequantize_4bit(weight.data, weight.quant_state)
+    weight = weight.to(torch.float32)
+    return weight.T if one.transposed else weight

@@ -1,0 +1,97 @@
+"""Several adapters on one loaded base: `with use(bank, "pubmedqa"):` swaps in microseconds and restores exactly.
+
+What a forward pass uses belongs to the thread (or asynchronous task) that runs it: threads may use different adapters
+of one bank at the same time, and outside `use` the model is the bare base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_med.adapters.runtime.pool import MOST_RESIDENT, Bank
+from lora_med.adapters.runtime.selection import choose
+from lora_med.adapters.store.store import STORE
+from lora_med.errors import SettingsError
+from lora_med.models.base import Base, stop_ids
+from lora_med.models.generation import before_end
+
+
+def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Bank:
+    """A bank with all the named adapters in memory, and room for at least these.
+
+    Raises:
+        SettingsError: no name, or the same name twice.
+        BaseMismatchError, IntegrityError: as `attach`; the base is then as it was.
+    """
+    if not names:
+        raise SettingsError("no adapter is named", fix="name at least one; lora-med adapters list")
+    if len(set(names)) < len(names):
+        raise SettingsError(f"an adapter is named twice among {', '.join(names)}", fix="name each once")
+    bank = Bank(base, store, most_resident=max(MOST_RESIDENT, len(names)))
+    try:
+        slots, _ = bank.hold(names)
+    except BaseException:
+        bank.close()
+        raise
+    bank.release(slots)
+    return bank
+
+
+@contextmanager
+def use(bank: Bank, name: str | Sequence[str | None] | None) -> Iterator[Any]:
+    """Run `bank.model` with adapter `name`, or as the bare base with None; on leaving, whatever was chosen is again.
+
+    A sequence names an adapter, or None, for each row of the batch. May be nested, and restores after an error too.
+    Only the running thread or task is affected: a thread that is started inside runs the bare base until it enters
+    `use` itself. If all places in memory are in use it waits for one, a task together with the others of its loop.
+
+    Raises:
+        SettingsError: more different adapters than may be in memory, or no place that could ever be free.
+        InputMissingError, BaseMismatchError, IntegrityError: the adapter is not in memory and cannot be loaded.
+    """
+    slots, choice = bank.hold([name] if name is None or isinstance(name, str) else name)
+    try:
+        with choose(bank.key, choice):
+            yield bank.model
+    finally:
+        bank.release(slots)
+
+
+def generate_rows(
+    bank: Bank,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    names: Sequence[str | None],
+    *,
+    max_new_tokens: int = 128,
+) -> list[list[int]]:
+    """New token ids for each prompt, greedily, row i by adapter `names[i]` (None: the bare base), in one batch.
+
+    The end token is not returned.
+    """
+    if len(prompts) != len(names):
+        raise SettingsError(f"{len(prompts)} prompts but {len(names)} adapter names", fix="one name per prompt")
+    if not prompts:
+        return []
+    if not all(prompts):
+        raise SettingsError("a prompt has no tokens", where=f"prompt {[bool(row) for row in prompts].index(False)}")
+    model = bank.model
+    width, pad = max(map(len, prompts)), tokenizer.pad_token_id
+    ends = stop_ids(model, tokenizer)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
+    with use(bank, names), torch.inference_mode():
+        whole = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=ends,
+        )
+    return [before_end(row[width:].tolist(), ends) for row in whole]

@@ -1,0 +1,61 @@
+"""README.md of an adapter: the model card that people and the Hub read, rendered from card.json's facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_med.adapters.store.card import Card
+from lora_med.adapters.tensors.method import Method
+
+HUB_LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC-BY-4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
+SHARING = {
+    "open": "Learned from open data.",
+    "registered": "Learned from data that needs registration: keep it private to those who registered.",
+    "credentialed": "Learned from credentialed data: it may hold traces of patients' records. Share it only where the "
+    "data's own agreement allows, never on a public hub.",
+}
+
+
+def render_readme(card: Card, method: Method) -> str:
+    """The README's text: YAML metadata for the Hub, then what a reader must know to use the adapter and trust it."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    metadata: dict[str, Any] = {"library_name": "peft", "tags": ["lora", "medical"]}
+    metadata["pipeline_tag"] = "token-classification" if card.labels else "text-generation"
+    if "/" in card.base.name:
+        metadata["base_model"] = card.base.name
+    metadata["license"] = HUB_LICENCES.get(card.data.licence, "other")
+    head = ModelCardData(**metadata).to_yaml()
+    return str(ModelCard(f"---\n{head}\n---\n{_body(card, method)}"))
+
+
+def _body(card: Card, method: Method) -> str:
+    kind = "DoRA" if method.use_dora else "LoRA"
+    scores = [f"| {name} | {value} |" for name, value in card.scores.items() if not isinstance(value, dict | list)]
+    counts = ", ".join(f"{number:,} {what}" for what, number in card.data.counts.items())
+    lines = [
+        f"# {card.name}",
+        "",
+        card.description or "A LoRA adapter for medical text, made with lora_med.",
+        "",
+        f"- **Base**: {card.base.name}{f' at {card.base.revision}' if card.base.revision else ''}, "
+        f"trained on it as {card.base.quantisation} ({card.base.dtype})",
+        f"- **Base weights**: SHA-256 `{card.base.fingerprint.weights}`; any other base is refused",
+        f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on {', '.join(method.target_modules)}",
+        f"- **Labels of tokens**: {', '.join(card.labels)}"
+        if card.labels
+        else f"- **Prompt template**: `{card.template}`",
+        f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; licence {card.data.licence}; "
+        f"access {card.data.access}",
+        "",
+        SHARING[card.data.access],
+        "",
+        "```",
+        f"lora-med adapters verify {card.name}",
+        *([] if card.labels else [f'lora-med generate --adapter {card.name} --prompt "..."']),
+        "```",
+    ]
+    if scores:
+        lines += ["", "| score | value |", "|---|---|", *scores]
+    lines += ["", "Not a medical device: its text can be wrong, and no decision about a patient may rest on it.", ""]
+    return "\n".join(lines)

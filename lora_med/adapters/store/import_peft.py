@@ -1,0 +1,246 @@
+"""An adapter made elsewhere, taken into the store: every setting and tensor checked, and bound to the base given.
+
+Nothing of the folder is run or followed: no pickle is opened, no class imported, no path or base name that its settings
+give is loaded. What is published is written anew, from the values that were understood.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts, read_card
+from lora_med.adapters.store.peft_settings import read_settings
+from lora_med.adapters.store.store import CONFIG, STORE, check_free, write_adapter
+from lora_med.adapters.tensors.contents import Contents, read_contents
+from lora_med.adapters.tensors.method import PREFIX, Method, exactly, read_method
+from lora_med.adapters.tensors.weights import check_tensors
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.files.resolve import display_name, resolve_base
+from lora_med.models.files.weight_files import Stored, read_headers, read_rows
+from lora_med.models.fingerprint import fingerprint
+from lora_med.models.skeleton import skeleton
+from lora_med.models.targets import linear_layers, pattern_value
+from lora_med.run import versions
+
+UNKNOWN = "unknown"
+QUANTISATIONS = ("none", "8bit", "4bit")
+VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an adapter's folder does not say of where it comes from, and its card has to.
+
+    Args:
+        template: the prompt template it was trained with; `text` gives it plain text.
+        access, licence, source: of the data it learned from; what is unknown has the strictest class.
+        trained_on: quantisation of the base while it was trained: none, 8bit or 4bit.
+    """
+
+    template: str = "text"
+    access: str = "credentialed"
+    licence: str = UNKNOWN
+    source: str = UNKNOWN
+    trained_on: str = "none"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.trained_on not in QUANTISATIONS:
+            raise SettingsError(f"{self.trained_on!r} is not one of {', '.join(QUANTISATIONS)}", where="--trained-on")
+
+    def card(
+        self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
+    ) -> Card:
+        """The adapter's card; `peft` is the version that saved it, `files` are their hashes, where known."""
+        return Card(
+            name=name,
+            description=self.description,
+            base=base,
+            method=dict(method),
+            template=self.template,
+            data=DataFacts(source=self.source, licence=self.licence, access=self.access),
+            settings={},
+            scores={},
+            versions={**versions(), "peft of origin": peft},
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            files=dict(files),
+        )
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """Where an adopted adapter now lies, its card, and what the folder said that could not be checked."""
+
+    folder: Path
+    card: Card
+    remarks: tuple[str, ...]
+
+
+ORIGIN = Origin()
+
+
+def adopt(
+    folder: Path | str,
+    *,
+    base: str,
+    name: str,
+    revision: str | None = None,
+    store: Path | str = STORE,
+    origin: Origin = ORIGIN,
+    overwrite: bool = False,
+) -> Adoption:
+    """Check a PEFT folder against a base, tensor by tensor, and publish it in the store under `name`.
+
+    Args:
+        base: what the adapter belongs to: folder, Hub id or `micro`. Its fingerprint goes into the card.
+        origin: what the folder does not say.
+
+    Raises:
+        InputMissingError: no such folder, or it holds no safetensors.
+        SettingsError: its method is not understood.
+        IntegrityError: its settings are hostile or absurd, or a tensor is missing, left over, misshaped or not finite.
+        OutputError: the name is taken.
+    """
+    source_folder = Path(folder)
+    target = check_free(name, store, overwrite=overwrite)
+    config = read_settings(source_folder)
+    found, commit = resolve_base(base, revision)
+    contents = read_contents(source_folder)
+    model = skeleton(found)
+    kept = _without_copies(contents, found, source_folder)
+    method = _method(config, contents, model, source_folder)
+    tensors = _checked_tensors(kept, method, model, base, source_folder)
+    identity = BaseIdentity(display_name(base), commit, fingerprint(found), origin.trained_on, UNKNOWN)
+    peft = peft_version(config)
+    card = origin.card(name, identity, method.as_json(), peft=peft, files={})
+
+    write_adapter(target, card, method, tensors, model, overwrite=overwrite)
+    return Adoption(target, read_card(target), tuple(_remarks(config, base, contents, kept)))
+
+
+def peft_version(config: Mapping[str, Any]) -> str:
+    """The version of PEFT that saved an adapter, by its settings; what has not the form of one is unknown."""
+    found = config.get("peft_version")
+    return found if isinstance(found, str) and VERSION.fullmatch(found) else UNKNOWN
+
+
+def _checked_tensors(kept: Mapping[str, Stored], method: Method, model: Any, base: str, folder: Path) -> dict[str, Any]:
+    try:
+        expected = method.expected(model)
+    except SettingsError as error:
+        raise IntegrityError(f"the adapter does not fit {base!r}: {error.what}", where=str(folder)) from error
+    tensors = {key: _read(one) for key, one in kept.items()}
+    check_tensors(expected, tensors, where=folder)
+    return tensors
+
+
+def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, Stored]:
+    """The tensors to keep, by PEFT's names; copies of the base's own are left out.
+
+    Raises:
+        SettingsError: a tensor stands for the base's own and is another: the adapter belongs to a changed base.
+    """
+    kept: dict[str, Stored] = {}
+    for layer, one in contents.low_rank.items():
+        inside = "lora_embedding_" in one.down.name
+        kept[f"{PREFIX}{layer}.{'lora_embedding_A' if inside else 'lora_A.weight'}"] = one.down
+        kept[f"{PREFIX}{layer}.{'lora_embedding_B' if inside else 'lora_B.weight'}"] = one.up
+        if one.magnitude is not None:
+            kept[f"{PREFIX}{layer}.lora_magnitude_vector"] = one.magnitude
+        if one.bias is not None:
+            kept[f"{PREFIX}{layer}.lora_B.bias"] = one.bias
+    kept |= {
+        f"{PREFIX}{layer}.token_adapter.trainable_tokens_delta": one.rows for layer, one in contents.tokens.items()
+    }
+    kept |= {f"{PREFIX}{name}": one for name, one in contents.saved.items()}
+    own = own_tensors(contents, base)
+    if own:
+        raise SettingsError(
+            f"the adapter brings its own {own[0]!r} {contents.base[own[0]].shape}, which is not the base's",
+            where=str(folder),
+            fix="its base was changed (a resized vocabulary, say): --new-base DIR writes the base it needs",
+        )
+    return kept
+
+
+def own_tensors(contents: Contents, base: Path) -> list[str]:
+    """The names of the tensors that stand for the base's and are not copies of them."""
+    stored = read_headers(base) if contents.base else {}
+    found = []
+    for name, one in contents.base.items():
+        original = stored.get(name) or stored.get(name.partition(".")[2]) or _tied(stored)
+        if original is None or original.shape != one.shape or not _equal(original, one):
+            found.append(name)
+    return found
+
+
+def _tied(stored: Mapping[str, Stored]) -> Stored | None:
+    return next((one for name, one in stored.items() if name.endswith(("embed_tokens.weight", "wte.weight"))), None)
+
+
+def _read(stored: Stored) -> Any:
+    with open(stored.file, "rb") as handle:
+        return read_rows(handle, stored)
+
+
+def _equal(one: Stored, other: Stored) -> bool:
+    """Whether two stored tensors are the same numbers, the second in the first one's precision."""
+    first, second = _read(one), _read(other)
+    return bool((first == second.to(first.dtype)).all())
+
+
+def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: Path) -> Method:
+    """The method in our own words: layers by their full names where their ends would name others as well."""
+    layers = sorted(contents.low_rank)
+    if not layers:
+        raise SettingsError(
+            "the adapter updates no layer, so PEFT cannot attach it",
+            where=str(folder / CONFIG),
+            fix="train one that does",
+        )
+    tokens = {layer: list(one.indices) for layer, one in contents.tokens.items()}
+    plain = {
+        **{key: config.get(key) for key in ("peft_type", "r", "lora_alpha")},
+        "modules_to_save": sorted({name.rpartition(".")[0] for name in contents.saved}),
+        "target_modules": _ends(layers, model),
+        "lora_dropout": config.get("lora_dropout") or 0.0,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "layers_to_transform": None,
+        "use_rslora": config.get("use_rslora") is True,
+        "use_dora": config.get("use_dora") is True,
+        "lora_bias": config.get("lora_bias") is True,
+        "trainable_token_indices": tokens,
+    }
+    found = read_method(plain, where=str(folder / CONFIG))
+    ranks = {layer: contents.low_rank[layer].down.shape[0] for layer in layers}
+    alphas = {layer: pattern_value(config.get("alpha_pattern") or {}, layer, found.lora_alpha) for layer in layers}
+    return replace(
+        found,
+        rank_pattern={exactly(layer): rank for layer, rank in ranks.items() if rank != found.r},
+        alpha_pattern={exactly(layer): float(one) for layer, one in alphas.items() if one != found.lora_alpha},
+    )
+
+
+def _ends(layers: list[str], model: Any) -> list[str]:
+    """The layers' names by their ends, if these name no other layer as well."""
+    ends = sorted({layer.rpartition(".")[2] for layer in layers})
+    there = [one.name for one in linear_layers(model, ends=True)]
+    named = [name for name in there if name.rpartition(".")[2] in ends]
+    return ends if sorted(named) == layers else layers
+
+
+def _remarks(config: Mapping[str, Any], base: str, contents: Contents, kept: Mapping[str, Stored]) -> list[str]:
+    named = str(config.get("base_model_name_or_path") or "")
+    remarks = []
+    last = PureWindowsPath(named).name  # it parts at / and at \, and no folder of theirs is repeated
+    if last != Path(display_name(base)).name:
+        remarks.append(f"its settings name {last or 'no base'!r}; whether that is {base!r} cannot be checked")
+    if contents.base:
+        remarks.append(f"{len(contents.base)} copies of the base's own tensors were left out")
+    return remarks

@@ -1,0 +1,91 @@
+"""An adapter to the Hub: four files, verified first, private unless asked otherwise, credentialed by permission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_med.adapters.store.card import CARD, Card, read_card
+from lora_med.adapters.store.published import read_files
+from lora_med.adapters.store.verify import verify
+from lora_med.data.access import require_permission
+from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, OutputError, SettingsError
+
+
+def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | None = None) -> str:
+    """Upload the adapter in `folder` and return its address on the Hub.
+
+    Exactly the files of the card and the card itself go, as the bytes that were verified. The token is the one that
+    `hf auth login` stored or HF_TOKEN holds; it is written nowhere.
+
+    Raises:
+        NotPermittedError: the data's access class forbids it, or the Hub does.
+        IntegrityError: the adapter is not as it was published.
+        SettingsError: the run is offline.
+        OutputError: the repository is public though a private one was asked for, or the Hub cannot be reached.
+    """
+    card = read_card(folder)
+    check_permitted(card, private, permission)
+    found = verify(folder)
+    wrong = [f"{check.what}: {check.detail}" for check in found.checks if check.outcome == "wrong"]
+    if wrong:
+        raise IntegrityError(f"the adapter is not whole: {'; '.join(wrong)}", where=str(folder), fix="publish it again")
+    contents = {**read_files(folder, card), CARD: (folder / CARD).read_bytes()}
+    return _upload(contents, card, repo_id, private)
+
+
+def check_permitted(card: Card, private: bool, permission: str | None = None) -> None:
+    """Refuse to share what the data's access class keeps; `permission` says who allows it all the same.
+
+    Raises:
+        NotPermittedError: credentialed data in public, or without a written permission; or registered data in public.
+    """
+    if card.data.access == "credentialed" and not private:
+        raise NotPermittedError(
+            f"{card.name!r} learned from credentialed data ({card.data.source}); it may hold traces of patients",
+            where="card.json: data.access",
+            fix="share it only where the data's own agreement allows (for PhysioNet data: on PhysioNet)",
+        )
+    require_permission(card.data.access, f"uploading {card.name!r}, which may hold traces of patients,", permission)
+    if card.data.access == "registered" and not private:
+        raise NotPermittedError(
+            f"{card.name!r} learned from data that needs registration ({card.data.source}), so it cannot be public",
+            where="card.json: data.access",
+            fix="push without --public",
+        )
+
+
+def _upload(contents: dict[str, bytes], card: Card, repo_id: str, private: bool) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi, is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if is_offline_mode():
+        raise SettingsError(
+            "the run is offline, so nothing can be pushed", where="HF_HUB_OFFLINE", fix="unset HF_HUB_OFFLINE"
+        )
+    api = HfApi(library_name="lora_med")
+    files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()]
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id).private:
+            raise OutputError(
+                f"{repo_id} exists and is public", where=repo_id, fix="choose another repository, or push with --public"
+            )
+        commit = api.create_commit(repo_id, files, commit_message=f"Add {card.name}, made with lora_med")
+    except LoraMedError:
+        raise
+    except HFValidationError as error:
+        raise SettingsError(f"{repo_id!r} is no repository id", fix="for example your-name/pubmed-micro") from error
+    except HfHubHTTPError as error:
+        code = error.response.status_code if error.response is not None else 0
+        if code in (401, 403):
+            raise NotPermittedError(
+                f"the Hub refuses (HTTP {code})", where=repo_id, fix="hf auth login, with a token that may write there"
+            ) from error
+        raise OutputError(f"the Hub answers with HTTP {code}", where=repo_id, fix="try again later") from error
+    except Exception as error:  # the HTTP client's own classes, and its name, differ between versions of the library
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
+        raise OutputError(
+            f"the Hub cannot be reached ({type(error).__name__})", where=repo_id, fix="check the network, try again"
+        ) from error
+    return str(commit.repo_url)

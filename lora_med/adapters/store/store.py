@@ -1,0 +1,226 @@
+"""The store: one folder per adapter, published whole or not at all, the card written last."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.adapter_readme import render_readme
+from lora_med.adapters.store.card import CARD, BaseIdentity, Card, DataFacts, read_card, shareable
+from lora_med.adapters.tensors.initialize import trained_state
+from lora_med.adapters.tensors.method import Method
+from lora_med.adapters.tensors.weights import check_tensors
+from lora_med.config.near_names import unknown
+from lora_med.errors import InputMissingError, LoraMedError, OutputError, SettingsError
+from lora_med.files import disk_errors, fresh_folder, replace_folder, sha256_file, write_atomic, write_json
+from lora_med.models.base import Base
+from lora_med.models.files.resolve import display_name
+from lora_med.run import keep_private, versions
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+README = "README.md"
+FILES = (WEIGHTS, CONFIG, README)  # all that an adapter's folder may hold, besides its card
+STORE = "adapters"
+
+
+def check_name(name: str) -> str:
+    """`name` if it may name an adapter; a path or a hidden name may not.
+
+    Raises:
+        SettingsError: with the rule.
+    """
+    if not NAME.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} cannot name an adapter",
+            where="adapter.name",
+            fix="lower-case letters, digits, `_` and `-`, at most 64, beginning with a letter or digit",
+        )
+    return name
+
+
+def check_loadable(name: str) -> str:
+    """`name` if PEFT can hold an adapter of that name: it keeps them in a ModuleDict, whose methods are taken.
+
+    Raises:
+        SettingsError: the name is one of those, or none at all.
+    """
+    import torch
+
+    if hasattr(torch.nn.ModuleDict(), check_name(name)):
+        raise SettingsError(
+            f"{name!r} cannot name an adapter: PEFT uses that word itself",
+            where="adapter.name",
+            fix=f"for example {name}-adapter",
+        )
+    return name
+
+
+def list_adapters(store: Path | str = STORE) -> list[str]:
+    """The names of the published adapters in `store`, sorted; a folder without a card is not one."""
+    folder = Path(store)
+    if not folder.is_dir():
+        return []
+    return sorted(path.parent.name for path in folder.glob(f"*/{CARD}") if NAME.fullmatch(path.parent.name))
+
+
+def find_adapter(name: str, store: Path | str = STORE) -> Path:
+    """The folder of a published adapter.
+
+    Raises:
+        SettingsError: the name is none (so nothing outside the store is ever reached).
+        InputMissingError: no such adapter, with the nearest name.
+    """
+    folder = Path(store) / check_name(name)
+    if not (folder / CARD).is_file():
+        raise InputMissingError(
+            unknown("adapter", name, list_adapters(store)), where=str(store), fix="lora-med adapters list"
+        )
+    return folder
+
+
+def check_free(name: str, store: Path | str = STORE, *, overwrite: bool = False) -> Path:
+    """Where adapter `name` will be published; call it before training.
+
+    Raises:
+        SettingsError: the name is none.
+        OutputError: the name is taken and may not be overwritten, or is no adapter's folder.
+    """
+    folder = Path(store) / check_loadable(name)
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken and not (folder / CARD).is_file():
+        raise OutputError(
+            "something that is no adapter stands where the adapter would go",
+            where=str(folder),
+            fix="move it away, or choose another adapter.name",
+        )
+    if taken and not overwrite:
+        raise OutputError(
+            f"adapter {name!r} exists", where=str(folder), fix="choose another adapter.name, or adapter.overwrite=true"
+        )
+    return folder
+
+
+def publish(
+    model: Any,
+    *,
+    base: Base,
+    name: str,
+    store: Path | str = STORE,
+    template: str,
+    data: DataFacts,
+    settings: Mapping[str, Any],
+    description: str = "",
+    scores: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    adapter: str = "default",
+    state: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the trained adapter into the store, whole and relative to the original base; returns its folder.
+
+    Args:
+        model: the PeftModel that `attach_new` made, trained.
+        template: name of the prompt template that trained it.
+        settings: the resolved settings; absolute paths keep their last part only, secrets are left out.
+        adapter: its name inside `model`.
+        state: the gathered state dict, if the model is sharded over processes. Call on rank 0 only.
+
+    Raises:
+        OutputError: the name is taken.
+        IntegrityError: a tensor is missing, misshaped or not finite: nothing is written.
+    """
+    target = check_free(name, store, overwrite=overwrite)
+    method, tensors = trained_state(model, adapter, state)
+    check_tensors(method.expected(model.get_base_model()), tensors, where=target)
+    card = Card(
+        name=name,
+        description=description,
+        base=BaseIdentity(
+            name=display_name(base.name),
+            revision=base.revision,
+            fingerprint=base.fingerprint,
+            quantisation=base.quantisation,
+            dtype=base.dtype,
+        ),
+        method=method.as_json(),
+        template=template,
+        data=replace(data, hashes=shareable(data.hashes)),
+        settings=shareable(settings),
+        scores=dict(scores or {}),
+        versions=versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files={},
+        labels=list(base.labels),
+    )
+    return write_adapter(target, card, method, tensors, model.get_base_model(), overwrite=overwrite)
+
+
+def write_adapter(
+    target: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any, *, overwrite: bool
+) -> Path:
+    """An adapter's folder at `target`, whole or not at all, the card written last.
+
+    Args:
+        card: all but the hashes of the files.
+        model: the base, of which the shapes alone are looked at.
+    """
+
+    def fill(folder: Path) -> None:
+        _fill(folder, card, method, tensors, model)
+
+    if overwrite:
+        return replace_folder(target, fill)
+    with fresh_folder(target) as folder:
+        fill(folder)
+    return target
+
+
+def _fill(folder: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any) -> None:
+    from safetensors.torch import save
+
+    write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
+    write_json(folder / CONFIG, method.published_config(model, card.base.name))
+    write_atomic(folder / README, render_readme(card, method))
+    whole = replace(card, files={file: sha256_file(folder / file) for file in FILES})
+    for file in FILES:
+        (folder / file).chmod(0o644)
+    write_json(folder / CARD, whole.as_json())
+    (folder / CARD).chmod(0o644)
+    folder.chmod(0o755)
+    if card.data.access == "credentialed":
+        keep_private(folder)
+
+
+def remove(name: str, store: Path | str = STORE) -> Path:
+    """Delete a published adapter, the card first, so that a kill leaves no adapter that looks whole.
+
+    Raises:
+        InputMissingError: no such adapter.
+        OutputError: it lies elsewhere and is linked here, or cannot be deleted.
+    """
+    folder = find_adapter(name, store)
+    if folder.is_symlink():
+        raise OutputError(
+            f"adapter {name!r} is a link to a folder elsewhere", where=str(folder), fix="remove the link, or the folder"
+        )
+    with disk_errors(folder):
+        (folder / CARD).unlink()
+        shutil.rmtree(folder)
+    return folder
+
+
+def cards(store: Path | str = STORE) -> dict[str, Card | LoraMedError]:
+    """Name -> card of every adapter in the store, or the error that reading its card gave."""
+    found: dict[str, Card | LoraMedError] = {}
+    for name in list_adapters(store):
+        try:
+            found[name] = read_card(Path(store) / name)
+        except LoraMedError as error:
+            found[name] = error
+    return found

@@ -1,0 +1,256 @@
+"""What an adapter's two files hold, from settings and headers alone: updates, trained tokens, whole tensors.
+
+Nothing is guessed: a method this room does not know, a setting that changes the mathematics, or a tensor that finds no
+use is refused. Source of the layout: PEFT's LoraConfig and its save format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.store import CONFIG, WEIGHTS
+from lora_med.adapters.tensors.method import PREFIX, TAGS
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.files.weight_files import FLOATS, Stored, read_header
+from lora_med.models.targets import pattern_value
+
+# Settings of PEFT that are taken into account here, or that do not bear on a trained adapter.
+UNDERSTOOD = {
+    *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
+    *("fan_in_fan_out", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias"),
+    *("lora_dropout", "init_lora_weights", "megatron_core", "loftq_config", "eva_config", "corda_config"),
+    *("lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config"),
+    *("modules_to_save", "trainable_token_indices"),
+}
+# These starts replace the base's own weights, so an adapter saved with one of them does not fit the base on disk.
+BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Endings of the tensors of one update, and the part each one is; PEFT has written magnitudes with and without .weight.
+PARTS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_B.bias": "bias",
+    ".lora_embedding_A": "down",
+    ".lora_embedding_B": "up",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+}
+TRUTHS = ("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying")
+LONGEST_NAME = 500  # of a tensor; the settings' patterns are matched with it
+TOKENS = ".token_adapter.trainable_tokens_delta"
+INNER = ".base_layer."
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """The update `scale * up @ down` of one layer: `up` (outputs, r), `down` (r, inputs).
+
+    Of an embedding the inputs are tokens. `magnitude` (outputs) makes it DoRA; `bias` (outputs) is added scaled.
+    """
+
+    layer: str
+    down: Stored
+    up: Stored
+    scale: float
+    magnitude: Stored | None = None
+    bias: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Rows of an embedding that were trained, (tokens, width), and the token ids they stand for."""
+
+    rows: Stored
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An adapter taken apart: its method's name, updates and trained tokens by layer, whole tensors by name.
+
+    `base` are tensors that stand for the base's own (a resized vocabulary, trained biases), to both ends of a tied
+    pair; `saved` are copies that replace one layer alone (modules_to_save).
+    """
+
+    kind: str
+    low_rank: Mapping[str, LowRank]
+    tokens: Mapping[str, TokenRows]
+    base: Mapping[str, Stored]
+    saved: Mapping[str, Stored]
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but updates of layers."""
+        return not (self.tokens or self.base or self.saved)
+
+
+def read_contents(adapter: Path) -> Contents:
+    """The contents of an adapter folder.
+
+    Raises:
+        SettingsError: the adapter's method is none that can be taken apart exactly.
+        IntegrityError: a tensor is missing, left over, or not what the settings say.
+        InputMissingError: a file is not there.
+    """
+    config = read_json(adapter / CONFIG)
+    check_method(config, adapter)
+    layers, tokens, base, saved = _sorted_out(read_header(adapter / WEIGHTS), config, adapter)
+    low_rank = {layer: _low_rank(layer, parts, config, adapter) for layer, parts in sorted(layers.items())}
+    _check_promised(config, low_rank, tokens, saved, adapter)
+    if not (low_rank or tokens or saved):
+        raise IntegrityError("the adapter holds no update", where=str(adapter / WEIGHTS), fix="train or fetch it again")
+    kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
+    return Contents(kind, low_rank, tokens, base, saved)
+
+
+def check_method(config: Any, adapter: Path) -> None:
+    """Refuse settings under which the tensors mean something else than this room takes them for.
+
+    Raises:
+        SettingsError: naming the setting.
+    """
+    where = str(adapter / CONFIG)
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise SettingsError(f"an adapter of type {found!r} is none of LoRA's", where=where, fix="train it as LoRA")
+    if config.get("task_type") == TAGS:
+        raise SettingsError(
+            "the adapter tags tokens: its head belongs to no model that writes text",
+            where=where,
+            fix="run it as it is: lora_med.open_tagger(NAME), or PEFT on AutoModelForTokenClassification",
+        )
+    start = str(config.get("init_lora_weights", True))
+    if start.lower().startswith(BASE_CHANGING_STARTS):
+        raise SettingsError(
+            f"the adapter started with {start!r}, which changed the base's own weights while training",
+            where=where,
+            fix="publish it as plain LoRA first: PEFT's save_pretrained with path_initial_model_for_weight_conversion",
+        )
+    strange = sorted(name for name, value in config.items() if name not in UNDERSTOOD and value)
+    if strange:
+        raise SettingsError(
+            f"the adapter uses {', '.join(repr(one[:40]) for one in strange[:5])}, which lora_med does not know",
+            where=where,
+            fix="train it as LoRA, rsLoRA or DoRA",
+        )
+    odd = next((key for key in TRUTHS if config.get(key) and config[key] is not True), None)  # PEFT takes text for true
+    if odd is not None:
+        raise SettingsError(
+            f"{odd} is {str(config[odd])[:40]!r}", where=where, fix="true or false, whichever it was trained with"
+        )
+    if config.get("use_dora") and config.get("lora_bias"):
+        raise SettingsError(
+            "the adapter has DoRA and lora_bias together, which PEFT itself runs and merges differently", where=where
+        )
+
+
+def _sorted_out(
+    tensors: Mapping[str, Stored], config: Mapping[str, Any], adapter: Path
+) -> tuple[dict[str, dict[str, Stored]], dict[str, TokenRows], dict[str, Stored], dict[str, Stored]]:
+    """Every tensor of the file in its place, or refused."""
+    layers: dict[str, dict[str, Stored]] = {}
+    tokens: dict[str, TokenRows] = {}
+    base: dict[str, Stored] = {}
+    saved: dict[str, Stored] = {}
+    kept = [str(name) for name in config.get("modules_to_save") or ()]
+    for full, stored in tensors.items():
+        if len(full) > LONGEST_NAME:
+            raise IntegrityError(f"a tensor has a name of {len(full):,} characters", where=str(adapter / WEIGHTS))
+        name = full.removeprefix(PREFIX)
+        ending = next((one for one in PARTS if name.endswith(one)), None)
+        if name == full or stored.dtype not in FLOATS:
+            raise IntegrityError(
+                f"tensor {full!r} ({stored.dtype}) has no use here", where=str(adapter / WEIGHTS), fix="train it again"
+            )
+        if ending is not None:
+            _put(layers.setdefault(name.removesuffix(ending), {}), PARTS[ending], stored)
+        elif name.endswith(TOKENS):
+            layer = name.removesuffix(TOKENS)
+            tokens[layer] = TokenRows(stored, _indices(config.get("trainable_token_indices"), layer, stored, adapter))
+        elif INNER in name or not (_is_saved(name, kept) or config.get("ensure_weight_tying")):
+            _put(base, name.replace(INNER, "."), stored)
+        else:
+            saved[name] = stored
+    return layers, tokens, base, saved
+
+
+def _put(found: dict[str, Stored], key: str, stored: Stored) -> None:
+    if key in found:
+        raise IntegrityError(f"what {stored.name!r} holds is there twice", where=str(stored.file))
+    found[key] = stored
+
+
+def _check_promised(
+    config: Mapping[str, Any],
+    low_rank: Mapping[str, LowRank],
+    tokens: Mapping[str, TokenRows],
+    saved: Mapping[str, Stored],
+    adapter: Path,
+) -> None:
+    """Refuse a file that lacks what its settings promise, or has what they deny: PEFT would start it at random."""
+    where = str(adapter / WEIGHTS)
+    for setting, part in (("use_dora", "magnitude"), ("lora_bias", "bias")):
+        wanted = bool(config.get(setting))
+        wrong = next((one.layer for one in low_rank.values() if (getattr(one, part) is not None) != wanted), None)
+        if wrong is not None:
+            state = "missing" if wanted else f"there, though {setting} is not set"
+            raise IntegrityError(f"layer {wrong!r}: its {part} is {state}", where=where)
+    for name in config.get("modules_to_save") or ():
+        if not any(_is_saved(one, [str(name)]) for one in saved):
+            raise IntegrityError(f"modules_to_save names {name!r}, and the file holds no such layer", where=where)
+    both = next((layer for layer in low_rank if f"{layer}.weight" in saved), None)
+    if both is not None:
+        raise IntegrityError(f"layer {both!r} is there whole and as an update: PEFT takes one of them", where=where)
+    if config.get("trainable_token_indices") and not tokens:
+        raise IntegrityError("trainable_token_indices names tokens, and the file holds none", where=where)
+
+
+def _is_saved(name: str, kept: list[str]) -> bool:
+    """Whether a tensor is of a layer that modules_to_save names, by PEFT's rule: the plain end of a layer's name."""
+    parts = name.split(".")
+    return any(".".join(parts[:count]).endswith(one) for count in range(1, len(parts)) for one in kept)
+
+
+def _indices(setting: Any, layer: str, stored: Stored, adapter: Path) -> tuple[int, ...]:
+    found = setting
+    if isinstance(setting, dict):
+        found = next((value for key, value in setting.items() if f".{layer}".endswith(f".{key}")), None)
+    ids = [one for one in found if type(one) is int and one >= 0] if isinstance(found, list) else []
+    if not ids or ids != found or len(set(ids)) != len(ids) or stored.shape[:1] != (len(ids),):
+        raise IntegrityError(
+            f"the trained tokens of {layer!r} are not those that trainable_token_indices names",
+            where=str(adapter / CONFIG),
+        )
+    return tuple(ids)
+
+
+def _low_rank(layer: str, parts: Mapping[str, Stored], config: Mapping[str, Any], adapter: Path) -> LowRank:
+    where = str(adapter / WEIGHTS)
+    if "down" not in parts or "up" not in parts:
+        raise IntegrityError(
+            f"half of the update of {layer!r} is missing", where=where, fix="train or fetch the adapter again"
+        )
+    down, up = parts["down"], parts["up"]
+    if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
+        raise IntegrityError(f"layer {layer!r}: {up.shape} and {down.shape} are no update of a matrix", where=where)
+    for part in ("magnitude", "bias"):
+        if part in parts and math.prod(parts[part].shape) != up.shape[0]:
+            raise IntegrityError(f"layer {layer!r}: its {part} has shape {parts[part].shape}", where=where)
+    scale = _scale(layer, config, down.shape[0], adapter)
+    return LowRank(layer, down, up, scale, parts.get("magnitude"), parts.get("bias"))
+
+
+def _scale(layer: str, config: Mapping[str, Any], rank: int, adapter: Path) -> float:
+    where = str(adapter / CONFIG)
+    promised = pattern_value(config.get("rank_pattern") or {}, layer, config.get("r"))
+    if promised != rank:
+        raise IntegrityError(f"layer {layer!r} has rank {rank}, its settings say {promised!r}", where=where)
+    alpha = pattern_value(config.get("alpha_pattern") or {}, layer, config.get("lora_alpha"))
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise IntegrityError(f"layer {layer!r}: lora_alpha is {alpha!r}", where=where)
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

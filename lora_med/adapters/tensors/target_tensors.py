@@ -1,0 +1,42 @@
+"""Where an adapter's update goes: the base's tensor of a layer, and whether that lies as (in, out)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.tensors.contents import LowRank
+from lora_med.errors import IntegrityError
+from lora_med.models.files.weight_files import FLOATS
+
+CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+
+
+def is_conv1d(config: Mapping[str, Any]) -> bool:
+    """Whether a base's config.json describes a family whose linear layers are stored as (in, out)."""
+    return config.get("model_type") in CONV1D_MODELS
+
+
+def find_tensor(name: str, tensors: Mapping[str, Any]) -> str | None:
+    """The base's name of a tensor; some checkpoints leave out the first part, as the original GPT-2."""
+    return next((one for one in (name, name.partition(".")[2]) if one in tensors), None)
+
+
+def lies_transposed(dtype: str, shape: tuple[int, ...], low_rank: LowRank, conv1d: bool, adapter: Path) -> bool:
+    """Whether the base stores (in, out), by shape; where the layer is square, by the family of the model.
+
+    Raises:
+        IntegrityError: the update fits neither way.
+    """
+    down, up = low_rank.down, low_rank.up
+    wanted = (up.shape[0], down.shape[1])
+    if dtype in FLOATS and shape == wanted == wanted[::-1]:
+        return conv1d or "lora_embedding" in up.name
+    if dtype in FLOATS and shape in (wanted, wanted[::-1]):
+        return shape != wanted
+    raise IntegrityError(
+        f"layer {low_rank.layer!r}: an update {up.shape} x {down.shape} does not fit the base's {dtype} {shape}",
+        where=str(adapter),
+        fix="this adapter was trained on another base",
+    )

@@ -1,0 +1,68 @@
+"""An adapter's update of one weight, in memory: its rows in fp32, in the orientation in which the base stores it.
+
+The arithmetic and its order are PEFT's: (B A) first, then the scale; DoRA divides by the norm of what came out. So a
+plain LoRA added to its base gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.adapters.tensors.contents import LowRank
+from lora_med.errors import IntegrityError
+from lora_med.models.files.weight_files import Stored, is_finite, read_rows
+
+
+@dataclass(frozen=True)
+class WeightUpdate:
+    """`scale * up @ down` ready to be added: fp32 `up` (outputs, r), `down` (r, inputs), `magnitude` (outputs) or None.
+
+    `transposed` if the base stores (inputs, outputs), as GPT-2 and every embedding do.
+    """
+
+    up: Any
+    down: Any
+    scale: float
+    magnitude: Any
+    transposed: bool
+
+    def rows(self, begin: int, end: int, out: Any = None) -> Any:
+        """Rows `begin` to `end` of the update as the base stores them, before DoRA's division; into `out` if given."""
+        import torch
+
+        if self.transposed:
+            found = torch.mm(self.down[:, begin:end].T, self.up.T, out=out)
+        else:
+            found = torch.mm(self.up[begin:end], self.down, out=out)
+        return found if self.scale == 1 else found.mul_(self.scale)
+
+
+def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
+    """The update's small matrices, read and checked.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
+    with open(low_rank.up.file, "rb") as handle:
+        up, down = (finite(read_rows(handle, one), one).float() for one in (low_rank.up, low_rank.down))
+        magnitude = None
+        if low_rank.magnitude is not None:
+            magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)
+    if math.frexp(low_rank.scale)[0] == 0.5:  # a power of two scales without rounding, before as well as after
+        return WeightUpdate(up * low_rank.scale, down, 1.0, magnitude, transposed)
+    return WeightUpdate(up, down, low_rank.scale, magnitude, transposed)
+
+
+def finite(tensor: Any, stored: Stored) -> Any:
+    """`tensor` as it is.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
+    if not is_finite(tensor):
+        raise IntegrityError(
+            f"tensor {stored.name!r} of the adapter is not finite", where=str(stored.file), fix="train it again"
+        )
+    return tensor

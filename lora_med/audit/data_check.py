@@ -1,0 +1,218 @@
+"""`data check`: what a run would train on and be tested on, told before it costs anything. No model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from typing import Any
+
+from lora_med.audit.baselines import baselines, label_counts
+from lora_med.audit.fertility import Fertility, fertility
+from lora_med.audit.identifiers import scan
+from lora_med.config.schema import Settings
+from lora_med.data.access import Access, strictest
+from lora_med.data.corpus import Corpus, corpus_of, open_parts
+from lora_med.data.outcome import Tally
+from lora_med.data.record import Passage, Record, texts_of
+from lora_med.data.splitting.build_splits import Parts
+from lora_med.data.splitting.splits import Part
+from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
+from lora_med.prompts.render import render_stream
+from lora_med.prompts.tokens import Tokens
+
+BLOCK = 512
+MOST_RECORDS = 10_000  # of a part that are tokenised and looked through
+SHOWN_UIDS = 5
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of a part's rows: how many, quantiles in tokens, how many are longer than max_length, what that costs in tokens.
+
+    `trained_share` is the share of tokens that are trained, and `by_section` that of each section of running text.
+    """
+
+    rows: int
+    tokens: int
+    quantiles: dict[str, int]
+    too_long: int
+    context_tokens_lost: int
+    trained_share: float
+    by_section: dict[str, float]
+    histogram: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """One source of the run: counts, parts, what was done to keep them apart, labels and baselines by part.
+
+    Counts are of all records; lengths, labels, baselines and identifiers of the first `looked_at` of each part.
+    """
+
+    source: str
+    template: str
+    access: str
+    licence: str
+    inputs: int
+    tally: Tally
+    split: str
+    sizes: dict[Part, int]
+    looked_at: dict[Part, int]
+    separation: dict[str, Any]
+    lengths: dict[Part, Lengths]
+    labels: dict[Part, dict[str, int]]
+    baselines: dict[Part, dict[str, float]]
+    identifiers: dict[str, int]
+    records_with_identifiers: int
+    uids_with_identifiers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `data check` found, source by source.
+
+    Of a mixture, `between` says what left a source because another one holds it out, and `mixture` what each gives.
+    """
+
+    sources: tuple[SourceCheck, ...]
+    between: dict[str, Any] | None
+    mixture: list[dict[str, Any]]
+    access: str
+    max_length: int
+    fertility: Fertility
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def check_data(settings: Settings, tokenizer: Any) -> tuple[Check, Corpus]:
+    """The check of the data that `settings` name, with the base's tokenizer, and what a run would train on.
+
+    Raises:
+        DataError: what a run would raise too: bad input, parts that overlap, nothing to train on.
+    """
+    opened = open_parts(settings.data)
+    every, corpus = opened.every, corpus_of(opened, settings.data)
+    access = strictest([settings.adapter.access, corpus.access])
+    texts = (text for parts in every for record in _some(parts.records["train"]) for text in texts_of(record))
+    check = Check(
+        tuple(_source(parts, corpus.templates[parts.source.name], settings, tokenizer, access) for parts in every),
+        opened.across.as_json() if opened.across is not None else None,
+        corpus.mixture,
+        access,
+        settings.train.max_length,
+        fertility(texts, tokenizer, show=access == "open"),
+    )
+    return check, corpus
+
+
+def _some(records: Iterable[Record]) -> Iterator[Record]:
+    return islice(records, MOST_RECORDS)
+
+
+def _source(parts: Parts, template: str, settings: Settings, tokenizer: Any, access: Access) -> SourceCheck:
+    held: dict[Part, list[Record]] = {part: list(_some(records)) for part, records in parts.records.items()}
+    shown = access != "credentialed"
+    counts: Counter[str] = Counter()
+    uids: list[str] = []
+    for uid, found in scan(chain.from_iterable(held.values())):
+        counts += found
+        uids.append(uid)
+    sizes: dict[Part, Lengths] = {}
+    labels: dict[Part, dict[str, int]] = {}
+    scores: dict[Part, dict[str, float]] = {}
+    for part, records in held.items():
+        if records:
+            sizes[part] = lengths(records, template, settings, tokenizer, shown=shown)
+            labels[part] = label_counts(records) if shown else _nameless(label_counts(records))
+            if part != "train":
+                scores[part] = baselines(held["train"], records, shown=shown)
+    return SourceCheck(
+        source=parts.source.name,
+        template=template,
+        access=parts.source.access,
+        licence=parts.source.licence,
+        inputs=len(parts.inputs),
+        tally=parts.tally,
+        split=parts.split,
+        sizes={part: len(records) for part, records in parts.records.items()},
+        looked_at={part: len(records) for part, records in held.items()},
+        separation=parts.apart.as_json(),
+        lengths=sizes,
+        labels=labels,
+        baselines=scores,
+        identifiers=dict(counts.most_common()),
+        records_with_identifiers=len(uids),
+        uids_with_identifiers=tuple(uids[:SHOWN_UIDS]),
+    )
+
+
+def _nameless(counts: dict[str, int]) -> dict[str, int]:
+    return {f"label {number}": count for number, count in enumerate(counts.values(), 1)}
+
+
+def lengths(
+    records: Sequence[Record], template: str, settings: Settings, tokenizer: Any, *, shown: bool = True
+) -> Lengths:
+    """The lengths of the rows that `template` makes of `records`, fitted as a run would.
+
+    Only where text may be `shown` do sections have their own headings for names: a heading may name a patient.
+    """
+    train = settings.train
+    sizes: list[int] = []
+    trained = too_long = lost = 0
+    rows = render_stream(records, template, train.too_long)
+    while block := list(islice(rows, BLOCK)):
+        fitted = fit_rows(block, tokenizer, train.max_length)
+        sizes += [len(tokens.input_ids) + tokens.lost for tokens in fitted]
+        trained += sum(sum(tokens.trained) for tokens in fitted)
+        too_long += sum(_too_long(tokens, train.max_length) for tokens in fitted)
+        lost += lost_tokens(fitted)[1]
+    ordered = sorted(sizes)
+    whole = sum(sizes)
+    return Lengths(
+        rows=len(sizes),
+        tokens=whole,
+        quantiles=quantiles(ordered),
+        too_long=too_long,
+        context_tokens_lost=lost,
+        trained_share=round(trained / (whole - lost), 4) if whole > lost else 0.0,
+        by_section=_by_section(records, tokenizer, shown) if template == "text" else {},
+        histogram=_histogram(ordered),
+    )
+
+
+def _too_long(tokens: Tokens, max_length: int) -> bool:
+    return tokens.lost > 0 or len(tokens.input_ids) > max_length
+
+
+def _histogram(ordered: Sequence[int], bins: int = 24) -> list[tuple[int, int]]:
+    """`(upper edge in tokens, rows)` of bins of equal width up to the longest row."""
+    if not ordered:
+        return []
+    width = max(1, -(-ordered[-1] // bins))
+    counts = Counter(max(0, size - 1) // width for size in ordered)
+    return [((place + 1) * width, counts[place]) for place in range(-(-ordered[-1] // width))]
+
+
+def _by_section(records: Sequence[Record], tokenizer: Any, shown: bool) -> dict[str, float]:
+    """Of all tokens in sections, the share that stands in each category or label, the frequent ones by name."""
+    names: list[str] = []
+    texts: list[str] = []
+    for record in records[:2000]:
+        for section in record.sections if isinstance(record, Passage) else ():
+            label = section.label if shown or not section.label else "heading"
+            names.append((section.category or label or "no label").upper())
+            texts.append(section.text)
+    counts: Counter[str] = Counter()
+    for start in range(0, len(texts), BLOCK):
+        block = tokenizer(texts[start : start + BLOCK], add_special_tokens=False, verbose=False)["input_ids"]
+        for name, ids in zip(names[start : start + BLOCK], block, strict=True):
+            counts[name] += len(ids)
+    whole = counts.total()
+    top = counts.most_common(9)
+    rest = whole - sum(count for _, count in top)
+    return {name: round(count / whole, 4) for name, count in top} | ({"others": round(rest / whole, 4)} if rest else {})

@@ -1,0 +1,253 @@
+"""lora-med data list|templates|get|read|blocklist|...: the sources there are, how to obtain and read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
+from lora_med.cli.data.preview_command import check_command, preview_command
+from lora_med.cli.data.stdin import StdinName, spooled
+from lora_med.errors import SettingsError
+from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.data.record import Record
+
+app = typer.Typer(help="Data: the sources there are, their records, what a run would train on.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+app.command("check")(check_command)
+app.command("preview")(preview_command)
+app.command("deidentify")(deidentify_command)
+app.command("purge")(purge_command)
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """List the sources: what each reads, into which kinds of record, licence, access class, default template."""
+    from lora_med.data.catalog import SOURCES
+
+    rows: list[dict[str, Any]] = [
+        {**asdict(source), "kinds": [kind.__name__.lower() for kind in source.kinds]} for source in SOURCES.values()
+    ]
+    if as_json:
+        print(json.dumps({"sources": rows}))
+        return
+    _print_table(
+        ("source", "reads", "records", "template", "access", "licence"),
+        [
+            (row["name"], row["summary"], ", ".join(row["kinds"]), row["template"], row["access"], row["licence"])
+            for row in rows
+        ],
+    )
+
+
+@app.command("read")
+def read_command(
+    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
+    paths: Annotated[
+        list[str], typer.Argument(help="files, folders, glob patterns, a Hub data set id, or - for stdin")
+    ],
+    out: Annotated[Path, typer.Option(help="the JSON lines file to write")],
+    column: Columns = None,
+    stdin_filename: StdinName = None,
+    hub_split: Annotated[str, typer.Option(help="for a Hub data set: the split to read")] = "train",
+    keep_retracted: Annotated[bool, typer.Option(help="keep retracted articles")] = False,
+    max_records: Annotated[int | None, typer.Option(min=1, help="write at most this many")] = None,
+    skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
+    online: Annotated[bool, typer.Option(help="let the Hub be asked")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a source and write its records as JSON lines, whole or not at all; print what was read, kept and dropped."""
+    prepare_environment(offline=not online)
+    from lora_med.data.catalog import find_source
+    from lora_med.data.formats.jsonl import as_line
+    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.files import atomic_stream
+
+    found = find_source(source)
+    with spooled(paths, stdin_filename, found.suffixes[0], out) as names:
+        inputs = find_inputs(found, names, hub_split)
+        options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True)
+        reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
+        with atomic_stream(out, private=found.access == "credentialed") as stream:
+            for record in _with_progress(reading, found.name):
+                # Rows may say that they came from such a source, before the first of them is written.
+                if options.met_access() == "credentialed":
+                    os.fchmod(stream.fileno(), 0o600)
+                stream.write(as_line(record))
+    tally = reading.tally
+    summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
+    if found.name == "pubmed":  # versions of one article are one, and a deleted one is none
+        gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
+        summary["articles"] = tally.read - gone
+    if as_json:
+        print(json.dumps(summary | {"out": str(out)}))
+        return
+    articles = f" ({summary['articles']:,} articles)" if "articles" in summary else ""
+    print(f"{tally}{articles}\n{out}")
+
+
+def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f} records"), TimeElapsedColumn())
+    hidden = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
+        task = progress.add_task(name, total=None)
+        for number, record in enumerate(records, 1):
+            if number % 100 == 0:
+                progress.update(task, completed=number)
+            yield record
+
+
+@app.command("templates")
+def templates_command(as_json: AsJson = False) -> None:
+    """List the prompt templates: what each takes and writes, what a record needs, how a row too long is fitted."""
+    from lora_med.prompts.templates.templates import TEMPLATES
+
+    rows = [
+        {
+            "name": one.name,
+            "takes": one.takes.__name__.lower(),
+            "writes": one.summary,
+            "needs": one.needs,
+            "too_long": list(one.too_long),
+        }
+        for one in TEMPLATES.values()
+    ]
+    if as_json:
+        print(json.dumps({"templates": rows}))
+        return
+    _print_table(
+        ("template", "takes", "writes", "needs", "too long"),
+        [(row["name"], row["takes"], row["writes"], row["needs"], ", ".join(row["too_long"])) for row in rows],
+    )
+
+
+@app.command("get")
+def get_command(
+    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
+    out: Annotated[Path, typer.Option(help="the folder to download to")] = Path("data"),
+    download: Annotated[bool, typer.Option(help="fetch the files that are open to all, checksums compared")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how to obtain a source; with --download fetch what is open of it, whole and with the right checksum."""
+    from lora_med.data.catalog import find_source
+    from lora_med.data.download import HOWTOS
+
+    found = find_source(source)
+    obtain = HOWTOS[source]
+    files = _downloaded(obtain.files, out / source) if download else []
+    if as_json:
+        urls = [remote.url for remote in obtain.files]
+        print(
+            json.dumps(
+                {
+                    "source": source,
+                    "access": found.access,
+                    "licence": found.licence,
+                    "how": obtain.how,
+                    "urls": urls,
+                    "files": files,
+                }
+            )
+        )
+        return
+    print(
+        f"{found.summary}\naccess   {found.access}\nlicence  {found.licence}\ncite     {found.citation}\n\n{obtain.how}"
+    )
+    for remote in obtain.files:
+        print(f"  {remote.url}")
+    if files:
+        print("\n".join(files))
+    elif obtain.files:
+        print(f"lora-med data get {source} --download fetches the above")
+
+
+def _downloaded(remotes: Iterable[Any], folder: Path) -> list[str]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lora_med.data.download import download
+
+    found: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        for remote in remotes:
+            task = progress.add_task(remote.name, total=None)
+            path = download(
+                remote,
+                folder,
+                lambda done, whole, task=task: progress.update(task, completed=done, total=whole or None),
+            )
+            found.append(str(path))
+    return found
+
+
+@app.command("blocklist")
+def blocklist_command(
+    out: Annotated[Path, typer.Option(help="the file to write")],
+    source: Annotated[str | None, typer.Option(help="the source of the test set, to take its identifiers")] = None,
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="its files; without --source, files of one PMID a line")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a block-list: the hashed identifiers of a test set, for data.block_lists to keep out of training."""
+    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.data.splitting.block_lists import identifiers_of, write_block_list
+
+    if source is None:
+        identifiers = _pmids(paths or [])
+    else:
+        from lora_med.data.catalog import find_source
+
+        found = find_source(source)
+        records = read_records(found, find_inputs(found, paths or []), ReadOptions(streaming=True))
+        identifiers = [name for record in records for name in identifiers_of(record)]
+    names = ", ".join(Path(path).name for path in paths or [])
+    count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}")
+    print(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
+
+
+def _pmids(paths: Iterable[str]) -> list[str]:
+    from lora_med.data.splitting.block_lists import PMID
+    from lora_med.errors import DataError, InputMissingError
+
+    found: list[str] = []
+    for path in paths:
+        if not Path(path).is_file():
+            raise InputMissingError(f"no such file: {path}", fix="name a file of one PMID a line")
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            name = line.strip().removeprefix("pmid:")
+            if name and not PMID.fullmatch(name):
+                raise DataError("expected one PMID a line", where=f"{path}:{number}", fix="take other lines out")
+            found += [f"pmid:{name}"] if name else []
+    if not found:
+        raise SettingsError(
+            "no identifier to list", where="the command line", fix="name files, or --source with its files"
+        )
+    return found
+
+
+def _print_table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,123 @@
+"""lora-med data deidentify|purge: identifiers made tags, and what was made from a source deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.data.stdin import StdinName, spooled
+from lora_med.errors import InputMissingError, OutputError, SettingsError
+
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+
+
+LEAST_CHANCE = 16  # bytes
+
+
+def deidentify_command(
+    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
+    paths: Annotated[list[str], typer.Argument(help="files, folders, glob patterns, or - for stdin")],
+    out: Annotated[Path, typer.Option(help="the JSON lines file to write, its owner's alone")],
+    secret: Annotated[
+        Path | None, typer.Option(help="a file of chance, made if missing: equal dates move alike in every run with it")
+    ] = None,
+    column: Columns = None,
+    stdin_filename: StdinName = None,
+    skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a source's records, what has the shape of an identifier replaced, dates moved: no legal guarantee."""
+    from rich.console import Console
+
+    from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
+    from lora_med.data.access import strictest
+    from lora_med.data.catalog import find_source
+    from lora_med.data.formats.jsonl import as_line
+    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.files import atomic_stream
+
+    found = find_source(source)
+    chance = _chance(secret)
+    counts: Counter[str] = Counter()
+    touched = 0
+    waiting = Console(stderr=True).status("looking for identifiers")
+    with spooled(paths, stdin_filename, found.suffixes[0], out) as names, waiting:
+        inputs = find_inputs(found, names)
+        find = load_finder()
+        options = ReadOptions(columns_of(column or ()), streaming=True)
+        reading = read_records(found, inputs, options, skip_bad=skip_bad)
+        with atomic_stream(out, private=True) as stream:
+            for record in reading:
+                clean, here = deidentified(record, find, chance)
+                counts += here
+                touched += bool(here)
+                stream.write(as_line(clean))
+        recall = measure(find, gold_notes())
+    access = strictest([found.access, options.met_access()])
+    if as_json:
+        summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
+        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": access}))
+        return
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
+    print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}")
+    print(f"This is no legal guarantee: {recall}. The access class stays {access}.", file=sys.stderr)
+
+
+def _chance(path: Path | None) -> bytes:
+    """What the moving of dates hangs on: of this run alone, or of a file that is its owner's alone."""
+    from lora_med.files import atomic_stream
+
+    if path is None:
+        return os.urandom(32)
+    if not path.is_file():
+        with atomic_stream(path, private=True) as stream:
+            stream.write(os.urandom(32))
+    chance = path.read_bytes()
+    if len(chance) < LEAST_CHANCE:
+        raise SettingsError(
+            f"the file holds {len(chance)} bytes: who guesses them knows how far dates were moved",
+            where=f"--secret {path}",
+            fix=f"name a file that does not exist yet, or one of {LEAST_CHANCE} bytes of chance or more",
+        )
+    return chance
+
+
+def purge_command(
+    source: Annotated[str, typer.Argument(help="the source whose traces are to go")],
+    roots: Annotated[list[Path] | None, typer.Argument(help="folders to look through; left out, this one")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="delete; without it they are only listed")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List, and with --yes delete, what was made from a source: records, runs, adapters, merged models, reports."""
+    from lora_med.audit.purge import delete, find_derived
+    from lora_med.data.catalog import find_source
+
+    find_source(source)
+    folders = roots or [Path()]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise InputMissingError(f"no such folder: {', '.join(missing)}", where="the command line", fix="name a folder")
+    found = find_derived(source, [folder.resolve() for folder in folders])
+    if yes:
+        try:
+            delete(found)
+        except OSError as error:
+            raise OutputError(f"cannot delete: {error.strerror}", where=str(error.filename)) from error
+    if as_json:
+        listed = [{"kind": one.kind, "path": str(one.path), "size_bytes": one.size_bytes} for one in found]
+        print(json.dumps({"source": source, "deleted": yes, "found": listed}))
+        return
+    for one in found:
+        print(f"{'deleted' if yes else 'found':<8} {one.kind:<13} {one.size_bytes / 1e6:>9.1f} MB  {one.path}")
+    if not found:
+        print(f"nothing here was made from {source}")
+    elif not yes:
+        print("--yes deletes them; the source's own files are yours to delete")

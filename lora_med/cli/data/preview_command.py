@@ -1,0 +1,137 @@
+"""lora-med data check|preview: what a run would learn from, told and shown before it costs anything."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_med.config.parse import parse
+from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.audit.data_check import Check, SourceCheck
+    from lora_med.config.schema import Settings
+    from lora_med.data.corpus import Corpus
+
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+Config = Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")]
+SHOWN_LABELS = 6
+
+
+def check_command(overrides: Overrides = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Read a run's data in full, as the run would: parts, leaks, lengths, labels, baselines, identifiers."""
+    check, _, _ = _checked(parse(config, overrides or []))
+    if as_json:
+        print(json.dumps(check.as_json()))
+        return
+    for source in check.sources:
+        _print_source(source, check.max_length)
+    for one in check.mixture:
+        print(f"mixture      {one['name']}: {one['rows']:,} of {one['available']:,} rows, {one['share']:.1%} of all")
+    if check.between is not None:
+        left = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
+        print(f"between      left out because another source holds it out: {left}")
+    words = ", ".join(f"{word} ({tokens})" for word, tokens, _ in check.fertility.words[:SHOWN_LABELS])
+    print(
+        f"fertility    {check.fertility.data:.2f} tokens a word, {check.fertility.terms:.2f} on medical terms"
+        + (f"; finest: {words}" if words else "")
+    )
+
+
+def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
+    prepare_environment(settings.offline)
+    from rich.console import Console
+
+    from lora_med.audit.data_check import check_data
+    from lora_med.models.files.resolve import resolve_base
+    from lora_med.models.tokenizer import load_tokenizer
+
+    with Console(stderr=True).status("reading, tokenising, comparing"):
+        tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
+        return *check_data(settings, tokenizer), tokenizer
+
+
+def _print_source(source: SourceCheck, max_length: int) -> None:
+    from lora_med.audit.preview import notes
+
+    sizes = ", ".join(f"{part} {size:,}" for part, size in source.sizes.items())
+    print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.licence}")
+    print(f"records      {source.tally}")
+    print(f"parts        {sizes}")
+    print(f"split        {source.split}")
+    print(f"template     {source.template}")
+    some = ", ".join(f"{part} {count:,}" for part, count in source.looked_at.items() if count < source.sizes[part])
+    if some:
+        print(f"looked at    the first of {some}; what follows is of these")
+    for part, found in source.lengths.items():
+        spread = ", ".join(f"{name} {value}" for name, value in found.quantiles.items())
+        print(f"lengths      {part}: {spread} tokens; {found.too_long:,} of {found.rows:,} over {max_length}")
+    for part, counts in source.labels.items():
+        named = list(counts.items())
+        shown = ", ".join(f"{label} {count:,}" for label, count in named[:SHOWN_LABELS])
+        more = f", {len(named) - SHOWN_LABELS} more" if len(named) > SHOWN_LABELS else ""
+        print(f"labels       {part}: {shown}{more}" if shown else f"labels       {part}: none")
+    for part, scores in source.baselines.items():
+        for name, score in scores.items():
+            print(f"baseline     {part}: {name}: {score:.3f}")
+    for line in notes(source):
+        print(f"apart        {line}")
+
+
+def preview_command(
+    overrides: Overrides = None,
+    config: Config = None,
+    rows: Annotated[int, typer.Option(min=1, help="how many rows to show")] = 3,
+    out: Annotated[Path | None, typer.Option(help="write one HTML page with the rows and all that check finds")] = None,
+    permission: Annotated[str | None, typer.Option(help="of credentialed data: who allows it, in writing")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show training rows as the model will see them, trained tokens in colour; with --out, one page with figures."""
+    settings = parse(config, overrides or [])
+    check, corpus, tokenizer = _checked(settings)
+    if out is None or permission is not None:
+        from lora_med.data.access import require_permission
+
+        require_permission(check.access, "showing rows", permission)
+    hidden = check.access == "credentialed" and permission is None
+    from lora_med.audit.preview import page, spell
+    from lora_med.files import atomic_stream
+    from lora_med.prompts.fit import fit_rows
+    from lora_med.prompts.render import render_stream
+    from lora_med.training.rows.preflight import colour_row
+
+    drawn = render_stream(corpus.train, corpus.templates, settings.train.too_long)
+    shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
+    if out is not None:
+        spelled = [] if hidden else [spell(tokens, tokenizer) for tokens in shown]
+        with atomic_stream(out, private=check.access == "credentialed") as stream:
+            stream.write(page(check, spelled, base=settings.model.base).encode("utf-8"))
+    if as_json:
+        spelled_rows = [] if hidden else [_spelled(tokens, tokenizer) for tokens in shown]
+        print(json.dumps({"template": corpus.template, "rows": spelled_rows} | ({"out": str(out)} if out else {})))
+        return
+    if out is not None:
+        print(out)
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"template {corpus.template}; trained tokens in colour\n", style="bold")
+    for tokens in shown:
+        console.print(colour_row(tokens, tokenizer), end="\n\n")
+
+
+def _spelled(tokens: Any, tokenizer: Any) -> dict[str, Any]:
+    pairs = list(zip(tokens.input_ids, tokens.trained, strict=True))
+    return {
+        "uid": tokens.uid,
+        "tokens": len(pairs),
+        "trained_tokens": sum(tokens.trained),
+        "given": tokenizer.decode([number for number, trained in pairs if not trained]),
+        "trained": tokenizer.decode([number for number, trained in pairs if trained]),
+    }

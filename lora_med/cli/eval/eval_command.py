@@ -1,0 +1,202 @@
+"""lora-med eval: adapters against their base on the same held-out items, with intervals and verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lora_med.errors import SettingsError
+from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.adapters.store.card import Card
+    from lora_med.evaluation.report.write_report import Report
+    from lora_med.evaluation.results import Evaluation
+    from lora_med.models.base import Base
+
+app = typer.Typer()
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="data.key=value, such as data.columns.text=body")]
+Adapters = Annotated[list[str] | None, typer.Option(help="name in the store; may be given several times")]
+Out = Annotated[Path, typer.Option(help="folder for report.html, report.json, report.md and item scores")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(help="a task's name, or NAME:PATH; several times for several tasks; --list-tasks shows them"),
+]
+Data = Annotated[list[str] | None, typer.Option(help="files to read; without them, those of the card")]
+Source = Annotated[str | None, typer.Option(help="name in the catalog; without it, the task's or the card's")]
+Template = Annotated[str | None, typer.Option(help="prompt template; without it, the task's or the one that trained")]
+BaseName = Annotated[str | None, typer.Option(help="folder, Hub id or micro; without it, what the card names")]
+Revision = Annotated[str | None, typer.Option(help="commit, tag or branch of a base on the Hub")]
+Store = Annotated[Path, typer.Option(help="the folder of adapters")]
+Split = Annotated[str | None, typer.Option(help="test or validation; without it, the task's own, or test")]
+Quantisation = Annotated[str | None, typer.Option(help="none, 8bit or 4bit; without it, as it was trained")]
+MaxItems = Annotated[int | None, typer.Option(min=1, help="score at most so many items of each task")]
+Resamples = Annotated[int, typer.Option(min=1, help="resamples behind each interval")]
+Seed = Annotated[int, typer.Option(help="of drawing items, resampling and samples")]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="fit temperature and threshold to refer on the validation split")
+]
+Shots = Annotated[int, typer.Option(min=0, help="solved examples before each question, from the training part")]
+Rotate = Annotated[bool, typer.Option("--rotate", help="ask in every cyclic order of the options")]
+Constrained = Annotated[bool, typer.Option("--constrained", help="hold written entities to their JSON list")]
+Bert = Annotated[str, typer.Option(help="FOLDER:LAYER of an encoder, to score written texts by BERTScore too")]
+Metrics = Annotated[list[str] | None, typer.Option(help="a function of your own, as package.module:function")]
+Falling = Annotated[list[str] | None, typer.Option(help="a number of your own metrics for which less is better")]
+ListTasks = Annotated[bool, typer.Option("--list-tasks", help="show the tasks that have a name, and stop")]
+Online = Annotated[bool, typer.Option("--online", help="let base and data be loaded from the Hub")]
+AsJson = Annotated[bool, typer.Option("--json", help="report.json as one JSON object on stdout")]
+
+
+@app.command("eval")
+def evaluate_command(
+    overrides: Overrides = None,
+    adapter: Adapters = None,
+    out: Out = Path("runs/eval"),
+    task: Tasks = None,
+    data: Data = None,
+    source: Source = None,
+    template: Template = None,
+    base: BaseName = None,
+    revision: Revision = None,
+    store: Store = Path("adapters"),
+    split: Split = None,
+    quantisation: Quantisation = None,
+    max_items: MaxItems = None,
+    bootstrap_samples: Resamples = 10_000,
+    seed: Seed = 42,
+    calibrate: Calibrate = False,
+    shots: Shots = 0,
+    rotate: Rotate = False,
+    constrained: Constrained = False,
+    bertscore: Bert = "",
+    metric: Metrics = None,
+    lower_is_better: Falling = None,
+    list_tasks: ListTasks = False,
+    online: Online = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
+    if list_tasks:
+        _list_tasks(as_json)
+        return
+    prepare_environment(offline=not online)
+    from lora_med.evaluation.report.write_report import write_report
+    from lora_med.evaluation.scorers.registry import Asking
+    from lora_med.metrics.custom_metric import load_metric
+    from lora_med.workflows.evaluate import How, make_jobs, open_job, score_jobs, score_taggers, tagging
+
+    names = list(adapter or [])
+    cards = _cards(names, store)
+    if not cards and base is None:
+        raise SettingsError("neither adapter nor base is named", where="--adapter", fix="lora-med adapters list")
+    asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
+    jobs = make_jobs(task or (), list(cards.values()), **asked)
+    tags = tagging(list(cards.values()))
+    if tags:
+        _refuse(constrained=constrained, metric=metric, revision=revision, quantisation=quantisation)
+    functions = {one: load_metric(one) for one in metric or ()}
+    how = How(store, max_items, bootstrap_samples, seed, Asking(shots, rotate, constrained, bertscore), functions)
+    opened = [open_job(job, how.asking, calibrate=calibrate) for job in jobs]
+    if tags:
+        evaluations = score_taggers(names, jobs, opened, how, base=base)
+    else:
+        loaded = _base(cards, base, revision, quantisation)
+        evaluations = score_jobs(loaded, names, jobs, opened, how, lower_is_better=lower_is_better or ())
+    on = str(evaluations[0].base["name"])
+    report = write_report(evaluations, out, title=f"{', '.join(names)} against {on}" if names else on)
+    if as_json:
+        print(json.dumps(report.content))
+    else:
+        _draw(evaluations, report)
+
+
+def _refuse(**given: object) -> None:
+    """Taggers write nothing, and are loaded on the base that their cards name."""
+    for name, value in given.items():
+        if value:
+            raise SettingsError(
+                "adapters that tag tokens cannot be scored so", where=f"--{name}", fix="leave it out for these adapters"
+            )
+
+
+def _cards(names: list[str], store: Path) -> dict[Path, Card]:
+    """Folder -> card of each named adapter."""
+    from lora_med.adapters.store.card import read_card
+    from lora_med.adapters.store.store import find_adapter
+
+    folders = [find_adapter(name, store) for name in names]
+    return {folder: read_card(folder) for folder in folders}
+
+
+def _base(cards: dict[Path, Card], name: str | None, revision: str | None, quantisation: str | None) -> Base:
+    """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
+    from lora_med.adapters.store.published import check_base
+    from lora_med.models.base import load_base, resolve_base
+    from lora_med.models.fingerprint import fingerprint
+
+    known = next((card.base for card in cards.values()), None)
+    if name is not None or known is None:
+        asked, commit = str(name), revision
+    else:
+        asked, commit = known.name, revision or known.revision
+    found = fingerprint(resolve_base(asked, commit)[0])
+    for folder, card in cards.items():
+        check_base(found, asked, card, folder)
+    weights = quantisation or (known.quantisation if known is not None else "none")
+    return load_base(asked, quantisation=weights, revision=commit)
+
+
+def _list_tasks(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from lora_med.evaluation.tasks import SCORINGS, TASKS
+
+    if as_json:
+        print(json.dumps([asdict(task) for task in TASKS.values()]))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("task", "what", "source", "template", "scoring", "split"):
+        table.add_column(title)
+    for task in TASKS.values():
+        table.add_row(task.name, task.summary, task.source, task.template, task.scoring, task.split)
+    console = Console()
+    console.print(table)
+    console.print("\nAny other source: --source NAME --data PATH, with --task and one of the scorings:")
+    for name, kind in SCORINGS.items():
+        console.print(f"  {name:15} {kind.summary}")
+
+
+def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lora_med.evaluation.report.evaluation_section import score_table
+    from lora_med.evaluation.statistics.multiple_comparisons import compare_all
+
+    colours = {"better": "green", "worse": "red", "unsure": "yellow"}
+    console = Console()
+    compared = compare_all(evaluations)
+    for evaluation in evaluations:
+        content = score_table(evaluation)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in content.columns:
+            table.add_column(column.text, justify="right" if column.kind == "number" else "left")
+        for row in content.rows:
+            cells = (f"[{colours[cell.kind]}]{cell.text}[/]" if cell.kind in colours else cell.text for cell in row)
+            table.add_row(*cells)
+        for one in compared:
+            if one.evaluation is evaluation:
+                console.print(one.sentences)
+        console.print()
+        console.print(table)
+        console.print(f"\n{content.note}\n")
+    kept = "scores are in the card; " if len(evaluations[0].subjects) > 1 else ""
+    console.print(f"{kept}the report: {report.html}")

@@ -1,0 +1,197 @@
+"""lora-med plan: what a run will need, from its settings and its base's config.json, before its weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_med.config.parse import parse
+from lora_med.errors import LoraMedError
+from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.config.schema import Settings, TrainSettings
+    from lora_med.prompts.tokens import Tokens
+    from lora_med.training.planner.run_memory import Need, Shape
+
+app = typer.Typer(help="What a run will need: memory by part, the batch that fits, tokens, steps and time.")
+GIB = 1 << 30
+MOST_TIMED = {False: 2048, True: 16384}  # tokens that are timed: on a CPU, on a GPU
+
+
+@app.command()
+def plan(
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
+    config: Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")] = None,
+    memory: Annotated[float | None, typer.Option(min=0.1, help="GiB to plan with; left out, what is free here")] = None,
+    data: Annotated[bool, typer.Option("--data/--no-data", help="read the data for its lengths and steps")] = True,
+    timed: Annotated[bool, typer.Option("--time/--no-time", help="time the step of two layers on this machine")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Tell the memory a run needs, which batch fits, and how long it takes; no weights of the base are loaded."""
+    settings = parse(config, overrides or [])
+    prepare_environment(settings.offline)
+    from rich.console import Console
+
+    with Console(stderr=True).status("building the model without memory, reading lengths, timing two layers"):
+        report = _report(settings, memory, data, timed)
+    print(json.dumps(report)) if as_json else _print(report)
+
+
+def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -> dict[str, Any]:
+    from lora_med.models.memory import free_memory
+    from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure, row_lengths
+
+    shape = _shape(settings)
+    documents = _documents(settings) if data and (settings.data.paths or settings.data.mix) else None
+    train = settings.train
+    lengths, labelled = row_lengths(documents, train)
+    free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
+    batch = largest_batch(lengths, train.per_device_train_batch_size)
+    needs = measure(shape)
+    need = needs(batch, math.ceil(labelled * sum(batch)), train.gradient_checkpointing)
+    fitted, choices = fit_batch(train, lengths, labelled, needs, free)
+    together = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    steps = math.ceil(len(lengths) / together) if documents is not None else None
+    in_all = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
+    taken = fitted if train.batch == "auto" else train
+    return {
+        "as_set": _told(need, sum(batch), train.per_device_train_batch_size),
+        "free_bytes": free,
+        "fits": need.total <= free,
+        "chosen": {
+            "per_device_train_batch_size": fitted.per_device_train_batch_size,
+            "gradient_accumulation_steps": fitted.gradient_accumulation_steps,
+            "gradient_checkpointing": fitted.gradient_checkpointing,
+            "because": [str(choice) for choice in choices],
+        },
+        "rows": len(lengths) if documents is not None else None,
+        "tokens_an_epoch": sum(lengths) if documents is not None else None,
+        "median_tokens": statistics.median(lengths),
+        "steps_an_epoch": steps,
+        "steps": in_all,
+        "time": _time(shape, documents, lengths, labelled, taken) if timed else None,
+    }
+
+
+def _time(
+    shape: Shape, documents: list[Tokens] | None, lengths: list[int], labelled: float, train: TrainSettings
+) -> dict[str, Any]:
+    """Seconds of an average step and of all steps, validation not counted; or `left_out`, why they are not told."""
+    from lora_med.models.memory import free_memory
+    from lora_med.training.planner.run_memory import document_parts
+    from lora_med.training.planner.step_time import time_batch, typical, why_not_timed
+
+    together = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    parts = document_parts(documents, train) if documents else [(length,) for length in lengths]
+    wanted = min(statistics.mean(lengths) * train.per_device_train_batch_size, MOST_TIMED[shape.on_gpu])
+    chosen = typical(parts, wanted)
+    tokens = sum(map(sum, chosen))
+    reason = why_not_timed(shape, max(map(sum, chosen)), free_memory("cuda" if shape.on_gpu else "cpu"))
+    if reason is not None:
+        return {"left_out": reason}
+    try:
+        labels = math.ceil(labelled * tokens)
+        pace = time_batch(shape, chosen, labels, checkpointing=train.gradient_checkpointing)
+    except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, LoraMedError) as error:
+        return {"left_out": f"two layers of this base cannot be run by themselves ({type(error).__name__})"}
+    epoch = sum(lengths)
+    a_step = epoch / math.ceil(len(lengths) / together)
+    in_all = a_step * train.max_steps if train.max_steps > 0 else epoch * train.num_train_epochs
+    # Tokens for which the layers below the adapters are stepped over.
+    kept = max(in_all - epoch, 0) if train.cache_frozen and documents else 0
+    known = documents is not None or train.max_steps > 0
+    return {
+        "tokens_per_second": round(tokens / pace.seconds, 1),
+        "seconds_a_step": round(a_step * pace.seconds / tokens, 3),
+        "seconds": round((in_all * pace.seconds - kept * pace.below) / tokens, 3) if known else None,
+    }
+
+
+def _told(need: Need, tokens: int, rows: int) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "tokens": tokens,
+        "bytes": asdict(need),
+        "phases": {"loaded": need.loaded, "between steps": need.resting, "end of a forward pass": need.total},
+    }
+
+
+def _shape(settings: Settings) -> Shape:
+    from lora_med.adapters.tensors.method import method_for
+    from lora_med.models.base import choose_attention, choose_dtype
+    from lora_med.models.files.quantized_cache import is_kept, place
+    from lora_med.models.files.resolve import resolve_base
+    from lora_med.models.precision import Choice, device_kind
+    from lora_med.models.quantize import bitsandbytes_config
+    from lora_med.models.skeleton import skeleton
+    from lora_med.training.planner.run_memory import Shape
+
+    model = settings.model
+    folder, _ = resolve_base(model.base, model.revision)
+    choices: list[Choice] = []
+    dtype = choose_dtype(model.dtype, choices)
+    bare = skeleton(folder)
+    quantises = model.quantisation == "4bit"
+    if quantises and model.keep_quantised:
+        kind, double = model.bnb_4bit_quant_type, model.bnb_4bit_use_double_quant
+        wanted = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
+        quantises = not is_kept(*place(folder, wanted, dtype=dtype, device=device_kind()))
+    return Shape(
+        folder=folder,
+        config=method_for(bare, settings.lora).peft_config(bare, inference=False),
+        quantisation=model.quantisation,
+        double_quant=model.bnb_4bit_use_double_quant,
+        dtype=dtype,
+        attention=choose_attention(model.attn_implementation, bare.config, choices),
+        on_gpu=device_kind() == "cuda",
+        quantises=quantises,
+    )
+
+
+def _documents(settings: Settings) -> list[Tokens]:
+    """The training documents, fitted to the longest row as a run fits them."""
+    from lora_med.data.corpus import open_corpus
+    from lora_med.models.files.resolve import resolve_base
+    from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.training.rows.documents import DocumentStream
+
+    tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
+    corpus = open_corpus(settings.data)
+    train = settings.train
+    return list(DocumentStream(corpus.train, corpus.templates, tokenizer, train.max_length, train.too_long))
+
+
+def _print(report: dict[str, Any]) -> None:
+    told = report["as_set"]
+    print(f"memory       at the {told['rows']} longest rows together, {told['tokens']:,} tokens:")
+    for name, size in told["bytes"].items():
+        if size:
+            print(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
+    for name, size in told["phases"].items():
+        print(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
+    verdict = "fits" if report["fits"] else "does not fit"
+    print(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch as it is set {verdict}")
+    for line in report["chosen"]["because"]:
+        print(f"auto         {line}")
+    if report["rows"] is not None:
+        print(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
+        print(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
+    time = report["time"]
+    if time is not None and "left_out" in time:
+        print(f"time         not told: {time['left_out']}")
+    elif time is not None:
+        whole = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
+        print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{whole}")
+        print("             as two layers took on this machine; validation is not counted")
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60:02} min" if hours else f"{rest // 60} min {rest % 60:02} s"

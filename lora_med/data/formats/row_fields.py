@@ -1,0 +1,91 @@
+"""Fields of a row, checked: what every source with rows needs to say clearly what is wrong with one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lora_med.data.formats.tables import RowOutcome, TableRow, bad, rows, sound
+from lora_med.data.outcome import Again, Drop, Input, Outcome, places
+
+
+class Wrong(Exception):
+    """A value that is not what the format promises; the text says what was expected, never what was there."""
+
+
+class Empty(Exception):
+    """An item that lacks, by its makers' design, what it would be used for; the text is the reason to count."""
+
+
+def text_of(values: Mapping[str, Any], field: str) -> str:
+    """The text in `field`.
+
+    Raises:
+        Wrong: there is none, it is no text, or it is only blanks.
+    """
+    value = values.get(field)
+    if not isinstance(value, str) or not sound(value):
+        raise Wrong(f"{field}: expected a text, got {'nothing' if value is None else type(value).__name__}")
+    if not value.strip():
+        raise Wrong(f"{field}: expected a text, it is empty")
+    return value
+
+
+def optional_text_of(values: Mapping[str, Any], field: str) -> str:
+    """The text in `field`, or nothing."""
+    value = values.get(field)
+    if value is not None and (not isinstance(value, str) or not sound(value)):
+        raise Wrong(f"{field}: expected a text or nothing, got {type(value).__name__}")
+    return value or ""
+
+
+def identifier_of(values: Mapping[str, Any], field: str) -> str:
+    """The identifier in `field`: a text or a whole number, as text.
+
+    Raises:
+        Wrong: there is none.
+    """
+    value = values.get(field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_of(values, field).strip()
+
+
+def lines(text: str) -> str:
+    """The text with one kind of line break, and no blanks at its ends."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def stem(*parts: str) -> str:
+    """A group for items without a document: equal texts, case and spacing set aside, have one name."""
+    plain = "\x1f".join(" ".join(part.casefold().split()) for part in parts)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def outcomes(
+    inputs: Sequence[Input],
+    make: Callable[[Mapping[str, Any], str], Outcome],
+    read_rows: Callable[[Input], Iterable[RowOutcome]] = rows,
+) -> Iterable[Outcome]:
+    """What `make(values, place)` gives for each row; `place` is `file:line`, a name for items that have none.
+
+    Where it raises Wrong the row is bad, with file and line; where it raises Empty it is dropped for that reason.
+    """
+    names = places(inputs)
+
+    def again() -> Iterator[Outcome]:
+        for item in inputs:
+            for row in read_rows(item):
+                yield _outcome(row, make, f"{names[item]}:{row.number}") if isinstance(row, TableRow) else row
+
+    return Again(again)
+
+
+def _outcome(row: TableRow, make: Callable[[Mapping[str, Any], str], Outcome], place: str) -> Outcome:
+    try:
+        return make(row.values, place)
+    except Wrong as wrong:
+        return bad("bad", str(wrong), row.where)
+    except Empty as empty:
+        return Drop(str(empty))

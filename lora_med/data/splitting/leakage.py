@@ -1,0 +1,214 @@
+"""Parts kept apart: what may not be trained on leaves training, and what says the same stands in one part only.
+
+One scan over the records of all parts finds four things: identifiers on a block-list, runs of words shared with a test
+file, a group or a content in two parts, and near-duplicates in two parts. Where we cut the parts ourselves, the groups
+of near-duplicates go into one part together; where the parts are published, a leak is an error or is taken out of the
+part that is nearer to training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lora_med.data.reading import content, digest
+from lora_med.data.record import Record, asked_of
+from lora_med.data.splitting.block_lists import BlockList, hashed, identifiers_of, pmid_of
+from lora_med.data.splitting.near_duplicates import Signatures, clusters, signatures
+from lora_med.data.splitting.splits import Part
+from lora_med.data.splitting.test_overlap import TestText, record_words
+from lora_med.data.splitting.union_find import Links
+from lora_med.errors import DataError
+
+SHOWN_UIDS = 5
+LISTED_UIDS = 1000
+TRAINING_ORDER: tuple[Part, ...] = ("train", "validation", "test")  # of two records alike, the earlier part's leaves
+LARGEST_SHARE, LARGEST_GROUPS = 0.1, 20  # of the groups one cluster may join before something else is wrong
+
+Key = tuple[int, Part, str]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What keeps parts apart; `similarity` is that of near-duplicates, 0 for none."""
+
+    leaks: Literal["error", "drop"] = "error"
+    similarity: float = 0.0
+    block_lists: tuple[BlockList, ...] = ()
+    test_files: tuple[TestText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as the scan remembers it: no text. Its uid is its own within its source and part only."""
+
+    origin: int
+    part: Part
+    uid: str
+    group: str
+    content: int
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return (self.origin, self.part, self.uid)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What was done: the reason for each record taken out, the part of each group that was moved, and by what rules.
+
+    A record is known by its source's place in a mixture (0 for the first), its part and its uid. `sizes` are those of
+    the parts afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
+    """
+
+    rules: Rules
+    removed: dict[Key, str] = field(default_factory=dict)
+    moved: dict[str, Part] = field(default_factory=dict)
+    sizes: dict[Part, int] = field(default_factory=dict)
+    clusters: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """How many records were taken out for each reason."""
+        return dict(sorted(Counter(self.removed.values()).items()))
+
+    def place(self, record: Record, part: Part, origin: int = 0) -> Part | None:
+        """The part a record ends in, None if it was taken out."""
+        return None if (origin, part, record.uid) in self.removed else self.moved.get(group_of(record), part)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the card keeps: rules with the hashes of their files, counts, and the uids taken out, 1,000 a reason."""
+        uids: dict[str, list[str]] = defaultdict(list)
+        for (_, _, uid), reason in self.removed.items():
+            uids[reason].append(uid)
+        return {
+            "block_lists": [
+                {"name": item.name, "sha256": item.sha256, "ids": len(item.ids)} for item in self.rules.block_lists
+            ],
+            "test_files": [
+                {"name": item.name, "sha256": item.sha256, "texts": item.texts, "too_short": item.short}
+                for item in self.rules.test_files
+            ],
+            "near_duplicate_similarity": self.rules.similarity,
+            "near_duplicate_clusters": self.clusters,
+            "groups_moved": len(self.moved),
+            "removed": self.counts(),
+            "removed_uids": {reason: found[:LISTED_UIDS] for reason, found in sorted(uids.items())},
+        }
+
+
+def group_of(record: Record) -> str:
+    """What must never straddle parts, so named that records of several sources compare: a PMID is one everywhere."""
+    return pmid_of(record) or f"{record.source}\x1f{record.group}"
+
+
+def separate(placed: Iterable[tuple[int, Part, Record]], rules: Rules, fixed: frozenset[Part]) -> Separation:
+    """What has to leave or move so that the parts are apart. Test records never leave for a block-list or test file.
+
+    Args:
+        placed: each record with the place of its source in a mixture (else 0) and its part; passed over once.
+        fixed: the parts that are published, which nothing may move into or out of.
+
+    Raises:
+        DataError: a leak between published parts, with counts and uids, unless `rules.leaks` is `drop`; or
+            near-duplicates that would join more than a tenth of all groups.
+    """
+    removed: dict[Key, str] = {}
+    seen: list[Seen] = []
+
+    def texts() -> Iterator[str]:
+        for origin, part, record in placed:
+            reason = _forbidden(record, rules) if part != "test" else None
+            if reason is not None:
+                removed[origin, part, record.uid] = reason
+                continue
+            seen.append(Seen(origin, part, record.uid, group_of(record), content(record)))
+            yield asked_of(record)
+
+    marks: Signatures | None = None
+    if rules.similarity:
+        marks = signatures(texts())
+    else:
+        for _ in texts():
+            pass
+    found = clusters(marks, rules.similarity) if marks is not None and len({one.part for one in seen}) > 1 else []
+    leaks = _leaks(seen, found, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
+    if leaks and rules.leaks == "error":
+        raise _refusal(leaks, seen)
+    removed |= {seen[place].key: reason for place, (reason, _) in leaks.items()}
+    moved = _together(seen, found) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
+    sizes: Counter[Part] = Counter(moved.get(one.group, one.part) for one in seen if one.key not in removed)
+    return Separation(rules, removed, moved, {part: sizes[part] for part in TRAINING_ORDER}, len(found))
+
+
+def _forbidden(record: Record, rules: Rules) -> str | None:
+    if rules.block_lists:
+        names = {hashed(name) for name in identifiers_of(record)}
+        if any(not names.isdisjoint(block.ids) for block in rules.block_lists):
+            return "blocked"
+    if rules.test_files:
+        words = record_words(record)
+        if any(test.shares(words) for test in rules.test_files):
+            return "test_overlap"
+    return None
+
+
+def _leaks(seen: Sequence[Seen], found: Sequence[Sequence[int]], fixed: frozenset[Part]) -> dict[int, tuple[str, Part]]:
+    """Place of each record that a record of a later, fixed part resembles -> why, and that part."""
+    together: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for place, one in enumerate(seen):
+        together["leak", digest(f"group\x1f{one.group}")].append(place)
+        together["leak", one.content].append(place)
+    for number, members in enumerate(found):
+        together["near_duplicate", number] = list(members)
+    leaks: dict[int, tuple[str, Part]] = {}
+    for (reason, _), members in together.items():
+        last = max((seen[place] for place in members), key=lambda one: TRAINING_ORDER.index(one.part)).part
+        for place in members if last in fixed else ():
+            if seen[place].part != last:
+                leaks.setdefault(place, (reason, last))
+    return leaks
+
+
+def _refusal(leaks: dict[int, tuple[str, Part]], seen: Sequence[Seen]) -> DataError:
+    listed: dict[tuple[str, Part, Part], list[str]] = defaultdict(list)
+    for place, (reason, other) in leaks.items():
+        listed[reason, seen[place].part, other].append(seen[place].uid)
+    what = {"leak": "share a group or content with", "near_duplicate": "nearly say what is said in"}
+    parts = [
+        f"{len(uids)} of {part} {what[reason]} {other} ({', '.join(uids[:SHOWN_UIDS])}"
+        + (", ...)" if len(uids) > SHOWN_UIDS else ")")
+        for (reason, part, other), uids in sorted(listed.items())
+    ]
+    return DataError(
+        f"the parts overlap by group or content: {'; '.join(parts)}",
+        where="data.paths",
+        fix="data.leaks=drop takes them out of the part nearer to training: what was trained on cannot test",
+    )
+
+
+def _together(seen: Sequence[Seen], found: Sequence[Sequence[int]]) -> dict[str, Part]:
+    """Group -> part for each group that near-duplicates tie to a group of another part."""
+    if not found:
+        return {}
+    links: Links[str] = Links()
+    for members in found:
+        for place in members[1:]:
+            links.join(seen[members[0]].group, seen[place].group)
+    parts: dict[str, Part] = {one.group: one.part for one in seen}
+    sizes = Counter(map(links.leader, parts))
+    largest = sizes.most_common(1)[0][1]
+    if largest > max(LARGEST_GROUPS, LARGEST_SHARE * len(parts)):
+        raise DataError(
+            f"near-duplicates tie {largest:,} of {len(parts):,} groups together: no split can keep them apart",
+            where="data.near_duplicate_similarity",
+            fix="raise it, or data.leaks=drop: then what resembles a held-out record leaves training instead",
+        )
+    moved: dict[str, Part] = {}
+    for group, part in parts.items():
+        first = links.leader(group)
+        if parts[first] != part:
+            moved[group] = parts[first]
+    return moved

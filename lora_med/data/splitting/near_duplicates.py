@@ -1,0 +1,83 @@
+"""Near-duplicates: texts that share most of their runs of three words, found among many by MinHash.
+
+Signatures of 128 numbers (rensa's MinHash) estimate the Jaccard similarity of two texts' sets of runs; bands of four
+find the pairs worth comparing (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). At a similarity of
+0.8 all but one pair in ten million is compared; the estimate's standard deviation is 0.035, so of pairs just above the
+threshold nearly half are taken for less similar, and of pairs at 0.9 one in three hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_med.data.splitting.ngrams import MULTIPLIER, ngrams, word_hashes
+from lora_med.data.splitting.union_find import Links
+
+SHINGLE_WORDS = 3
+PERMUTATIONS = 128
+BAND = 4  # numbers that must agree for a pair to be looked at
+SEED = 42
+BATCH = 4096
+ALL_PAIRS = 50  # of a band's bucket up to this size; of a larger one each with the first and with the one before
+
+Signatures = NDArray[np.uint32]
+
+
+def signatures(texts: Iterable[str]) -> Signatures:
+    """A signature for each text; shape `(texts, 128)`."""
+    source = iter(texts)
+    found = [_batch(batch) for batch in iter(lambda: list(islice(source, BATCH)), [])]
+    return np.concatenate(found) if found else np.empty((0, PERMUTATIONS), np.uint32)
+
+
+def _batch(texts: list[str]) -> Signatures:
+    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
+
+    runs = [_runs(text) for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(run) for run in runs])]).astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(runs), offsets, PERMUTATIONS, SEED)
+    return np.array(matrix.to_rows(), np.uint32)
+
+
+def _runs(text: str) -> NDArray[np.uint64]:
+    words = word_hashes(text)
+    return np.unique(ngrams(words, min(SHINGLE_WORDS, len(words)) or 1)) if len(words) else np.zeros(1, np.uint64)
+
+
+def clusters(marks: Signatures, similarity: float) -> list[list[int]]:
+    """Places of texts that belong together, two or more each: linked, directly or through others, by `similarity`."""
+    links: Links[int] = Links()
+    for one, other in _candidates(marks):
+        if (
+            links.leader(one) != links.leader(other)
+            and np.count_nonzero(marks[one] == marks[other]) >= similarity * PERMUTATIONS
+        ):
+            links.join(one, other)
+    return links.sets()
+
+
+def _candidates(marks: Signatures) -> Iterator[tuple[int, int]]:
+    for band in range(0, PERMUTATIONS, BAND):
+        keys = np.zeros(len(marks), np.uint64)
+        for column in range(band, band + BAND):
+            keys = keys * MULTIPLIER + marks[:, column].astype(np.uint64) + np.uint64(1)
+        order = np.argsort(keys, kind="stable")
+        edges = np.flatnonzero(np.diff(keys[order])) + 1
+        for start, end in pairwise([0, *edges.tolist(), len(order)]):
+            if end - start > 1:
+                yield from _pairs(order[start:end].tolist())
+
+
+def _pairs(bucket: list[int]) -> Iterator[tuple[int, int]]:
+    if len(bucket) <= ALL_PAIRS:
+        for place, one in enumerate(bucket):
+            for other in bucket[place + 1 :]:
+                yield one, other
+    else:
+        yield from pairwise(bucket)
+        for other in bucket[2:]:
+            yield bucket[0], other

@@ -1,0 +1,139 @@
+"""Files of tests that nothing may be trained on: the runs of 13 words in them, to compare with training records.
+
+Overlap is a run of 13 words that a training record shares with a test file (Brown et al. 2020, appendix C). A file of a
+format that lora_med knows is best named with its source, `bc5cdr:CDR_TestSet.txt`: then its records are compared. Of
+any other the texts are: of rows and JSON every value, of XML what stands between the tags, else the paragraphs.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_med.data.catalog import SOURCES
+from lora_med.data.formats.archives import Document, documents, is_xml
+from lora_med.data.formats.tables import TableRow, load_json, rows
+from lora_med.data.outcome import Drop, ReadOptions
+from lora_med.data.reading import read_records
+from lora_med.data.record import Record, texts_of
+from lora_med.data.splitting.ngrams import Hashes, ngrams, word_hashes
+from lora_med.errors import DataError, InputMissingError
+from lora_med.files import sha256_file
+
+OVERLAP_WORDS = 13
+TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
+TAGS = re.compile(r"<[^>]*>")
+EMPTY_LINE = re.compile(r"\n[ \t]*\n")
+
+
+@dataclass(frozen=True)
+class TestText:
+    """The runs of 13 words of a test file, sorted; `short` counts its texts with fewer words, which cannot match."""
+
+    name: str
+    sha256: str
+    texts: int
+    short: int
+    runs: Hashes
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    def shares(self, words: Sequence[Hashes]) -> bool:
+        """Whether any of these texts, given as hashed words, has a run in common with the file."""
+        return len(self.runs) > 0 and any(_common(ngrams(text, OVERLAP_WORDS), self.runs) for text in words)
+
+
+def _common(found: Hashes, known: Hashes) -> bool:
+    places = np.minimum(np.searchsorted(known, found), len(known) - 1)
+    return bool((known[places] == found).any())
+
+
+def load_test_file(name: str) -> TestText:
+    """The runs of words of a test file, given by its path or as `source:path`.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it cannot be read, or nothing in it can be compared.
+    """
+    source, _, rest = name.partition(":")
+    known = source in SOURCES and rest != ""
+    path = Path(rest if known else name).expanduser()
+    if not path.is_file():
+        raise InputMissingError(f"no such file: {path}", where="data.test_files", fix="check the path")
+    texts = short = 0
+    runs: list[Hashes] = []
+    for text in _records(source, path) if known else _texts(path):
+        found = ngrams(word_hashes(text), OVERLAP_WORDS)
+        texts += 1
+        short += len(found) == 0
+        runs.append(found)
+    if texts == short:
+        raise DataError(
+            f"nothing in the file can be compared: {texts:,} texts, none of {OVERLAP_WORDS} words",
+            where=f"data.test_files, {path}",
+            fix="name its source before it, as in conll:test.tsv; lora-med data list shows the sources",
+        )
+    return TestText(path.name, sha256_file(path), texts, short, np.unique(np.concatenate(runs)))
+
+
+def _records(source: str, path: Path) -> Iterator[str]:
+    for record in read_records(SOURCES[source], [path], ReadOptions(keep_retracted=True)):
+        yield from texts_of(record)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    if path.name.lower().removesuffix(".gz").endswith(TABLES):
+        for row in rows(path):
+            if not isinstance(row, TableRow):
+                raise row.error or DataError("a row cannot be read", where=str(path))
+            yield from _inside(row.values)
+        return
+    for document in documents(path, ("",)):
+        if isinstance(document, Drop):
+            raise document.error or DataError("cannot be read", where=str(path))
+        yield from _said(document)
+
+
+def _said(document: Document) -> Iterator[str]:
+    """The texts of a document."""
+    if document.name.lower().endswith(".json"):
+        yield from _inside(_json(document))
+        return
+    text = document.content.decode(
+        "utf-16" if document.content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace"
+    )
+    if is_xml(document):
+        yield TAGS.sub(" ", text)
+    else:
+        yield from EMPTY_LINE.split(text.replace("\r\n", "\n"))
+
+
+def _json(document: Document) -> Any:
+    """One JSON value, or one a line."""
+    where = Path(document.where)
+    try:
+        return load_json(io.BytesIO(document.content), where)
+    except DataError:
+        return [load_json(io.BytesIO(line), where) for line in document.content.splitlines() if line.strip()]
+
+
+def _inside(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _inside(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from _inside(inner)
+
+
+def record_words(record: Record) -> list[Hashes]:
+    """Each of a record's texts as hashed words."""
+    return [word_hashes(text) for text in texts_of(record)]

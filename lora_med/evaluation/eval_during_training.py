@@ -1,0 +1,171 @@
+"""An adapter's scores while it trains: the same task as `evaluate`, on validation items that are tokens already.
+
+Whoever trains asks each process for its share of the answers and turns all of them into scores; which adapter is kept,
+and what the scoring must not disturb, is for the trainer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.config.near_names import unknown
+from lora_med.config.schema import EvaluateSettings
+from lora_med.data.corpus import Corpus
+from lora_med.data.record import Record
+from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.likelihood.log_probabilities import score_options, score_text
+from lora_med.evaluation.measures import Measure, Numbers, text_measures, text_table
+from lora_med.evaluation.runner import context_of
+from lora_med.evaluation.scorers.choice_answers import Asked, ask, choose
+from lora_med.evaluation.scorers.choice_measures import layout_of, option_measures, option_table
+from lora_med.evaluation.scorers.items import ChoiceItem, TextItem, text_items
+from lora_med.evaluation.tasks import SCORINGS, Scoring
+from lora_med.models.base import Base
+from lora_med.prompts.render import fitting, render
+from lora_med.prompts.templates.templates import find_template
+
+Answer = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Validation items to score an adapter on every `every` steps.
+
+    `metric` is the score that matters and `lower_is_better` its direction; `chooses` says whether it decides which
+    adapter is kept. `digest` is a SHA-256 of the items, as a score compares with those on the same items only.
+    """
+
+    metric: str
+    lower_is_better: bool
+    every: int
+    chooses: bool
+    items: int
+    digest: str
+    measures: tuple[Measure, ...]
+    answered: Callable[[Any, Sequence[int]], list[Answer]]
+    tabled: Callable[[Sequence[Answer]], Numbers]
+
+    def answers(self, model: Any, places: Sequence[int]) -> list[Answer]:
+        """What the causal language model, with its adapter as it is now, says of the items at `places`.
+
+        Raises:
+            DivergedError: the model gives values that are not finite.
+        """
+        return self.answered(model, places)
+
+    def scores(self, answers: Sequence[Answer]) -> dict[str, float]:
+        """Every measure by name, from the answers to all items in their order."""
+        sums = self.tabled(answers).sum(axis=0)
+        return {measure.name: float(measure.of_sums(sums)) for measure in self.measures}
+
+
+def check_watch(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> None:
+    """Raise what `watch` would raise, without a model.
+
+    Raises:
+        SettingsError: the task has no such metric.
+        DataError: there is nothing to score in the validation part.
+    """
+    if settings.eval_steps:
+        _metric(settings, _measures(_drawn(corpus, settings, seed=seed), corpus.template), corpus.template)
+
+
+def watch(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) -> Watch | None:
+    """The scores to follow in training, as `evaluate` in the settings says; None if it says never.
+
+    Args:
+        settings: the section `evaluate`.
+        corpus: its validation records are scored; of a mixture, those of the first source. It holds no test record.
+        base: the base that is trained on; its tokenizer and context are used.
+        seed: of the draw of items.
+
+    Raises:
+        SettingsError: the task has no such metric.
+        DataError: there is nothing to score in the validation part.
+    """
+    if not settings.eval_steps:
+        return None
+    records, template, context = _drawn(corpus, settings, seed=seed), corpus.template, context_of(base)
+    if find_template(template).options is None:
+        items = text_items(records, template, base.model, base.tokenizer)
+        parts: dict[str, Any] = {
+            "measures": text_measures(),
+            "answered": lambda model, places: _answer_text(model, [items[place] for place in places], context),
+            "tabled": lambda answers: _table_text(items, answers),
+        }
+        tokens = [(item.uid, item.input_ids, sorted(item.unscored)) for item in items]
+    else:
+        asked = ask(records, template, base.model, base.tokenizer)
+        items = asked.items
+        parts = {
+            "measures": option_measures(layout_of(asked, written=False)),
+            "answered": lambda model, places: _answer_choice(model, [items[place] for place in places], context),
+            "tabled": lambda answers: option_table(asked, choose(asked, answers)),
+        }
+        tokens = [(item.uid, item.prompt_ids, item.option_ids, item.answer) for item in items]
+    measure = _metric(settings, parts["measures"], template)
+    return Watch(
+        metric=measure.name,
+        lower_is_better=bool(measure.lower_is_better),
+        every=settings.eval_steps,
+        chooses=settings.chooses,
+        items=len(items),
+        digest=hashlib.sha256(repr(tokens).encode()).hexdigest(),
+        **parts,
+    )
+
+
+def _drawn(corpus: Corpus, settings: EvaluateSettings, *, seed: int) -> list[Record]:
+    """Validation records of the first source that have what its template needs, at most as many as are wanted."""
+    own = [record for record in corpus.validation if record.source == corpus.source.name]
+    records = fitting(own, corpus.template)
+    if not records:
+        raise DataError(
+            f"evaluate.eval_steps is {settings.eval_steps}, and there is no validation record to score: {corpus.split}",
+            where="data.paths",
+            fix="raise data.validation_share, or leave evaluate.eval_steps out",
+        )
+    if len(records) <= settings.max_eval_samples:
+        return records
+    kept = sorted(random.Random(seed).sample(range(len(records)), settings.max_eval_samples))
+    return [records[place] for place in kept]
+
+
+def _measures(records: Sequence[Record], template: str) -> tuple[Measure, ...]:
+    """What the task measures of these records, found without a tokenizer."""
+    options = find_template(template).options
+    if options is None:
+        return text_measures()
+    items = tuple(
+        ChoiceItem(row.uid, row.group, (), (), tuple(one.strip() for one in options(record)), row.completion.strip())
+        for record, row in zip(records, render(records, template), strict=True)
+    )
+    return option_measures(layout_of(Asked(items, tuple((item,) for item in items)), written=False))
+
+
+def _metric(settings: EvaluateSettings, measures: Sequence[Measure], template: str) -> Measure:
+    known = {measure.name: measure for measure in measures}
+    scoring: Scoring = "text" if find_template(template).options is None else "choice"
+    name = settings.metric_for_best_model or SCORINGS[scoring].verdict_by
+    if name not in known:
+        raise SettingsError(
+            f"with the template {template!r} there is {unknown('metric', name, known)}",
+            where="evaluate.metric_for_best_model",
+        )
+    return known[name]
+
+
+def _answer_text(model: Any, items: Sequence[TextItem], context: int) -> list[Answer]:
+    return [(nll,) for nll in score_text(model, [(one.input_ids, one.first, one.unscored) for one in items], context)]
+
+
+def _table_text(items: Sequence[TextItem], answers: Sequence[Answer]) -> Numbers:
+    return text_table([nll for (nll,) in answers], [item.tokens for item in items], [item.size_bytes for item in items])
+
+
+def _answer_choice(model: Any, items: Sequence[ChoiceItem], context: int) -> list[Answer]:
+    return [tuple(one) for one in score_options(model, [(item.prompt_ids, item.option_ids) for item in items], context)]

@@ -1,0 +1,111 @@
+"""A report page as values, and its two forms: self-contained HTML for reading and print, and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+
+TEMPLATE = Path(__file__).parents[2] / "assets" / "report" / "page.html.j2"
+STYLE = TEMPLATE.with_name("style.css")
+Kind = Literal["", "number", "better", "worse", "unsure"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text in a table; `number` is set flush right, the others after it are coloured labels."""
+
+    text: str
+    kind: Kind = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, rows of cells, and a line under them."""
+
+    columns: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing as an SVG element, and what it shows in words."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class SampleBox:
+    """A prompt and what followed, by name."""
+
+    heading: str
+    prompt: str
+    texts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: paragraphs, then figures, tables, samples, and commands to type."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    samples: tuple[SampleBox, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report: the title, one line on how it was made, the finding in sentences, and the sections."""
+
+    title: str
+    made: str
+    lead: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
+    """A table row from plain strings and ready cells."""
+    return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
+
+
+def to_html(page: Page) -> str:
+    """One HTML file with styles and drawings inside and nothing fetched from anywhere."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(page=page, style=STYLE.read_text(encoding="utf-8"))
+
+
+def to_markdown(page: Page) -> str:
+    """The page without its drawings."""
+    lines = [f"# {page.title}", "", page.made, "", *(f"{line}\n" for line in page.lead)]
+    for section in page.sections:
+        lines += [f"## {section.title}", ""]
+        lines += [f"{text}\n" for text in section.paragraphs]
+        for table in section.tables:
+            lines += [*_markdown_table(table), ""]
+        for sample in section.samples:
+            lines += [f"**{sample.heading}**: {_one_line(sample.prompt)}", ""]
+            lines += [f"- {name}: {_one_line(text)}" for name, text in sample.texts] + [""]
+        if section.commands:
+            lines += ["```", *section.commands, "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_table(table: Table) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---:" if cell.kind == "number" else "---" for cell in table.columns]
+    rows = [line([cell.text for cell in row]) for row in table.rows]
+    return [line([cell.text for cell in table.columns]), line(rule), *rows, *(["", table.note] if table.note else [])]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,194 @@
+"""Multiple choice: how questions are asked, and how they are answered.
+
+A question may be asked once or in every cyclic order of its options. It is answered by the log-probability of each
+option, or in writing, where what is not clearly one option is invalid and counts as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lora_med.data.record import Question, Record
+from lora_med.errors import SettingsError
+from lora_med.evaluation.likelihood.log_probabilities import score_options
+from lora_med.evaluation.likelihood.shared_prefix_scoring import cut_left
+from lora_med.evaluation.scorers.items import ChoiceItem, choice_items
+from lora_med.metrics.choice import best, best_by_length, mean_over_orders, unrotated
+from lora_med.models.generation import greedy
+from lora_med.prompts.answers import read_choice, read_letter
+from lora_med.prompts.few_shot import Shots
+from lora_med.prompts.templates.templates import find_template
+
+ANSWER_TOKENS = 16
+MOST_LABELS = 50
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions, each in one or more orders of its options; `orders[i][0]` is `items[i]`, as the source has it."""
+
+    items: tuple[ChoiceItem, ...]
+    orders: tuple[tuple[ChoiceItem, ...], ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, if all items have the same ones; empty if they do not, as with the options' own words."""
+        found = tuple(dict.fromkeys(label for item in self.items for label in item.labels))
+        closed = len(found) <= MOST_LABELS and all(set(item.labels) == set(found) for item in self.items)
+        return found if closed else ()
+
+    @property
+    def rotated(self) -> bool:
+        """Whether the options stand in more than one order."""
+        return any(len(order) > 1 for order in self.orders)
+
+    @property
+    def truth(self) -> tuple[str, ...]:
+        """The right label of each item."""
+        return tuple(item.answer for item in self.items)
+
+    def flat(self) -> list[ChoiceItem]:
+        """Every item in every order, one after another."""
+        return [item for order in self.orders for item in order]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What one subject chose of the options: one entry an item.
+
+    `scores` has a number for each option: its log-probability, or the share of orders in which it was written; over
+    several orders the mean. `predicted` is a label, None where the answer is invalid. `by_length` is the label by
+    log-probability per character; `changed` says whether the order changed the choice; `written` are the answers in the
+    first order. A field that does not apply is empty.
+    """
+
+    predicted: tuple[str | None, ...]
+    scores: tuple[tuple[float, ...], ...]
+    by_length: tuple[str, ...] = ()
+    changed: tuple[bool, ...] = ()
+    written: tuple[str, ...] = ()
+
+
+def ask(
+    records: Sequence[Record],
+    template: str,
+    model: Any,
+    tokenizer: Any,
+    *,
+    shots: Shots | None = None,
+    rotate: bool = False,
+) -> Asked:
+    """The records as questions, with solved examples in front if there are `shots`.
+
+    With `rotate` each is asked in every cyclic order of its options.
+
+    Raises:
+        SettingsError: `rotate`, and the template does not show its options with letters.
+        DataError: as `choice_items`.
+    """
+    if rotate and not find_template(template).lettered:
+        raise SettingsError(
+            f"the template {template!r} does not letter its options, so their order cannot be changed",
+            where="data.template",
+            fix="a lettered template such as medqa, medmcqa, mmlu or choice",
+        )
+    turned = [rotations(record) if rotate and isinstance(record, Question) else (record,) for record in records]
+    flat = iter(choice_items([one for order in turned for one in order], template, model, tokenizer, shots=shots))
+    orders = tuple(tuple(next(flat) for _ in order) for order in turned)
+    return Asked(tuple(order[0] for order in orders), orders)
+
+
+def rotations(record: Question) -> tuple[Question, ...]:
+    """The question with its options moved up by 0, 1, 2, ... places, those at the top to the end."""
+    size = len(record.options)
+    if record.right is None and record.answer not in record.options:
+        return (record,)  # no question to choose in, as whoever renders it will say
+    return tuple(
+        replace(
+            record,
+            options=(*record.options[turn:], *record.options[:turn]),
+            right=(record.right_option - turn) % size,
+        )
+        for turn in range(size)
+    )
+
+
+def score_choices(model: Any, asked: Asked, context: int) -> Choices:
+    """The choices by log-probability: the option that is likeliest after the prompt, over all orders asked."""
+    rows = [(item.prompt_ids, item.option_ids) for item in asked.flat()]
+    return choose(asked, score_options(model, rows, context))
+
+
+def choose(asked: Asked, scores: Sequence[Sequence[float]]) -> Choices:
+    """The choices by the log-probabilities of the options of `asked.flat()`."""
+    orders = _in_orders(asked, scores)
+    means = [mean_over_orders(order) for order in orders]
+    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
+    return Choices(
+        predicted=tuple(item.labels[best(one)] for item, one in zip(asked.items, means, strict=True)),
+        scores=tuple(map(tuple, means)),
+        by_length=tuple(
+            item.labels[best_by_length(one, item.labels)] for item, one in zip(asked.items, means, strict=True)
+        )
+        if lengths
+        else (),
+        changed=tuple(len({best(one) for one in order}) > 1 for order in orders) if asked.rotated else (),
+    )
+
+
+def answer_choices(
+    model: Any,
+    tokenizer: Any,
+    asked: Asked,
+    context: int,
+    *,
+    max_new_tokens: int = ANSWER_TOKENS,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Choices:
+    """The choices in writing, greedily; over several orders the option that was written most often.
+
+    Of options written equally often the one of the first order wins if it is among them. No valid answer in any order
+    is invalid. A prompt longer than `context` loses tokens after its first.
+    """
+    flat = asked.flat()
+    prompts = [cut_left(item.prompt_ids, max(1, context - max_new_tokens)) for item in flat]
+    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance)
+    texts = [tokenizer.decode(one, skip_special_tokens=True) for one in tokens]
+    votes = [
+        [float(label == one) for label in item.labels]
+        for item, one in zip(flat, read_answers(flat, texts), strict=True)
+    ]
+    orders = _in_orders(asked, votes)
+    means = [mean_over_orders(order) for order in orders]
+    starts = np.cumsum([0, *(len(order) for order in asked.orders)])[:-1]
+    return Choices(
+        predicted=tuple(
+            item.labels[_most_written(one, order[0])] if any(one) else None
+            for item, order, one in zip(asked.items, orders, means, strict=True)
+        ),
+        scores=tuple(map(tuple, means)),
+        changed=tuple(len({tuple(one) for one in order}) > 1 for order in orders) if asked.rotated else (),
+        written=tuple(texts[start] for start in starts),
+    )
+
+
+def _most_written(shares: Sequence[float], first: Sequence[float]) -> int:
+    return max(range(len(shares)), key=lambda place: (shares[place], first[place]))
+
+
+def read_answers(items: Sequence[ChoiceItem], texts: Sequence[str]) -> list[str | None]:
+    """The label that each written answer gives, None where it gives none clearly."""
+    return [
+        read_letter(text, item.labels, item.texts) if item.texts else read_choice(text, item.labels)
+        for item, text in zip(items, texts, strict=True)
+    ]
+
+
+def _in_orders(asked: Asked, flat: Sequence[Sequence[float]]) -> list[list[list[float]]]:
+    """Scores by item, order and option, out of one list of scores by place for each item in each order."""
+    rows = iter(flat)
+    return [unrotated([next(rows) for _ in order]) for order in asked.orders]

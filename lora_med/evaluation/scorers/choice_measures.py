@@ -1,0 +1,143 @@
+"""What is measured of choices: a table with a row for each question; accuracy, F1, recall and more from its sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_med.evaluation.measures import Measure, Numbers
+from lora_med.evaluation.scorers.choice_answers import Asked, Choices
+from lora_med.metrics.classification import f1_of_confusion
+
+BEFORE = 3  # columns before the counts of answers: right by length, invalid, changed by the order
+
+
+def option_table(asked: Asked, choices: Choices) -> Numbers:
+    """Items x columns, as `option_measures` reads them.
+
+    Whether by length it is right, whether it is invalid, and whether the order changed it. Then, over a closed set of
+    labels, (true label, answer) flattened, the last answer being none; else right and one for each item. Then for each
+    subject, where there are several, whether it is right and of this subject, and whether it is of it.
+    """
+    labels, count = asked.labels, len(asked.items)
+    right = [a == b for a, b in zip(asked.truth, choices.predicted, strict=True)]
+    if labels:
+        place = {label: index for index, label in enumerate(labels)}
+        first = np.zeros((count, len(labels) * (len(labels) + 1)))
+        for row, (true, got) in enumerate(zip(asked.truth, choices.predicted, strict=True)):
+            answer = len(labels) if got is None else place[got]
+            first[row, place[true] * (len(labels) + 1) + answer] = 1
+    else:
+        first = np.column_stack([right, np.ones(count)]).astype(np.float64)
+    of = [[item.subject == subject for item in asked.items] for subject in subjects_of(asked)]
+    by_subject = [column for one in of for column in (np.logical_and(one, right), one)]
+    by_length = [a == b for a, b in zip(asked.truth, choices.by_length or [None] * count, strict=True)]
+    invalid = [one is None for one in choices.predicted]
+    before = np.column_stack([by_length, invalid, choices.changed or [False] * count]).astype(np.float64)
+    return np.hstack([before, first, *(np.asarray(column, dtype=np.float64)[:, None] for column in by_subject)])
+
+
+def subjects_of(asked: Asked) -> tuple[str, ...]:
+    """The subjects of the items, where there are two or more."""
+    found = tuple(sorted({item.subject for item in asked.items if item.subject}))
+    return found if len(found) > 1 else ()
+
+
+@dataclass(frozen=True)
+class ChoiceLayout:
+    """What the columns of `option_table` are: the closed set of labels (or none), and those that are true of an item.
+
+    `lengths` says that options differ in length, `rotated` that they were asked in several orders, `written` that the
+    answers are texts; `subjects` are those that are told apart.
+    """
+
+    labels: tuple[str, ...]
+    present: tuple[str, ...]
+    lengths: bool
+    rotated: bool
+    written: bool
+    subjects: tuple[str, ...] = ()
+
+
+def layout_of(asked: Asked, *, written: bool) -> ChoiceLayout:
+    """The layout of these questions' tables."""
+    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
+    present = tuple(label for label in asked.labels if label in asked.truth)
+    return ChoiceLayout(asked.labels, present, lengths, asked.rotated, written, subjects_of(asked))
+
+
+def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:
+    """What is measured of the choices; accuracy comes first, and measures that say nothing of these items are left out.
+
+    Recall is given for each label that occurs in a closed set, macro-F1 over the whole set.
+    """
+    labels = layout.labels
+
+    def share(name: str, label: str, unit: str, hits: Callable[[Numbers], Numbers], *, falls: bool = False) -> Measure:
+        def counts(sums: Numbers) -> tuple[float, float]:
+            return float(hits(sums)), float(_total(sums, len(labels)))
+
+        return Measure(name, label, unit, falls, lambda sums: hits(sums) / _total(sums, len(labels)), counts)
+
+    found = [share("accuracy", "accuracy", "", lambda sums: _hits(sums, len(labels)))]
+    if layout.lengths and not layout.written:
+        found.append(share("accuracy_by_length", "accuracy by length", "", lambda sums: sums[..., 0]))
+    if labels:
+        found.append(Measure("macro_f1", "macro-F1", "", False, lambda sums: _macro_f1(sums, len(labels))))
+        found += [_recall(labels, label) for label in layout.present]
+    if layout.written:
+        found.append(share("invalid_rate", "invalid answers", "share", lambda sums: sums[..., 1], falls=True))
+    if layout.rotated:
+        found.append(share("order_sensitivity", "changed by the order", "share", lambda sums: sums[..., 2], falls=True))
+    width = BEFORE + (len(labels) * (len(labels) + 1) or 2)
+    found += [_of_subject(subject, width + 2 * place) for place, subject in enumerate(layout.subjects)]
+    return tuple(found)
+
+
+def confusion(sums: Numbers, labels: int) -> Numbers:
+    """Counts of (true label, answer) from sums of a table: (..., labels, labels + 1), the last answer being none."""
+    counts = sums[..., BEFORE : BEFORE + labels * (labels + 1)]
+    return counts.reshape(*sums.shape[:-1], labels, labels + 1)
+
+
+def _hits(sums: Numbers, labels: int) -> Numbers:
+    return np.trace(confusion(sums, labels), axis1=-2, axis2=-1) if labels else sums[..., BEFORE]
+
+
+def _total(sums: Numbers, labels: int) -> Numbers:
+    return confusion(sums, labels).sum((-2, -1)) if labels else sums[..., BEFORE + 1]
+
+
+def _of_subject(subject: str, column: int) -> Measure:
+    def of_sums(sums: Numbers) -> Numbers:
+        hits, total = sums[..., column], sums[..., column + 1]
+        return np.divide(hits, total, out=np.zeros_like(total), where=total > 0)
+
+    def counts(sums: Numbers) -> tuple[float, float]:
+        return float(sums[column]), float(sums[column + 1])
+
+    name = subject.replace("_", " ")
+    return Measure(f"accuracy_{subject}", f"accuracy in {name}", "", False, of_sums, counts)
+
+
+def _macro_f1(sums: Numbers, labels: int) -> Numbers:
+    table = confusion(sums, labels)
+    square = np.concatenate([table, np.zeros_like(table[..., :1, :])], axis=-2)  # no item is truly without an answer
+    return f1_of_confusion(square)[..., :labels].mean(-1)
+
+
+def _recall(labels: Sequence[str], label: str) -> Measure:
+    place = list(labels).index(label)
+
+    def of_sums(sums: Numbers) -> Numbers:
+        row = confusion(sums, len(labels))[..., place, :]
+        total = row.sum(-1)
+        return np.divide(row[..., place], total, out=np.zeros_like(total), where=total > 0)
+
+    def counts(sums: Numbers) -> tuple[float, float]:
+        row = confusion(sums, len(labels))[place]
+        return float(row[place]), float(row.sum())
+
+    return Measure(f"recall_{label}", f"recall of {label}", "", False, of_sums, counts)

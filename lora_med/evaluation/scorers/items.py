@@ -1,0 +1,146 @@
+"""Records and a prompt template in, items to score out: `text` for running text, `choice` for questions with options.
+
+Tokens are made by the same functions that make them for training, so what is scored is what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lora_med.data.formats.placeholders import TAG_WITH_SPACE
+from lora_med.data.record import Question, Record
+from lora_med.errors import DataError
+from lora_med.models.base import stop_ids
+from lora_med.prompts.few_shot import Shots, render_with_shots
+from lora_med.prompts.render import render
+from lora_med.prompts.row import Row, Template
+from lora_med.prompts.templates.templates import find_template
+from lora_med.prompts.tokens import Tokens, tokenise_rows
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """A text as tokens; those from index `first` on are scored, but for the places in `unscored`.
+
+    `size_bytes` is the scored text's length in UTF-8.
+    """
+
+    uid: str
+    group: str
+    input_ids: tuple[int, ...]
+    first: int
+    size_bytes: int
+    unscored: frozenset[int] = frozenset()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are scored."""
+        return len(self.input_ids) - self.first - len(self.unscored)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceItem:
+    """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options.
+
+    `texts` are the options' words where the labels are letters; `subject` what the question is about, where it is told.
+    """
+
+    uid: str
+    group: str
+    prompt_ids: tuple[int, ...]
+    option_ids: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...]
+    answer: str
+    texts: tuple[str, ...] = ()
+    subject: str = ""
+
+
+def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[TextItem]:
+    """One item a record: every token of the text after BOS, the end token left out, as it is no part of the text.
+
+    Where the tokenizer adds no BOS, its BOS or end token is put in front, so that the first word is scored too. For a
+    template with a prompt only the answer's tokens are scored. Typed tags are read and not scored, as they are never
+    trained.
+
+    Raises:
+        DataError: nothing is left to score.
+    """
+    stops = set(stop_ids(model, tokenizer))
+    rows = render(records, template)
+    found: list[TextItem] = []
+    for row, tokens in zip(rows, tokenise_rows(rows, tokenizer), strict=True):
+        item = _text_item(row, tokens, stops, tokenizer)
+        if item.tokens and item.size_bytes:
+            found.append(item)
+    if not found:
+        raise DataError(f"none of {len(records)} records has text to score", fix="check data.paths and the template")
+    return found
+
+
+def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> TextItem:
+    ids, trained = list(tokens.input_ids), list(tokens.trained)
+    first = trained.index(True) if True in trained else len(ids)
+    if ids[-1] in stops:
+        ids.pop()
+    if first == 0 and ids and ids[0] == tokenizer.bos_token_id:
+        first = 1
+    if first == 0:
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        ids, trained, first = [start, *ids], [False, *trained], 1
+    unscored = frozenset(place for place in range(first, len(ids)) if not trained[place])
+    size = len(TAG_WITH_SPACE.sub("", row.completion).encode("utf-8"))
+    return TextItem(row.uid, row.group, tuple(ids), min(first, len(ids)), size, unscored)
+
+
+def choice_items(
+    records: Sequence[Record], template: str, model: Any, tokenizer: Any, *, shots: Shots | None = None
+) -> list[ChoiceItem]:
+    """One item a record: the prompt, and for each option the tokens that training would have taught, less the end.
+
+    `shots` puts solved examples before each question.
+
+    Raises:
+        DataError: a record's answer is none of its options, or there is no record.
+    """
+    kind = find_template(template)
+    stops = set(stop_ids(model, tokenizer))
+    if not records:
+        raise DataError("no records to score", fix="check data.paths and the split")
+    rows = render_with_shots(records, template, shots)
+    options = [_options(kind, record) for record in records]
+    for row, offered in zip(rows, options, strict=True):
+        if len(offered) < 2:
+            raise DataError(f"record {row.uid}: a question of {len(offered)} options is always answered right")
+        if row.completion not in offered:
+            raise DataError(f"record {row.uid}: the answer is none of its {len(offered)} options")
+    every = (_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)
+    tokens = iter(tokenise_rows(every, tokenizer))
+    found: list[ChoiceItem] = []
+    for record, row, offered in zip(records, rows, options, strict=True):
+        cut = [_split(next(tokens), stops) for _ in offered]
+        if any(prompt != cut[0][0] for prompt, _ in cut):
+            raise DataError(f"record {row.uid}: the options do not share one prompt", fix="check the template")
+        labels = tuple(option.strip() for option in offered)
+        texts = record.options if kind.lettered and isinstance(record, Question) else ()
+        answer = labels[offered.index(row.completion)]
+        ids = tuple(option for _, option in cut)
+        subject = record.subject if isinstance(record, Question) else ""
+        found.append(ChoiceItem(row.uid, row.group, cut[0][0], ids, labels, answer, texts, subject))
+    return found
+
+
+def _options(template: Template, record: Record) -> tuple[str, ...]:
+    return template.options(record) if template.options is not None else ()
+
+
+def _with(row: Any, option: str) -> Any:
+    turns = (*row.turns[:-1], (row.turns[-1][0], option)) if row.turns else ()
+    return replace(row, completion=option, turns=turns)
+
+
+def _split(tokens: Tokens, stops: set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    first = tokens.trained.index(True)
+    end = len(tokens.input_ids) - (tokens.input_ids[-1] in stops)
+    return tuple(tokens.input_ids[:first]), tuple(tokens.input_ids[first:end])

@@ -1,0 +1,176 @@
+"""Named entities by a head that tags tokens: scored as the entities that a model writes, in the same tables.
+
+A tagger says offsets itself, so nothing is placed, hallucinated or invalid; see prompts/entity_tags.py for what tags
+cannot say. A base without an adapter tags nothing, for its head is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.published import locate_base
+from lora_med.adapters.store.store import STORE, find_adapter
+from lora_med.data.record import Annotated, Record, Span
+from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.measures import Measure, Numbers
+from lora_med.evaluation.scorers.entity_answers import REST, WIDTH, entity_measures, gold_mentions, mention_counts
+from lora_med.metrics.spans import Mention
+from lora_med.models.base import Base
+from lora_med.models.tagging import load_tagger
+from lora_med.prompts.entity_tags import Piece, cut_pieces, read_tags
+
+BATCH_TOKENS = 8192
+OF_WRITING = ("hallucinated_rate", "invalid_json_rate")  # measures of answers that are written
+
+
+@dataclass(frozen=True, slots=True)
+class TagItem:
+    """A text in pieces of tokens, and its gold mentions."""
+
+    uid: str
+    group: str
+    text: str
+    pieces: tuple[Piece, ...]
+    gold: tuple[Mention, ...]
+
+
+def open_tagger(
+    name: str, store: Path | str = STORE, *, base: str | None = None, dtype: str = "auto"
+) -> tuple[Base, Any]:
+    """A published adapter that tags tokens, on its base: the base, with the labels of the card, and the model.
+
+    Args:
+        base: where the base is, if not where the card says.
+
+    Raises:
+        SettingsError: the adapter writes text.
+        InputMissingError: the adapter or its base is not here.
+        BaseMismatchError: the base is another one.
+    """
+    folder = find_adapter(name, store)
+    card = read_card(folder)
+    if not card.labels:
+        raise SettingsError(
+            f"adapter {name!r} writes text, and has no labels", where=str(folder), fix=f"lora-med eval --adapter {name}"
+        )
+    _, asked = locate_base(card, base)
+    loaded = load_tagger(
+        asked,
+        card.labels,
+        quantisation=card.base.quantisation,
+        dtype=dtype,
+        revision=card.base.revision if base is None else None,
+    )
+    return loaded, attach(loaded, name, store)
+
+
+def tag_items(records: Sequence[Record], tokenizer: Any, max_length: int) -> list[TagItem]:
+    """One item a record, its text cut as it was for training.
+
+    Raises:
+        SettingsError: a record is no annotated text.
+        DataError: no record, or none with an annotated mention.
+    """
+    annotated = [record for record in records if isinstance(record, Annotated)]
+    if len(annotated) < len(records):
+        raise SettingsError("tags are scored on annotated texts", where="data.source", fix="lora-med data list")
+    if not any(record.spans for record in annotated):
+        raise DataError(
+            f"none of {len(records)} records has an annotated mention", fix="check data.paths: the gold must be there"
+        )
+    return [
+        TagItem(
+            record.uid,
+            record.group,
+            record.text,
+            tuple(cut_pieces(record, tokenizer, max_length)),
+            gold_mentions(record),
+        )
+        for record in annotated
+    ]
+
+
+def answer_tags(
+    model: Any,
+    tokenizer: Any,
+    items: Sequence[TagItem],
+    labels: Sequence[str],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[list[Span]]:
+    """The mentions of each text by the likeliest tag of each token, under the adapter that is active.
+
+    Args:
+        batch_tokens: the most tokens in a batch, padding counted.
+        advance: called with the number of items done, at the end of each.
+    """
+    import torch
+
+    pieces = [piece for item in items for piece in item.pieces]
+    order = sorted(range(len(pieces)), key=lambda number: -len(pieces[number].input_ids))
+    tags: dict[int, list[int]] = {}
+    while order:
+        width = len(pieces[order[0]].input_ids)
+        batch, order = order[: max(1, batch_tokens // width)], order[max(1, batch_tokens // width) :]
+        rows = [pieces[number].input_ids for number in batch]
+        ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        with torch.inference_mode():
+            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+        for number, row, best in zip(batch, rows, logits.argmax(-1).tolist(), strict=True):
+            tags[number] = best[: len(row)]
+    found, number = [], 0
+    for item in items:
+        spans: list[Span] = []
+        for piece in item.pieces:
+            spans += read_tags(piece, tags[number], labels, item.text)
+            number += 1
+        found.append(spans)
+        advance(1)
+    return found
+
+
+def tag_table(
+    items: Sequence[TagItem], answers: Sequence[Sequence[Span]], types: Sequence[str], seen: Set[str] = frozenset()
+) -> Numbers:
+    """Items x the columns of `entity_table`, so that adapters which tag and which write can be set side by side.
+
+    Args:
+        answers: the mentions of each item, as `answer_tags` gave them.
+        types: as `tag_measures` got them.
+        seen: casefolded mentions of training.
+    """
+    table = np.zeros((len(items), WIDTH * (len(types) + 1) + REST))
+    for row, item, spans in zip(table, items, answers, strict=True):
+        said = [Mention(item.uid, span.type, span.text, (span.start, span.end)) for span in spans]
+        row[:-REST] = mention_counts(item.gold, said, types, seen)
+        row[-REST:] = 0, 1, 0
+    return table
+
+
+def tag_measures(types: Sequence[str], *, with_unseen: bool) -> tuple[Measure, ...]:
+    """The measures of `entity_measures` that hold for tags too."""
+    return tuple(one for one in entity_measures(types, with_unseen=with_unseen) if one.name not in OF_WRITING)
+
+
+def score_tags(model: Any, base: Base, records: Sequence[Record], max_length: int) -> dict[str, float]:
+    """Measure -> value on the records, to four decimals, for a card; empty where there is nothing to score.
+
+    Args:
+        base: as `load_tagger` gave it; its labels are those of the head.
+    """
+    if not any(isinstance(record, Annotated) and record.spans for record in records):
+        return {}
+    items = tag_items(records, base.tokenizer, max_length)
+    types = sorted({mention.type for item in items for mention in item.gold})
+    model.eval()
+    sums = tag_table(items, answer_tags(model, base.tokenizer, items, base.labels), types).sum(axis=0)
+    return {one.name: round(float(one.of_sums(sums)), 4) for one in tag_measures(types, with_unseen=False)}

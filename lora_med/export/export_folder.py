@@ -1,0 +1,149 @@
+"""The folder that an export leaves: fresh, whole or not there, private where the data ask for it, with export.json."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.card import CARD, Card, read_card
+from lora_med.adapters.store.published import check_base, locate_base, read_files
+from lora_med.adapters.store.store import CONFIG, find_adapter
+from lora_med.adapters.tensors.method import Method, read_method
+from lora_med.errors import DiskError
+from lora_med.files import fresh_folder, read_json, sha256_file, write_json
+from lora_med.merge.merge import merge_adapter
+from lora_med.merge.stale_folders import held, sweep
+from lora_med.models.files.resolve import display_name
+from lora_med.models.files.weight_files import read_headers
+from lora_med.models.fingerprint import fingerprint
+from lora_med.run import keep_private, versions
+
+EXPORT = "export.json"
+SCHEMA = "lora_med.export/1"
+WORK = ".work"  # inside the temporary folder, so that what a kill leaves is one hidden folder
+SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adapter, whole and of the base that is here: what every export starts from."""
+
+    name: str
+    store: Path
+    adapter: Path
+    card: Card
+    method: Method
+    base: Path
+    asked: str
+    revision: str | None
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the base has."""
+        return sum(math.prod(stored.shape) for stored in read_headers(self.base).values())
+
+    def merge(self, out: Path, dtype: str | None) -> Mapping[str, Any]:
+        """Merge the adapter into its base at `out`, proved; returns the certificate."""
+        merged = merge_adapter(self.name, out, base=self.asked, revision=self.revision, store=self.store, dtype=dtype)
+        return merged.certificate
+
+
+def find_source(name: str, *, base: str | None, revision: str | None, store: Path | str) -> Source:
+    """The adapter `name` with its base, every hash and fingerprint compared.
+
+    Args:
+        base: folder, Hub id or `micro`; None takes what the adapter's card names.
+        revision: of a base on the Hub; None takes the card's.
+
+    Raises:
+        InputMissingError: no such adapter, or its base is not here.
+        BaseMismatchError: it was trained on another base.
+        IntegrityError: a file is not the one that was published.
+    """
+    adapter = find_adapter(name, store)
+    card = read_card(adapter)
+    folder, asked = locate_base(card, base, revision)
+    wanted = revision or (card.base.revision if base is None else None)
+    check_base(fingerprint(folder), asked, card, adapter)
+    read_files(adapter, card)
+    method = read_method(read_json(adapter / CONFIG), where=str(adapter / CONFIG))
+    return Source(name, Path(store), adapter, card, method, folder, asked, wanted)
+
+
+@contextlib.contextmanager
+def product(out: Path, source: Source, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
+
+    Its subfolder `.work` is for what the export needs and does not keep. Until it is whole only its owner may read it.
+
+    Args:
+        needed_bytes: the most the export will have on disk at one time.
+        facts: what the export found; added to export.json when the block ends, so it may be filled inside.
+
+    Raises:
+        OutputError: `out` is not empty or cannot be written.
+        DiskError: there is not that much room.
+    """
+    sweep(out)
+    with fresh_folder(out) as temporary, held(temporary):
+        temporary.chmod(0o700)
+        _check_room(out, temporary, needed_bytes)
+        (temporary / WORK).mkdir()
+        yield temporary
+        shutil.rmtree(temporary / WORK)
+        write_json(temporary / EXPORT, {**_origin(source), **facts, "files": _files(temporary)})
+        if source.card.data.access == "credentialed":
+            keep_private(temporary)
+        else:
+            temporary.chmod(0o755)
+
+
+def _check_room(out: Path, temporary: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(temporary).free
+    if free < needed_bytes + SPARE_BYTES:
+        raise DiskError(
+            f"the export needs {needed_bytes / 1e9:.1f} GB for a time, and {free / 1e9:.1f} GB are free",
+            where=str(out),
+            fix="free some space, or choose a folder on another disk",
+        )
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    card = source.card
+    return {
+        "schema": SCHEMA,
+        "adapter": {
+            "name": card.name,
+            "template": card.template,
+            "card_sha256": sha256_file(source.adapter / CARD),
+            "files": dict(card.files),
+        },
+        "base": {
+            "name": display_name(source.asked),
+            "revision": source.revision,
+            "fingerprint": asdict(card.base.fingerprint),
+        },
+        "data": {
+            "source": card.data.source,
+            "earlier_sources": card.data.earlier_sources,
+            "licence": card.data.licence,
+            "access": card.data.access,
+        },
+        "versions": versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            found[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return found

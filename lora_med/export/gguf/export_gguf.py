@@ -1,0 +1,231 @@
+"""export_gguf(): the merged model, or the adapter alone, as GGUF files that llama.cpp was heard to answer rightly.
+
+The order: vocabulary first (cheap, and the likeliest to fail), then one float32 file, whose every probe position must
+agree with ours within a hundredth of a nat; the formats asked for are rounded from it, and each is measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.runtime.attach import attach
+from lora_med.config.near_names import unknown
+from lora_med.errors import SettingsError
+from lora_med.export.compatibility import refuse
+from lora_med.export.export_folder import EXPORT, WORK, Source, find_source, product
+from lora_med.export.gguf.adapter_folder import write_for_converter
+from lora_med.export.gguf.converter import Converter, check_packages, convert_adapter, convert_model, find_converter
+from lora_med.export.gguf.gguf_check import (
+    Agreement,
+    Reference,
+    agreement,
+    check_exact,
+    check_rounded,
+    check_template,
+    check_tokens,
+    make_reference,
+)
+from lora_med.export.gguf.llama_server import loaded
+from lora_med.export.gguf.number_types import BITS, check_formats, write_as
+from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_kind
+from lora_med.files import read_json
+from lora_med.merge.proof.logits import probe_ids, probe_logits
+from lora_med.models.base import Base, load_base
+from lora_med.models.tokenizer import load_tokenizer
+
+PARTS = ("merged", "adapter", "swappable")
+MOST_CONTEXT = 512
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Export:
+    """The folder that an export left, and export.json as it stands in it."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """llama.cpp's name for the pre-tokenizer, and how it was found."""
+
+    pre: str | None
+    facts: dict[str, Any]
+
+
+def export_gguf(
+    name: str,
+    out: Path | str,
+    *,
+    base: str | None = None,
+    revision: str | None = None,
+    store: Path | str = "adapters",
+    part: str = "merged",
+    formats: tuple[str, ...] = ("f16",),
+) -> Export:
+    """Write GGUF files of adapter `name` into the fresh folder `out`, proved in llama.cpp.
+
+    Args:
+        base: folder, Hub id or `micro`; None takes what the adapter's card names.
+        revision: of a base on the Hub; None takes the card's.
+        part: `merged`, the model with the adapter folded in; `adapter`, the adapter alone, which any GGUF of its
+            base takes; or `swappable`, the base and the adapter side by side.
+        formats: number formats of the model (the adapter is float32).
+
+    Raises:
+        DependencyMissingError, InputMissingError: a package, the converter, the adapter or its base is not here.
+        SettingsError: llama.cpp cannot take this adapter, base or format.
+        IntegrityError: llama.cpp does not answer as we do.
+        OutputError, DiskError: `out` cannot be written.
+    """
+    if part not in PARTS:
+        raise SettingsError(unknown("part", part, PARTS), where="--part")
+    check_formats(formats)
+    check_packages()
+    converter = find_converter()
+    source = find_source(name, base=base, revision=revision, store=store)
+    refuse(source.card, source.base, "gguf", "merged" if part == "merged" else "adapter")
+    facts: dict[str, Any] = {"target": "gguf", "part": part}
+    facts["converter"] = {"version": converter.version, "sha256": converter.digest}
+    with product(Path(out), source, needed_bytes=needed_bytes(source, part, formats), facts=facts) as folder:
+        fill_gguf(folder, source, converter, part, formats, facts)
+    return Export(Path(out), read_json(Path(out) / EXPORT))
+
+
+def fill_gguf(
+    folder: Path, source: Source, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
+) -> dict[str, str]:
+    """Write and prove the files inside a `product`; returns what each is: `model` or `adapter` -> file name."""
+    vocabulary = _vocabulary(source, converter, folder / WORK)
+    facts["tokenizer"] = vocabulary.facts
+    if part == "merged":
+        return _fill_merged(folder, source, converter, vocabulary, formats, facts)
+    return _fill_adapter(folder, source, converter, vocabulary, formats if part == "swappable" else (), facts)
+
+
+def needed_bytes(source: Source, part: str, formats: tuple[str, ...]) -> int:
+    """The model in float32 twice (Hugging Face folder and GGUF), and each file."""
+    kept = sum(BITS[name] for name in formats) if part != "adapter" else 0
+    return round(source.parameters * ((64 if part == "merged" else 32) + kept) / 8)
+
+
+def _vocabulary(source: Source, converter: Converter, work: Path) -> _Vocabulary:
+    logger.info("comparing how llama.cpp cuts text with the base's tokenizer")
+    path = work / "vocabulary.gguf"
+    known = convert_model(converter, source.base, path, vocabulary_only=True)
+    tokenizer, _ = load_tokenizer(source.base)
+    pre = choose_pre_tokenizer(tokenizer, path, known)
+    how = "llama.cpp knows its hash" if known else "tried" if pre else "its kind needs none"
+    facts = {"kind": tokenizer_kind(path), "pre_tokenizer": pre, "found": how}
+    path.unlink()
+    return _Vocabulary(pre, facts)
+
+
+def _fill_merged(
+    folder: Path,
+    source: Source,
+    converter: Converter,
+    vocabulary: _Vocabulary,
+    formats: tuple[str, ...],
+    facts: dict[str, Any],
+) -> dict[str, str]:
+    work = folder / WORK
+    logger.info("merging in float32")
+    certificate = source.merge(work / source.name, "float32")
+    facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
+    merged = load_base(str(work / source.name), quantisation="none", dtype="float32", attention="sdpa")
+    reference = _reference(merged.model, merged)
+    tokenizer = merged.tokenizer
+    del merged
+    gc.collect()
+    whole = work / "whole.gguf"
+    logger.info("converting with %s", converter.version)
+    convert_model(converter, work / source.name, whole, pre=vocabulary.pre)
+    logger.info("asking llama.cpp")
+    with loaded(whole, context=_context(reference), exact=True) as server:
+        exact = agreement(server.score(reference.rows), reference)
+        facts["proof"] = {
+            "tokens": check_tokens(server, tokenizer),
+            "chats": check_template(server, tokenizer),
+            "float32": _shown(exact),
+        }
+    check_exact("the merged model", exact)
+    facts["formats"] = _round(whole, folder, source.name, reference, formats, vocabulary.pre)
+    return {"model": f"{source.name}-{formats[0]}.gguf"}
+
+
+def _fill_adapter(
+    folder: Path,
+    source: Source,
+    converter: Converter,
+    vocabulary: _Vocabulary,
+    formats: tuple[str, ...],
+    facts: dict[str, Any],
+) -> dict[str, str]:
+    work = folder / WORK
+    base = load_base(source.asked, quantisation="none", dtype="float32", attention="sdpa", revision=source.revision)
+    bare = _reference(base.model, base)
+    adapted = _reference(attach(base, source.name, source.store), base)
+    tokenizer = base.tokenizer
+    del base
+    gc.collect()
+    whole, product_file = work / "whole.gguf", folder / f"{source.name}-adapter.gguf"
+    logger.info("converting with %s", converter.version)
+    convert_model(converter, source.base, whole, pre=vocabulary.pre)
+    plain = write_for_converter(source.adapter, source.method, source.base, work / "plain")
+    convert_adapter(converter, plain, source.base, product_file)
+    logger.info("asking llama.cpp with the adapter off, on and off again")
+    with loaded(whole, context=_context(bare), exact=True, adapters=[product_file]) as server:
+        off = agreement(server.score(bare.rows, scales=[0.0]), bare)
+        on = agreement(server.score(bare.rows, scales=[1.0]), adapted)
+        again = agreement(server.score(bare.rows, scales=[0.0]), bare)
+        facts["proof"] = {
+            "tokens": check_tokens(server, tokenizer),
+            "chats": check_template(server, tokenizer),
+            "adapter_off": _shown(off),
+            "adapter_on": _shown(on),
+            "adapter_off_again": _shown(again),
+        }
+    for what, found in (("the base", off), ("base + adapter", on), ("the base after the adapter", again)):
+        check_exact(what, found)
+    found = {"adapter": product_file.name}
+    if formats:
+        facts["formats"] = _round(whole, folder, "base", bare, formats, vocabulary.pre)
+        found["model"] = f"base-{formats[0]}.gguf"
+    return found
+
+
+def _reference(model: Any, base: Base) -> Reference:
+    most = base.model.config.max_position_embeddings  # n_positions of gpt2 goes by this name as well
+    rows = [row[: min(most, MOST_CONTEXT)] for row in probe_ids(base.tokenizer)]
+    return make_reference(rows, probe_logits(model, rows, next(base.model.parameters()).device))
+
+
+def _context(reference: Reference) -> int:
+    """Room for the longest row; llama.cpp counts the token it draws, too."""
+    return max(256, max(map(len, reference.rows)) + 2)
+
+
+def _round(
+    whole: Path, folder: Path, stem: str, reference: Reference, formats: tuple[str, ...], pre: str | None
+) -> dict[str, Any]:
+    """Write each format from the float32 file, and measure it as users run it (keys and values in 16 bits)."""
+    found: dict[str, Any] = {}
+    for name in formats:
+        logger.info("writing and measuring %s", name)
+        path = folder / f"{stem}-{name}.gguf"
+        tensors = write_as(whole, path, name, pre=pre)
+        with loaded(path, context=_context(reference)) as server:
+            measured = agreement(server.score(reference.rows), reference)
+        check_rounded(name, measured)
+        found[name] = {"file": path.name, "tensors": tensors, **_shown(measured)}
+    return found
+
+
+def _shown(found: Agreement) -> dict[str, Any]:
+    return {**{key: round(value, 7) for key, value in asdict(found).items()}, "nll_change": round(found.nll_change, 7)}

@@ -1,0 +1,191 @@
+"""Proof of a GGUF: llama.cpp's own answers beside ours, on the same token ids.
+
+Three questions: are texts cut into the same tokens, does the chat template give the same prompt, and are the
+log-probabilities of the 10 likeliest tokens the same at every position of the probe texts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lora_med.errors import IntegrityError
+from lora_med.export.gguf.llama_server import LlamaServer, Scored
+from lora_med.export.gguf.pretokenizer import DECOMPOSED, probes_for
+
+TOLERANCE = 1e-2  # of a log-probability, in float32 throughout
+# What rounding may do to the mean nll (nats a token) before the file is refused. On micro: f16 1e-4, bf16 7e-4,
+# q8_0 2e-3, q4_0 7e-3. A wrong block layout costs nats.
+MOST_NLL_CHANGE = {
+    "f32": 0.01,
+    "f16": 0.01,
+    "bf16": 0.02,
+    "q8_0": 0.05,
+    "q5_1": 0.2,
+    "q5_0": 0.2,
+    "q4_1": 0.5,
+    "q4_0": 0.5,
+}
+CHATS = (
+    [{"role": "user", "content": "What is metformin for?"}],
+    [
+        {"role": "user", "content": "Is 140/90 mmHg high?"},
+        {"role": "assistant", "content": "It is where hypertension begins."},
+        {"role": "user", "content": "And 120/80?"},
+    ],
+    [{"role": "system", "content": "Answer in one sentence."}, {"role": "user", "content": "What is HbA1c?"}],
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Our log-probabilities at every position of each row: (tokens, vocabulary), and the rows themselves."""
+
+    rows: list[list[int]]
+    log_probabilities: list[torch.Tensor]
+
+    @property
+    def nlls(self) -> list[float]:
+        """The nll of every token but each row's first, in nats."""
+        return [
+            -float(table[place, row[place + 1]])
+            for row, table in zip(self.rows, self.log_probabilities, strict=True)
+            for place in range(len(row) - 1)
+        ]
+
+    @property
+    def nll(self) -> float:
+        """Their mean."""
+        return math.fsum(self.nlls) / len(self.nlls)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """llama.cpp's log-probabilities against ours, over all positions of the probes; in nats.
+
+    `largest_difference` is over its 10 likeliest tokens at every position, `mean_difference` over the tokens that stand
+    there, `same_first_choice` the share of positions whose likeliest token is the same.
+    """
+
+    positions: int
+    largest_difference: float
+    mean_difference: float
+    same_first_choice: float
+    nll: float
+    our_nll: float
+
+    @property
+    def nll_change(self) -> float:
+        """What the file costs, in nats a token; negative is a gain."""
+        return self.nll - self.our_nll
+
+
+def make_reference(rows: Sequence[Sequence[int]], logits: Sequence[torch.Tensor]) -> Reference:
+    """Our side of the comparison, from logits (tokens, vocabulary) of each row."""
+    return Reference([list(row) for row in rows], [torch.log_softmax(one.double(), -1).float() for one in logits])
+
+
+def agreement(scored: Sequence[Scored], reference: Reference) -> Agreement:
+    """How near llama.cpp is to the reference.
+
+    Raises:
+        IntegrityError: it gives something that is not finite, or a token that we do not have.
+    """
+    worst, same = 0.0, 0
+    found: list[float] = []
+    for one, table in zip(scored, reference.log_probabilities, strict=True):
+        found += one.nll
+        for place, top in enumerate(one.top):
+            if max(top) >= table.shape[1]:
+                raise IntegrityError(f"llama.cpp gives token {max(top)}; the model has {table.shape[1]}")
+            worst = max(worst, *(abs(value - float(table[place, number])) for number, value in top.items()))
+            same += max(top, key=lambda number: top[number]) == int(table[place].argmax())
+    apart = [abs(theirs - ours) for theirs, ours in zip(found, reference.nlls, strict=True)]
+    mean = math.fsum(found) / len(found)
+    if not math.isfinite(mean) or not math.isfinite(worst):
+        raise IntegrityError("llama.cpp's log-probabilities are not finite", fix="export f32, and report this")
+    return Agreement(len(found), worst, math.fsum(apart) / len(apart), same / len(found), mean, reference.nll)
+
+
+def check_exact(what: str, found: Agreement, tolerance: float = TOLERANCE) -> None:
+    """Refuse a float32 file whose answers are not ours.
+
+    Raises:
+        IntegrityError: with the difference and the tolerance.
+    """
+    if found.largest_difference > tolerance:
+        raise IntegrityError(
+            f"llama.cpp does not answer as {what}: a log-probability among its 10 likeliest is "
+            f"{found.largest_difference:.3g} away from ours; allowed is {tolerance:.3g}",
+            where=f"{found.positions} positions; mean nll {found.nll:.4f}, ours {found.our_nll:.4f}",
+            fix="nothing was written; a newer llama.cpp (LLAMA_CPP_DIR) may convert this kind of model",
+        )
+
+
+def check_rounded(name: str, found: Agreement) -> None:
+    """Refuse a rounded file that lost more than its format explains.
+
+    Raises:
+        IntegrityError: with the change in nll and the limit.
+    """
+    limit = MOST_NLL_CHANGE[name]
+    if abs(found.nll_change) > limit:
+        raise IntegrityError(
+            f"{name} changes the mean nll by {found.nll_change:+.4f} nats a token; at most {limit} is kept",
+            where=f"{found.positions} positions; nothing was written",
+            fix="export a wider type, such as q8_0 or f16",
+        )
+
+
+def check_tokens(server: LlamaServer, tokenizer: Any) -> dict[str, int]:
+    """Compare how texts are cut; returns how many were compared, and how many decomposed ones differ.
+
+    Raises:
+        IntegrityError: one is cut otherwise (the message counts, and gives no text).
+    """
+    probes = probes_for(tokenizer)
+    wrong = [place for place, text in enumerate(probes) if server.tokens(text) != tokenizer(text)["input_ids"]]
+    if wrong:
+        raise IntegrityError(
+            f"llama.cpp cuts {len(wrong)} of {len(probes)} texts into other tokens, such as probe {wrong[0]}",
+            fix="nothing was written; a newer llama.cpp (LLAMA_CPP_DIR) may know this tokenizer",
+        )
+    differ = sum(server.tokens(text) != tokenizer(text)["input_ids"] for text in DECOMPOSED)
+    return {"texts": len(probes), "decomposed_texts": len(DECOMPOSED), "decomposed_texts_that_differ": differ}
+
+
+def check_template(server: LlamaServer, tokenizer: Any) -> int | None:
+    """Compare chat prompts, as token ids; returns how many, or None where the base has no chat template.
+
+    Raises:
+        IntegrityError: llama.cpp makes another prompt of the same turns.
+    """
+    if not tokenizer.chat_template:
+        return None
+    compared = 0
+    for messages in CHATS:
+        ours = rendered(tokenizer, messages)
+        if ours is None:
+            continue
+        theirs = server.tokens(server.prompt(messages))
+        if theirs != tokenizer(ours, add_special_tokens=False)["input_ids"]:
+            raise IntegrityError(
+                f"llama.cpp makes another prompt than the base's chat template of a talk of {len(messages)} turns",
+                fix="nothing was written; give the base a template that llama.cpp renders alike",
+            )
+        compared += 1
+    return compared
+
+
+def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str | None:
+    """The chat prompt of the base's own template, or None where it refuses such turns (a system turn, at times)."""
+    import jinja2
+
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateError:
+        return None

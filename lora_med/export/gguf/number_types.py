@@ -1,0 +1,148 @@
+"""GGUF files in other number formats, and with other metadata: written tensor by tensor with the gguf package.
+
+Which formats there are is what the gguf package can write; llama.cpp's own tool has more (Q4_K_M and its kin).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.config.near_names import unknown
+from lora_med.errors import IntegrityError, SettingsError
+
+PRE_TOKENIZER = "tokenizer.ggml.pre"
+WIDE = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")  # what 4 and 5 bits hurt the most
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """A format of weights: its name in the gguf package, that of the embedding and head, and llama.cpp's file type."""
+
+    weights: str
+    ends: str
+    file_type: str
+
+
+FORMATS = {
+    "f32": NumberFormat("F32", "F32", "ALL_F32"),
+    "f16": NumberFormat("F16", "F16", "MOSTLY_F16"),
+    "bf16": NumberFormat("BF16", "BF16", "MOSTLY_BF16"),
+    "q8_0": NumberFormat("Q8_0", "Q8_0", "MOSTLY_Q8_0"),
+    "q5_1": NumberFormat("Q5_1", "Q8_0", "MOSTLY_Q5_1"),
+    "q5_0": NumberFormat("Q5_0", "Q8_0", "MOSTLY_Q5_0"),
+    "q4_1": NumberFormat("Q4_1", "Q8_0", "MOSTLY_Q4_1"),
+    "q4_0": NumberFormat("Q4_0", "Q8_0", "MOSTLY_Q4_0"),
+}
+BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}
+logger = logging.getLogger(__name__)
+
+
+def check_formats(names: tuple[str, ...]) -> None:
+    """Refuse a number format that cannot be written.
+
+    Raises:
+        SettingsError: with those there are.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise SettingsError(
+                unknown("GGUF type", name, FORMATS),
+                where="--type",
+                fix="for the K types, write f16 here and run llama.cpp's own llama-quantize on it",
+            )
+
+
+def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -> dict[str, int]:
+    """Write the float32 GGUF `source` in format `name`; returns how many tensors are stored in each format.
+
+    Only matrices are rounded, and only where the width is a whole number of blocks (float16 otherwise); norms, biases
+    and positions stay as they are. Embedding and head of the 4 and 5 bit formats keep 8 bits.
+
+    Args:
+        pre: the pre-tokenizer's name to put into the metadata.
+
+    Raises:
+        IntegrityError: `source` is no GGUF.
+    """
+    gguf: Any = importlib.import_module("gguf")
+
+    reader = _open(source)
+    wanted = FORMATS[name]
+    writer = gguf.GGUFWriter(target, arch=_text(reader, "general.architecture"))
+    changed: dict[str, Any] = {"general.file_type": gguf.LlamaFileType[wanted.file_type].value}
+    if pre is not None:
+        changed[PRE_TOKENIZER] = pre
+    copy_metadata(reader, writer, changed)
+    kinds = {tensor.name: _kind(tensor, wanted) for tensor in reader.tensors}
+    for tensor in reader.tensors:
+        shape = [int(size) for size in reversed(tensor.shape)]
+        kind = gguf.GGMLQuantizationType[kinds[tensor.name]]
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        count = int(tensor.n_elements) // block * size
+        # With a type given, the writer takes the shape in bytes of a row, and works the elements out.
+        shape[-1] = shape[-1] // block * size
+        writer.add_tensor_info(tensor.name, shape, _as_bytes(), count, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in reader.tensors:
+        kind = gguf.GGMLQuantizationType[kinds[tensor.name]]
+        writer.write_tensor_data(gguf.quantize(tensor.data, kind))
+    writer.close()
+    found = list(kinds.values())
+    return {kind: found.count(kind) for kind in sorted(set(found))}
+
+
+def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any], *, only: str = "") -> None:
+    """Copy the metadata whose key begins with `only`, with the values of `changed` in place of those read."""
+    gguf: Any = importlib.import_module("gguf")
+
+    for field in reader.fields.values():
+        if field.name == gguf.Keys.General.ARCHITECTURE or field.name.startswith("GGUF."):
+            continue
+        if not field.name.startswith(only):
+            continue
+        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        value = changed.get(field.name, field.contents())
+        writer.add_key_value(field.name, value, field.types[0], sub_type=inner)
+
+
+def _open(source: Path) -> Any:
+    gguf: Any = importlib.import_module("gguf")
+
+    try:
+        reader = gguf.GGUFReader(source)
+    except (ValueError, OSError, IndexError) as error:
+        raise IntegrityError("not a GGUF file", where=str(source), fix="export it again") from error
+    kinds = {tensor.tensor_type.name for tensor in reader.tensors}
+    if kinds - {"F32"}:
+        raise IntegrityError(f"wanted float32 tensors, found {', '.join(sorted(kinds))}", where=str(source))
+    return reader
+
+
+def _text(reader: Any, key: str) -> str:
+    field = reader.get_field(key)
+    if field is None:
+        raise IntegrityError(f"the GGUF says no {key}")
+    return field.contents()
+
+
+def _as_bytes() -> Any:
+    import numpy
+
+    return numpy.dtype(numpy.uint8)
+
+
+def _kind(tensor: Any, wanted: NumberFormat) -> str:
+    gguf: Any = importlib.import_module("gguf")
+
+    if len(tensor.shape) < 2 or min(tensor.shape) == 1 or "norm" in tensor.name or "pos" in tensor.name:
+        return "F32"
+    name = wanted.ends if tensor.name in WIDE else wanted.weights
+    block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+    return name if int(tensor.shape[0]) % block == 0 else "F16"

@@ -1,0 +1,144 @@
+"""Ollama's TEMPLATE for the commonest chat templates, and a reader of just the Go template that they use.
+
+A template is offered only if, read by `render`, it gives what the base's own chat template gives; nothing is assumed
+from a model's name. BOS is left out: llama.cpp puts it before the prompt by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_med.export.gguf.gguf_check import CHATS, rendered
+
+RAW = "{{ .Prompt }}"
+TEMPLATES = {
+    "chatml": (
+        "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+    ),
+    "llama3": (
+        "{{ range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
+    # The system's words go before those of the first user turn.
+    "gemma": (
+        "{{ $open := false }}{{ range .Messages }}"
+        '{{ if eq .Role "system" }}<start_of_turn>user\n{{ .Content }}\n\n{{ $open = true }}'
+        '{{ else }}{{ if $open }}{{ $open = false }}{{ else }}<start_of_turn>{{ if eq .Role "assistant" }}model'
+        "{{ else }}{{ .Role }}{{ end }}\n{{ end }}{{ .Content }}<end_of_turn>\n{{ end }}{{ end }}"
+        "<start_of_turn>model\n"
+    ),
+}
+ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)
+ASSIGNMENT = re.compile(r"(\$\w+) :?= (true|false)")
+EQUALITY = re.compile(r'if eq \.Role "(\w+)"')
+
+
+def choose_template(tokenizer: Any) -> tuple[str, str] | None:
+    """`(name, Go template)` of the one that gives the base's own prompts; None where no one does.
+
+    A base without a chat template is given the prompt as it is typed.
+    """
+    if not tokenizer.chat_template:
+        return "plain", RAW
+    wanted = [(messages, found) for messages in CHATS if (found := rendered(tokenizer, messages)) is not None]
+    begins = tokenizer.bos_token or ""
+    for name, template in TEMPLATES.items():
+        if wanted and all(render(template, messages) == found.removeprefix(begins) for messages, found in wanted):
+            return name, template
+    return None
+
+
+def render(template: str, messages: Sequence[Mapping[str, str]]) -> str:
+    """What Go makes of `template`: `range .Messages`, `if`, `else`, `end`, true and false in variables, no more.
+
+    Raises:
+        ValueError: the template holds anything else.
+    """
+    parts = ACTION.split(template)  # text, action, text, action, ... text
+    written, place = _block(parts, 0, list(messages), None, {})
+    if place != len(parts):
+        raise ValueError("an `end` or `else` without its beginning")
+    return written
+
+
+def _block(
+    parts: list[str],
+    place: int,
+    messages: list[Mapping[str, str]],
+    message: Mapping[str, str] | None,
+    variables: dict[str, bool],
+) -> tuple[str, int]:
+    """The text from `place` to the `else` or `end` that closes the block, and where that stands."""
+    written = [parts[place]]
+    place += 1
+    while place < len(parts):
+        action = parts[place]
+        if action in ("else", "end"):
+            break
+        if action == "range .Messages":
+            inner = place
+            for one in messages:
+                text, inner = _block(parts, place + 1, messages, one, variables)
+                written.append(text)
+            place = inner if messages else _closing(parts, place + 1)
+        elif action.startswith("if "):
+            text, place = _condition(parts, place, messages, message, variables)
+            written.append(text)
+        else:
+            written.append(_value(action, message, variables))
+        written.append(parts[place + 1])
+        place += 2
+    return "".join(written), place
+
+
+def _condition(
+    parts: list[str],
+    place: int,
+    messages: list[Mapping[str, str]],
+    message: Mapping[str, str] | None,
+    variables: dict[str, bool],
+) -> tuple[str, int]:
+    otherwise = _closing(parts, place + 1)
+    if _holds(parts[place], message, variables):
+        text, _ = _block(parts, place + 1, messages, message, variables)
+    elif parts[otherwise] == "else":
+        text, _ = _block(parts, otherwise + 1, messages, message, variables)
+    else:
+        text = ""
+    return text, _closing(parts, otherwise + 1) if parts[otherwise] == "else" else otherwise
+
+
+def _closing(parts: list[str], place: int) -> int:
+    """Where the `else` or `end` stands that belongs to the block whose first text is at `place`."""
+    depth = 0
+    for number in range(place + 1, len(parts), 2):
+        action = parts[number]
+        if action.startswith(("if ", "range ")):
+            depth += 1
+        elif depth == 0 and action in ("else", "end"):
+            return number
+        elif action == "end":
+            depth -= 1
+    raise ValueError("a block without its `end`")
+
+
+def _holds(action: str, message: Mapping[str, str] | None, variables: Mapping[str, bool]) -> bool:
+    equality = EQUALITY.fullmatch(action)
+    if equality and message is not None:
+        return message["role"] == equality[1]
+    name = action.removeprefix("if ")
+    if name not in variables:
+        raise ValueError(f"not a condition that is read here: {action}")
+    return variables[name]
+
+
+def _value(action: str, message: Mapping[str, str] | None, variables: dict[str, bool]) -> str:
+    assignment = ASSIGNMENT.fullmatch(action)
+    if assignment:
+        variables[assignment[1]] = assignment[2] == "true"
+        return ""
+    if message is None or action not in (".Role", ".Content"):
+        raise ValueError(f"not an action that is read here: {action}")
+    return message[action[1:].lower()]

@@ -1,0 +1,139 @@
+"""export_onnx(): the merged model as an ONNX graph by transformers' own exporter, proved in ONNX Runtime.
+
+The graph takes `input_ids` and `attention_mask` (batch, tokens), any sizes, and gives `logits` (batch, tokens,
+vocabulary). It keeps no keys and values from step to step: made for scoring and for short answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_med.errors import DependencyMissingError, IntegrityError
+from lora_med.export.compatibility import refuse
+from lora_med.export.export_folder import EXPORT, WORK, find_source, product
+from lora_med.export.gguf.export_gguf import Export
+from lora_med.files import read_json
+from lora_med.merge.proof.logits import probe_ids, probe_logits
+from lora_med.models.base import load_base
+
+MODEL = "model.onnx"
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-3  # of a logit, in float32
+logger = logging.getLogger(__name__)
+
+
+def export_onnx(
+    name: str,
+    out: Path | str,
+    *,
+    base: str | None = None,
+    revision: str | None = None,
+    store: Path | str = "adapters",
+) -> Export:
+    """Write model.onnx (weights beside it), settings and tokenizer of the merged model into the fresh folder `out`.
+
+    Raises:
+        DependencyMissingError: a package is not installed.
+        IntegrityError: the exporter fails, or ONNX Runtime's logits are not ours.
+        InputMissingError, OutputError, DiskError: as in `merge_adapter`.
+    """
+    _check_packages()
+    source = find_source(name, base=base, revision=revision, store=store)
+    warnings = refuse(source.card, source.base, "onnx", "merged")
+    facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [one.what for one in warnings]}
+    with product(Path(out), source, needed_bytes=source.parameters * 8, facts=facts) as folder:
+        work = folder / WORK / name
+        logger.info("merging in float32")
+        certificate = source.merge(work, "float32")
+        facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
+        merged = load_base(str(work), quantisation="none", dtype="float32", attention="sdpa")
+        rows = [row for row in probe_ids(merged.tokenizer) if len(row) > 1]
+        device = next(merged.model.parameters()).device
+        wanted = probe_logits(merged.model, rows, device)
+        logger.info("tracing the graph (about a minute)")
+        _write(merged.model.cpu(), rows, folder / MODEL, source.name)
+        merged.tokenizer.save_pretrained(folder)
+        merged.model.config.save_pretrained(folder)
+        logger.info("asking ONNX Runtime")
+        facts["proof"] = _prove(folder / MODEL, rows, wanted)
+    return Export(Path(out), read_json(Path(out) / EXPORT))
+
+
+def _check_packages() -> None:
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if absent:
+        raise DependencyMissingError(
+            f"ONNX needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
+            where="lora-med export onnx",
+            fix='pip install "lora-med[export]"',
+        )
+
+
+def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -> None:
+    exporters: Any = importlib.import_module("transformers.exporters.exporter_onnx")
+    length = min(map(len, rows))
+    sample = torch.tensor([list(rows[0][:length]), list(rows[1][:length])])
+    model.config.use_cache = False
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # torch.onnx prints its steps, where --json wants JSON alone
+            exported = exporters.OnnxExporter().export(
+                model,
+                {"input_ids": sample, "attention_mask": torch.ones_like(sample)},
+                config=exporters.OnnxConfig(dynamic=True),
+            )
+    except Exception as error:  # tracing runs through many libraries, each with errors of its own
+        raise IntegrityError(
+            f"transformers' exporter cannot trace this model ({type(error).__name__})",
+            where=name,
+            fix="lora-med merge writes a Hugging Face folder, which needs no tracing; --debug shows where it failed",
+        ) from error
+    exporters.OnnxExporter.save_program(exported.program, target)
+
+
+def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """Logits of rows one by one, and of all in one padded batch, against ours.
+
+    Raises:
+        IntegrityError: one is further away than the tolerance.
+    """
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    longest = max(map(len, rows))
+    padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    together = _logits(session, padded, mask)
+    alone = [
+        _logits(session, torch.tensor([list(row)]), torch.ones((1, len(row)), dtype=torch.long))[0] for row in rows
+    ]
+    worst = max(
+        max(float((one - ours).abs().max()), float((batch[: len(row)] - ours).abs().max()))
+        for one, batch, ours, row in zip(alone, together, wanted, rows, strict=True)
+    )
+    if not worst <= TOLERANCE:
+        raise IntegrityError(
+            f"ONNX Runtime's logits are up to {worst:.3g} away from ours; allowed is {TOLERANCE:g}",
+            where=f"{sum(map(len, rows))} positions; nothing was written",
+            fix="report the model's type and the versions of onnx, onnxscript and onnxruntime",
+        )
+    return {"positions": sum(map(len, rows)), "largest_logit_difference": worst, "opset": _opset(model)}
+
+
+def _logits(session: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    found = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+    return torch.from_numpy(found[0])
+
+
+def _opset(model: Path) -> int:
+    onnx: Any = importlib.import_module("onnx")
+    return max(one.version for one in onnx.load(str(model), load_external_data=False).opset_import if not one.domain)

@@ -1,0 +1,115 @@
+"""export_vllm(): a folder and a command that vLLM serves, after a check of what it refuses.
+
+vLLM needs versions of its own and is not run here: the folder is proved by PEFT (the adapter) or by the merge's proof.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.store.store import CONFIG, WEIGHTS
+from lora_med.config.near_names import unknown
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.export.compatibility import PARTS, VLLM_RANKS, refuse, shape_of_card
+from lora_med.export.export_folder import EXPORT, Source, find_source, product
+from lora_med.export.gguf.export_gguf import Export
+from lora_med.files import read_json, write_atomic
+from lora_med.merge.proof.logits import probe_ids, probe_logits
+from lora_med.models.base import load_base
+from lora_med.models.files.resolve import display_name
+
+SCRIPT = "serve.sh"
+TOLERANCE = 1e-4  # of a logit: the same tensors through the same library
+
+
+def export_vllm(
+    name: str,
+    out: Path | str,
+    *,
+    base: str | None = None,
+    revision: str | None = None,
+    store: Path | str = "adapters",
+    part: str = "adapter",
+    dtype: str | None = None,
+) -> Export:
+    """Write the adapter, or the merged model, and serve.sh into the fresh folder `out`.
+
+    Args:
+        part: `adapter`, served beside its base with --enable-lora; or `merged`.
+        dtype: of the merged model; None keeps the base's own.
+
+    Raises:
+        SettingsError: vLLM would refuse the adapter, or scale it wrongly.
+        InputMissingError, IntegrityError, OutputError, DiskError: as in `merge_adapter`.
+    """
+    if part not in PARTS:
+        raise SettingsError(unknown("part", part, PARTS), where="--part")
+    source = find_source(name, base=base, revision=revision, store=store)
+    told = [one.what for one in refuse(source.card, source.base, "vllm", part)]
+    facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": told}
+    needed = source.parameters * 4 if part == "merged" else sum(one.stat().st_size for one in source.adapter.iterdir())
+    with product(Path(out), source, needed_bytes=needed, facts=facts) as folder:
+        if part == "merged":
+            certificate = source.merge(folder / name, dtype)
+            facts["proof"] = {"by": "merge", **(certificate["probe"] or certificate["tensors"])}
+        else:
+            facts["proof"] = {"by": "peft", **_copy_adapter(source, folder / name)}
+        facts["command"] = command(source, part, ".")
+        write_atomic(folder / SCRIPT, _script(source, part))
+        (folder / SCRIPT).chmod(0o755)
+    return Export(Path(out), read_json(Path(out) / EXPORT))
+
+
+def max_lora_rank(ranks: list[int]) -> int:
+    """The least value of --max-lora-rank that takes all `ranks`; vLLM allows certain values only."""
+    return next(allowed for allowed in VLLM_RANKS if allowed >= max(ranks))
+
+
+def command(source: Source, part: str, here: str) -> str:
+    """The command that serves the folder `here`; a base that is a folder is `$1`."""
+    if part == "merged":
+        return f"vllm serve {here}/{source.name} --served-model-name {source.name}"
+    rank = max_lora_rank(shape_of_card(source.card, source.base).ranks)
+    place = Path(source.asked).expanduser()
+    base = '"$1"' if source.asked == "micro" or place.is_dir() else shlex.quote(source.asked)
+    revision = f" --revision {shlex.quote(source.revision)}" if source.revision else ""
+    modules = f"--lora-modules {source.name}={here}/{source.name}"
+    return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
+
+
+def _script(source: Source, part: str) -> str:
+    line = command(source, part, '"$(dirname "$0")"')
+    first = f': "${{1:?the folder of the base {display_name(source.asked)}}}"\n' if '"$1"' in line else ""
+    return f"#!/bin/sh\n# Needs vLLM, in an environment of its own.\nset -eu\n{first}exec {line}\n"
+
+
+def _copy_adapter(source: Source, target: Path) -> dict[str, Any]:
+    """Copy what vLLM reads, load it with PEFT alone, and compare logits with the adapter as we attach it."""
+    from peft import PeftModel
+
+    target.mkdir()
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(source.adapter / name, target / name)
+    options: dict[str, Any] = {"quantisation": "none", "dtype": "float32", "attention": "sdpa"}
+    ours = load_base(source.asked, revision=source.revision, **options)
+    rows = probe_ids(ours.tokenizer)
+    device = next(ours.model.parameters()).device
+    wanted = probe_logits(attach(ours, source.name, source.store), rows, device)
+    theirs = load_base(source.asked, revision=source.revision, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's own calls of transformers
+        loaded = PeftModel.from_pretrained(theirs.model, str(target)).eval()
+    found = probe_logits(loaded, rows, device)
+    worst = max(float((one - other).abs().max()) for one, other in zip(wanted, found, strict=True))
+    if not worst <= TOLERANCE:
+        raise IntegrityError(
+            f"the copied adapter gives logits up to {worst:.3g} away; allowed is {TOLERANCE:g}",
+            where=f"{sum(map(len, rows))} positions; nothing was written",
+            fix="lora-med adapters verify NAME",
+        )
+    return {"positions": sum(map(len, rows)), "largest_logit_difference": worst}

@@ -1,0 +1,119 @@
+"""The values that quantising leaves of a weight: what a QLoRA adapter saw while it was trained, block by block.
+
+bitsandbytes quantises blocks of 64 numbers, and with double quantisation the blocks' largest values once more, around
+their mean over the whole weight. So the weight is read once for these, and then blocks of rows are quantised and put
+back on their own, with the same functions and the same bits as the loaded model has. Source: bitsandbytes.functional.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lora_med.merge.fold.merge_plan import Output, Quantised
+from lora_med.models.files.weight_files import Stored, torch_dtype
+
+NUMBERS = 64  # in a block of 4-bit quantisation
+READ_NUMBERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """4-bit values of rows that are whole numbers of blocks; `largest` the blocks' largest values as stored, fp32."""
+
+    how: Quantised
+    largest: torch.Tensor
+    width: int
+
+    def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
+        """What the quantised weight holds for `rows`, which begin at row `begin`."""
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+        rows = rows.to(getattr(torch, self.how.dtype)).contiguous()
+        packed, state = quantize_4bit(
+            rows, blocksize=NUMBERS, compress_statistics=False, quant_type=self.how.quant_type
+        )
+        first = begin * self.width // NUMBERS
+        state.absmax = self.largest[first : first + rows.numel() // NUMBERS].contiguous()
+        return dequantize_4bit(packed, state)
+
+
+@dataclass(frozen=True)
+class EightBit:
+    """8-bit values: each row has a scale of its own."""
+
+    how: Quantised
+
+    def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
+        """What the quantised weight holds for `rows`; where they begin does not matter."""
+        from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant
+
+        found, scales, _ = int8_vectorwise_quant(rows.to(getattr(torch, self.how.dtype)).to(torch.float16).contiguous())
+        return int8_vectorwise_dequant(found, scales.float())
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All values of a weight whose blocks do not follow its rows: one that lies transposed, or of an odd width."""
+
+    values: torch.Tensor
+
+    def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
+        """What the quantised weight holds for as many rows from `begin`."""
+        return self.values[begin : begin + len(rows)]
+
+
+def lattice_of(output: Output, source: int) -> FourBit | EightBit | Whole:
+    """The lattice of an output that `output.quantised` describes; `source` is its open file.
+
+    Memory is a 64th of the weight in fp32, but the whole weight where it lies transposed or has an odd width.
+    """
+    how = output.quantised
+    assert how is not None
+    if how.transposed or (how.bits == 4 and output.shape[1] % NUMBERS):
+        whole = torch.cat(list(_rows(source, output.source)))
+        found = _at_once(whole.T.contiguous() if how.transposed else whole, how)
+        return Whole(found.T.contiguous() if how.transposed else found)
+    if how.bits == 8:
+        return EightBit(how)
+    return FourBit(how, _largest(source, output.source, how), output.shape[1])
+
+
+def _rows(source: int, stored: Stored) -> Iterator[torch.Tensor]:
+    row = stored.size // stored.shape[0]
+    step = max(1, READ_NUMBERS // max(1, stored.shape[1]))
+    for begin in range(0, stored.shape[0], step):
+        data = bytearray(os.pread(source, min(step, stored.shape[0] - begin) * row, stored.start + begin * row))
+        yield torch.frombuffer(data, dtype=torch_dtype(stored.dtype)).view(-1, stored.shape[1])
+
+
+def _at_once(weight: torch.Tensor, how: Quantised) -> torch.Tensor:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    if how.bits == 8:
+        return EightBit(how).nearest(weight, 0)
+    packed, state = quantize_4bit(
+        weight.to(getattr(torch, how.dtype)),
+        blocksize=NUMBERS,
+        compress_statistics=how.double_quant,
+        quant_type=how.quant_type,
+    )
+    return dequantize_4bit(packed, state).float()
+
+
+def _largest(source: int, stored: Stored, how: Quantised) -> torch.Tensor:
+    from bitsandbytes.functional import dequantize_blockwise, quantize_blockwise
+
+    parts: list[Any] = []
+    for rows in _rows(source, stored):
+        parts.append(rows.to(getattr(torch, how.dtype)).view(-1, NUMBERS).abs().amax(1).float())
+    largest = torch.cat(parts)
+    if not how.double_quant:
+        return largest
+    offset = largest.mean()
+    found, state = quantize_blockwise(largest - offset, blocksize=256)
+    return dequantize_blockwise(found, state).add_(offset).float()

@@ -1,0 +1,249 @@
+"""W + scale * B A, folded into safetensors files as they stream by: fp32 sums, one rounding, a few megabytes of memory.
+
+Bytes that nothing is added to are copied by the kernel; blocks of rows are folded side by side, one a core. The
+arithmetic and its order are PEFT's (`merge_and_unload`), so a plain LoRA comes out bit for bit the same; but nothing is
+rounded twice and the base is never held in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lora_med.errors import IntegrityError
+from lora_med.files import disk_errors, write_json
+from lora_med.merge.fold.dequantized_values import lattice_of
+from lora_med.merge.fold.merge_plan import Output, Plan
+from lora_med.merge.fold.row_blocks import (
+    Folding,
+    Scratch,
+    blocks,
+    final_dtype,
+    folded,
+    load,
+    squares,
+    touches,
+    with_factor,
+)
+from lora_med.merge.fold.streaming_digest import FileDigest
+from lora_med.models.files.weight_files import BITS, INDEX, SINGLE
+
+NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+COPY_BYTES = 1 << 26
+SYNC_BYTES = 1 << 28  # written before the disk is asked to take them, so that the end has little to wait for
+MOST_WORKERS = 4
+Advance = Callable[[int], None]
+Task = Callable[[], int]
+
+
+def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = lambda size: None) -> dict[Path, str]:
+    """Write the merged weights into the folder `out`, in as many files as the base has; returns each with its SHA-256.
+
+    Args:
+        dtype: `float32`, `bfloat16` or `float16` for every floating tensor; None keeps each tensor's own.
+        advance: called with the number of bytes written, as they are.
+
+    Raises:
+        IntegrityError: a merged value is not finite; for float16 that can be a weight over 65504.
+        OutputError, DiskError: the folder cannot be written, or the disk is full.
+    """
+    name = None if dtype is None else NAMES[dtype]
+    by_file: dict[Path, list[Output]] = {}
+    for output in sorted(plan.outputs.values(), key=lambda one: (one.place, one.name)):
+        by_file.setdefault(output.file, []).append(output)
+    written: dict[Path, FileDigest] = {}
+    index: dict[str, str] = {}
+    with torch.inference_mode(), _Workers() as workers:
+        for number, (_, outputs) in enumerate(sorted(by_file.items()), 1):
+            shard = SINGLE if len(by_file) == 1 else f"model-{number:05d}-of-{len(by_file):05d}.safetensors"
+            with disk_errors(out / shard):
+                written[out / shard] = _fold_file(outputs, out / shard, name, workers, advance)
+            index |= dict.fromkeys((output.name for output in outputs), shard)
+        with disk_errors(out):
+            workers.finish()
+            digests = {path: one.hexdigest() for path, one in written.items()}
+    if len(digests) > 1:
+        write_json(
+            out / INDEX,
+            {"metadata": {"total_size": size_after(plan, dtype)}, "weight_map": dict(sorted(index.items()))},
+        )
+    return digests
+
+
+def size_after(plan: Plan, dtype: str | None = None) -> int:
+    """The bytes of all merged tensors, without the files' headers."""
+    name = None if dtype is None else NAMES[dtype]
+    return sum(_size(one, name) for one in plan.outputs.values())
+
+
+class _Workers:
+    """A thread a core, each computing with one: small blocks keep all cores busy. One more syncs, one hashes."""
+
+    def __init__(self) -> None:
+        self.before = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(min(MOST_WORKERS, self.before), initializer=torch.set_num_threads, initargs=(1,))
+        self.syncing, self.hashing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self.synced: list[Future[None]] = []
+
+    def sync(self, descriptor: int) -> None:
+        """Bring what stands in an open file to the disk, while the next blocks are folded."""
+        self.synced.append(self.syncing.submit(_sync, os.dup(descriptor)))
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.pool.shutdown()
+        self.syncing.shutdown()
+        self.hashing.shutdown(cancel_futures=True)
+        torch.set_num_threads(self.before)
+
+    def finish(self) -> None:
+        """Wait until all is on the disk.
+
+        Raises:
+            OSError: it cannot be brought there.
+        """
+        for future in self.synced:
+            future.result()
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(output: Output, dtype: str | None) -> int:
+    return math.prod(output.shape) * BITS[final_dtype(output, dtype)] // 8
+
+
+def _header(outputs: list[Output], dtype: str | None) -> bytes:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for one in outputs:
+        size = _size(one, dtype)
+        stated = {"dtype": final_dtype(one, dtype), "shape": list(one.shape), "data_offsets": [place, place + size]}
+        entries[one.name] = stated
+        place += size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return struct.pack("<Q", len(text)) + text
+
+
+def _fold_file(
+    outputs: list[Output], target: Path, dtype: str | None, workers: _Workers, advance: Advance
+) -> FileDigest:
+    with ExitStack() as stack:
+        sources = {
+            path: stack.enter_context(open(path, "rb")).fileno() for path in {one.source.file for one in outputs}
+        }
+        out = stack.enter_context(open(target, "wb"))
+        header = _header(outputs, dtype)
+        out.write(header)
+        out.flush()
+        out.truncate(len(header) + sum(_size(one, dtype) for one in outputs))
+        digest, whole = FileDigest(target, workers.hashing), len(header)
+        futures: list[Future[int]] = []
+        unsynced = 0
+        try:
+            futures += map(
+                workers.pool.submit, _tasks(outputs, sources, out.fileno(), len(header), dtype, workers.pool)
+            )
+            for future in futures:
+                advance(future.result())
+                unsynced += future.result()
+                whole += future.result()  # tasks end in any order, but are looked at in that of their places
+                digest.upto(whole)
+                if unsynced > SYNC_BYTES:
+                    workers.sync(out.fileno())
+                    unsynced = 0
+        finally:  # no worker may hold a file that is closed
+            for future in futures:
+                future.cancel()
+            wait(futures)
+        workers.sync(out.fileno())
+        digest.upto(whole)
+    return digest
+
+
+def _tasks(
+    outputs: Iterable[Output],
+    sources: dict[Path, int],
+    out: int,
+    place: int,
+    dtype: str | None,
+    pool: ThreadPoolExecutor,
+) -> Iterator[Task]:
+    """All that has to be done for one file, in pieces that know nothing of each other."""
+    scratch = Scratch()
+    for output in outputs:
+        source, size = sources[output.source.file], _size(output, dtype)
+        if touches(output, dtype):
+            folding = _prepared(load(output), source, scratch, pool)
+            row = size // output.shape[0]
+            for begin, end in blocks(output):
+                yield _folding_task(folding, source, out, begin, end, place + begin * row, dtype, scratch)
+        else:
+            for begin in range(0, size, COPY_BYTES):
+                count = min(COPY_BYTES, size - begin)
+                yield _copying_task(source, output.source.start + begin, out, place + begin, count)
+        place += size
+
+
+def _prepared(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolExecutor) -> Folding:
+    """The folding with what needs the whole weight, which is read once before it is folded: quantising, and DoRA."""
+    if folding.output.quantised is not None:
+        folding = replace(folding, lattice=lattice_of(folding.output, source))
+    if folding.update is None or folding.update.magnitude is None:
+        return folding
+    futures = [pool.submit(squares, source, folding, begin, end, scratch) for begin, end in blocks(folding.output)]
+    parts = [future.result() for future in futures]
+    sums = torch.stack(parts).sum(0) if folding.output.transposed else torch.cat(parts)
+    return with_factor(folding, sums.sqrt())
+
+
+def _folding_task(
+    folding: Folding, source: int, out: int, begin: int, end: int, place: int, dtype: str | None, scratch: Scratch
+) -> Task:
+    def task() -> int:
+        with torch.inference_mode():
+            rows = folded(source, folding, begin, end, final_dtype(folding.output, dtype), scratch)
+            return _write(out, rows.reshape(-1).view(torch.uint8).numpy().data, place)
+
+    return task
+
+
+def _write(out: int, data: memoryview, place: int) -> int:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(out, data[done:], place + done)
+    return done
+
+
+def _copying_task(source: int, begin: int, out: int, place: int, count: int) -> Task:
+    def task() -> int:
+        done = 0
+        while done < count:
+            try:
+                copied = os.copy_file_range(source, out, count - done, begin + done, place + done)
+            except OSError:  # two file systems, or one that cannot
+                copied = _write(
+                    out, memoryview(os.pread(source, min(count - done, 1 << 22), begin + done)), place + done
+                )
+            if not copied:
+                raise IntegrityError("a file of the base became shorter while it was read", fix="merge again")
+            done += copied
+        return done
+
+    return task

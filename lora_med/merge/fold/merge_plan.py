@@ -1,0 +1,262 @@
+"""What a merge will do, read from headers alone: every tensor of the merged model, and what becomes of it.
+
+A base whose head is tied to its embedding stays so only if the merge leaves both alike; else the head is written as a
+tensor of its own and the settings say so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.tensors.contents import Contents, LowRank, TokenRows, read_contents
+from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, lies_transposed
+from lora_med.errors import IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.files.weight_files import FLOATS, Stored, read_headers, torch_dtype
+from lora_med.models.skeleton import skeleton
+from lora_med.models.targets import linear_layers
+
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
+HEADS = ("lm_head", "embed_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """How a base was quantised while its adapter was trained; `dtype` in torch's words is what was quantised.
+
+    `transposed` of a layer whose weight is turned before it is quantised (GPT-2).
+    """
+
+    bits: int
+    quant_type: str
+    double_quant: bool
+    dtype: str
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One tensor of the merged model: the bytes it begins from, and what is added to them.
+
+    `dtype` is the base's, in safetensors' words, whatever `source` has; `file` and `place` where the base has it.
+    """
+
+    name: str
+    source: Stored
+    dtype: str
+    file: Path
+    place: int
+    low_rank: LowRank | None = None
+    transposed: bool = False
+    tokens: TokenRows | None = None
+    bias: LowRank | None = None
+    quantised: Quantised | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, the base's unless the adapter brought the whole tensor."""
+        return self.source.shape
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is anything else than the base's bytes."""
+        return bool(self.low_rank or self.tokens or self.bias or self.quantised) or self.source.file != self.file
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tensors of the merged model by name, the settings of the base that change, and the adapter's method."""
+
+    base: Path
+    outputs: Mapping[str, Output]
+    settings: Mapping[str, Any]
+    method: str
+    contents: Contents = field(repr=False)
+
+    @property
+    def changes(self) -> dict[str, Output]:
+        """Those that are not the base's own bytes."""
+        return {name: one for name, one in self.outputs.items() if one.changed}
+
+    @property
+    def stored_dtype(self) -> str:
+        """The dtype, in torch's words, that most of the changed weights are stored in."""
+        found = [str(torch_dtype(one.dtype)).removeprefix("torch.") for one in self.changes.values()]
+        return max(sorted(set(found)), key=found.count)
+
+    @property
+    def parameters_changed(self) -> int:
+        """How many weights the merge touches."""
+        return sum(math.prod(one.shape) for one in self.changes.values())
+
+
+def plan_merge(adapter: Path, base: Path, quantised: Quantised | None = None) -> Plan:
+    """The plan for merging the adapter folder into the base folder; reads headers and settings only.
+
+    Args:
+        quantised: merge onto what so quantising leaves of the base's linear layers; None takes the base as it is.
+
+    Raises:
+        SettingsError: the adapter's method cannot be merged exactly, or the base on disk is quantised.
+        IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
+        InputMissingError: one of the files is not there.
+    """
+    return _plan(read_contents(adapter), adapter, base, quantised)
+
+
+def plan_whole(adapter: Path, base: Path) -> Plan:
+    """The plan for writing what the adapter brings of its base, and nothing else of it, into the base folder.
+
+    Raises:
+        SettingsError, IntegrityError, InputMissingError: as `plan_merge`.
+    """
+    return _plan(replace(read_contents(adapter), low_rank={}, tokens={}, saved={}), adapter, base, None)
+
+
+def _plan(contents: Contents, adapter: Path, base: Path, quantised: Quantised | None) -> Plan:
+    config = read_json(base / "config.json")
+    if config.get("quantization_config"):
+        raise SettingsError(
+            "the base on disk is quantised, so merging into it would round the update away",
+            where=str(base),
+            fix="give the full-precision original with --base",
+        )
+    stored = read_headers(base)
+    outputs = {name: Output(name, one, one.dtype, one.file, one.start) for name, one in stored.items()}
+    if quantised is not None:
+        for name, turned in _quantised_layers(base, outputs).items():
+            outputs[name] = replace(outputs[name], quantised=replace(quantised, transposed=turned))
+    embedding, head = _ends(outputs, contents)
+    if embedding and head and config.get("tie_word_embeddings") is True and head in outputs:
+        del outputs[head]  # a tied head on disk is never looked at
+    outputs |= _replaced(contents.base, outputs, head, adapter)
+    settings: dict[str, Any] = {}
+    if embedding and head and head not in outputs and _come_apart(embedding, head, contents, adapter):
+        outputs[head] = replace(outputs[embedding], name=head)
+        settings["tie_word_embeddings"] = False
+    outputs |= _replaced(contents.saved, outputs, head, adapter)
+    for layer, low_rank in contents.low_rank.items():
+        _add(outputs, layer, low_rank, is_conv1d(config), adapter)
+    for layer, tokens in contents.tokens.items():
+        _add_tokens(outputs, layer, tokens, adapter)
+    if embedding and outputs[embedding].shape != stored[embedding].shape:
+        settings["vocab_size"] = outputs[embedding].shape[0]
+    return Plan(base, dict(sorted(outputs.items())), settings, contents.kind, contents)
+
+
+def _quantised_layers(base: Path, outputs: Mapping[str, Output]) -> dict[str, bool]:
+    """The weights that transformers quantises while loading, and whether it turns them first."""
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    model = skeleton(base)
+    left_out = get_keys_to_not_convert(model)
+    layers = [one for one in linear_layers(model) if should_convert_module(one.name, left_out)]
+    found = {find_tensor(f"{one.name}.weight", outputs): one.transposed for one in layers}
+    return {name: turned for name, turned in found.items() if name is not None}
+
+
+def _ends(outputs: Mapping[str, Output], contents: Contents) -> tuple[str | None, str | None]:
+    """The names of the embedding's weight and of the head's, of which the latter may be no tensor of the base."""
+    embedding = next((name for name in outputs if name.removesuffix(".weight").rpartition(".")[2] in EMBEDDINGS), None)
+    named = [*outputs, *contents.base, *contents.saved, *(f"{layer}.weight" for layer in contents.low_rank)]
+    head = next((name for name in named if name.removesuffix(".weight") in HEADS), f"{HEADS[0]}.weight")
+    return embedding, head if embedding else None
+
+
+def _come_apart(embedding: str, head: str, contents: Contents, adapter: Path) -> bool:
+    """Whether a tied pair comes apart: one end changes alone, or both are replaced, but not by the same bytes.
+
+    Trained tokens of a tied pair change both ends alike, as PEFT does.
+    """
+    if head.removesuffix(".weight") in contents.tokens:
+        raise SettingsError(
+            "trained tokens of a head that is tied to its embedding cannot be merged", where=str(adapter)
+        )
+    ends = {
+        _same(name, embedding): one for name, one in contents.saved.items() if name == head or _same(name, embedding)
+    }
+    updated = {f"{layer}.weight" for layer in contents.low_rank}
+    if any(name == head or _same(name, embedding) for name in updated):
+        return True
+    return len(ends) == 1 or (len(ends) == 2 and _bytes(ends[True]) != _bytes(ends[False]))
+
+
+def _same(name: str, tensor: str) -> bool:
+    """Whether an adapter's tensor name means the base's; some checkpoints leave out the first part, as GPT-2's."""
+    return name == tensor or name.partition(".")[2] == tensor
+
+
+def _bytes(stored: Stored) -> bytes:
+    with open(stored.file, "rb") as handle:
+        handle.seek(stored.start)
+        return handle.read(stored.size)
+
+
+def _replaced(
+    whole: Mapping[str, Stored], outputs: Mapping[str, Output], head: str | None, adapter: Path
+) -> dict[str, Output]:
+    """The outputs that a whole tensor of the adapter stands in for, in the base's dtype."""
+    found = {}
+    for given, stored in whole.items():
+        name = find_tensor(given, outputs)
+        if name is None:
+            if given == head:  # of a tied pair, whose embedding the file holds as well
+                continue
+            raise IntegrityError(f"the base has no tensor {given!r}, which the adapter brings", where=str(adapter))
+        before = outputs[name]
+        resized = len(before.shape) == 2 and before.shape[1:] == stored.shape[1:] and name.endswith("weight")
+        if before.dtype not in FLOATS or (before.shape != stored.shape and not resized):
+            raise IntegrityError(
+                f"the adapter's tensor {given!r} is {stored.shape}, the base's {before.dtype} {before.shape}",
+                where=str(adapter),
+                fix="this adapter was trained on another base",
+            )
+        found[name] = replace(before, source=stored)
+    return found
+
+
+def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool, adapter: Path) -> None:
+    name = find_tensor(f"{layer}.weight", outputs)
+    if name is None:
+        raise IntegrityError(
+            f"the base has no tensor for the adapter's layer {layer!r}",
+            where=str(adapter),
+            fix="a layer whose weight is quantised on disk cannot be merged",
+        )
+    before = outputs[name]
+    if before.low_rank is not None:
+        raise IntegrityError(f"two updates meet in the base's tensor {name!r}", where=str(adapter))
+    outputs[name] = replace(
+        before, low_rank=low_rank, transposed=lies_transposed(before.dtype, before.shape, low_rank, conv1d, adapter)
+    )
+    if low_rank.bias is not None:
+        bias = find_tensor(f"{layer}.bias", outputs)
+        if bias is None or outputs[bias].shape != (low_rank.up.shape[0],):
+            raise IntegrityError(
+                f"the adapter adds a bias to layer {layer!r}, and the base's layer has none to add it to",
+                where=str(adapter),
+                fix="use it attached: lora-med generate --adapter NAME",
+            )
+        outputs[bias] = replace(outputs[bias], bias=low_rank)
+
+
+def _add_tokens(outputs: dict[str, Output], layer: str, tokens: TokenRows, adapter: Path) -> None:
+    name = find_tensor(f"{layer}.weight", outputs)
+    before = outputs.get(name or "")
+    if (
+        before is None
+        or before.dtype not in FLOATS
+        or before.shape[1:] != tokens.rows.shape[1:]
+        or max(tokens.indices) >= before.shape[0]
+    ):
+        raise IntegrityError(
+            f"the adapter's trained tokens {tokens.rows.shape} of {layer!r} do not fit the base",
+            where=str(adapter),
+            fix="this adapter was trained on another base",
+        )
+    outputs[before.name] = replace(before, tokens=tokens)

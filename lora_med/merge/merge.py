@@ -1,0 +1,188 @@
+"""merge_adapter(): an adapter folded into its base, proved equal to base + adapter, and then given its name.
+
+Everything happens in a hidden folder beside the target, which is renamed only after the proof: a refusal or a kill
+leaves no folder that looks like a model. `merge_certificate.json` says what went in, what came out, how near it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.card import Card, read_card
+from lora_med.adapters.store.published import check_base, locate_base
+from lora_med.adapters.store.store import find_adapter
+from lora_med.config.near_names import unknown
+from lora_med.errors import DiskError, SettingsError
+from lora_med.files import fresh_folder, read_json, write_atomic, write_json
+from lora_med.merge.fold.fold import NAMES, fold, size_after
+from lora_med.merge.fold.merge_plan import Plan, Quantised, plan_merge
+from lora_med.merge.merged_readme import render_readme
+from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
+from lora_med.merge.proof.heldout_nll import read_heldout
+from lora_med.merge.proof.logits import Tolerance
+from lora_med.merge.proof.proof import listen, prove
+from lora_med.merge.proof.references import Asked
+from lora_med.merge.stale_folders import held, sweep
+from lora_med.models.fingerprint import fingerprint
+from lora_med.run import keep_private
+
+ONTO = ("original", "dequantized")
+VERIFY = ("auto", "probes", "tensors", "none")
+COPIED = ("generation_config.json", "LICENSE*", "NOTICE*")
+TOKENIZER = ("chat_template.jinja", "tokenizer*.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+TOKENIZER += ("merges.txt", "special_tokens_map.json", "added_tokens.json")
+ROOM_BESIDES = 1 << 24  # bytes of tokenizer, settings, headers
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merged model's folder, and its certificate as it stands in merge_certificate.json."""
+
+    folder: Path
+    certificate: Mapping[str, Any]
+
+
+def merge_adapter(
+    name: str,
+    out: Path | str,
+    *,
+    base: str | None = None,
+    revision: str | None = None,
+    store: Path | str = "adapters",
+    onto: str = "original",
+    dtype: str | None = None,
+    verify: str = "auto",
+    heldout: Path | str | None = None,
+    tolerance: Tolerance | None = None,
+    watch: Watch = lambda done, whole: None,
+) -> Merge:
+    """Fold the adapter into the full-precision original of its base, prove it, and write a model folder at `out`.
+
+    Args:
+        name: of the adapter in the store.
+        out: a folder that does not exist yet, or is empty.
+        base: folder, Hub id or `micro`; None takes what the adapter's card names.
+        revision: of a base on the Hub; None takes the card's.
+        store: the folder of adapters.
+        onto: `original`, or `dequantized` for what quantising left of the base while the adapter was trained.
+        dtype: `float32`, `bfloat16` or `float16` of the result; None keeps the base's own.
+        verify: `probes` (logits), `tensors` (rows computed again, without a model), `none`; `auto`: what fits.
+        heldout: a text file, a text a line, whose nll under base + adapter and under the merge is measured.
+        tolerance: the most the result may differ from base + adapter; None takes its dtype's.
+        watch: called with the bytes written so far and in all.
+
+    Raises:
+        BaseMismatchError: the adapter was trained on another base.
+        IntegrityError: a file was changed, a tensor does not fit, or the result is not within the tolerance.
+        OutputError: `out` is not empty or cannot be written.
+        DiskError: the result does not fit onto the disk.
+        SettingsError: the adapter's method cannot be merged exactly, or there is no such choice.
+    """
+    begun = time.perf_counter()
+    _check_choices(dtype or "float32", onto, verify)
+    texts = None if heldout is None else read_heldout(Path(heldout))
+    adapter = find_adapter(name, store)
+    card = read_card(adapter)
+    folder, asked = locate_base(card, base, revision)
+    check_base(fingerprint(folder), asked, card, adapter)
+    plan = plan_merge(adapter, folder, quantised_as(card) if onto == "dequantized" else None)
+    target = Path(out)
+    sweep(target)
+    check_room(plan, dtype, target)
+    commit = revision or (card.base.revision if base is None else None)
+    with fresh_folder(target) as temporary, held(temporary):
+        heard = listen(Asked(name, store, asked, commit), card, plan, verify=verify, onto=onto, texts=texts)
+        weights = fold(plan, temporary, dtype=dtype, advance=_watched(watch, size_after(plan, dtype)))
+        copy_around(folder, temporary, plan.settings, dtype)
+        proof = prove(plan, temporary, heard, dtype=dtype, texts=texts, tolerance=tolerance)
+        how = Arithmetic(onto, dtype)
+        certificate = certify(card, adapter, plan, temporary, (asked, commit), how, weights, proof)
+        certificate["seconds"] = round(time.perf_counter() - begun, 1)
+        sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
+    return Merge(target, certificate)
+
+
+def sign(folder: Path, name: str, certificate: Mapping[str, Any], *, private: bool) -> None:
+    """Write README and certificate, the latter last; `private` leaves all to their owner alone."""
+    write_atomic(folder / "README.md", render_readme(name, certificate))
+    write_json(folder / CERTIFICATE, dict(certificate))
+    if private:
+        keep_private(folder)
+
+
+def _check_choices(dtype: str, onto: str, verify: str) -> None:
+    for value, known, where in ((dtype, NAMES, "--dtype"), (onto, ONTO, "--onto"), (verify, VERIFY, "--verify")):
+        if value not in known:
+            raise SettingsError(unknown(where.removeprefix("--"), value, known), where=where)
+
+
+def quantised_as(card: Card) -> Quantised:
+    """How the adapter's base was quantised while it was trained.
+
+    Raises:
+        SettingsError: it was not.
+    """
+    if card.base.quantisation == "none":
+        raise SettingsError(
+            f"adapter {card.name!r} was trained on the base as it is: there is nothing dequantized to merge onto",
+            where="--onto",
+            fix="--onto original",
+        )
+    model = card.settings.get("model") or {}
+    return Quantised(
+        bits=int(card.base.quantisation.removesuffix("bit")),
+        quant_type=str(model.get("bnb_4bit_quant_type") or "nf4"),
+        double_quant=model.get("bnb_4bit_use_double_quant") is not False,
+        dtype=card.base.dtype if card.base.dtype in NAMES else "float32",
+    )
+
+
+def check_room(plan: Plan, dtype: str | None, target: Path) -> None:
+    """Refuse a merge into `target` that its disk has no room for.
+
+    Raises:
+        DiskError: with what is needed and what is free.
+    """
+    place = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
+    needed, free = size_after(plan, dtype) + ROOM_BESIDES, shutil.disk_usage(place).free
+    if needed > free:
+        raise DiskError(
+            f"the merged model needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=str(target),
+            fix="free some space, or name a folder on another disk",
+        )
+
+
+def _watched(watch: Watch, whole: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(size: int) -> None:
+        nonlocal done
+        done += size
+        watch(done, whole)
+
+    return advance
+
+
+def copy_around(
+    base: Path, out: Path, changed: Mapping[str, Any], dtype: str | None, tokenizer: Path | None = None
+) -> None:
+    """Settings and tokenizer, by an allow-list: no adapter_config.json, no code, no pickles.
+
+    Args:
+        tokenizer: the folder to take the tokenizer from; None takes the base's.
+    """
+    config = {**read_json(base / "config.json"), **changed}
+    if dtype is not None:
+        config.pop("torch_dtype", None)
+        config["dtype"] = dtype
+    write_json(out / "config.json", config)
+    for folder, patterns in ((base, COPIED), (tokenizer or base, TOKENIZER)):
+        for path in (path for pattern in patterns for path in folder.glob(pattern)):
+            shutil.copyfile(path, out / path.name)

@@ -1,0 +1,90 @@
+"""merge_certificate.json: what went into a merged model, what came out, and by which arithmetic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.card import CARD, Card
+from lora_med.files import sha256_file
+from lora_med.merge.fold.merge_plan import Plan
+from lora_med.merge.proof.proof import Proof
+from lora_med.models.files.resolve import display_name
+from lora_med.models.fingerprint import fingerprint
+from lora_med.run import versions
+
+CERTIFICATE = "merge_certificate.json"
+SCHEMA = "lora_med.merge_certificate/2"
+ARITHMETIC = {
+    "original": "W + scale * B A per tensor in float32 from the full-precision base, rounded once",
+    "dequantized": "dequantized W + scale * B A per tensor in float32, rounded once",
+    "whole": "whole tensors of the adapter in place of the base's, rounded once",
+}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Onto what was merged (`original`, `dequantized` or `whole`), and the dtype asked for."""
+
+    onto: str
+    dtype: str | None
+
+
+def certify(
+    card: Card,
+    adapter: Path | None,
+    plan: Plan,
+    out: Path,
+    base: tuple[str, str | None],
+    how: Arithmetic,
+    weights: Mapping[Path, str],
+    proof: Proof,
+) -> dict[str, Any]:
+    """The certificate, with the hash of every file in `out`, so nothing may be written there later.
+
+    Args:
+        adapter: its folder; None for one that has no card of its own yet.
+        base: as it was asked for, and its Hub commit; its fingerprint has been found to be the card's.
+        weights: SHA-256 of the files of weights, from the fold.
+        proof: without one the merged model's fingerprint is left out, as it reads all weights once more.
+    """
+    facts = proof.as_json()
+    return {
+        "schema": SCHEMA,
+        "adapter": {
+            "name": card.name,
+            "description": card.description,
+            "method": plan.method,
+            "template": card.template,
+            "trained_on": card.base.quantisation,
+            "card_sha256": None if adapter is None else sha256_file(adapter / CARD),
+            "files": dict(card.files),
+        },
+        "base": {
+            "name": display_name(base[0]),
+            "revision": base[1],
+            "fingerprint": asdict(card.base.fingerprint),
+        },
+        "merged": {
+            "fingerprint": asdict(fingerprint(out)) if facts["verified_by"] else None,
+            "files": {path.name: weights.get(path) or sha256_file(path) for path in sorted(out.iterdir())},
+        },
+        "onto": how.onto,
+        "arithmetic": ARITHMETIC[how.onto],
+        "dtype": how.dtype or plan.stored_dtype,
+        "tensors_changed": len(plan.changes),
+        "parameters_changed": plan.parameters_changed,
+        "settings_changed": dict(plan.settings),
+        "data": {
+            "source": card.data.source,
+            "earlier_sources": card.data.earlier_sources,
+            "licence": card.data.licence,
+            "access": card.data.access,
+        },
+        "versions": versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **facts,
+    }

@@ -1,0 +1,114 @@
+"""Which proofs a merge gets, by the memory at hand; what they found, and the refusal where that is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.store.card import Card
+from lora_med.errors import SettingsError
+from lora_med.merge.fold.fold import NAMES
+from lora_med.merge.fold.merge_plan import Plan
+from lora_med.merge.proof.heldout_nll import HeldOut
+from lora_med.merge.proof.logits import COMPUTED_IN_16_BITS, TOLERANCES, Agreement, Tolerance
+from lora_med.merge.proof.references import Asked, Reference, fitting_dtype, hear, refer, refuse_beyond
+from lora_med.merge.proof.tensor_check import TensorProof, recompute
+
+ORIGINAL = "original base + adapter"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is known before the fold: which proofs are wanted, the reference for the probes, nll of base + adapter."""
+
+    by_tensors: bool
+    reference: Reference | None
+    nll: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the proofs of a merge found; None for one that was not made."""
+
+    agreement: Agreement | None
+    reference: Reference | None
+    allowed: Tolerance | None
+    tensors: TensorProof | None
+    nll: Mapping[str, float]
+    texts: HeldOut | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The certificate's entries."""
+        made = {"probes": self.agreement, "tensors": self.tensors}
+        probe = None
+        if self.agreement is not None and self.reference is not None:
+            how = {"computed_in": self.reference.dtype, "base_quantised_to": self.reference.quantisation}
+            probe = {**asdict(self.agreement), **how}
+        heldout = None
+        if self.texts is not None:
+            heldout = {"file": self.texts.name, "texts": len(self.texts.texts), "nll": dict(self.nll)}
+        return {
+            "verified_by": [name for name, found in made.items() if found is not None],
+            "probe": probe,
+            "tolerance": None if self.allowed is None else asdict(self.allowed),
+            "tensors": None if self.tensors is None else asdict(self.tensors),
+            "heldout": heldout,
+        }
+
+
+def listen(asked: Asked, card: Card, plan: Plan, *, verify: str, onto: str, texts: HeldOut | None) -> Heard:
+    """Ask base + adapter before the fold, if the proofs wanted need it.
+
+    Args:
+        verify: `auto`, `probes`, `tensors` or `none`.
+        onto: `original`, or `dequantized`: then the base is heard as it was while the adapter was trained.
+        texts: held-out texts, which are scored under the full and under the quantised base.
+
+    Raises:
+        SettingsError: a proof needs the model in memory, and it does not fit.
+    """
+    by_tensors = verify in ("auto", "tensors")
+    if verify not in ("auto", "probes") and texts is None:
+        return Heard(by_tensors, None, {})
+    dtype = fitting_dtype(plan.outputs, plan.stored_dtype)
+    if dtype is None:
+        if verify == "auto" and texts is None:
+            return Heard(by_tensors, None, {})
+        raise SettingsError(
+            "the model does not fit into this machine's memory, so it cannot be asked",
+            where="--verify probes" if texts is None else "--heldout",
+            fix="--verify tensors, without --heldout",
+        )
+    saw = card.base.dtype if card.base.dtype in NAMES else "float32"
+    ways = {ORIGINAL: ("none", dtype)}
+    if card.base.quantisation != "none":
+        ways[f"base in {card.base.quantisation} + adapter"] = (card.base.quantisation, saw)
+    main = ORIGINAL if onto == "original" else next(name for name in ways if name != ORIGINAL)
+    heard = {name: refer(asked, *way, texts) for name, way in ways.items() if name == main or texts is not None}
+    nll = {name: one.nll for name, one in heard.items() if one.nll is not None}
+    return Heard(by_tensors, heard[main], nll)
+
+
+def prove(
+    plan: Plan, out: Path, heard: Heard, *, dtype: str | None, texts: HeldOut | None, tolerance: Tolerance | None
+) -> Proof:
+    """Make the proofs on the merged files in `out`.
+
+    Raises:
+        IntegrityError: the merge is not base + adapter within the tolerance.
+    """
+    tensors = recompute(plan, out, dtype=NAMES[dtype] if dtype else None) if heard.by_tensors else None
+    if heard.reference is None:
+        return Proof(None, None, None, tensors, {}, None)
+    agreement, nll = hear(out, heard.reference, texts)
+    allowed = tolerance or _tolerance(dtype or plan.stored_dtype, heard.reference.dtype)
+    refuse_beyond(agreement, allowed, heard.reference.dtype)
+    found = dict(heard.nll) | ({"merged": nll} if nll is not None else {})
+    return Proof(agreement, heard.reference, allowed, tensors, found, texts)
+
+
+def _tolerance(stored_as: str, computed_in: str) -> Tolerance:
+    """That of rounding the weights, or the wider one where the sums are rounded too."""
+    return TOLERANCES[stored_as] if computed_in in ("float32", "float64") else COMPUTED_IN_16_BITS

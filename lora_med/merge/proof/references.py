@@ -1,0 +1,102 @@
+"""What base + adapter says, before the merge: to the probes, and on held-out texts; one model in memory at a time."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lora_med.adapters.runtime.attach import attach
+from lora_med.errors import IntegrityError
+from lora_med.merge.fold.merge_plan import Output
+from lora_med.merge.proof.heldout_nll import HeldOut, heldout_nll
+from lora_med.merge.proof.logits import Agreement, Tolerance, compare, probe_ids, probe_logits
+from lora_med.models.base import Base, load_base
+
+ROOM = 0.6  # share of the free memory that the weights may take
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which adapter on which base, as `load_base` and `attach` take them."""
+
+    adapter: str
+    store: Path | str
+    base: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What base + adapter, and the bare base, say to the probes; how it was computed; nll on held-out texts, if any."""
+
+    rows: list[list[int]]
+    adapted: list[torch.Tensor]
+    bare: list[torch.Tensor]
+    quantisation: str
+    dtype: str
+    nll: float | None
+
+
+def fitting_dtype(outputs: Mapping[str, Output], stored_as: str) -> str | None:
+    """float32, where two models are told apart best, or else the stored dtype; None if neither fits into memory."""
+    numbers = sum(math.prod(one.shape) for one in outputs.values())
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    width = {"float32": 4, "float64": 8}.get(stored_as, 2)
+    if 4 * numbers < ROOM * free:
+        return "float32"
+    return stored_as if width * numbers < ROOM * free else None
+
+
+def refer(asked: Asked, quantisation: str, dtype: str, heldout: HeldOut | None) -> Reference:
+    """Load the base, attach the adapter, and hear both; the model is gone from memory afterwards."""
+    base: Base = load_base(
+        asked.base, quantisation=quantisation, dtype=dtype, attention="sdpa", revision=asked.revision
+    )
+    rows = probe_ids(base.tokenizer)
+    device = next(base.model.parameters()).device
+    bare = probe_logits(base.model, rows, device)
+    model = attach(base, asked.adapter, asked.store)
+    adapted = probe_logits(model, rows, device)
+    nll = None if heldout is None else heldout_nll(model, base.tokenizer, heldout.texts, device)
+    del model, base
+    gc.collect()
+    return Reference(rows, adapted, bare, quantisation, dtype, nll)
+
+
+def hear(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[Agreement, float | None]:
+    """What the merged model in `folder` says to the same probes, and its nll on the held-out texts.
+
+    Raises:
+        IntegrityError: its tokenizer is not the base's, or its logits are not finite.
+    """
+    merged = load_base(str(folder), quantisation="none", dtype=reference.dtype, attention="sdpa")
+    if probe_ids(merged.tokenizer) != reference.rows:
+        raise IntegrityError("the merged model's tokenizer cuts the probes otherwise than the base's")
+    device = next(merged.model.parameters()).device
+    agreement = compare(reference.adapted, probe_logits(merged.model, reference.rows, device), reference.bare)
+    nll = None if heldout is None else heldout_nll(merged.model, merged.tokenizer, heldout.texts, device)
+    return agreement, nll
+
+
+def refuse_beyond(agreement: Agreement, allowed: Tolerance, dtype: str) -> None:
+    """Refuse a merged model that is not base + adapter.
+
+    Raises:
+        IntegrityError: with both figures of the comparison.
+    """
+    if agreement.within(allowed):
+        return
+    raise IntegrityError(
+        f"the merged model is not base + adapter: mean KL {agreement.mean_kl:.3g} nats over {agreement.positions} "
+        f"positions, largest logit difference {agreement.largest_logit_difference:.3g}; allowed is at most "
+        f"{allowed.mean_kl:.3g} and {allowed.share_of_effect:.0%} of the adapter's effect of "
+        f"{agreement.adapter_effect_kl:.3g}",
+        where=f"computed in {dtype}; nothing was written",
+        fix="merge with --dtype float32",
+    )

@@ -1,0 +1,174 @@
+"""Proof of a merge without a model in memory: tensors read back, and rows of each computed again in fp64.
+
+What the merge left alone must be the base's bytes; what it changed must be within one rounding of the exact sum. The
+arithmetic here shares nothing with the fold's but the reading of files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lora_med.errors import IntegrityError
+from lora_med.merge.fold.dequantized_values import lattice_of
+from lora_med.merge.fold.merge_plan import Output, Plan
+from lora_med.merge.fold.row_blocks import Lattice, final_dtype, touches
+from lora_med.models.files.weight_files import FLOATS, Stored, is_finite, read_headers, read_rows, torch_dtype
+
+ROWS = 16  # of each changed tensor are computed again
+READ_BYTES = 1 << 23
+# Half the distance of neighbouring numbers, relative to the number and at least, of each dtype.
+ROUNDING = {"F64": (2**-53, 0.0), "F32": (2**-24, 2**-150), "BF16": (2**-8, 2**-134), "F16": (2**-11, 2**-25)}
+
+
+@dataclass(frozen=True)
+class TensorProof:
+    """What reading the merged files back found.
+
+    `largest_error` is in units of what one rounding to the result's dtype, and sums in fp32, may err: up to 1 is as
+    near as can be. `unchanged` is the share of the adapted layers' weights that rounding left at the base's value,
+    though the adapter moves them.
+    """
+
+    tensors: int
+    copied: int
+    rows_recomputed: int
+    largest_error: float
+    unchanged: float
+
+
+def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0) -> TensorProof:
+    """Compare the merged files in `out` with the plan they came from.
+
+    Args:
+        dtype: of the result in safetensors' words (`BF16`), or None for the base's own.
+        seed: of the rows drawn.
+
+    Raises:
+        IntegrityError: a tensor is missing, not finite, not the base's bytes, or off by more than one rounding.
+    """
+    found = read_headers(out)
+    if set(found) != set(plan.outputs):
+        odd = sorted(set(found) ^ set(plan.outputs))
+        raise IntegrityError(f"the merged files lack or add {len(odd)} tensors, such as {odd[0]!r}", where=str(out))
+    draw = random.Random(seed)
+    copied = rows = moved = adapted = 0
+    worst = 0.0
+    for name, output in plan.outputs.items():
+        merged = found[name]
+        if not touches(output, dtype):
+            _same_bytes(output.source, merged)
+            copied += 1
+            continue
+        with open(output.source.file, "rb") as handle:
+            lattice = None if output.quantised is None else lattice_of(output, handle.fileno())
+        counted = _read_back(output, merged, lattice)
+        if output.low_rank is not None:
+            moved, adapted = moved + counted, adapted + math.prod(merged.shape)
+        chosen = sorted(draw.sample(range(merged.shape[0]), min(ROWS, merged.shape[0])))
+        error = _largest_error(output, merged, chosen, lattice, final_dtype(output, dtype))
+        if error > 1:
+            raise IntegrityError(
+                f"{name!r} is not base + adapter: off by {error:.3g} roundings",
+                where=str(merged.file),
+                fix="merge again",
+            )
+        rows, worst = rows + len(chosen), max(worst, error)
+    return TensorProof(len(found), copied, rows, round(worst, 4), round(1 - moved / adapted, 6) if adapted else 0.0)
+
+
+def _blocks(stored: Stored) -> Iterator[tuple[int, int]]:
+    row = max(1, stored.size // stored.shape[0])
+    step = max(1, READ_BYTES // row)
+    for begin in range(0, stored.shape[0], step):
+        yield begin, min(stored.shape[0], begin + step)
+
+
+def _same_bytes(one: Stored, other: Stored) -> None:
+    with open(one.file, "rb") as first, open(other.file, "rb") as second:
+        for begin in range(0, one.size, READ_BYTES):
+            count = min(READ_BYTES, one.size - begin)
+            before = os.pread(first.fileno(), count, one.start + begin)
+            after = os.pread(second.fileno(), count, other.start + begin)
+            if before != after:
+                raise IntegrityError(f"{one.name!r} has other bytes than the base's", where=str(other.file))
+            numbers = torch.frombuffer(bytearray(after), dtype=torch_dtype(one.dtype)) if one.dtype in FLOATS else None
+            if numbers is not None and not is_finite(numbers):
+                raise IntegrityError(f"{one.name!r} of the base is not finite", where=str(one.file))
+
+
+def _read_back(output: Output, merged: Stored, lattice: Lattice | None) -> int:
+    """How many numbers are not the base's in the result's precision; each of them must be finite."""
+    moved = 0
+    with open(output.source.file, "rb") as first, open(merged.file, "rb") as second:
+        for begin, end in _blocks(merged):
+            before, after = read_rows(first, output.source, begin, end), read_rows(second, merged, begin, end)
+            if lattice is not None:
+                before = lattice.nearest(before, begin)
+            if not is_finite(after):
+                raise IntegrityError(f"{output.name!r} holds a value that is not finite", where=str(merged.file))
+            moved += int(torch.count_nonzero(before.to(after.dtype) != after))
+    return moved
+
+
+def _largest_error(output: Output, merged: Stored, chosen: list[int], lattice: Lattice | None, dtype: str) -> float:
+    with open(output.source.file, "rb") as first, open(merged.file, "rb") as second:
+        before = [(row, read_rows(first, output.source, row, row + 1)) for row in chosen]
+        base = torch.cat([rows if lattice is None else lattice.nearest(rows, row) for row, rows in before]).double()
+        got = torch.cat([read_rows(second, merged, row, row + 1) for row in chosen]).double()
+    exact, spread = _exact_rows(output, chosen, base, lattice)
+    relative, least = ROUNDING[dtype]
+    # fp32 sums err by a few of its own roundings of what was summed; the result is rounded once
+    allowed = exact.abs() * relative * (1 + 2**-10) + least + spread * 2**-21
+    return float(((got - exact).abs() / allowed).max())
+
+
+def _exact_rows(
+    output: Output, chosen: list[int], base: torch.Tensor, lattice: Lattice | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of the merged tensor in fp64, and the size of what was summed, which bounds the error of fp32."""
+    spread = base.abs()
+    if output.low_rank is not None:
+        up, down, scale = _tensor(output.low_rank.up), _tensor(output.low_rank.down), output.low_rank.scale
+        left, right = (down[:, chosen].T, up.T) if output.transposed else (up[chosen], down)
+        base, spread = base + scale * (left @ right), spread + abs(scale) * (left.abs() @ right.abs())
+        if output.low_rank.magnitude is not None:
+            magnitude = _tensor(output.low_rank.magnitude).reshape(-1)
+            if output.transposed:
+                factor = magnitude / _column_lengths(output, up, down, lattice)
+            else:
+                factor = (magnitude[chosen] / base.norm(dim=1))[:, None]
+            base, spread = base * factor, spread * factor.abs() * 4
+    if output.bias is not None and output.bias.bias is not None:
+        added = _tensor(output.bias.bias)[chosen] * output.bias.scale
+        base, spread = base + added, spread + added.abs()
+    if output.tokens is not None:
+        trained = _tensor(output.tokens.rows)
+        places = {index: place for place, index in enumerate(output.tokens.indices)}
+        for number, row in enumerate(chosen):
+            if row in places:
+                base[number] = trained[places[row]]
+    return base, spread
+
+
+def _tensor(stored: Stored) -> torch.Tensor:
+    with open(stored.file, "rb") as handle:
+        return read_rows(handle, stored).double()
+
+
+def _column_lengths(output: Output, up: torch.Tensor, down: torch.Tensor, lattice: Lattice | None) -> torch.Tensor:
+    """Of a transposed DoRA layer: the length of each output's weights after the update, in fp64."""
+    scale = 0.0 if output.low_rank is None else output.low_rank.scale
+    squares = torch.zeros(output.shape[1], dtype=torch.float64)
+    with open(output.source.file, "rb") as handle:
+        for begin, end in _blocks(output.source):
+            rows = read_rows(handle, output.source, begin, end)
+            base = (rows if lattice is None else lattice.nearest(rows, begin)).double()
+            squares += (base + scale * (up @ down[:, begin:end]).T).square().sum(0)
+    return squares.sqrt()

@@ -1,0 +1,163 @@
+"""From a name to a folder of files: `micro`, a local folder, or a Hub id at a revision."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lora_med.errors import InputMissingError, IntegrityError, SettingsError
+from lora_med.files import read_json
+from lora_med.models.files.weight_files import weight_files
+
+MICRO = "micro"
+ASSETS = Path(__file__).parents[2] / "assets"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+UNWANTED = ["original/*", "consolidated*", "onnx/*", "gguf/*", "adapter_*"]
+
+
+def resolve_base(base: str, revision: str | None = None, *, here_only: bool = False) -> tuple[Path, str | None]:
+    """The folder with the base's files, and the Hub commit it is (None for `micro` and local folders).
+
+    Args:
+        base: `micro`, a local folder, or a Hub id; an existing folder wins over a Hub id of the same text.
+        revision: commit, tag or branch, for a Hub id only.
+        here_only: never ask the Hub, even if the run may.
+
+    Raises:
+        InputMissingError: there is no such base here, or it has no safetensors weights.
+        SettingsError: a revision for something that has none, or a folder that holds an adapter, not a base.
+    """
+    local = ASSETS / MICRO if base == MICRO else _local(base)
+    if local is None:
+        folder, commit = _from_hub(base, revision, here_only)
+    elif revision is not None:
+        raise SettingsError(
+            f"revision {revision!r} is given, but {base!r} is a local folder",
+            where="model.revision",
+            fix="leave model.revision out; the fingerprint pins a local base",
+        )
+    else:
+        folder, commit = local, None
+    _check(folder, base)
+    return folder, commit
+
+
+def display_name(base: str) -> str:
+    """How cards and configs name the base: as asked for, but a local folder by its last part only."""
+    local = None if base == MICRO else _local(base)
+    return base if local is None else local.resolve().name
+
+
+def _local(base: str) -> Path | None:
+    with suppress(RuntimeError, OSError):  # no such user's home; a name too long for any file
+        path = Path(base).expanduser()
+        return path if path.is_dir() else None
+    return None
+
+
+def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, str]:
+    if not HUB_ID.fullmatch(base):
+        raise InputMissingError(f"no folder {base!r}, and that is no Hub id", where="model.base", fix="check the path")
+    from huggingface_hub import is_offline_mode, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    offline = here_only or is_offline_mode()
+    try:
+        folder = snapshot_download(
+            base, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=offline
+        )
+    except LocalEntryNotFoundError as error:
+        state = "and the run is offline" if offline else "and the Hub cannot be reached"
+        raise InputMissingError(
+            f"base {base!r} is neither a folder here nor in the Hub cache, {state}",
+            where="model.base",
+            fix=f"hf download {base}  (or offline=false to load it in the run; `micro` needs no network)",
+        ) from error
+    except HFValidationError as error:
+        raise InputMissingError(
+            f"no folder {base!r}, and that is no Hub id", where="model.base", fix="check the path"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InputMissingError(
+            f"the Hub does not give {base!r} at revision {revision or 'main'} ({type(error).__name__})",
+            where="model.base",
+            fix="check the id and the revision; a gated model needs `hf auth login`",
+        ) from error
+    return Path(folder), Path(folder).name
+
+
+def _check(folder: Path, base: str) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise SettingsError(
+            f"{base!r} holds an adapter, not a base",
+            where=str(folder),
+            fix="name the base here, and the adapter with --adapter or lora.continue_from",
+        )
+    if not (folder / "config.json").is_file():
+        raise InputMissingError(f"no config.json: {base!r} is not a model", where=str(folder), fix="check model.base")
+    weight_files(folder)
+
+
+def has_sdpa(config: Any, *, tags: bool = False) -> bool:
+    """Whether transformers can run the model of this configuration by torch's scaled_dot_product_attention.
+
+    Args:
+        tags: of its token classifier, in place of its causal language model.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    )
+
+    found: Any = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if tags else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
+    kinds = found if isinstance(found, list | tuple) else [found]
+    return all(kind._supports_sdpa for kind in kinds)
+
+
+def read_config(folder: Path, *, tags: bool = False) -> Any:
+    """The model's configuration, of a kind built into transformers: code from the folder is never run.
+
+    Args:
+        tags: of a model that can classify tokens, an encoder too, in place of a causal language model.
+
+    Raises:
+        SettingsError: the model needs its own code, or is not of that kind.
+        IntegrityError: config.json cannot be read.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    )
+
+    raw = read_json(folder / "config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # validation of a bad config raises many kinds
+        if "auto_map" in raw:
+            raise SettingsError(
+                f"model type {raw.get('model_type')!r} brings its own code, which is not run",
+                where=str(folder),
+                fix="use a model that transformers has built in",
+            ) from error
+        raise IntegrityError(
+            f"config.json does not describe a model ({type(error).__name__})",
+            where=str(folder),
+            fix="copy or download the model again",
+        ) from error
+    if tags and type(config) not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        raise SettingsError(
+            f"transformers has no token classifier of model type {config.model_type!r}",
+            where=str(folder),
+            fix="use a llama, mistral, qwen2, qwen3, gemma, gpt2 or bert base",
+        )
+    if not tags and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise SettingsError(
+            f"model type {config.model_type!r} is not a causal language model",
+            where=str(folder),
+            fix="llama, mistral, qwen2, qwen3, gemma, phi and gpt2 families are tested",
+        )
+    return config

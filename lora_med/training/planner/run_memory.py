@@ -1,0 +1,298 @@
+"""What a run will need, before it starts: memory by part and phase, and the batch that fits.
+
+The weights follow from the shapes, the activations from a run of the step's own code without memory. What a CPU needs
+beside that is measured (docs/performance.md), in float32 and in bfloat16: the libraries, and the holes that the C
+library's allocator leaves between tensors of many sizes. On a GPU, whose allocator leaves few, those numbers are not
+measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_med.config.schema import TrainSettings
+from lora_med.errors import SettingsError
+from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
+from lora_med.models.base import Base
+from lora_med.models.memory import BYTES, LARGE_BYTES, free_memory, returns_large_tensors, weight_bytes
+from lora_med.models.precision import Choice
+from lora_med.models.skeleton import skeleton
+from lora_med.models.targets import linear_layers
+from lora_med.prompts.tokens import Tokens
+from lora_med.training.planner.activations import kept_bytes, shell
+from lora_med.training.rows.batches import pack
+from lora_med.training.rows.shared_prefix_rows import Tree, grow_trees
+from lora_med.training.step.loss import BLOCK_ROWS, why_not_compact
+
+logger = logging.getLogger(__name__)
+MIB = 1 << 20
+CONTEXT, GPU_HOLES = 500 * MIB, 0.1  # libraries and holes on a GPU, not measured
+USABLE = 0.9  # share of the free memory that is planned with
+QUANTISING = 1.7  # of the full weights: what is left behind where a CPU quantises them in this very run
+PROBED = (128, 256)  # tokens of the documents from which the bytes of any other are taken
+ADAPTER_BYTES = 4  # float32
+MOMENTS = 2  # of AdamW, for each trained number
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a run on a CPU takes beside its tensors.
+
+    `libraries`: bytes of torch, transformers, PEFT, TRL and the code they make on the first step; `holes`: of the
+    activations, the room between tensors that no other fits into; `between`: the same where layers are recomputed, of
+    what is kept between them, each part of which lies in the room of larger tensors and spoils it; `recomputed`:
+    layers' worth of activations while one layer is recomputed and its gradient taken; `returned`: the same where the
+    layer's tensors are so large that their memory goes back at once.
+    """
+
+    libraries: int
+    holes: float
+    between: float
+    recomputed: float
+    returned: float
+
+    def at_once(self, widest_bytes: int, returns: bool) -> float:
+        """Layers' worth of activations while one is recomputed, its widest tensor of so many bytes.
+
+        Where large tensors are returned, no more than a shorter batch of the same run takes, whose tensors are not.
+        """
+        share = min(1.0, LARGE_BYTES / widest_bytes) if returns else 1.0
+        return max(self.returned, self.recomputed * share)
+
+
+FLOAT32 = Beside(libraries=600 * MIB, holes=0.45, between=4.0, recomputed=4.2, returned=2.2)
+ROUNDED = Beside(libraries=705 * MIB, holes=0.33, between=0.0, recomputed=4.8, returned=4.8)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a run needs at its largest batch, by what they are for."""
+
+    libraries: int
+    weights: int
+    quantisation_constants: int
+    quantising: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss: int
+    holes: int
+
+    @property
+    def total(self) -> int:
+        """All at once: the end of a forward pass, in any step but the first."""
+        return sum(asdict(self).values())
+
+    @property
+    def loaded(self) -> int:
+        """Before the first step."""
+        return self.libraries + self.weights + self.quantisation_constants + self.quantising + self.adapters
+
+    @property
+    def resting(self) -> int:
+        """Between two steps: what is loaded, and the optimizer's moments."""
+        return self.loaded + self.optimizer
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The run whose memory is asked for: base, adapter, precision and attention."""
+
+    folder: Path
+    config: Any
+    quantisation: str
+    double_quant: bool
+    dtype: str
+    attention: str
+    on_gpu: bool = False
+    quantises: bool = False  # whether this run must quantise, no earlier one having kept the weights
+
+
+Needs = Callable[[Sequence[int], int, bool], Need]
+
+
+def measure(shape: Shape) -> Needs:
+    """What tells the need of a batch: of its documents' lengths, labelled tokens, and whether layers are recomputed."""
+    model = skeleton(shape.folder)
+    weights = weight_bytes(model, quantisation=shape.quantisation, double_quant=shape.double_quant, dtype=shape.dtype)
+    adapted = shell(shape.folder, shape.config, shape.dtype, shape.attention)
+    trained = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
+    text = model.config.get_text_config()
+    returned = returns_large_tensors() and not shape.on_gpu
+    widest = max(max(layer.inputs, layer.outputs) for layer in linear_layers(model))
+    compact = why_not_compact(model.requires_grad_(False)) is None
+    size = BYTES[shape.dtype]
+    in_full = weight_bytes(model, quantisation="none", double_quant=False, dtype=shape.dtype).total
+    left_behind = int(QUANTISING * in_full) if shape.quantises and not shape.on_gpu else 0
+    activations = _activations(shape)
+    beside = FLOAT32 if shape.dtype == "float32" else ROUNDED
+
+    def need(lengths: Sequence[int], labelled: int, checkpointing: bool) -> Need:
+        kept = activations(lengths, checkpointing)
+        between = int(beside.between * kept) if checkpointing and not shape.on_gpu else 0
+        if checkpointing:
+            held = beside.at_once(sum(lengths) * widest * size, returned)
+            kept += int(held * activations(lengths, False) / text.num_hidden_layers)
+        rows = min(BLOCK_ROWS, labelled) if compact else sum(lengths)
+        loss = rows * text.vocab_size * (size if compact else size + 2 * 4)
+        return Need(
+            libraries=CONTEXT if shape.on_gpu else beside.libraries,
+            weights=weights.full + weights.quantised,
+            quantisation_constants=weights.constants,
+            quantising=left_behind,
+            adapters=trained * ADAPTER_BYTES,
+            gradients=trained * ADAPTER_BYTES,
+            optimizer=trained * ADAPTER_BYTES * MOMENTS,
+            activations=kept,
+            loss=loss,
+            holes=between + int((GPU_HOLES if shape.on_gpu else beside.holes) * (kept + loss)),
+        )
+
+    return need
+
+
+def _activations(shape: Shape) -> Callable[[Sequence[int], bool], int]:
+    """Bytes kept, for any lengths.
+
+    Where documents are apart, each adds a term in its tokens and one in their square (attention with dropout keeps
+    its weights), which two lengths give; with any other attention each batch is counted.
+    """
+    curves: dict[bool, tuple[float, float, float]] = {}
+
+    def count(batches: Sequence[Sequence[int]], checkpointing: bool) -> list[int]:
+        return kept_bytes(
+            shape.folder,
+            shape.config,
+            dtype=shape.dtype,
+            attention=shape.attention,
+            batches=batches,
+            checkpointing=checkpointing,
+        )
+
+    def activations(lengths: Sequence[int], checkpointing: bool) -> int:
+        if shape.attention != PER_DOCUMENT:
+            return count([lengths], checkpointing)[0]
+        if checkpointing not in curves:
+            short, long = PROBED
+            one, two, other = count([[short], [short, short], [long]], checkpointing)
+            first, second = two - one, other - (2 * one - two)
+            square = (second / long - first / short) / (long - short)
+            curves[checkpointing] = (2 * one - two, first / short - square * short, square)
+        fixed, slope, square = curves[checkpointing]
+        return int(fixed + sum(slope * length + square * length**2 for length in lengths))
+
+    return activations
+
+
+def largest_batch(lengths: Sequence[int], rows: int) -> list[int]:
+    """The longest rows that could come together in a batch of so many."""
+    return sorted(lengths, reverse=True)[:rows]
+
+
+def fit_batch(
+    settings: TrainSettings, lengths: Sequence[int], labelled_share: float, need: Needs, free: int
+) -> tuple[TrainSettings, list[Choice]]:
+    """The settings with the largest batch that fits in `free` bytes, the rows of a step as they were; and why.
+
+    Layers are recomputed only where no batch fits without, or the settings ask for it.
+
+    Args:
+        lengths: tokens of each row there is.
+        labelled_share: of the tokens, how many are trained.
+        need: what `measure` gives for the run.
+
+    Raises:
+        SettingsError: not even one row at a time fits.
+    """
+    together = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    sizes = [size for size in range(together, 0, -1) if together % size == 0]
+    usable = int(free * USABLE)
+    smallest = 0
+    for checkpointing in (True,) if settings.gradient_checkpointing else (False, True):
+        for size in sizes:
+            batch = largest_batch(lengths, size)
+            total = need(batch, math.ceil(labelled_share * sum(batch)), checkpointing).total
+            smallest = total
+            if total <= usable:
+                return _fitted(settings, size, together // size, checkpointing, total, free)
+    raise SettingsError(
+        f"the longest row needs {smallest / 2**30:.1f} GiB, and {usable / 2**30:.1f} GiB can be used",
+        where="train.max_length",
+        fix="a smaller train.max_length, model.load_in_4bit=true, or a smaller base",
+    )
+
+
+def _fitted(
+    settings: TrainSettings, size: int, accumulation: int, checkpointing: bool, total: int, free: int
+) -> tuple[TrainSettings, list[Choice]]:
+    room = f"{total / 2**30:.1f} GiB of the {free / 2**30:.1f} that are free"
+    choices = [
+        Choice("batch", f"{size} rows, {accumulation} in turn", f"its longest rows need {room}"),
+        Choice(
+            "gradient checkpointing",
+            "on" if checkpointing else "off",
+            "train.gradient_checkpointing is set"
+            if settings.gradient_checkpointing
+            else "no batch fits without"
+            if checkpointing
+            else "the activations fit",
+        ),
+    ]
+    changed = {
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_checkpointing": checkpointing,
+    }
+    return settings.model_copy(update=changed), choices
+
+
+def row_lengths(documents: Sequence[Tokens] | None, settings: TrainSettings) -> tuple[list[int], float]:
+    """Tokens of each row that is trained on, and the share of them that is trained.
+
+    Where the documents are not known, each row of a step counts as a full one that is trained whole.
+    """
+    if not documents:
+        return [settings.max_length] * (
+            settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        ), 1.0
+    grown = grow_trees(documents, settings.max_length) if settings.share_context else documents
+    rows = pack(grown, settings.max_length) if settings.packing else [[one] for one in grown]
+    lengths = [sum(len(one.input_ids) for one in row) for row in rows]
+    return lengths, sum(sum(one.trained) for one in grown) / sum(lengths)
+
+
+def document_parts(documents: Sequence[Tokens], settings: TrainSettings) -> list[tuple[int, ...]]:
+    """Of each document its length; with a shared context, of each tree the lengths of its trunk and its branches."""
+    grown = grow_trees(documents, settings.max_length) if settings.share_context else documents
+    return [one.lengths if isinstance(one, Tree) else (len(one.input_ids),) for one in grown]
+
+
+def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens]) -> TrainSettings:
+    """The settings with the batch that fits into this machine's memory, said in the log; see `fit_batch`.
+
+    Args:
+        model: the PeftModel to be trained.
+        documents: those to train on; of a stream, whose lengths are not known, each row counts as a full one.
+    """
+    device = model.get_input_embeddings().weight.device.type
+    lengths, share = row_lengths(documents if isinstance(documents, Sequence) else None, settings)
+    shape = Shape(
+        folder=base.folder,
+        config=model.peft_config["default"],
+        quantisation=base.quantisation,
+        double_quant=base.double_quant,
+        dtype=base.dtype,
+        attention=base.attention,
+        on_gpu=device == "cuda",
+        quantises=base.quantised_now,
+    )
+    fitted, choices = fit_batch(settings, lengths, share, measure(shape), free_memory(device))
+    for choice in choices:
+        logger.info("%s", choice)
+    return fitted

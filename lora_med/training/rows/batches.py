@@ -1,0 +1,290 @@
+"""Rows of tokens in, batches out: packed without waste, in an order that any number of processes shares.
+
+A row is one document, or with packing several laid end to end. With an attention that keeps documents apart, a batch is
+one long row without padding; otherwise rows are padded to the longest. The order of an epoch depends on the seed and
+the epoch alone, and the k-th batch holds the same rows whether one process takes it or several share it: then each gets
+about as many tokens as the others. The last batch of an epoch is short rather than filled with rows seen before, so
+that every row counts once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+from datasets import Dataset, Features, List, Value
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from lora_med.errors import DataError
+from lora_med.prompts.tokens import Tokens
+from lora_med.training.rows.shared_prefix_rows import Tree
+
+UNTRAINED = -100
+COLUMNS = Features(
+    {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "seq_lengths": List(Value("int32"))}
+)
+BRANCHED = Features({**COLUMNS, "trees": List(List(Value("int32")))})
+Row = dict[str, Any]
+
+
+def to_row(documents: Sequence[Tokens]) -> Row:
+    """One row holding `documents` end to end; labels are -100 where a token is not trained.
+
+    Where one is a tree, `trees` holds the lengths of each document's trunk and branches, empty for plain ones.
+    """
+    branched = any(isinstance(document, Tree) for document in documents)
+    trees = [list(document.lengths) if isinstance(document, Tree) else [] for document in documents]
+    return {
+        "input_ids": [token for document in documents for token in document.input_ids],
+        "labels": [
+            target if trained else UNTRAINED
+            for document in documents
+            for target, trained in zip(document.targets, document.trained, strict=True)
+        ],
+        "seq_lengths": [len(document.input_ids) for document in documents],
+        **({"trees": trees} if branched else {}),
+    }
+
+
+def pack(documents: Sequence[Tokens], max_length: int) -> list[list[Tokens]]:
+    """Documents in groups of at most `max_length` tokens, each placed whole where it fits best, longest first."""
+    rooms: list[int] = []  # free tokens of the open groups, ascending
+    members: dict[int, list[list[Tokens]]] = {}  # free tokens -> the groups that have them
+    groups: list[list[Tokens]] = []
+    for document in sorted(documents, key=lambda item: len(item.input_ids), reverse=True):
+        size = len(document.input_ids)
+        place = bisect.bisect_left(rooms, size)
+        if place < len(rooms):
+            room = rooms.pop(place)
+            group = members[room].pop()
+        else:
+            room, group = max_length, []
+            groups.append(group)
+        group.append(document)
+        bisect.insort(rooms, room - size)
+        members.setdefault(room - size, []).append(group)
+    return groups
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows for ever, pass after pass over `documents`; with packing, each is filled in reading order."""
+
+    documents: Iterable[Tokens]
+    max_length: int
+    packing: bool
+
+    def __iter__(self) -> Iterator[Row]:
+        while True:
+            group: list[Tokens] = []
+            size = 0
+            for document in self.documents:
+                length = len(document.input_ids)
+                if group and (not self.packing or size + length > self.max_length):
+                    yield to_row(group)
+                    group, size = [], 0
+                group.append(document)
+                size += length
+            if not group:
+                return
+            yield to_row(group)
+
+    def first(self) -> Dataset:
+        """The first row alone.
+
+        Raises:
+            DataError: the stream is empty.
+        """
+        row = next(iter(self), None)
+        if row is None:
+            raise DataError("there is nothing to train on: 0 rows", where="the training split")
+        return Dataset.from_dict({name: [row[name]] for name in COLUMNS}, features=COLUMNS)
+
+
+def make_rows(documents: Sequence[Tokens], max_length: int, packing: bool) -> Dataset:
+    """The rows of a corpus in memory, four bytes a token."""
+    groups = pack(documents, max_length) if packing else [[document] for document in documents]
+    rows = [to_row(group) for group in groups]
+    columns = BRANCHED if any("trees" in row for row in rows) else COLUMNS
+    blank: list[Any] = []
+    return Dataset.from_dict({name: [row.get(name, blank) for row in rows] for name in columns}, features=columns)
+
+
+def hash_rows(rows: Dataset) -> str:
+    """SHA-256 over every token id and label in order: equal hashes train the same thing."""
+    digest = hashlib.sha256()
+    for block in rows.with_format("numpy").iter(batch_size=1000):
+        for name in COLUMNS:
+            for values in block[name]:
+                digest.update(numpy.asarray(values, dtype="<i4").tobytes())
+            digest.update(b"|")
+        trees: Any = dict(block).get("trees", [])
+        digest.update(b"".join(repr([[int(one) for one in tree] for tree in row]).encode() for row in trees))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of every batch."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+class BatchOrder(Sampler[list[int]]):
+    """Row numbers of this process's batches, epoch by epoch; an empty list where the last batch has no row for it.
+
+    Args:
+        lengths: tokens of each row; several processes share a batch so that each has about as many of them, because
+            all wait for the one that has most.
+        batch_size: the most rows that a process takes at once.
+        seed: of the order; None for the order the rows have.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, share: Share, *, seed: int | None) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.share = share
+        self.seed = seed
+        self.epoch = 0
+        self.batch_sampler = self  # where transformers looks for set_epoch when it skips batches to resume
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // (self.batch_size * self.share.processes))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use the order of this epoch from the next pass on."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.arange(len(self.lengths))
+        if self.seed is not None:
+            order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        together = self.batch_size * self.share.processes
+        for batch in order.split(together):
+            yield share_out(batch.tolist(), self.lengths, self.share.processes, self.batch_size)[self.share.rank]
+
+
+def share_out(rows: Sequence[int], lengths: Sequence[int], processes: int, most: int) -> list[list[int]]:
+    """The rows of one batch for each process, at most so many, with about as many tokens each; in the order they had.
+
+    The longest row first, each to the process that has the fewest tokens so far.
+    """
+    if processes == 1:
+        return [list(rows)]
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    tokens = [0] * processes
+    for place in sorted(range(len(rows)), key=lambda place: -lengths[rows[place]]):
+        least = min((one for one in range(processes) if len(parts[one]) < most), key=lambda one: (tokens[one], one))
+        parts[least].append(place)
+        tokens[least] += lengths[rows[place]]
+    return [[rows[place] for place in sorted(part)] for part in parts]
+
+
+class _Numbered(torch.utils.data.Dataset[list[Row]]):
+    """Batches by their row numbers, each fetched in one call."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, numbers: list[int]) -> list[Row]:
+        if not numbers:
+            return []
+        batch: dict[str, list[Any]] = self.rows[numbers]
+        return [
+            {"number": number, **{name: values[place] for name, values in batch.items()}}
+            for place, number in enumerate(numbers)
+        ]
+
+
+class _Streamed(IterableDataset[list[Row]]):
+    """This process's batches of an endless stream of rows."""
+
+    def __init__(self, rows: Iterable[Row], batch_size: int, share: Share) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.share = share
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        batch: list[Row] = []
+        number = 0
+        for row in self.rows:
+            batch.append(row)
+            if len(batch) == self.batch_size:
+                if number % self.share.processes == self.share.rank:
+                    yield batch
+                batch, number = [], number + 1
+
+
+def document_lengths(rows: Sequence[Row]) -> list[tuple[int, ...]]:
+    """Of each document of a batch its length; of a tree the lengths of its trunk and its branches."""
+    return [
+        tuple(tree) or (length,)
+        for row in rows
+        for length, tree in zip(row["seq_lengths"], row.get("trees") or [[]] * len(row["seq_lengths"]), strict=True)
+    ]
+
+
+def positions(lengths: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Where each token stands in its own document, shape (1, tokens): each branch goes on where its trunk ends."""
+    parts = []
+    for trunk, *branches in lengths:
+        parts += [torch.arange(trunk), *(torch.arange(trunk, trunk + branch) for branch in branches)]
+    return torch.cat(parts)[None]
+
+
+class Collator:
+    """Rows to tensors: one long row with the documents' offsets if `flat`, else padded rows with an attention mask."""
+
+    def __init__(self, pad_token: int, *, flat: bool, unmasked: bool, numbered: bool = False) -> None:
+        self.flat = flat
+        self.numbered = numbered  # whether the batch tells the numbers and lengths of its rows
+        self.unmasked = unmasked
+        self.blank: Row = {"input_ids": [pad_token], "labels": [UNTRAINED], "seq_lengths": [1]}
+        self.collate = DataCollatorForLanguageModeling(pad_token_id=pad_token, padding_free=flat)
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """The model's inputs; `rows` may be empty, and then nothing in them is trained."""
+        batch: dict[str, Any] = dict(self.collate(rows or [self.blank]))
+        batch.pop("seq_idx", None)
+        if self.flat and self.unmasked:
+            # All ones: transformers builds no dense mask then, and our attention goes by the offsets.
+            batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+            batch["document_lengths"] = document_lengths(rows or [self.blank])
+            batch["position_ids"] = positions(batch["document_lengths"])
+            if self.numbered and rows and all("number" in row for row in rows):
+                batch["rows"] = [(row["number"], len(row["input_ids"])) for row in rows]
+        return batch
+
+
+class RowLoader(DataLoader[Any]):
+    """A data loader whose order follows the epoch and which leaves the global random state alone."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by transformers at the start of every epoch."""
+        if isinstance(self.batch_sampler, BatchOrder):
+            self.batch_sampler.set_epoch(epoch)
+
+
+def load_rows(rows: Dataset, collator: Collator, *, batch_size: int, share: Share, seed: int | None) -> RowLoader:
+    """Batches of rows in memory, shuffled anew each epoch if `seed` is given."""
+    # One process takes whole batches, whatever the lengths, and need not read them.
+    lengths = [sum(row) for row in rows["seq_lengths"][:]] if share.processes > 1 else [0] * len(rows)
+    order = BatchOrder(lengths, batch_size, share, seed=seed)
+    generator = torch.Generator().manual_seed(seed or 0)
+    return RowLoader(_Numbered(rows), batch_sampler=order, collate_fn=collator, generator=generator)  # type: ignore[arg-type]
+
+
+def load_stream(rows: Iterable[Row], collator: Collator, *, batch_size: int, share: Share) -> RowLoader:
+    """Batches of a stream, in reading order."""
+    stream = _Streamed(rows, batch_size, share)
+    return RowLoader(stream, batch_size=None, collate_fn=collator, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,289 @@
+"""LoRA without copies: the layers that read one input become one step of the backward pass.
+
+PEFT adds an adapter by six operations a layer, each of which writes a tensor as large as the layer's input or output
+and keeps some of them for the backward pass: a copy of the input in the adapter's precision, a dropout mask, the scaled
+update, the sum. Here the layers that read the same input (query, key and value; gate and up) share one dropout draw and
+one product with their stacked A matrices, the update is added in place, and the backward pass sums the gradients of the
+input in place. The adapters stay in float32; all products are in the base's precision.
+
+The draw is PEFT's in distribution and not in its random numbers: each layer by itself sees independent draws, and the
+layers of a group see the same one. torch draws dropout masks on a CPU one number at a time from one generator, which is
+a quarter of a step; `draw_kept` takes the bytes of a faster one, seeded by torch's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer
+from transformers.pytorch_utils import Conv1D
+
+from lora_med.models.attention.block_attention import as_bits
+from lora_med.training.step.task_eval import undisturbed
+
+LEVELS = 256
+FEW = 32  # tokens of an evaluation, as in generation: 4-bit products have a kernel of their own for them
+Draw = Callable[[torch.Tensor, float], torch.Tensor]
+
+
+def draw_kept(like: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Which elements of a tensor a dropout keeps, as int8 of its shape: -1 kept, 0 dropped.
+
+    Each is dropped with the probability asked for: a byte of randomness is below a threshold, which itself is drawn
+    between the two nearest bytes. The draw depends on torch's random state alone.
+    """
+    drawn = torch.rand((), dtype=torch.float64)
+    threshold = int(dropout * LEVELS + float(drawn)) - LEVELS // 2
+    if like.device.type == "cpu":
+        seed = int(torch.randint(np.iinfo(np.int64).max, ()))
+        noise = np.random.SFC64(seed).random_raw(-(-like.numel() // 8)).view(np.int8)[: like.numel()]
+        kept = torch.from_numpy(noise >= threshold)  # numpy compares bytes five times faster than torch on a CPU
+    else:
+        kept = torch.empty(like.numel(), dtype=torch.int8, device=like.device).random_(-128, 128) >= threshold
+    return kept.view(torch.int8).neg_().view(like.shape)
+
+
+def _keep(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`values` with zeros where the mask says dropped, by the bits: three times faster than by a product."""
+    bits = as_bits(values)
+    return (bits & mask.to(bits.dtype)).view(values.dtype)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One LoRA layer of a group, and its one active adapter."""
+
+    layer: Any
+    adapter: str
+
+    @property
+    def scaling(self) -> float:
+        """What B A is multiplied by."""
+        return float(self.layer.scaling[self.adapter])
+
+    @property
+    def dropout(self) -> float:
+        """Share of the inputs dropped while training."""
+        return float(getattr(self.layer.lora_dropout[self.adapter], "p", 0.0))
+
+    @property
+    def matrices(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A, shape (rank, inputs), and B, shape (outputs, rank)."""
+        return self.layer.lora_A[self.adapter].weight, self.layer.lora_B[self.adapter].weight
+
+    def weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """The frozen weight, shape (outputs, inputs), read anew: a sharded or quantised one is whole only now."""
+        base = self.layer.base_layer
+        if isinstance(base, Conv1D):
+            return base.weight.t().to(dtype)
+        # FSDP hands out the packed numbers alone; the layer knows their state too.
+        state = getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
+        if state is not None:
+            from bitsandbytes.functional import dequantize_4bit
+
+            return dequantize_4bit(base.weight, state).to(dtype)
+        return base.weight.to(dtype)
+
+
+class _Group(torch.autograd.Function):
+    """Outputs of all members for one input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: torch.Tensor, members: tuple[Member, ...], draw: Draw, *matrices: torch.Tensor
+    ) -> Any:
+        dtype = compute_dtype(inputs, members[0])
+        flat = inputs.reshape(-1, inputs.shape[-1]).to(dtype)
+        dropout = members[0].dropout if members[0].layer.training else 0.0
+        kept = draw(flat, dropout) if dropout else None
+        scales = [member.scaling / (1 - dropout) for member in members]
+        downs = torch.cat(matrices[::2]).to(dtype)
+        ups = [(up * scale).to(dtype) for up, scale in zip(matrices[1::2], scales, strict=True)]
+        with torch.autocast(inputs.device.type, enabled=False):
+            inner = (flat if kept is None else _keep(flat, kept)) @ downs.t()
+            ranks = [len(down) for down in matrices[::2]]
+            outputs = []
+            for member, up, part in zip(members, ups, inner.split(ranks, 1), strict=True):
+                bias = member.layer.base_layer.bias
+                output = torch.nn.functional.linear(
+                    flat, member.weight(dtype), None if bias is None else bias.to(dtype)
+                )
+                outputs.append(output.addmm_(part, up.t()).view(*inputs.shape[:-1], -1))
+        ctx.members, ctx.ranks, ctx.scales = members, ranks, scales
+        ctx.kinds = inputs.dtype, [matrix.dtype for matrix in matrices]
+        ctx.save_for_backward(flat, kept, inner, downs, *ups)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        flat, kept, inner, downs, *ups = ctx.saved_tensors
+        dtype = flat.dtype
+        shape = next(gradient.shape for gradient in gradients if gradient is not None)
+        inwards, outer = [], []
+        total = None
+        for member, up, part, scale, gradient in zip(
+            ctx.members, ups, inner.split(ctx.ranks, 1), ctx.scales, gradients, strict=True
+        ):
+            if gradient is None:
+                gradient = flat.new_zeros(*shape[:-1], len(up))
+            gradient = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
+            inwards.append(gradient @ up)
+            outer.append((gradient.t() @ part).float().mul_(scale))
+            if ctx.needs_input_grad[0]:
+                weight = member.weight(dtype)
+                total = gradient @ weight if total is None else total.addmm_(gradient, weight)
+        inward = torch.cat(inwards, 1)
+        within = inward.t() @ (flat if kept is None else _keep(flat, kept))
+        if total is not None:
+            if kept is None:
+                total.addmm_(inward, downs)
+            else:
+                total.add_(_keep(inward @ downs, kept))
+            total = total.view(*shape[:-1], -1).to(ctx.kinds[0])
+        found = [one for pair in zip(within.split(ctx.ranks), outer, strict=True) for one in pair]
+        return total, None, None, *(one.to(kind) for one, kind in zip(found, ctx.kinds[1], strict=True))
+
+
+def compute_dtype(inputs: torch.Tensor, member: Member) -> torch.dtype:
+    """The precision a layer multiplies in: autocast's where it is on, else that of its weights or 4-bit computation."""
+    kind = inputs.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    base = member.layer.base_layer
+    return getattr(base, "compute_dtype", None) or base.weight.dtype
+
+
+class Group:
+    """The members of a group as their `forward`s: the first that is called computes all, the others take theirs."""
+
+    def __init__(self, members: tuple[Member, ...], draw: Draw = draw_kept) -> None:
+        self.members = members
+        self.draw = draw
+        self.source: torch.Tensor | None = None
+        self.waiting: dict[int, torch.Tensor] = {}
+
+    def forward(
+        self, place: int, original: Callable[..., Any], inputs: torch.Tensor, *rest: Any, **options: Any
+    ) -> Any:
+        """The output of the member at `place`; `original` is PEFT's forward, for what is few or not plain LoRA."""
+        member = self.members[place]
+        few = not torch.is_grad_enabled() and inputs.shape[:-1].numel() < FEW
+        if rest or options or few or not _plain(member.layer):
+            return original(inputs, *rest, **options)
+        if self.source is inputs and place in self.waiting:
+            output = self.waiting.pop(place)
+        else:
+            matrices = [matrix for one in self.members for matrix in one.matrices]
+            self.source, self.waiting = (
+                inputs,
+                dict(enumerate(_Group.apply(inputs, self.members, self.draw, *matrices))),
+            )  # type: ignore[arg-type]
+            output = self.waiting.pop(place)
+        if not self.waiting:
+            self.source = None
+        return output
+
+    def forget(self) -> None:
+        """Drop the outputs that wait, of a pass that failed before they were asked for."""
+        self.source, self.waiting = None, {}
+
+
+def _plain(layer: Any) -> bool:
+    """Whether a layer trains exactly one adapter of LoRA's plain form over a frozen weight that can be read."""
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    base = layer.base_layer
+    quantised = type(base).__name__ == "Linear4bit"
+    return (
+        len(active) == 1
+        and not layer.disable_adapters
+        and not layer.merged
+        and not getattr(layer, "lora_variant", {}).get(active[0])
+        and not layer.lora_bias.get(active[0], False)
+        and not base.weight.requires_grad
+        and (quantised or type(base) in (torch.nn.Linear, Conv1D))
+        and not base._forward_hooks
+        and not base._forward_pre_hooks
+    )
+
+
+def _fusable(module: Any) -> bool:
+    if not isinstance(module, LoraLayer):
+        return False
+    named = type(module) is LoraLinear or type(module).__name__ == "Linear4bit"
+    if not named or not _plain(module):
+        return False
+    (adapter,) = (name for name in module.active_adapters if name in module.lora_A)
+    return isinstance(module.lora_dropout[adapter], torch.nn.Dropout | torch.nn.Identity)
+
+
+@torch.no_grad()
+def find_groups(model: Any, draw: Draw = draw_kept) -> list[Group]:
+    """The layers of a PeftModel that can be fused, those that read one and the same tensor together.
+
+    Found by running the model over two tokens and looking; nothing of it is changed, no random number is drawn. A layer
+    that is called more than once in a pass, as where several blocks share it, is left to PEFT.
+    """
+    layers = [module for module in model.modules() if _fusable(module)]
+    readers: dict[int, list[Any]] = {}
+    tensors: list[torch.Tensor] = []  # kept, so that no two are given one id
+
+    def look(module: Any, inputs: tuple[Any, ...]) -> None:
+        tensors.append(inputs[0])
+        readers.setdefault(id(inputs[0]), []).append(module)
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        with undisturbed(model):
+            device = model.get_input_embeddings().weight.device
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    calls = Counter(layer for found in readers.values() for layer in found)
+    once = [[layer for layer in found if calls[layer] == 1] for found in readers.values()]
+    return [Group(part, draw) for found in once for part in _alike(found)]
+
+
+def _alike(layers: list[Any]) -> list[tuple[Member, ...]]:
+    """Layers that read one tensor, in groups of one dropout."""
+    parts: dict[float, list[Member]] = {}
+    for layer in layers:
+        (adapter,) = (name for name in layer.active_adapters if name in layer.lora_A)
+        member = Member(layer, adapter)
+        parts.setdefault(member.dropout, []).append(member)
+    return [tuple(part) for part in parts.values()]
+
+
+@contextlib.contextmanager
+def fused_lora(model: Any, draw: Draw = draw_kept) -> Iterator[list[Group]]:
+    """Within, the adapters of a PeftModel work in groups, in training and in evaluation.
+
+    Args:
+        draw: what draws the dropouts, as `draw_kept` does.
+    """
+    groups = find_groups(model, draw)
+    changed = []
+    for group in groups:
+        for place, member in enumerate(group.members):
+            original = member.layer.forward
+            member.layer.forward = _bound(group, place, original)
+            changed.append(member.layer)
+    try:
+        yield groups
+    finally:
+        for layer in changed:
+            del layer.forward
+
+
+def _bound(group: Group, place: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(inputs: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        return group.forward(place, original, inputs, *rest, **options)
+
+    return forward

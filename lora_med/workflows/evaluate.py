@@ -1,0 +1,249 @@
+"""What `lora-med eval` is asked to do, as jobs: each a task with its data settings, template, scoring and split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.swap import load_many
+from lora_med.adapters.store.card import Card
+from lora_med.config.schema import DataSettings
+from lora_med.data.corpus import HeldOut, open_split
+from lora_med.data.record import Record
+from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.cards import record_scores
+from lora_med.evaluation.results import Evaluation
+from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.scorers.registry import Asking, check_asking, learns
+from lora_med.evaluation.tag_runner import evaluate_taggers
+from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, Split, check_scoring, find_task, scoring_of
+from lora_med.metrics.custom_metric import Metric
+from lora_med.models.base import Base
+from lora_med.workflows.heldout_settings import choose_template, heldout_settings, sources_of
+
+MOST_TRAINING = 20_000  # records kept for solved examples, unseen mentions and baselines
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task to score: where its records are, which part of them, how they are worded and scored.
+
+    `whole` says that no adapter learned from this source, so that files without a split of their own are all held out.
+    """
+
+    settings: DataSettings
+    template: str
+    scoring: Scoring
+    split: Split
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The records of a job: the part to score, and what may be learned from."""
+
+    records: HeldOut
+    training: Sequence[Record]
+    validation: Sequence[Record]
+
+
+def make_jobs(
+    tasks: Sequence[str],
+    cards: Sequence[Card],
+    *,
+    source: str | None = None,
+    template: str | None = None,
+    paths: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    split: str | None = None,
+) -> list[Job]:
+    """A job for each task named, or one for what the adapters were trained on.
+
+    Args:
+        tasks: names of tasks or scorings; `NAME:PATH` gives a task's file, several times for several files.
+        cards: of the adapters to score; may be empty.
+        source, template, paths: for a single job, what its task or the cards do not say, or other than they say.
+        overrides: `data.key=value`, for every job.
+        split: `validation` or `test`; None takes each task's own, without a task `test`.
+
+    Raises:
+        SettingsError: no such task, no source or path, a template that the scoring does not fit, or a split that an
+            adapter was not trained under.
+    """
+    part = None if split is None else _split(split)
+    template = template or ("entities" if tagging(cards) else None)
+    named = _named(tasks)
+    if len(named) > 1 and (source or template or paths):
+        raise SettingsError(
+            "several tasks cannot share one source, template or path",
+            where="--source, --template, --data",
+            fix="--task NAME:PATH for each",
+        )
+    found = []
+    for name, given in named.items() or [("", [])]:
+        task = TASKS.get(name)
+        chosen = source or (task.source if task else None)
+        files = given or paths or (task.paths if task else ())
+        settings = heldout_settings(cards, source=chosen, paths=files, overrides=overrides)
+        wording = template or (task.template if task else None)
+        wording = choose_template(cards, settings.source, wording)
+        scoring = _scoring(name, task, wording)
+        check_scoring(wording, scoring)
+        whole = not any(settings.source in sources_of(card) for card in cards) and not any(
+            "_share" in one for one in overrides
+        )
+        found.append(Job(settings, wording, scoring, part or (task.split if task else "test"), whole))
+    return found
+
+
+def tagging(cards: Sequence[Card]) -> bool:
+    """Whether the adapters tag tokens, and do not write.
+
+    Raises:
+        SettingsError: some do and some do not.
+    """
+    tag = [card.name for card in cards if card.labels]
+    if tag and len(tag) < len(cards):
+        raise SettingsError(
+            f"{', '.join(tag)} tag tokens and the other adapters write text: they have no base in common",
+            where="--adapter",
+            fix="score them one after another, and set the reports side by side: lora-med eval compare",
+        )
+    return bool(tag)
+
+
+def _named(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Each task's name with its paths, in the order in which the names were first given."""
+    found: dict[str, list[str]] = {}
+    for one in tasks:
+        name, _, path = one.partition(":")
+        if name not in SCORINGS:
+            find_task(name)
+        found.setdefault(name, []).extend([path] if path else [])
+    return found
+
+
+def _scoring(name: str, task: EvalTask | None, template: str) -> Scoring:
+    if task is not None:
+        return task.scoring
+    return cast(Scoring, name) if name in SCORINGS else scoring_of(template)
+
+
+def _split(name: str) -> Split:
+    if name not in get_args(Split):
+        raise SettingsError(f"no held-out split named {name!r}; known: test, validation", where="--split")
+    return cast(Split, name)
+
+
+def open_job(job: Job, asking: Asking, *, calibrate: bool) -> Opened:
+    """The job's records; training and validation records only where the scoring learns from them.
+
+    Raises:
+        SettingsError: a calibration on the items that are reported.
+        DataError: the part is empty.
+    """
+    if calibrate and job.split == "validation":
+        raise SettingsError(
+            "a temperature fitted on the items it is reported on is worth nothing",
+            where="--calibrate",
+            fix="--split test",
+        )
+    check_asking(job.scoring, asking)
+    opened = open_split(job.settings, job.split, whole=job.whole)
+    training = list(itertools.islice(opened.train, MOST_TRAINING)) if learns(job.scoring, asking) else []
+    validation = list(opened.validation) if calibrate and job.scoring == "choice" else []
+    return Opened(opened.records, training, validation)
+
+
+@dataclass(frozen=True)
+class How:
+    """What is the same for every job: the store of adapters, sizes, seed, how items are asked, the user's metrics."""
+
+    store: Path
+    max_items: int | None
+    bootstrap_samples: int
+    seed: int
+    asking: Asking
+    metrics: Mapping[str, Metric]
+
+
+def score_jobs(
+    base: Base,
+    adapters: Sequence[str],
+    jobs: Sequence[Job],
+    opened: Sequence[Opened],
+    how: How,
+    *,
+    lower_is_better: Collection[str] = (),
+) -> list[Evaluation]:
+    """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards."""
+    found: list[Evaluation] = []
+    bank = load_many(base, adapters, how.store) if adapters else Bank(base, how.store)
+    try:
+        for job, parts in zip(jobs, opened, strict=True):
+            with _placed(job):
+                evaluation = evaluate(
+                    base,
+                    adapters,
+                    parts.records,
+                    template=job.template,
+                    source=job.settings.source,
+                    scoring=job.scoring,
+                    split=job.split,
+                    store=how.store,
+                    bank=bank,
+                    max_items=how.max_items,
+                    bootstrap_samples=how.bootstrap_samples,
+                    seed=how.seed,
+                    validation=parts.validation,
+                    training=parts.training,
+                    asking=how.asking,
+                    metrics=how.metrics,
+                    lower_is_better=lower_is_better,
+                )
+            record_scores(evaluation, how.store)
+            found.append(evaluation)
+    finally:
+        bank.close()
+    return found
+
+
+def score_taggers(
+    adapters: Sequence[str], jobs: Sequence[Job], opened: Sequence[Opened], how: How, *, base: str | None
+) -> list[Evaluation]:
+    """An evaluation of each job for adapters that tag tokens; the scores go into their cards."""
+    found: list[Evaluation] = []
+    for job, parts in zip(jobs, opened, strict=True):
+        with _placed(job):
+            evaluation = evaluate_taggers(
+                adapters,
+                parts.records,
+                source=job.settings.source,
+                split=job.split,
+                store=how.store,
+                base=base,
+                max_items=how.max_items,
+                bootstrap_samples=how.bootstrap_samples,
+                seed=how.seed,
+                training=parts.training,
+            )
+        record_scores(evaluation, how.store)
+        found.append(evaluation)
+    return found
+
+
+@contextmanager
+def _placed(job: Job) -> Iterator[None]:
+    """Name the job's files where bad data is found that says no place."""
+    try:
+        yield
+    except DataError as error:
+        if error.where is not None:
+            raise
+        files = ", ".join(job.settings.paths)
+        raise type(error)(error.what, where=f"{files} ({job.split} part)", fix=error.fix) from error

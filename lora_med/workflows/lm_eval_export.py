@@ -1,0 +1,141 @@
+"""Task files for lm-evaluation-harness with the very same items, so that others can check our numbers with their tool.
+
+A task is a YAML and a JSON-lines file. Questions hold the prompt, the options and the right one as our template words
+them; running text holds the text, scored as `loglikelihood_rolling`. Accuracies agree; bits per byte agree up to how a
+text longer than the context is cut into windows. Source of the format: lm-evaluation-harness 0.4, docs/task_guide.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lora_med.data.access import strictest
+from lora_med.data.catalog import find_source
+from lora_med.data.corpus import HeldOut
+from lora_med.data.record import Record
+from lora_med.errors import NotPermittedError, SettingsError
+from lora_med.evaluation.tasks import Scoring, scoring_of
+from lora_med.files import write_atomic
+from lora_med.prompts.render import fitting, render
+from lora_med.prompts.templates.templates import find_template
+
+PREFIX = "lora_med"
+README = """# Tasks for lm-evaluation-harness
+
+Written by lora_med: the items of {tasks}, worded as they were scored. In a fresh environment:
+
+    pip install "lm-eval[hf]"
+    lm_eval --model hf --model_args pretrained=BASE,dtype=float32 --include_path . --tasks {tasks}
+
+For running text add `add_bos_token=False` to the model's arguments, or the mark that a text begins with is counted as
+a word to be predicted. For an adapter, merge it first (`lora-med merge NAME --out DIR`, then pretrained=DIR) or name
+its folder: `--model_args pretrained=BASE,peft=FOLDER,dtype=float32`. The accuracies are those of `lora-med eval`, and
+so are the bits per byte of texts that fit into the context; a longer one is cut into other windows.
+"""
+
+
+@dataclass(frozen=True)
+class HarnessTask:
+    """A task that was written: its name there, its files, and how many items it has."""
+
+    name: str
+    yaml: Path
+    items_file: Path
+    items: int
+
+
+def write_harness(
+    records: Sequence[Record],
+    out: Path | str,
+    *,
+    template: str,
+    source: str,
+    split: str,
+    scoring: Scoring | None = None,
+) -> HarnessTask:
+    """Write the task of these held-out records into the folder `out`.
+
+    Raises:
+        NotPermittedError: the source is credentialed: its texts must not be handed on.
+        SettingsError: a template of conversations, or a scoring that lm-evaluation-harness has no form for.
+        OutputError: `out` cannot be written.
+    """
+    known = records.access if isinstance(records, HeldOut) else None
+    if strictest([find_source(source).access, known]) == "credentialed":
+        raise NotPermittedError(
+            f"texts of {source!r} are under a data use agreement, and task files are for handing on",
+            fix="give others `lora-med eval` with the same settings; they need their own access",
+        )
+    kind = scoring if scoring is not None else scoring_of(template)
+    chosen = fitting(records, template)
+    rows = _questions(chosen, template) if kind == "choice" else _texts(chosen, template, kind)
+    name = f"{PREFIX}_{source}_{template}_{split}"
+    folder = Path(out)
+    items = write_atomic(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    settings = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
+        "test_split": "test",
+        **(_choice_settings() if kind == "choice" else _text_settings()),
+        "metadata": {"version": 1.0},
+    }
+    written = write_atomic(folder / f"{name}.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return HarnessTask(name, written, items, len(rows))
+
+
+def write_readme(tasks: Sequence[HarnessTask], out: Path | str) -> Path:
+    """README.md beside the tasks, with the command."""
+    return write_atomic(Path(out) / "README.md", README.format(tasks=",".join(task.name for task in tasks)))
+
+
+def _questions(records: Sequence[Record], template: str) -> list[dict[str, object]]:
+    options = find_template(template).options
+    rows = render(records, template)
+    if options is None or any(row.turns for row in rows):
+        raise SettingsError(
+            f"the template {template!r} is a conversation or has no options, which task files do not hold",
+            where="data.template",
+            fix="a template such as pubmedqa, medqa, medmcqa, mmlu or choice",
+        )
+    found = []
+    for record, row in zip(records, rows, strict=True):
+        offered = [str(one) for one in options(record)]
+        found.append({"uid": row.uid, "prompt": row.prompt, "choices": offered, "gold": offered.index(row.completion)})
+    return found
+
+
+def _texts(records: Sequence[Record], template: str, kind: Scoring) -> list[dict[str, object]]:
+    rows = render(records, template)
+    if kind != "text" or any(row.prompt or row.turns for row in rows):
+        raise SettingsError(
+            f"{template!r} scored as {kind} has no form in lm-evaluation-harness that gives our numbers",
+            where="--task",
+            fix="questions with options, or running text",
+        )
+    return [{"uid": row.uid, "text": row.completion} for row in rows]
+
+
+def _choice_settings() -> dict[str, object]:
+    return {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{gold}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _text_settings() -> dict[str, object]:
+    return {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}, {"metric": "byte_perplexity"}, {"metric": "word_perplexity"}],
+    }

@@ -1,0 +1,90 @@
+"""What a run is known by: the facts of its data for the card, and all that makes two runs the same run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_med.adapters.store.card import DataFacts, read_card
+from lora_med.adapters.store.store import WEIGHTS, find_adapter
+from lora_med.config.schema import Settings
+from lora_med.data.access import strictest
+from lora_med.data.corpus import Corpus
+from lora_med.models.base import Base
+from lora_med.training.rows.documents import tokenizer_settings
+
+# Settings that change what is logged, kept or shown, or where; a resumed run may have others.
+FREE = {
+    "train": {
+        "output_dir",
+        "logging_steps",
+        "eval_steps",
+        "save_steps",
+        "save_total_limit",
+        "early_stopping_patience",
+        "per_device_eval_batch_size",
+        "resume",
+        "report_to",
+    },
+    "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they take out shows in the rows
+    "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantised"},
+}
+
+
+def run_identity(
+    settings: Settings, base: Base, data_hashes: dict[str, str], *, stream: str | None = None
+) -> dict[str, Any]:
+    """Dotted field -> JSON value of everything a resumed run must share with the run it goes on from.
+
+    A base is known by the hash of its weights, data by the hash of its files, an adapter that is trained further by
+    the hash of its own: a moved folder is the same run.
+
+    Args:
+        stream: of a stream, whose rows the trainer cannot hash, what tells its data from any other (`data_key`).
+    """
+    identity: dict[str, Any] = {}
+    for section in ("model", "data", "lora", "train"):
+        for name, value in (
+            getattr(settings, section).model_dump(mode="json", exclude={"mix": {"__all__": {"paths"}}}).items()
+        ):
+            if name not in FREE.get(section, set()):
+                identity[f"{section}.{name}"] = value
+    identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
+    identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer
+    identity["model.dtype"] = base.dtype
+    if settings.lora.continue_from is not None:
+        parent = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store))
+        identity["lora.continue_from (SHA-256 of its weights)"] = parent.files[WEIGHTS]
+    if stream is not None:
+        identity["the streamed data (SHA-256 of settings, files and code)"] = stream
+        identity["model.base (SHA-256 of what renders rows)"] = [base.fingerprint.template, tokenizer_settings(base)]
+    for number, (name, digest) in enumerate(data_hashes.items(), 1):  # in the order of reading, which max_records cuts
+        identity[f"data.paths ({number}. {name})"] = digest
+    return identity
+
+
+def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
+    """Source, licence, access class, hashes and counts of what the adapter learns from.
+
+    The access class is the strictest of the source's, of `adapter.access`, and of the adapter that is trained further.
+    """
+    before: DataFacts | None = None
+    if settings.lora.continue_from is not None:
+        before = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data
+    earlier = [*before.earlier_sources, *before.source.split("+")] if before is not None else []
+    tally = corpus.tally
+    return DataFacts(
+        source="+".join(corpus.templates),
+        licence=settings.adapter.licence or corpus.licence,
+        access=strictest([corpus.access, settings.adapter.access, before.access if before else None]),
+        hashes=corpus.hashes,
+        counts={
+            "read": tally.read,
+            "kept": tally.kept,
+            "train": len(corpus.train),
+            "validation": len(corpus.validation),
+            **{f"dropped: {reason}": count for reason, count in tally.dropped.items()},
+        },
+        separation=corpus.separation,
+        mixture=corpus.mixture,
+        earlier_sources=list(dict.fromkeys(earlier)),
+    )

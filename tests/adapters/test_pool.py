@@ -1,0 +1,300 @@
+"""The bank: at most so many adapters in memory, loaded once, kept while in use, and taken off without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.swap import load_many, use
+from lora_med.errors import InputMissingError, IntegrityError, SettingsError
+from lora_med.models.base import Base, load_base
+from tests.adapters.conftest import logits, put, train
+
+ROOT = Path(__file__).parents[2]
+LETTERS = ("a", "b", "c", "d", "e", "f")
+
+
+@pytest.fixture(scope="module")
+def letters(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of six adapters, each from another seed."""
+    store = tmp_path_factory.mktemp("letters")
+    for seed, name in enumerate(LETTERS):
+        base = load_base(str(llama), quantisation="none")
+        put(train(base, store=store, seed=seed, steps=1), base, name, store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def truth(llama: Path, letters: Path) -> dict[str, torch.Tensor]:
+    """Each adapter's logits, from a bank that holds all of them."""
+    with load_many(load_base(str(llama), quantisation="none"), LETTERS, letters) as bank:
+        return {name: answer(bank, name) for name in LETTERS}
+
+
+@pytest.fixture
+def bank(base: Base, letters: Path) -> Iterator[Bank]:
+    with Bank(base, letters, most_resident=2) as made:
+        yield made
+
+
+def answer(bank: Bank, name: str) -> torch.Tensor:
+    with use(bank, name) as model:
+        return logits(model)
+
+
+def test_the_adapter_used_longest_ago_leaves(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    for name, resident in (("a", "a"), ("b", "ab"), ("a", "ba"), ("c", "ac"), ("b", "cb"), ("b", "cb"), ("c", "bc")):
+        assert torch.equal(answer(bank, name), truth[name])
+        assert "".join(bank.names) == resident
+
+
+def test_an_adapter_in_use_stays_whoever_else_comes(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    with use(bank, "a") as model:
+        for name in "bcdbc":
+            assert torch.equal(answer(bank, name), truth[name])
+            assert "a" in bank.names
+            assert len(bank.names) == 2
+        assert torch.equal(logits(model), truth["a"])
+
+
+def test_an_evicted_adapter_is_freed_even_after_a_mixed_batch(bank: Bank) -> None:
+    with use(bank, ["a", "b"]) as model:
+        model(input_ids=torch.tensor([[1], [1]]))
+    slots, choice = bank.hold(["a"])
+    bank.release(slots)
+    gone = weakref.ref(next(iter(choice.adapter.updates.values())))  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    del slots, choice
+    for name in "cd":
+        answer(bank, name)
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_cannot_be_held_at_once_is_refused_and_leaves_no_trace(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(SettingsError, match="one batch names 3 adapters, and 2"), use(bank, ["a", "b", None, "c"]):
+        pass
+    with use(bank, "a"), use(bank, "b"), use(bank, None), pytest.raises(SettingsError, match="no room for 'c'"):
+        answer(bank, "c")
+    assert torch.equal(answer(bank, "c"), truth["c"])
+    assert torch.equal(answer(bank, "d"), truth["d"])
+    assert bank.names == ("c", "d")
+    with pytest.raises(SettingsError, match="most_resident is 0"):
+        Bank(bank.base, bank.store, most_resident=0)
+
+
+def test_a_thread_waits_until_a_place_is_free(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    found: list[torch.Tensor] = []
+    other = threading.Thread(target=lambda: found.append(answer(bank, "c")))
+    with use(bank, ["a", "b"]):
+        other.start()
+        other.join(timeout=0.5)
+        assert other.is_alive()
+        assert set(bank.names) == {"a", "b"}
+    other.join(timeout=60)
+    assert torch.equal(found[0], truth["c"])
+
+
+def test_who_waits_for_a_place_is_told_that_the_bank_was_closed(bank: Bank) -> None:
+    found: list[SettingsError] = []
+
+    def ask() -> None:
+        with pytest.raises(SettingsError, match="closed") as error:
+            answer(bank, "c")
+        found.append(error.value)
+
+    other = threading.Thread(target=ask)
+    with use(bank, ["a", "b"]):
+        other.start()
+        other.join(timeout=0.5)
+        assert other.is_alive()
+        bank.close()
+        other.join(timeout=60)
+    assert len(found) == 1
+
+
+def test_two_threads_that_ask_for_one_adapter_load_it_once(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, reads = threading.Barrier(8), list[str]()
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        if path.suffix == ".safetensors":
+            reads.append(path.parent.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+
+    def ask() -> None:
+        inside.wait(timeout=60)
+        answer(bank, "a")
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reads == ["a"]
+
+
+def test_many_threads_share_two_places_and_every_answer_is_right(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    right: list[bool] = []
+    most: list[int] = []
+
+    def ask(start: int) -> None:
+        for turn in range(25):
+            names = [LETTERS[(start + turn) % 6], LETTERS[(start + 2 * turn + 1) % 6]]
+            if turn % 3:
+                right.append(torch.equal(answer(bank, names[0]), truth[names[0]]))
+            else:
+                ids = torch.tensor([[1, 50, 60, 70, 80, 90]] * 3)
+                with use(bank, [names[0], None, names[1]]) as model, torch.no_grad():
+                    rows = model(input_ids=ids).logits
+                near = [
+                    torch.allclose(rows[row], truth[name][0], atol=1e-5)
+                    for row, name in zip((0, 2), names, strict=True)
+                ]
+                right.append(all(near))
+            most.append(len(bank.names))
+
+    threads = [threading.Thread(target=ask, args=(start,), daemon=True) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=200)
+    assert right == [True] * 200
+    assert max(most) <= 2
+
+
+def test_one_stack_of_all_in_memory_serves_every_mixture_of_them(base: Base, letters: Path) -> None:
+    bank = load_many(base, LETTERS, letters)
+    ids = torch.tensor([[1], [60]])
+    for names in (["a", "b"], ["c", "d"], ["f", "a"], ["a", "b"]):
+        with use(bank, names) as model, torch.no_grad():
+            mixed = model(input_ids=ids).logits
+        for row, name in enumerate(names):
+            with use(bank, name) as model, torch.no_grad():
+                assert torch.allclose(mixed[row], model(input_ids=ids).logits[row], atol=1e-5)
+
+
+def test_a_failed_load_is_told_to_all_who_wait_and_frees_its_place(base: Base, letters: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(letters, tmp_path / "store"))
+    file = store / "a" / "adapter_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with Bank(base, store, most_resident=1) as bank:
+        errors: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                answer(bank, "a")
+            except IntegrityError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert len(errors) == 4
+        with pytest.raises(InputMissingError), use(bank, "nobody"):
+            pass
+        assert bank.names == ()
+        answer(bank, "b")
+        file.write_bytes(whole)
+        answer(bank, "a")
+        assert bank.names == ("a",)
+
+
+def test_tasks_of_one_thread_do_not_see_each_others_adapter(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    async def ask(name: str) -> torch.Tensor:
+        with use(bank, name) as model:
+            await asyncio.sleep(0.01)
+            return logits(model)
+
+    async def both() -> list[torch.Tensor]:
+        return list(await asyncio.gather(ask("a"), ask("b")))
+
+    one, two = asyncio.run(both())
+    assert torch.equal(one, truth["a"])
+    assert torch.equal(two, truth["b"])
+
+
+def test_a_thread_started_inside_use_runs_the_bare_base(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    bare, found = logits(bank.model), list[torch.Tensor]()
+    with use(bank, "a"):
+        other = threading.Thread(target=lambda: found.append(logits(bank.model)))
+        other.start()
+        other.join()
+    assert torch.equal(found[0], bare)
+
+
+def test_another_adapters_overflow_stays_in_its_own_rows(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+    ids = torch.tensor([[1], [1], [1]])
+    with torch.no_grad():
+        bare = bank.model(input_ids=ids).logits[1]
+        with use(bank, ["a", None, "b"]) as model:
+            before = model(input_ids=ids).logits
+        slots, choice = bank.hold(["b"])
+        for update in choice.adapter.updates.values():  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+            update.down.fill_(3e38)
+        bank._mixture.stacks.clear()
+        with use(bank, ["a", None, "b"]) as model:
+            after = model(input_ids=ids).logits
+        bank.release(slots)
+    assert not torch.isfinite(after[2]).any()
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[1], bare)
+
+
+def test_closing_takes_the_hooks_off_and_the_base_is_free_again(base: Base, letters: Path) -> None:
+    before = logits(base.model)
+    with load_many(base, ["a", "b"], letters) as bank:
+        assert any(module._forward_hooks for module in base.model.modules())
+        answer(bank, "a")
+    assert not any(module._forward_hooks for module in base.model.modules())
+    assert torch.equal(logits(base.model), before)
+    bank.close()
+    with pytest.raises(SettingsError, match="closed"), use(bank, "a"):
+        pass
+    assert not torch.equal(logits(attach(base, "a", letters)), before)
+    with pytest.raises(SettingsError, match="carries adapters already"):
+        Bank(base, letters)
+
+
+def test_a_forgotten_bank_leaves_the_base_as_a_closed_one_does(base: Base, letters: Path) -> None:
+    bank = load_many(base, ["a"], letters)
+    answer(bank, "a")
+    forgotten = weakref.ref(bank)
+    del bank
+    gc.collect()
+    assert forgotten() is None
+    assert not any(module._forward_hooks for module in base.model.modules())
+
+
+def test_a_bank_that_cannot_be_filled_leaves_the_base_free(base: Base, letters: Path) -> None:
+    with pytest.raises(InputMissingError):
+        load_many(base, ["a", "nobody"], letters)
+    assert not any(module._forward_hooks for module in base.model.modules())
+
+
+def test_no_peft_is_needed_to_run_adapters(llama: Path, letters: Path) -> None:
+    code = (
+        "import sys; from lora_med import load_base, load_many, generate_rows\n"
+        f"base = load_base({str(llama)!r}, quantisation='none')\n"
+        f"bank = load_many(base, ['a', 'b'], {str(letters)!r})\n"
+        "generate_rows(bank, base.tokenizer, [[1, 50], [1, 60]], ['a', 'b'], max_new_tokens=2)\n"
+        "print('peft' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,224 @@
+"""Prepared documents come back as they were, are known by what they depend on, and are made again if damaged."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_med.config.parse import parse
+from lora_med.config.schema import Settings, TrainSettings
+from lora_med.data.corpus import Corpus, open_corpus
+from lora_med.data.record import Pair, Passage
+from lora_med.models.fingerprint import Fingerprint
+from lora_med.prompts.fit import fit_rows
+from lora_med.prompts.render import render
+from lora_med.prompts.tokens import Tokens
+from lora_med.training.rows import token_cache as store
+from lora_med.training.rows.documents import DocumentStream, read_documents
+from lora_med.training.rows.token_cache import data_key, load, prepared_path, save
+from tests.recipes.test_sft import overrides, recipe
+from tests.tiny import make_tiny, make_tokenizer
+from tests.training.support import make_base
+
+
+def documents(count: int, length: int = 300) -> list[Tokens]:
+    return [
+        Tokens(
+            f"u{n}",
+            list(range(n, n + length)),
+            [False] * 9 + [True] * (length - 9),
+            n % 2 == 0,
+            n % 3 == 0,
+            (5,),
+            "drop",
+            n,
+        )
+        for n in range(count)
+    ]
+
+
+def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
+    path = prepared_path(tmp_path, "key", 1)
+    assert load(path) is None
+    for held in (documents(7), [], [Tokens("é", [], [])]):
+        save(path, held)
+        assert load(path) == held
+
+
+def test_twenty_thousand_pairs_are_there_five_times_sooner_than_they_are_prepared(tmp_path: Path) -> None:
+    """Measured on the processor's clock, which other processes do not move."""
+    path, tokenizer = prepared_path(tmp_path, "key"), make_tokenizer()
+    records = [Pair(f"u{n}", f"g{n}", "custom", f"word {n} " * 8, f"word {n} " * 2) for n in range(20_000)]
+    begun = time.process_time()
+    prepared = fit_rows(render(records, "pair_chat"), tokenizer, 1024)
+    preparing = time.process_time() - begun
+    save(path, prepared)
+    times = []
+    for _ in range(3):
+        begun = time.process_time()
+        found = load(path)
+        times.append(time.process_time() - begun)
+        assert len(found or []) == 20_000 and found == prepared
+    assert 5 * min(times) < preparing
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"junk" * 100])
+def test_a_damaged_file_is_no_documents(tmp_path: Path, damage: bytes) -> None:
+    path = prepared_path(tmp_path, "key")
+    save(path, documents(3))
+    whole = path.read_bytes()
+    path.write_bytes(damage)
+    assert load(path) is None
+    path.write_bytes(whole[: len(whole) // 2])
+    assert load(path) is None
+
+
+def test_a_key_is_that_of_data_and_settings_and_not_of_places(tmp_path: Path) -> None:
+    rows = [{"text": f"text number {n}", "uid": str(n)} for n in range(60)]
+    keys = {}
+    for name, changed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        kept = rows if not changed else [*rows[:-1], {"text": "another", "uid": "59"}]
+        (tmp_path / name / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        for template in ("text", "title"):
+            settings = parse(
+                None, ["data.source=custom", f"data.paths=[{tmp_path / name}]", f"data.template={template}"]
+            )
+            keys[name, template] = data_key(settings, open_corpus(settings.data))
+    assert keys["a", "text"] == keys["b", "text"]
+    assert len({keys["a", "text"], keys["c", "text"], keys["a", "title"]}) == 3
+
+
+def test_a_second_run_takes_what_the_first_prepared(tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base", context=4096)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text number {n}"}) + "\n" for n in range(60)))
+    data = ["data.source=custom", f"data.paths=[{path}]", "data.validation_share=0.3"]
+    written: list[dict[str, int]] = []
+    for overwrite in ("false", "true"):
+        recipe("sft_task").main(parse(None, [*data, *overrides(base, tmp_path), f"adapter.overwrite={overwrite}"]))
+        written.append({one.name: one.stat().st_mtime_ns for one in (tmp_path / "run" / "prepared").iterdir()})
+    assert written[0] == written[1] and len(written[0]) == 2
+
+
+def opened(folder: Path, *more: str) -> tuple[Settings, Corpus]:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text number {n}"}) + "\n" for n in range(60)))
+    settings = parse(None, ["data.source=custom", f"data.paths=[{path}]", *more])
+    return settings, open_corpus(settings.data)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"split_seed": 7},
+        {"validation_share": 0.2},
+        {"max_records": 30},
+        {"leaks": "drop"},
+        {"near_duplicate_similarity": 0.5},
+        {"columns": {"text": "note"}},
+        {"mix": [{"source": "pubmed", "paths": ["a.xml"]}]},
+    ],
+)
+def test_another_setting_of_the_data_is_another_key(tmp_path: Path, changed: dict[str, Any]) -> None:
+    settings, corpus = opened(tmp_path)
+    other = settings.model_copy(
+        update={"data": type(settings.data).model_validate(settings.data.model_dump() | changed)}
+    )
+    assert data_key(other, corpus) != data_key(settings, corpus)
+
+
+def test_what_is_mixed_in_is_in_the_key_and_where_it_lies_is_not(tmp_path: Path) -> None:
+    settings, corpus = opened(tmp_path)
+
+    def key(**values: Any) -> str:
+        mix = [{"source": "custom", "paths": ["a.jsonl"]} | values]
+        data = type(settings.data).model_validate(settings.data.model_dump() | {"mix": mix})
+        return data_key(settings.model_copy(update={"data": data}), corpus)
+
+    assert key() == key(paths=["b.jsonl"])
+    assert len({key(), key(weight=2.0), key(source="pubmed"), key(template="title"), key(max_records=9)}) == 5
+
+
+def test_what_was_taken_out_and_the_order_of_files_are_in_the_key(tmp_path: Path) -> None:
+    settings, corpus = opened(tmp_path)
+    two = replace(corpus, hashes={"a.jsonl": "0", "b.jsonl": "1"})
+    others = [
+        corpus,
+        two,
+        replace(two, hashes={"b.jsonl": "1", "a.jsonl": "0"}),
+        replace(two, hashes={"a.jsonl": "1", "b.jsonl": "0"}),
+        replace(two, separation=[{**corpus.separation[0], "removed_uids": {"blocked": ["u1"]}}]),
+        replace(two, templates={"custom": "title"}),
+    ]
+    assert len({data_key(settings, one) for one in others}) == len(others)
+
+
+def test_the_code_that_reads_and_renders_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, corpus = opened(tmp_path)
+    package = tmp_path / "package"
+    files = [package / room / "a.py" for room in ("data/sources", "prompts", "cli", "training")]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.write_text("A = 1\n")
+    monkeypatch.setattr(store, "__file__", str(package / "training" / "prepared.py"))
+    keys = [data_key(settings, corpus)]
+    for path in files:
+        path.write_text("A = 2\n")
+        keys.append(data_key(settings, corpus))
+    assert len(set(keys[:3])) == 3 and keys[2] == keys[3] == keys[4]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokenizer": "other"},
+        {"template": "other"},
+        {"max_length": 64},
+        {"too_long": "drop"},
+        {"what": "validation"},
+        {"key": "other"},
+    ],
+)
+def test_documents_are_kept_apart_by_all_that_makes_them(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """A change of anything is another file; the same again is the file that is there."""
+    base = make_base()
+    records = [Passage(f"u{n}", f"g{n}", "custom", f"text number {n}") for n in range(5)]
+
+    def files(tokenizer: str = "t", template: str = "c", what: str = "training", key: str = "k", **values: Any) -> int:
+        settings = TrainSettings.model_validate(
+            {"output_dir": str(tmp_path), "max_length": 128, "too_long": "error"} | values
+        )
+        here = replace(base, fingerprint=Fingerprint("w", tokenizer, template))
+        read_documents(records, "text", here, settings, access="open", what=what, key=key)
+        return len(list((tmp_path / "prepared").glob("*.npz")))
+
+    assert [files(), files(), files(**changed), files(**changed), files()] == [1, 1, 2, 2, 2]
+    assert files(learning_rate=1e-3) == 2
+
+
+def test_a_tokenizer_that_now_adds_a_beginning_is_another(tmp_path: Path) -> None:
+    """transformers reads from tokenizer_config.json alone whether a text begins with BOS."""
+    base = replace(make_base(), folder=tmp_path)
+    records = [Passage("u", "g", "custom", "a text")]
+    settings = TrainSettings(output_dir=str(tmp_path), max_length=128)
+    counts = []
+    for adds in ("true", "false", "true"):
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"add_bos_token": {adds}}}')
+        read_documents(records, "text", base, settings, access="open", what="training", key="k")
+        counts.append(len(list((tmp_path / "prepared").glob("*.npz"))))
+    assert counts == [1, 2, 2]
+
+
+def test_a_long_answer_left_out_of_a_stream_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    records = [Pair(f"u{n}", f"g{n}", "custom", "a prompt", "word " * (40 if n % 2 else 1)) for n in range(12)]
+    stream = DocumentStream(records, "pair_chat", make_tokenizer(), 128, None)
+    with caplog.at_level("WARNING"):
+        assert len(list(stream)) == 6
+    assert [message.split(" longer")[0].split()[-1] for message in caplog.messages] == ["1", "2", "4"]
+    assert "u1" in caplog.messages[0]
