@@ -166,7 +166,7 @@ def test_the_code_that_reads_and_renders_is_in_the_key(tmp_path: Path, monkeypat
     for path in files:
         path.parent.mkdir(parents=True)
         path.write_text("A = 1\n")
-    monkeypatch.setattr(store, "__file__", str(package / "training" / "prepared.py"))
+    monkeypatch.setattr(store, "__file__", str(package / "training" / "rows" / "token_cache.py"))
     keys = [data_key(settings, corpus)]
     for path in files:
         path.write_text("A = 2\n")
