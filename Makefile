@@ -55,7 +55,7 @@ DATA ?= ../shared/data
 ROUNDS ?= 5
 ROUNDS_LARGE ?= 3
 
-BENCHED := train_135m train_0.5b shared_context_135m upper_layers_135m quantised_135m quantised_0.5b processes_135m \
+BENCHED := train_135m train_0.5b shared_context_135m upper_layers_135m quantized_135m quantized_0.5b processes_135m \
   startup_135m attention plan
 
 bench: setup $(BENCHED:%=runs/bench/%.json) ## speed and memory of training beside TRL and others, from DATA (default ../shared/data): two to three hours
@@ -70,8 +70,8 @@ runs/bench/shared_context_135m.json:
 	$(BENCH)/shared_context.py --data $(DATA) --rounds $(ROUNDS)
 runs/bench/upper_layers_135m.json:
 	$(BENCH)/upper_layers.py --data $(DATA) --rounds $(ROUNDS)
-runs/bench/quantised_%.json:
-	$(BENCH)/quantised.py --data $(DATA) --rounds $(ROUNDS) --shape $*
+runs/bench/quantized_%.json:
+	$(BENCH)/quantized.py --data $(DATA) --rounds $(ROUNDS) --shape $*
 runs/bench/processes_135m.json:
 	$(BENCH)/processes.py --data $(DATA) --rounds $(ROUNDS)
 runs/bench/startup_135m.json:

@@ -134,12 +134,12 @@ def theirs(model: Any, tokenizer: Any, task: Any, shots: int, batch: int) -> lis
 def ours(base: Any, records: Sequence[Any], examples: Sequence[Any], template: str) -> list[list[float]]:
     """Our log-probability of each option."""
     from lora_med.evaluation.runner import context_of
-    from lora_med.evaluation.scorers.choice_answers import ask, score_choices
+    from lora_med.evaluation.scorers.choice_answers import pose_questions, score_choices
     from lora_med.prompts.few_shot import Shots
 
     shots = Shots({"": tuple(examples)}) if examples else None
-    asked = ask(records, template, base.model, base.tokenizer, shots=shots)
-    return [list(one) for one in score_choices(base.model, asked, context_of(base)).scores]
+    questions = pose_questions(records, template, base.model, base.tokenizer, shots=shots)
+    return [list(one) for one in score_choices(base.model, questions, context_of(base)).scores]
 
 
 def compare_choice(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -185,14 +185,14 @@ def compare_writing(options: argparse.Namespace, folder: Path) -> list[dict[str,
     model, tokenizer = base.model, base.tokenizer
     prompts = [tokenizer(text).input_ids for text in texts]
     ends = stop_ids(model, tokenizer)
-    asked = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0]}
+    questions = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0]}
 
     def read(tokens: Sequence[Sequence[int]]) -> list[str]:
         return [tokenizer.decode(one, skip_special_tokens=True) for one in tokens]
 
     def one_by_one() -> list[str]:
         with torch.inference_mode():
-            whole = [model.generate(torch.tensor([prompt]), **asked)[0].tolist() for prompt in prompts]
+            whole = [model.generate(torch.tensor([prompt]), **questions)[0].tolist() for prompt in prompts]
         return read([before_end(one[len(prompt) :], ends) for one, prompt in zip(whole, prompts, strict=True)])
 
     contenders: dict[str, Callable[[], list[str]]] = {
@@ -219,7 +219,7 @@ def load(options: argparse.Namespace, folder: Path) -> Any:
     import lora_med
 
     name = str(make_shape(folder / "base")) if options.base == "135m" else options.base
-    return lora_med.load_base(name, quantisation="none", dtype="float32")
+    return lora_med.load_base(name, quantization="none", dtype="float32")
 
 
 def by_turns(kind: str, contenders: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:

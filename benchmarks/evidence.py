@@ -21,7 +21,7 @@ from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.store import find_adapter
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation
-from lora_med.evaluation.scorers.registry import Asking
+from lora_med.evaluation.scorers.registry import PromptOptions
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.evaluation.statistics.multiple_comparisons import Comparison, compare_all
 from lora_med.evaluation.tasks import SCORINGS
@@ -54,14 +54,14 @@ def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tu
     """All tasks on one base, and the seconds they took."""
     begun = time.perf_counter()
     cards = [read_card(find_adapter(name, options.store)) for name in adapters]
-    loaded = load_base(base, quantisation="4bit" if base == "micro" else "none")
+    loaded = load_base(base, quantization="4bit" if base == "micro" else "none")
     chosen, written = tasks(options.data)
     groups = ((chosen, "validation", CHOSEN), (written, "validation", WRITTEN), (["general"], "test", CHOSEN))
     found: list[Evaluation] = []
     for names, split, most in groups:
-        how = How(options.store, most, options.resamples, 42, Asking(), {})
+        how = How(options.store, most, options.resamples, 42, PromptOptions(), {})
         jobs = make_jobs(names, cards, split=split, overrides=() if adapters else ["data.leaks=drop"])
-        opened = [open_job(job, how.asking, calibrate=False) for job in jobs]
+        opened = [open_job(job, how.prompt_options, calibrate=False) for job in jobs]
         found += score_jobs(loaded, adapters, jobs, opened, how)
     return found, time.perf_counter() - begun
 

@@ -91,7 +91,7 @@ def section(result: dict[str, Any]) -> list[str]:
     entry = report["evaluations"][0]
     base, adapter = entry["subjects"]
     lines = [
-        f"## {TITLES[entry['source']]}: {Path(entry['base']['name']).name} in {LOADED[entry['base']['quantisation']]}",
+        f"## {TITLES[entry['source']]}: {Path(entry['base']['name']).name} in {LOADED[entry['base']['quantization']]}",
         "",
         f"{entry['items']} held-out items ({entry['groups']} groups, split `{entry['split']}`, template "
         f"`{entry['template']}`). Training took {result['seconds'][0]} s, the comparison {result['seconds'][1]} s, "

@@ -68,11 +68,11 @@ def _memory(field: str) -> float:
     return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
 
-def measured(work: Callable[[], Any]) -> dict[str, float]:
+def measured(scorer: Callable[[], Any]) -> dict[str, float]:
     """Seconds until all is on the disk, CPU seconds, and by how many MB the process grew at most."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, begun, busy = _memory("VmRSS"), time.perf_counter(), time.process_time()
-    work()
+    scorer()
     os.sync()
     return {
         "seconds": time.perf_counter() - begun,
@@ -88,12 +88,12 @@ def by_peft(folder: Path, out: Path) -> dict[str, float]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    def work() -> None:
+    def scorer() -> None:
         model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
         merged = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
         merged.save_pretrained(out, max_shard_size="400MB")
 
-    return measured(work)
+    return measured(scorer)
 
 
 def by_fold(folder: Path, out: Path) -> dict[str, float]:

@@ -50,7 +50,7 @@ class Job:
     place: Path
 
 
-def tokenise(model: str, pairs: list[dict[str, str]]) -> list[dict[str, list[int]]]:
+def tokenize(model: str, pairs: list[dict[str, str]]) -> list[dict[str, list[int]]]:
     """Rows as trainers of transformers take them."""
     from transformers import AutoTokenizer
 
@@ -107,7 +107,7 @@ def train_llamafactory(job: Job, clock: Clock) -> None:
     from llamafactory.train.tuner import run_exp
 
     rows = job.place / "rows"
-    DatasetDict({"train": Dataset.from_list(tokenise(job.model, job.pairs))}).save_to_disk(rows)
+    DatasetDict({"train": Dataset.from_list(tokenize(job.model, job.pairs))}).save_to_disk(rows)
     settings = {
         "stage": "sft",
         "do_train": True,
@@ -147,7 +147,7 @@ def train_axolotl(job: Job, clock: Clock) -> None:
     from axolotl.utils.dict import DictDefault
 
     rows = job.place / "rows.jsonl"
-    lines = [json.dumps(row) + "\n" for row in tokenise(job.model, job.pairs)]
+    lines = [json.dumps(row) + "\n" for row in tokenize(job.model, job.pairs)]
     rows.write_text("".join(lines), encoding="utf-8")
     settings = {
         "base_model": job.model,

@@ -21,30 +21,30 @@ from shapes import make_model, make_tokenizer
 from tqdm import tqdm
 
 MIB = 1 << 20
-LABELLED = 0.15
-SHORT = (16, 1)  # tokens and rows of a run before, so that the plan is of a base that was quantised and is kept
+LABELED = 0.15
+SHORT = (16, 1)  # tokens and rows of a run before, so that the plan is of a base that was quantized and is kept
 # base, tokens a row, rows, and what else is set. The numbers of bfloat16 were fitted to other runs; those of float32 in
 # part to the runs of micro, GPT-2, Qwen3 and Gemma below.
 RUNS: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
     ("135m", 384, 4, {}),
-    ("135m", 700, 3, {"quantisation": "4bit"}),
+    ("135m", 700, 3, {"quantization": "4bit"}),
     ("135m", 256, 8, {"dtype": "float32"}),
     ("135m", 1500, 2, {"recompute": True}),
-    ("135m", 600, 6, {"recompute": True, "quantisation": "4bit"}),
+    ("135m", 600, 6, {"recompute": True, "quantization": "4bit"}),
     ("135m", 1024, 3, {"dropout": 0.0}),
     ("135m", 512, 1, {"r": 128}),
     ("135m", 800, 4, {"targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
-    ("135m", 900, 2, {"layers": list(range(15, 30)), "quantisation": "4bit"}),
+    ("135m", 900, 2, {"layers": list(range(15, 30)), "quantization": "4bit"}),
     ("micro", 256, 4, {"dtype": "float32"}),
     ("micro", 2000, 8, {}),
     ("gpt2", 300, 4, {}),
     ("gpt2", 800, 2, {"dtype": "float32"}),
     ("qwen3", 1024, 4, {}),
-    ("qwen3", 512, 8, {"recompute": True, "quantisation": "4bit"}),
+    ("qwen3", 512, 8, {"recompute": True, "quantization": "4bit"}),
     ("gemma", 1024, 4, {}),
-    ("gemma", 700, 6, {"quantisation": "4bit", "labelled": 1.0}),
+    ("gemma", 700, 6, {"quantization": "4bit", "labeled": 1.0}),
     ("0.5b", 768, 2, {}),
-    ("0.5b", 512, 4, {"quantisation": "4bit"}),
+    ("0.5b", 512, 4, {"quantization": "4bit"}),
     ("0.5b", 1024, 4, {"recompute": True}),
 )
 
@@ -87,15 +87,15 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
     from lora_med.training.planner.step_time import time_batch
     from lora_med.training.trainer import AdapterTrainer
 
-    quantisation, dtype = options.get("quantisation", "none"), options["dtype"]
-    loaded = load_base(base, quantisation=quantisation, dtype=dtype)
+    quantization, dtype = options.get("quantization", "none"), options["dtype"]
+    loaded = load_base(base, quantization=quantization, dtype=dtype)
     lora = LoraSettings(
         r=options.get("r", 16),
         lora_dropout=options.get("dropout", 0.05),
         target_modules=options.get("targets", "all-linear"),
         layers_to_transform=options.get("layers"),
     )
-    first_trained = tokens * (1 - options.get("labelled", LABELLED))
+    first_trained = tokens * (1 - options.get("labeled", LABELED))
     words = loaded.model.config.vocab_size
     flags = [place >= first_trained for place in range(tokens)]
     documents = [Tokens("", torch.randint(5, words, (tokens,)).tolist(), flags) for _ in range(3 * rows)]
@@ -115,10 +115,10 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
     peak = peak_mb()
     taken = statistics.median(seconds for seconds, _ in clock.steps[1:])
     config = model.peft_config["default"]
-    shape = Shape(loaded.folder, config, quantisation, True, dtype, loaded.attention)
+    shape = Shape(loaded.folder, config, quantization, True, dtype, loaded.attention)
     need = measure(shape)([tokens] * rows, sum(flags) * rows, recompute)
-    pace = time_batch(shape, [(tokens,)] * rows, sum(flags) * rows, checkpointing=recompute)
-    return {"planned": need.total / MIB, "peak": peak, "planned_seconds": pace.seconds, "seconds": taken}
+    step_time = time_batch(shape, [(tokens,)] * rows, sum(flags) * rows, checkpointing=recompute)
+    return {"planned": need.total / MIB, "peak": peak, "planned_seconds": step_time.seconds, "seconds": taken}
 
 
 def main() -> None:
@@ -140,8 +140,8 @@ def main() -> None:
             return run_arm("plan.py", [told], threads=1, XDG_CACHE_HOME=str(home))
 
         runs = [run for run in RUNS if not asked.bases or run[0] in asked.bases]
-        for base in sorted({run[0] for run in runs if run[3].get("quantisation") == "4bit"}):
-            told = json.dumps([bases[base], *SHORT, {**options, "quantisation": "4bit"}])
+        for base in sorted({run[0] for run in runs if run[3].get("quantization") == "4bit"}):
+            told = json.dumps([bases[base], *SHORT, {**options, "quantization": "4bit"}])
             run_arm("plan.py", [told], threads=2, XDG_CACHE_HOME=str(home))
         with ThreadPoolExecutor(asked.workers) as pool:
             found = list(tqdm(pool.map(one, runs), total=len(runs), desc="runs"))

@@ -70,7 +70,7 @@ def step(model: Any, given: list[dict[str, Any]]) -> tuple[float, torch.Tensor]:
 
 def load(folder: Path, dtype: str, dropout: float) -> Any:
     """The adapted model, its update not zero."""
-    base = load_base(str(folder), quantisation="none", dtype=dtype)
+    base = load_base(str(folder), quantization="none", dtype=dtype)
     model = attach_new(base, LoraSettings(lora_dropout=dropout), seed=0).train()
     add_compact_loss(base.model)
     generator = torch.Generator().manual_seed(1)

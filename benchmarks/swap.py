@@ -55,7 +55,7 @@ def fill_store(base: Path, store: Path) -> None:
 
     import lora_med
 
-    loaded = lora_med.load_base(str(base), quantisation="none", dtype="bfloat16")
+    loaded = lora_med.load_base(str(base), quantization="none", dtype="bfloat16")
     lora = lora_med.Settings().lora.model_copy(update={"r": RANK, "lora_alpha": 2 * RANK, "lora_dropout": 0.0})
     model = lora_med.attach_new(loaded, lora, seed=1)
     facts = lora_med.DataFacts("custom", "none", "open")
@@ -105,18 +105,18 @@ class Clock:
         """Nothing is left to do: `generate` has given its last tokens."""
 
 
-def swaps(bank: Any, peft_model: Any, store: Path, rounds: int) -> dict[str, Any]:
+def swaps(pool: Any, peft_model: Any, store: Path, rounds: int) -> dict[str, Any]:
     """Times to make another adapter the one that runs, without any forward pass."""
     from peft.utils.hotswap import hotswap_adapter
 
     import lora_med
 
     def in_and_out(name: str) -> None:
-        with lora_med.use(bank, name):
+        with lora_med.use(pool, name):
             pass
 
     watch = Watch()
-    with lora_med.Bank(bank.base, store, most_resident=1) as small:
+    with lora_med.AdapterPool(pool.base, store, most_resident=1) as small:
         for turn in range(rounds):
             name, other = NAMES[turn % ROWS], NAMES[(turn + 1) % ROWS]
             for one in (name, other):
@@ -141,7 +141,7 @@ def logits(model: Any, ids: Any) -> Any:
         return model(input_ids=ids).logits
 
 
-def agreement(bank: Any, peft_model: Any, ids: Any, before: Any) -> dict[str, Any]:
+def agreement(pool: Any, peft_model: Any, ids: Any, before: Any) -> dict[str, Any]:
     """Whether both say the same, A after B is A, and leaving gives the base."""
     import torch
 
@@ -150,13 +150,13 @@ def agreement(bank: Any, peft_model: Any, ids: Any, before: Any) -> dict[str, An
     largest, effect, mine = 0.0, 0.0, {}
     for name in NAMES:
         peft_model.set_adapter(name)
-        with lora_med.use(bank, name) as model:
+        with lora_med.use(pool, name) as model:
             mine[name] = logits(model, ids)
         largest = max(largest, float((mine[name] - logits(peft_model, ids)).abs().max()))
         effect = max(effect, float((mine[name] - before).abs().max()))
-    with lora_med.use(bank, NAMES[0]) as model:
+    with lora_med.use(pool, NAMES[0]) as model:
         again = torch.equal(logits(model, ids), mine[NAMES[0]])
-    with lora_med.use(bank, NAMES) as model:
+    with lora_med.use(pool, NAMES) as model:
         mixed = logits(model, ids.expand(ROWS, -1))
     apart = max(float((mixed[row] - mine[name][0]).abs().max()) for row, name in enumerate(NAMES))
     return {
@@ -164,18 +164,18 @@ def agreement(bank: Any, peft_model: Any, ids: Any, before: Any) -> dict[str, An
         "largest change that an adapter makes": effect,
         "largest difference of a row in a mixed batch from the adapter alone": apart,
         "A after B is A to the bit": again,
-        "the base is what it was to the bit": torch.equal(logits(bank.model, ids), before),
+        "the base is what it was to the bit": torch.equal(logits(pool.model, ids), before),
     }
 
 
-def batches(bank: Any, peft_model: Any, options: argparse.Namespace) -> dict[str, Any]:
+def batches(pool: Any, peft_model: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Times of a decoding step and of reading prompts, and whether the tokens are PEFT's."""
     import torch
 
     import lora_med
 
     def ours(names: Any) -> AbstractContextManager[Any]:
-        return lora_med.use(bank, names)
+        return lora_med.use(pool, names)
 
     peft_model.set_adapter(NAMES[0])
     arms: dict[str, tuple[Callable[[], AbstractContextManager[Any]], dict[str, Any]]] = {
@@ -213,18 +213,18 @@ def compare(dtype: str, base: Path, store: Path, options: argparse.Namespace) ->
 
     import lora_med
 
-    loaded, copy = (lora_med.load_base(str(base), quantisation="none", dtype=dtype) for _ in range(2))
+    loaded, copy = (lora_med.load_base(str(base), quantization="none", dtype=dtype) for _ in range(2))
     ids = torch.randint(5, VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(3))
     before = logits(loaded.model, ids)
     peft_model = lora_med.attach(copy, NAMES[0], store)
     for name in NAMES[1:]:
         lora_med.attach(copy, name, store, onto=peft_model)
     peft_model.load_adapter(str(store / NAMES[0]), "slot")
-    with lora_med.load_many(loaded, NAMES, store) as bank:
-        found = {"swaps": swaps(bank, peft_model, store, options.swap_rounds)}
+    with lora_med.load_many(loaded, NAMES, store) as pool:
+        found = {"swaps": swaps(pool, peft_model, store, options.swap_rounds)}
         peft_model.delete_adapter("slot")
-        found |= {"agreement": agreement(bank, peft_model, ids, before)}
-        found |= batches(bank, peft_model, options)
+        found |= {"agreement": agreement(pool, peft_model, ids, before)}
+        found |= batches(pool, peft_model, options)
     found["agreement"]["closed, the base is what it was to the bit"] = torch.equal(logits(loaded.model, ids), before)
     return found
 

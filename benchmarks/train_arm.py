@@ -2,7 +2,7 @@
 
 Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}`, in the order of the file, for some steps
 and prints one JSON line: real tokens per second from the second step on (padding never counts), and the peak memory of
-the process. The arms "gate" and "bound" print what train.py says of them. OPTIONS is JSON: {"dtype", "quantisation",
+the process. The arms "gate" and "bound" print what train.py says of them. OPTIONS is JSON: {"dtype", "quantization",
 "layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a file for the trained numbers.
 """
 
@@ -157,7 +157,7 @@ def our_trainer(
     from lora_med.training.rows.batches import load_rows
     from lora_med.training.trainer import AdapterTrainer
 
-    base = load_base(model, quantisation=options["quantisation"], dtype=options["dtype"])
+    base = load_base(model, quantization=options["quantization"], dtype=options["dtype"])
     lora = LoraSettings(lora_dropout=options["dropout"], layers_to_transform=options["layers"])
     documents = [Tokens(str(number), row["input_ids"], row["trained"]) for number, row in enumerate(rows)]
     settings = TrainSettings(
@@ -239,15 +239,15 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
 
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options["dtype"]))
     tokens = sum(len(row["input_ids"]) for row in rows[-4:])  # the last batch, which the arms are timed on
-    labelled = sum(sum(row["trained"]) for row in rows[-4:])
+    labeled = sum(sum(row["trained"]) for row in rows[-4:])
     products: dict[tuple[int, int, int], int] = {}
     for name, module in loaded.named_modules():
         if isinstance(module, torch.nn.Linear):
             outputs, inputs = module.weight.shape
-            count = labelled if name == "lm_head" else tokens
+            count = labeled if name == "lm_head" else tokens
             for shape in ((count, inputs, outputs), (count, outputs, inputs)):  # forward, and the input's gradient
                 products[shape] = products.get(shape, 0) + 1
-    seconds = work = 0.0
+    seconds = scorer = 0.0
     for (count, inner, outer), times in products.items():
         left = torch.randn(count, inner, dtype=loaded.dtype)
         right = torch.randn(outer, inner, dtype=loaded.dtype).t()
@@ -257,13 +257,13 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
             left @ right
             measured.append(time.perf_counter() - begun)
         seconds += sorted(measured)[2] * times
-        work += 2.0 * count * inner * outer * times
-    return {"tokens_per_second": tokens / seconds, "gflops": work / seconds / 1e9}
+        scorer += 2.0 * count * inner * outer * times
+    return {"tokens_per_second": tokens / seconds, "gflops": scorer / seconds / 1e9}
 
 
 def main() -> None:
     arm, model, rows_file, steps, batch, told = sys.argv[1:]
-    plain = {"dtype": "bfloat16", "quantisation": "none", "layers": None, "dropout": 0.05, "cache_frozen": False}
+    plain = {"dtype": "bfloat16", "quantization": "none", "layers": None, "dropout": 0.05, "cache_frozen": False}
     options = {**plain, **json.loads(told)}
     rows = read_rows(Path(rows_file))
     begun = time.perf_counter()
@@ -271,7 +271,7 @@ def main() -> None:
         print(json.dumps((gate if arm == "gate" else bound)(model, rows, options)))
         return
     if arm == "ours-4bit":
-        options["quantisation"] = "4bit"
+        options["quantization"] = "4bit"
     clock = Clock()
     if arm.startswith("ours"):
         trainer = our_trainer(model, rows, int(steps), int(batch), options, clock=clock)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdapterPool": "lora_med.adapters.runtime.pool",
     "AdapterTrainer": "lora_med.training.trainer",
-    "Bank": "lora_med.adapters.runtime.pool",
     "Base": "lora_med.models.base",
     "Corpus": "lora_med.data.corpus",
     "DataFacts": "lora_med.adapters.store.card",
@@ -27,7 +27,7 @@ _HOME = {
     "check_free": "lora_med.adapters.store.store",
     "check_swaps": "lora_med.evaluation.swap_check",
     "check_training": "lora_med.training.settings_check",
-    "check_watch": "lora_med.evaluation.eval_during_training",
+    "check_validation_task": "lora_med.evaluation.eval_during_training",
     "chunk": "lora_med.prompts.fit",
     "compose": "lora_med.adapters.algebra.compose",
     "data_facts": "lora_med.workflows.run_identity",
@@ -58,9 +58,9 @@ _HOME = {
     "score_tags": "lora_med.evaluation.scorers.tag_answers",
     "start_run": "lora_med.run",
     "tag_labels": "lora_med.prompts.entity_tags",
-    "tokenise_rows": "lora_med.prompts.tokens",
+    "tokenize_rows": "lora_med.prompts.tokens",
     "use": "lora_med.adapters.runtime.swap",
-    "watch": "lora_med.evaluation.eval_during_training",
+    "validation_task": "lora_med.evaluation.eval_during_training",
     "write_report": "lora_med.evaluation.report.write_report",
 }
 
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from lora_med.adapters.runtime.attach import attach as attach
     from lora_med.adapters.runtime.attach import attach_new as attach_new
     from lora_med.adapters.runtime.attach import detach as detach
-    from lora_med.adapters.runtime.pool import Bank as Bank
+    from lora_med.adapters.runtime.pool import AdapterPool as AdapterPool
     from lora_med.adapters.runtime.swap import generate_rows as generate_rows
     from lora_med.adapters.runtime.swap import load_many as load_many
     from lora_med.adapters.runtime.swap import use as use
@@ -87,8 +87,8 @@ if TYPE_CHECKING:
     from lora_med.data.corpus import open_heldout as open_heldout
     from lora_med.errors import LoraMedError as LoraMedError
     from lora_med.evaluation.cards import record_scores as record_scores
-    from lora_med.evaluation.eval_during_training import check_watch as check_watch
-    from lora_med.evaluation.eval_during_training import watch as watch
+    from lora_med.evaluation.eval_during_training import check_validation_task as check_validation_task
+    from lora_med.evaluation.eval_during_training import validation_task as validation_task
     from lora_med.evaluation.report.write_report import write_report as write_report
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from lora_med.prompts.entity_tags import tag_labels as tag_labels
     from lora_med.prompts.fit import chunk as chunk
     from lora_med.prompts.render import render as render
-    from lora_med.prompts.tokens import tokenise_rows as tokenise_rows
+    from lora_med.prompts.tokens import tokenize_rows as tokenize_rows
     from lora_med.run import prepare_environment as prepare_environment
     from lora_med.run import start_run as start_run
     from lora_med.training.rows.documents import read_documents as read_documents

@@ -11,7 +11,7 @@
     |-- StoppedError                 75  stopped on request; the same command resumes
     |-- IntegrityError               76  a hash is wrong or a file is torn
     |   `-- BaseMismatchError        76  an adapter was offered a base it was not trained on
-    |-- NotPermittedError            77  the licence or access class forbids it
+    |-- NotPermittedError            77  the license or access class forbids it
     `-- DivergedError                78  training met a loss or gradient that is not finite
 
 Each message has three parts: what was wrong with the value we got, `where` it is, and `fix`, the thing to do.

@@ -18,7 +18,7 @@ def main(settings: lora_med.Settings) -> None:
     adapter, model, chosen = settings.adapter, settings.model, settings.evaluate
     card = lora_med.read_card(lora_med.find_adapter(adapter.name, adapter.store))
     records = lora_med.open_heldout(settings.data, chosen.split)
-    base = lora_med.load_base(model.base, quantisation=model.quantisation, dtype=model.dtype, revision=model.revision)
+    base = lora_med.load_base(model.base, quantization=model.quantization, dtype=model.dtype, revision=model.revision)
     evaluation = lora_med.evaluate(
         base,
         [adapter.name],

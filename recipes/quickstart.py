@@ -44,8 +44,8 @@ def compare(parts: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluati
     """Base against adapter on each part's held-out items, and the swaps between them: one base, loaded once."""
     first = parts["pubmed"]
     names, store, model = [one.adapter.name for one in parts.values()], first.adapter.store, first.model
-    base = lora_med.load_base(model.base, quantisation=model.quantisation, dtype=model.dtype)
-    bank = lora_med.load_many(base, names, store)
+    base = lora_med.load_base(model.base, quantization=model.quantization, dtype=model.dtype)
+    pool = lora_med.load_many(base, names, store)
     evaluations = []
     for name, one in zip(names, parts.values(), strict=True):
         evaluation = lora_med.evaluate(
@@ -56,13 +56,13 @@ def compare(parts: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluati
             source=one.data.source,
             split=one.evaluate.split,
             store=store,
-            bank=bank,
+            pool=pool,
             max_items=one.evaluate.max_items,
             bootstrap_samples=one.evaluate.bootstrap_samples,
         )
         lora_med.record_scores(evaluation, store)
         evaluations.append(evaluation)
-    return evaluations, lora_med.check_swaps(bank, names)
+    return evaluations, lora_med.check_swaps(pool, names)
 
 
 def sizes_and_times(

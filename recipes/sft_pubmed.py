@@ -20,7 +20,7 @@ def main(settings: lora_med.Settings) -> None:
         # What is cheap to find out comes first: a name that is taken, a source that is misspelt.
         lora_med.check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = lora_med.open_corpus(settings.data)
-        lora_med.check_watch(settings.evaluate, corpus, seed=settings.data.split_seed)
+        lora_med.check_validation_task(settings.evaluate, corpus, seed=settings.data.split_seed)
         lora_med.check_training(train)
         facts = lora_med.data_facts(settings, corpus)
         run.restrict(facts.access)
@@ -28,13 +28,13 @@ def main(settings: lora_med.Settings) -> None:
 
         base = lora_med.load_base(
             model.base,
-            quantisation=model.quantisation,
+            quantization=model.quantization,
             quant_type=model.bnb_4bit_quant_type,
             double_quant=model.bnb_4bit_use_double_quant,
             dtype=model.dtype,
             attention=model.attn_implementation,
             revision=model.revision,
-            keep_quantised=model.keep_quantised,
+            keep_quantized=model.keep_quantized,
         )
         run.record(choices=[str(choice) for choice in base.choices], base=vars(base.fingerprint))
         key = lora_med.data_key(settings, corpus)
@@ -52,7 +52,7 @@ def main(settings: lora_med.Settings) -> None:
             train=rows.documents,
             validation=held_out.documents,
             identity=lora_med.run_identity(settings, base, corpus.hashes, stream=key if rows.streamed else None),
-            watch=lora_med.watch(settings.evaluate, corpus, base, seed=settings.data.split_seed),
+            validation_task=lora_med.validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed),
         )
         trainer.train()
 

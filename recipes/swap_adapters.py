@@ -16,18 +16,18 @@ import lora_med
 
 def main(names: list[str], prompt: str, base: str | None, store: str, max_new_tokens: int) -> None:
     card = lora_med.read_card(lora_med.find_adapter(names[0], store))
-    loaded = lora_med.load_base(base or card.base.name, quantisation=card.base.quantisation)
+    loaded = lora_med.load_base(base or card.base.name, quantization=card.base.quantization)
     ids = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.model.device)
     before = loaded.model(**ids).logits
-    bank = lora_med.load_many(loaded, names, store)
+    pool = lora_med.load_many(loaded, names, store)
     for name in [None, *names]:
         begun = time.perf_counter()
-        with lora_med.use(bank, name) as model:
+        with lora_med.use(pool, name) as model:
             swapped = 1e6 * (time.perf_counter() - begun)
             new = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0, ids["input_ids"].shape[1] :]
         print(f"\n== {name or 'the bare base'} (swapped in {swapped:.0f} microseconds)")
         print(loaded.tokenizer.decode(new, skip_special_tokens=True).strip())
-    bank.close()
+    pool.close()
     restored = bool((loaded.model(**ids).logits == before).all())
     print(f"\nthe base is {'exactly what it was' if restored else 'NOT what it was'}")
     if not restored:

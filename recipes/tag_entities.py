@@ -29,7 +29,7 @@ def main(settings: lora_med.Settings) -> None:
         base = lora_med.load_tagger(
             model.base,
             labels,
-            quantisation=model.quantisation,
+            quantization=model.quantization,
             quant_type=model.bnb_4bit_quant_type,
             double_quant=model.bnb_4bit_use_double_quant,
             dtype=model.dtype,

@@ -23,7 +23,7 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.tokens import Tokens
 
 BLOCK = 512
-MOST_RECORDS = 10_000  # of a part that are tokenised and looked through
+MOST_RECORDS = 10_000  # of a part that are tokenized and looked through
 SHOWN_UIDS = 5
 
 
@@ -54,7 +54,7 @@ class SourceCheck:
     source: str
     template: str
     access: str
-    licence: str
+    license: str
     inputs: int
     tally: Tally
     split: str
@@ -134,7 +134,7 @@ def _source(parts: Parts, template: str, settings: Settings, tokenizer: Any, acc
         source=parts.source.name,
         template=template,
         access=parts.source.access,
-        licence=parts.source.licence,
+        license=parts.source.license,
         inputs=len(parts.inputs),
         tally=parts.tally,
         split=parts.split,

@@ -1,4 +1,4 @@
-"""Identifiers replaced, alike throughout a document, and dates moved: found by our patterns and presidio's recognisers.
+"""Identifiers replaced, alike throughout a document, and dates moved: found by our patterns and presidio's recognizers.
 
 No model is downloaded, so a name is found only by what stands beside it. This never makes a text anonymous: the recall
 on the invented notes that ship is told with every result, and what is missed is still there.
@@ -21,8 +21,8 @@ from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
 from lora_med.errors import DependencyMissingError
 
-# presidio's recogniser -> our tag; all of them need no model and no network, and check what they find.
-RECOGNISERS = {
+# presidio's recognizer -> our tag; all of them need no model and no network, and check what they find.
+RECOGNIZERS = {
     "CreditCardRecognizer": "ID",
     "IbanRecognizer": "ID",
     "MacAddressRecognizer": "ID",
@@ -52,14 +52,14 @@ def load_finder() -> Finder:
             "de-identification needs presidio-analyzer", fix="pip install 'lora-med[deid]'"
         ) from error
     logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
-    recognisers = [(getattr(predefined_recognizers, name)(), tag) for name, tag in RECOGNISERS.items()]
+    recognizers = [(getattr(predefined_recognizers, name)(), tag) for name, tag in RECOGNIZERS.items()]
 
     def find(text: str) -> list[Identifier]:
         tags = [match.span() for match in TAG.finditer(text)]
         more = [
             Identifier(one.start, one.end, tag)
-            for recogniser, tag in recognisers
-            for one in recogniser.analyze(text, recogniser.supported_entities, None) or []
+            for recognizer, tag in recognizers
+            for one in recognizer.analyze(text, recognizer.supported_entities, None) or []
             if one.score >= SURE and not any(one.start < end and start < one.end for start, end in tags)
         ]
         return longest([*find_identifiers(text), *more])

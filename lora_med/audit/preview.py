@@ -31,7 +31,7 @@ class Shown:
 
 
 def spell(document: Tokens, tokenizer: Any) -> Shown:
-    """The row's text; neighbours that are trained alike are decoded together, so that no character is torn."""
+    """The row's text; neighbors that are trained alike are decoded together, so that no character is torn."""
     pairs = zip(document.input_ids, document.trained, strict=True)
     parts = tuple(
         (tokenizer.decode([token for token, _ in group]), trained)

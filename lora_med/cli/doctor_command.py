@@ -59,7 +59,7 @@ def devices() -> list[Finding]:
     return [device, Finding("dtype", choice.value, why=choice.why)]
 
 
-def quantisation() -> Finding:
+def quantization() -> Finding:
     """Whether bitsandbytes loads, and with which backend."""
     if importlib.util.find_spec("bitsandbytes") is None:
         return Finding("4-bit and 8-bit", "not available", fix="pip install bitsandbytes -c constraints.txt")
@@ -101,7 +101,7 @@ def network() -> Finding:
 
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
-    """Print versions, device, number format and why, quantisation, free room, and what to mend.
+    """Print versions, device, number format and why, quantization, free room, and what to mend.
 
     The exit code is 69 if a package is missing.
     """
@@ -110,7 +110,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="one JSON object
     facts = host()
     findings = [Finding("system", f"{facts['system']} {facts['machine']}", why=facts["processor"]), *packages()]
     if all(row.value != "missing" for row in findings):
-        findings += [*devices(), quantisation()]
+        findings += [*devices(), quantization()]
     findings += [*room(), here]
     wrong = [row for row in findings if row.fix]
     if as_json:

@@ -22,7 +22,7 @@ def generate(
     prompt: Annotated[str, typer.Option(help="the text to go on from, or the question; - reads it from stdin")],
     base: Annotated[str | None, typer.Option(help="where the base lies; left out, the card's")] = None,
     store: Annotated[Path, typer.Option(help="the folder that holds the adapters")] = Path("adapters"),
-    quantisation: Annotated[str | None, typer.Option(help="none, 8bit or 4bit; left out, as it was trained")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit; left out, as it was trained")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer, in tokens")] = 128,
     chat: Annotated[
         bool | None, typer.Option("--chat/--plain", help="as a chat turn, or as bare text; left out, by its template")
@@ -47,15 +47,15 @@ def generate(
     card = read_card(folder)
     name, revision = (base, None) if base else (card.base.name, card.base.revision)
     check_base(fingerprint(_folder(name, revision)), name, card, folder)  # before the weights are loaded
-    loaded = load_base(name, quantisation=quantisation or card.base.quantisation, revision=revision)
-    bank = load_many(loaded, [adapter], store)
+    loaded = load_base(name, quantization=quantization or card.base.quantization, revision=revision)
+    pool = load_many(loaded, [adapter], store)
     text = sys.stdin.read() if prompt == "-" else prompt
     as_chat = card.template.endswith("_chat") if chat is None else chat
     turns = (("user", text), ("assistant", "")) if as_chat else ()
     ids = prompt_ids(Row("prompt", "prompt", turns, "" if as_chat else text, ""), loaded.tokenizer)
     room = _room(loaded, len(ids), max_new_tokens)
     begun = time.perf_counter()
-    with use(bank, adapter) as model:
+    with use(pool, adapter) as model:
         new = _write(model, loaded.tokenizer, ids, room, temperature, seed, stream=not as_json)
     if as_json:
         answer = loaded.tokenizer.decode(new, skip_special_tokens=True)

@@ -24,7 +24,7 @@ def merge(
     revision: Annotated[str | None, typer.Option(help="commit, tag or branch of a base on the Hub")] = None,
     store: Annotated[Path, typer.Option(help="the folder of adapters")] = Path("adapters"),
     onto: Annotated[
-        str, typer.Option(help="original, or dequantized: the base as quantised while the adapter was trained")
+        str, typer.Option(help="original, or dequantized: the base as quantized while the adapter was trained")
     ] = "original",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; without it, the base's own")] = None,
     verify: Annotated[
@@ -40,7 +40,7 @@ def merge(
     prepare_environment(offline=not online)
     from lora_med.merge.merge import merge_adapter
 
-    with _progress() as watch:
+    with _progress() as progress:
         merged = merge_adapter(
             name,
             out,
@@ -51,7 +51,7 @@ def merge(
             dtype=dtype,
             verify=verify,
             heldout=heldout,
-            watch=watch,
+            progress=progress,
         )
     if as_json:
         print(json.dumps({"folder": str(merged.folder), **merged.certificate}))
@@ -120,4 +120,4 @@ def _rows(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         for name, value in certificate["heldout"]["nll"].items():
             yield f"nll, {name}", f"{value:.4f}", f"nats a token on {certificate['heldout']['texts']} held-out texts"
     data = certificate["data"]
-    yield "data", f"{data['source']}, {data['access']}", data["licence"]
+    yield "data", f"{data['source']}, {data['access']}", data["license"]

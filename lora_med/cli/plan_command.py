@@ -51,12 +51,12 @@ def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -
     shape = _shape(settings)
     documents = _documents(settings) if data and (settings.data.paths or settings.data.mix) else None
     train = settings.train
-    lengths, labelled = row_lengths(documents, train)
+    lengths, labeled = row_lengths(documents, train)
     free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
     batch = largest_batch(lengths, train.per_device_train_batch_size)
     needs = measure(shape)
-    need = needs(batch, math.ceil(labelled * sum(batch)), train.gradient_checkpointing)
-    fitted, choices = fit_batch(train, lengths, labelled, needs, free)
+    need = needs(batch, math.ceil(labeled * sum(batch)), train.gradient_checkpointing)
+    fitted, choices = fit_batch(train, lengths, labeled, needs, free)
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
     steps = math.ceil(len(lengths) / together) if documents is not None else None
     in_all = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
@@ -76,12 +76,12 @@ def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -
         "median_tokens": statistics.median(lengths),
         "steps_an_epoch": steps,
         "steps": in_all,
-        "time": _time(shape, documents, lengths, labelled, taken) if timed else None,
+        "time": _time(shape, documents, lengths, labeled, taken) if timed else None,
     }
 
 
 def _time(
-    shape: Shape, documents: list[Tokens] | None, lengths: list[int], labelled: float, train: TrainSettings
+    shape: Shape, documents: list[Tokens] | None, lengths: list[int], labeled: float, train: TrainSettings
 ) -> dict[str, Any]:
     """Seconds of an average step and of all steps, validation not counted; or `left_out`, why they are not told."""
     from lora_med.models.memory import free_memory
@@ -97,8 +97,8 @@ def _time(
     if reason is not None:
         return {"left_out": reason}
     try:
-        labels = math.ceil(labelled * tokens)
-        pace = time_batch(shape, chosen, labels, checkpointing=train.gradient_checkpointing)
+        labels = math.ceil(labeled * tokens)
+        step_time = time_batch(shape, chosen, labels, checkpointing=train.gradient_checkpointing)
     except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, LoraMedError) as error:
         return {"left_out": f"two layers of this base cannot be run by themselves ({type(error).__name__})"}
     epoch = sum(lengths)
@@ -108,9 +108,9 @@ def _time(
     kept = max(in_all - epoch, 0) if train.cache_frozen and documents else 0
     known = documents is not None or train.max_steps > 0
     return {
-        "tokens_per_second": round(tokens / pace.seconds, 1),
-        "seconds_a_step": round(a_step * pace.seconds / tokens, 3),
-        "seconds": round((in_all * pace.seconds - kept * pace.below) / tokens, 3) if known else None,
+        "tokens_per_second": round(tokens / step_time.seconds, 1),
+        "seconds_a_step": round(a_step * step_time.seconds / tokens, 3),
+        "seconds": round((in_all * step_time.seconds - kept * step_time.below) / tokens, 3) if known else None,
     }
 
 
@@ -138,20 +138,20 @@ def _shape(settings: Settings) -> Shape:
     choices: list[Choice] = []
     dtype = choose_dtype(model.dtype, choices)
     bare = skeleton(folder)
-    quantises = model.quantisation == "4bit"
-    if quantises and model.keep_quantised:
+    quantizes = model.quantization == "4bit"
+    if quantizes and model.keep_quantized:
         kind, double = model.bnb_4bit_quant_type, model.bnb_4bit_use_double_quant
         wanted = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
-        quantises = not is_kept(*place(folder, wanted, dtype=dtype, device=device_kind()))
+        quantizes = not is_kept(*place(folder, wanted, dtype=dtype, device=device_kind()))
     return Shape(
         folder=folder,
         config=method_for(bare, settings.lora).peft_config(bare, inference=False),
-        quantisation=model.quantisation,
+        quantization=model.quantization,
         double_quant=model.bnb_4bit_use_double_quant,
         dtype=dtype,
         attention=choose_attention(model.attn_implementation, bare.config, choices),
         on_gpu=device_kind() == "cuda",
-        quantises=quantises,
+        quantizes=quantizes,
     )
 
 

@@ -29,14 +29,14 @@ class ModelSettings(Section):
     revision: str | None = None
     """The Hub commit, tag or branch; the commit it stands for is recorded in the card."""
     load_in_4bit: bool = True
-    """Quantise the frozen base to 4 bits (QLoRA)."""
+    """Quantize the frozen base to 4 bits (QLoRA)."""
     load_in_8bit: bool = False
-    """Quantise the frozen base to 8 bits (LLM.int8); set load_in_4bit to false with it."""
+    """Quantize the frozen base to 8 bits (LLM.int8); set load_in_4bit to false with it."""
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """The 4-bit data type; nf4 is made for normally distributed weights."""
     bnb_4bit_use_double_quant: bool = True
-    """Quantise the quantisation constants too: 0.37 bits a weight saved, no measurable loss."""
-    keep_quantised: bool = True
+    """Quantize the quantization constants too: 0.37 bits a weight saved, no measurable loss."""
+    keep_quantized: bool = True
     """Keep the 4-bit weights of a base of 30 million weights or more in the cache folder, to start ten times faster."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base's computation; auto takes what the device computes fastest without losing range."""
@@ -44,13 +44,13 @@ class ModelSettings(Section):
     """The attention kernel; auto takes one that keeps packed documents apart at linear cost."""
 
     @model_validator(mode="after")
-    def _one_quantisation(self) -> ModelSettings:
+    def _one_quantization(self) -> ModelSettings:
         if self.load_in_4bit and self.load_in_8bit:
             raise ValueError("load_in_4bit and load_in_8bit cannot both be true; set one of them to false")
         return self
 
     @property
-    def quantisation(self) -> Literal["none", "8bit", "4bit"]:
+    def quantization(self) -> Literal["none", "8bit", "4bit"]:
         """`none`, `8bit` or `4bit`, as `load_base` takes it."""
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else "none"
 
@@ -198,7 +198,7 @@ class TrainSettings(Section):
     gradient_checkpointing: bool = False
     """Recompute activations to save memory, at a third more time."""
     seed: int = 42
-    """Seed of initialisation, dropout and order."""
+    """Seed of initialization, dropout and order."""
     logging_steps: Positive = 10
     """Steps between two lines of metrics.jsonl."""
     eval_steps: Positive | None = None
@@ -236,8 +236,8 @@ class AdapterSettings(Section):
     """Replace an adapter of the same name; otherwise that is an error, found before training."""
     access: Literal["open", "registered", "credentialed"] | None = None
     """Access class of your own data; a catalog source brings its own, and the strictest wins."""
-    licence: str | None = None
-    """Licence of your own data, for the card; a catalog source brings its own."""
+    license: str | None = None
+    """License of your own data, for the card; a catalog source brings its own."""
 
 
 class EvaluateSettings(Section):

@@ -48,7 +48,7 @@ class Corpus:
     files: tuple[Path, ...]
     hashes: dict[str, str]
     tally: Tally
-    licence: str
+    license: str
     access: Access
     split: str
     separation: list[dict[str, Any]]
@@ -107,7 +107,7 @@ def corpus_of(opened: Opened, settings: DataSettings) -> Corpus:
         files=tuple(item for parts in every for item in parts.inputs if isinstance(item, Path)),
         hashes=_all_hashes(every),
         tally=tally,
-        licence="; ".join(dict.fromkeys(parts.source.licence for parts in every)),
+        license="; ".join(dict.fromkeys(parts.source.license for parts in every)),
         access=strictest(parts.source.access for parts in every),
         split="; ".join(f"{parts.source.name}: {parts.split}" for parts in every) if others else first.split,
         separation=separation,

@@ -109,7 +109,7 @@ HOWTOS: dict[str, Howto] = {
         (Remote(f"{PUBMED}/baseline/pubmed26n0001.xml.gz", None),),
     ),
     "pmc": Howto(
-        "Articles of the Open Access Subset as tar.gz packages, by licence: "
+        "Articles of the Open Access Subset as tar.gz packages, by license: "
         "https://ftp.ncbi.nlm.nih.gov/pub/pmc/oa_bulk. oa_comm may be used commercially, oa_noncomm may not."
     ),
     "clinicaltrials": Howto(
@@ -127,7 +127,7 @@ HOWTOS: dict[str, Howto] = {
         "who signed the data use agreement and completed its training. Keep them on an encrypted disk."
     ),
     "pubmedqa": Howto(
-        "data/ori_pqal.json of https://github.com/pubmedqa/pubmedqa (1,000 labelled questions), or on the Hub "
+        "data/ori_pqal.json of https://github.com/pubmedqa/pubmedqa (1,000 labeled questions), or on the Hub "
         "qiaojin/PubMedQA:pqa_labeled.",
     ),
     "medqa": Howto("On the Hub GBaker/MedQA-USMLE-4-options, or data_clean.zip of https://github.com/jind11/MedQA."),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One labelled stretch of a passage: `label` as printed (or None), `category` normalised (or None)."""
+    """One labeled stretch of a passage: `label` as printed (or None), `category` normalized (or None)."""
 
     text: str
     label: str | None = None

@@ -53,7 +53,7 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
         "template": evaluation.template,
         "n": len(evaluation.items),
         "groups": evaluation.groups,
-        "quantisation": evaluation.base["quantisation"],
+        "quantization": evaluation.base["quantization"],
         "dtype": evaluation.base["dtype"],
         "lora_med": evaluation.versions.get("lora-med", ""),
         "created": evaluation.created,

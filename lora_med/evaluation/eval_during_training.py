@@ -20,7 +20,7 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.likelihood.log_probabilities import score_options, score_text
 from lora_med.evaluation.measures import Measure, Numbers, text_measures, text_table
 from lora_med.evaluation.runner import context_of
-from lora_med.evaluation.scorers.choice_answers import Asked, ask, choose
+from lora_med.evaluation.scorers.choice_answers import ChoiceQuestions, choose, pose_questions
 from lora_med.evaluation.scorers.choice_measures import layout_of, option_measures, option_table
 from lora_med.evaluation.scorers.items import ChoiceItem, TextItem, text_items
 from lora_med.evaluation.tasks import SCORINGS, Scoring
@@ -32,7 +32,7 @@ Answer = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Watch:
+class ValidationTask:
     """Validation items to score an adapter on every `every` steps.
 
     `metric` is the score that matters and `lower_is_better` its direction; `chooses` says whether it decides which
@@ -63,7 +63,7 @@ class Watch:
         return {measure.name: float(measure.of_sums(sums)) for measure in self.measures}
 
 
-def check_watch(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> None:
+def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> None:
     """Raise what `watch` would raise, without a model.
 
     Raises:
@@ -74,7 +74,7 @@ def check_watch(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> Non
         _metric(settings, _measures(_drawn(corpus, settings, seed=seed), corpus.template), corpus.template)
 
 
-def watch(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) -> Watch | None:
+def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) -> ValidationTask | None:
     """The scores to follow in training, as `evaluate` in the settings says; None if it says never.
 
     Args:
@@ -99,16 +99,16 @@ def watch(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) 
         }
         tokens = [(item.uid, item.input_ids, sorted(item.unscored)) for item in items]
     else:
-        asked = ask(records, template, base.model, base.tokenizer)
-        items = asked.items
+        questions = pose_questions(records, template, base.model, base.tokenizer)
+        items = questions.items
         parts = {
-            "measures": option_measures(layout_of(asked, written=False)),
+            "measures": option_measures(layout_of(questions, written=False)),
             "answered": lambda model, places: _answer_choice(model, [items[place] for place in places], context),
-            "tabled": lambda answers: option_table(asked, choose(asked, answers)),
+            "tabled": lambda answers: option_table(questions, choose(questions, answers)),
         }
         tokens = [(item.uid, item.prompt_ids, item.option_ids, item.answer) for item in items]
     measure = _metric(settings, parts["measures"], template)
-    return Watch(
+    return ValidationTask(
         metric=measure.name,
         lower_is_better=bool(measure.lower_is_better),
         every=settings.eval_steps,
@@ -144,7 +144,7 @@ def _measures(records: Sequence[Record], template: str) -> tuple[Measure, ...]:
         ChoiceItem(row.uid, row.group, (), (), tuple(one.strip() for one in options(record)), row.completion.strip())
         for record, row in zip(records, render(records, template), strict=True)
     )
-    return option_measures(layout_of(Asked(items, tuple((item,) for item in items)), written=False))
+    return option_measures(layout_of(ChoiceQuestions(items, tuple((item,) for item in items)), written=False))
 
 
 def _metric(settings: EvaluateSettings, measures: Sequence[Measure], template: str) -> Measure:

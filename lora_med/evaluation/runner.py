@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.store import find_adapter
@@ -22,8 +22,8 @@ from lora_med.data.record import Record
 from lora_med.errors import DataError
 from lora_med.evaluation.results import BASE, Evaluation, Sample
 from lora_med.evaluation.samples import write_samples
-from lora_med.evaluation.scorer import Answered, Work
-from lora_med.evaluation.scorers.registry import Asking, Given, make_work
+from lora_med.evaluation.scorer import Answered, Scorer
+from lora_med.evaluation.scorers.registry import PromptOptions, ScorerInputs, make_scorer
 from lora_med.evaluation.statistics.intervals import Statistics
 from lora_med.evaluation.statistics.over_seeds import same_recipe
 from lora_med.evaluation.tasks import Scoring, check_scoring, scoring_of
@@ -53,14 +53,14 @@ def evaluate(
     scoring: Scoring | None = None,
     split: str = "test",
     store: Path | str = "adapters",
-    bank: Bank | None = None,
+    pool: AdapterPool | None = None,
     max_items: int | None = None,
     bootstrap_samples: int = 10_000,
     seed: int = 42,
     samples: int = 3,
     validation: Sequence[Record] = (),
     training: Sequence[Record] = (),
-    asking: Asking | None = None,
+    prompt_options: PromptOptions | None = None,
     metrics: Mapping[str, Metric] | None = None,
     lower_is_better: Collection[str] = (),
 ) -> Evaluation:
@@ -87,19 +87,21 @@ def evaluate(
     check_scoring(template, kind)
     chosen = draw(fitting(records, template), max_items, seed)
     access = access_of(records, source, adapters, store)
-    given = Given(base, context_of(base), chosen, template, asking or Asking(), training, validation, seed)
-    with _opened(base, adapters, store, bank) as loaded:
-        work = make_work(kind, given)
-        answered = _answers(loaded, (None, *adapters), work)
+    inputs = ScorerInputs(
+        base, context_of(base), chosen, template, prompt_options or PromptOptions(), training, validation, seed
+    )
+    with _opened(base, adapters, store, pool) as loaded:
+        scorer = make_scorer(kind, inputs)
+        answered = _answers(loaded, (None, *adapters), scorer)
         shown = chosen[:samples] if access == OPEN else []
-        written = _shown(work, answered, len(shown)) or write_samples(
+        written = _shown(scorer, answered, len(shown)) or write_samples(
             loaded, list(answered), shown, template, seed=seed
         )
-    statistics = Statistics(work, kind, bootstrap_samples, seed, access == OPEN)
+    statistics = Statistics(scorer, kind, bootstrap_samples, seed, access == OPEN)
     subjects = statistics.subjects(answered, statistics.custom(metrics or {}, answered, lower_is_better))
     recipes = tuple(same_recipe({name: read_card(find_adapter(name, store)) for name in adapters}))
     about = {"source": source, "split": split, "access": access, "samples": written, "subjects": subjects}
-    return _evaluation(given, statistics, recipes=recipes, **about)
+    return _evaluation(inputs, statistics, recipes=recipes, **about)
 
 
 def access_of(records: Sequence[Record], source: str, adapters: Sequence[str], store: Path | str) -> Access:
@@ -110,33 +112,33 @@ def access_of(records: Sequence[Record], source: str, adapters: Sequence[str], s
 
 
 @contextmanager
-def _opened(base: Base, adapters: Sequence[str], store: Path | str, bank: Bank | None) -> Iterator[Bank]:
+def _opened(base: Base, adapters: Sequence[str], store: Path | str, pool: AdapterPool | None) -> Iterator[AdapterPool]:
     """The bank that was given, or one with the adapters in memory until the end."""
-    if bank is not None:
-        yield bank
+    if pool is not None:
+        yield pool
         return
-    loaded = load_many(base, adapters, store) if adapters else Bank(base, store)
+    loaded = load_many(base, adapters, store) if adapters else AdapterPool(base, store)
     try:
         yield loaded
     finally:
         loaded.close()
 
 
-def _evaluation(given: Given, statistics: Statistics, **about: Any) -> Evaluation:
+def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> Evaluation:
     """The parts as one value, with what base and settings they came from."""
-    work = statistics.work
+    scorer = statistics.scorer
     return Evaluation(
         scoring=statistics.scoring,
-        template=given.template,
-        base=describe(given.base),
-        items=work.items,
-        measures=work.measures,
+        template=inputs.template,
+        base=describe(inputs.base),
+        items=scorer.items,
+        measures=scorer.measures,
         bootstrap_samples=statistics.resamples,
-        seed=given.seed,
-        layout=work.layout,
+        seed=inputs.seed,
+        layout=scorer.layout,
         baselines=statistics.baselines(),
-        notes=work.notes,
-        asked=asdict(given.asking),
+        notes=scorer.notes,
+        asked=asdict(inputs.prompt_options),
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **about,
@@ -149,7 +151,7 @@ def describe(base: Base) -> dict[str, object]:
         "name": base.name,
         "revision": base.revision,
         "weights": base.fingerprint.weights,
-        "quantisation": base.quantisation,
+        "quantization": base.quantization,
         "dtype": base.dtype,
         "context": context_of(base),
     }
@@ -172,25 +174,25 @@ def draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record]
     return [records[index] for index in kept]
 
 
-def _answers(bank: Bank, names: Sequence[str | None], work: Work) -> dict[str | None, Answered]:
+def _answers(pool: AdapterPool, names: Sequence[str | None], scorer: Scorer) -> dict[str | None, Answered]:
     """What each subject answered."""
     answered: dict[str | None, Answered] = {}
     for name in names:
         begun = time.perf_counter()
-        with use(bank, name):
-            found = work.answer()
+        with use(pool, name):
+            found = scorer.answer()
         answered[name] = replace(found, seconds=time.perf_counter() - begun)
     return answered
 
 
-def _shown(work: Work, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
+def _shown(scorer: Scorer, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
     """The first answers as samples, where the task itself is to write; the work's prompts are empty where it is not."""
     return tuple(
         Sample(
-            work.items[place].uid,
-            work.prompts[place],
-            work.references[place],
+            scorer.items[place].uid,
+            scorer.prompts[place],
+            scorer.references[place],
             {BASE if name is None else name: one.written[place] for name, one in answered.items()},
         )
-        for place in range(min(count, len(work.prompts)))
+        for place in range(min(count, len(scorer.prompts)))
     )

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import use
 from lora_med.data.record import Record
 from lora_med.evaluation.results import BASE, Sample
 from lora_med.models.base import Base, stop_ids
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import prompt_ids, tokenise
+from lora_med.prompts.tokens import prompt_ids, tokenize
 
 TEXT_TOKENS, ANSWER_TOKENS = 64, 24
 BEGINNING = re.compile(r"(\s*\S+){0,8}")
@@ -35,19 +35,19 @@ class _Start:
 
 
 def write_samples(
-    bank: Bank, names: Sequence[str | None], records: Sequence[Record], template: str, *, seed: int
+    pool: AdapterPool, names: Sequence[str | None], records: Sequence[Record], template: str, *, seed: int
 ) -> tuple[Sample, ...]:
     """For each record the continuation each subject writes (None is the base).
 
     Plain text goes on from the record's first 8 words, by seeded nucleus sampling; anything with a prompt is answered
     from the prompt with the likeliest tokens.
     """
-    base = bank.base
+    base = pool.base
     stops = stop_ids(base.model, base.tokenizer)
     starts = [_start(row, base.tokenizer, stops) for row in render(records, template)]
     written: dict[str, list[str]] = {}
     for name in names:
-        with use(bank, name):
+        with use(pool, name):
             written[BASE if name is None else name] = [_continue(base, start, stops, seed) for start in starts]
     return tuple(
         Sample(start.uid, start.shown, start.reference, {name: texts[index] for name, texts in written.items()})
@@ -61,7 +61,7 @@ def _start(row: Row, tokenizer: Any, stops: Sequence[int]) -> _Start:
         return _Start(row.uid, prompt_ids(row, tokenizer), asked, row.completion.strip(), free=False)
     words = BEGINNING.match(row.completion)
     beginning = words.group() if words else ""
-    ids = list(tokenise(replace(row, completion=beginning), tokenizer).input_ids)
+    ids = list(tokenize(replace(row, completion=beginning), tokenizer).input_ids)
     if ids[-1] in stops:
         ids.pop()
     return _Start(row.uid, ids, beginning, row.completion[len(beginning) :].strip(), free=True)

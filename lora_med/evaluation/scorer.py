@@ -30,7 +30,7 @@ class Answered:
     seconds: float = 0.0
 
 
-class Work(Protocol):
+class Scorer(Protocol):
     """A task's items on one loaded base. `layout` is what `measures_of` needs to know of the tables, as JSON values."""
 
     @property

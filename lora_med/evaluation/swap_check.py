@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import use
 
 TEXT = "Background: The study asked whether early treatment lowers the risk of stroke in patients with diabetes."
@@ -24,31 +24,31 @@ class Swap:
     restored: bool
 
 
-def check_swaps(bank: Bank, adapters: Sequence[str]) -> tuple[Swap, ...]:
+def check_swaps(pool: AdapterPool, adapters: Sequence[str]) -> tuple[Swap, ...]:
     """Put each adapter on and take it off in turn, comparing the logits of a fixed text each time.
 
     Args:
         bank: with the adapters in memory, as `load_many` gives it.
         adapters: names among them.
     """
-    model = bank.model
-    ids = torch.tensor([bank.base.tokenizer(TEXT)["input_ids"]], device=model.device)
+    model = pool.model
+    ids = torch.tensor([pool.base.tokenizer(TEXT)["input_ids"]], device=model.device)
 
     def logits() -> torch.Tensor:
         with torch.inference_mode():
             return model(input_ids=ids, use_cache=False).logits
 
-    with use(bank, None):
+    with use(pool, None):
         before = logits()
     found = []
     for name in adapters:
         begun = time.perf_counter()
-        with use(bank, name):
+        with use(pool, name):
             entered = time.perf_counter()
             adapted = logits()
             leaving = time.perf_counter()
         taken = time.perf_counter() - leaving + entered - begun
-        with use(bank, None):
+        with use(pool, None):
             after = logits()
         found.append(
             Swap(name, 1000 * taken, changed=not torch.equal(before, adapted), restored=torch.equal(before, after))

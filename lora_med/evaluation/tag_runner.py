@@ -21,7 +21,7 @@ from lora_med.evaluation.results import Evaluation, Item
 from lora_med.evaluation.runner import OPEN, access_of, describe, draw
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.entity_answers import seen_mentions
-from lora_med.evaluation.scorers.entity_scorer import Heart
+from lora_med.evaluation.scorers.entity_scorer import DictionaryBaseline
 from lora_med.evaluation.scorers.tag_answers import (
     TagItem,
     answer_tags,
@@ -63,22 +63,22 @@ def evaluate_taggers(
         BaseMismatchError: an adapter was trained on another base.
     """
     chosen = draw([record for record in records if isinstance(record, Annotated)], max_items, seed)
-    work, answered, about = None, dict[str | None, Answered](), dict[str, object]()
+    scorer, answered, about = None, dict[str | None, Answered](), dict[str, object]()
     for name in adapters:
         loaded, model = open_tagger(name, store, base=base)
         length = read_card(find_adapter(name, store)).settings.get("train", {}).get("max_length") or 1024
         items = tag_items(chosen, loaded.tokenizer, int(length))
-        if work is None:
-            work, about = _TagWork(items, training), describe(loaded)
-            answered[None] = work.answered([[] for _ in items], 0.0)
+        if scorer is None:
+            scorer, about = _TagScorer(items, training), describe(loaded)
+            answered[None] = scorer.answered([[] for _ in items], 0.0)
         begun = time.perf_counter()
         found = answer_tags(model, loaded.tokenizer, items, loaded.labels)
-        answered[name] = work.answered(found, time.perf_counter() - begun)
+        answered[name] = scorer.answered(found, time.perf_counter() - begun)
         detach(model)
-    if work is None:
+    if scorer is None:
         raise DataError("no tagger is named", fix="lora-med adapters list")
     access = access_of(records, source, adapters, store)
-    statistics = Statistics(work, "entities", bootstrap_samples, seed, access == OPEN)
+    statistics = Statistics(scorer, "entities", bootstrap_samples, seed, access == OPEN)
     return Evaluation(
         scoring="entities",
         source=source,
@@ -86,20 +86,20 @@ def evaluate_taggers(
         template=TEMPLATE,
         access=access,
         base=about,
-        items=work.items,
-        measures=work.measures,
+        items=scorer.items,
+        measures=scorer.measures,
         subjects=statistics.subjects(answered, {}),
         bootstrap_samples=bootstrap_samples,
         seed=seed,
-        layout=work.layout,
+        layout=scorer.layout,
         baselines=statistics.baselines(),
-        notes=work.notes,
+        notes=scorer.notes,
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
 
 
-class _TagWork:
+class _TagScorer:
     """The texts and their gold mentions; see `Work`."""
 
     prompts: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class _TagWork:
         self._asked = items
         self._types = tuple(sorted({mention.type for item in items for mention in item.gold}))
         self._seen = seen_mentions(training)
-        self._heart = Heart(training) if self._seen else None
+        self._heart = DictionaryBaseline(training) if self._seen else None
         self.items = tuple(Item(one.uid, one.group) for one in items)
 
     @property

@@ -50,7 +50,7 @@ class Shape:
     alpha_pattern: Mapping[str, float]
     use_rslora: bool
     use_dora: bool
-    quantisation: str
+    quantization: str
     base: Path | None
     more: tuple[str, ...] = ()
 
@@ -74,7 +74,7 @@ def shape_of_card(card: Card, base: Path | None) -> Shape:
         alpha_pattern=method["alpha_pattern"],
         use_rslora=method["use_rslora"],
         use_dora=method["use_dora"],
-        quantisation=card.base.quantisation,
+        quantization=card.base.quantization,
         base=base,
         more=_more(method),
     )
@@ -91,7 +91,7 @@ def _more(method: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(what for what, there in found.items() if there)
 
 
-def shape_of_settings(lora: LoraSettings, quantisation: str, base: Path | None) -> Shape:
+def shape_of_settings(lora: LoraSettings, quantization: str, base: Path | None) -> Shape:
     """The shape of the adapter that these settings would train."""
     return Shape(
         r=lora.r,
@@ -99,7 +99,7 @@ def shape_of_settings(lora: LoraSettings, quantisation: str, base: Path | None) 
         alpha_pattern=lora.alpha_pattern,
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
-        quantisation=quantisation,
+        quantization=quantization,
         base=base,
     )
 
@@ -120,8 +120,8 @@ def _vllm_adapter(shape: Shape) -> list[Finding]:
         known = shape.model_type == "gpt2"
         what = f"vLLM's {shape.model_type} {'takes no adapters' if known else 'is not known to us to take adapters'}"
         found.append(Finding("refusal" if known else "warning", what, merge))
-    if shape.quantisation != "none":
-        what = f"it was trained on a {shape.quantisation} base, and vLLM serves the original one"
+    if shape.quantization != "none":
+        what = f"it was trained on a {shape.quantization} base, and vLLM serves the original one"
         found.append(Finding("warning", what, "lora-med eval compares both; or serve with --quantization bitsandbytes"))
     return found + _base_absent(shape)
 

@@ -31,7 +31,7 @@ SPARE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """An adapter, whole and of the base that is here: what every export starts from."""
 
     name: str
@@ -54,7 +54,7 @@ class Source:
         return merged.certificate
 
 
-def find_source(name: str, *, base: str | None, revision: str | None, store: Path | str) -> Source:
+def find_model(name: str, *, base: str | None, revision: str | None, store: Path | str) -> ExportSource:
     """The adapter `name` with its base, every hash and fingerprint compared.
 
     Args:
@@ -73,11 +73,11 @@ def find_source(name: str, *, base: str | None, revision: str | None, store: Pat
     check_base(fingerprint(folder), asked, card, adapter)
     read_files(adapter, card)
     method = read_method(read_json(adapter / CONFIG), where=str(adapter / CONFIG))
-    return Source(name, Path(store), adapter, card, method, folder, asked, wanted)
+    return ExportSource(name, Path(store), adapter, card, method, folder, asked, wanted)
 
 
 @contextlib.contextmanager
-def product(out: Path, source: Source, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
+def product(out: Path, source: ExportSource, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
 
     Its subfolder `.work` is for what the export needs and does not keep. Until it is whole only its owner may read it.
@@ -114,7 +114,7 @@ def _check_room(out: Path, temporary: Path, needed_bytes: int) -> None:
         )
 
 
-def _origin(source: Source) -> dict[str, Any]:
+def _origin(source: ExportSource) -> dict[str, Any]:
     card = source.card
     return {
         "schema": SCHEMA,
@@ -132,7 +132,7 @@ def _origin(source: Source) -> dict[str, Any]:
         "data": {
             "source": card.data.source,
             "earlier_sources": card.data.earlier_sources,
-            "licence": card.data.licence,
+            "license": card.data.license,
             "access": card.data.access,
         },
         "versions": versions(),

@@ -10,7 +10,7 @@ from typing import Any
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, find_source, product
+from lora_med.export.export_folder import EXPORT, find_model, product
 from lora_med.export.gguf.converter import check_packages, find_converter
 from lora_med.export.gguf.export_gguf import Export, fill_gguf, needed_bytes
 from lora_med.export.gguf.number_types import check_formats
@@ -49,7 +49,7 @@ def export_ollama(
     check_formats((number_format,))
     check_packages()
     converter = find_converter()
-    source = find_source(name, base=base, revision=revision, store=store)
+    source = find_model(name, base=base, revision=revision, store=store)
     warnings = refuse(source.card, source.base, "ollama", "merged" if part == "merged" else "adapter")
     tokenizer, _ = load_tokenizer(source.base)
     chosen = choose_template(tokenizer)

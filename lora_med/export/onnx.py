@@ -19,7 +19,7 @@ import torch
 
 from lora_med.errors import DependencyMissingError, IntegrityError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, find_source, product
+from lora_med.export.export_folder import EXPORT, WORK, find_model, product
 from lora_med.export.gguf.export_gguf import Export
 from lora_med.files import read_json
 from lora_med.merge.proof.logits import probe_ids, probe_logits
@@ -47,7 +47,7 @@ def export_onnx(
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
     """
     _check_packages()
-    source = find_source(name, base=base, revision=revision, store=store)
+    source = find_model(name, base=base, revision=revision, store=store)
     warnings = refuse(source.card, source.base, "onnx", "merged")
     facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [one.what for one in warnings]}
     with product(Path(out), source, needed_bytes=source.parameters * 8, facts=facts) as folder:
@@ -55,7 +55,7 @@ def export_onnx(
         logger.info("merging in float32")
         certificate = source.merge(work, "float32")
         facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
-        merged = load_base(str(work), quantisation="none", dtype="float32", attention="sdpa")
+        merged = load_base(str(work), quantization="none", dtype="float32", attention="sdpa")
         rows = [row for row in probe_ids(merged.tokenizer) if len(row) > 1]
         device = next(merged.model.parameters()).device
         wanted = probe_logits(merged.model, rows, device)

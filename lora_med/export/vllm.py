@@ -16,7 +16,7 @@ from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.config.near_names import unknown
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.compatibility import PARTS, VLLM_RANKS, refuse, shape_of_card
-from lora_med.export.export_folder import EXPORT, Source, find_source, product
+from lora_med.export.export_folder import EXPORT, ExportSource, find_model, product
 from lora_med.export.gguf.export_gguf import Export
 from lora_med.files import read_json, write_atomic
 from lora_med.merge.proof.logits import probe_ids, probe_logits
@@ -49,7 +49,7 @@ def export_vllm(
     """
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
-    source = find_source(name, base=base, revision=revision, store=store)
+    source = find_model(name, base=base, revision=revision, store=store)
     told = [one.what for one in refuse(source.card, source.base, "vllm", part)]
     facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": told}
     needed = source.parameters * 4 if part == "merged" else sum(one.stat().st_size for one in source.adapter.iterdir())
@@ -70,7 +70,7 @@ def max_lora_rank(ranks: list[int]) -> int:
     return next(allowed for allowed in VLLM_RANKS if allowed >= max(ranks))
 
 
-def command(source: Source, part: str, here: str) -> str:
+def command(source: ExportSource, part: str, here: str) -> str:
     """The command that serves the folder `here`; a base that is a folder is `$1`."""
     if part == "merged":
         return f"vllm serve {here}/{source.name} --served-model-name {source.name}"
@@ -82,20 +82,20 @@ def command(source: Source, part: str, here: str) -> str:
     return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
 
 
-def _script(source: Source, part: str) -> str:
+def _script(source: ExportSource, part: str) -> str:
     line = command(source, part, '"$(dirname "$0")"')
     first = f': "${{1:?the folder of the base {display_name(source.asked)}}}"\n' if '"$1"' in line else ""
     return f"#!/bin/sh\n# Needs vLLM, in an environment of its own.\nset -eu\n{first}exec {line}\n"
 
 
-def _copy_adapter(source: Source, target: Path) -> dict[str, Any]:
+def _copy_adapter(source: ExportSource, target: Path) -> dict[str, Any]:
     """Copy what vLLM reads, load it with PEFT alone, and compare logits with the adapter as we attach it."""
     from peft import PeftModel
 
     target.mkdir()
     for name in (WEIGHTS, CONFIG):
         shutil.copyfile(source.adapter / name, target / name)
-    options: dict[str, Any] = {"quantisation": "none", "dtype": "float32", "attention": "sdpa"}
+    options: dict[str, Any] = {"quantization": "none", "dtype": "float32", "attention": "sdpa"}
     ours = load_base(source.asked, revision=source.revision, **options)
     rows = probe_ids(ours.tokenizer)
     device = next(ours.model.parameters()).device

@@ -20,7 +20,7 @@ from lora_med.config.near_names import unknown
 from lora_med.errors import DiskError, SettingsError
 from lora_med.files import fresh_folder, read_json, write_atomic, write_json
 from lora_med.merge.fold.fold import NAMES, fold, size_after
-from lora_med.merge.fold.merge_plan import Plan, Quantised, plan_merge
+from lora_med.merge.fold.merge_plan import Plan, Quantized, plan_merge
 from lora_med.merge.merged_readme import render_readme
 from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.proof.heldout_nll import read_heldout
@@ -37,7 +37,7 @@ COPIED = ("generation_config.json", "LICENSE*", "NOTICE*")
 TOKENIZER = ("chat_template.jinja", "tokenizer*.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 TOKENIZER += ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 ROOM_BESIDES = 1 << 24  # bytes of tokenizer, settings, headers
-Watch = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def merge_adapter(
     verify: str = "auto",
     heldout: Path | str | None = None,
     tolerance: Tolerance | None = None,
-    watch: Watch = lambda done, whole: None,
+    progress: ProgressCallback = lambda done, whole: None,
 ) -> Merge:
     """Fold the adapter into the full-precision original of its base, prove it, and write a model folder at `out`.
 
@@ -70,7 +70,7 @@ def merge_adapter(
         base: folder, Hub id or `micro`; None takes what the adapter's card names.
         revision: of a base on the Hub; None takes the card's.
         store: the folder of adapters.
-        onto: `original`, or `dequantized` for what quantising left of the base while the adapter was trained.
+        onto: `original`, or `dequantized` for what quantizing left of the base while the adapter was trained.
         dtype: `float32`, `bfloat16` or `float16` of the result; None keeps the base's own.
         verify: `probes` (logits), `tensors` (rows computed again, without a model), `none`; `auto`: what fits.
         heldout: a text file, a text a line, whose nll under base + adapter and under the merge is measured.
@@ -91,14 +91,14 @@ def merge_adapter(
     card = read_card(adapter)
     folder, asked = locate_base(card, base, revision)
     check_base(fingerprint(folder), asked, card, adapter)
-    plan = plan_merge(adapter, folder, quantised_as(card) if onto == "dequantized" else None)
+    plan = plan_merge(adapter, folder, quantized_as(card) if onto == "dequantized" else None)
     target = Path(out)
     sweep(target)
     check_room(plan, dtype, target)
     commit = revision or (card.base.revision if base is None else None)
     with fresh_folder(target) as temporary, held(temporary):
         heard = listen(Asked(name, store, asked, commit), card, plan, verify=verify, onto=onto, texts=texts)
-        weights = fold(plan, temporary, dtype=dtype, advance=_watched(watch, size_after(plan, dtype)))
+        weights = fold(plan, temporary, dtype=dtype, advance=_advance(progress, size_after(plan, dtype)))
         copy_around(folder, temporary, plan.settings, dtype)
         proof = prove(plan, temporary, heard, dtype=dtype, texts=texts, tolerance=tolerance)
         how = Arithmetic(onto, dtype)
@@ -122,21 +122,21 @@ def _check_choices(dtype: str, onto: str, verify: str) -> None:
             raise SettingsError(unknown(where.removeprefix("--"), value, known), where=where)
 
 
-def quantised_as(card: Card) -> Quantised:
-    """How the adapter's base was quantised while it was trained.
+def quantized_as(card: Card) -> Quantized:
+    """How the adapter's base was quantized while it was trained.
 
     Raises:
         SettingsError: it was not.
     """
-    if card.base.quantisation == "none":
+    if card.base.quantization == "none":
         raise SettingsError(
             f"adapter {card.name!r} was trained on the base as it is: there is nothing dequantized to merge onto",
             where="--onto",
             fix="--onto original",
         )
     model = card.settings.get("model") or {}
-    return Quantised(
-        bits=int(card.base.quantisation.removesuffix("bit")),
+    return Quantized(
+        bits=int(card.base.quantization.removesuffix("bit")),
         quant_type=str(model.get("bnb_4bit_quant_type") or "nf4"),
         double_quant=model.get("bnb_4bit_use_double_quant") is not False,
         dtype=card.base.dtype if card.base.dtype in NAMES else "float32",
@@ -159,13 +159,13 @@ def check_room(plan: Plan, dtype: str | None, target: Path) -> None:
         )
 
 
-def _watched(watch: Watch, whole: int) -> Callable[[int], None]:
+def _advance(progress: ProgressCallback, whole: int) -> Callable[[int], None]:
     done = 0
 
     def advance(size: int) -> None:
         nonlocal done
         done += size
-        watch(done, whole)
+        progress(done, whole)
 
     return advance
 

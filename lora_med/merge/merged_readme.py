@@ -24,7 +24,7 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         "",
         f"- **Base**: {base['name']}{revision}, weights SHA-256 `{base['fingerprint']['weights']}`",
         f"- **Adapter**: {adapter['method']}, prompt template `{adapter['template']}`; data {data['source']}, "
-        f"licence {data['licence']}, access {data['access']}",
+        f"license {data['license']}, access {data['access']}",
         f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
         f"{certificate['dtype']}",
         f"- **Proof**: {'; '.join(_proofs(certificate)) or 'none was asked for'}; see merge_certificate.json",

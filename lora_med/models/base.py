@@ -32,7 +32,7 @@ class Base:
     """A frozen model in eval mode with its tokenizer; `name` as it was asked for, `folder` where its files lie.
 
     `labels` are the tags that a classification head of its own tells apart, in the order of its outputs; a language
-    model has none. `quantised_now` says that its 4-bit weights were made by this load, which takes more memory.
+    model has none. `quantized_now` says that its 4-bit weights were made by this load, which takes more memory.
     """
 
     model: Any
@@ -40,38 +40,38 @@ class Base:
     name: str
     folder: Path
     revision: str | None
-    quantisation: str
+    quantization: str
     dtype: str
     attention: str
     choices: tuple[Choice, ...]
     fingerprint: Fingerprint
     labels: tuple[str, ...] = ()
     double_quant: bool = True
-    quantised_now: bool = False
+    quantized_now: bool = False
 
 
 def load_base(
     base: str = "micro",
     *,
-    quantisation: str = "4bit",
+    quantization: str = "4bit",
     quant_type: str = "nf4",
     double_quant: bool = True,
     dtype: str = "auto",
     attention: str = "auto",
     revision: str | None = None,
-    keep_quantised: bool = True,
+    keep_quantized: bool = True,
 ) -> Base:
     """Load a base for training adapters on it or running them: frozen, from safetensors, without any code of its own.
 
     Args:
         base: `micro`, a local folder, or a Hub id.
-        quantisation: "none", "8bit" or "4bit".
+        quantization: "none", "8bit" or "4bit".
         quant_type: "nf4" or "fp4", for 4bit.
-        double_quant: quantise the quantisation constants too, for 4bit.
-        dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantised.
+        double_quant: quantize the quantization constants too, for 4bit.
+        dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantized.
         attention: "auto", sdpa, eager, flash_attention_2 or lora_med_sdpa.
         revision: Hub commit, tag or branch.
-        keep_quantised: keep the 4-bit weights of a larger base under the user's cache folder, and take them from there.
+        keep_quantized: keep the 4-bit weights of a larger base under the user's cache folder, and take them from there.
 
     Raises:
         InputMissingError: no such base, or no safetensors.
@@ -83,14 +83,14 @@ def load_base(
     folder, commit = resolve_base(base, revision)
     config = read_config(folder)
     attention = choose_attention(attention, config, choices)
-    quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
-    if quantisation == "4bit" and is_sharded():
+    quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
+    if quantization == "4bit" and is_sharded():
         choices.append(storage_choice(dtype))
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    if quantisation == "4bit" and keep_quantised and not is_sharded():
-        model, was_kept = _load_kept(folder, config, quantised, dtype, attention)
+    if quantization == "4bit" and keep_quantized and not is_sharded():
+        model, was_kept = _load_kept(folder, config, quantized, dtype, attention)
     else:
-        model, was_kept = load_weights(folder, config, quantised, dtype, attention), False
+        model, was_kept = load_weights(folder, config, quantized, dtype, attention), False
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     for choice in choices:
         logger.info("%s", choice)
@@ -100,13 +100,13 @@ def load_base(
         name=base,
         folder=folder,
         revision=commit,
-        quantisation=quantisation,
+        quantization=quantization,
         dtype=dtype,
         attention=attention,
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
         double_quant=double_quant,
-        quantised_now=quantisation == "4bit" and not was_kept,
+        quantized_now=quantization == "4bit" and not was_kept,
     )
 
 
@@ -165,15 +165,15 @@ def check_attention(attention: str, config: Any, *, able: bool, known: Sequence[
         )
 
 
-def _load_kept(folder: Path, config: Any, quantised: Any, dtype: str, attention: str) -> tuple[Any, bool]:
-    """The model in 4 bits, from where an earlier run kept them; else quantised now, and kept. And which it was."""
-    where, facts = place(folder, quantised, dtype=dtype, device=device_kind())
+def _load_kept(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
+    """The model in 4 bits, from where an earlier run kept them; else quantized now, and kept. And which it was."""
+    where, facts = place(folder, quantized, dtype=dtype, device=device_kind())
     if is_kept(where, facts):
         with _without_garbage_collection():
             model = load_weights(where, read_config(where), None, dtype, attention)
         model.name_or_path = model.config._name_or_path = str(folder)
         return model, True
-    model = load_weights(folder, config, quantised, dtype, attention)
+    model = load_weights(folder, config, quantized, dtype, attention)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         with progress_on_terminals_only():
             keep(model, where, facts)
@@ -181,7 +181,7 @@ def _load_kept(folder: Path, config: Any, quantised: Any, dtype: str, attention:
 
 
 def load_weights(
-    folder: Path, config: Any, quantised: Any, dtype: str, attention: str, *, head: Sequence[str] = ()
+    folder: Path, config: Any, quantized: Any, dtype: str, attention: str, *, head: Sequence[str] = ()
 ) -> Any:
     """The frozen model in eval mode; with `head`, of a token classifier, whose head of these names comes untrained.
 
@@ -200,7 +200,7 @@ def load_weights(
                 config=config,
                 dtype=getattr(torch, dtype),
                 attn_implementation=attention,
-                quantization_config=quantised,
+                quantization_config=quantized,
                 device_map=place,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -225,7 +225,7 @@ def load_weights(
 def _without_garbage_collection() -> Iterator[None]:
     """Let the garbage collector rest: transformers copies its way of reading once a tensor, and it walks over them all.
 
-    Not for a load that quantises: what then waits to be freed is large.
+    Not for a load that quantizes: what then waits to be freed is large.
     """
     looked = gc.isenabled()
     gc.disable()

@@ -14,8 +14,8 @@ from typing import Any
 from lora_med.models.precision import DTYPES
 from lora_med.models.targets import linear_layers
 
-BLOCK = 64  # weights that share one quantisation constant in 4 bits
-NESTED_BLOCK = 256  # constants that share one of their own under double quantisation
+BLOCK = 64  # weights that share one quantization constant in 4 bits
+NESTED_BLOCK = 256  # constants that share one of their own under double quantization
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, which the free memory of the host knows nothing of
 LARGE_BYTES = 16 << 20  # of a tensor; below, asking the system for pages anew costs more time than the room is worth
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # what glibc's mallopt(3) calls these settings
@@ -26,45 +26,45 @@ BYTES: dict[str, int] = dict(zip(DTYPES, (4, 2, 2), strict=True))
 
 @dataclass(frozen=True)
 class WeightBytes:
-    """Bytes of the frozen weights: those left in full, those quantised, and the quantisation's constants."""
+    """Bytes of the frozen weights: those left in full, those quantized, and the quantization's constants."""
 
     full: int
-    quantised: int
+    quantized: int
     constants: int
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.full + self.quantised + self.constants
+        return self.full + self.quantized + self.constants
 
 
-def weight_bytes(model: Any, *, quantisation: str, double_quant: bool, dtype: str) -> WeightBytes:
+def weight_bytes(model: Any, *, quantization: str, double_quant: bool, dtype: str) -> WeightBytes:
     """Bytes of the weights of a model, which may be a skeleton, as `load_base` would hold them.
 
-    Every linear layer but the output head is quantised: to half a byte a weight with a float32 constant for each 64
-    (with double quantisation a byte, and a float32 for each 256 of those), or to a byte a weight with one float32 for
+    Every linear layer but the output head is quantized: to half a byte a weight with a float32 constant for each 64
+    (with double quantization a byte, and a float32 for each 256 of those), or to a byte a weight with one float32 for
     each output.
     """
     size = BYTES[dtype]
     inner = {layer.name: layer for layer in linear_layers(model)}
     seen: set[int] = set()
-    full = quantised = constants = 0
+    full = quantized = constants = 0
     for name, parameter in model.named_parameters():  # tied weights come once
         if id(parameter) in seen:
             continue
         seen.add(id(parameter))
         layer = inner.get(name.removesuffix(".weight"))
         count = parameter.numel()
-        if quantisation == "none" or layer is None:
+        if quantization == "none" or layer is None:
             full += count * size
-        elif quantisation == "8bit":
-            quantised += count
+        elif quantization == "8bit":
+            quantized += count
             constants += 4 * layer.outputs
         else:
             blocks = -(-count // BLOCK)
-            quantised += -(-count // 2)
+            quantized += -(-count // 2)
             constants += blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 if double_quant else 4 * blocks
-    return WeightBytes(full, quantised, constants)
+    return WeightBytes(full, quantized, constants)
 
 
 def free_memory(device: str) -> int:

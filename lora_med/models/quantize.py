@@ -14,35 +14,35 @@ from lora_med.config.near_names import unknown
 from lora_med.errors import DependencyMissingError, SettingsError
 from lora_med.models.precision import Choice
 
-QUANTISATIONS = ("none", "8bit", "4bit")
+QUANTIZATIONS = ("none", "8bit", "4bit")
 QUANT_TYPES = ("nf4", "fp4")
 
 
-def bitsandbytes_config(quantisation: str, *, quant_type: str, double_quant: bool, dtype: str) -> Any:
-    """What transformers needs to quantise while loading, or None for `none`.
+def bitsandbytes_config(quantization: str, *, quant_type: str, double_quant: bool, dtype: str) -> Any:
+    """What transformers needs to quantize while loading, or None for `none`.
 
     The output head, and embeddings tied to it, stay as they are: transformers leaves them out by default.
 
     Raises:
-        SettingsError: an unknown quantisation or data type.
+        SettingsError: an unknown quantization or data type.
         DependencyMissingError: bitsandbytes is not installed.
     """
-    if quantisation not in QUANTISATIONS:
-        raise SettingsError(unknown("quantisation", quantisation, QUANTISATIONS), where="model")
-    if quantisation == "none":
+    if quantization not in QUANTIZATIONS:
+        raise SettingsError(unknown("quantization", quantization, QUANTIZATIONS), where="model")
+    if quantization == "none":
         return None
     if quant_type not in QUANT_TYPES:
         raise SettingsError(unknown("4-bit data type", quant_type, QUANT_TYPES), where="model.bnb_4bit_quant_type")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise DependencyMissingError(
-            f"{quantisation} needs bitsandbytes, which is not installed",
+            f"{quantization} needs bitsandbytes, which is not installed",
             fix="pip install bitsandbytes -c constraints.txt, or set model.load_in_4bit=false",
         )
     load_bitsandbytes()
     import torch
     from transformers import BitsAndBytesConfig
 
-    if quantisation == "8bit":
+    if quantization == "8bit":
         # it warns of its float16 inputs once per layer and call
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)

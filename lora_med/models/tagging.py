@@ -35,7 +35,7 @@ def load_tagger(
     base: str,
     labels: Sequence[str],
     *,
-    quantisation: str = "none",
+    quantization: str = "none",
     quant_type: str = "nf4",
     double_quant: bool = True,
     dtype: str = "auto",
@@ -63,12 +63,12 @@ def load_tagger(
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
-    quantised = bitsandbytes_config(quantisation, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
+    quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     tokenizer, tokenizer_choices = load_tokenizer(folder, ends=False)
     _refuse_without_offsets(tokenizer, folder)
-    if quantised is not None:
-        quantised.llm_int8_skip_modules = list(HEADS)
-    model = load_weights(folder, config, quantised, dtype, attention, head=HEADS)
+    if quantized is not None:
+        quantized.llm_int8_skip_modules = list(HEADS)
+    model = load_weights(folder, config, quantized, dtype, attention, head=HEADS)
     _untrained_head(model)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     for choice in choices:
@@ -79,14 +79,14 @@ def load_tagger(
         name=base,
         folder=folder,
         revision=commit,
-        quantisation=quantisation,
+        quantization=quantization,
         dtype=dtype,
         attention=attention,
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
         labels=tuple(labels),
         double_quant=double_quant,
-        quantised_now=quantisation == "4bit",
+        quantized_now=quantization == "4bit",
     )
 
 

@@ -41,7 +41,7 @@ class Linear:
 
 
 def linear_layers(model: Any, *, ends: bool = False) -> list[Linear]:
-    """Every linear layer, quantised ones and GPT-2's Conv1D included, in the model's order.
+    """Every linear layer, quantized ones and GPT-2's Conv1D included, in the model's order.
 
     Args:
         ends: the embedding of the tokens and the output head too, which we train no adapter on, but others do.

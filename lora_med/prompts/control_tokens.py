@@ -20,7 +20,7 @@ def control_pattern(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def folding(tokenizer: Any, control: re.Pattern[str] | None) -> tuple[Any, Any]:
-    """The tokenizer's normalisation and the control tokens that it looks for in a text so normalised; often neither."""
+    """The tokenizer's normalization and the control tokens that it looks for in a text so normalized; often neither."""
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     added = tokenizer.added_tokens_decoder.values()
     words = [one.content for one in added if one.normalized and control is not None and control.fullmatch(one.content)]

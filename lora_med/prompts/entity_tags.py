@@ -32,7 +32,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class TagCoverage:
     """What no tagging can say: of `mentions` gold mentions the gold tags themselves give back `kept`."""
 
     mentions: int
@@ -128,7 +128,7 @@ def read_tags(piece: Piece, tags: Sequence[int], labels: Sequence[str], text: st
     return found
 
 
-def tag_reach(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str], max_length: int) -> Reach:
+def tag_coverage(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str], max_length: int) -> TagCoverage:
     """How many gold mentions survive being written as tags and read again."""
     kept = 0
     for record in records:
@@ -137,7 +137,7 @@ def tag_reach(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str
             spans = read_tags(piece, write_tags(piece, record.spans, labels), labels, record.text)
             back |= {(span.start, span.end, span.type) for span in spans}
         kept += len(back & {(span.start, span.end, span.type) for span in record.spans})
-    return Reach(len({(r.uid, s.start, s.end, s.type) for r in records for s in r.spans}), kept)
+    return TagCoverage(len({(r.uid, s.start, s.end, s.type) for r in records for s in r.spans}), kept)
 
 
 def _piece(record: Annotated, tokenizer: Any, start: int, end: int) -> tuple[Piece, list[int]]:

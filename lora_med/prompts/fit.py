@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_med.errors import SettingsError
 from lora_med.prompts.row import Row, shortened
-from lora_med.prompts.tokens import Tokens, tokenise, tokenise_rows
+from lora_med.prompts.tokens import Tokens, tokenize, tokenize_rows
 
 QUANTILES = (0, 10, 50, 90, 99, 100)
 TRIES = 8  # of shortening a context: tokens at its new end may differ by one or two
@@ -23,7 +23,7 @@ def fit_rows(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Token
 
     Contexts are shortened here. Running text keeps its length and learns its `breaks`, for `chunk`.
     """
-    found = tokenise_rows(rows, tokenizer)
+    found = tokenize_rows(rows, tokenizer)
     for place, (row, tokens) in enumerate(zip(rows, found, strict=True)):
         if len(tokens.input_ids) > max_length:
             if tokens.running and row.breaks:
@@ -34,7 +34,7 @@ def fit_rows(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Token
 
 
 def _token_places(row: Row, tokens: Tokens, tokenizer: Any) -> tuple[int, ...]:
-    """Where in the row the tokens stand that begin at its breaks; none if the text is not tokenised in one piece."""
+    """Where in the row the tokens stand that begin at its breaks; none if the text is not tokenized in one piece."""
     encoded = tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     lead = int(tokens.bos)
     ids = encoded["input_ids"]
@@ -52,7 +52,7 @@ def _trimmed(row: Row, tokens: Tokens, tokenizer: Any, max_length: int) -> Token
     context = tokenizer(
         asked[start:end],
         add_special_tokens=False,
-        split_special_tokens=True,  # as tokenised: what looks like a control token in the data is none
+        split_special_tokens=True,  # as tokenized: what looks like a control token in the data is none
         return_offsets_mapping=True,
         verbose=False,
     )
@@ -61,7 +61,7 @@ def _trimmed(row: Row, tokens: Tokens, tokenizer: Any, max_length: int) -> Token
     for _ in range(TRIES):
         if keep <= 0:
             break
-        shorter = tokenise(shortened(row, offsets[keep - 1][1]), tokenizer)
+        shorter = tokenize(shortened(row, offsets[keep - 1][1]), tokenizer)
         if len(shorter.input_ids) <= max_length:
             return replace(shorter, lost=whole - len(shorter.input_ids))
         keep -= len(shorter.input_ids) - max_length

@@ -263,8 +263,8 @@ def _around_answer(row: Row, encoder: Encoder) -> tuple[list[int], list[int]]:
     return _piecewise(skeleton.answer[:place], row, encoder), ending + (encoder.eos if skeleton.needs_eos else [])
 
 
-def tokenise_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
-    """The tokens of each row, many at once; see `tokenise`."""
+def tokenize_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
+    """The tokens of each row, many at once; see `tokenize`."""
     encoder = Encoder(tokenizer)
     items = list(rows)
     return [
@@ -274,7 +274,7 @@ def tokenise_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
     ]
 
 
-def tokenise(row: Row, tokenizer: Any) -> Tokens:
+def tokenize(row: Row, tokenizer: Any) -> Tokens:
     """A row's tokens. Trained are the completion and the token that ends it; for plain text all but BOS.
 
     The last token ends generation: the end of text, or in a conversation the template's end of turn.
@@ -288,7 +288,7 @@ def tokenise(row: Row, tokenizer: Any) -> Tokens:
 def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
     """What generation starts from: BOS, and the prompt or the conversation up to where the answer begins.
 
-    These are the first tokens of `tokenise(row, tokenizer)`, whatever the completion.
+    These are the first tokens of `tokenize(row, tokenizer)`, whatever the completion.
     """
     encoder = Encoder(tokenizer)
     return _with_bos(encoder, _prompts([row], encoder)[0])

@@ -33,7 +33,7 @@ FIXED: dict[str, Any] = {
     "save_total_limit": None,  # transformers would rotate any folder named checkpoint-*; ours knows its own
     "load_best_model_at_end": False,
     "restore_callback_states_from_checkpoint": False,  # it would restore "stop" from a stopped run
-    "max_length": None,  # the rows come tokenised, chunked and checked
+    "max_length": None,  # the rows come tokenized, chunked and checked
     "packing": False,
     "dataset_kwargs": {"skip_prepare_dataset": True},
     "remove_unused_columns": False,

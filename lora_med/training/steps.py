@@ -22,9 +22,9 @@ from lora_med.training.run.checkpoints import newest_name
 from lora_med.training.run.stopping import StopRequest, agree, no_longer_improves
 from lora_med.training.step.frozen_cache import FrozenRows, no_gradient_below
 from lora_med.training.step.fused_lora import Group, fused_lora
-from lora_med.training.step.loss import count_labelled, labelled_places
+from lora_med.training.step.loss import count_labeled, labeled_places
 from lora_med.training.step.out_of_memory import cut, is_one_document, keep_gradients, out_of_memory, too_small
-from lora_med.training.step.task_eval import ITEMS, Watch, all_answers, due, undisturbed
+from lora_med.training.step.task_eval import ITEMS, ValidationTask, all_answers, due, undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class SteppingTrainer(SFTTrainer):
     stop_request: StopRequest
     fallback: str | None
     predicts_words: bool
-    watch: Watch | None
+    validation_task: ValidationTask | None
     stopping = False
     _micro_losses: list[torch.Tensor]
     _tokens = 0
@@ -91,7 +91,7 @@ class SteppingTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean negative log-likelihood over the labelled tokens of the whole step, on all processes."""
+        """Mean negative log-likelihood over the labeled tokens of the whole step, on all processes."""
         rows: list[tuple[int, int]] = inputs.pop("rows", [])
         places: torch.Tensor | None = inputs.pop("nll_places", None)
         frozen = self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext()
@@ -108,12 +108,12 @@ class SteppingTrainer(SFTTrainer):
     def total_nll(
         self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, places: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Negative log-likelihood of all labelled tokens of a batch, summed; `places` as `labelled_places` tells."""
+        """Negative log-likelihood of all labeled tokens of a batch, summed; `places` as `labeled_places` tells."""
         return model(**inputs, nll_labels=labels, nll_places=places)
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """How many tokens of a batch are scored."""
-        return count_labelled(labels)
+        return count_labeled(labels)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """One forward and backward pass; counts its tokens."""
@@ -158,7 +158,7 @@ class SteppingTrainer(SFTTrainer):
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The batch with the places of its labels, looked up on the host: for a GPU's answer it would have to wait."""
         if self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu":
-            return {**inputs, "nll_places": labelled_places(inputs["labels"])}
+            return {**inputs, "nll_places": labeled_places(inputs["labels"])}
         return inputs
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -195,7 +195,7 @@ class SteppingTrainer(SFTTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """`eval_loss`: nats per labelled token over all validation rows, a sum over a sum, whatever the batches."""
+        """`eval_loss`: nats per labeled token over all validation rows, a sum over a sum, whatever the batches."""
         rows = eval_dataset if eval_dataset is not None else self.eval_dataset
         size = self.args.per_device_eval_batch_size
         model: Any = self.model_wrapped if self.sharded else self.model
@@ -223,11 +223,11 @@ class SteppingTrainer(SFTTrainer):
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         """The validation; before the first step, where the scheduler is skipped, the watched scores too."""
-        if skip_scheduler and self.watch is not None:
-            self._score(self.watch)
+        if skip_scheduler and self.validation_task is not None:
+            self._score(self.validation_task)
         return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
 
-    def _score(self, watch: Watch) -> dict[str, float]:
+    def _score(self, validation_task: ValidationTask) -> dict[str, float]:
         """The watched scores of the adapter as it is, logged as `eval_<name>`; training goes on as if nothing was."""
         begun = time.perf_counter()
         # FSDP gathers weights where the whole model is called; elsewhere the model inside scores options at once.
@@ -235,13 +235,13 @@ class SteppingTrainer(SFTTrainer):
         model: Any = self.model_wrapped if self.is_fsdp_enabled else inner
         with undisturbed(self.model), self.compute_loss_context_manager():
             try:
-                found = watch.scores(all_answers(watch, model, self.share, sharded=self.sharded))
+                found = validation_task.scores(all_answers(validation_task, model, self.share, sharded=self.sharded))
             except DivergedError as error:
                 raise self.diverged("a watched item's score is not finite") from error
         metrics = {f"eval_{name}": value for name, value in found.items()}
-        if not math.isfinite(found[watch.metric]):
-            raise self.diverged(f"the watched {watch.metric} is not finite")
-        self.log({**metrics, ITEMS: watch.items, "eval_seconds": round(time.perf_counter() - begun, 3)})
+        if not math.isfinite(found[validation_task.metric]):
+            raise self.diverged(f"the watched {validation_task.metric} is not finite")
+        self.log({**metrics, ITEMS: validation_task.items, "eval_seconds": round(time.perf_counter() - begun, 3)})
         return metrics
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -284,9 +284,9 @@ class SteppingTrainer(SFTTrainer):
         if self._step_begun is not None:
             self._seconds += time.perf_counter() - self._step_begun
             self._step_begun = None
-        watched = self.watch is not None and due(self.watch, self.state)
-        if self.watch is not None and watched:
-            self._determine_best_metric(self._score(self.watch), None)
+        watched = self.validation_task is not None and due(self.validation_task, self.state)
+        if self.validation_task is not None and watched:
+            self._determine_best_metric(self._score(self.validation_task), None)
         if self.control.should_save or self.control.should_evaluate or watched:
             # A log at every checkpoint, so that the averages of a resumed run are those of an uninterrupted one.
             self.control.should_log = True

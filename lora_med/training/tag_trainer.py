@@ -14,7 +14,7 @@ from lora_med.data.corpus import Records
 from lora_med.data.record import Annotated
 from lora_med.errors import PreflightError, SettingsError
 from lora_med.models.base import Base
-from lora_med.prompts.entity_tags import UNTAGGED, cut_pieces, tag_reach, write_tags
+from lora_med.prompts.entity_tags import UNTAGGED, cut_pieces, tag_coverage, write_tags
 from lora_med.prompts.fit import quantiles
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.trainer import AdapterTrainer
@@ -42,7 +42,7 @@ class TaggedRows:
     report: dict[str, Any]
 
     def sample(self, rows: int = 64) -> list[list[int]]:
-        """Token ids of the first rows, for an initialisation that looks at data (EVA)."""
+        """Token ids of the first rows, for an initialization that looks at data (EVA)."""
         return [row.input_ids for row in self.rows[:rows]]
 
 
@@ -77,17 +77,17 @@ def read_tagged(records: Records, base: Base, train: TrainSettings, *, what: str
             rows.append(Tagged(record.uid, list(piece.input_ids), trained, tags=tuple(tags)))
     if not rows and what == "training":
         raise PreflightError("there is nothing to train on: 0 rows", where=f"the {what} split")
-    reach = tag_reach(annotated, base.tokenizer, base.labels, train.max_length)
+    coverage = tag_coverage(annotated, base.tokenizer, base.labels, train.max_length)
     report = {
         "texts": len(annotated),
         "rows": len(rows),
         "tagged_tokens": sum(sum(row.trained) for row in rows),
         "length": quantiles([len(row.input_ids) for row in rows]) if rows else {},
-        **asdict(reach),
+        **asdict(coverage),
     }
     logger.info("%s: %d texts in %d rows", what, len(annotated), len(rows))
-    if reach.kept < reach.mentions:
-        logger.info("%s: tags cannot say %d of %d mentions", what, reach.mentions - reach.kept, reach.mentions)
+    if coverage.kept < coverage.mentions:
+        logger.info("%s: tags cannot say %d of %d mentions", what, coverage.mentions - coverage.kept, coverage.mentions)
     return TaggedRows(rows, report)
 
 

@@ -34,7 +34,7 @@ from lora_med.training.run.stopping import StopRequest
 from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
 from lora_med.training.step.loss import add_compact_loss, why_not_compact
 from lora_med.training.step.self_test import probe
-from lora_med.training.step.task_eval import Watch
+from lora_med.training.step.task_eval import ValidationTask
 from lora_med.training.steps import SteppingTrainer
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class AdapterTrainer(SteppingTrainer):
         train: Iterable[Tokens],
         validation: Iterable[Tokens] = (),
         identity: Mapping[str, Any] | None = None,
-        watch: Watch | None = None,
+        validation_task: ValidationTask | None = None,
     ) -> None:
         refuse_misfit(model, base, settings)
         settings = with_room(settings, model, base, train) if settings.batch == "auto" else settings
@@ -77,22 +77,21 @@ class AdapterTrainer(SteppingTrainer):
         self.stop_request = StopRequest()
         self.share = Share(rank(), world_size())
         self.progress = ProgressReport()
-        weights = trainable_weights(model)
         self.predicts_words = not base.labels
         rows = self._rows(train)
         held_out = self._joined(list(validation))
         validation_rows = make_rows(held_out, settings.max_length, settings.packing) if held_out else None
         steps = None
         if self.stream is None:
-            together = (
-                settings.per_device_train_batch_size * self.share.processes * settings.gradient_accumulation_steps
-            )
-            steps = math.ceil(len(rows) / together)
+            rows_a_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+            steps = math.ceil(len(rows) / (rows_a_step * self.share.processes))
         schedule = Schedule(steps, validates=validation_rows is not None)
         tokenizer = base.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        apart = base.attention == PER_DOCUMENT
-        self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=apart, numbered=settings.cache_frozen)
+        followed = f"eval_{validation_task.metric}" if validation_task else None
+        apart, flat = base.attention == PER_DOCUMENT, base.attention in FLAT
+        self.collator = Collator(pad, flat=flat, unmasked=apart, numbered=settings.cache_frozen)
+        weights = trainable_weights(model)
         super().__init__(
             model=model,
             args=training_arguments(settings, schedule, dtype=base.dtype),
@@ -100,7 +99,7 @@ class AdapterTrainer(SteppingTrainer):
             train_dataset=rows,
             eval_dataset=validation_rows,
             processing_class=tokenizer,
-            callbacks=[self.progress, MetricsFile(self.output_dir, f"eval_{watch.metric}" if watch else None)],
+            callbacks=[self.progress, MetricsFile(self.output_dir, followed)],
         )
         # DeepSpeed keeps float32 copies in its optimizer, and cannot gather weights of two formats at once.
         restore(self.model, weights, getattr(torch, base.dtype) if self.is_deepspeed_enabled else torch.float32)
@@ -111,9 +110,9 @@ class AdapterTrainer(SteppingTrainer):
         self.identity: dict[str, Any] = json.loads(json.dumps({**(identity or {}), "processes": self.share.processes}))
         if self.stream is None:
             self.identity["the training rows (SHA-256)"] = hash_rows(rows)
-        self.watch = watch
-        if watch is not None and watch.chooses:
-            self._choose_by(watch)
+        self.validation_task = validation_task
+        if validation_task is not None and validation_task.chooses:
+            self._choose_by(validation_task)
         self.fallback = self._prepare_loss()
         self.frozen = self._frozen_rows(apart) if settings.cache_frozen else None
         self._micro_losses: list[torch.Tensor] = []
@@ -143,12 +142,12 @@ class AdapterTrainer(SteppingTrainer):
         unsplit = self.stream is None and not self.sharded
         return frozen_rows(self.model.get_base_model(), apart=apart, whole=unsplit, free=free)
 
-    def _choose_by(self, watch: Watch) -> None:
+    def _choose_by(self, validation_task: ValidationTask) -> None:
         """Let a watched score choose the adapter, in place of the validation loss."""
-        self.args.metric_for_best_model = f"eval_{watch.metric}"
-        self.args.greater_is_better = not watch.lower_is_better
-        self.identity["evaluate.metric_for_best_model"] = watch.metric
-        self.identity["the items to choose by (SHA-256)"] = watch.digest
+        self.args.metric_for_best_model = f"eval_{validation_task.metric}"
+        self.args.greater_is_better = not validation_task.lower_is_better
+        self.identity["evaluate.metric_for_best_model"] = validation_task.metric
+        self.identity["the items to choose by (SHA-256)"] = validation_task.digest
 
     def _prepare_loss(self) -> str | None:
         """Add the one-pass loss, or say why TRL's standard one is used."""
@@ -295,6 +294,6 @@ class AdapterTrainer(SteppingTrainer):
             return {}
         step = self.state.best_global_step
         found = {str(self.args.metric_for_best_model): self.state.best_metric, "step": step}
-        if self.watch is not None and self.watch.chooses:
-            found["items"] = self.watch.items
+        if self.validation_task is not None and self.validation_task.chooses:
+            found["items"] = self.validation_task.items
         return {"validation": found}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import Card
 from lora_med.config.schema import DataSettings
@@ -19,7 +19,7 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import evaluate
-from lora_med.evaluation.scorers.registry import Asking, check_asking, learns
+from lora_med.evaluation.scorers.registry import PromptOptions, check_prompt_options, learns
 from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, Split, check_scoring, find_task, scoring_of
 from lora_med.metrics.custom_metric import Metric
@@ -140,7 +140,7 @@ def _split(name: str) -> Split:
     return cast(Split, name)
 
 
-def open_job(job: Job, asking: Asking, *, calibrate: bool) -> Opened:
+def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Opened:
     """The job's records; training and validation records only where the scoring learns from them.
 
     Raises:
@@ -153,9 +153,9 @@ def open_job(job: Job, asking: Asking, *, calibrate: bool) -> Opened:
             where="--calibrate",
             fix="--split test",
         )
-    check_asking(job.scoring, asking)
+    check_prompt_options(job.scoring, prompt_options)
     opened = open_split(job.settings, job.split, whole=job.whole)
-    training = list(itertools.islice(opened.train, MOST_TRAINING)) if learns(job.scoring, asking) else []
+    training = list(itertools.islice(opened.train, MOST_TRAINING)) if learns(job.scoring, prompt_options) else []
     validation = list(opened.validation) if calibrate and job.scoring == "choice" else []
     return Opened(opened.records, training, validation)
 
@@ -168,7 +168,7 @@ class How:
     max_items: int | None
     bootstrap_samples: int
     seed: int
-    asking: Asking
+    prompt_options: PromptOptions
     metrics: Mapping[str, Metric]
 
 
@@ -183,7 +183,7 @@ def score_jobs(
 ) -> list[Evaluation]:
     """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards."""
     found: list[Evaluation] = []
-    bank = load_many(base, adapters, how.store) if adapters else Bank(base, how.store)
+    pool = load_many(base, adapters, how.store) if adapters else AdapterPool(base, how.store)
     try:
         for job, parts in zip(jobs, opened, strict=True):
             with _placed(job):
@@ -196,20 +196,20 @@ def score_jobs(
                     scoring=job.scoring,
                     split=job.split,
                     store=how.store,
-                    bank=bank,
+                    pool=pool,
                     max_items=how.max_items,
                     bootstrap_samples=how.bootstrap_samples,
                     seed=how.seed,
                     validation=parts.validation,
                     training=parts.training,
-                    asking=how.asking,
+                    prompt_options=how.prompt_options,
                     metrics=how.metrics,
                     lower_is_better=lower_is_better,
                 )
             record_scores(evaluation, how.store)
             found.append(evaluation)
     finally:
-        bank.close()
+        pool.close()
     return found
 
 

@@ -26,7 +26,7 @@ FREE = {
         "report_to",
     },
     "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they take out shows in the rows
-    "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantised"},
+    "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantized"},
 }
 
 
@@ -63,7 +63,7 @@ def run_identity(
 
 
 def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
-    """Source, licence, access class, hashes and counts of what the adapter learns from.
+    """Source, license, access class, hashes and counts of what the adapter learns from.
 
     The access class is the strictest of the source's, of `adapter.access`, and of the adapter that is trained further.
     """
@@ -74,7 +74,7 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
     tally = corpus.tally
     return DataFacts(
         source="+".join(corpus.templates),
-        licence=settings.adapter.licence or corpus.licence,
+        license=settings.adapter.license or corpus.license,
         access=strictest([corpus.access, settings.adapter.access, before.access if before else None]),
         hashes=corpus.hashes,
         counts={

@@ -67,7 +67,7 @@ def shelf(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("questions", {"r": 2, "layers_to_transform": [1]}),
         ("dora", {"use_dora": True, "target_modules": ["q_proj"]}),
     ):
-        base = load_base(str(llama), quantisation="none")
+        base = load_base(str(llama), quantization="none")
         put(train(base, store=store, **lora), base, name, store)
     return store
 
@@ -82,4 +82,4 @@ def store(shelf: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def base(llama: Path) -> Base:
-    return load_base(str(llama), quantisation="none")
+    return load_base(str(llama), quantization="none")

@@ -44,7 +44,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_another_base_of_equal_shape_is_refused_with_both_fingerprints(twin: Path, base: Base, shelf: Path) -> None:
-    other = load_base(str(twin), quantisation="none")
+    other = load_base(str(twin), quantization="none")
     with pytest.raises(BaseMismatchError) as caught:
         attach(other, "abstracts", shelf)
     assert caught.value.exit_code == 76
@@ -58,24 +58,24 @@ def test_another_template_is_another_base(llama: Path, shelf: Path, tmp_path: Pa
     folder = Path(shutil.copytree(llama, tmp_path / "copy"))
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     with pytest.raises(BaseMismatchError, match="template"):
-        attach(load_base(str(folder), quantisation="none"), "abstracts", shelf)
+        attach(load_base(str(folder), quantization="none"), "abstracts", shelf)
 
 
 def test_the_refusal_names_the_folder_of_the_right_base(shelf: Path, llama: Path, twin: Path) -> None:
     with pytest.raises(BaseMismatchError) as caught:
-        attach(load_base(str(twin), quantisation="none"), "abstracts", shelf)
+        attach(load_base(str(twin), quantization="none"), "abstracts", shelf)
     named = Path(str(caught.value.fix).rpartition("as in ")[2])
     assert fingerprint(named) == fingerprint(llama)
 
 
 def test_a_base_with_half_the_layers_is_refused(shelf: Path, tmp_path: Path) -> None:
-    half = load_base(str(make_tiny("llama", tmp_path / "half", layers=1)), quantisation="none")
+    half = load_base(str(make_tiny("llama", tmp_path / "half", layers=1)), quantization="none")
     with pytest.raises(BaseMismatchError):
         attach(half, "abstracts", shelf)
 
 
 def test_a_base_with_half_the_layers_does_not_take_half_the_tensors(store: Path, tmp_path: Path) -> None:
-    half = load_base(str(make_tiny("llama", tmp_path / "half", layers=1)), quantisation="none")
+    half = load_base(str(make_tiny("llama", tmp_path / "half", layers=1)), quantization="none")
     card = json.loads((store / "abstracts" / CARD).read_text())
     card["base"]["fingerprint"]["weights"] = half.fingerprint.weights
     (store / "abstracts" / CARD).write_text(json.dumps(card))
@@ -190,7 +190,7 @@ def test_attached_weights_are_frozen(base: Base, shelf: Path) -> None:
 
 
 def test_training_goes_on_from_a_published_adapter(base: Base, llama: Path, shelf: Path, tmp_path: Path) -> None:
-    trained = logits(attach(load_base(str(llama), quantisation="none"), "abstracts", shelf))
+    trained = logits(attach(load_base(str(llama), quantization="none"), "abstracts", shelf))
     model = attach_new(base, LoraSettings(r=4, continue_from="abstracts"), seed=1, store=shelf)
     assert torch.equal(logits(model.eval()), trained)
     assert any(parameter.requires_grad for parameter in model.parameters())
@@ -225,17 +225,17 @@ def test_going_on_from_more_than_updates_of_layers_is_refused(base: Base, more: 
 def test_going_on_from_another_bases_adapter_is_refused(twin: Path, shelf: Path) -> None:
     with pytest.raises(BaseMismatchError):
         attach_new(
-            load_base(str(twin), quantisation="none"), LoraSettings(r=4, continue_from="abstracts"), seed=1, store=shelf
+            load_base(str(twin), quantization="none"), LoraSettings(r=4, continue_from="abstracts"), seed=1, store=shelf
         )
 
 
 def test_dora_on_an_8bit_base_is_refused_when_attaching_too(llama: Path, shelf: Path) -> None:
     with pytest.raises(SettingsError, match="DoRA"):
-        attach(load_base(str(llama), quantisation="8bit"), "dora", shelf)
+        attach(load_base(str(llama), quantization="8bit"), "dora", shelf)
 
 
 def test_an_adapter_from_a_4bit_base_attaches_to_the_full_one(llama: Path, base: Base, tmp_path: Path) -> None:
-    small = load_base(str(llama), quantisation="4bit")
+    small = load_base(str(llama), quantization="4bit")
     trained = train(small, store=tmp_path)
     put(trained, small, "small", tmp_path)
     bare = logits(base.model)

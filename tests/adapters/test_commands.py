@@ -94,7 +94,7 @@ def test_generate_writes_the_same_text_each_time(llama: Path, shelf: Path, capsy
 
 
 def test_generate_takes_its_form_from_the_card(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = load_base(str(llama), quantisation="none")
+    base = load_base(str(llama), quantization="none")
     put(train(base, store=tmp_path, steps=1), base, "talk", tmp_path, template="pair_chat", data=OPEN)
     asked = ("generate", "--adapter", "talk", "--prompt", "The", "--base", llama, "--store", tmp_path)
     assert call_json(capsys, *asked, "--max-new-tokens", 2)["chat"] is True

@@ -55,7 +55,7 @@ def changes(name: str, store: Path, base: Path) -> dict[str, torch.Tensor]:
 
 
 def adapted_logits(name: str, store: Path, base: Path) -> torch.Tensor:
-    return logits(attach(load_base(str(base), quantisation="none", dtype="float32"), name, store))
+    return logits(attach(load_base(str(base), quantization="none", dtype="float32"), name, store))
 
 
 @pytest.mark.parametrize("method", ["linear", "svd", "concat", "ties", "dare"])
@@ -79,7 +79,7 @@ def test_adopted_kinds_at_weight_1_are_themselves(kind: str, tmp_path: Path) -> 
         warnings.simplefilter("ignore")
         adopt(adapter, base=str(base), name="one", store=tmp_path / "store", origin=Origin(access="open"))
         assert compose("same", [("one", 1.0)], base=str(base), store=tmp_path / "store").error < 1e-6
-        model = attach(load_base(str(base), quantisation="none", dtype="float32"), "same", tmp_path / "store")
+        model = attach(load_base(str(base), quantization="none", dtype="float32"), "same", tmp_path / "store")
         with torch.no_grad():
             found = model(input_ids=torch.tensor([[1, 5, 7, 60, 70, 80, 5, 90]])).logits
     assert torch.allclose(found, expected, atol=2e-5)

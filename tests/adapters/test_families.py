@@ -22,23 +22,23 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("quantisation", ["none", "8bit", "4bit"])
+@pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_published_adapter_gives_the_trained_logits(
-    family: str, quantisation: str, bases: Path, tmp_path: Path
+    family: str, quantization: str, bases: Path, tmp_path: Path
 ) -> None:
-    base = load_base(str(bases / family), quantisation=quantisation)
+    base = load_base(str(bases / family), quantization=quantization)
     bare = logits(base.model)
     model = train(base, store=tmp_path)
     assert not torch.equal(logits(model), bare)
     put(model, base, "trained", tmp_path)
-    fresh = load_base(str(bases / family), quantisation=quantisation)
+    fresh = load_base(str(bases / family), quantization=quantization)
     assert torch.equal(logits(attach(fresh, "trained", tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_peft_itself_reads_what_we_publish(family: str, bases: Path, tmp_path: Path) -> None:
-    base = load_base(str(bases / family), quantisation="none")
+    base = load_base(str(bases / family), quantization="none")
     model = train(base, store=tmp_path, use_dora=family == "llama", use_rslora=True, rank_pattern={".*_proj": 2})
     folder = put(model, base, "trained", tmp_path)
     theirs = PeftModel.from_pretrained(make_model(family), str(folder))
@@ -46,21 +46,21 @@ def test_peft_itself_reads_what_we_publish(family: str, bases: Path, tmp_path: P
 
 
 def test_gpt2_trained_in_4bit_fits_the_transposed_original(bases: Path, tmp_path: Path) -> None:
-    base = load_base(str(bases / "gpt2"), quantisation="4bit")
+    base = load_base(str(bases / "gpt2"), quantization="4bit")
     model = train(base, store=tmp_path, steps=5)
-    moved = logits(model) - logits(load_base(str(bases / "gpt2"), quantisation="4bit").model)
+    moved = logits(model) - logits(load_base(str(bases / "gpt2"), quantization="4bit").model)
     put(model, base, "trained", tmp_path)
-    original = load_base(str(bases / "gpt2"), quantisation="none")
+    original = load_base(str(bases / "gpt2"), quantization="none")
     bare = logits(original.model)
     on_original = logits(attach(original, "trained", tmp_path)) - bare
     assert torch.nn.functional.cosine_similarity(moved.flatten(), on_original.flatten(), 0) > 0.95
 
 
 def test_the_weights_stay_float32_on_a_bfloat16_base(bases: Path, tmp_path: Path) -> None:
-    base = load_base(str(bases / "llama"), quantisation="none", dtype="bfloat16")
+    base = load_base(str(bases / "llama"), quantization="none", dtype="bfloat16")
     model = train(base, store=tmp_path)
     put(model, base, "trained", tmp_path)
-    fresh = attach(load_base(str(bases / "llama"), quantisation="none", dtype="bfloat16"), "trained", tmp_path)
+    fresh = attach(load_base(str(bases / "llama"), quantization="none", dtype="bfloat16"), "trained", tmp_path)
     ours = {name: one for name, one in model.named_parameters() if "lora_" in name}
     theirs = {name.replace(".trained.", ".default."): one for name, one in fresh.named_parameters() if "lora_" in name}
     assert all(torch.equal(ours[name], theirs[name]) and theirs[name].dtype == torch.float32 for name in ours)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.import_peft import Origin, adopt
@@ -39,7 +39,7 @@ def test_what_is_adopted_says_what_the_trained_model_said(kind: str, tmp_path: P
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adopted = adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open"))
-        found = said(attach(load_base(str(base), quantisation="none", dtype="float32"), "theirs", tmp_path / "store"))
+        found = said(attach(load_base(str(base), quantization="none", dtype="float32"), "theirs", tmp_path / "store"))
     assert torch.allclose(found, expected, atol=2e-6)
     card = read_card(adopted.folder)
     assert card.base.fingerprint == fingerprint(base)
@@ -178,11 +178,11 @@ def test_the_command_says_what_it_cannot_know(
 def test_what_is_more_than_updates_of_inner_layers_is_no_adapter_to_swap(kind: str, what: str, tmp_path: Path) -> None:
     base, adapter, _ = make_variant(kind, tmp_path)
     adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open"))
-    loaded = load_base(str(base), quantisation="none")
+    loaded = load_base(str(base), quantization="none")
     with pytest.raises(SettingsError, match=f"{what}.* cannot be swapped"):
         load_many(loaded, ["theirs"], tmp_path / "store")
-    with pytest.raises(SettingsError, match="cannot be swapped"), Bank(loaded, tmp_path / "store") as bank:
-        bank.hold(["theirs"])
+    with pytest.raises(SettingsError, match="cannot be swapped"), AdapterPool(loaded, tmp_path / "store") as pool:
+        pool.hold(["theirs"])
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_trained_tokens_that_the_base_has_not_are_refused(ids: list[int], tmp_pa
 
 
 @pytest.mark.parametrize("trained_on", ["fp4", "4", ""])
-def test_how_the_base_was_quantised_is_one_of_three(trained_on: str) -> None:
+def test_how_the_base_was_quantized_is_one_of_three(trained_on: str) -> None:
     with pytest.raises(SettingsError, match="none, 8bit, 4bit"):
         Origin(trained_on=trained_on)
 
@@ -257,7 +257,7 @@ def test_how_the_base_was_quantised_is_one_of_three(trained_on: str) -> None:
 def test_whole_layers_are_attached_to_a_base_of_half_precision_as_peft_does(kind: str, tmp_path: Path) -> None:
     base, adapter, _ = make_variant(kind, tmp_path)
     adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open"))
-    found = said(attach(load_base(str(base), quantisation="none", dtype="bfloat16"), "theirs", tmp_path / "store"))
+    found = said(attach(load_base(str(base), quantization="none", dtype="bfloat16"), "theirs", tmp_path / "store"))
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), adapter)
     assert torch.equal(found, said(theirs))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.models.base import Base, load_base
 from tests.adapters.conftest import logits, put, train
@@ -40,36 +40,36 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     torch.nn.init.normal_(one, generator=torch.Generator().manual_seed(number))
             model.save_pretrained(folder / family)
         for name, lora in METHODS.items():
-            base = load_base(str(folder / family), quantisation="none", dtype="float32")
+            base = load_base(str(folder / family), quantization="none", dtype="float32")
             put(train(base, store=folder / f"{family}_store", **lora), base, name, folder / f"{family}_store")
     return folder
 
 
 @pytest.mark.parametrize(
-    ("quantisation", "dtype", "tolerance"),
+    ("quantization", "dtype", "tolerance"),
     [("none", "float32", 1e-5), ("none", "bfloat16", 0.02), ("4bit", "float32", 1e-5), ("4bit", "bfloat16", 0.02)],
 )
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
 def test_every_method_gives_pefts_logits_alone_and_in_a_mixed_batch(
-    family: str, quantisation: str, dtype: str, tolerance: float, families: Path
+    family: str, quantization: str, dtype: str, tolerance: float, families: Path
 ) -> None:
     def load() -> Base:
-        return load_base(str(families / family), quantisation=quantisation, dtype=dtype)
+        return load_base(str(families / family), quantization=quantization, dtype=dtype)
 
     truth = truth_of(load, list(METHODS), families / f"{family}_store")
-    with load_many(load(), list(METHODS), families / f"{family}_store") as bank:
+    with load_many(load(), list(METHODS), families / f"{family}_store") as pool:
         names = [None, *METHODS, None, "dora"]
         for name in METHODS:
             assert (truth[name] - truth[None]).abs().max() > 0.1
-            assert (logits_with(bank, name) - truth[name]).abs().max() < tolerance
+            assert (logits_with(pool, name) - truth[name]).abs().max() < tolerance
         for tokens in (1, 6, 20):  # a decoding step, few tokens, and rows long enough to be run adapter by adapter
             ids = torch.randint(5, 260, (len(names), tokens), generator=torch.Generator().manual_seed(tokens))
             with torch.inference_mode():
-                bare = bank.model(input_ids=ids).logits
-                with use(bank, names) as model:
+                bare = pool.model(input_ids=ids).logits
+                with use(pool, names) as model:
                     mixed = model(input_ids=ids).logits
                 for row, name in enumerate(names):
-                    with use(bank, name) as model:
+                    with use(pool, name) as model:
                         alone = model(input_ids=ids).logits[row]
                     assert (mixed[row] - alone).abs().max() < tolerance
                     if name is None:
@@ -78,25 +78,25 @@ def test_every_method_gives_pefts_logits_alone_and_in_a_mixed_batch(
 
 def test_under_autocast_the_logits_are_those_of_peft(llama: Path, shelf: Path) -> None:
     def load() -> Base:
-        return load_base(str(llama), quantisation="none", dtype="float32")
+        return load_base(str(llama), quantization="none", dtype="float32")
 
-    with load_many(load(), NAMES, shelf) as bank, torch.autocast("cpu", dtype=torch.bfloat16):
+    with load_many(load(), NAMES, shelf) as pool, torch.autocast("cpu", dtype=torch.bfloat16):
         names = [None, *NAMES]
-        with use(bank, names) as model, torch.inference_mode():
+        with use(pool, names) as model, torch.inference_mode():
             mixed = model(input_ids=torch.tensor([[1, 50, 60, 70, 80, 90]] * 4)).logits
         for row, name in enumerate(NAMES):
             expected = logits(attach(load(), name, shelf))
-            assert (logits_with(bank, name) - expected).abs().max() < 0.03
+            assert (logits_with(pool, name) - expected).abs().max() < 0.03
             assert (mixed[row + 1] - expected[0]).abs().max() < 0.03
 
 
 @pytest.mark.parametrize("tokens", [3, 12])
-@pytest.mark.parametrize("quantisation", ["none", "4bit"])
-def test_input_gradients_pass_through_a_mixed_batch(tokens: int, quantisation: str, llama: Path, shelf: Path) -> None:
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+def test_input_gradients_pass_through_a_mixed_batch(tokens: int, quantization: str, llama: Path, shelf: Path) -> None:
     """An adapter first loaded under inference mode serves a caller who wants gradients, as PEFT does."""
 
     def load() -> Base:
-        return load_base(str(llama), quantisation=quantisation, dtype="float32")
+        return load_base(str(llama), quantization=quantization, dtype="float32")
 
     expected = []
     words = torch.randn(1, tokens, 64, generator=torch.Generator().manual_seed(1))
@@ -104,11 +104,11 @@ def test_input_gradients_pass_through_a_mixed_batch(tokens: int, quantisation: s
         one = words.clone().requires_grad_()
         attach(load(), name, shelf)(inputs_embeds=one).logits.sum().backward()
         expected.append(one.grad)
-    bank = Bank(load(), shelf)
-    with torch.inference_mode(), use(bank, ["abstracts", "dora"]) as model:
+    pool = AdapterPool(load(), shelf)
+    with torch.inference_mode(), use(pool, ["abstracts", "dora"]) as model:
         model(inputs_embeds=words.expand(2, tokens, 64))
     both = words.repeat(2, 1, 1).requires_grad_()
-    with use(bank, ["abstracts", "dora"]) as model:
+    with use(pool, ["abstracts", "dora"]) as model:
         model(inputs_embeds=both).logits.sum().backward()
     assert both.grad is not None
     assert torch.allclose(both.grad, torch.cat(expected), atol=1e-4)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.runtime.pool import Bank
+from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.models.base import Base, load_base
@@ -31,7 +31,7 @@ def letters(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of six adapters, each from another seed."""
     store = tmp_path_factory.mktemp("letters")
     for seed, name in enumerate(LETTERS):
-        base = load_base(str(llama), quantisation="none")
+        base = load_base(str(llama), quantization="none")
         put(train(base, store=store, seed=seed, steps=1), base, name, store)
     return store
 
@@ -39,92 +39,94 @@ def letters(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def truth(llama: Path, letters: Path) -> dict[str, torch.Tensor]:
     """Each adapter's logits, from a bank that holds all of them."""
-    with load_many(load_base(str(llama), quantisation="none"), LETTERS, letters) as bank:
-        return {name: answer(bank, name) for name in LETTERS}
+    with load_many(load_base(str(llama), quantization="none"), LETTERS, letters) as pool:
+        return {name: answer(pool, name) for name in LETTERS}
 
 
 @pytest.fixture
-def bank(base: Base, letters: Path) -> Iterator[Bank]:
-    with Bank(base, letters, most_resident=2) as made:
+def pool(base: Base, letters: Path) -> Iterator[AdapterPool]:
+    with AdapterPool(base, letters, most_resident=2) as made:
         yield made
 
 
-def answer(bank: Bank, name: str) -> torch.Tensor:
-    with use(bank, name) as model:
+def answer(pool: AdapterPool, name: str) -> torch.Tensor:
+    with use(pool, name) as model:
         return logits(model)
 
 
-def test_the_adapter_used_longest_ago_leaves(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+def test_the_adapter_used_longest_ago_leaves(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
     for name, resident in (("a", "a"), ("b", "ab"), ("a", "ba"), ("c", "ac"), ("b", "cb"), ("b", "cb"), ("c", "bc")):
-        assert torch.equal(answer(bank, name), truth[name])
-        assert "".join(bank.names) == resident
+        assert torch.equal(answer(pool, name), truth[name])
+        assert "".join(pool.names) == resident
 
 
-def test_an_adapter_in_use_stays_whoever_else_comes(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
-    with use(bank, "a") as model:
+def test_an_adapter_in_use_stays_whoever_else_comes(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
+    with use(pool, "a") as model:
         for name in "bcdbc":
-            assert torch.equal(answer(bank, name), truth[name])
-            assert "a" in bank.names
-            assert len(bank.names) == 2
+            assert torch.equal(answer(pool, name), truth[name])
+            assert "a" in pool.names
+            assert len(pool.names) == 2
         assert torch.equal(logits(model), truth["a"])
 
 
-def test_an_evicted_adapter_is_freed_even_after_a_mixed_batch(bank: Bank) -> None:
-    with use(bank, ["a", "b"]) as model:
+def test_an_evicted_adapter_is_freed_even_after_a_mixed_batch(pool: AdapterPool) -> None:
+    with use(pool, ["a", "b"]) as model:
         model(input_ids=torch.tensor([[1], [1]]))
-    slots, choice = bank.hold(["a"])
-    bank.release(slots)
+    slots, choice = pool.hold(["a"])
+    pool.release(slots)
     gone = weakref.ref(next(iter(choice.adapter.updates.values())))  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
     del slots, choice
     for name in "cd":
-        answer(bank, name)
+        answer(pool, name)
     gc.collect()
     assert gone() is None
 
 
-def test_what_cannot_be_held_at_once_is_refused_and_leaves_no_trace(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(SettingsError, match="one batch names 3 adapters, and 2"), use(bank, ["a", "b", None, "c"]):
+def test_what_cannot_be_held_at_once_is_refused_and_leaves_no_trace(
+    pool: AdapterPool, truth: dict[str, torch.Tensor]
+) -> None:
+    with pytest.raises(SettingsError, match="one batch names 3 adapters, and 2"), use(pool, ["a", "b", None, "c"]):
         pass
-    with use(bank, "a"), use(bank, "b"), use(bank, None), pytest.raises(SettingsError, match="no room for 'c'"):
-        answer(bank, "c")
-    assert torch.equal(answer(bank, "c"), truth["c"])
-    assert torch.equal(answer(bank, "d"), truth["d"])
-    assert bank.names == ("c", "d")
+    with use(pool, "a"), use(pool, "b"), use(pool, None), pytest.raises(SettingsError, match="no room for 'c'"):
+        answer(pool, "c")
+    assert torch.equal(answer(pool, "c"), truth["c"])
+    assert torch.equal(answer(pool, "d"), truth["d"])
+    assert pool.names == ("c", "d")
     with pytest.raises(SettingsError, match="most_resident is 0"):
-        Bank(bank.base, bank.store, most_resident=0)
+        AdapterPool(pool.base, pool.store, most_resident=0)
 
 
-def test_a_thread_waits_until_a_place_is_free(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+def test_a_thread_waits_until_a_place_is_free(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
     found: list[torch.Tensor] = []
-    other = threading.Thread(target=lambda: found.append(answer(bank, "c")))
-    with use(bank, ["a", "b"]):
+    other = threading.Thread(target=lambda: found.append(answer(pool, "c")))
+    with use(pool, ["a", "b"]):
         other.start()
         other.join(timeout=0.5)
         assert other.is_alive()
-        assert set(bank.names) == {"a", "b"}
+        assert set(pool.names) == {"a", "b"}
     other.join(timeout=60)
     assert torch.equal(found[0], truth["c"])
 
 
-def test_who_waits_for_a_place_is_told_that_the_bank_was_closed(bank: Bank) -> None:
+def test_who_waits_for_a_place_is_told_that_the_bank_was_closed(pool: AdapterPool) -> None:
     found: list[SettingsError] = []
 
     def ask() -> None:
         with pytest.raises(SettingsError, match="closed") as error:
-            answer(bank, "c")
+            answer(pool, "c")
         found.append(error.value)
 
     other = threading.Thread(target=ask)
-    with use(bank, ["a", "b"]):
+    with use(pool, ["a", "b"]):
         other.start()
         other.join(timeout=0.5)
         assert other.is_alive()
-        bank.close()
+        pool.close()
         other.join(timeout=60)
     assert len(found) == 1
 
 
-def test_two_threads_that_ask_for_one_adapter_load_it_once(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_that_ask_for_one_adapter_load_it_once(pool: AdapterPool, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, reads = threading.Barrier(8), list[str]()
     read_bytes = Path.read_bytes
 
@@ -137,7 +139,7 @@ def test_two_threads_that_ask_for_one_adapter_load_it_once(bank: Bank, monkeypat
 
     def ask() -> None:
         inside.wait(timeout=60)
-        answer(bank, "a")
+        answer(pool, "a")
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -147,7 +149,9 @@ def test_two_threads_that_ask_for_one_adapter_load_it_once(bank: Bank, monkeypat
     assert reads == ["a"]
 
 
-def test_many_threads_share_two_places_and_every_answer_is_right(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+def test_many_threads_share_two_places_and_every_answer_is_right(
+    pool: AdapterPool, truth: dict[str, torch.Tensor]
+) -> None:
     right: list[bool] = []
     most: list[int] = []
 
@@ -155,17 +159,17 @@ def test_many_threads_share_two_places_and_every_answer_is_right(bank: Bank, tru
         for turn in range(25):
             names = [LETTERS[(start + turn) % 6], LETTERS[(start + 2 * turn + 1) % 6]]
             if turn % 3:
-                right.append(torch.equal(answer(bank, names[0]), truth[names[0]]))
+                right.append(torch.equal(answer(pool, names[0]), truth[names[0]]))
             else:
                 ids = torch.tensor([[1, 50, 60, 70, 80, 90]] * 3)
-                with use(bank, [names[0], None, names[1]]) as model, torch.no_grad():
+                with use(pool, [names[0], None, names[1]]) as model, torch.no_grad():
                     rows = model(input_ids=ids).logits
                 near = [
                     torch.allclose(rows[row], truth[name][0], atol=1e-5)
                     for row, name in zip((0, 2), names, strict=True)
                 ]
                 right.append(all(near))
-            most.append(len(bank.names))
+            most.append(len(pool.names))
 
     threads = [threading.Thread(target=ask, args=(start,), daemon=True) for start in range(8)]
     for thread in threads:
@@ -177,13 +181,13 @@ def test_many_threads_share_two_places_and_every_answer_is_right(bank: Bank, tru
 
 
 def test_one_stack_of_all_in_memory_serves_every_mixture_of_them(base: Base, letters: Path) -> None:
-    bank = load_many(base, LETTERS, letters)
+    pool = load_many(base, LETTERS, letters)
     ids = torch.tensor([[1], [60]])
     for names in (["a", "b"], ["c", "d"], ["f", "a"], ["a", "b"]):
-        with use(bank, names) as model, torch.no_grad():
+        with use(pool, names) as model, torch.no_grad():
             mixed = model(input_ids=ids).logits
         for row, name in enumerate(names):
-            with use(bank, name) as model, torch.no_grad():
+            with use(pool, name) as model, torch.no_grad():
                 assert torch.allclose(mixed[row], model(input_ids=ids).logits[row], atol=1e-5)
 
 
@@ -192,12 +196,12 @@ def test_a_failed_load_is_told_to_all_who_wait_and_frees_its_place(base: Base, l
     file = store / "a" / "adapter_model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with Bank(base, store, most_resident=1) as bank:
+    with AdapterPool(base, store, most_resident=1) as pool:
         errors: list[BaseException] = []
 
         def ask() -> None:
             try:
-                answer(bank, "a")
+                answer(pool, "a")
             except IntegrityError as error:
                 errors.append(error)
 
@@ -207,18 +211,18 @@ def test_a_failed_load_is_told_to_all_who_wait_and_frees_its_place(base: Base, l
         for thread in threads:
             thread.join(timeout=60)
         assert len(errors) == 4
-        with pytest.raises(InputMissingError), use(bank, "nobody"):
+        with pytest.raises(InputMissingError), use(pool, "nobody"):
             pass
-        assert bank.names == ()
-        answer(bank, "b")
+        assert pool.names == ()
+        answer(pool, "b")
         file.write_bytes(whole)
-        answer(bank, "a")
-        assert bank.names == ("a",)
+        answer(pool, "a")
+        assert pool.names == ("a",)
 
 
-def test_tasks_of_one_thread_do_not_see_each_others_adapter(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+def test_tasks_of_one_thread_do_not_see_each_others_adapter(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
     async def ask(name: str) -> torch.Tensor:
-        with use(bank, name) as model:
+        with use(pool, name) as model:
             await asyncio.sleep(0.01)
             return logits(model)
 
@@ -230,28 +234,28 @@ def test_tasks_of_one_thread_do_not_see_each_others_adapter(bank: Bank, truth: d
     assert torch.equal(two, truth["b"])
 
 
-def test_a_thread_started_inside_use_runs_the_bare_base(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
-    bare, found = logits(bank.model), list[torch.Tensor]()
-    with use(bank, "a"):
-        other = threading.Thread(target=lambda: found.append(logits(bank.model)))
+def test_a_thread_started_inside_use_runs_the_bare_base(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
+    bare, found = logits(pool.model), list[torch.Tensor]()
+    with use(pool, "a"):
+        other = threading.Thread(target=lambda: found.append(logits(pool.model)))
         other.start()
         other.join()
     assert torch.equal(found[0], bare)
 
 
-def test_another_adapters_overflow_stays_in_its_own_rows(bank: Bank, truth: dict[str, torch.Tensor]) -> None:
+def test_another_adapters_overflow_stays_in_its_own_rows(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
     ids = torch.tensor([[1], [1], [1]])
     with torch.no_grad():
-        bare = bank.model(input_ids=ids).logits[1]
-        with use(bank, ["a", None, "b"]) as model:
+        bare = pool.model(input_ids=ids).logits[1]
+        with use(pool, ["a", None, "b"]) as model:
             before = model(input_ids=ids).logits
-        slots, choice = bank.hold(["b"])
+        slots, choice = pool.hold(["b"])
         for update in choice.adapter.updates.values():  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
             update.down.fill_(3e38)
-        bank._mixture.stacks.clear()
-        with use(bank, ["a", None, "b"]) as model:
+        pool._mixture.stacks.clear()
+        with use(pool, ["a", None, "b"]) as model:
             after = model(input_ids=ids).logits
-        bank.release(slots)
+        pool.release(slots)
     assert not torch.isfinite(after[2]).any()
     assert torch.equal(after[0], before[0])
     assert torch.equal(after[1], bare)
@@ -259,24 +263,24 @@ def test_another_adapters_overflow_stays_in_its_own_rows(bank: Bank, truth: dict
 
 def test_closing_takes_the_hooks_off_and_the_base_is_free_again(base: Base, letters: Path) -> None:
     before = logits(base.model)
-    with load_many(base, ["a", "b"], letters) as bank:
+    with load_many(base, ["a", "b"], letters) as pool:
         assert any(module._forward_hooks for module in base.model.modules())
-        answer(bank, "a")
+        answer(pool, "a")
     assert not any(module._forward_hooks for module in base.model.modules())
     assert torch.equal(logits(base.model), before)
-    bank.close()
-    with pytest.raises(SettingsError, match="closed"), use(bank, "a"):
+    pool.close()
+    with pytest.raises(SettingsError, match="closed"), use(pool, "a"):
         pass
     assert not torch.equal(logits(attach(base, "a", letters)), before)
     with pytest.raises(SettingsError, match="carries adapters already"):
-        Bank(base, letters)
+        AdapterPool(base, letters)
 
 
 def test_a_forgotten_bank_leaves_the_base_as_a_closed_one_does(base: Base, letters: Path) -> None:
-    bank = load_many(base, ["a"], letters)
-    answer(bank, "a")
-    forgotten = weakref.ref(bank)
-    del bank
+    pool = load_many(base, ["a"], letters)
+    answer(pool, "a")
+    forgotten = weakref.ref(pool)
+    del pool
     gc.collect()
     assert forgotten() is None
     assert not any(module._forward_hooks for module in base.model.modules())
@@ -291,7 +295,7 @@ def test_a_bank_that_cannot_be_filled_leaves_the_base_free(base: Base, letters: 
 def test_no_peft_is_needed_to_run_adapters(llama: Path, letters: Path) -> None:
     code = (
         "import sys; from lora_med import load_base, load_many, generate_rows\n"
-        f"base = load_base({str(llama)!r}, quantisation='none')\n"
+        f"base = load_base({str(llama)!r}, quantization='none')\n"
         f"bank = load_many(base, ['a', 'b'], {str(letters)!r})\n"
         "generate_rows(bank, base.tokenizer, [[1, 50], [1, 60]], ['a', 'b'], max_new_tokens=2)\n"
         "print('peft' in sys.modules)"

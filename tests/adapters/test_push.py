@@ -191,7 +191,7 @@ def test_a_repository_needs_a_name_that_the_hub_takes(online: Hub, store: Path) 
 
 
 def test_credentialed_data_stays_here(llama: Path, tmp_path: Path) -> None:
-    base = load_base(str(llama), quantisation="none")
+    base = load_base(str(llama), quantization="none")
     facts = DataFacts("mimic", "PhysioNet", "credentialed")
     folder = put(train(base, store=tmp_path, steps=1), base, "notes", tmp_path, data=facts)
     for private in (True, False):
@@ -201,7 +201,7 @@ def test_credentialed_data_stays_here(llama: Path, tmp_path: Path) -> None:
 
 
 def test_registered_data_is_never_public(llama: Path, tmp_path: Path) -> None:
-    base = load_base(str(llama), quantisation="none")
+    base = load_base(str(llama), quantization="none")
     facts = DataFacts("x", "y", "registered")
     folder = put(train(base, store=tmp_path, steps=1), base, "mine", tmp_path, data=facts)
     with pytest.raises(NotPermittedError, match="registration"):

@@ -46,7 +46,7 @@ def test_a_published_folder_holds_four_readable_files(shelf: Path) -> None:
 def test_the_card_says_what_it_is_tied_to(shelf: Path, llama: Path, base: Base) -> None:
     card = read_card(shelf / "abstracts")
     assert card.base.fingerprint == base.fingerprint
-    assert (card.base.name, card.base.quantisation, card.base.dtype) == (llama.name, "none", base.dtype)
+    assert (card.base.name, card.base.quantization, card.base.dtype) == (llama.name, "none", base.dtype)
     assert (card.template, card.data) == ("text", OPEN)
     assert card.method["target_modules"] == sorted(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -94,7 +94,7 @@ def test_the_readme_is_a_hub_model_card(shelf: Path) -> None:
 
 
 def test_a_rank_16_adapter_of_micro_is_under_3_megabytes(tmp_path: Path) -> None:
-    base = load_base("micro", quantisation="4bit")
+    base = load_base("micro", quantization="4bit")
     folder = put(train(base, store=tmp_path, r=16, steps=1), base, "small", tmp_path)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     assert verify(folder).whole
@@ -207,8 +207,8 @@ def test_verify_finds_an_adapter_under_anothers_name(store: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "format 2"),
-        ({"data": {"source": "x", "licence": "y", "access": "everyone", "hashes": {}, "counts": {}}}, "access class"),
+        ({"format": 3}, "format 3"),
+        ({"data": {"source": "x", "license": "y", "access": "everyone", "hashes": {}, "counts": {}}}, "access class"),
         ({"base": {}}, "missing"),
         ({"name": 3}, "not text"),
         ({"files": {"../../x": "0" * 64}}, "not a name and a SHA-256"),
@@ -222,6 +222,17 @@ def test_a_card_that_cannot_be_is_refused(store: Path, changes: dict[str, Any], 
         read_card(store / "abstracts")
     assert isinstance(cards(store)["abstracts"], LoraMedError)
     assert not isinstance(cards(store)["questions"], LoraMedError)
+
+
+def test_a_card_of_format_1_is_read_in_its_own_spelling(store: Path) -> None:
+    path = store / "abstracts" / CARD
+    now = read_card(store / "abstracts")
+    raw = json.loads(path.read_text())
+    raw["format"] = 1
+    raw["base"]["quantisation"] = raw["base"].pop("quantization")
+    raw["data"]["licence"] = raw["data"].pop("license")
+    path.write_text(json.dumps(raw))
+    assert read_card(store / "abstracts") == now
 
 
 def test_a_torn_card_is_refused(store: Path) -> None:

@@ -16,7 +16,7 @@ from lora_med.audit.preview import page, spell
 from lora_med.config.parse import parse
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Section, Span
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import tokenise_rows
+from lora_med.prompts.tokens import tokenize_rows
 from tests.tiny import make_tokenizer
 
 
@@ -83,7 +83,7 @@ def test_ten_thousand_rows_are_checked_within_a_minute(tmp_path: Path) -> None:
 def test_the_page_marks_what_is_trained_and_escapes_the_rest(tmp_path: Path) -> None:
     tokenizer: Any = make_tokenizer()
     settings = parse(None, ["data.source=custom", f"data.paths=[{passages(tmp_path, 100)}]"])
-    (tokens,) = tokenise_rows([Row("<u>", "g", (), "Ask <b>", " Say")], tokenizer)
+    (tokens,) = tokenize_rows([Row("<u>", "g", (), "Ask <b>", " Say")], tokenizer)
     html = page(check_data(settings, tokenizer)[0], [spell(tokens, tokenizer)], base="micro")
     assert "Ask &lt;b&gt;" in html and "&lt;u&gt;: " in html
     assert "<b> Say&lt;|end_of_text|&gt;</b>" in html

@@ -20,7 +20,7 @@ from lora_med.evaluation.report.write_report import write_report
 from lora_med.merge.merge import merge_adapter
 from lora_med.prompts.fit import fit_rows
 from lora_med.prompts.render import render
-from lora_med.prompts.tokens import tokenise_rows
+from lora_med.prompts.tokens import tokenize_rows
 from tests.audit.test_private import CANARY, PERMISSION, everything, modes, notes
 from tests.data.test_pubmedqa import made_up
 from tests.evaluation.published import publish_random
@@ -148,7 +148,7 @@ def test_a_context_of_letters_of_several_tokens_is_shortened_to_any_length(lette
     tokenizer = make_tokenizer()
     record = Question("q", "g", "pubmedqa", "Is iron a metal?", "yes", (letters,), ("yes", "no", "maybe"))
     row = render([record], "pubmedqa", "trim_context")[0]
-    (whole,) = tokenise_rows([row], tokenizer)
+    (whole,) = tokenize_rows([row], tokenizer)
     for max_length in range(200, 212):
         (fitted,) = fit_rows([row], tokenizer, max_length)
         size = len(fitted.input_ids)

@@ -106,10 +106,10 @@ def test_what_goes_wrong_has_its_exit_code(
     assert run(["data", *arguments]) == code
 
 
-def test_list_names_every_source_with_its_licence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_every_source_with_its_license(capsys: pytest.CaptureFixture[str]) -> None:
     sources = {source["name"]: source for source in answer(["list", "--json"], capsys)["sources"]}
     assert {"pubmed", "pubmedqa", "custom"} <= set(sources)
-    assert all(source["licence"] and source["kinds"] for source in sources.values())
+    assert all(source["license"] and source["kinds"] for source in sources.values())
     assert run(["data", "list"]) == 0
 
 

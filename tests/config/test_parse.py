@@ -208,12 +208,12 @@ def test_a_long_value_is_cut_short() -> None:
     assert len(line) < 150
 
 
-def test_both_quantisations_are_refused(write: Write) -> None:
+def test_both_quantizations_are_refused(write: Write) -> None:
     assert "cannot both be true" in complaints(None, "model.load_in_8bit=true")[0]
     settings = parse(None, ["model.load_in_8bit=true", "model.load_in_4bit=false"])
-    assert settings.model.quantisation == "8bit"
-    assert parse().model.quantisation == "4bit"
-    assert parse(None, ["model.load_in_4bit=false"]).model.quantisation == "none"
+    assert settings.model.quantization == "8bit"
+    assert parse().model.quantization == "4bit"
+    assert parse(None, ["model.load_in_4bit=false"]).model.quantization == "none"
 
 
 def test_shares_must_leave_something_to_train_on() -> None:

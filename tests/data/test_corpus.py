@@ -193,7 +193,7 @@ def test_every_source_has_its_template_and_docstring(source: Any) -> None:
 
     assert TEMPLATES[source.template].takes in source.kinds
     module = importlib.import_module(source.module)
-    assert "icence" in (module.__doc__ or "")
+    assert "icense" in (module.__doc__ or "")
     assert callable(module.read)
 
 

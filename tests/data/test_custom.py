@@ -303,12 +303,12 @@ def test_the_real_dialogues_are_read_with_line_breaks_in_their_cells() -> None:
     assert any("\n" in record.input for record in records if isinstance(record, Pair))
 
 
-LABELLED = "text,kind,uid\nNeeds a refill,refill,a\nWants a visit,visit,b\nOther matters,7,c\n"
+LABELED = "text,kind,uid\nNeeds a refill,refill,a\nWants a visit,visit,b\nOther matters,7,c\n"
 
 
 def test_a_label_column_makes_texts_to_be_classified(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text(LABELLED)
+    path.write_text(LABELED)
     (first, *_, last), _ = read(path, label="kind")
     assert first == Question("a", first.group, "custom", "Needs a refill", "refill", options=("7", "refill", "visit"))
     assert isinstance(last, Question) and last.answer == "7"

@@ -80,7 +80,7 @@ def test_every_section_is_kept_in_order_with_its_label(tmp_path: Path) -> None:
         '<AbstractText Label="FINDINGS">Much.</AbstractText>'
         '<AbstractText NlmCategory="CONCLUSIONS">So.</AbstractText>'
         "<AbstractText>Bare.</AbstractText>"
-        '<AbstractText Label="UNLABELLED" NlmCategory="UNASSIGNED">Last.</AbstractText>'
+        '<AbstractText Label="UNLABELED" NlmCategory="UNASSIGNED">Last.</AbstractText>'
     )
     (record,) = passages(write(tmp_path / "a.xml", article(7, abstract)))
     assert record.sections == (

@@ -20,7 +20,7 @@ def publish_random(
     store: Path,
     *,
     seed: int = 1,
-    quantisation: str = "none",
+    quantization: str = "none",
     source: str = "custom",
     template: str = "text",
     access: str = "open",
@@ -28,7 +28,7 @@ def publish_random(
     **lora: Any,
 ) -> Path:
     """Publish adapter `name` of rank 4 whose weights are large enough to matter; returns its folder."""
-    base = load_base(str(base_folder), quantisation=quantisation, dtype="float32")
+    base = load_base(str(base_folder), quantization=quantization, dtype="float32")
     model = attach_new(base, LoraSettings(r=4, lora_alpha=8, **lora), seed=seed)
     torch.manual_seed(seed)
     for key, weight in model.named_parameters():

@@ -42,7 +42,7 @@ def test_where_no_threshold_keeps_the_risk_all_is_to_refer() -> None:
 def test_the_report_draws_it_and_the_card_keeps_what_was_fitted(tmp_path: Path) -> None:
     folder = make_tiny("llama", tmp_path / "base")
     publish_random(folder, "one", tmp_path / "store", template="pubmedqa")
-    base = load_base(str(folder), quantisation="none", dtype="float32")
+    base = load_base(str(folder), quantization="none", dtype="float32")
     half = len(QUESTIONS) // 2
     found = evaluate(
         base,

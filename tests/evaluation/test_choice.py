@@ -14,10 +14,10 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.likelihood.log_probabilities import score_options
 from lora_med.evaluation.measures import changes, values
 from lora_med.evaluation.scorers.choice_answers import (
-    Asked,
+    ChoiceQuestions,
     Choices,
     answer_choices,
-    ask,
+    pose_questions,
     read_answers,
     rotations,
     score_choices,
@@ -56,24 +56,26 @@ def tokenizer() -> Any:
     return make_tokenizer(context=CONTEXT)
 
 
-def closed(truth: list[str], labels: tuple[str, ...]) -> Asked:
+def closed(truth: list[str], labels: tuple[str, ...]) -> ChoiceQuestions:
     items = tuple(
         ChoiceItem(f"u{n}", f"g{n}", (1,), tuple((9,) for _ in labels), labels, answer)
         for n, answer in enumerate(truth)
     )
-    return Asked(items, tuple((item,) for item in items))
+    return ChoiceQuestions(items, tuple((item,) for item in items))
 
 
-def measured(asked: Asked, choices: Choices, *, written: bool = False) -> dict[str, float]:
-    table = option_table(asked, choices)
-    return {one.name: float(one.of_sums(table.sum(0))) for one in option_measures(layout_of(asked, written=written))}
+def measured(questions: ChoiceQuestions, choices: Choices, *, written: bool = False) -> dict[str, float]:
+    table = option_table(questions, choices)
+    return {
+        one.name: float(one.of_sums(table.sum(0))) for one in option_measures(layout_of(questions, written=written))
+    }
 
 
 def test_measures_of_a_closed_set_by_hand() -> None:
     truth = ["yes", "yes", "no", "no", "maybe", "maybe", "maybe", "yes"]
     said = ("yes", "no", "no", "no", "yes", "maybe", None, None)
-    asked = closed(truth, ("yes", "no", "maybe"))
-    found = measured(asked, Choices(said, ()), written=True)
+    questions = closed(truth, ("yes", "no", "maybe"))
+    found = measured(questions, Choices(said, ()), written=True)
     assert found["accuracy"] == 4 / 8
     assert found["invalid_rate"] == 2 / 8
     assert (found["recall_yes"], found["recall_no"], found["recall_maybe"]) == pytest.approx((1 / 3, 1, 1 / 3))
@@ -95,25 +97,27 @@ def test_options_in_their_own_words_have_accuracy_and_no_table_of_thousands(mode
         replace(question(n), options=tuple(f"{word} {n}" for word in WORDS), answer=f"{WORDS[n % 4]} {n}")
         for n in range(8)
     ]
-    asked = ask(records, "cloze", model, tokenizer)
-    choices = score_choices(model, asked, CONTEXT)
-    assert asked.labels == ()
-    assert option_table(asked, choices).shape == (8, 5)
-    found = measured(asked, choices)
+    questions = pose_questions(records, "cloze", model, tokenizer)
+    choices = score_choices(model, questions, CONTEXT)
+    assert questions.labels == ()
+    assert option_table(questions, choices).shape == (8, 5)
+    found = measured(questions, choices)
     assert set(found) == {"accuracy", "accuracy_by_length"}
-    assert found["accuracy"] == sum(a == b for a, b in zip(choices.predicted, asked.truth, strict=True)) / 8
-    assert found["accuracy_by_length"] == sum(a == b for a, b in zip(choices.by_length, asked.truth, strict=True)) / 8
+    assert found["accuracy"] == sum(a == b for a, b in zip(choices.predicted, questions.truth, strict=True)) / 8
+    assert (
+        found["accuracy_by_length"] == sum(a == b for a, b in zip(choices.by_length, questions.truth, strict=True)) / 8
+    )
 
 
 def test_measures_bear_intervals_and_paired_differences() -> None:
     truth = ["yes", "no"] * 10
-    asked = closed(truth, ("yes", "no"))
-    base = option_table(asked, Choices(("no",) * 20, ()))
-    adapter = option_table(asked, Choices(tuple(truth), ()))
-    groups = [item.group for item in asked.items]
-    found = values(option_measures(layout_of(asked, written=False)), adapter, groups, samples=200, seed=1)
+    questions = closed(truth, ("yes", "no"))
+    base = option_table(questions, Choices(("no",) * 20, ()))
+    adapter = option_table(questions, Choices(tuple(truth), ()))
+    groups = [item.group for item in questions.items]
+    found = values(option_measures(layout_of(questions, written=False)), adapter, groups, samples=200, seed=1)
     assert found["accuracy"].value == found["recall_yes"].value == 1.0
-    change = changes(option_measures(layout_of(asked, written=False)), base, adapter, groups, samples=200, seed=1)[
+    change = changes(option_measures(layout_of(questions, written=False)), base, adapter, groups, samples=200, seed=1)[
         "accuracy"
     ]
     assert change.difference == 0.5
@@ -175,16 +179,16 @@ def test_rotating_keeps_the_right_option_right() -> None:
 
 def test_scores_are_averaged_over_the_orders(model: Any, tokenizer: Any) -> None:
     records = [question(n) for n in range(6)]
-    asked = ask(records, "medqa", model, tokenizer, rotate=True)
-    found = score_choices(model, asked, CONTEXT)
-    assert all(len(order) == 4 for order in asked.orders)
+    questions = pose_questions(records, "medqa", model, tokenizer, rotate=True)
+    found = score_choices(model, questions, CONTEXT)
+    assert all(len(order) == 4 for order in questions.orders)
     for record, scores, predicted, changed in zip(records, found.scores, found.predicted, found.changed, strict=True):
         by_words = dict.fromkeys(WORDS, 0.0)
         chosen = set()
         for turn in range(4):
             turned = (*WORDS[turn:], *WORDS[:turn])
             row = replace(record, options=turned, right=turned.index(record.answer))
-            (item,) = ask([row], "medqa", model, tokenizer).items
+            (item,) = pose_questions([row], "medqa", model, tokenizer).items
             (single,) = score_options(model, [(item.prompt_ids, item.option_ids)], CONTEXT)
             chosen.add(turned[single.index(max(single))])
             for word, score in zip(turned, single, strict=True):
@@ -192,23 +196,23 @@ def test_scores_are_averaged_over_the_orders(model: Any, tokenizer: Any) -> None
         assert scores == pytest.approx([by_words[word] for word in WORDS], abs=1e-4)
         assert WORDS["ABCD".index(predicted or "")] == max(by_words, key=lambda word: by_words[word])
         assert changed == (len(chosen) > 1)
-    assert measured(asked, found)["order_sensitivity"] == sum(found.changed) / 6
+    assert measured(questions, found)["order_sensitivity"] == sum(found.changed) / 6
 
 
 def test_only_lettered_options_are_turned(model: Any, tokenizer: Any) -> None:
     with pytest.raises(SettingsError, match="'cloze' does not letter its options"):
-        ask([question(0)], "cloze", model, tokenizer, rotate=True)
+        pose_questions([question(0)], "cloze", model, tokenizer, rotate=True)
 
 
 def test_written_answers_are_read_by_letters_where_there_are_letters() -> None:
-    asked = closed(["yes", "no", "maybe"], ("yes", "no", "maybe"))
-    assert read_answers(asked.items, ["Yes, it does.", "It could be yes or no", "Answer: maybe"]) == [
+    questions = closed(["yes", "no", "maybe"], ("yes", "no", "maybe"))
+    assert read_answers(questions.items, ["Yes, it does.", "It could be yes or no", "Answer: maybe"]) == [
         "yes",
         None,
         "maybe",
     ]
     items = [
-        replace(asked.items[0], labels=("A", "B"), texts=("iron", "gold"), option_ids=((5,), (6,)), answer="A")
+        replace(questions.items[0], labels=("A", "B"), texts=("iron", "gold"), option_ids=((5,), (6,)), answer="A")
         for _ in range(3)
     ]
     assert read_answers(items, ["B. gold", "Gold", "B. iron"]) == ["B", "B", None]
@@ -237,24 +241,24 @@ def teach(model: Any, tokenizer: Any, prompts: list[tuple[int, ...]], answers: l
 
 def test_what_a_model_writes_is_its_choice_and_what_is_unclear_counts_as_wrong(tokenizer: Any) -> None:
     model = make_model("llama", context=CONTEXT, seed=5)
-    asked = ask([question(n) for n in range(3)], "medqa", model, tokenizer)
+    questions = pose_questions([question(n) for n in range(3)], "medqa", model, tokenizer)
     said = [" A", " C.", " A or B"]  # right, wrong, neither
-    teach(model, tokenizer, [item.prompt_ids for item in asked.items], said)
-    found = answer_choices(model, tokenizer, asked, CONTEXT, max_new_tokens=8)
+    teach(model, tokenizer, [item.prompt_ids for item in questions.items], said)
+    found = answer_choices(model, tokenizer, questions, CONTEXT, max_new_tokens=8)
     assert found.written == tuple(said)
     assert found.predicted == ("A", "C", None)
-    scores = measured(asked, found, written=True)
+    scores = measured(questions, found, written=True)
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert scores["invalid_rate"] == pytest.approx(1 / 3)
 
 
 def test_the_option_written_in_most_orders_is_the_choice(tokenizer: Any) -> None:
     model = make_model("llama", context=CONTEXT, seed=6)
-    asked = ask([question(1)], "medqa", model, tokenizer, rotate=True)
+    questions = pose_questions([question(1)], "medqa", model, tokenizer, rotate=True)
     # iron gold tin alloy; gold tin alloy iron; tin alloy iron gold; alloy iron gold tin
     said = [" B", " A", " neither", " A"]  # gold, gold, invalid, alloy
-    teach(model, tokenizer, [item.prompt_ids for item in asked.orders[0]], said)
-    found = answer_choices(model, tokenizer, asked, CONTEXT, max_new_tokens=10)
+    teach(model, tokenizer, [item.prompt_ids for item in questions.orders[0]], said)
+    found = answer_choices(model, tokenizer, questions, CONTEXT, max_new_tokens=10)
     assert found.scores == ((0.0, 0.5, 0.0, 0.25),)
     assert found.predicted == ("B",)
     assert found.changed == (True,)

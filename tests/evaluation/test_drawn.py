@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 1000, 3200
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
-def test_the_page_is_drawn_within_its_width_in_colour(tmp_path: Path) -> None:
+def test_the_page_is_drawn_within_its_width_in_color(tmp_path: Path) -> None:
     report = write_report([text_evaluation(), choice_evaluation()], tmp_path, title="Drawn")
     picture = tmp_path / "page.png"
     command = [
@@ -40,4 +40,4 @@ def test_the_page_is_drawn_within_its_width_in_colour(tmp_path: Path) -> None:
     assert drawn.mean() > 0.02, "an empty page"
     assert not drawn[:, :4].any() and not drawn[:, -4:].any(), "something runs off the page"
     spread = pixels.max(-1) - pixels.min(-1)
-    assert (spread > 60).sum() > 500, "figures and verdicts have colour"
+    assert (spread > 60).sum() > 500, "figures and verdicts have color"

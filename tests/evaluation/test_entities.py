@@ -19,16 +19,16 @@ from lora_med.evaluation.likelihood.constrained_json import entity_list
 from lora_med.evaluation.measures import NOTHING, changes, values
 from lora_med.evaluation.scorers.entity_answers import (
     EntityItem,
+    answer_coverage,
     answer_entities,
     answer_limit,
     entity_items,
     entity_measures,
     entity_table,
     entity_types,
-    reach_of,
     seen_mentions,
 )
-from lora_med.evaluation.scorers.entity_scorer import EntityWork
+from lora_med.evaluation.scorers.entity_scorer import EntityScorer
 from lora_med.metrics import spans
 from lora_med.models.base import load_base
 from lora_med.prompts.render import render
@@ -156,9 +156,9 @@ def test_gold_that_reading_from_left_to_right_misses_is_counted(model: Any, toke
     record = annotated("1", "flu, flu, gout ", (5, 8, "Disease"), (10, 15, "Disease"))
     items = entity_items([record], "entities", model, tokenizer)
     size = items[0].answer_tokens
-    reach = reach_of(items, context=256, max_new_tokens=size)
-    assert (reach.mentions, reach.placed, reach.cut_prompts, reach.long_answers) == (2, 0, 0, 0)
-    tight = reach_of(items, context=len(items[0].prompt_ids) + size - 2, max_new_tokens=size - 1)
+    coverage = answer_coverage(items, context=256, max_new_tokens=size)
+    assert (coverage.mentions, coverage.placed, coverage.cut_prompts, coverage.long_answers) == (2, 0, 0, 0)
+    tight = answer_coverage(items, context=len(items[0].prompt_ids) + size - 2, max_new_tokens=size - 1)
     assert (tight.cut_prompts, tight.long_answers) == (1, 1)
     assert answer_limit(items, 10_000) == size + size // 2
     assert answer_limit(items, 100) == 50
@@ -285,24 +285,24 @@ def test_published_gold_is_nearly_all_within_reach(
 ) -> None:
     records = [one for one in module.read([REAL / name], ReadOptions()) if isinstance(one, Annotated)]
     items = entity_items(records, "entities", model, tokenizer)
-    reach = reach_of(items, context=100_000, max_new_tokens=50_000)
-    assert reach.mentions == mentions
-    assert share < reach.placed / reach.mentions < 1
+    coverage = answer_coverage(items, context=100_000, max_new_tokens=50_000)
+    assert coverage.mentions == mentions
+    assert share < coverage.placed / coverage.mentions < 1
     types = entity_types(items)
     sums = entity_table(items, [item.gold_answer for item in items], types).sum(axis=0)
     found = {one.name: float(one.of_sums(sums)) for one in entity_measures(types, with_unseen=False)}
-    assert found["recall"] == pytest.approx(reach.placed / reach.mentions)
+    assert found["recall"] == pytest.approx(coverage.placed / coverage.mentions)
     assert found["invalid_json_rate"] == 0.0
     assert np.isclose(found["collapsed_f1"], 1.0, atol=0.001)
 
 
 def test_marking_by_heart_finds_what_training_marked_as_whole_words_the_longest_first(tmp_path: Path) -> None:
-    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantisation="none", dtype="float32")
+    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantization="none", dtype="float32")
     training = [annotated("t", "Colon cancer and zinc, APC", (0, 12, "Disease"), (17, 21, "Metal"), (23, 26, "Gene"))]
-    work = EntityWork(base, RECORDS, "entities", 256, constrained=False, training=training)
-    (table,) = work.baselines().values()
-    found = {one.name: float(one.of_sums(table.sum(axis=0))) for one in work.measures}
+    scorer = EntityScorer(base, RECORDS, "entities", 256, constrained=False, training=training)
+    (table,) = scorer.baselines().values()
+    found = {one.name: float(one.of_sums(table.sum(axis=0))) for one in scorer.measures}
     # gold 6; marked: APC, zinc (another type), APC, colon cancer, zinc (another type): 3 right of 5
     assert found["micro_f1"] == pytest.approx(2 * 3 / (6 + 5))
     assert found["hallucinated_rate"] == 0
-    assert "6 of 6 gold mentions are within reach" in work.notes[0]
+    assert "6 of 6 gold mentions are within reach" in scorer.notes[0]

@@ -15,7 +15,7 @@ from lora_med.config.parse import parse
 from lora_med.config.schema import DataSettings, EvaluateSettings, LoraSettings
 from lora_med.data.corpus import Corpus, open_corpus, open_heldout
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.eval_during_training import Watch, check_watch, watch
+from lora_med.evaluation.eval_during_training import ValidationTask, check_validation_task, validation_task
 from lora_med.prompts.render import render
 from tests.training.support import make_base
 
@@ -49,7 +49,7 @@ def changed_model(base: Any) -> Any:
     return model.get_base_model().eval()
 
 
-def scored(found: Watch | None, model: Any) -> dict[str, float]:
+def scored(found: ValidationTask | None, model: Any) -> dict[str, float]:
     assert found is not None
     return found.scores(found.answers(model, range(found.items)))
 
@@ -63,7 +63,7 @@ def test_text_scores_are_those_of_transformers_own_loss(texts: Corpus) -> None:
         loss = model(input_ids=ids, labels=ids).loss.detach()
         nll, tokens = nll + float(loss) * (ids.shape[1] - 1), tokens + ids.shape[1] - 1
         size += len(row.completion.encode())
-    found = watch(settings(), texts, base, seed=0)
+    found = validation_task(settings(), texts, base, seed=0)
     assert found is not None
     assert (found.metric, found.lower_is_better, found.items) == ("bits_per_byte", True, len(texts.validation))
     values = scored(found, model)
@@ -83,7 +83,7 @@ def test_choice_scores_are_those_of_one_option_at_a_time(questions: Corpus) -> N
             logits = model(input_ids=ids).logits[0].detach().log_softmax(-1)
             chances[option] = sum(float(logits[n - 1, ids[0, n]]) for n in range(len(prompt), ids.shape[1]))
         right.append(max(chances, key=lambda one: chances[one]) == row.completion)
-    found = watch(settings(), questions, base, seed=0)
+    found = validation_task(settings(), questions, base, seed=0)
     assert found is not None
     assert (found.metric, found.lower_is_better) == ("accuracy", False)
     assert scored(found, model)["accuracy"] == pytest.approx(sum(right) / len(right))
@@ -92,7 +92,7 @@ def test_choice_scores_are_those_of_one_option_at_a_time(questions: Corpus) -> N
 def test_shares_of_the_answers_make_the_scores_of_the_whole(questions: Corpus) -> None:
     base = make_base(context=4096)
     model = changed_model(base)
-    found = watch(settings(), questions, base, seed=0)
+    found = validation_task(settings(), questions, base, seed=0)
     assert found is not None
     halves = [found.answers(model, range(start, found.items, 2)) for start in (0, 1)]
     together = [halves[place % 2][place // 2] for place in range(found.items)]
@@ -104,14 +104,14 @@ def test_it_never_sees_a_test_record(questions: Corpus) -> None:
     held_out = open_heldout(QA, "test")
     hidden = {record.uid for record in held_out}
     assert hidden and not hidden & {record.uid for record in questions.validation}
-    full = watch(settings(max_eval_samples=10_000), questions, base, seed=0)
+    full = validation_task(settings(max_eval_samples=10_000), questions, base, seed=0)
     assert full is not None
     assert full.items == len(questions.validation)
 
 
 def test_the_seed_draws_the_items(questions: Corpus) -> None:
     base = make_base(context=4096)
-    drawn = [watch(settings(max_eval_samples=5), questions, base, seed=seed) for seed in (1, 1, 2)]
+    drawn = [validation_task(settings(max_eval_samples=5), questions, base, seed=seed) for seed in (1, 1, 2)]
     one, same, other = (found.digest for found in drawn if found is not None)
     assert drawn[0] is not None and drawn[0].items == 5
     assert one == same != other
@@ -120,28 +120,28 @@ def test_the_seed_draws_the_items(questions: Corpus) -> None:
 def test_nothing_is_watched_unless_asked_for(questions: Corpus) -> None:
     base = make_base(context=4096)
     for none in (EvaluateSettings(), EvaluateSettings(eval_steps=0)):
-        check_watch(none, questions, seed=0)
-        assert watch(none, questions, base, seed=0) is None
+        check_validation_task(none, questions, seed=0)
+        assert validation_task(none, questions, base, seed=0) is None
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "recall_maybe"])
 def test_the_metrics_of_closed_labels_are_known_without_a_model(questions: Corpus, name: str) -> None:
-    check_watch(settings(metric_for_best_model=name), questions, seed=0)
-    found = watch(settings(metric_for_best_model=name), questions, make_base(context=4096), seed=0)
+    check_validation_task(settings(metric_for_best_model=name), questions, seed=0)
+    found = validation_task(settings(metric_for_best_model=name), questions, make_base(context=4096), seed=0)
     assert found is not None and found.metric == name
 
 
 def test_a_metric_that_the_task_does_not_have_is_refused_with_the_near_one(questions: Corpus, texts: Corpus) -> None:
     with pytest.raises(SettingsError, match="no metric named 'accurate'; did you mean 'accuracy'") as caught:
-        check_watch(settings(metric_for_best_model="accurate"), questions, seed=0)
+        check_validation_task(settings(metric_for_best_model="accurate"), questions, seed=0)
     assert caught.value.where == "evaluate.metric_for_best_model"
     with pytest.raises(SettingsError, match="'text' there is no metric named 'accuracy'"):
-        check_watch(settings(metric_for_best_model="accuracy"), texts, seed=0)
+        check_validation_task(settings(metric_for_best_model="accuracy"), texts, seed=0)
 
 
 def test_no_validation_part_is_refused(questions: Corpus) -> None:
     with pytest.raises(DataError, match="no validation record to score"):
-        check_watch(settings(), replace(questions, validation=[]), seed=0)
+        check_validation_task(settings(), replace(questions, validation=[]), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from lora_med.evaluation.measures import changes, text_measures, text_table, val
 from lora_med.evaluation.report.charts import loss_curves, read_metrics
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Answers, Baseline, Evaluation, Item, Recall, Sample, Subject
-from lora_med.evaluation.scorers.choice_answers import Asked, Choices
+from lora_med.evaluation.scorers.choice_answers import ChoiceQuestions, Choices
 from lora_med.evaluation.scorers.choice_measures import layout_of, option_measures, option_table
 from lora_med.evaluation.scorers.items import ChoiceItem
 from lora_med.evaluation.sentences import against_baselines, finding, number, signed
@@ -48,7 +48,7 @@ def text_evaluation(gain: float = 0.1, count: int = 60) -> Evaluation:
         split="test",
         template="text",
         access="open",
-        base={"name": "micro", "revision": None, "weights": "ab", "quantisation": "4bit", "dtype": "float32"},
+        base={"name": "micro", "revision": None, "weights": "ab", "quantization": "4bit", "dtype": "float32"},
         items=items,
         measures=measures,
         subjects=(
@@ -63,11 +63,11 @@ def text_evaluation(gain: float = 0.1, count: int = 60) -> Evaluation:
     )
 
 
-def asked(truth: Sequence[str]) -> Asked:
+def questions(truth: Sequence[str]) -> ChoiceQuestions:
     items = tuple(
         ChoiceItem(f"q{n}", f"q{n}", (1,), ((2,), (3,), (4,)), LABELS, answer) for n, answer in enumerate(truth)
     )
-    return Asked(items, tuple((item,) for item in items))
+    return ChoiceQuestions(items, tuple((item,) for item in items))
 
 
 def choice_evaluation() -> Evaluation:
@@ -75,9 +75,9 @@ def choice_evaluation() -> Evaluation:
     guesses = {None: ["yes"] * 36, "qa": ["yes"] * 18 + ["no"] * 12 + ["yes"] * 6}
     items = tuple(Item(f"q{n}", f"q{n}", labels=LABELS, answer=answer) for n, answer in enumerate(truth))
     groups = [item.group for item in items]
-    layout = layout_of(asked(truth), written=False)
+    layout = layout_of(questions(truth), written=False)
     measures = option_measures(layout)
-    tables = {name: option_table(asked(truth), Choices(tuple(guess), ())) for name, guess in guesses.items()}
+    tables = {name: option_table(questions(truth), Choices(tuple(guess), ())) for name, guess in guesses.items()}
     right = {name: [a == b for a, b in zip(truth, guess, strict=True)] for name, guess in guesses.items()}
     always = "Always answering “yes”"
     subjects = []
@@ -107,7 +107,7 @@ def choice_evaluation() -> Evaluation:
         split="test",
         template="pubmedqa",
         access="open",
-        base={"name": "micro", "revision": None, "weights": "ab", "quantisation": "4bit", "dtype": "float32"},
+        base={"name": "micro", "revision": None, "weights": "ab", "quantization": "4bit", "dtype": "float32"},
         items=items,
         measures=measures,
         subjects=tuple(subjects),

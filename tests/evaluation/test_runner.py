@@ -21,7 +21,7 @@ from lora_med.evaluation.likelihood.log_probabilities import score_text
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.scorers.items import choice_items, text_items
-from lora_med.evaluation.scorers.registry import Asking
+from lora_med.evaluation.scorers.registry import PromptOptions
 from lora_med.evaluation.swap_check import check_swaps
 from lora_med.models.base import Base, load_base
 from tests.evaluation.published import publish_random
@@ -59,7 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base(home: Path) -> Base:
-    return load_base(str(home / "base"), quantisation="none", dtype="float32")
+    return load_base(str(home / "base"), quantization="none", dtype="float32")
 
 
 def log_probability(model: Any, ids: list[int], start: int) -> float:
@@ -118,7 +118,7 @@ def test_a_chat_template_scores_the_same_options(home: Path, base: Base) -> None
 
 
 def test_without_bos_the_first_token_is_scored_after_the_end_token(tmp_path: Path) -> None:
-    base = load_base(str(make_tiny("gpt2", tmp_path / "base", bos=False)), quantisation="none", dtype="float32")
+    base = load_base(str(make_tiny("gpt2", tmp_path / "base", bos=False)), quantization="none", dtype="float32")
     item = text_items(PASSAGES[:1], "text", base.model, base.tokenizer)[0]
     text = f"{PASSAGES[0].title}\n{PASSAGES[0].text}"
     assert item.tokens == len(text.encode())
@@ -177,7 +177,7 @@ def test_credentialed_text_is_never_shown(home: Path, base: Base, tmp_path: Path
 
 
 def test_an_adapter_of_another_base_is_refused(home: Path) -> None:
-    other = load_base(str(home / "other"), quantisation="none", dtype="float32")
+    other = load_base(str(home / "other"), quantization="none", dtype="float32")
     with pytest.raises(BaseMismatchError):
         evaluate(other, ["one"], PASSAGES, template="text", source="custom", store=home / "store")
 
@@ -254,7 +254,7 @@ def test_solved_examples_come_from_training_and_written_answers_may_be_invalid(h
         samples=0,
         bootstrap_samples=50,
         training=QUESTIONS[12:],
-        asking=Asking(shots=2),
+        prompt_options=PromptOptions(shots=2),
     )
     base_values = found.subjects[0].values
     assert base_values["invalid_rate"].value > 0.5, "a random model writes no option"
@@ -262,7 +262,13 @@ def test_solved_examples_come_from_training_and_written_answers_may_be_invalid(h
     assert found.asked["shots"] == 2
     with pytest.raises(SettingsError, match="shots does nothing"):
         evaluate(
-            base, ["one"], PASSAGES, template="text", source="custom", asking=Asking(shots=1), store=home / "store"
+            base,
+            ["one"],
+            PASSAGES,
+            template="text",
+            source="custom",
+            prompt_options=PromptOptions(shots=1),
+            store=home / "store",
         )
 
 

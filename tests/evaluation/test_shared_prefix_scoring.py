@@ -69,22 +69,22 @@ def test_branches_score_as_rows_of_their_own_in_every_family(family: str, shared
 
 @pytest.mark.parametrize("attention", ["eager", "lora_med_sdpa"])
 def test_every_attention_that_knows_masks_scores_the_same(attention: str, tmp_path: Path) -> None:
-    base = load_base(str(make_tiny("llama", tmp_path)), quantisation="none", dtype="float32", attention=attention)
+    base = load_base(str(make_tiny("llama", tmp_path)), quantization="none", dtype="float32", attention=attention)
     assert can_branch(base.model, CONTEXT)
     assert_same(score_options(base.model, questions(40), CONTEXT), one_by_one(base.model, questions(40)))
 
 
-@pytest.mark.parametrize("quantisation", ["none", "4bit"])
-def test_adapters_of_a_bank_score_as_in_rows_of_their_own(quantisation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+def test_adapters_of_a_bank_score_as_in_rows_of_their_own(quantization: str, tmp_path: Path) -> None:
     folder = make_tiny("qwen3", tmp_path / "base")
-    publish_random(folder, "one", tmp_path / "store", seed=1, quantisation=quantisation)
-    publish_random(folder, "two", tmp_path / "store", seed=2, quantisation=quantisation)
-    base = load_base(str(folder), quantisation=quantisation, dtype="float32")
+    publish_random(folder, "one", tmp_path / "store", seed=1, quantization=quantization)
+    publish_random(folder, "two", tmp_path / "store", seed=2, quantization=quantization)
+    base = load_base(str(folder), quantization=quantization, dtype="float32")
     items = questions(40)
     found: dict[str | None, list[list[float]]] = {}
-    with load_many(base, ["one", "two"], tmp_path / "store") as bank:
+    with load_many(base, ["one", "two"], tmp_path / "store") as pool:
         for name in (None, "one", "two"):
-            with use(bank, name):
+            with use(pool, name):
                 found[name] = score_options(base.model, items, CONTEXT)
                 assert_same(found[name], one_by_one(base.model, items))
     differences = [abs(a[0] - b[0]) for a, b in zip(found[None], found["one"], strict=True)]

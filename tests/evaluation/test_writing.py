@@ -14,7 +14,7 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.measures import NOTHING, Numbers, changes, values
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
-from lora_med.evaluation.scorers.registry import Asking, measures_of
+from lora_med.evaluation.scorers.registry import PromptOptions, measures_of
 from lora_med.evaluation.scorers.writing_answers import (
     WritingItem,
     lead_answers,
@@ -114,7 +114,7 @@ def test_a_record_without_reference_is_named() -> None:
 def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
     folder = make_tiny("llama", tmp_path / "base")
     publish_random(folder, "one", tmp_path / "store", template="note")
-    base = load_base(str(folder), quantisation="none", dtype="float32")
+    base = load_base(str(folder), quantization="none", dtype="float32")
     options: dict[str, Any] = {"template": "note", "source": "mts_dialog", "store": tmp_path / "store"}
     found = evaluate(
         base, ["one"], PAIRS[:6], scoring="writing", training=PAIRS[6:], bootstrap_samples=50, samples=2, **options
@@ -136,10 +136,12 @@ def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
 
 def test_bertscore_stands_with_the_likenesses_where_it_is_asked_for(tmp_path: Path) -> None:
     folder, encoder = make_tiny("llama", tmp_path / "base"), make_tiny_encoder(tmp_path / "encoder")
-    base = load_base(str(folder), quantisation="none", dtype="float32")
+    base = load_base(str(folder), quantization="none", dtype="float32")
     options: dict[str, Any] = {"template": "note", "source": "mts_dialog", "scoring": "writing", "samples": 0}
-    asking = Asking(bertscore=f"{encoder}:1")
-    found = evaluate(base, [], PAIRS[:4], training=PAIRS[4:], bootstrap_samples=50, asking=asking, **options)
+    prompt_options = PromptOptions(bertscore=f"{encoder}:1")
+    found = evaluate(
+        base, [], PAIRS[:4], training=PAIRS[4:], bootstrap_samples=50, prompt_options=prompt_options, **options
+    )
     score = found.subjects[0].values["bertscore"]
     assert 0 <= score.value <= 1 and score.interval.low is not None
     assert "bertscore" in found.baselines[0].values and found.layout["columns"][-1] == "bertscore"
@@ -148,4 +150,4 @@ def test_bertscore_stands_with_the_likenesses_where_it_is_asked_for(tmp_path: Pa
     copied = writing_table(items, [one.output for one in PAIRS], read_encoder(f"{encoder}:1"))
     assert copied[:, -1] == pytest.approx(np.ones(len(PAIRS)), abs=1e-5)
     with pytest.raises(SettingsError, match="bertscore does nothing"):
-        evaluate(base, [], PAIRS, asking=asking, **{**options, "template": "pair", "scoring": "text"})
+        evaluate(base, [], PAIRS, prompt_options=prompt_options, **{**options, "template": "pair", "scoring": "text"})

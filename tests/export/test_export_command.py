@@ -129,7 +129,7 @@ def test_onnx_runtime_gives_our_logits(home: Path, tmp_path: Path, capsys: pytes
     from lora_med.adapters.runtime.attach import attach
     from lora_med.models.base import load_base
 
-    base = load_base(str(home / "base"), quantisation="none", dtype="float32")
+    base = load_base(str(home / "base"), quantization="none", dtype="float32")
     with torch.inference_mode():
         wanted = attach(base, "plain", home / "store")(input_ids=ids).logits
     assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-3)

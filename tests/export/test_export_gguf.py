@@ -111,7 +111,7 @@ def test_llama_cpp_writes_what_transformers_writes(tmp_path: Path) -> None:
     export_gguf("plain", tmp_path / "out", formats=("f32",), **where)
     from lora_med.adapters.runtime.attach import attach
 
-    base = load_base(where["base"], quantisation="none", dtype="float32", attention="sdpa")
+    base = load_base(where["base"], quantization="none", dtype="float32", attention="sdpa")
     ids = base.tokenizer("Chest pain for two days.")["input_ids"]
     ours = attach(base, "plain", where["store"]).generate(
         input_ids=torch.tensor([ids]), max_new_tokens=16, do_sample=False, pad_token_id=0, eos_token_id=None
@@ -125,7 +125,7 @@ def test_llama_cpp_writes_what_transformers_writes(tmp_path: Path) -> None:
 @needs_converter
 def test_the_pre_tokenizer_of_micro_is_found_and_a_strange_one_refused(tmp_path: Path) -> None:
     converter = find_converter()
-    micro = load_base("micro", quantisation="none", dtype="float32").tokenizer
+    micro = load_base("micro", quantization="none", dtype="float32").tokenizer
     assert convert_model(converter, ASSETS / "micro", tmp_path / "micro.gguf", vocabulary_only=True) is None
     assert choose_pre_tokenizer(micro, tmp_path / "micro.gguf", None) == "llama-bpe"
     with pytest.raises(SettingsError, match="under its own name 'gpt-2'"):

@@ -1,4 +1,4 @@
-"""Merging onto what quantising left: the same bits as in the loaded model, and figures by which to choose."""
+"""Merging onto what quantizing left: the same bits as in the loaded model, and figures by which to choose."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from lora_med.errors import DataError, InputMissingError, SettingsError
 from lora_med.merge.fold.fold import fold
-from lora_med.merge.fold.fold import row_blocks as blocks
-from lora_med.merge.fold.merge_plan import Quantised, plan_merge
+from lora_med.merge.fold import row_blocks as blocks
+from lora_med.merge.fold.merge_plan import Quantized, plan_merge
 from lora_med.merge.merge import merge_adapter
 from lora_med.merge.proof.tensor_check import recompute
 from lora_med.models.base import load_base
@@ -29,7 +29,7 @@ TARGETS: dict[str, dict[str, Any]] = {
 
 
 def loaded_values(module: Any) -> torch.Tensor:
-    """What a quantised layer of bitsandbytes stands for, (out, in)."""
+    """What a quantized layer of bitsandbytes stands for, (out, in)."""
     if type(module).__name__ == "Linear4bit":
         return dequantize_4bit(module.weight.data, module.weight.quant_state).float()
     return int8_vectorwise_dequant(module.weight.data, module.weight.SCB.float())
@@ -45,11 +45,11 @@ def test_layers_without_an_update_are_the_loaded_models_to_the_bit(
     monkeypatch.setattr(blocks, "PIECE_NUMBERS", 3000)  # several pieces a tensor
     base = make_tiny(family, tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter", **TARGETS[family])
-    plan = plan_merge(adapter, base, Quantised(bits, kind, double, dtype))
+    plan = plan_merge(adapter, base, Quantized(bits, kind, double, dtype))
     (tmp_path / "out").mkdir()
     merged = load_file(next(iter(fold(plan, tmp_path / "out"))))
     assert recompute(plan, tmp_path / "out").largest_error <= 1
-    model = load_base(str(base), quantisation=f"{bits}bit", quant_type=kind, double_quant=double, dtype=dtype).model
+    model = load_base(str(base), quantization=f"{bits}bit", quant_type=kind, double_quant=double, dtype=dtype).model
     compared = 0
     for name, module in model.named_modules():
         if type(module).__name__ in ("Linear4bit", "Linear8bitLt") and not name.endswith(("q_proj", "c_attn")):
@@ -63,7 +63,7 @@ def test_layers_without_an_update_are_the_loaded_models_to_the_bit(
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dequantized")
     make_tiny("llama", folder / "base")
-    publish_random(folder / "base", "four", folder / "store", quantisation="4bit")
+    publish_random(folder / "base", "four", folder / "store", quantization="4bit")
     publish_random(folder / "base", "whole", folder / "store")
     (folder / "texts.txt").write_text("Fever and cough for three days.\n\nNo rash was seen, and no pain.\n")
     return folder

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.merge.fold.fold import fold
-from lora_med.merge.fold.fold import row_blocks as blocks_module
+from lora_med.merge.fold import row_blocks as blocks_module
 from lora_med.merge.fold.merge_plan import plan_merge
 from lora_med.merge.proof.tensor_check import recompute
 from lora_med.models.files.weight_files import read_headers
@@ -230,12 +230,12 @@ def test_tensors_that_do_not_fit_are_refused(change: Any, said: str, tmp_path: P
         plan_merge(adapter, base)
 
 
-def test_a_base_that_is_quantised_on_disk_is_refused(tmp_path: Path) -> None:
+def test_a_base_that_is_quantized_on_disk_is_refused(tmp_path: Path) -> None:
     base = make_tiny("llama", tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter")
     config = read_json(base / "config.json")
     (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
-    with pytest.raises(SettingsError, match="quantised"):
+    with pytest.raises(SettingsError, match="quantized"):
         plan_merge(adapter, base)
 
 

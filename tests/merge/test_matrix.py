@@ -1,4 +1,4 @@
-"""The matrix: every method on every family, the base as it is and as each quantisation leaves it, against PEFT."""
+"""The matrix: every method on every family, the base as it is and as each quantization leaves it, against PEFT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lora_med.merge.fold.fold import fold
-from lora_med.merge.fold.merge_plan import Quantised, plan_merge
+from lora_med.merge.fold.merge_plan import Quantized, plan_merge
 from lora_med.merge.merge import copy_around
 from lora_med.merge.proof.tensor_check import recompute
 from lora_med.models.base import load_base
@@ -32,12 +32,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "trained tokens": {"trainable_token_indices": [5, 7]},
 }
 BIASED = {"gpt2": ["c_attn", "c_fc"], "qwen2": ["q_proj", "v_proj"]}  # families some of whose layers have biases
-QUANTISED = {
-    "nf4": Quantised(bits=4, quant_type="nf4", double_quant=True, dtype="float32"),
-    "fp4": Quantised(bits=4, quant_type="fp4", double_quant=False, dtype="float32"),
-    "int8": Quantised(bits=8, quant_type="nf4", double_quant=True, dtype="float32"),
+QUANTIZED = {
+    "nf4": Quantized(bits=4, quant_type="nf4", double_quant=True, dtype="float32"),
+    "fp4": Quantized(bits=4, quant_type="fp4", double_quant=False, dtype="float32"),
+    "int8": Quantized(bits=8, quant_type="nf4", double_quant=True, dtype="float32"),
 }
-HELD = ("float32", "bfloat16", *QUANTISED)
+HELD = ("float32", "bfloat16", *QUANTIZED)
 CELLS = [(family, method) for family in (*FAMILIES, "gemma3") for method in METHODS]
 CELLS = [(family, method) for family, method in CELLS if method != "biases" or family in BIASED]
 NEAR = {"float32": 2e-5, "bfloat16": 0.05}  # of logits of about 1; the second is rounded once, to 8 bits of mantissa
@@ -59,13 +59,13 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return base_of
 
 
-def as_quantised(base: Path, how: Quantised) -> Any:
-    """The base in float32, each layer that bitsandbytes quantises holding what that layer stands for."""
+def as_quantized(base: Path, how: Quantized) -> Any:
+    """The base in float32, each layer that bitsandbytes quantizes holding what that layer stands for."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     options: dict[str, Any] = {"quant_type": how.quant_type, "double_quant": how.double_quant, "dtype": how.dtype}
-    quantised = load_base(str(base), quantisation=f"{how.bits}bit", **options).model
+    quantized = load_base(str(base), quantization=f"{how.bits}bit", **options).model
     changed = 0
-    for name, module in quantised.named_modules():
+    for name, module in quantized.named_modules():
         if type(module).__name__ in ("Linear4bit", "Linear8bitLt"):
             plain = model.get_submodule(name)
             values = loaded_values(module)
@@ -85,14 +85,14 @@ def test_the_merged_model_answers_as_base_and_adapter(
     if method == "biases":
         options["target_modules"] = BIASED[family]
     adapter = make_adapter(base, tmp_path / "adapter", **options)
-    plan = plan_merge(adapter, base, QUANTISED.get(held))
+    plan = plan_merge(adapter, base, QUANTIZED.get(held))
     (tmp_path / "out").mkdir()
     fold(plan, tmp_path / "out")
     copy_around(base, tmp_path / "out", plan.settings, None)
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
 
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    under = as_quantised(base, QUANTISED[held]) if held in QUANTISED else plain
+    under = as_quantized(base, QUANTIZED[held]) if held in QUANTIZED else plain
     bare = logits(under)
     expected = logits(PeftModel.from_pretrained(under, adapter))
     error = (logits(found) - expected).abs().max().item()

@@ -47,7 +47,7 @@ def test_the_merged_folder_is_a_proved_model(home: Path, tmp_path: Path) -> None
     assert certificate == merge.certificate
     assert certificate["probe"]["mean_kl"] < 1e-6 < certificate["probe"]["adapter_effect_kl"]
     assert certificate["probe"]["same_first_choice"] > 0.99
-    wanted = {"source": "custom", "earlier_sources": [], "licence": "CC BY 4.0", "access": "registered"}
+    wanted = {"source": "custom", "earlier_sources": [], "license": "CC BY 4.0", "access": "registered"}
     assert certificate["data"] == wanted
     for name, digest in certificate["merged"]["files"].items():
         assert sha256_file(tmp_path / "out" / name) == digest
@@ -58,8 +58,8 @@ def test_the_merged_folder_is_a_proved_model(home: Path, tmp_path: Path) -> None
 
 def test_the_merged_model_answers_as_base_plus_adapter(home: Path, tmp_path: Path) -> None:
     merge_adapter("plain", tmp_path / "out", base=str(home / "base"), store=home / "store")
-    merged = load_base(str(tmp_path / "out"), quantisation="none", dtype="float32")
-    base = load_base(str(home / "base"), quantisation="none", dtype="float32")
+    merged = load_base(str(tmp_path / "out"), quantization="none", dtype="float32")
+    base = load_base(str(home / "base"), quantization="none", dtype="float32")
     ids = torch.tensor([merged.tokenizer("Chest pain for two days.")["input_ids"]])
     with torch.no_grad():
         bare = base.model(input_ids=ids).logits.clone()
@@ -79,7 +79,7 @@ def test_other_families_and_methods_merge_within_tolerance(family: str, tmp_path
 
 
 def test_an_adapter_trained_on_4_bits_is_merged_into_the_full_precision_original(home: Path, tmp_path: Path) -> None:
-    publish_random(home / "base", "four", tmp_path / "store", quantisation="4bit")
+    publish_random(home / "base", "four", tmp_path / "store", quantization="4bit")
     merge = merge_adapter("four", tmp_path / "out", base=str(home / "base"), store=tmp_path / "store")
     assert merge.certificate["adapter"]["trained_on"] == "4bit"
     assert merge.certificate["probe"]["mean_kl"] < 1e-6

@@ -32,7 +32,7 @@ def test_attached_and_merged_it_says_what_pefts_model_said(kind: str, tmp_path: 
     adopted = adopt_with_base(
         adapter, tmp_path / "new", base=str(base), name="theirs", store=tmp_path / "store", origin=OPEN
     )
-    loaded = load_base(str(tmp_path / "new"), quantisation="none", dtype="float32")
+    loaded = load_base(str(tmp_path / "new"), quantization="none", dtype="float32")
     assert (logits(attach(loaded, "theirs", tmp_path / "store")) - expected).abs().max() < 2e-5
     merge_adapter("theirs", tmp_path / "out", store=tmp_path / "store", base=str(tmp_path / "new"))
     assert (logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")) - expected).abs().max() < 2e-5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.merge.fold.fold import streaming_digest as follow
+from lora_med.merge.fold import streaming_digest as follow
 from lora_med.merge.fold.streaming_digest import FileDigest
 
 

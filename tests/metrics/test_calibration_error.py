@@ -66,7 +66,7 @@ def test_brier_and_nll_of_two_items() -> None:
 
 
 def test_the_temperature_makes_a_boaster_say_what_it_is_worth() -> None:
-    # Always 9 to 1 in favour of its choice, and right in three of four: the best odds are 3 to 1.
+    # Always 9 to 1 in favor of its choice, and right in three of four: the best odds are 3 to 1.
     scores = [[math.log(9), 0.0]] * 4
     found = fit_temperature(scores, [0, 0, 0, 1])
     assert found == pytest.approx(math.log(9) / math.log(3), rel=1e-3)

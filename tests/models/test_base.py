@@ -34,14 +34,14 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def test_the_base_is_frozen_and_in_eval_mode(llama: Path) -> None:
-    base = load_base(str(llama), quantisation="none")
+    base = load_base(str(llama), quantization="none")
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert stop_ids(base.model, base.tokenizer) == [2, 4]
 
 
 def test_every_automatic_choice_says_why(llama: Path) -> None:
-    base = load_base(str(llama), quantisation="none")
+    base = load_base(str(llama), quantization="none")
     assert {choice.what for choice in base.choices} == {"dtype", "attention"}
     assert all(choice.why for choice in base.choices)
     assert base.dtype == best_dtype("cpu").value
@@ -94,14 +94,14 @@ def test_a_weight_that_is_absent_is_refused_where_transformers_makes_one_up(llam
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(IntegrityError, match="1 weights are absent"):
-        load_base(str(folder), quantisation="none")
+        load_base(str(folder), quantization="none")
 
 
 def test_a_weight_of_another_shape_is_refused(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path)
     edit(folder / "config.json", intermediate_size=96)
     with pytest.raises(IntegrityError):
-        load_base(str(folder), quantisation="none")
+        load_base(str(folder), quantization="none")
 
 
 def test_code_that_comes_with_a_model_is_never_run(llama: Path, tmp_path: Path) -> None:
@@ -148,13 +148,13 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(llama: Path, tmp_path
     tokenizer["model"]["vocab"]["zzz"] = 264
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(IntegrityError, match="ids up to 264, the embedding 264 rows"):
-        load_base(str(folder), quantisation="none")
+        load_base(str(folder), quantization="none")
 
 
 @pytest.mark.parametrize(
     ("options", "near"),
     [
-        ({"quantisation": "4-bit"}, "4bit"),
+        ({"quantization": "4-bit"}, "4bit"),
         ({"dtype": "bfloat"}, "bfloat16"),
         ({"attention": "spda"}, "sdpa"),
         ({"quant_type": "nf5"}, "nf4"),
@@ -177,9 +177,9 @@ def test_a_model_without_sdpa_is_loaded_with_eager_attention(tmp_path: Path) -> 
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    base = load_base(str(tmp_path), quantisation="none")
+    base = load_base(str(tmp_path), quantization="none")
     assert base.attention == base.model.config._attn_implementation == "eager"
     assert "no SDPA" in str(next(choice for choice in base.choices if choice.what == "attention"))
     with pytest.raises(SettingsError, match="no SDPA") as refused:
-        load_base(str(tmp_path), quantisation="none", attention="sdpa")
+        load_base(str(tmp_path), quantization="none", attention="sdpa")
     assert "eager" in str(refused.value.fix)

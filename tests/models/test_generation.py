@@ -14,7 +14,7 @@ from tests.tiny import FAMILIES, make_tiny
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batches_of_any_size_give_what_one_prompt_at_a_time_gives(family: str, tmp_path: Path) -> None:
-    base = load_base(str(make_tiny(family, tmp_path / "base")), quantisation="none", dtype="float32")
+    base = load_base(str(make_tiny(family, tmp_path / "base")), quantization="none", dtype="float32")
     draw = random.Random(3)
     prompts = [[1, *(draw.randrange(5, 261) for _ in range(draw.randrange(1, 40)))] for _ in range(9)]
     alone = [greedy(base.model, base.tokenizer, [one], max_new_tokens=12)[0] for one in prompts]
@@ -34,5 +34,5 @@ def test_an_answer_ends_before_its_first_end_token() -> None:
 
 
 def test_no_prompts_have_no_answers(tmp_path: Path) -> None:
-    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantisation="none", dtype="float32")
+    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantization="none", dtype="float32")
     assert greedy(base.model, base.tokenizer, [], max_new_tokens=5) == []

@@ -1,4 +1,4 @@
-"""Quantised bases: what is quantised, and gradients that an evaluation in between does not change."""
+"""Quantized bases: what is quantized, and gradients that an evaluation in between does not change."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny("llama", tmp_path_factory.mktemp("tied"), tie=True)
 
 
-@pytest.mark.parametrize(("quantisation", "kind"), [("4bit", Linear4bit), ("8bit", Linear8bitLt)])
-def test_all_layers_but_the_tied_head_are_quantised(tied: Path, quantisation: str, kind: type) -> None:
-    model = load_base(str(tied), quantisation=quantisation).model
+@pytest.mark.parametrize(("quantization", "kind"), [("4bit", Linear4bit), ("8bit", Linear8bitLt)])
+def test_all_layers_but_the_tied_head_are_quantized(tied: Path, quantization: str, kind: type) -> None:
+    model = load_base(str(tied), quantization=quantization).model
     assert sum(isinstance(module, kind) for module in model.modules()) == 2 * 7
     assert type(model.lm_head) is torch.nn.Linear
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
 
 
-def test_nf4_and_double_quantisation_are_the_default(tied: Path) -> None:
+def test_nf4_and_double_quantization_are_the_default(tied: Path) -> None:
     layer = load_base(str(tied)).model.model.layers[0].mlp.up_proj
     assert layer.weight.quant_state.quant_type == "nf4"
     assert layer.weight.quant_state.nested
@@ -114,7 +114,7 @@ def test_a_recipe_does_not_load_the_compiler_before_its_trainer(tmp_path: Path) 
 import sys, lora_med
 from lora_med.config.schema import TrainSettings
 lora_med.check_training(TrainSettings(output_dir="run"))
-lora_med.load_base("micro", quantisation="none")
+lora_med.load_base("micro", quantization="none")
 lora_med.AdapterTrainer
 assert "bitsandbytes" in sys.modules
 assert "torch._inductor.compile_fx" not in sys.modules

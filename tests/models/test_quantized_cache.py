@@ -1,4 +1,4 @@
-"""4-bit weights that are kept are the ones quantising gives, to the bit, and are used only while they are whole."""
+"""4-bit weights that are kept are the ones quantizing gives, to the bit, and are used only while they are whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folders(base: Path) -> list[Path]:
-    return sorted((base.parent / "cache" / "lora_med" / "quantised").glob("*"))
+    return sorted((base.parent / "cache" / "lora_med" / "quantized").glob("*"))
 
 
 def state(model: Any) -> dict[str, torch.Tensor]:
@@ -33,12 +33,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_kept_is_what_quantising_gives(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = load_base(str(base), keep_quantised=False)
+def test_what_is_kept_is_what_quantizing_gives(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = load_base(str(base), keep_quantized=False)
     assert not folders(base)
     first = load_base(str(base))
     (folder,) = folders(base)
-    monkeypatch.setattr("lora_med.models.base.keep", lambda *_: pytest.fail("quantised again"))
+    monkeypatch.setattr("lora_med.models.base.keep", lambda *_: pytest.fail("quantized again"))
     second = load_base(str(base))
     assert same(state(first.model), state(fresh.model))
     assert same(state(second.model), state(fresh.model))
@@ -95,8 +95,8 @@ def test_a_flipped_bit_a_torn_file_and_foreign_facts_are_made_again(base: Path) 
 
 
 def test_small_bases_and_other_precisions_are_not_kept(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_base(str(base), quantisation="none")
-    load_base(str(base), quantisation="8bit")
+    load_base(str(base), quantization="none")
+    load_base(str(base), quantization="8bit")
     monkeypatch.setattr(kept, "LEAST_WEIGHTS", 10**9)
     load_base(str(base))
     assert not folders(base)
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(base: Path, monkeypatch:
     blocked = base.parent / "blocked"
     blocked.write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert load_base(str(base)).quantisation == "4bit"
+    assert load_base(str(base)).quantization == "4bit"
 
 
 def test_another_configuration_is_kept_apart(base: Path) -> None:

@@ -41,7 +41,7 @@ def test_every_tag_is_equally_likely_before_training(family: str, tmp_path: Path
 
 def test_identity_and_hidden_states_are_those_of_the_language_model(llama: Path) -> None:
     tagger = load_tagger(str(llama), LABELS, dtype="float32")
-    base = load_base(str(llama), quantisation="none", dtype="float32", attention="sdpa")
+    base = load_base(str(llama), quantization="none", dtype="float32", attention="sdpa")
     assert tagger.fingerprint == base.fingerprint
     assert base.labels == () and tag_head(base.model) is None
     torch.testing.assert_close(
@@ -69,8 +69,8 @@ def test_a_head_of_other_tags_is_replaced_and_torn_weights_are_refused(tmp_path:
         load_tagger(str(deeper), LABELS)
 
 
-def test_the_head_stays_in_float32_on_a_quantised_base_in_bfloat16(llama: Path) -> None:
-    base = load_tagger(str(llama), LABELS, quantisation="4bit", dtype="bfloat16")
+def test_the_head_stays_in_float32_on_a_quantized_base_in_bfloat16(llama: Path) -> None:
+    base = load_tagger(str(llama), LABELS, quantization="4bit", dtype="bfloat16")
     assert base.model.score.weight.dtype == torch.float32
     assert type(base.model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
     assert base.model(input_ids=IDS).logits.dtype == torch.float32

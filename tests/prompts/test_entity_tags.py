@@ -11,7 +11,7 @@ from lora_med.data.outcome import ReadOptions
 from lora_med.data.record import Annotated, Pair, Span
 from lora_med.data.sources import bc5cdr, ncbi_disease
 from lora_med.errors import DataError, SettingsError
-from lora_med.prompts.entity_tags import UNTAGGED, Piece, cut_pieces, read_tags, tag_labels, tag_reach, write_tags
+from lora_med.prompts.entity_tags import UNTAGGED, Piece, cut_pieces, read_tags, tag_coverage, tag_labels, write_tags
 from tests.data.places import REAL, needs_real
 from tests.tiny import make_tokenizer
 
@@ -62,7 +62,7 @@ def test_a_type_without_a_label_is_refused_without_its_text() -> None:
     assert "zinc" not in str(caught.value)
 
 
-def test_neighbours_of_one_type_stay_two_mentions(tokenizer: Any) -> None:
+def test_neighbors_of_one_type_stay_two_mentions(tokenizer: Any) -> None:
     record = annotated("flugout", (0, 3, "Disease"), (3, 7, "Disease"))
     (piece,) = cut_pieces(record, tokenizer, 64)
     assert read_tags(piece, write_tags(piece, record.spans, LABELS), LABELS, record.text) == list(record.spans)
@@ -104,10 +104,10 @@ def test_a_long_text_is_cut_behind_a_sentence_else_a_blank_else_anywhere(tokeniz
 
 def test_what_tags_cannot_say_is_counted(tokenizer: Any) -> None:
     record = annotated("colon cancer. flu", (0, 12, "Disease"), (6, 12, "Disease"), (14, 17, "Disease"))
-    reach = tag_reach([record], tokenizer, LABELS, 64)
-    assert (reach.mentions, reach.kept) == (3, 2)  # the nested one is lost
+    coverage = tag_coverage([record], tokenizer, LABELS, 64)
+    assert (coverage.mentions, coverage.kept) == (3, 2)  # the nested one is lost
     plain = annotated(record.text, (0, 12, "Disease"), (14, 17, "Disease"))
-    assert tag_reach([plain], tokenizer, LABELS, 9).kept == 1  # the cut goes through colon cancer
+    assert tag_coverage([plain], tokenizer, LABELS, 9).kept == 1  # the cut goes through colon cancer
 
 
 @needs_real
@@ -122,6 +122,6 @@ def test_tags_keep_nearly_all_published_mentions(
     module: Any, name: str, mentions: int, kept: float, tokenizer: Any
 ) -> None:
     records = [one for one in module.read([REAL / name], ReadOptions()) if isinstance(one, Annotated)]
-    reach = tag_reach(records, tokenizer, tag_labels(records), 100_000)
-    assert reach.mentions == mentions
-    assert kept < reach.kept / reach.mentions <= 1
+    coverage = tag_coverage(records, tokenizer, tag_labels(records), 100_000)
+    assert coverage.mentions == mentions
+    assert kept < coverage.kept / coverage.mentions <= 1

@@ -10,7 +10,7 @@ from lora_med.data.record import Passage, Question, Section
 from lora_med.errors import SettingsError
 from lora_med.prompts.fit import chunk, fit_rows, lost_tokens
 from lora_med.prompts.render import render
-from lora_med.prompts.tokens import tokenise_rows
+from lora_med.prompts.tokens import tokenize_rows
 from tests.tiny import make_tokenizer
 
 
@@ -27,7 +27,7 @@ def question(number: int, words: int) -> Question:
 @pytest.mark.parametrize("template", ["pubmedqa", "pubmedqa_chat", "question_chat"])
 def test_a_context_is_shortened_and_every_lost_token_counted(tokenizer: Any, template: str) -> None:
     rows = render([question(number, number) for number in range(1, 60)], template, "trim_context")
-    whole = tokenise_rows(rows, tokenizer)
+    whole = tokenize_rows(rows, tokenizer)
     fitted = fit_rows(rows, tokenizer, 150)
     assert any(len(one.input_ids) > 150 for one in whole)
     for before, after in zip(whole, fitted, strict=True):
@@ -71,7 +71,7 @@ def test_a_section_longer_than_a_row_is_cut_at_the_length(tokenizer: Any) -> Non
 def test_a_context_with_what_looks_like_a_control_token_is_shortened_by_its_own_tokens(tokenizer: Any) -> None:
     record = Question("a", "g", "custom", "Why?", "Because.", ("</s> " * 60,))
     (row,) = render([record], "question_chat", "trim_context")
-    (whole,) = tokenise_rows([row], tokenizer)
+    (whole,) = tokenize_rows([row], tokenizer)
     (tokens,) = fit_rows([row], tokenizer, 150)
     assert len(whole.input_ids) > 300 and 140 <= len(tokens.input_ids) <= 150
     assert tokens.lost == len(whole.input_ids) - len(tokens.input_ids)
@@ -79,7 +79,7 @@ def test_a_context_with_what_looks_like_a_control_token_is_shortened_by_its_own_
 
 def test_a_chunk_with_nothing_to_learn_is_left_out(tokenizer: Any) -> None:
     text = "Seen. " + "[NAME] " * 40 + "Better."
-    (tokens,) = tokenise_rows(render([Passage("a", "g", "custom", text)], "text"), tokenizer)
+    (tokens,) = tokenize_rows(render([Passage("a", "g", "custom", text)], "text"), tokenizer)
     rows = chunk(tokens, 40)
     assert all(any(row.trained[1:]) for row in rows) and len(rows) < len(tokens.input_ids) // 40
     assert sum(sum(row.trained) for row in rows) == sum(tokens.trained)

@@ -13,7 +13,7 @@ from lora_med.errors import SettingsError
 from lora_med.prompts.fit import chunk
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import Tokens, prompt_ids, tokenise, tokenise_rows
+from lora_med.prompts.tokens import Tokens, prompt_ids, tokenize, tokenize_rows
 from tests.data.places import REAL
 from tests.tiny import make_tokenizer
 
@@ -93,7 +93,7 @@ def control_ids(tokenizer: Any) -> set[int]:
 
 def test_a_row_begins_once_and_ends_in_a_trained_stop(tokenizer: Any) -> None:
     for name, row in rows_for(tokenizer).items():
-        tokens = tokenise(row, tokenizer)
+        tokens = tokenize(row, tokenizer)
         ids = tokens.input_ids
         adds_bos = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
         assert len(ids) == len(tokens.trained)
@@ -105,7 +105,7 @@ def test_a_row_begins_once_and_ends_in_a_trained_stop(tokenizer: Any) -> None:
 
 def test_nothing_in_the_data_becomes_a_control_token(tokenizer: Any) -> None:
     for name, row in rows_for(tokenizer).items():
-        tokens = tokenise(row, tokenizer)
+        tokens = tokenize(row, tokenizer)
         found = [number for number in tokens.input_ids if number in control_ids(tokenizer)]
         if row.turns:
             turns = len(row.turns)
@@ -117,7 +117,7 @@ def test_nothing_in_the_data_becomes_a_control_token(tokenizer: Any) -> None:
 
 def test_the_text_comes_back_whole(tokenizer: Any) -> None:
     for name, row in rows_for(tokenizer).items():
-        ids = [number for number in tokenise(row, tokenizer).input_ids if number != tokenizer.bos_token_id]
+        ids = [number for number in tokenize(row, tokenizer).input_ids if number != tokenizer.bos_token_id]
         text = tokenizer.decode(ids, skip_special_tokens=False)
         parts = [content for _, content in row.turns] or [row.prompt + row.completion]
         assert all(part in text for part in parts), name
@@ -125,7 +125,7 @@ def test_the_text_comes_back_whole(tokenizer: Any) -> None:
 
 def test_generation_starts_from_what_training_saw_before_the_answer(tokenizer: Any) -> None:
     for name, row in rows_for(tokenizer).items():
-        tokens = tokenise(row, tokenizer)
+        tokens = tokenize(row, tokenizer)
         first = tokens.trained.index(True)
         assert prompt_ids(row, tokenizer) == tokens.input_ids[:first], name
         assert all(tokens.trained[first:]), name
@@ -133,20 +133,20 @@ def test_generation_starts_from_what_training_saw_before_the_answer(tokenizer: A
 
 def test_many_at_once_are_what_each_is_alone(tokenizer: Any) -> None:
     rows = list(rows_for(tokenizer).values()) * 2
-    assert tokenise_rows(rows, tokenizer) == [tokenise(row, tokenizer) for row in rows]
-    assert tokenise_rows([], tokenizer) == []
+    assert tokenize_rows(rows, tokenizer) == [tokenize(row, tokenizer) for row in rows]
+    assert tokenize_rows([], tokenizer) == []
 
 
 def test_plain_text_is_what_the_tokenizer_itself_makes_of_it(tokenizer: Any) -> None:
     row = ROWS["plain"]
     ids = tokenizer(row.completion)["input_ids"]
-    assert tokenise(row, tokenizer).input_ids == [*ids, tokenizer.eos_token_id]
+    assert tokenize(row, tokenizer).input_ids == [*ids, tokenizer.eos_token_id]
 
 
 def test_options_are_encoded_as_lm_evaluation_harness_does(tokenizer: Any) -> None:
     question = Question("q", "g", "pubmedqa", "Is it so?", "maybe", ("It was seen.",), ("yes", "no", "maybe"))
     (row,) = render([question], "pubmedqa")
-    tokens = tokenise(row, tokenizer)
+    tokens = tokenize(row, tokenizer)
     whole = tokenizer(row.prompt + row.completion)["input_ids"]  # lm_eval's _encode_pair
     context = tokenizer(row.prompt)["input_ids"]
     first = tokens.trained.index(True)
@@ -161,37 +161,37 @@ def test_a_conversation_is_what_an_inference_engine_makes_of_it(name: str) -> No
     text = tokenizer.apply_chat_template(messages, tokenize=False).rstrip("\n")
     start = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
     bos = [tokenizer.bos_token_id] if not text.startswith(tokenizer.bos_token) else []
-    assert tokenise(row, tokenizer).input_ids == bos + tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenize(row, tokenizer).input_ids == bos + tokenizer(text, add_special_tokens=False)["input_ids"]
     assert prompt_ids(row, tokenizer) == bos + tokenizer(start, add_special_tokens=False)["input_ids"]
 
 
 def test_only_the_last_answer_is_trained() -> None:
     tokenizer = with_merges(template=QWEN)
     turns = (("user", "One?"), ("assistant", "First."), ("user", "Two?"), ("assistant", "Second."))
-    tokens = tokenise(Row("u", "g", turns, "", "Second."), tokenizer)
+    tokens = tokenize(Row("u", "g", turns, "", "Second."), tokenizer)
     trained = [number for number, yes in zip(tokens.input_ids, tokens.trained, strict=True) if yes]
     assert tokenizer.decode(trained) == "Second.<|im_end|>"
 
 
 def test_an_answer_whose_template_has_no_end_gets_the_end_of_text() -> None:
     tokenizer = with_merges(template=ENDLESS)
-    tokens = tokenise(ROWS["chat"], tokenizer)
+    tokens = tokenize(ROWS["chat"], tokenizer)
     assert tokenizer.decode(tokens.input_ids).endswith("user: Why?\nassistant: So.<|end_of_text|>")
 
 
 def test_an_answer_follows_a_generation_prompt_that_past_answers_lack() -> None:
     tokenizer = with_merges(think=True, template=THINKING)
-    tokens = tokenise(ROWS["chat"], tokenizer)
+    tokens = tokenize(ROWS["chat"], tokenizer)
     assert tokenizer.decode(tokens.input_ids).endswith("assistant\n<think>\nSo.<|im_end|>")
     assert tokens.input_ids[: tokens.trained.index(True)] == prompt_ids(ROWS["chat"], tokenizer)
 
 
 def test_a_base_without_a_chat_template_or_a_system_turn_is_named() -> None:
     with pytest.raises(SettingsError, match="no chat template"):
-        tokenise(ROWS["chat"], make_tokenizer(chat=False))
+        tokenize(ROWS["chat"], make_tokenizer(chat=False))
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + QWEN
     with pytest.raises(SettingsError, match="turns system, user"):
-        tokenise(ROWS["chat"], with_merges(template=refusing))
+        tokenize(ROWS["chat"], with_merges(template=refusing))
 
 
 NOTE = "[NAME] was seen on [DATE] by Dr. [NAME]; well, [not] in pain."
@@ -202,7 +202,7 @@ def test_typed_tags_are_shown_and_never_trained(tokenizer: Any, kind: str) -> No
     if kind == "chat" and not tokenizer.chat_template:
         return
     turns = (("user", "Write."), ("assistant", NOTE)) if kind == "chat" else ()
-    tokens = tokenise(Row("u", "g", turns, "Write." if kind == "prompt" else "", NOTE), tokenizer)
+    tokens = tokenize(Row("u", "g", turns, "Write." if kind == "prompt" else "", NOTE), tokenizer)
     assert tokens.trained[-1]
     whole = tokenizer.decode(tokens.input_ids)
     trained = tokenizer.decode([n for n, yes in zip(tokens.input_ids, tokens.trained, strict=True) if yes])
@@ -237,7 +237,7 @@ def test_an_answer_is_never_cut() -> None:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_nothing_becomes_a_control_token_by_normalisation(chat: bool) -> None:
+def test_nothing_becomes_a_control_token_by_normalization(chat: bool) -> None:
     from tokenizers import AddedToken, normalizers
 
     tokenizer = make_tokenizer()
@@ -248,4 +248,4 @@ def test_nothing_becomes_a_control_token_by_normalisation(chat: bool) -> None:
     assert number in tokenizer(disguised)["input_ids"]
     turns = (("user", disguised), ("assistant", disguised)) if chat else ()
     row = Row("u", "g", turns, "" if chat else disguised, disguised)
-    assert number not in tokenise(row, tokenizer).input_ids
+    assert number not in tokenize(row, tokenizer).input_ids

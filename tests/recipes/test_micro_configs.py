@@ -47,18 +47,18 @@ def _studies(folder: Path) -> None:
     (folder / "studies.json").write_text(json.dumps(studies))
 
 
-def _labelled(folder: Path) -> None:
+def _labeled(folder: Path) -> None:
     rows = [
         f"Letter {n} asks for {('a refill', 'an appointment')[n % 2]}.,{('refill', 'visit')[n % 2]}"
         for n in range(COUNT)
     ]
-    (folder / "labelled.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (folder / "labeled.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
 
 
 MADE: dict[str, Callable[[Path], None]] = {
     "micro_exam": _exam,
     "micro_consumer_qa": _pages,
-    "micro_label": _labelled,
+    "micro_label": _labeled,
     "micro_question_summary": _letters,
     "micro_eligibility": _studies,
 }

@@ -80,7 +80,7 @@ def test_the_task_recipe_publishes_an_adapter_that_knows_where_it_comes_from(bas
     assert card.template == "pubmedqa"
     assert (card.data.source, card.data.access) == ("pubmedqa", "open")
     assert list(card.data.hashes) == ["qa_sample.json"]
-    assert card.base.quantisation == "none"
+    assert card.base.quantization == "none"
     assert card.scores["validation"]["step"] == 2
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["status"] == "finished"

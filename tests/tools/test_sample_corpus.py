@@ -161,7 +161,7 @@ def test_the_relative_risk_of_a_trial_is_that_of_its_counts(articles: list[Any])
 
 
 def test_the_conclusion_follows_the_result(articles: list[Any]) -> None:
-    """Where a risk fell and the interval says so, the conclusion is in favour; where it spans one, it is not."""
+    """Where a risk fell and the interval says so, the conclusion is in favor; where it spans one, it is not."""
     against = re.compile(
         r"did not|failed to|no evidence|no support|cannot be recommended|is not supported|increased|"
         r"raised|more|no proven|no effect|does not show|not advised"
@@ -171,9 +171,9 @@ def test_the_conclusion_follows_the_result(articles: list[Any]) -> None:
         parts = sections(article)
         found = re.search(r"relative risk (\S+?)[,;] 95%[^\d]+(\S+) to (\S+?)[,;)]", parts.get("RESULTS", ""))
         if found:
-            favourable = float(found.group(3)) < 1
+            favorable = float(found.group(3)) < 1
             disfavoured = against.search(parts["CONCLUSIONS"].replace("more effectively", ""))
-            assert bool(disfavoured) != favourable, parts["CONCLUSIONS"]
+            assert bool(disfavoured) != favorable, parts["CONCLUSIONS"]
             checked += 1
     assert checked > 100
 

@@ -22,7 +22,7 @@ from lora_med.models.attention.per_document import register_attention
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint
 from lora_med.prompts.tokens import Tokens
-from lora_med.training.step.task_eval import Watch
+from lora_med.training.step.task_eval import ValidationTask
 from lora_med.training.trainer import AdapterTrainer
 from tests.tiny import make_model, make_tokenizer
 
@@ -52,7 +52,7 @@ def make_base(family: str = "llama", *, attention: str = "lora_med_sdpa", **opti
         name="tiny",
         folder=Path("tiny"),
         revision=None,
-        quantisation="none",
+        quantization="none",
         dtype="float32",
         attention=attention,
         choices=(),
@@ -68,7 +68,7 @@ def make_trainer(
     validation: list[Tokens] | None = None,
     dropout: float = 0.1,
     identity: dict[str, Any] | None = None,
-    watch: Watch | None = None,
+    validation_task: ValidationTask | None = None,
     **settings: Any,
 ) -> AdapterTrainer:
     """A trainer of a rank-4 adapter on 30 documents, 4 a step, 16 steps; `settings` are those of the section train."""
@@ -89,7 +89,7 @@ def make_trainer(
         train=documents(30) if train is None else train,
         validation=documents(8, seed=9) if validation is None else validation,
         identity={"lora.r": 4} if identity is None else identity,
-        watch=watch,
+        validation_task=validation_task,
     )
 
 

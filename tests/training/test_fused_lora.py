@@ -214,7 +214,7 @@ def test_layers_of_several_dropouts_are_told_apart_in_evaluation_too() -> None:
 
 
 def test_a_4bit_base_gives_peft_s_gradients(tmp_path: Path) -> None:
-    base = load_base(str(make_tiny("llama", tmp_path)), quantisation="4bit", dtype="float32", attention="sdpa")
+    base = load_base(str(make_tiny("llama", tmp_path)), quantization="4bit", dtype="float32", attention="sdpa")
     model = attach_new(base, LoraSettings(r=4, lora_dropout=0.0), seed=0).train()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -244,7 +244,7 @@ def test_a_layer_that_several_blocks_share_is_left_to_peft() -> None:
 
 def test_packed_weights_handed_out_without_their_state_are_read_by_the_layers_own(tmp_path: Path) -> None:
     """As FSDP does: the parameter it gathers is a plain one."""
-    base = load_base(str(make_tiny("llama", tmp_path)), quantisation="4bit", dtype="float32", attention="sdpa")
+    base = load_base(str(make_tiny("llama", tmp_path)), quantization="4bit", dtype="float32", attention="sdpa")
     model = attach_new(base, LoraSettings(r=4, lora_dropout=0.0), seed=0)
     member = next(one for group in find_groups(model) for one in group.members)
     layer = member.layer.base_layer

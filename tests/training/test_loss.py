@@ -1,4 +1,4 @@
-"""The one-pass loss is torch's cross entropy, value and gradient, over the labelled tokens alone."""
+"""The one-pass loss is torch's cross entropy, value and gradient, over the labeled tokens alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from lora_med.training.step.loss import (
     BLOCK_ROWS,
     add_compact_loss,
-    count_labelled,
-    labelled_nll,
-    labelled_places,
+    count_labeled,
+    labeled_nll,
+    labeled_places,
     why_not_compact,
 )
 from tests.tiny import make_model
@@ -29,7 +29,7 @@ def numbers(bias: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None
 @pytest.mark.parametrize("bias", [False, True])
 def test_value_and_gradient_are_those_of_cross_entropy(bias: bool) -> None:
     hidden, weight, offset, labels = numbers(bias)
-    loss = labelled_nll(hidden, weight, labels, offset) / ROWS
+    loss = labeled_nll(hidden, weight, labels, offset) / ROWS
     loss.backward()
     found = hidden.grad
     hidden.grad = None
@@ -43,15 +43,15 @@ def test_value_and_gradient_are_those_of_cross_entropy(bias: bool) -> None:
 
 def test_the_frozen_head_gets_no_gradient_and_evaluation_needs_none() -> None:
     hidden, weight, _, labels = numbers(False)
-    labelled_nll(hidden, weight, labels).backward()
+    labeled_nll(hidden, weight, labels).backward()
     assert weight.grad is None
     with torch.no_grad():
-        assert not labelled_nll(hidden, weight, labels).requires_grad
+        assert not labeled_nll(hidden, weight, labels).requires_grad
 
 
-def test_no_labelled_row_gives_zero_that_can_be_differentiated() -> None:
+def test_no_labeled_row_gives_zero_that_can_be_differentiated() -> None:
     hidden, weight, _, labels = numbers(False)
-    loss = labelled_nll(hidden[:0], weight, labels[:0])
+    loss = labeled_nll(hidden[:0], weight, labels[:0])
     loss.backward()
     assert loss.item() == 0
     assert hidden.grad is not None
@@ -71,7 +71,7 @@ def test_a_model_with_the_compact_loss_has_the_loss_of_its_logits(family: str, t
         assert why_not_compact(model) is None
         add_compact_loss(model)
         found = model(input_ids=ids, nll_labels=labels)
-        places = labelled_places(labels)
+        places = labeled_places(labels)
         parts = [model(input_ids=ids, nll_labels=labels, nll_places=part) for part in places.split(7)]
         again = model(input_ids=ids).logits
     expected = torch.nn.functional.cross_entropy(
@@ -81,13 +81,13 @@ def test_a_model_with_the_compact_loss_has_the_loss_of_its_logits(family: str, t
     assert len(parts) > 1
     assert abs(float(torch.stack(parts).sum() / found) - 1) < 1e-6
     assert torch.equal(again, logits)
-    assert int(count_labelled(labels)) == 2 * 11
+    assert int(count_labeled(labels)) == 2 * 11
 
 
 def test_the_first_token_of_a_row_is_never_scored() -> None:
     # By hand: of two rows of four, the second and fourth token of the first row, and the third of the second.
     labels = torch.tensor([[7, 7, -100, 7], [7, -100, 7, -100]])
-    assert labelled_places(labels).tolist() == [1, 3, 6]
+    assert labeled_places(labels).tolist() == [1, 3, 6]
     assert labels[0, 0] == 7
 
 
@@ -116,7 +116,7 @@ def test_the_mean_of_a_rounded_gradient_is_taken_in_float32(dtype: torch.dtype) 
     gradients = []
     for factor in (1.0, 1 / 3, 65536 / 4):
         hidden.grad = None
-        (labelled_nll(hidden, weight, labels) * factor).backward()
+        (labeled_nll(hidden, weight, labels) * factor).backward()
         assert hidden.grad is not None
         gradients.append(hidden.grad)
     assert torch.equal(gradients[1], (gradients[0].float() / 3).to(dtype))

@@ -10,8 +10,8 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import PreflightError
 from lora_med.models.base import Base
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import Tokens, tokenise_rows
-from lora_med.training.rows.preflight import colour_row, preflight
+from lora_med.prompts.tokens import Tokens, tokenize_rows
+from lora_med.training.rows.preflight import color_row, preflight
 from tests.training.support import make_base
 
 SECRET = "Alpha-Bravo"
@@ -27,7 +27,7 @@ def settings(**values: Any) -> TrainSettings:
 
 
 def tokens(base: Base, *rows: Row) -> list[Tokens]:
-    return tokenise_rows(rows, base.tokenizer)
+    return tokenize_rows(rows, base.tokenizer)
 
 
 def text(uid: str, content: str) -> Row:
@@ -120,13 +120,13 @@ def test_a_chat_ends_in_its_own_stop_token(base: Base) -> None:
     assert next(iter(found.documents)).input_ids[-1] == 4
 
 
-def test_trained_tokens_are_coloured_and_long_rows_shortened(base: Base) -> None:
+def test_trained_tokens_are_colored_and_long_rows_shortened(base: Base) -> None:
     (row,) = tokens(base, answer("a", "Question:", " yes"))
-    coloured = colour_row(row, base.tokenizer)
-    green = [coloured.plain[span.start : span.end] for span in coloured.spans if "green" in str(span.style)]
+    colored = color_row(row, base.tokenizer)
+    green = [colored.plain[span.start : span.end] for span in colored.spans if "green" in str(span.style)]
     assert green == [" yes<|end_of_text|>"]
     (long,) = tokens(base, text("b", "x" * 1000))
-    assert "[... 882 tokens ...]" in colour_row(long, base.tokenizer).plain
+    assert "[... 882 tokens ...]" in color_row(long, base.tokenizer).plain
 
 
 @pytest.mark.parametrize(("access", "shown"), [("open", True), ("registered", True), ("credentialed", False)])

@@ -30,12 +30,12 @@ from tests.training.test_shared_prefix_rows import questions
 def shape_of(folder: Path, *, lora: LoraSettings | None = None, dtype: str = "float32", **options: Any) -> Shape:
     bare = skeleton(folder)
     config = method_for(bare, lora or LoraSettings()).peft_config(bare, inference=False)
-    return Shape(folder, config, options.pop("quantisation", "none"), True, dtype, "lora_med_sdpa", **options)
+    return Shape(folder, config, options.pop("quantization", "none"), True, dtype, "lora_med_sdpa", **options)
 
 
 def really_kept(folder: Path, lora: LoraSettings, *, dtype: str, checkpointing: bool) -> tuple[list[int], int]:
     """Lengths of some documents, and the bytes autograd keeps of a forward pass over them."""
-    base = load_base(str(folder), quantisation="none", dtype=dtype)
+    base = load_base(str(folder), quantization="none", dtype=dtype)
     model = attach_new(base, lora, seed=0)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -78,16 +78,16 @@ def test_the_bytes_counted_are_those_autograd_keeps(tmp_path: Path, family: str,
     assert abs(found - expected) <= 0.02 * expected + 16 * sum(lengths)
 
 
-@pytest.mark.parametrize("quantisation", ["none", "8bit", "4bit"])
+@pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma"])
-def test_the_weights_are_as_large_as_they_are_loaded(tmp_path: Path, family: str, quantisation: str) -> None:
+def test_the_weights_are_as_large_as_they_are_loaded(tmp_path: Path, family: str, quantization: str) -> None:
     folder = make_tiny(family, tmp_path)
-    told = weight_bytes(skeleton(folder), quantisation=quantisation, double_quant=False, dtype="float32")
-    model = load_base(str(folder), quantisation=quantisation, double_quant=False, dtype="float32").model
+    told = weight_bytes(skeleton(folder), quantization=quantization, double_quant=False, dtype="float32")
+    model = load_base(str(folder), quantization=quantization, double_quant=False, dtype="float32").model
     held = sum(one.numel() * one.element_size() for one in model.parameters())
-    assert told.full + told.quantised == held
+    assert told.full + told.quantized == held
     states = [one.quant_state for one in model.parameters() if hasattr(one, "quant_state")]
-    if quantisation == "4bit":
+    if quantization == "4bit":
         assert told.constants == sum(state.absmax.numel() * 4 for state in states)
 
 
@@ -204,15 +204,15 @@ def test_an_automatic_batch_trains_the_same_weights(tmp_path: Path, monkeypatch:
 
 
 def test_the_batch_is_chosen_for_the_base_as_it_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base that was quantised in this run has left memory behind."""
+    """A base that was quantized in this run has left memory behind."""
     asked = []
     monkeypatch.setattr(plan, "measure", lambda shape: asked.append(shape) or measure(shape))
     folder = make_tiny("llama", tmp_path)
-    for options in ({"quantisation": "4bit", "double_quant": False}, {"quantisation": "none"}):
+    for options in ({"quantization": "4bit", "double_quant": False}, {"quantization": "none"}):
         base = load_base(str(folder), dtype="float32", **options)
         model = attach_new(base, LoraSettings(r=4), seed=0)
         plan.with_room(TrainSettings(max_length=64), model, base, documents(4))
-    assert [(shape.quantises, shape.double_quant) for shape in asked] == [(True, False), (False, True)]
+    assert [(shape.quantizes, shape.double_quant) for shape in asked] == [(True, False), (False, True)]
 
 
 def test_rows_are_counted_as_they_are_trained() -> None:

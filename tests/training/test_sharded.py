@@ -12,7 +12,7 @@ import torch
 from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import DataSettings, EvaluateSettings, LoraSettings
 from lora_med.data.corpus import open_corpus
-from lora_med.evaluation.eval_during_training import watch
+from lora_med.evaluation.eval_during_training import validation_task
 from lora_med.training.rows.batches import Share
 from lora_med.training.run.adapter_files import load_adapter, save_adapter, trainable_weights
 from lora_med.training.step.loss import add_compact_loss
@@ -72,7 +72,7 @@ def test_a_sharded_model_has_the_loss_gradient_and_files_of_a_whole_one(tmp_path
 
 def test_a_sharded_model_has_the_scores_of_a_whole_one_and_trains_on(tmp_path: Path) -> None:
     corpus = open_corpus(DataSettings(source="pubmedqa", paths=[str(QA)], validation_share=0.3, test_share=0.3))
-    told = watch(EvaluateSettings(eval_steps=1, max_eval_samples=5), corpus, make_base(context=4096), seed=0)
+    told = validation_task(EvaluateSettings(eval_steps=1, max_eval_samples=5), corpus, make_base(context=4096), seed=0)
     assert told is not None
     ids = torch.randint(5, 264, (2, 24), generator=torch.Generator().manual_seed(0))
     whole = attach_new(make_base(context=4096), LORA, seed=0)

@@ -13,7 +13,7 @@ from lora_med.prompts.tokens import Tokens
 from lora_med.training.rows import shared_prefix_rows as trees
 from lora_med.training.rows.batches import Collator, Stream, hash_rows, make_rows
 from lora_med.training.rows.shared_prefix_rows import Tree, grow_trees
-from lora_med.training.step.loss import add_compact_loss, count_labelled
+from lora_med.training.step.loss import add_compact_loss, count_labeled
 from tests.tiny import FAMILIES
 from tests.training.support import EOS, documents, make_base, make_trainer, weights
 
@@ -83,7 +83,7 @@ def gradients(model: Any, batches: list[dict[str, Any]]) -> tuple[float, int, to
         labels = batch["labels"]
         nll = model(**{name: value for name, value in batch.items() if name != "labels"}, nll_labels=labels)
         nll.backward()
-        total, counted = total + float(nll), counted + int(count_labelled(labels))
+        total, counted = total + float(nll), counted + int(count_labeled(labels))
     return total, counted, torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
 
 

@@ -12,7 +12,7 @@ import torch
 
 from lora_med.config.schema import LoraSettings
 from lora_med.training.planner.step_time import (
-    Pace,
+    StepTime,
     _inputs,
     extrapolate,
     skeleton_with_adapters,
@@ -42,7 +42,7 @@ def test_layers_are_added_as_the_second_was() -> None:
 
 
 def test_a_pace_tells_what_the_kept_layers_cost() -> None:
-    assert Pace(tokens=100, above=3.0, below=1.0).seconds == 4.0
+    assert StepTime(tokens=100, above=3.0, below=1.0).seconds == 4.0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -50,14 +50,14 @@ def test_a_pace_tells_what_the_kept_layers_cost() -> None:
 def test_every_family_can_be_timed(tmp_path: Path, family: str, checkpointing: bool) -> None:
     shape = shape_of(make_tiny(family, tmp_path, layers=3))
     assert why_not_timed(shape, 100, FREE) is None
-    pace = time_batch(shape, DOCUMENTS, 30, checkpointing=checkpointing)
-    assert pace.tokens == 200
-    assert pace.below == 0
-    assert 0 < pace.above < math.inf
+    step_time = time_batch(shape, DOCUMENTS, 30, checkpointing=checkpointing)
+    assert step_time.tokens == 200
+    assert step_time.below == 0
+    assert 0 < step_time.above < math.inf
 
 
-@pytest.mark.parametrize("options", [{"quantisation": "4bit"}, {"quantisation": "8bit"}, {"dora": True}])
-def test_so_can_quantised_bases_and_other_adapters(tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"quantization": "4bit"}, {"quantization": "8bit"}, {"dora": True}])
+def test_so_can_quantized_bases_and_other_adapters(tmp_path: Path, options: dict[str, Any]) -> None:
     dora = options.get("dora", False)
     rest = {name: one for name, one in options.items() if name != "dora"}
     shape = shape_of(make_tiny("llama", tmp_path), lora=LoraSettings(use_dora=dora), **rest)

@@ -30,7 +30,7 @@ from tests.tiny import make_tiny, make_tiny_encoder
 
 LABELS = ("O", "B-Disease", "I-Disease")
 LORA = LoraSettings(r=4, lora_dropout=0.0)
-FACTS = DataFacts(source="s", licence="MIT", access="open")
+FACTS = DataFacts(source="s", license="MIT", access="open")
 
 
 def study(number: int) -> Annotated:
@@ -152,13 +152,13 @@ def test_a_tagger_goes_on_from_a_tagger_of_the_same_labels_only(tmp_path: Path) 
     with pytest.raises(BaseMismatchError, match="tags tokens as O, B-Disease, I-Disease, and the base has a head for"):
         attach_new(other, further, seed=2, store=tmp_path)
     with pytest.raises(BaseMismatchError, match="is loaded to write text"):
-        attach(load_base(str(folder), quantisation="none", dtype="float32"), "tags", tmp_path)
+        attach(load_base(str(folder), quantization="none", dtype="float32"), "tags", tmp_path)
 
 
 def test_what_cannot_be_tagged_is_refused(tmp_path: Path) -> None:
     folder = make_tiny("llama", tmp_path / "base")
     tagger = load_tagger(str(folder), LABELS, dtype="float32")
-    writer = load_base(str(folder), quantisation="none", dtype="float32")
+    writer = load_base(str(folder), quantization="none", dtype="float32")
     train = settings(tmp_path)
     cases: list[tuple[Any, Base, TrainSettings, type[LoraMedError], str]] = [
         (RECORDS, writer, train, SettingsError, "no head for tags"),

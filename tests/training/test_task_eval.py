@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from lora_med.config.schema import DataSettings, EvaluateSettings
 from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.errors import DivergedError, SettingsError
-from lora_med.evaluation.eval_during_training import Watch, watch
+from lora_med.evaluation.eval_during_training import ValidationTask, validation_task
 from lora_med.models.base import Base, load_base
 from lora_med.training.run.callbacks import read_metrics
 from lora_med.training.step.task_eval import undisturbed
@@ -37,9 +37,9 @@ def corpus_of(task: str) -> Corpus:
     return open_corpus(DataSettings(source=source, paths=[str(path)], validation_share=0.3, test_share=0.3))
 
 
-def make_watch(base: Base, task: str = "choice", **settings: Any) -> Watch:
+def make_watch(base: Base, task: str = "choice", **settings: Any) -> ValidationTask:
     values = {"eval_steps": 3, "max_eval_samples": 12, **settings}
-    found = watch(EvaluateSettings(**values), corpus_of(task), base, seed=1)
+    found = validation_task(EvaluateSettings(**values), corpus_of(task), base, seed=1)
     assert found is not None
     return found
 
@@ -88,7 +88,9 @@ def check_unnoticed(folder: Path, bases: Callable[[], Base], task: str, **settin
     plain = make_trainer(folder / "plain", base=bases(), **values)
     plain.train()
     base = bases()
-    watched = make_trainer(folder / "watched", base=base, watch=make_watch(base, task, eval_steps=1), **values)
+    watched = make_trainer(
+        folder / "watched", base=base, validation_task=make_watch(base, task, eval_steps=1), **values
+    )
     watched.train()
     last = f"checkpoint-{plain.state.max_steps}"
     one, other = (load_file(folder / name / last / "adapter_model.safetensors") for name in ("plain", "watched"))
@@ -104,19 +106,19 @@ def test_training_is_to_the_bit_that_of_a_run_without_scores(case: str, task: st
     check_unnoticed(tmp_path, lambda: make_base(context=4096), task, **CASES[case])
 
 
-@pytest.mark.parametrize("quantisation", ["4bit", "8bit"])
-def test_so_it_is_on_a_quantised_base(quantisation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_so_it_is_on_a_quantized_base(quantization: str, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     folder = make_tiny("llama", tmp_path / "base", context=4096)
-    check_unnoticed(tmp_path, lambda: load_base(str(folder), quantisation=quantisation, dtype="bfloat16"), "choice")
+    check_unnoticed(tmp_path, lambda: load_base(str(folder), quantization=quantization, dtype="bfloat16"), "choice")
 
 
 def test_no_four_bit_layer_is_left_to_be_repacked_by_a_scoring(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     from bitsandbytes.nn.modules import Linear4bit
 
-    base = load_base(str(make_tiny("llama", tmp_path / "base", context=4096)), quantisation="4bit", dtype="bfloat16")
-    trainer = make_trainer(tmp_path / "run", base=base, watch=make_watch(base))
+    base = load_base(str(make_tiny("llama", tmp_path / "base", context=4096)), quantization="4bit", dtype="bfloat16")
+    trainer = make_trainer(tmp_path / "run", base=base, validation_task=make_watch(base))
     layers = [module for module in trainer.model.modules() if isinstance(module, Linear4bit)]
     assert layers
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
@@ -125,7 +127,9 @@ def test_no_four_bit_layer_is_left_to_be_repacked_by_a_scoring(tmp_path: Path) -
 def test_random_numbers_and_modes_are_put_back(tmp_path: Path) -> None:
     plain = make_trainer(tmp_path / "plain", logging_steps=1, num_train_epochs=1)
     plain.train()
-    watched = make_trainer(tmp_path / "watched", logging_steps=1, num_train_epochs=1, watch=Told([0.5] * 9, every=1))
+    watched = make_trainer(
+        tmp_path / "watched", logging_steps=1, num_train_epochs=1, validation_task=Told([0.5] * 9, every=1)
+    )
     watched.train()
     assert losses(watched) == losses(plain)
 
@@ -152,14 +156,14 @@ def test_every_kind_of_random_number_and_each_modules_mode_is_kept() -> None:
 
 def test_the_first_of_the_best_is_kept_and_the_base_does_not_count(tmp_path: Path) -> None:
     told = Told([0.9, 0.2, 0.5, 0.5, 0.1, 0.3, 0.4, 0.2, 0.1])  # steps 0, 2, 4, ..., 16
-    trainer = make_trainer(tmp_path, watch=told, save_total_limit=1)
+    trainer = make_trainer(tmp_path, validation_task=told, save_total_limit=1)
     trainer.train()
     assert trainer.scores() == {"validation": {"eval_score": 0.5, "step": 4, "items": 3}}
     assert torch.equal(weights(trainer), told.asked[2])
     names = [path.name for path in tmp_path.glob("checkpoint-*")]
     assert sorted(names) == ["checkpoint-16", "checkpoint-4"]
     assert json.loads((tmp_path / "checkpoint-16" / "COMMIT.json").read_text())["best"] == "checkpoint-4"
-    again = make_trainer(tmp_path, watch=Told([]), save_total_limit=1)
+    again = make_trainer(tmp_path, validation_task=Told([]), save_total_limit=1)
     assert again.train() is None
     assert torch.equal(weights(again), told.asked[2])
     assert again.scores() == trainer.scores()
@@ -167,7 +171,7 @@ def test_the_first_of_the_best_is_kept_and_the_base_does_not_count(tmp_path: Pat
 
 def test_the_log_and_the_metrics_tell_each_score_and_what_it_took(tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level("INFO"):
-        make_trainer(tmp_path, watch=Told([0.25, 0.5]), max_steps=2).train()
+        make_trainer(tmp_path, validation_task=Told([0.25, 0.5]), max_steps=2).train()
     assert "score 0.2500 on 3 validation items in 0.0 s" in caplog.text
     scored = [line for line in read_metrics(tmp_path) if "eval_items" in line]
     assert [(line["step"], line["eval_score"]) for line in scored] == [(0, 0.25), (2, 0.5)]
@@ -176,7 +180,7 @@ def test_the_log_and_the_metrics_tell_each_score_and_what_it_took(tmp_path: Path
 
 def test_a_lower_score_is_the_better_one_where_it_says_so(tmp_path: Path) -> None:
     told = Told([0.0, 0.2, 0.5, 0.1, 0.1, 0.3, 0.4, 0.2, 0.7], lower_is_better=True)
-    trainer = make_trainer(tmp_path, watch=told)
+    trainer = make_trainer(tmp_path, validation_task=told)
     trainer.train()
     assert trainer.scores()["validation"] == {"eval_score": 0.1, "step": 6, "items": 3}
 
@@ -184,7 +188,7 @@ def test_a_lower_score_is_the_better_one_where_it_says_so(tmp_path: Path) -> Non
 def test_scores_that_choose_nothing_leave_the_choice_to_the_validation_loss(tmp_path: Path) -> None:
     plain = make_trainer(tmp_path / "plain")
     plain.train()
-    watched = make_trainer(tmp_path / "watched", watch=Told([0.9, *range(8)], chooses=False))
+    watched = make_trainer(tmp_path / "watched", validation_task=Told([0.9, *range(8)], chooses=False))
     watched.train()
     assert watched.scores() == plain.scores()
     assert torch.equal(weights(watched), weights(plain))
@@ -192,7 +196,7 @@ def test_scores_that_choose_nothing_leave_the_choice_to_the_validation_loss(tmp_
 
 def test_patience_counts_the_scores_that_choose(tmp_path: Path) -> None:
     told = Told([0.9, 0.2, 0.5, 0.5, 0.4, 0.3])
-    trainer = make_trainer(tmp_path, watch=told, early_stopping_patience=2, eval_steps=1)
+    trainer = make_trainer(tmp_path, validation_task=told, early_stopping_patience=2, eval_steps=1)
     trainer.train()
     assert trainer.state.global_step == 8  # 0.5 at step 4, no better at 6 and 8
     assert trainer.scores()["validation"]["step"] == 4
@@ -202,7 +206,7 @@ def test_a_learning_rate_too_high_leaves_the_adapter_from_before_it_got_worse(tm
     base = make_base(context=4096)
     rate = {"learning_rate": 5.0, "lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.9}
     told = make_watch(base, "text", eval_steps=2, metric_for_best_model="nll_per_token")
-    trainer = make_trainer(tmp_path, base=base, watch=told, **rate)
+    trainer = make_trainer(tmp_path, base=base, validation_task=told, **rate)
     trainer.train()
     scores = {
         line["step"]: line["eval_nll_per_token"] for line in read_metrics(tmp_path) if "eval_nll_per_token" in line
@@ -218,7 +222,7 @@ def test_a_learning_rate_too_high_leaves_the_adapter_from_before_it_got_worse(tm
 FINAL = "final.pt"
 
 
-def start(folder: Path, base: Base, told: Watch) -> int:
+def start(folder: Path, base: Base, told: ValidationTask) -> int:
     """A run with real scores in a forked process, which writes its final weights and scores.
 
     The items come ready, as a fork must not use a tokenizer whose threads were its parent's.
@@ -227,7 +231,7 @@ def start(folder: Path, base: Base, told: Watch) -> int:
 
     def work() -> None:
         options: dict[str, Any] = {"logging_steps": 1, "save_steps": 3, "learning_rate": 0.05}
-        trainer = make_trainer(folder, base=base, watch=told, **options)
+        trainer = make_trainer(folder, base=base, validation_task=told, **options)
         trainer.train()
         torch.save((weights(trainer), trainer.scores()), folder / FINAL)
 
@@ -260,10 +264,10 @@ def test_a_killed_run_keeps_its_best_and_ends_in_the_same_adapter(tmp_path: Path
 
 
 def test_a_run_does_not_go_on_with_another_score_or_other_items(tmp_path: Path) -> None:
-    make_trainer(tmp_path, watch=Told([0.1, 0.2]), max_steps=2).train()
+    make_trainer(tmp_path, validation_task=Told([0.1, 0.2]), max_steps=2).train()
     changed = replace(Told([0.1, 0.2]), metric="other", digest="other items")
     with pytest.raises(SettingsError, match="metric_for_best_model: score then, other now") as caught:
-        make_trainer(tmp_path, watch=changed, max_steps=2).train()
+        make_trainer(tmp_path, validation_task=changed, max_steps=2).train()
     assert "the items to choose by (SHA-256): the same items then, other items now" in str(caught.value)
     with pytest.raises(SettingsError, match="metric_for_best_model: score then, not set now"):
         make_trainer(tmp_path, max_steps=2).train()
@@ -271,7 +275,7 @@ def test_a_run_does_not_go_on_with_another_score_or_other_items(tmp_path: Path) 
 
 def test_a_score_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="the watched score is not finite at step"):
-        make_trainer(tmp_path, watch=Told([0.1, 0.2, float("nan")])).train()
+        make_trainer(tmp_path, validation_task=Told([0.1, 0.2, float("nan")])).train()
 
 
 def test_two_processes_share_the_items_and_have_the_scores_of_one(tmp_path: Path) -> None:
@@ -286,7 +290,7 @@ def test_two_processes_share_the_items_and_have_the_scores_of_one(tmp_path: Path
             return told.answered(model, places)
 
         options: dict[str, Any] = {"per_device_train_batch_size": size, "dropout": 0.0, "max_steps": 8}
-        trainer = make_trainer(folder, base=base, watch=replace(told, answered=counted), **options)
+        trainer = make_trainer(folder, base=base, validation_task=replace(told, answered=counted), **options)
         trainer.train()
         (folder / f"seen-{trainer.share.rank}.json").write_text(json.dumps([sorted(set(seen)), trainer.scores()]))
 
@@ -313,6 +317,6 @@ def test_what_one_process_cannot_score_stops_both(tmp_path: Path) -> None:
                 raise DivergedError("2 of 3 rows are not finite")
 
             told.answers = broken  # type: ignore[method-assign]
-        make_trainer(tmp_path, watch=told, per_device_train_batch_size=2).train()
+        make_trainer(tmp_path, validation_task=told, per_device_train_batch_size=2).train()
 
     assert run_ranks(2, work, tmp_path) == [78, 78]

@@ -18,7 +18,7 @@ from lora_med.models.attention import per_document as attention
 from lora_med.training import steps
 from lora_med.training.run.callbacks import read_metrics
 from lora_med.training.run.checkpoints import newest
-from lora_med.training.step.loss import labelled_places
+from lora_med.training.step.loss import labeled_places
 from tests.training.support import documents, make_base, make_trainer, run_ranks, weights
 
 
@@ -36,7 +36,7 @@ def first_loss(trainer: Any) -> float:
 def test_the_loss_is_taken_at_the_places_it_is_told(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, dropout=0.0)
     batch = next(iter(trainer.get_train_dataloader()))
-    places = labelled_places(batch["labels"])
+    places = labeled_places(batch["labels"])
     whole = trainer.compute_loss(trainer.model.eval(), dict(batch)).item()
     halves = [
         trainer.compute_loss(trainer.model, {**batch, "nll_places": part}).item() for part in places.tensor_split(2)

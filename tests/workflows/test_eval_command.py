@@ -46,7 +46,7 @@ def test_the_split_of_the_card_is_scored(home: Path, tmp_path: Path, capsys: pyt
     (entry,) = said["evaluations"]
     assert 15 <= entry["items"] <= 33, "about 0.4 of 60, the card's share; the default would give about 3"
     assert entry["template"] == "text"
-    assert entry["base"]["quantisation"] == "none", "as it was trained"
+    assert entry["base"]["quantization"] == "none", "as it was trained"
     assert read_card(home / "store/plain").scores["custom/test/text"]["n"] == entry["items"]
     for name in ("report.html", "report.md", "items.jsonl"):
         assert (tmp_path / "out" / name).stat().st_size > 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_med.data.record import Question
-from lora_med.evaluation.scorers.choice_answers import ask, score_choices
+from lora_med.evaluation.scorers.choice_answers import pose_questions, score_choices
 from lora_med.metrics.choice import best
 from lora_med.prompts.few_shot import Shots, render_with_shots
 from tests.data.places import REAL
@@ -38,14 +38,21 @@ CLOZE = (
 
 def invented(number: int) -> list[Question]:
     """Questions with what tends to go wrong: blanks at the ends, line breaks, quotes, dots, letters beyond ASCII."""
-    asked = ("Which is it?", " Blank before", "Two\nlines: ", "“Quoted” – naïve?", "50 % of 3.5 µg", "Ends in a blank ")
+    questions = (
+        "Which is it?",
+        " Blank before",
+        "Two\nlines: ",
+        "“Quoted” – naïve?",
+        "50 % of 3.5 µg",
+        "Ends in a blank ",
+    )
     words = ("iron", "gold, pure", "10 mg", "A. a letter", "both", "β-blocker", "yes", "none of these ")
     return [
         Question(
             f"i{place}",
             f"g{place}",
             "custom",
-            f"{asked[place % 6]}{place}{' ' * (place % 3)}",
+            f"{questions[place % 6]}{place}{' ' * (place % 3)}",
             words[(place + place % 4) % 8],
             (f"Aim {place}.", "It was\nfound."),
             tuple(words[(place + step) % 8] for step in range(4)),
@@ -92,8 +99,8 @@ def questions(task: str, kind: str, number: int) -> list[Question]:
             (one.question, list(one.contexts), ("yes", "no", "maybe")[n % 3]) for n, one in enumerate(invented(number))
         ]
     return [
-        Question(f"p{place}", f"p{place}", "pubmedqa", asked, answer, tuple(contexts), ("yes", "no", "maybe"))
-        for place, (asked, contexts, answer) in enumerate(pairs)
+        Question(f"p{place}", f"p{place}", "pubmedqa", questions, answer, tuple(contexts), ("yes", "no", "maybe"))
+        for place, (questions, contexts, answer) in enumerate(pairs)
     ]
 
 
@@ -106,8 +113,8 @@ def as_doc(task: str, record: Question) -> dict[str, Any]:
         choices = list(record.options)
         return {"question": record.question, "choices": choices, "answer": record.right_option, "contexts": contexts}
     names = ("ending0", "ending1", "ending2", "ending3") if task == "medqa" else ("opa", "opb", "opc", "opd")
-    asked, right = ("sent1", "label") if task == "medqa" else ("question", "cop")
-    return {asked: record.question, right: record.right_option, **dict(zip(names, record.options, strict=True))}
+    questions, right = ("sent1", "label") if task == "medqa" else ("question", "cop")
+    return {questions: record.question, right: record.right_option, **dict(zip(names, record.options, strict=True))}
 
 
 def local_tasks(folder: Path, docs: Mapping[str, tuple[Sequence[Question], Sequence[Question]]]) -> Any:
@@ -175,17 +182,17 @@ def test_choices_are_those_of_lm_eval_with_the_same_model(kind: str, shots: int,
     )
     for task, (records, examples) in parts.items():
         solved = Shots({records[0].subject: tuple(examples)}) if shots else None
-        asked = ask(records, task, model, tokenizer, shots=solved)
-        ours = score_choices(model, asked, CONTEXT)
+        questions = pose_questions(records, task, model, tokenizer, shots=solved)
+        ours = score_choices(model, questions, CONTEXT)
         theirs = sorted(run["samples"][f"local_{task}"], key=lambda one: one["doc_id"])
         assert len(theirs) == len(records)
-        for item, scores, sample in zip(asked.items, ours.scores, theirs, strict=True):
+        for item, scores, sample in zip(questions.items, ours.scores, theirs, strict=True):
             wanted = [score for score, _ in sample["filtered_resps"]]
             assert scores == pytest.approx(wanted, abs=2e-3)
             assert best(scores) == best(wanted), item.uid
         shares = run["results"][f"local_{task}"]
-        right = [a == b for a, b in zip(ours.predicted, asked.truth, strict=True)]
+        right = [a == b for a, b in zip(ours.predicted, questions.truth, strict=True)]
         assert sum(right) / len(right) == pytest.approx(shares["acc,none"])
         assert bool(ours.by_length) == (task in ("pubmedqa", "cloze"))  # letters are all of one length
-        normed = [a == b for a, b in zip(ours.by_length or ours.predicted, asked.truth, strict=True)]
+        normed = [a == b for a, b in zip(ours.by_length or ours.predicted, questions.truth, strict=True)]
         assert sum(normed) / len(normed) == pytest.approx(shares["acc_norm,none"])

@@ -63,7 +63,7 @@ def test_lm_eval_finds_our_numbers_in_the_files(tmp_path: Path, monkeypatch: pyt
     from lm_eval.models.huggingface import HFLM  # type: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # type: ignore[reportMissingImports]
 
-    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantisation="none", dtype="float32")
+    base = load_base(str(make_tiny("llama", tmp_path / "base")), quantization="none", dtype="float32")
     out = tmp_path / "out"
     tasks = [
         write_harness(QUESTIONS, out, template="pubmedqa", source="pubmedqa", split="test"),

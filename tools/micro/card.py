@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from tools.micro.pretrain import encode, heldout_bits_per_byte
 
-LICENCES = {
+LICENSES = {
     "medquad": "MedQuAD answers of NIH sites, CC BY 4.0",
     "pubmed": "PubMed titles and abstracts, courtesy of the U.S. National Library of Medicine",
     "bc5cdr": "BioCreative V CDR training set (PubMed abstracts), for public research",
@@ -74,12 +74,12 @@ def sample(model: Any, tokenizer: Any, kind: str, prompt: str) -> str:
 
 
 def table(rows: dict[str, list[dict[str, str]]]) -> str:
-    lines = ["| text | licence | documents | MB | held out |", "|---|---|---|---|---|"]
-    for source, licence in LICENCES.items():
+    lines = ["| text | license | documents | MB | held out |", "|---|---|---|---|---|"]
+    for source, license in LICENSES.items():
         train = [row["text"] for row in rows["train"] if row["source"] == source]
         kept = sum(row["source"] == source for row in rows["heldout"])
         lines.append(
-            f"| {source} | {licence} | {len(train):,} | {sum(len(t.encode()) for t in train) / 1e6:.2f} | {kept} |"
+            f"| {source} | {license} | {len(train):,} | {sum(len(t.encode()) for t in train) / 1e6:.2f} | {kept} |"
         )
     return "\n".join(lines)
 

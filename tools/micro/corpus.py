@@ -39,7 +39,7 @@ def pubmed(path: Path) -> Iterator[tuple[str, str]]:
         for node in article.findall("Abstract/AbstractText"):
             text = TAIL.sub("", clean("".join(node.itertext())))
             label = node.get("Label")
-            parts.append(f"{label}: {text}" if label and label != "UNLABELLED" else text)
+            parts.append(f"{label}: {text}" if label and label != "UNLABELED" else text)
         title = article.find("ArticleTitle")
         heading = clean("".join(title.itertext())) if title is not None else ""
         if any(parts):

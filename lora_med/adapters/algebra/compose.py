@@ -231,7 +231,7 @@ def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, A
     earlier = [source for one in read for source in one.card.data.earlier_sources]
     data = DataFacts(
         source="+".join(dict.fromkeys(named)),
-        licence="; ".join(dict.fromkeys(one.card.data.licence for one in read)),
+        license="; ".join(dict.fromkeys(one.card.data.license for one in read)),
         access=strictest([one.card.data.access for one in read]),
         hashes={f"{one.card.name}: {file}": digest for one in read for file, digest in one.card.data.hashes.items()},
         earlier_sources=list(dict.fromkeys(earlier)),

@@ -1,7 +1,7 @@
 """What an adapter adds to the output of a layer: alone, and for a batch whose rows belong to several adapters.
 
 Everything is computed in float32, the dtype of the published weights, whatever the base's: the layer's input is cast
-up, and the sum is rounded once to the base's dtype. That is PEFT's arithmetic, so on a base that is not quantised LoRA
+up, and the sum is rounded once to the base's dtype. That is PEFT's arithmetic, so on a base that is not quantized LoRA
 gives PEFT's very bits wherever its scale is a power of two. In bfloat16 the logits would be as near to the true ones
 (0.004 either way, from the base's own rounding), and on CPUs without bfloat16 units it would be slower: 0.13 ms
 against 0.06 for 8 tokens through 1,024 x 1,024 at rank 16.

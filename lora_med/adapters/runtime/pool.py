@@ -42,7 +42,7 @@ class _Slot:
     users: int = 0
 
 
-class Bank:
+class AdapterPool:
     """A base with at most `most_resident` adapters in memory; `use` runs it, `close` takes the hooks off again.
 
     An adapter that is named and not in memory is loaded from the store, after all checks that `attach` makes; the one

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lora_med.adapters.runtime.pool import MOST_RESIDENT, Bank
+from lora_med.adapters.runtime.pool import MOST_RESIDENT, AdapterPool
 from lora_med.adapters.runtime.selection import choose
 from lora_med.adapters.store.store import STORE
 from lora_med.errors import SettingsError
@@ -21,7 +21,7 @@ from lora_med.models.base import Base, stop_ids
 from lora_med.models.generation import before_end
 
 
-def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Bank:
+def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> AdapterPool:
     """A bank with all the named adapters in memory, and room for at least these.
 
     Raises:
@@ -32,18 +32,18 @@ def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Ba
         raise SettingsError("no adapter is named", fix="name at least one; lora-med adapters list")
     if len(set(names)) < len(names):
         raise SettingsError(f"an adapter is named twice among {', '.join(names)}", fix="name each once")
-    bank = Bank(base, store, most_resident=max(MOST_RESIDENT, len(names)))
+    pool = AdapterPool(base, store, most_resident=max(MOST_RESIDENT, len(names)))
     try:
-        slots, _ = bank.hold(names)
+        slots, _ = pool.hold(names)
     except BaseException:
-        bank.close()
+        pool.close()
         raise
-    bank.release(slots)
-    return bank
+    pool.release(slots)
+    return pool
 
 
 @contextmanager
-def use(bank: Bank, name: str | Sequence[str | None] | None) -> Iterator[Any]:
+def use(pool: AdapterPool, name: str | Sequence[str | None] | None) -> Iterator[Any]:
     """Run `bank.model` with adapter `name`, or as the bare base with None; on leaving, whatever was chosen is again.
 
     A sequence names an adapter, or None, for each row of the batch. May be nested, and restores after an error too.
@@ -54,16 +54,16 @@ def use(bank: Bank, name: str | Sequence[str | None] | None) -> Iterator[Any]:
         SettingsError: more different adapters than may be in memory, or no place that could ever be free.
         InputMissingError, BaseMismatchError, IntegrityError: the adapter is not in memory and cannot be loaded.
     """
-    slots, choice = bank.hold([name] if name is None or isinstance(name, str) else name)
+    slots, choice = pool.hold([name] if name is None or isinstance(name, str) else name)
     try:
-        with choose(bank.key, choice):
-            yield bank.model
+        with choose(pool.key, choice):
+            yield pool.model
     finally:
-        bank.release(slots)
+        pool.release(slots)
 
 
 def generate_rows(
-    bank: Bank,
+    pool: AdapterPool,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     names: Sequence[str | None],
@@ -80,12 +80,12 @@ def generate_rows(
         return []
     if not all(prompts):
         raise SettingsError("a prompt has no tokens", where=f"prompt {[bool(row) for row in prompts].index(False)}")
-    model = bank.model
+    model = pool.model
     width, pad = max(map(len, prompts)), tokenizer.pad_token_id
     ends = stop_ids(model, tokenizer)
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
-    with use(bank, names), torch.inference_mode():
+    with use(pool, names), torch.inference_mode():
         whole = model.generate(
             input_ids=ids,
             attention_mask=mask,

@@ -7,7 +7,7 @@ from typing import Any
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.tensors.method import Method
 
-HUB_LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC-BY-4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
+HUB_LICENSES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC-BY-4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
 SHARING = {
     "open": "Learned from open data.",
     "registered": "Learned from data that needs registration: keep it private to those who registered.",
@@ -24,7 +24,7 @@ def render_readme(card: Card, method: Method) -> str:
     metadata["pipeline_tag"] = "token-classification" if card.labels else "text-generation"
     if "/" in card.base.name:
         metadata["base_model"] = card.base.name
-    metadata["license"] = HUB_LICENCES.get(card.data.licence, "other")
+    metadata["license"] = HUB_LICENSES.get(card.data.license, "other")
     head = ModelCardData(**metadata).to_yaml()
     return str(ModelCard(f"---\n{head}\n---\n{_body(card, method)}"))
 
@@ -39,13 +39,13 @@ def _body(card: Card, method: Method) -> str:
         card.description or "A LoRA adapter for medical text, made with lora_med.",
         "",
         f"- **Base**: {card.base.name}{f' at {card.base.revision}' if card.base.revision else ''}, "
-        f"trained on it as {card.base.quantisation} ({card.base.dtype})",
+        f"trained on it as {card.base.quantization} ({card.base.dtype})",
         f"- **Base weights**: SHA-256 `{card.base.fingerprint.weights}`; any other base is refused",
         f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on {', '.join(method.target_modules)}",
         f"- **Labels of tokens**: {', '.join(card.labels)}"
         if card.labels
         else f"- **Prompt template**: `{card.template}`",
-        f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; licence {card.data.licence}; "
+        f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {card.data.license}; "
         f"access {card.data.access}",
         "",
         SHARING[card.data.access],

@@ -14,7 +14,9 @@ from lora_med.files import read_json
 from lora_med.models.fingerprint import Fingerprint
 
 CARD = "card.json"
-FORMAT = 1
+FORMAT = 2
+READ_FORMATS = (1, FORMAT)  # 1 has British spelling
+FORMAT_1_NAMES = {"license": "licence", "quantization": "quantisation"}
 SECRET = re.compile(r"(^|_)(token|secret|password|api_?key)$", re.IGNORECASE)
 SOURCE_AND_PATH = re.compile(r"([a-z0-9_]+:)((?!//).+)")  # `pubmedqa:/data/test.json`, but no https://
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -22,12 +24,12 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """The base an adapter belongs to; `quantisation` and `dtype` are those it was trained on."""
+    """The base an adapter belongs to; `quantization` and `dtype` are those it was trained on."""
 
     name: str
     revision: str | None
     fingerprint: Fingerprint
-    quantisation: str
+    quantization: str
     dtype: str
 
 
@@ -40,7 +42,7 @@ class DataFacts:
     """
 
     source: str
-    licence: str
+    license: str
     access: str
     hashes: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -98,9 +100,9 @@ def read_card(folder: Path) -> Card:
         )
     raw = read_json(path)
     version = raw.get("format") if isinstance(raw, dict) else None
-    if version != FORMAT:
+    if version not in READ_FORMATS:
         raise IntegrityError(
-            f"the card has format {version!r}; this version of lora_med reads format {FORMAT}",
+            f"the card has format {version!r}; this version of lora_med reads formats {READ_FORMATS}",
             where=str(path),
             fix="pip install --upgrade lora-med, or publish the adapter again",
         )
@@ -130,14 +132,14 @@ def _parse(raw: Mapping[str, Any]) -> Card:
             name=_text(base, "name"),
             revision=base["revision"],
             fingerprint=Fingerprint(_text(marks, "weights"), _text(marks, "tokenizer"), _text(marks, "template")),
-            quantisation=_text(base, "quantisation"),
+            quantization=_text(base, _key("quantization", base)),
             dtype=_text(base, "dtype"),
         ),
         method=dict(raw["method"]),
         template=_text(raw, "template"),
         data=DataFacts(
             source=_text(data, "source"),
-            licence=_text(data, "licence"),
+            license=_text(data, _key("license", data)),
             access=_text(data, "access"),
             hashes=dict(data["hashes"]),
             counts=dict(data["counts"]),
@@ -153,6 +155,12 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         parents=[dict(one) for one in raw.get("parents", [])],
         labels=[str(one) for one in raw.get("labels", [])],
     )
+
+
+def _key(name: str, values: Mapping[str, Any]) -> str:
+    """The key of a field, as the card's format spells it."""
+    older = FORMAT_1_NAMES[name]
+    return older if name not in values and older in values else name
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

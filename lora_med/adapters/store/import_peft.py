@@ -28,7 +28,7 @@ from lora_med.models.targets import linear_layers, pattern_value
 from lora_med.run import versions
 
 UNKNOWN = "unknown"
-QUANTISATIONS = ("none", "8bit", "4bit")
+QUANTIZATIONS = ("none", "8bit", "4bit")
 VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 
 
@@ -38,20 +38,20 @@ class Origin:
 
     Args:
         template: the prompt template it was trained with; `text` gives it plain text.
-        access, licence, source: of the data it learned from; what is unknown has the strictest class.
-        trained_on: quantisation of the base while it was trained: none, 8bit or 4bit.
+        access, license, source: of the data it learned from; what is unknown has the strictest class.
+        trained_on: quantization of the base while it was trained: none, 8bit or 4bit.
     """
 
     template: str = "text"
     access: str = "credentialed"
-    licence: str = UNKNOWN
+    license: str = UNKNOWN
     source: str = UNKNOWN
     trained_on: str = "none"
     description: str = ""
 
     def __post_init__(self) -> None:
-        if self.trained_on not in QUANTISATIONS:
-            raise SettingsError(f"{self.trained_on!r} is not one of {', '.join(QUANTISATIONS)}", where="--trained-on")
+        if self.trained_on not in QUANTIZATIONS:
+            raise SettingsError(f"{self.trained_on!r} is not one of {', '.join(QUANTIZATIONS)}", where="--trained-on")
 
     def card(
         self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
@@ -63,7 +63,7 @@ class Origin:
             base=base,
             method=dict(method),
             template=self.template,
-            data=DataFacts(source=self.source, licence=self.licence, access=self.access),
+            data=DataFacts(source=self.source, license=self.license, access=self.access),
             settings={},
             scores={},
             versions={**versions(), "peft of origin": peft},

@@ -37,8 +37,8 @@ def open_adapter(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
             f"the adapter names layers that the base has not: {error.what}", where=str(folder)
         ) from error
     check_tensors(expected, tensors, where=folder)
-    if base.quantisation != card.base.quantisation:
-        logger.info("%s was trained on a %s base; this one: %s", card.name, card.base.quantisation, base.quantisation)
+    if base.quantization != card.base.quantization:
+        logger.info("%s was trained on a %s base; this one: %s", card.name, card.base.quantization, base.quantization)
     return method, tensors
 
 

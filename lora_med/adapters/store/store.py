@@ -145,7 +145,7 @@ def publish(
             name=display_name(base.name),
             revision=base.revision,
             fingerprint=base.fingerprint,
-            quantisation=base.quantisation,
+            quantization=base.quantization,
             dtype=base.dtype,
         ),
         method=method.as_json(),

@@ -39,7 +39,7 @@ def check_dora(method: Method, base: Base) -> None:
     Raises:
         SettingsError: naming the combination.
     """
-    if method.use_dora and base.quantisation == "8bit":
+    if method.use_dora and base.quantization == "8bit":
         raise SettingsError(
             "DoRA with an 8-bit base does not run in PEFT",
             where="lora.use_dora",
@@ -56,9 +56,9 @@ def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None
     check_dora(method, base)
     where, init = "lora.init_lora_weights", method.init
     transposed = any(one.transposed for one in method.targets(base.model))
-    if init in MOVES_BASE and base.quantisation != "none":
+    if init in MOVES_BASE and base.quantization != "none":
         raise SettingsError(
-            f"{init} with a {base.quantisation} base: the rest of the base would be quantised anew, "
+            f"{init} with a {base.quantization} base: the rest of the base would be quantized anew, "
             "and the adapter would fit no base that others have",
             where=where,
             fix="model.load_in_4bit=false model.load_in_8bit=false, or init_lora_weights: loftq",
@@ -67,9 +67,9 @@ def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None
         raise SettingsError(
             "olora with GPT-2's transposed layers: PEFT takes their inputs for outputs", where=where, fix="use pissa"
         )
-    if init == "loftq" and base.quantisation != "4bit":
+    if init == "loftq" and base.quantization != "4bit":
         raise SettingsError(
-            f"loftq with a base that is not 4-bit (quantisation: {base.quantisation}): there is no error to take up",
+            f"loftq with a base that is not 4-bit (quantization: {base.quantization}): there is no error to take up",
             where=where,
             fix="model.load_in_4bit=true, or init_lora_weights: default",
         )
@@ -103,7 +103,7 @@ def start_from_base(model: Any, base: Base, method: Method, rows: Sequence[Seque
 def _loftq(model: Any, folder: Path, method: Method) -> None:
     """Start at the best rank-r approximation of what 4 bits lost (LoftQ, Li et al. 2023, one step, Q as loaded).
 
-    The quantised base stays as it is, so the adapter's base is the one everybody loads.
+    The quantized base stays as it is, so the adapter's base is the one everybody loads.
     """
     import torch
     from bitsandbytes.functional import dequantize_4bit
@@ -130,7 +130,7 @@ def _loftq(model: Any, folder: Path, method: Method) -> None:
 
 
 def _lies_transposed(module: Any) -> bool:
-    """Whether the file holds this layer's weight transposed, as GPT-2's Conv1D; transformers notes it on quantising."""
+    """Whether the file holds this layer's weight transposed, as GPT-2's Conv1D; transformers notes it on quantizing."""
     return getattr(module.get_base_layer(), "source_cls", type(None)).__name__ == "Conv1D"
 
 

@@ -62,7 +62,7 @@ def _shape(name: str | None, config: Path | None, base: str | None, store: Path)
     if config is not None:
         settings = parse(config)
         folder = _base_here(base or settings.model.base, settings.model.revision if base is None else None, base)
-        return shape_of_settings(settings.lora, settings.model.quantisation, folder)
+        return shape_of_settings(settings.lora, settings.model.quantization, folder)
     card = read_card(find_adapter(name or "", store))
     folder = _base_here(base or card.base.name, card.base.revision if base is None else None, base)
     return shape_of_card(card, folder)

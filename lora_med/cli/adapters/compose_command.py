@@ -34,10 +34,10 @@ def adopt_command(
     access: Annotated[
         str | None, typer.Option(help="open, registered or credentialed: the data it learned from; unknown: the last")
     ] = None,
-    licence: Annotated[str, typer.Option(help="of these data")] = "unknown",
+    license: Annotated[str, typer.Option(help="of these data")] = "unknown",
     source: Annotated[str, typer.Option(help="what these data are")] = "unknown",
     trained_on: Annotated[
-        str, typer.Option(help="none, 8bit or 4bit: how the base was quantised in training")
+        str, typer.Option(help="none, 8bit or 4bit: how the base was quantized in training")
     ] = "none",
     description: Annotated[str, typer.Option(help="a sentence for its card")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an adapter of that name")] = False,
@@ -54,7 +54,7 @@ def adopt_command(
     from lora_med.prompts.templates.templates import find_template
 
     find_template(template)  # what the card names, generate and eval look up
-    origin = Origin(template, access or "credentialed", licence, source, trained_on, description)
+    origin = Origin(template, access or "credentialed", license, source, trained_on, description)
     asked: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
     asked |= {"store": store, "origin": origin, "overwrite": overwrite}
     adopted = adopt(folder, **asked) if new_base is None else adopt_with_base(folder, new_base, **asked)

@@ -32,7 +32,7 @@ app.command("purge")(purge_command)
 
 @app.command("list")
 def list_command(as_json: AsJson = False) -> None:
-    """List the sources: what each reads, into which kinds of record, licence, access class, default template."""
+    """List the sources: what each reads, into which kinds of record, license, access class, default template."""
     from lora_med.data.catalog import SOURCES
 
     rows: list[dict[str, Any]] = [
@@ -42,9 +42,9 @@ def list_command(as_json: AsJson = False) -> None:
         print(json.dumps({"sources": rows}))
         return
     _print_table(
-        ("source", "reads", "records", "template", "access", "licence"),
+        ("source", "reads", "records", "template", "access", "license"),
         [
-            (row["name"], row["summary"], ", ".join(row["kinds"]), row["template"], row["access"], row["licence"])
+            (row["name"], row["summary"], ", ".join(row["kinds"]), row["template"], row["access"], row["license"])
             for row in rows
         ],
     )
@@ -156,7 +156,7 @@ def get_command(
                 {
                     "source": source,
                     "access": found.access,
-                    "licence": found.licence,
+                    "license": found.license,
                     "how": obtain.how,
                     "urls": urls,
                     "files": files,
@@ -165,7 +165,7 @@ def get_command(
         )
         return
     print(
-        f"{found.summary}\naccess   {found.access}\nlicence  {found.licence}\ncite     {found.citation}\n\n{obtain.how}"
+        f"{found.summary}\naccess   {found.access}\nlicense  {found.license}\ncite     {found.citation}\n\n{obtain.how}"
     )
     for remote in obtain.files:
         print(f"  {remote.url}")

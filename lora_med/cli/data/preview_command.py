@@ -51,7 +51,7 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
     from lora_med.models.files.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
 
-    with Console(stderr=True).status("reading, tokenising, comparing"):
+    with Console(stderr=True).status("reading, tokenizing, comparing"):
         tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
         return *check_data(settings, tokenizer), tokenizer
 
@@ -60,7 +60,7 @@ def _print_source(source: SourceCheck, max_length: int) -> None:
     from lora_med.audit.preview import notes
 
     sizes = ", ".join(f"{part} {size:,}" for part, size in source.sizes.items())
-    print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.licence}")
+    print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
     print(f"records      {source.tally}")
     print(f"parts        {sizes}")
     print(f"split        {source.split}")
@@ -91,7 +91,7 @@ def preview_command(
     permission: Annotated[str | None, typer.Option(help="of credentialed data: who allows it, in writing")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show training rows as the model will see them, trained tokens in colour; with --out, one page with figures."""
+    """Show training rows as the model will see them, trained tokens in color; with --out, one page with figures."""
     settings = parse(config, overrides or [])
     check, corpus, tokenizer = _checked(settings)
     if out is None or permission is not None:
@@ -103,7 +103,7 @@ def preview_command(
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import fit_rows
     from lora_med.prompts.render import render_stream
-    from lora_med.training.rows.preflight import colour_row
+    from lora_med.training.rows.preflight import color_row
 
     drawn = render_stream(corpus.train, corpus.templates, settings.train.too_long)
     shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
@@ -121,9 +121,9 @@ def preview_command(
     from rich.console import Console
 
     console = Console()
-    console.print(f"template {corpus.template}; trained tokens in colour\n", style="bold")
+    console.print(f"template {corpus.template}; trained tokens in color\n", style="bold")
     for tokens in shown:
-        console.print(colour_row(tokens, tokenizer), end="\n\n")
+        console.print(color_row(tokens, tokenizer), end="\n\n")
 
 
 def _spelled(tokens: Any, tokenizer: Any) -> dict[str, Any]:

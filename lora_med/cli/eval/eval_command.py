@@ -34,7 +34,7 @@ BaseName = Annotated[str | None, typer.Option(help="folder, Hub id or micro; wit
 Revision = Annotated[str | None, typer.Option(help="commit, tag or branch of a base on the Hub")]
 Store = Annotated[Path, typer.Option(help="the folder of adapters")]
 Split = Annotated[str | None, typer.Option(help="test or validation; without it, the task's own, or test")]
-Quantisation = Annotated[str | None, typer.Option(help="none, 8bit or 4bit; without it, as it was trained")]
+Quantization = Annotated[str | None, typer.Option(help="none, 8bit or 4bit; without it, as it was trained")]
 MaxItems = Annotated[int | None, typer.Option(min=1, help="score at most so many items of each task")]
 Resamples = Annotated[int, typer.Option(min=1, help="resamples behind each interval")]
 Seed = Annotated[int, typer.Option(help="of drawing items, resampling and samples")]
@@ -65,7 +65,7 @@ def evaluate_command(
     revision: Revision = None,
     store: Store = Path("adapters"),
     split: Split = None,
-    quantisation: Quantisation = None,
+    quantization: Quantization = None,
     max_items: MaxItems = None,
     bootstrap_samples: Resamples = 10_000,
     seed: Seed = 42,
@@ -86,7 +86,7 @@ def evaluate_command(
         return
     prepare_environment(offline=not online)
     from lora_med.evaluation.report.write_report import write_report
-    from lora_med.evaluation.scorers.registry import Asking
+    from lora_med.evaluation.scorers.registry import PromptOptions
     from lora_med.metrics.custom_metric import load_metric
     from lora_med.workflows.evaluate import How, make_jobs, open_job, score_jobs, score_taggers, tagging
 
@@ -98,14 +98,14 @@ def evaluate_command(
     jobs = make_jobs(task or (), list(cards.values()), **asked)
     tags = tagging(list(cards.values()))
     if tags:
-        _refuse(constrained=constrained, metric=metric, revision=revision, quantisation=quantisation)
-    functions = {one: load_metric(one) for one in metric or ()}
-    how = How(store, max_items, bootstrap_samples, seed, Asking(shots, rotate, constrained, bertscore), functions)
-    opened = [open_job(job, how.asking, calibrate=calibrate) for job in jobs]
+        _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
+    prompts = PromptOptions(shots, rotate, constrained, bertscore)
+    how = How(store, max_items, bootstrap_samples, seed, prompts, {one: load_metric(one) for one in metric or ()})
+    opened = [open_job(job, prompts, calibrate=calibrate) for job in jobs]
     if tags:
         evaluations = score_taggers(names, jobs, opened, how, base=base)
     else:
-        loaded = _base(cards, base, revision, quantisation)
+        loaded = _base(cards, base, revision, quantization)
         evaluations = score_jobs(loaded, names, jobs, opened, how, lower_is_better=lower_is_better or ())
     on = str(evaluations[0].base["name"])
     report = write_report(evaluations, out, title=f"{', '.join(names)} against {on}" if names else on)
@@ -133,7 +133,7 @@ def _cards(names: list[str], store: Path) -> dict[Path, Card]:
     return {folder: read_card(folder) for folder in folders}
 
 
-def _base(cards: dict[Path, Card], name: str | None, revision: str | None, quantisation: str | None) -> Base:
+def _base(cards: dict[Path, Card], name: str | None, revision: str | None, quantization: str | None) -> Base:
     """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
     from lora_med.adapters.store.published import check_base
     from lora_med.models.base import load_base, resolve_base
@@ -147,8 +147,8 @@ def _base(cards: dict[Path, Card], name: str | None, revision: str | None, quant
     found = fingerprint(resolve_base(asked, commit)[0])
     for folder, card in cards.items():
         check_base(found, asked, card, folder)
-    weights = quantisation or (known.quantisation if known is not None else "none")
-    return load_base(asked, quantisation=weights, revision=commit)
+    weights = quantization or (known.quantization if known is not None else "none")
+    return load_base(asked, quantization=weights, revision=commit)
 
 
 def _list_tasks(as_json: bool) -> None:
@@ -181,7 +181,7 @@ def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
     from lora_med.evaluation.report.evaluation_section import score_table
     from lora_med.evaluation.statistics.multiple_comparisons import compare_all
 
-    colours = {"better": "green", "worse": "red", "unsure": "yellow"}
+    colors = {"better": "green", "worse": "red", "unsure": "yellow"}
     console = Console()
     compared = compare_all(evaluations)
     for evaluation in evaluations:
@@ -190,7 +190,7 @@ def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
         for column in content.columns:
             table.add_column(column.text, justify="right" if column.kind == "number" else "left")
         for row in content.rows:
-            cells = (f"[{colours[cell.kind]}]{cell.text}[/]" if cell.kind in colours else cell.text for cell in row)
+            cells = (f"[{colors[cell.kind]}]{cell.text}[/]" if cell.kind in colors else cell.text for cell in row)
             table.add_row(*cells)
         for one in compared:
             if one.evaluation is evaluation:

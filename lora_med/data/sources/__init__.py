@@ -1,4 +1,4 @@
-"""One module per source: what it is, its licence and citation, and `read(inputs, options)`.
+"""One module per source: what it is, its license and citation, and `read(inputs, options)`.
 
 `catalog` lists them; evaluation names the file of `general`, which ships.
 """

@@ -1,6 +1,6 @@
 """ACI-Bench: the transcript of a whole visit, and the clinical note that was written from it.
 
-CSV with dataset, encounter_id, dialogue, note; and the challenge's JSON rows (src, tgt, file). Licence CC BY 4.0. Yim
+CSV with dataset, encounter_id, dialogue, note; and the challenge's JSON rows (src, tgt, file). License CC BY 4.0. Yim
 et al. 2023, https://doi.org/10.1038/s41597-023-02487-3. Published files are the split; visits are played by actors.
 """
 

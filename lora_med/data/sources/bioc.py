@@ -4,7 +4,7 @@ A document's text is its passages (or their sentences) set at the offsets they s
 an annotation's location is a slice of it. Offsets count characters, or bytes of UTF-8 as some tools write: the whole
 document is read as that which all of its annotations fit. A mention in several pieces, which no slice can be, is left
 out and counted in the log. The annotation's infon `type` is the span's type. Format: https://bioc.sourceforge.net.
-Licence and access are those of the corpus.
+License and access are those of the corpus.
 """
 
 from __future__ import annotations

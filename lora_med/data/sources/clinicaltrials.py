@@ -5,7 +5,7 @@ Every module may be missing, and search pages hold some of them only: of a study
 fullest is taken. The API's text is CommonMark, its escapes undone here; the legacy text is set in indented lines, which
 are joined again. Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never
 read. Formats: https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
-https://clinicaltrials.gov/ct2/html/images/info/public.xsd. Licence: public domain (work of the US government).
+https://clinicaltrials.gov/ct2/html/images/info/public.xsd. License: public domain (work of the US government).
 """
 
 from __future__ import annotations

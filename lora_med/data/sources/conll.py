@@ -3,7 +3,7 @@
 The first cell is the token and the last the tag (`B-Disease`, `I-`, `E-`, `S-`, `O`), between tabs or blanks. A
 sentence is a record, its tokens joined by one blank: the original spacing, nesting and documents are lost in this form,
 so scores on it do not compare with those on PubTator. `-DOCSTART-` lines, where there are any, make the groups; else a
-sentence is its own, and only published files keep documents apart. Licence and citation: those of the corpus.
+sentence is its own, and only published files keep documents apart. License and citation: those of the corpus.
 """
 
 from __future__ import annotations

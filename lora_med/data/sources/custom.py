@@ -10,7 +10,7 @@
 `data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are; otherwise the
 uid is file:line and the group a hash of what must not straddle a split: the text, the prompt, the question, or the
 conversation's first turns. The classes of a label column are those of the whole input, in the alphabet's order, unless
-`data.labels` names them; numbers and truth values are taken as their text. Licence and access class are yours to state
+`data.labels` names them; numbers and truth values are taken as their text. License and access class are yours to state
 in the settings' section `adapter`.
 """
 
@@ -29,8 +29,8 @@ from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.errors import DataError, SettingsError
 
-LABELLED = ("text", "label")
-SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), LABELLED, ("text",))
+LABELED = ("text", "label")
+SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), LABELED, ("text",))
 MOST_LABELS = 50
 OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subject", "section", "history")
 FIELDS = tuple(dict.fromkeys((*(field for shape in SHAPES for field in shape), *OPTIONAL)))
@@ -149,13 +149,13 @@ def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:
 
 def _mapped_shape(columns: Mapping[str, str]) -> tuple[str, ...] | None:
     if "label" in columns:
-        return LABELLED
-    told = (shape for shape in SHAPES if shape != LABELLED)
+        return LABELED
+    told = (shape for shape in SHAPES if shape != LABELED)
     return next((shape for shape in told if any(field in columns for field in shape)), None)
 
 
 def _shape(row: _Row) -> tuple[str, ...]:
-    told = [shape for shape in SHAPES if shape != LABELLED]
+    told = [shape for shape in SHAPES if shape != LABELED]
     for shape in told:
         if all(row.column(field) in row.values for field in shape):
             return shape
@@ -271,7 +271,7 @@ def _question(row: _Row, uid: str) -> Record:
     )
 
 
-def _labelled(row: _Row, uid: str) -> Record:
+def _labeled(row: _Row, uid: str) -> Record:
     text, value = row.text("text"), row.get("label")
     name = f"column {row.column('label')!r}"
     if value is None or isinstance(value, list | dict | float):
@@ -294,6 +294,6 @@ _MAKERS: dict[tuple[str, ...], Callable[[_Row, str], Record]] = {
     ("prompt", "completion"): _pair("prompt", "completion"),
     ("input", "output"): _pair("input", "output"),
     ("question", "answer"): _question,
-    LABELLED: _labelled,
+    LABELED: _labeled,
     ("text",): _passage,
 }

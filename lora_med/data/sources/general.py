@@ -1,7 +1,7 @@
 """The general probe: sentences to be ended, of language and everyday knowledge, to see what an adapter makes forget.
 
 It ships with lora_med (assets/probe/general.jsonl, written by tools/sample/probe.py) and is all test: JSON lines with
-uid, subject, question (the beginning), options (the endings) and answer. Licence as the project's.
+uid, subject, question (the beginning), options (the endings) and answer. License as the project's.
 """
 
 from __future__ import annotations

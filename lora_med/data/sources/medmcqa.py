@@ -3,7 +3,7 @@
 Rows (question, opa to opd, cop, exp, id) in JSON lines, JSON or Parquet. `cop`, the right option, counts from 1 in the
 original files and from 0 in the Hub copy: a file that holds a 4 counts from 1, one that holds a 0 from 0, and one that
 holds neither is refused, not guessed. Rows without an answer (the test file; -1 on the Hub) are dropped as
-empty_answer. The field scores the 4,183 rows of the validation file. Licence MIT. Pal et al. 2022,
+empty_answer. The field scores the 4,183 rows of the validation file. License MIT. Pal et al. 2022,
 https://proceedings.mlr.press/v174/pal22a.html.
 """
 

@@ -1,7 +1,7 @@
 """MedQA (USMLE): a clinical vignette with four or five options, one of them right.
 
 Two shapes are read: the original JSON lines (question, options {A: ...}, answer_idx, meta_info) and the rows of the Hub
-copy `GBaker/MedQA-USMLE-4-options-hf` (sent1, ending0 to ending3, label). Licence MIT. Jin et al. 2020,
+copy `GBaker/MedQA-USMLE-4-options-hf` (sent1, ending0 to ending3, label). License MIT. Jin et al. 2020,
 https://arxiv.org/abs/2009.13081. Split by published file; questions of equal wording are one group.
 """
 

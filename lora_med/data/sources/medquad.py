@@ -2,7 +2,7 @@
 
 The root is `Document`, `doc` or `DiseaseFile`, and element names come in two spellings. Two thirds of the answers are
 empty by design (folders 10 to 12, taken out for copyright): dropped as empty_answer. The page, which several files may
-share with its identifiers, is the group; site, file and number name a question. Licence CC BY 4.0. Ben Abacha and
+share with its identifiers, is the group; site, file and number name a question. License CC BY 4.0. Ben Abacha and
 Demner-Fushman 2019, https://doi.org/10.1186/s12859-019-3119-4.
 """
 

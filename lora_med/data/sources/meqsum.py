@@ -1,7 +1,7 @@
 """MeQSum: a consumer's health question, as mailed, and an expert's summary of it in one sentence.
 
 The published workbook (.xlsx: File, CHQ, Summary, then hundreds of empty columns), or the same columns in any format
-of rows. Licence CC BY 4.0. Ben Abacha and Demner-Fushman 2019,
+of rows. License CC BY 4.0. Ben Abacha and Demner-Fushman 2019,
 https://aclanthology.org/P19-1215. One letter may stand in several rows, so the group is the question's text.
 """
 

@@ -1,6 +1,6 @@
 """MIMIC-III's notes: NOTEEVENTS.csv or .csv.gz, one Passage a note, the patient as group.
 
-Credentialed: PhysioNet's licence applies to the notes and, by its rule of 24 April 2024, to models made from them.
+Credentialed: PhysioNet's license applies to the notes and, by its rule of 24 April 2024, to models made from them.
 Johnson et al. 2016, https://doi.org/10.1038/sdata.2016.35; https://physionet.org/content/mimiciii/1.4. Columns, in
 either case: ROW_ID, SUBJECT_ID, CATEGORY, ISERROR, TEXT, and others that are not read. A note its hospital flagged as
 an error is dropped as marked_error. `[**...**]` becomes a typed tag (data/formats/placeholders.py).

@@ -1,6 +1,6 @@
 """MIMIC-IV-Note: discharge.csv.gz and radiology.csv.gz, one Passage a note, the patient as group.
 
-Credentialed: PhysioNet's licence applies to the notes and, by its rule of 24 April 2024, to models made from them.
+Credentialed: PhysioNet's license applies to the notes and, by its rule of 24 April 2024, to models made from them.
 Johnson et al. 2023, https://doi.org/10.13026/1n74-ne17. Columns: note_id, subject_id, note_type, text, and others that
 are not read. `___` becomes `[REDACTED]` (data/formats/placeholders.py).
 """

@@ -4,7 +4,7 @@ Two shapes are read: the original CSV, which has no header (question, A, B, C, D
 file's name (`anatomy_test.csv`); and rows as on the Hub, `cais/mmlu` (question, subject, choices, answer from 0). The
 split is that of the files: `_dev`, five questions a subject for k-shot prompts, is the training part, `_val`
 validation, `_test` test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge, college_biology,
-college_medicine, medical_genetics, professional_medicine; name their files. Licence MIT. Hendrycks et al. 2021,
+college_medicine, medical_genetics, professional_medicine; name their files. License MIT. Hendrycks et al. 2021,
 https://arxiv.org/abs/2009.03300.
 """
 

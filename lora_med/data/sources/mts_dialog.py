@@ -1,7 +1,7 @@
 """MTS-Dialog: a stretch of a doctor's talk with a patient, and the section of the note that was written from it.
 
 CSV with ID, section_header, section_text, dialogue; cells hold line breaks. The files of the correlation study (ID,
-Dialogue, Reference Summary, Automatic Summary) give the reference as the target, each pair once. Licence CC BY 4.0.
+Dialogue, Reference Summary, Automatic Summary) give the reference as the target, each pair once. License CC BY 4.0.
 Ben Abacha et al. 2023, https://aclanthology.org/2023.eacl-main.168. Published files are the split; short notes
 ("Noncontributory.") recur in several of them, so the group is the dialogue.
 """

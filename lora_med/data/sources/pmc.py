@@ -4,7 +4,7 @@ Single files, and the tar.gz packages of the PMC Open Access subset. A section o
 title as label, a subsection another; paragraphs are lines. Left out: references and the markers that point to them,
 figures, tables, formulas that are only pictures or TeX, footnotes, supplements, back matter, and sections about the
 article rather than its subject (competing interests, authors' contributions). Format:
-https://jats.nlm.nih.gov/archiving. Licence: each article's own, in its <license>; most of the subset is CC BY.
+https://jats.nlm.nih.gov/archiving. License: each article's own, in its <license>; most of the subset is CC BY.
 """
 
 from __future__ import annotations

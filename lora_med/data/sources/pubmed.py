@@ -1,6 +1,6 @@
 """PubMed abstracts from NLM's XML: baseline files, then update files, plain or gz, one Passage per article.
 
-Format: https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd. Licence: NLM's terms of use; publishers may hold
+Format: https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd. License: NLM's terms of use; publishers may hold
 copyright in abstracts, so keep PMIDs and hashes in what you share, not texts. Courtesy of the U.S. National Library of
 Medicine.
 

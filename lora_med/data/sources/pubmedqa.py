@@ -2,7 +2,7 @@
 
 Both shapes are read: the original `ori_pqal.json` (PMID -> QUESTION, CONTEXTS, final_decision, LONG_ANSWER) and rows as
 on the Hub, `qiaojin/PubMedQA:pqa_labeled` (pubid, question, context{contexts}, long_answer, final_decision) in JSON,
-JSON lines or Parquet. Licence MIT; Jin et al. 2019, https://arxiv.org/abs/1909.06146. The conclusion (LONG_ANSWER)
+JSON lines or Parquet. License MIT; Jin et al. 2019, https://arxiv.org/abs/1909.06146. The conclusion (LONG_ANSWER)
 answers the question, so it is kept separate as `explanation` and never shown with the contexts.
 data/splitting/pubmedqa_folds.py has the official split.
 """

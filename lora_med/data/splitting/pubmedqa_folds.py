@@ -1,4 +1,4 @@
-"""PubMedQA's official split, reproduced: half of the 1,000 labelled questions are test, the rest ten folds of 50.
+"""PubMedQA's official split, reproduced: half of the 1,000 labeled questions are test, the rest ten folds of 50.
 
 The authors' `split_dataset.py` (github.com/pubmedqa/pubmedqa) shuffles the PMIDs of each answer under `random.seed(0)`
 in the order of `ori_pqal.json`, deals them into two halves, and the first half again into ten folds. What comes out is
@@ -70,7 +70,7 @@ def deal(answers: Mapping[str, str], folds: int, draw: random.Random) -> list[li
 
 
 def official(answers: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
-    """`(test, ten folds)` of the labelled PMIDs in the order of `ori_pqal.json`."""
+    """`(test, ten folds)` of the labeled PMIDs in the order of `ori_pqal.json`."""
     draw = random.Random(0)
     rest, test = deal(answers, 2, draw)
     return test, deal({pmid: answers[pmid] for pmid in rest}, FOLDS, draw)
@@ -98,7 +98,7 @@ def official_parts(
 ) -> tuple[dict[str, Part], str] | None:
     """PMID -> part by the published split, and a line that says so; None if these items have none.
 
-    Of all 1,000 labelled items the official 500 are test and one fold of the rest is validation. Where only the other
+    Of all 1,000 labeled items the official 500 are test and one fold of the rest is validation. Where only the other
     500 are given, the fold is the official one, and a share of the other folds, equal in answers, stands in for the
     test. A `test_ground_truth.json` beside the file names the test items of any set.
 

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from lora_med.errors import InputMissingError, IntegrityError
 from lora_med.metrics.calibration_error import Bin, Coverage
 
-COLOURS = ("#14606e", "#c2571a", "#5b4a9e", "#7a7f1f")
-VERDICT_COLOURS = {"better": "#17693f", "worse": "#a3242a", "cannot tell": "#55606c"}
+COLORS = ("#14606e", "#c2571a", "#5b4a9e", "#7a7f1f")
+VERDICT_COLORS = {"better": "#17693f", "worse": "#a3242a", "cannot tell": "#55606c"}
 INK, SOFT, LINE = "#1c2430", "#5b6675", "#dde2e8"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -65,10 +65,10 @@ def intervals(bars: Sequence[Bar], *, axis: str, better_side: str, name: str) ->
         figure = Figure(figsize=(WIDTH_INCHES, 0.85 + 0.42 * len(bars)), layout="constrained")
         axes = figure.add_subplot()
         for place, bar in enumerate(bars):
-            colour = VERDICT_COLOURS[bar.verdict]
+            color = VERDICT_COLORS[bar.verdict]
             if bar.low is not None and bar.high is not None:
-                axes.plot([bar.low, bar.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="round")
-            axes.plot([bar.difference], [place], "o", color=colour, markersize=6.5)
+                axes.plot([bar.low, bar.high], [place, place], color=color, linewidth=2.4, solid_capstyle="round")
+            axes.plot([bar.difference], [place], "o", color=color, markersize=6.5)
         axes.axvline(0, color=INK, linewidth=0.9)
         edges = [0.0, *(edge for bar in bars for edge in (bar.low, bar.high, bar.difference) if edge is not None)]
         reach = max(map(abs, edges)) * 1.15 or 1.0
@@ -87,11 +87,11 @@ def shares_improved(differences: Mapping[str, Sequence[float]], *, axis: str, na
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 2.3), layout="constrained")
         axes = figure.add_subplot()
-        for colour, (label, found) in zip(COLOURS, differences.items(), strict=False):
+        for color, (label, found) in zip(COLORS, differences.items(), strict=False):
             ordered = sorted(found)
             shares = [100 * (place + 0.5) / len(ordered) for place in range(len(ordered))]
-            axes.plot(shares, ordered, color=colour, linewidth=1.8, label=label)
-            axes.fill_between(shares, ordered, 0, color=colour, alpha=0.12, linewidth=0)
+            axes.plot(shares, ordered, color=color, linewidth=1.8, label=label)
+            axes.fill_between(shares, ordered, 0, color=color, alpha=0.12, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.9)
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of items, sorted by change")
@@ -110,13 +110,13 @@ def reliability(subjects: Mapping[str, Sequence[Bin]], *, name: str) -> str:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for place, panel in enumerate(panels):
             panel.set_visible(place < len(subjects))
-        for panel, colour, (label, found) in zip(panels, itertools.cycle(COLOURS), subjects.items(), strict=False):
+        for panel, color, (label, found) in zip(panels, itertools.cycle(COLORS), subjects.items(), strict=False):
             whole = sum(one.count for one in found)
             panel.plot([0, 1], [0, 1], color=SOFT, linewidth=0.9, linestyle="--")
-            panel.plot([one.confidence for one in found], [one.accuracy for one in found], color=colour, linewidth=1.2)
+            panel.plot([one.confidence for one in found], [one.accuracy for one in found], color=color, linewidth=1.2)
             sizes = [12 + 200 * one.count / whole for one in found]
             panel.scatter(
-                [one.confidence for one in found], [one.accuracy for one in found], sizes, color=colour, alpha=0.7
+                [one.confidence for one in found], [one.accuracy for one in found], sizes, color=color, alpha=0.7
             )
             panel.set_title(label, loc="left", fontsize=10, color=INK)
             panel.set_xlim(0, 1)
@@ -131,11 +131,9 @@ def risk_curves(subjects: Mapping[str, Sequence[Coverage]], *, name: str) -> str
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 2.4), layout="constrained")
         axes = figure.add_subplot()
-        for colour, (label, curve) in zip(itertools.cycle(COLOURS), subjects.items(), strict=False):
+        for color, (label, curve) in zip(itertools.cycle(COLORS), subjects.items(), strict=False):
             coverage, risk = [100 * one.coverage for one in curve], [100 * one.risk for one in curve]
-            axes.plot(
-                coverage, risk, "o-" if len(curve) < FEW_POINTS else "-", color=colour, linewidth=1.8, label=label
-            )
+            axes.plot(coverage, risk, "o-" if len(curve) < FEW_POINTS else "-", color=color, linewidth=1.8, label=label)
         axes.set_xlim(0, 101)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("% of questions answered, the surest first")
@@ -174,12 +172,12 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], *, name: str 
         figure = Figure(figsize=(WIDTH_INCHES, 2.5), layout="constrained")
         panels = figure.subplots(1, len(runs), squeeze=False)[0]
         for place, (panel, (label, rows)) in enumerate(zip(panels, runs.items(), strict=True)):
-            colour = COLOURS[place % len(COLOURS)]
+            color = COLORS[place % len(COLORS)]
             for key, title, style in (("loss", "training", "-"), ("eval_loss", "validation", "o--")):
                 points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
                 if points:
                     steps, losses = zip(*points, strict=True)
-                    shade = colour if key == "loss" else INK
+                    shade = color if key == "loss" else INK
                     shape = "o-" if style == "-" and len(points) < FEW_POINTS else style
                     panel.plot(steps, losses, shape, color=shade, linewidth=1.6, markersize=4, label=title)
             panel.set_title(label, loc="left", fontsize=10, color=INK)

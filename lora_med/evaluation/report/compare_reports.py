@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """All lines, and remarks on what was not the same: base, quantisation, items, tasks of one report alone."""
+    """All lines, and remarks on what was not the same: base, quantization, items, tasks of one report alone."""
 
     lines: tuple[Line, ...]
     remarks: tuple[str, ...]
@@ -110,7 +110,7 @@ class _Scored:
 
 
 def _remarks(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    differing = [key for key in ("weights", "quantisation", "dtype") if one["base"].get(key) != other["base"].get(key)]
+    differing = [key for key in ("weights", "quantization", "dtype") if one["base"].get(key) != other["base"].get(key)]
     found = [f"{name}: the base's {key} is {one['base'].get(key)} and {other['base'].get(key)}" for key in differing]
     if one["items"] != other["items"]:
         found.append(f"{name}: {one['items']} items and {other['items']}")

@@ -204,7 +204,7 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
     base = evaluation.base
     asked = [f"{name} {value}" if value is not True else name for name, value in evaluation.asked.items() if value]
     paragraph = (
-        f"Base {base['name']} ({base['quantisation']} weights, computed in {base['dtype']}), "
+        f"Base {base['name']} ({base['quantization']} weights, computed in {base['dtype']}), "
         f"template {evaluation.template}, source {evaluation.source}, {evaluation.split} split, "
         f"{', '.join([*asked, ''])}access class {evaluation.access}. "
         f"Scored: {SCORINGS[evaluation.scoring].summary}."

@@ -16,7 +16,7 @@ Kind = Literal["", "number", "better", "worse", "unsure"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Text in a table; `number` is set flush right, the others after it are coloured labels."""
+    """Text in a table; `number` is set flush right, the others after it are colored labels."""
 
     text: str
     kind: Kind = ""

@@ -5,7 +5,7 @@ report.json, `schema` "lora_med.report/1":
     title, created          text
     evaluations[]           scoring (text, choice, written_choice, entities, writing), source, split, template, access,
                             items, groups, seed, bootstrap_samples, notes[], asked (shots, rotate, constrained)
-      base                  name, revision, weights (SHA-256), quantisation, dtype, context (tokens in a scored row)
+      base                  name, revision, weights (SHA-256), quantization, dtype, context (tokens in a scored row)
       layout                what the columns of the items' sums are: sections, labels, types; as the scoring needs it
       items_file            JSON lines: uid, group, sizes or answer, and of each subject its scores and `sums`, which
                             added over items give every measure; the texts written only where access is open

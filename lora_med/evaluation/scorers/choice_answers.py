@@ -28,7 +28,7 @@ MOST_LABELS = 50
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChoiceQuestions:
     """Questions, each in one or more orders of its options; `orders[i][0]` is `items[i]`, as the source has it."""
 
     items: tuple[ChoiceItem, ...]
@@ -73,7 +73,7 @@ class Choices:
     written: tuple[str, ...] = ()
 
 
-def ask(
+def pose_questions(
     records: Sequence[Record],
     template: str,
     model: Any,
@@ -81,7 +81,7 @@ def ask(
     *,
     shots: Shots | None = None,
     rotate: bool = False,
-) -> Asked:
+) -> ChoiceQuestions:
     """The records as questions, with solved examples in front if there are `shots`.
 
     With `rotate` each is asked in every cyclic order of its options.
@@ -99,7 +99,7 @@ def ask(
     turned = [rotations(record) if rotate and isinstance(record, Question) else (record,) for record in records]
     flat = iter(choice_items([one for order in turned for one in order], template, model, tokenizer, shots=shots))
     orders = tuple(tuple(next(flat) for _ in order) for order in turned)
-    return Asked(tuple(order[0] for order in orders), orders)
+    return ChoiceQuestions(tuple(order[0] for order in orders), orders)
 
 
 def rotations(record: Question) -> tuple[Question, ...]:
@@ -117,33 +117,33 @@ def rotations(record: Question) -> tuple[Question, ...]:
     )
 
 
-def score_choices(model: Any, asked: Asked, context: int) -> Choices:
+def score_choices(model: Any, questions: ChoiceQuestions, context: int) -> Choices:
     """The choices by log-probability: the option that is likeliest after the prompt, over all orders asked."""
-    rows = [(item.prompt_ids, item.option_ids) for item in asked.flat()]
-    return choose(asked, score_options(model, rows, context))
+    rows = [(item.prompt_ids, item.option_ids) for item in questions.flat()]
+    return choose(questions, score_options(model, rows, context))
 
 
-def choose(asked: Asked, scores: Sequence[Sequence[float]]) -> Choices:
+def choose(questions: ChoiceQuestions, scores: Sequence[Sequence[float]]) -> Choices:
     """The choices by the log-probabilities of the options of `asked.flat()`."""
-    orders = _in_orders(asked, scores)
+    orders = _in_orders(questions, scores)
     means = [mean_over_orders(order) for order in orders]
-    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
+    lengths = any(len({len(label) for label in item.labels}) > 1 for item in questions.items)
     return Choices(
-        predicted=tuple(item.labels[best(one)] for item, one in zip(asked.items, means, strict=True)),
+        predicted=tuple(item.labels[best(one)] for item, one in zip(questions.items, means, strict=True)),
         scores=tuple(map(tuple, means)),
         by_length=tuple(
-            item.labels[best_by_length(one, item.labels)] for item, one in zip(asked.items, means, strict=True)
+            item.labels[best_by_length(one, item.labels)] for item, one in zip(questions.items, means, strict=True)
         )
         if lengths
         else (),
-        changed=tuple(len({best(one) for one in order}) > 1 for order in orders) if asked.rotated else (),
+        changed=tuple(len({best(one) for one in order}) > 1 for order in orders) if questions.rotated else (),
     )
 
 
 def answer_choices(
     model: Any,
     tokenizer: Any,
-    asked: Asked,
+    questions: ChoiceQuestions,
     context: int,
     *,
     max_new_tokens: int = ANSWER_TOKENS,
@@ -154,7 +154,7 @@ def answer_choices(
     Of options written equally often the one of the first order wins if it is among them. No valid answer in any order
     is invalid. A prompt longer than `context` loses tokens after its first.
     """
-    flat = asked.flat()
+    flat = questions.flat()
     prompts = [cut_left(item.prompt_ids, max(1, context - max_new_tokens)) for item in flat]
     tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance)
     texts = [tokenizer.decode(one, skip_special_tokens=True) for one in tokens]
@@ -162,16 +162,16 @@ def answer_choices(
         [float(label == one) for label in item.labels]
         for item, one in zip(flat, read_answers(flat, texts), strict=True)
     ]
-    orders = _in_orders(asked, votes)
+    orders = _in_orders(questions, votes)
     means = [mean_over_orders(order) for order in orders]
-    starts = np.cumsum([0, *(len(order) for order in asked.orders)])[:-1]
+    starts = np.cumsum([0, *(len(order) for order in questions.orders)])[:-1]
     return Choices(
         predicted=tuple(
             item.labels[_most_written(one, order[0])] if any(one) else None
-            for item, order, one in zip(asked.items, orders, means, strict=True)
+            for item, order, one in zip(questions.items, orders, means, strict=True)
         ),
         scores=tuple(map(tuple, means)),
-        changed=tuple(len({tuple(one) for one in order}) > 1 for order in orders) if asked.rotated else (),
+        changed=tuple(len({tuple(one) for one in order}) > 1 for order in orders) if questions.rotated else (),
         written=tuple(texts[start] for start in starts),
     )
 
@@ -188,7 +188,7 @@ def read_answers(items: Sequence[ChoiceItem], texts: Sequence[str]) -> list[str 
     ]
 
 
-def _in_orders(asked: Asked, flat: Sequence[Sequence[float]]) -> list[list[list[float]]]:
+def _in_orders(questions: ChoiceQuestions, flat: Sequence[Sequence[float]]) -> list[list[list[float]]]:
     """Scores by item, order and option, out of one list of scores by place for each item in each order."""
     rows = iter(flat)
-    return [unrotated([next(rows) for _ in order]) for order in asked.orders]
+    return [unrotated([next(rows) for _ in order]) for order in questions.orders]

@@ -8,40 +8,40 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_med.evaluation.measures import Measure, Numbers
-from lora_med.evaluation.scorers.choice_answers import Asked, Choices
+from lora_med.evaluation.scorers.choice_answers import ChoiceQuestions, Choices
 from lora_med.metrics.classification import f1_of_confusion
 
 BEFORE = 3  # columns before the counts of answers: right by length, invalid, changed by the order
 
 
-def option_table(asked: Asked, choices: Choices) -> Numbers:
+def option_table(questions: ChoiceQuestions, choices: Choices) -> Numbers:
     """Items x columns, as `option_measures` reads them.
 
     Whether by length it is right, whether it is invalid, and whether the order changed it. Then, over a closed set of
     labels, (true label, answer) flattened, the last answer being none; else right and one for each item. Then for each
     subject, where there are several, whether it is right and of this subject, and whether it is of it.
     """
-    labels, count = asked.labels, len(asked.items)
-    right = [a == b for a, b in zip(asked.truth, choices.predicted, strict=True)]
+    labels, count = questions.labels, len(questions.items)
+    right = [a == b for a, b in zip(questions.truth, choices.predicted, strict=True)]
     if labels:
         place = {label: index for index, label in enumerate(labels)}
         first = np.zeros((count, len(labels) * (len(labels) + 1)))
-        for row, (true, got) in enumerate(zip(asked.truth, choices.predicted, strict=True)):
+        for row, (true, got) in enumerate(zip(questions.truth, choices.predicted, strict=True)):
             answer = len(labels) if got is None else place[got]
             first[row, place[true] * (len(labels) + 1) + answer] = 1
     else:
         first = np.column_stack([right, np.ones(count)]).astype(np.float64)
-    of = [[item.subject == subject for item in asked.items] for subject in subjects_of(asked)]
+    of = [[item.subject == subject for item in questions.items] for subject in subjects_of(questions)]
     by_subject = [column for one in of for column in (np.logical_and(one, right), one)]
-    by_length = [a == b for a, b in zip(asked.truth, choices.by_length or [None] * count, strict=True)]
+    by_length = [a == b for a, b in zip(questions.truth, choices.by_length or [None] * count, strict=True)]
     invalid = [one is None for one in choices.predicted]
     before = np.column_stack([by_length, invalid, choices.changed or [False] * count]).astype(np.float64)
     return np.hstack([before, first, *(np.asarray(column, dtype=np.float64)[:, None] for column in by_subject)])
 
 
-def subjects_of(asked: Asked) -> tuple[str, ...]:
+def subjects_of(questions: ChoiceQuestions) -> tuple[str, ...]:
     """The subjects of the items, where there are two or more."""
-    found = tuple(sorted({item.subject for item in asked.items if item.subject}))
+    found = tuple(sorted({item.subject for item in questions.items if item.subject}))
     return found if len(found) > 1 else ()
 
 
@@ -61,11 +61,11 @@ class ChoiceLayout:
     subjects: tuple[str, ...] = ()
 
 
-def layout_of(asked: Asked, *, written: bool) -> ChoiceLayout:
+def layout_of(questions: ChoiceQuestions, *, written: bool) -> ChoiceLayout:
     """The layout of these questions' tables."""
-    lengths = any(len({len(label) for label in item.labels}) > 1 for item in asked.items)
-    present = tuple(label for label in asked.labels if label in asked.truth)
-    return ChoiceLayout(asked.labels, present, lengths, asked.rotated, written, subjects_of(asked))
+    lengths = any(len({len(label) for label in item.labels}) > 1 for item in questions.items)
+    present = tuple(label for label in questions.labels if label in questions.truth)
+    return ChoiceLayout(questions.labels, present, lengths, questions.rotated, written, subjects_of(questions))
 
 
 def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:

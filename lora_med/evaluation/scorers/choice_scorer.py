@@ -10,7 +10,14 @@ from lora_med.data.record import Record
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.results import Answers, Item, Recall, commonest
 from lora_med.evaluation.scorer import Answered
-from lora_med.evaluation.scorers.choice_answers import ANSWER_TOKENS, Asked, Choices, answer_choices, ask, score_choices
+from lora_med.evaluation.scorers.choice_answers import (
+    ANSWER_TOKENS,
+    ChoiceQuestions,
+    Choices,
+    answer_choices,
+    pose_questions,
+    score_choices,
+)
 from lora_med.evaluation.scorers.choice_measures import confusion, layout_of, option_measures, option_table
 from lora_med.evaluation.statistics.calibration import Fitted, confidence, fit
 from lora_med.metrics.significance import wilson
@@ -18,7 +25,7 @@ from lora_med.models.base import Base
 from lora_med.prompts.few_shot import Shots
 
 
-class ChoiceWork:
+class ChoiceScorer:
     """Questions with options; see `Work`."""
 
     prompts: tuple[str, ...] = ()
@@ -37,11 +44,11 @@ class ChoiceWork:
     ) -> None:
         self._base, self._context, self._written = base, context, written
 
-        def asked(some: Sequence[Record]) -> Asked:
-            return ask(some, template, base.model, base.tokenizer, shots=shots, rotate=rotate)
+        def questions(some: Sequence[Record]) -> ChoiceQuestions:
+            return pose_questions(some, template, base.model, base.tokenizer, shots=shots, rotate=rotate)
 
-        self._asked = asked(records)
-        self._validation = asked(validation) if validation and not written else None
+        self._asked = questions(records)
+        self._validation = questions(validation) if validation and not written else None
         self._layout = layout_of(self._asked, written=written)
         self.items = tuple(Item(one.uid, one.group, labels=one.labels, answer=one.answer) for one in self._asked.items)
 
@@ -72,20 +79,20 @@ class ChoiceWork:
 
     def answer(self) -> Answered:
         """The choice for each question."""
-        model, tokenizer, asked = self._base.model, self._base.tokenizer, self._asked
+        model, tokenizer, questions = self._base.model, self._base.tokenizer, self._asked
         if self._written:
-            found = answer_choices(model, tokenizer, asked, self._context)
+            found = answer_choices(model, tokenizer, questions, self._context)
         else:
-            found = score_choices(model, asked, self._context)
-        table = option_table(asked, found)
+            found = score_choices(model, questions, self._context)
+        table = option_table(questions, found)
         return Answered(
             table,
-            tuple(_facts(found, place, self._written) for place in range(len(asked.items))),
+            tuple(_facts(found, place, self._written) for place in range(len(questions.items))),
             predictions=tuple(one or "" for one in found.predicted),
             written=found.written,
-            right=tuple(a == b for a, b in zip(asked.truth, found.predicted, strict=True)),
+            right=tuple(a == b for a, b in zip(questions.truth, found.predicted, strict=True)),
             answers=self._answers(found, table),
-            confidence=None if self._written else confidence(found.scores, _right_places(asked), self._fitted()),
+            confidence=None if self._written else confidence(found.scores, _right_places(questions), self._fitted()),
         )
 
     def baselines(self) -> Mapping[str, Numbers]:
@@ -115,8 +122,8 @@ class ChoiceWork:
         return Answers(found.predicted, tuple(tuple(map(int, row)) for row in counts), recall)
 
 
-def _right_places(asked: Asked) -> list[int]:
-    return [item.labels.index(item.answer) for item in asked.items]
+def _right_places(questions: ChoiceQuestions) -> list[int]:
+    return [item.labels.index(item.answer) for item in questions.items]
 
 
 def _facts(found: Choices, place: int, written: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lora_med.metrics.spans import Mention, collapsed, f1_of_counts, micro, rela
 from lora_med.models.generation import greedy
 from lora_med.prompts.render import render
 from lora_med.prompts.templates.entity_json import Entities, read_entities, write_entities
-from lora_med.prompts.tokens import tokenise_rows
+from lora_med.prompts.tokens import tokenize_rows
 
 # Of each type four times (hits, gold, predicted); of the item hallucinated mentions, 1 answer, 1 if it is invalid.
 STRICT, RELAXED, UNSEEN, COLLAPSED = (slice(first, first + 3) for first in (0, 3, 6, 9))
@@ -45,7 +45,7 @@ class EntityItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class AnswerCoverage:
     """What no answer can score, for reasons of form: of `mentions` gold mentions the gold list itself finds `placed`.
 
     The others lie where reading from left to right does not look, or end in blanks. `cut_prompts` have lost their
@@ -74,7 +74,7 @@ def entity_items(records: Sequence[Record], template: str, model: Any, tokenizer
             f"none of {len(records)} records has an annotated mention", fix="check data.paths: the gold must be there"
         )
     found: list[EntityItem] = []
-    for record, row, tokens in zip(annotated, rows, tokenise_rows(rows, tokenizer), strict=True):
+    for record, row, tokens in zip(annotated, rows, tokenize_rows(rows, tokenizer), strict=True):
         first = tokens.trained.index(True)
         gold = gold_mentions(record)
         prompt, size = tuple(tokens.input_ids[:first]), len(tokens.input_ids) - first
@@ -108,10 +108,10 @@ def answer_limit(items: Sequence[EntityItem], context: int) -> int:
     return max(1, min(longest + longest // 2, context // 2))
 
 
-def reach_of(items: Sequence[EntityItem], *, context: int, max_new_tokens: int) -> Reach:
+def answer_coverage(items: Sequence[EntityItem], *, context: int, max_new_tokens: int) -> AnswerCoverage:
     """What cannot be scored whatever a model answers, counted."""
     found = [micro(strict(item.gold, _predicted(item, read_entities(item.gold_answer, item.text)))) for item in items]
-    return Reach(
+    return AnswerCoverage(
         mentions=sum(one.gold for one in found),
         placed=sum(one.hits for one in found),
         cut_prompts=sum(len(item.prompt_ids) + max_new_tokens > context for item in items),

@@ -13,13 +13,13 @@ from lora_med.evaluation.results import Item
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.entity_answers import (
     REST,
+    answer_coverage,
     answer_entities,
     answer_limit,
     entity_items,
     entity_measures,
     entity_table,
     entity_types,
-    reach_of,
     seen_mentions,
 )
 from lora_med.models.base import Base
@@ -29,7 +29,7 @@ LEAST_LETTERS = 3  # a shorter mention, such as a symbol of a chemical, stands i
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
-class EntityWork:
+class EntityScorer:
     """Texts whose entities are to be written as JSON; see `Work`."""
 
     def __init__(
@@ -47,7 +47,7 @@ class EntityWork:
         self._types = entity_types(self._asked)
         self._limit = answer_limit(self._asked, context)
         self._seen = seen_mentions(training)
-        self._heart = Heart(training) if self._seen else None
+        self._heart = DictionaryBaseline(training) if self._seen else None
         self.items = tuple(Item(one.uid, one.group) for one in self._asked)
 
     @property
@@ -73,12 +73,14 @@ class EntityWork:
     @property
     def notes(self) -> tuple[str, ...]:
         """What no answer can score, and where unseen mentions come from."""
-        reach = reach_of(self._asked, context=self._context, max_new_tokens=self._limit)
-        found = [f"{reach.placed} of {reach.mentions} gold mentions are within reach of a list without offsets."]
-        if reach.cut_prompts:
-            found.append(f"{reach.cut_prompts} prompts with their answers were longer than the context and were cut.")
-        if reach.long_answers:
-            found.append(f"{reach.long_answers} gold lists are longer than the {self._limit} tokens of an answer.")
+        coverage = answer_coverage(self._asked, context=self._context, max_new_tokens=self._limit)
+        found = [f"{coverage.placed} of {coverage.mentions} gold mentions are within reach of a list without offsets."]
+        if coverage.cut_prompts:
+            found.append(
+                f"{coverage.cut_prompts} prompts with their answers were longer than the context and were cut."
+            )
+        if coverage.long_answers:
+            found.append(f"{coverage.long_answers} gold lists are longer than the {self._limit} tokens of an answer.")
         if not self._seen:
             found.append("No training part is known, so unseen mentions are not told apart.")
         return tuple(found)
@@ -105,7 +107,7 @@ class EntityWork:
         return {"Marking by heart what training marked": entity_table(self._asked, answers, self._types, self._seen)}
 
 
-class Heart:
+class DictionaryBaseline:
     """The mentions of training records, each with its commonest type; found again word by word, the longest first."""
 
     def __init__(self, training: Sequence[Record]) -> None:

@@ -17,7 +17,7 @@ from lora_med.prompts.few_shot import Shots, render_with_shots
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row, Template
 from lora_med.prompts.templates.templates import find_template
-from lora_med.prompts.tokens import Tokens, tokenise_rows
+from lora_med.prompts.tokens import Tokens, tokenize_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: 
     stops = set(stop_ids(model, tokenizer))
     rows = render(records, template)
     found: list[TextItem] = []
-    for row, tokens in zip(rows, tokenise_rows(rows, tokenizer), strict=True):
+    for row, tokens in zip(rows, tokenize_rows(rows, tokenizer), strict=True):
         item = _text_item(row, tokens, stops, tokenizer)
         if item.tokens and item.size_bytes:
             found.append(item)
@@ -116,7 +116,7 @@ def choice_items(
         if row.completion not in offered:
             raise DataError(f"record {row.uid}: the answer is none of its {len(offered)} options")
     every = (_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)
-    tokens = iter(tokenise_rows(every, tokenizer))
+    tokens = iter(tokenize_rows(every, tokenizer))
     found: list[ChoiceItem] = []
     for record, row, offered in zip(records, rows, options, strict=True):
         cut = [_split(next(tokens), stops) for _ in offered]

@@ -9,14 +9,14 @@ from typing import Any
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
 from lora_med.evaluation.measures import Measure, text_measures
-from lora_med.evaluation.scorer import Work
+from lora_med.evaluation.scorer import Scorer
 from lora_med.evaluation.scorers.choice_measures import ChoiceLayout, option_measures
-from lora_med.evaluation.scorers.choice_scorer import ChoiceWork
+from lora_med.evaluation.scorers.choice_scorer import ChoiceScorer
 from lora_med.evaluation.scorers.entity_answers import entity_measures
-from lora_med.evaluation.scorers.entity_scorer import EntityWork
-from lora_med.evaluation.scorers.text_scorer import TextWork
+from lora_med.evaluation.scorers.entity_scorer import EntityScorer
+from lora_med.evaluation.scorers.text_scorer import TextScorer
 from lora_med.evaluation.scorers.writing_answers import BERT, writing_measures
-from lora_med.evaluation.scorers.writing_scorer import WritingWork
+from lora_med.evaluation.scorers.writing_scorer import WritingScorer
 from lora_med.evaluation.tasks import Scoring
 from lora_med.metrics.overlap import read_encoder
 from lora_med.models.base import Base
@@ -25,7 +25,7 @@ from lora_med.prompts.render import fitting
 
 
 @dataclass(frozen=True)
-class Asking:
+class PromptOptions:
     """How items are put to a model beyond what the template says.
 
     `shots` is how many solved examples stand before each question, `rotate` asks it in every order of its options, and
@@ -40,14 +40,14 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Given:
+class ScorerInputs:
     """What a work is made from: items to score, and the other parts for what may be learned from them alone."""
 
     base: Base
     context: int
     records: Sequence[Record]
     template: str
-    asking: Asking
+    prompt_options: PromptOptions
     training: Sequence[Record]
     validation: Sequence[Record]
     seed: int
@@ -55,40 +55,40 @@ class Given:
     @property
     def drawn(self) -> Shots | None:
         """The solved examples, from the training part."""
-        if not self.asking.shots:
+        if not self.prompt_options.shots:
             return None
-        return draw_shots(self.training, self.template, self.asking.shots, seed=self.seed)
+        return draw_shots(self.training, self.template, self.prompt_options.shots, seed=self.seed)
 
 
-def _text(given: Given) -> Work:
-    return TextWork(given.base, given.records, given.template, given.context)
+def _text(inputs: ScorerInputs) -> Scorer:
+    return TextScorer(inputs.base, inputs.records, inputs.template, inputs.context)
 
 
-def _choice(given: Given, *, written: bool = False) -> Work:
-    return ChoiceWork(
-        given.base,
-        given.records,
-        given.template,
-        given.context,
+def _choice(inputs: ScorerInputs, *, written: bool = False) -> Scorer:
+    return ChoiceScorer(
+        inputs.base,
+        inputs.records,
+        inputs.template,
+        inputs.context,
         written=written,
-        shots=given.drawn,
-        rotate=given.asking.rotate,
-        validation=fitting(given.validation, given.template),
+        shots=inputs.drawn,
+        rotate=inputs.prompt_options.rotate,
+        validation=fitting(inputs.validation, inputs.template),
     )
 
 
-def _written_choice(given: Given) -> Work:
-    return _choice(given, written=True)
+def _written_choice(inputs: ScorerInputs) -> Scorer:
+    return _choice(inputs, written=True)
 
 
-def _entities(given: Given) -> Work:
-    return EntityWork(
-        given.base,
-        given.records,
-        given.template,
-        given.context,
-        constrained=given.asking.constrained,
-        training=given.training,
+def _entities(inputs: ScorerInputs) -> Scorer:
+    return EntityScorer(
+        inputs.base,
+        inputs.records,
+        inputs.template,
+        inputs.context,
+        constrained=inputs.prompt_options.constrained,
+        training=inputs.training,
     )
 
 
@@ -96,9 +96,11 @@ def _entity_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
     return entity_measures(tuple(layout["types"]), with_unseen=layout["unseen"])
 
 
-def _writing(given: Given) -> Work:
-    bert = read_encoder(given.asking.bertscore) if given.asking.bertscore else None
-    return WritingWork(given.base, given.records, given.template, given.context, training=given.training, bert=bert)
+def _writing(inputs: ScorerInputs) -> Scorer:
+    bert = read_encoder(inputs.prompt_options.bertscore) if inputs.prompt_options.bertscore else None
+    return WritingScorer(
+        inputs.base, inputs.records, inputs.template, inputs.context, training=inputs.training, bert=bert
+    )
 
 
 def _writing_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
@@ -114,9 +116,9 @@ def _choice_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
 
 @dataclass(frozen=True)
 class _Kind:
-    make: Callable[[Given], Work]
+    make: Callable[[ScorerInputs], Scorer]
     measures: Callable[[Mapping[str, Any]], tuple[Measure, ...]]
-    asking: frozenset[str] = frozenset()
+    prompt_options: frozenset[str] = frozenset()
     learns: bool = False
 
 
@@ -129,28 +131,28 @@ _KINDS: dict[Scoring, _Kind] = {
 }
 
 
-def check_asking(scoring: Scoring, asking: Asking) -> None:
+def check_prompt_options(scoring: Scoring, prompt_options: PromptOptions) -> None:
     """Refuse what a scoring does not know.
 
     Raises:
         SettingsError: such as solved examples for running text.
         InputMissingError: no encoder there.
     """
-    for name, asked in asdict(asking).items():
-        if asked and name not in _KINDS[scoring].asking:
+    for name, asked in asdict(prompt_options).items():
+        if asked and name not in _KINDS[scoring].prompt_options:
             raise SettingsError(f"{name} does nothing for a task scored as {scoring}", fix=f"leave --{name} out")
-    if asking.bertscore:
-        read_encoder(asking.bertscore)
+    if prompt_options.bertscore:
+        read_encoder(prompt_options.bertscore)
 
 
-def make_work(scoring: Scoring, given: Given) -> Work:
+def make_scorer(scoring: Scoring, inputs: ScorerInputs) -> Scorer:
     """The items of one scoring, ready to be answered.
 
     Raises:
         SettingsError: something is asked that this scoring does not know.
     """
-    check_asking(scoring, given.asking)
-    return _KINDS[scoring].make(given)
+    check_prompt_options(scoring, inputs.prompt_options)
+    return _KINDS[scoring].make(inputs)
 
 
 def measures_of(scoring: Scoring, layout: Mapping[str, Any]) -> tuple[Measure, ...]:
@@ -158,6 +160,6 @@ def measures_of(scoring: Scoring, layout: Mapping[str, Any]) -> tuple[Measure, .
     return _KINDS[scoring].measures(layout)
 
 
-def learns(scoring: Scoring, asking: Asking) -> bool:
+def learns(scoring: Scoring, prompt_options: PromptOptions) -> bool:
     """Whether training records are of use: for solved examples, or for what is known before a model is asked."""
-    return _KINDS[scoring].learns or asking.shots > 0
+    return _KINDS[scoring].learns or prompt_options.shots > 0

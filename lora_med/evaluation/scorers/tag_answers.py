@@ -64,7 +64,7 @@ def open_tagger(
     loaded = load_tagger(
         asked,
         card.labels,
-        quantisation=card.base.quantisation,
+        quantization=card.base.quantization,
         dtype=dtype,
         revision=card.base.revision if base is None else None,
     )

@@ -20,7 +20,7 @@ from lora_med.prompts.render import render
 MOST_SECTIONS, LEAST_ITEMS = 6, 10  # a section of fewer items tells little
 
 
-class TextWork:
+class TextScorer:
     """Texts under log-likelihood; see `Work`."""
 
     references: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class TextWork:
 def _section_places(
     items: Sequence[TextItem], records: Sequence[Record], template: str, tokenizer: Any
 ) -> list[dict[str, list[int]]]:
-    """For each item the places of its tokens by section; empty where a text has none or is tokenised in parts."""
+    """For each item the places of its tokens by section; empty where a text has none or is tokenized in parts."""
     passages = {record.uid: record for record in records if isinstance(record, Passage) and record.sections}
     if not passages or not getattr(tokenizer, "is_fast", False):
         return [{} for _ in items]

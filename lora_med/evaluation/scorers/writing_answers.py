@@ -25,7 +25,7 @@ from lora_med.metrics.overlap import Encoder, bert_scores, overlaps
 from lora_med.models.generation import greedy
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import tokenise_rows
+from lora_med.prompts.tokens import tokenize_rows
 
 LIKENESS = ("rouge_1", "rouge_2", "rouge_l", "chrf")
 SIZES = ("output_words", "reference_words", "empty")
@@ -57,7 +57,7 @@ def writing_items(records: Sequence[Record], template: str, tokenizer: Any) -> l
         raise DataError("no records to write from", fix="check data.paths and the split")
     rows = render(records, template)
     found: list[WritingItem] = []
-    for record, row, tokens in zip(records, rows, tokenise_rows(rows, tokenizer), strict=True):
+    for record, row, tokens in zip(records, rows, tokenize_rows(rows, tokenizer), strict=True):
         if not row.completion.strip():
             raise DataError(f"record {row.uid}: there is no reference to compare with", fix="leave it out")
         first = tokens.trained.index(True)

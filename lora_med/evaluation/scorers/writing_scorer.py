@@ -29,7 +29,7 @@ LIKE_NOTHING_ELSE = (
 )
 
 
-class WritingWork:
+class WritingScorer:
     """Texts to be written from a source; see `Work`."""
 
     def __init__(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lora_med.errors import SettingsError
 from lora_med.evaluation.measures import Change, Measure, Numbers, changes, values
 from lora_med.evaluation.results import Baseline, Subject
-from lora_med.evaluation.scorer import Answered, Work
+from lora_med.evaluation.scorer import Answered, Scorer
 from lora_med.evaluation.tasks import SCORINGS, Scoring
 from lora_med.metrics.custom_metric import CustomScore, Metric, score_custom
 from lora_med.metrics.significance import mcnemar
@@ -23,7 +23,7 @@ class Statistics:
     `shown` says whether what was written may be kept.
     """
 
-    work: Work
+    scorer: Scorer
     scoring: Scoring
     resamples: int
     seed: int
@@ -32,16 +32,16 @@ class Statistics:
     @property
     def groups(self) -> list[str]:
         """The group of each item."""
-        return [item.group for item in self.work.items]
+        return [item.group for item in self.scorer.items]
 
     def subjects(self, answered: Mapping[str | None, Answered], custom: Custom) -> tuple[Subject, ...]:
         """Base and adapters, each with its values and, for adapters, what sets them apart from the base."""
-        trivial = self.work.baselines()
+        trivial = self.scorer.baselines()
         return tuple(
             Subject(
                 adapter=name,
-                values=values(self.work.measures, one.table, self.groups, samples=self.resamples, seed=self.seed),
-                changes={} if name is None else self._changes(self.work.measures, answered[None].table, one.table),
+                values=values(self.scorer.measures, one.table, self.groups, samples=self.resamples, seed=self.seed),
+                changes={} if name is None else self._changes(self.scorer.measures, answered[None].table, one.table),
                 table=one.table,
                 facts=one.facts,
                 seconds=one.seconds,
@@ -62,8 +62,8 @@ class Statistics:
         """What answers without a model score."""
         options = {"samples": self.resamples, "seed": self.seed}
         return tuple(
-            Baseline(name, values(self.work.measures, table, self.groups, **options))
-            for name, table in self.work.baselines().items()
+            Baseline(name, values(self.scorer.measures, table, self.groups, **options))
+            for name, table in self.scorer.baselines().items()
         )
 
     def custom(
@@ -74,7 +74,7 @@ class Statistics:
         Raises:
             SettingsError: the task has no answers, or a name of `lower_is_better` is none of the metrics'.
         """
-        if functions and not self.work.references:
+        if functions and not self.scorer.references:
             raise SettingsError(
                 "texts scored by log-likelihood have no answers for a metric",
                 where="evaluate.metrics",
@@ -87,7 +87,7 @@ class Statistics:
             scored = score_custom(
                 function,
                 predictions,
-                list(self.work.references),
+                list(self.scorer.references),
                 self.groups,
                 lower_is_better={name.removeprefix(before) for name in lower_is_better},
                 seed=self.seed,
@@ -104,7 +104,7 @@ class Statistics:
 
     @property
     def _primary(self) -> Measure:
-        return next(one for one in self.work.measures if one.name == SCORINGS[self.scoring].verdict_by)
+        return next(one for one in self.scorer.measures if one.name == SCORINGS[self.scoring].verdict_by)
 
     def _changes(self, measures: Collection[Measure], first: Numbers, second: Numbers) -> dict[str, Change]:
         return changes(list(measures), first, second, self.groups, samples=self.resamples, seed=self.seed)

@@ -1,6 +1,6 @@
 """set_up_converter(): llama.cpp's own conversion scripts, out of a pinned source distribution, into the cache.
 
-Only plain Python files and the licence are unpacked, by an allow-list of paths: no link, no device, no path that leaves
+Only plain Python files and the license are unpacked, by an allow-list of paths: no link, no device, no path that leaves
 the folder, no compiled code. The folder appears whole or not at all, with converter.json, which holds its digest.
 """
 

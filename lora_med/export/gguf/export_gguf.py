@@ -16,7 +16,7 @@ from lora_med.adapters.runtime.attach import attach
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, Source, find_source, product
+from lora_med.export.export_folder import EXPORT, WORK, ExportSource, find_model, product
 from lora_med.export.gguf.adapter_folder import write_for_converter
 from lora_med.export.gguf.converter import Converter, check_packages, convert_adapter, convert_model, find_converter
 from lora_med.export.gguf.gguf_check import (
@@ -88,7 +88,7 @@ def export_gguf(
     check_formats(formats)
     check_packages()
     converter = find_converter()
-    source = find_source(name, base=base, revision=revision, store=store)
+    source = find_model(name, base=base, revision=revision, store=store)
     refuse(source.card, source.base, "gguf", "merged" if part == "merged" else "adapter")
     facts: dict[str, Any] = {"target": "gguf", "part": part}
     facts["converter"] = {"version": converter.version, "sha256": converter.digest}
@@ -98,7 +98,7 @@ def export_gguf(
 
 
 def fill_gguf(
-    folder: Path, source: Source, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
+    folder: Path, source: ExportSource, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
 ) -> dict[str, str]:
     """Write and prove the files inside a `product`; returns what each is: `model` or `adapter` -> file name."""
     vocabulary = _vocabulary(source, converter, folder / WORK)
@@ -108,13 +108,13 @@ def fill_gguf(
     return _fill_adapter(folder, source, converter, vocabulary, formats if part == "swappable" else (), facts)
 
 
-def needed_bytes(source: Source, part: str, formats: tuple[str, ...]) -> int:
+def needed_bytes(source: ExportSource, part: str, formats: tuple[str, ...]) -> int:
     """The model in float32 twice (Hugging Face folder and GGUF), and each file."""
     kept = sum(BITS[name] for name in formats) if part != "adapter" else 0
     return round(source.parameters * ((64 if part == "merged" else 32) + kept) / 8)
 
 
-def _vocabulary(source: Source, converter: Converter, work: Path) -> _Vocabulary:
+def _vocabulary(source: ExportSource, converter: Converter, work: Path) -> _Vocabulary:
     logger.info("comparing how llama.cpp cuts text with the base's tokenizer")
     path = work / "vocabulary.gguf"
     known = convert_model(converter, source.base, path, vocabulary_only=True)
@@ -128,7 +128,7 @@ def _vocabulary(source: Source, converter: Converter, work: Path) -> _Vocabulary
 
 def _fill_merged(
     folder: Path,
-    source: Source,
+    source: ExportSource,
     converter: Converter,
     vocabulary: _Vocabulary,
     formats: tuple[str, ...],
@@ -138,7 +138,7 @@ def _fill_merged(
     logger.info("merging in float32")
     certificate = source.merge(work / source.name, "float32")
     facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
-    merged = load_base(str(work / source.name), quantisation="none", dtype="float32", attention="sdpa")
+    merged = load_base(str(work / source.name), quantization="none", dtype="float32", attention="sdpa")
     reference = _reference(merged.model, merged)
     tokenizer = merged.tokenizer
     del merged
@@ -161,14 +161,14 @@ def _fill_merged(
 
 def _fill_adapter(
     folder: Path,
-    source: Source,
+    source: ExportSource,
     converter: Converter,
     vocabulary: _Vocabulary,
     formats: tuple[str, ...],
     facts: dict[str, Any],
 ) -> dict[str, str]:
     work = folder / WORK
-    base = load_base(source.asked, quantisation="none", dtype="float32", attention="sdpa", revision=source.revision)
+    base = load_base(source.asked, quantization="none", dtype="float32", attention="sdpa", revision=source.revision)
     bare = _reference(base.model, base)
     adapted = _reference(attach(base, source.name, source.store), base)
     tokenizer = base.tokenizer

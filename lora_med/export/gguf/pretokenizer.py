@@ -40,7 +40,7 @@ NASTY = (
     " ",
     "\n",
 )
-# Tokenizers that normalise (NFC) join these; llama.cpp does not for BPE. Told in the report, not refused.
+# Tokenizers that normalize (NFC) join these; llama.cpp does not for BPE. Told in the report, not refused.
 DECOMPOSED = ("cafe\u0301 u\u0308ber A\u030angstro\u0308m", "\u1112\u1161\u11ab")
 # llama.cpp's names whose rules differ, those of the commonest families first.
 NAMES = (

@@ -1,7 +1,7 @@
-"""The values that quantising leaves of a weight: what a QLoRA adapter saw while it was trained, block by block.
+"""The values that quantizing leaves of a weight: what a QLoRA adapter saw while it was trained, block by block.
 
-bitsandbytes quantises blocks of 64 numbers, and with double quantisation the blocks' largest values once more, around
-their mean over the whole weight. So the weight is read once for these, and then blocks of rows are quantised and put
+bitsandbytes quantizes blocks of 64 numbers, and with double quantization the blocks' largest values once more, around
+their mean over the whole weight. So the weight is read once for these, and then blocks of rows are quantized and put
 back on their own, with the same functions and the same bits as the loaded model has. Source: bitsandbytes.functional.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from lora_med.merge.fold.merge_plan import Output, Quantised
+from lora_med.merge.fold.merge_plan import Output, Quantized
 from lora_med.models.files.weight_files import Stored, torch_dtype
 
-NUMBERS = 64  # in a block of 4-bit quantisation
+NUMBERS = 64  # in a block of 4-bit quantization
 READ_NUMBERS = 1 << 20
 
 
@@ -25,12 +25,12 @@ READ_NUMBERS = 1 << 20
 class FourBit:
     """4-bit values of rows that are whole numbers of blocks; `largest` the blocks' largest values as stored, fp32."""
 
-    how: Quantised
+    how: Quantized
     largest: torch.Tensor
     width: int
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
-        """What the quantised weight holds for `rows`, which begin at row `begin`."""
+        """What the quantized weight holds for `rows`, which begin at row `begin`."""
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
         rows = rows.to(getattr(torch, self.how.dtype)).contiguous()
@@ -46,10 +46,10 @@ class FourBit:
 class EightBit:
     """8-bit values: each row has a scale of its own."""
 
-    how: Quantised
+    how: Quantized
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
-        """What the quantised weight holds for `rows`; where they begin does not matter."""
+        """What the quantized weight holds for `rows`; where they begin does not matter."""
         from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant
 
         found, scales, _ = int8_vectorwise_quant(rows.to(getattr(torch, self.how.dtype)).to(torch.float16).contiguous())
@@ -63,16 +63,16 @@ class Whole:
     values: torch.Tensor
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
-        """What the quantised weight holds for as many rows from `begin`."""
+        """What the quantized weight holds for as many rows from `begin`."""
         return self.values[begin : begin + len(rows)]
 
 
-def lattice_of(output: Output, source: int) -> FourBit | EightBit | Whole:
-    """The lattice of an output that `output.quantised` describes; `source` is its open file.
+def dequantized_values_of(output: Output, source: int) -> FourBit | EightBit | Whole:
+    """The lattice of an output that `output.quantized` describes; `source` is its open file.
 
     Memory is a 64th of the weight in fp32, but the whole weight where it lies transposed or has an odd width.
     """
-    how = output.quantised
+    how = output.quantized
     assert how is not None
     if how.transposed or (how.bits == 4 and output.shape[1] % NUMBERS):
         whole = torch.cat(list(_rows(source, output.source)))
@@ -91,7 +91,7 @@ def _rows(source: int, stored: Stored) -> Iterator[torch.Tensor]:
         yield torch.frombuffer(data, dtype=torch_dtype(stored.dtype)).view(-1, stored.shape[1])
 
 
-def _at_once(weight: torch.Tensor, how: Quantised) -> torch.Tensor:
+def _at_once(weight: torch.Tensor, how: Quantized) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     if how.bits == 8:
@@ -105,7 +105,7 @@ def _at_once(weight: torch.Tensor, how: Quantised) -> torch.Tensor:
     return dequantize_4bit(packed, state).float()
 
 
-def _largest(source: int, stored: Stored, how: Quantised) -> torch.Tensor:
+def _largest(source: int, stored: Stored, how: Quantized) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_blockwise, quantize_blockwise
 
     parts: list[Any] = []

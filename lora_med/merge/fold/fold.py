@@ -21,7 +21,7 @@ import torch
 
 from lora_med.errors import IntegrityError
 from lora_med.files import disk_errors, write_json
-from lora_med.merge.fold.dequantized_values import lattice_of
+from lora_med.merge.fold.dequantized_values import dequantized_values_of
 from lora_med.merge.fold.merge_plan import Output, Plan
 from lora_med.merge.fold.row_blocks import (
     Folding,
@@ -202,9 +202,9 @@ def _tasks(
 
 
 def _prepared(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolExecutor) -> Folding:
-    """The folding with what needs the whole weight, which is read once before it is folded: quantising, and DoRA."""
-    if folding.output.quantised is not None:
-        folding = replace(folding, lattice=lattice_of(folding.output, source))
+    """The folding with what needs the whole weight, which is read once before it is folded: quantizing, and DoRA."""
+    if folding.output.quantized is not None:
+        folding = replace(folding, dequantized=dequantized_values_of(folding.output, source))
     if folding.update is None or folding.update.magnitude is None:
         return folding
     futures = [pool.submit(squares, source, folding, begin, end, scratch) for begin, end in blocks(folding.output)]

@@ -25,10 +25,10 @@ HEADS = ("lm_head", "embed_out")
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
-    """How a base was quantised while its adapter was trained; `dtype` in torch's words is what was quantised.
+class Quantized:
+    """How a base was quantized while its adapter was trained; `dtype` in torch's words is what was quantized.
 
-    `transposed` of a layer whose weight is turned before it is quantised (GPT-2).
+    `transposed` of a layer whose weight is turned before it is quantized (GPT-2).
     """
 
     bits: int
@@ -54,7 +54,7 @@ class Output:
     transposed: bool = False
     tokens: TokenRows | None = None
     bias: LowRank | None = None
-    quantised: Quantised | None = None
+    quantized: Quantized | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ class Output:
     @property
     def changed(self) -> bool:
         """Whether it is anything else than the base's bytes."""
-        return bool(self.low_rank or self.tokens or self.bias or self.quantised) or self.source.file != self.file
+        return bool(self.low_rank or self.tokens or self.bias or self.quantized) or self.source.file != self.file
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,18 @@ class Plan:
         return sum(math.prod(one.shape) for one in self.changes.values())
 
 
-def plan_merge(adapter: Path, base: Path, quantised: Quantised | None = None) -> Plan:
+def plan_merge(adapter: Path, base: Path, quantized: Quantized | None = None) -> Plan:
     """The plan for merging the adapter folder into the base folder; reads headers and settings only.
 
     Args:
-        quantised: merge onto what so quantising leaves of the base's linear layers; None takes the base as it is.
+        quantized: merge onto what so quantizing leaves of the base's linear layers; None takes the base as it is.
 
     Raises:
-        SettingsError: the adapter's method cannot be merged exactly, or the base on disk is quantised.
+        SettingsError: the adapter's method cannot be merged exactly, or the base on disk is quantized.
         IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
         InputMissingError: one of the files is not there.
     """
-    return _plan(read_contents(adapter), adapter, base, quantised)
+    return _plan(read_contents(adapter), adapter, base, quantized)
 
 
 def plan_whole(adapter: Path, base: Path) -> Plan:
@@ -117,19 +117,19 @@ def plan_whole(adapter: Path, base: Path) -> Plan:
     return _plan(replace(read_contents(adapter), low_rank={}, tokens={}, saved={}), adapter, base, None)
 
 
-def _plan(contents: Contents, adapter: Path, base: Path, quantised: Quantised | None) -> Plan:
+def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | None) -> Plan:
     config = read_json(base / "config.json")
     if config.get("quantization_config"):
         raise SettingsError(
-            "the base on disk is quantised, so merging into it would round the update away",
+            "the base on disk is quantized, so merging into it would round the update away",
             where=str(base),
             fix="give the full-precision original with --base",
         )
     stored = read_headers(base)
     outputs = {name: Output(name, one, one.dtype, one.file, one.start) for name, one in stored.items()}
-    if quantised is not None:
-        for name, turned in _quantised_layers(base, outputs).items():
-            outputs[name] = replace(outputs[name], quantised=replace(quantised, transposed=turned))
+    if quantized is not None:
+        for name, turned in _quantized_layers(base, outputs).items():
+            outputs[name] = replace(outputs[name], quantized=replace(quantized, transposed=turned))
     embedding, head = _ends(outputs, contents)
     if embedding and head and config.get("tie_word_embeddings") is True and head in outputs:
         del outputs[head]  # a tied head on disk is never looked at
@@ -148,8 +148,8 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantised: Quantised | 
     return Plan(base, dict(sorted(outputs.items())), settings, contents.kind, contents)
 
 
-def _quantised_layers(base: Path, outputs: Mapping[str, Output]) -> dict[str, bool]:
-    """The weights that transformers quantises while loading, and whether it turns them first."""
+def _quantized_layers(base: Path, outputs: Mapping[str, Output]) -> dict[str, bool]:
+    """The weights that transformers quantizes while loading, and whether it turns them first."""
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -226,7 +226,7 @@ def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool
         raise IntegrityError(
             f"the base has no tensor for the adapter's layer {layer!r}",
             where=str(adapter),
-            fix="a layer whose weight is quantised on disk cannot be merged",
+            fix="a layer whose weight is quantized on disk cannot be merged",
         )
     before = outputs[name]
     if before.low_rank is not None:

@@ -20,8 +20,8 @@ BLOCK_NUMBERS = 1 << 20  # weights that one worker reads and writes at a time
 PIECE_NUMBERS = 1 << 19  # and folds at a time, in fp32: fewer wait for the interpreter, more leave the caches
 
 
-class Lattice(Protocol):
-    """What stands in place of a weight's own values: those that quantising it leaves."""
+class DequantizedValues(Protocol):
+    """What stands in place of a weight's own values: those that quantizing it leaves."""
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
         """The values for `rows`, which begin at row `begin` of the weight."""
@@ -36,7 +36,7 @@ class Folding:
     update: WeightUpdate | None
     bias: torch.Tensor | None
     tokens: torch.Tensor | None
-    lattice: Lattice | None = None
+    dequantized: DequantizedValues | None = None
     factor: torch.Tensor | None = None
 
 
@@ -98,7 +98,7 @@ def _pieces(
     for first, last in _cut(begin, end, folding.output, PIECE_NUMBERS):
         some = raw[first - begin : last - begin]
         wide = scratch.take("wide", tuple(some.shape), torch.float64 if dtype == torch.float64 else torch.float32)
-        wide.copy_(some if folding.lattice is None else folding.lattice.nearest(some, first))
+        wide.copy_(some if folding.dequantized is None else folding.dequantized.nearest(some, first))
         if folding.update is not None:
             wide.add_(folding.update.rows(first, last, scratch.take("delta", tuple(some.shape), torch.float32)))
         yield first, wide
@@ -152,7 +152,7 @@ def touches(output: Output, dtype: str | None) -> bool:
     if 0 in output.shape:
         return False
     differs = output.source.dtype != final_dtype(output, dtype)
-    return bool(output.low_rank or output.tokens or output.bias or output.quantised or differs)
+    return bool(output.low_rank or output.tokens or output.bias or output.quantized or differs)
 
 
 def final_dtype(output: Output, dtype: str | None) -> str:

@@ -59,7 +59,7 @@ def certify(
             "description": card.description,
             "method": plan.method,
             "template": card.template,
-            "trained_on": card.base.quantisation,
+            "trained_on": card.base.quantization,
             "card_sha256": None if adapter is None else sha256_file(adapter / CARD),
             "files": dict(card.files),
         },
@@ -81,7 +81,7 @@ def certify(
         "data": {
             "source": card.data.source,
             "earlier_sources": card.data.earlier_sources,
-            "licence": card.data.licence,
+            "license": card.data.license,
             "access": card.data.access,
         },
         "versions": versions(),

@@ -44,7 +44,7 @@ class Proof:
         made = {"probes": self.agreement, "tensors": self.tensors}
         probe = None
         if self.agreement is not None and self.reference is not None:
-            how = {"computed_in": self.reference.dtype, "base_quantised_to": self.reference.quantisation}
+            how = {"computed_in": self.reference.dtype, "base_quantized_to": self.reference.quantization}
             probe = {**asdict(self.agreement), **how}
         heldout = None
         if self.texts is not None:
@@ -64,7 +64,7 @@ def listen(asked: Asked, card: Card, plan: Plan, *, verify: str, onto: str, text
     Args:
         verify: `auto`, `probes`, `tensors` or `none`.
         onto: `original`, or `dequantized`: then the base is heard as it was while the adapter was trained.
-        texts: held-out texts, which are scored under the full and under the quantised base.
+        texts: held-out texts, which are scored under the full and under the quantized base.
 
     Raises:
         SettingsError: a proof needs the model in memory, and it does not fit.
@@ -83,8 +83,8 @@ def listen(asked: Asked, card: Card, plan: Plan, *, verify: str, onto: str, text
         )
     saw = card.base.dtype if card.base.dtype in NAMES else "float32"
     ways = {ORIGINAL: ("none", dtype)}
-    if card.base.quantisation != "none":
-        ways[f"base in {card.base.quantisation} + adapter"] = (card.base.quantisation, saw)
+    if card.base.quantization != "none":
+        ways[f"base in {card.base.quantization} + adapter"] = (card.base.quantization, saw)
     main = ORIGINAL if onto == "original" else next(name for name in ways if name != ORIGINAL)
     heard = {name: refer(asked, *way, texts) for name, way in ways.items() if name == main or texts is not None}
     nll = {name: one.nll for name, one in heard.items() if one.nll is not None}

@@ -38,7 +38,7 @@ class Reference:
     rows: list[list[int]]
     adapted: list[torch.Tensor]
     bare: list[torch.Tensor]
-    quantisation: str
+    quantization: str
     dtype: str
     nll: float | None
 
@@ -53,10 +53,10 @@ def fitting_dtype(outputs: Mapping[str, Output], stored_as: str) -> str | None:
     return stored_as if width * numbers < ROOM * free else None
 
 
-def refer(asked: Asked, quantisation: str, dtype: str, heldout: HeldOut | None) -> Reference:
+def refer(asked: Asked, quantization: str, dtype: str, heldout: HeldOut | None) -> Reference:
     """Load the base, attach the adapter, and hear both; the model is gone from memory afterwards."""
     base: Base = load_base(
-        asked.base, quantisation=quantisation, dtype=dtype, attention="sdpa", revision=asked.revision
+        asked.base, quantization=quantization, dtype=dtype, attention="sdpa", revision=asked.revision
     )
     rows = probe_ids(base.tokenizer)
     device = next(base.model.parameters()).device
@@ -66,7 +66,7 @@ def refer(asked: Asked, quantisation: str, dtype: str, heldout: HeldOut | None) 
     nll = None if heldout is None else heldout_nll(model, base.tokenizer, heldout.texts, device)
     del model, base
     gc.collect()
-    return Reference(rows, adapted, bare, quantisation, dtype, nll)
+    return Reference(rows, adapted, bare, quantization, dtype, nll)
 
 
 def hear(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[Agreement, float | None]:
@@ -75,7 +75,7 @@ def hear(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[A
     Raises:
         IntegrityError: its tokenizer is not the base's, or its logits are not finite.
     """
-    merged = load_base(str(folder), quantisation="none", dtype=reference.dtype, attention="sdpa")
+    merged = load_base(str(folder), quantization="none", dtype=reference.dtype, attention="sdpa")
     if probe_ids(merged.tokenizer) != reference.rows:
         raise IntegrityError("the merged model's tokenizer cuts the probes otherwise than the base's")
     device = next(merged.model.parameters()).device

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from lora_med.errors import IntegrityError
-from lora_med.merge.fold.dequantized_values import lattice_of
+from lora_med.merge.fold.dequantized_values import dequantized_values_of
 from lora_med.merge.fold.merge_plan import Output, Plan
-from lora_med.merge.fold.row_blocks import Lattice, final_dtype, touches
+from lora_med.merge.fold.row_blocks import DequantizedValues, final_dtype, touches
 from lora_med.models.files.weight_files import FLOATS, Stored, is_finite, read_headers, read_rows, torch_dtype
 
 ROWS = 16  # of each changed tensor are computed again
 READ_BYTES = 1 << 23
-# Half the distance of neighbouring numbers, relative to the number and at least, of each dtype.
+# Half the distance of neighboring numbers, relative to the number and at least, of each dtype.
 ROUNDING = {"F64": (2**-53, 0.0), "F32": (2**-24, 2**-150), "BF16": (2**-8, 2**-134), "F16": (2**-11, 2**-25)}
 
 
@@ -67,12 +67,12 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
             copied += 1
             continue
         with open(output.source.file, "rb") as handle:
-            lattice = None if output.quantised is None else lattice_of(output, handle.fileno())
-        counted = _read_back(output, merged, lattice)
+            dequantized = None if output.quantized is None else dequantized_values_of(output, handle.fileno())
+        counted = _read_back(output, merged, dequantized)
         if output.low_rank is not None:
             moved, adapted = moved + counted, adapted + math.prod(merged.shape)
         chosen = sorted(draw.sample(range(merged.shape[0]), min(ROWS, merged.shape[0])))
-        error = _largest_error(output, merged, chosen, lattice, final_dtype(output, dtype))
+        error = _largest_error(output, merged, chosen, dequantized, final_dtype(output, dtype))
         if error > 1:
             raise IntegrityError(
                 f"{name!r} is not base + adapter: off by {error:.3g} roundings",
@@ -103,26 +103,30 @@ def _same_bytes(one: Stored, other: Stored) -> None:
                 raise IntegrityError(f"{one.name!r} of the base is not finite", where=str(one.file))
 
 
-def _read_back(output: Output, merged: Stored, lattice: Lattice | None) -> int:
+def _read_back(output: Output, merged: Stored, dequantized: DequantizedValues | None) -> int:
     """How many numbers are not the base's in the result's precision; each of them must be finite."""
     moved = 0
     with open(output.source.file, "rb") as first, open(merged.file, "rb") as second:
         for begin, end in _blocks(merged):
             before, after = read_rows(first, output.source, begin, end), read_rows(second, merged, begin, end)
-            if lattice is not None:
-                before = lattice.nearest(before, begin)
+            if dequantized is not None:
+                before = dequantized.nearest(before, begin)
             if not is_finite(after):
                 raise IntegrityError(f"{output.name!r} holds a value that is not finite", where=str(merged.file))
             moved += int(torch.count_nonzero(before.to(after.dtype) != after))
     return moved
 
 
-def _largest_error(output: Output, merged: Stored, chosen: list[int], lattice: Lattice | None, dtype: str) -> float:
+def _largest_error(
+    output: Output, merged: Stored, chosen: list[int], dequantized: DequantizedValues | None, dtype: str
+) -> float:
     with open(output.source.file, "rb") as first, open(merged.file, "rb") as second:
         before = [(row, read_rows(first, output.source, row, row + 1)) for row in chosen]
-        base = torch.cat([rows if lattice is None else lattice.nearest(rows, row) for row, rows in before]).double()
+        base = torch.cat(
+            [rows if dequantized is None else dequantized.nearest(rows, row) for row, rows in before]
+        ).double()
         got = torch.cat([read_rows(second, merged, row, row + 1) for row in chosen]).double()
-    exact, spread = _exact_rows(output, chosen, base, lattice)
+    exact, spread = _exact_rows(output, chosen, base, dequantized)
     relative, least = ROUNDING[dtype]
     # fp32 sums err by a few of its own roundings of what was summed; the result is rounded once
     allowed = exact.abs() * relative * (1 + 2**-10) + least + spread * 2**-21
@@ -130,7 +134,7 @@ def _largest_error(output: Output, merged: Stored, chosen: list[int], lattice: L
 
 
 def _exact_rows(
-    output: Output, chosen: list[int], base: torch.Tensor, lattice: Lattice | None
+    output: Output, chosen: list[int], base: torch.Tensor, dequantized: DequantizedValues | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of the merged tensor in fp64, and the size of what was summed, which bounds the error of fp32."""
     spread = base.abs()
@@ -141,7 +145,7 @@ def _exact_rows(
         if output.low_rank.magnitude is not None:
             magnitude = _tensor(output.low_rank.magnitude).reshape(-1)
             if output.transposed:
-                factor = magnitude / _column_lengths(output, up, down, lattice)
+                factor = magnitude / _column_lengths(output, up, down, dequantized)
             else:
                 factor = (magnitude[chosen] / base.norm(dim=1))[:, None]
             base, spread = base * factor, spread * factor.abs() * 4
@@ -162,13 +166,15 @@ def _tensor(stored: Stored) -> torch.Tensor:
         return read_rows(handle, stored).double()
 
 
-def _column_lengths(output: Output, up: torch.Tensor, down: torch.Tensor, lattice: Lattice | None) -> torch.Tensor:
+def _column_lengths(
+    output: Output, up: torch.Tensor, down: torch.Tensor, dequantized: DequantizedValues | None
+) -> torch.Tensor:
     """Of a transposed DoRA layer: the length of each output's weights after the update, in fp64."""
     scale = 0.0 if output.low_rank is None else output.low_rank.scale
     squares = torch.zeros(output.shape[1], dtype=torch.float64)
     with open(output.source.file, "rb") as handle:
         for begin, end in _blocks(output.source):
             rows = read_rows(handle, output.source, begin, end)
-            base = (rows if lattice is None else lattice.nearest(rows, begin)).double()
+            base = (rows if dequantized is None else dequantized.nearest(rows, begin)).double()
             squares += (base + scale * (up @ down[:, begin:end]).T).square().sum(0)
     return squares.sqrt()

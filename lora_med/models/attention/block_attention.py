@@ -3,7 +3,7 @@
 torch's own backward pass on a CPU takes small blocks and converts each to the unit's format; in a LoRA step on a 135 M
 model it is the largest single part. Here a block is 256 queries, all heads that share a key at once, and all keys they
 see. The softmax is made anew from the forward pass's log-sum-exp, which rides in the products as three more columns
-(its three bfloat16 digits), so scores come out of the product already normalised and nothing is written twice.
+(its three bfloat16 digits), so scores come out of the product already normalized and nothing is written twice.
 
 A token of a long document has small probabilities, and bfloat16 resolves exp(x) worst where x is far from 0. So half of
 log(number of keys) is added to the exponent, as a power of two, and taken off the incoming gradient, where it is exact.
@@ -65,15 +65,15 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Lengths, scale: float
     ) -> torch.Tensor:
-        output, normaliser = _forward(query, key, value, lengths, scale)
-        ctx.save_for_backward(query, key, value, output, normaliser)
+        output, normalizer = _forward(query, key, value, lengths, scale)
+        ctx.save_for_backward(query, key, value, output, normalizer)
         ctx.lengths, ctx.scale = lengths, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        query, key, value, output, normaliser = ctx.saved_tensors
-        found = _Backward(query, key, value, output, normaliser, gradients[0], ctx.lengths, ctx.scale)
+        query, key, value, output, normalizer = ctx.saved_tensors
+        found = _Backward(query, key, value, output, normalizer, gradients[0], ctx.lengths, ctx.scale)
         return *found.run(), None, None
 
 
@@ -96,16 +96,16 @@ def _forward(
         within = tuple(torch.cat(one, 2) for one in zip(*each, strict=True))
         before = slice(part.first - part.trunk, part.first)
         found.append(_together(within, flash(query[:, :, here], key[:, :, before], value[:, :, before], 0.0, False)))
-    outputs, normalisers = zip(*found, strict=True)
+    outputs, normalizers = zip(*found, strict=True)
     shape = query.shape[0], query.shape[2], query.shape[1], query.shape[3]
     output = torch.cat([one.transpose(1, 2) for one in outputs], 1).view(shape).transpose(1, 2)
-    return output, torch.cat(normalisers, 2)
+    return output, torch.cat(normalizers, 2)
 
 
 def _together(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """The attention over two sets of keys, from the output and the log-sum-exp over each."""
     whole = torch.logaddexp(one[1], other[1])
-    outputs = [part * (normaliser - whole).exp()[..., None] for part, normaliser in (one, other)]
+    outputs = [part * (normalizer - whole).exp()[..., None] for part, normalizer in (one, other)]
     return (outputs[0] + outputs[1]).to(one[0].dtype), whole
 
 
@@ -122,7 +122,7 @@ class _Backward:
         key: torch.Tensor,
         value: torch.Tensor,
         output: torch.Tensor,
-        normaliser: torch.Tensor,
+        normalizer: torch.Tensor,
         gradient: torch.Tensor,
         lengths: Lengths,
         scale: float,
@@ -138,7 +138,7 @@ class _Backward:
         weight = torch.exp2(-exponent)
         theirs = gradient[0].transpose(0, 1)  # tokens, heads, size
         delta = (theirs.float() * output[0].transpose(0, 1)).sum(-1) * weight
-        shift = (exponent * math.log(2) - normaliser[0].t()) / self.rest
+        shift = (exponent * math.log(2) - normalizer[0].t()) / self.rest
         self.queries = self._packed_queries(query[0].transpose(0, 1) * self.exact, shift)
         self.incoming = self._packed_queries(theirs * weight[..., None].to(query.dtype), -delta)
         self.keys = self._packed_keys(key)

@@ -1,7 +1,7 @@
-"""4-bit weights kept on disk, so that a base is quantised once and not at every start.
+"""4-bit weights kept on disk, so that a base is quantized once and not at every start.
 
-Quantising on a CPU takes a second for each 30 million weights and core; reading the result back, a tenth of that. What
-is kept is bound to all it was made from: the base's weights and configuration, the quantisation, the dtype, the kind of
+Quantizing on a CPU takes a second for each 30 million weights and core; reading the result back, a tenth of that. What
+is kept is bound to all it was made from: the base's weights and configuration, the quantization, the dtype, the kind of
 device, and the versions of bitsandbytes and transformers. It lies under the user's cache folder, may be deleted at any
 time, and is read only while its bytes are those that were written.
 """
@@ -23,24 +23,24 @@ from lora_med.run import cache_home
 
 FACTS = "kept.json"
 CONFIGURATION = ("config.json", "generation_config.json")
-LEAST_WEIGHTS = 30_000_000  # fewer are quantised within a second or two
+LEAST_WEIGHTS = 30_000_000  # fewer are quantized within a second or two
 LEAST_ROOM = 4  # times the size of what is kept must be free on the disk
 logger = logging.getLogger(__name__)
 
 
-def place(folder: Path, quantised: Any, *, dtype: str, device: str) -> tuple[Path, dict[str, Any]]:
+def place(folder: Path, quantized: Any, *, dtype: str, device: str) -> tuple[Path, dict[str, Any]]:
     """Where the 4-bit weights of the base in `folder` are kept, and the facts that they are bound to."""
     facts = {
         "weights": weights_digest(folder),
         "configuration": _configuration(folder),
-        "quantisation": quantised.to_dict(),
+        "quantization": quantized.to_dict(),
         "dtype": dtype,
         "device": device,
         "versions": {name: version(name) for name in ("bitsandbytes", "transformers")},
     }
     facts = json.loads(json.dumps(facts, default=str, sort_keys=True))
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return cache_home() / "quantised" / name, facts
+    return cache_home() / "quantized" / name, facts
 
 
 def _configuration(folder: Path) -> dict[str, str]:
@@ -54,7 +54,7 @@ def is_kept(folder: Path, facts: dict[str, Any]) -> bool:
         return False
     try:
         known = read_json(folder / FACTS)
-        if known["facts"] == facts and known["quantised"] == [weights_digest(folder), _configuration(folder)]:
+        if known["facts"] == facts and known["quantized"] == [weights_digest(folder), _configuration(folder)]:
             return True
     except (LoraMedError, KeyError, TypeError, OSError):
         pass
@@ -66,13 +66,13 @@ def is_kept(folder: Path, facts: dict[str, Any]) -> bool:
 def keep(model: Any, folder: Path, facts: dict[str, Any]) -> None:
     """Write the 4-bit weights of a model that was just loaded; small models, and full disks, are left alone."""
     held = sum(one.numel() * one.element_size() for one in model.parameters())
-    quantised = sum(one.numel() * 2 for one in model.parameters() if hasattr(one, "quant_state"))
-    if quantised < LEAST_WEIGHTS:
+    quantized = sum(one.numel() * 2 for one in model.parameters() if hasattr(one, "quant_state"))
+    if quantized < LEAST_WEIGHTS:
         return
 
     def fill(beside: Path) -> None:
         model.save_pretrained(beside)
-        write_json(beside / FACTS, {"facts": facts, "quantised": [weights_digest(beside), _configuration(beside)]})
+        write_json(beside / FACTS, {"facts": facts, "quantized": [weights_digest(beside), _configuration(beside)]})
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from lora_med.prompts.templates import text_templates as texts
 _ALL = (
     Template(
         "text",
-        "title and labelled sections as plain text, every token trained",
+        "title and labeled sections as plain text, every token trained",
         Passage,
         texts.text,
         too_long=RUNNING,

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 MIB = 1 << 20
 CONTEXT, GPU_HOLES = 500 * MIB, 0.1  # libraries and holes on a GPU, not measured
 USABLE = 0.9  # share of the free memory that is planned with
-QUANTISING = 1.7  # of the full weights: what is left behind where a CPU quantises them in this very run
+QUANTIZING = 1.7  # of the full weights: what is left behind where a CPU quantizes them in this very run
 PROBED = (128, 256)  # tokens of the documents from which the bytes of any other are taken
 ADAPTER_BYTES = 4  # float32
 MOMENTS = 2  # of AdamW, for each trained number
@@ -75,8 +75,8 @@ class Need:
 
     libraries: int
     weights: int
-    quantisation_constants: int
-    quantising: int
+    quantization_constants: int
+    quantizing: int
     adapters: int
     gradients: int
     optimizer: int
@@ -92,7 +92,7 @@ class Need:
     @property
     def loaded(self) -> int:
         """Before the first step."""
-        return self.libraries + self.weights + self.quantisation_constants + self.quantising + self.adapters
+        return self.libraries + self.weights + self.quantization_constants + self.quantizing + self.adapters
 
     @property
     def resting(self) -> int:
@@ -106,21 +106,21 @@ class Shape:
 
     folder: Path
     config: Any
-    quantisation: str
+    quantization: str
     double_quant: bool
     dtype: str
     attention: str
     on_gpu: bool = False
-    quantises: bool = False  # whether this run must quantise, no earlier one having kept the weights
+    quantizes: bool = False  # whether this run must quantize, no earlier one having kept the weights
 
 
 Needs = Callable[[Sequence[int], int, bool], Need]
 
 
 def measure(shape: Shape) -> Needs:
-    """What tells the need of a batch: of its documents' lengths, labelled tokens, and whether layers are recomputed."""
+    """What tells the need of a batch: of its documents' lengths, labeled tokens, and whether layers are recomputed."""
     model = skeleton(shape.folder)
-    weights = weight_bytes(model, quantisation=shape.quantisation, double_quant=shape.double_quant, dtype=shape.dtype)
+    weights = weight_bytes(model, quantization=shape.quantization, double_quant=shape.double_quant, dtype=shape.dtype)
     adapted = shell(shape.folder, shape.config, shape.dtype, shape.attention)
     trained = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
     text = model.config.get_text_config()
@@ -128,24 +128,24 @@ def measure(shape: Shape) -> Needs:
     widest = max(max(layer.inputs, layer.outputs) for layer in linear_layers(model))
     compact = why_not_compact(model.requires_grad_(False)) is None
     size = BYTES[shape.dtype]
-    in_full = weight_bytes(model, quantisation="none", double_quant=False, dtype=shape.dtype).total
-    left_behind = int(QUANTISING * in_full) if shape.quantises and not shape.on_gpu else 0
+    in_full = weight_bytes(model, quantization="none", double_quant=False, dtype=shape.dtype).total
+    left_behind = int(QUANTIZING * in_full) if shape.quantizes and not shape.on_gpu else 0
     activations = _activations(shape)
     beside = FLOAT32 if shape.dtype == "float32" else ROUNDED
 
-    def need(lengths: Sequence[int], labelled: int, checkpointing: bool) -> Need:
+    def need(lengths: Sequence[int], labeled: int, checkpointing: bool) -> Need:
         kept = activations(lengths, checkpointing)
         between = int(beside.between * kept) if checkpointing and not shape.on_gpu else 0
         if checkpointing:
             held = beside.at_once(sum(lengths) * widest * size, returned)
             kept += int(held * activations(lengths, False) / text.num_hidden_layers)
-        rows = min(BLOCK_ROWS, labelled) if compact else sum(lengths)
+        rows = min(BLOCK_ROWS, labeled) if compact else sum(lengths)
         loss = rows * text.vocab_size * (size if compact else size + 2 * 4)
         return Need(
             libraries=CONTEXT if shape.on_gpu else beside.libraries,
-            weights=weights.full + weights.quantised,
-            quantisation_constants=weights.constants,
-            quantising=left_behind,
+            weights=weights.full + weights.quantized,
+            quantization_constants=weights.constants,
+            quantizing=left_behind,
             adapters=trained * ADAPTER_BYTES,
             gradients=trained * ADAPTER_BYTES,
             optimizer=trained * ADAPTER_BYTES * MOMENTS,
@@ -196,7 +196,7 @@ def largest_batch(lengths: Sequence[int], rows: int) -> list[int]:
 
 
 def fit_batch(
-    settings: TrainSettings, lengths: Sequence[int], labelled_share: float, need: Needs, free: int
+    settings: TrainSettings, lengths: Sequence[int], labeled_share: float, need: Needs, free: int
 ) -> tuple[TrainSettings, list[Choice]]:
     """The settings with the largest batch that fits in `free` bytes, the rows of a step as they were; and why.
 
@@ -204,7 +204,7 @@ def fit_batch(
 
     Args:
         lengths: tokens of each row there is.
-        labelled_share: of the tokens, how many are trained.
+        labeled_share: of the tokens, how many are trained.
         need: what `measure` gives for the run.
 
     Raises:
@@ -217,7 +217,7 @@ def fit_batch(
     for checkpointing in (True,) if settings.gradient_checkpointing else (False, True):
         for size in sizes:
             batch = largest_batch(lengths, size)
-            total = need(batch, math.ceil(labelled_share * sum(batch)), checkpointing).total
+            total = need(batch, math.ceil(labeled_share * sum(batch)), checkpointing).total
             smallest = total
             if total <= usable:
                 return _fitted(settings, size, together // size, checkpointing, total, free)
@@ -285,12 +285,12 @@ def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterab
     shape = Shape(
         folder=base.folder,
         config=model.peft_config["default"],
-        quantisation=base.quantisation,
+        quantization=base.quantization,
         double_quant=base.double_quant,
         dtype=base.dtype,
         attention=base.attention,
         on_gpu=device == "cuda",
-        quantises=base.quantised_now,
+        quantizes=base.quantized_now,
     )
     fitted, choices = fit_batch(settings, lengths, share, measure(shape), free_memory(device))
     for choice in choices:

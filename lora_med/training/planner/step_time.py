@@ -1,7 +1,7 @@
 """How fast a run will go on this machine: its own step, taken over one and two layers of its base's shape.
 
 Where the layers of a base are alike, the step is timed and not computed: what a second layer adds is what each costs,
-and the rest is there once. The weights are random, made from config.json; quantisation, adapters, dropout, attention
+and the rest is there once. The weights are random, made from config.json; quantization, adapters, dropout, attention
 and recomputing are those of the run. Of the output head a slice is timed, as all of its words cost the same. Bases
 whose layers differ are not timed: `why_not_timed` says so.
 """
@@ -32,7 +32,7 @@ from lora_med.training.planner.run_memory import Shape
 from lora_med.training.rows.batches import positions
 from lora_med.training.step.frozen_cache import lowest_adapted, no_gradient_below
 from lora_med.training.step.fused_lora import fused_lora
-from lora_med.training.step.loss import labelled_nll, why_not_compact
+from lora_med.training.step.loss import labeled_nll, why_not_compact
 
 LAYERS = 2
 WORDS = 2048  # of the vocabulary, or fewer if there are fewer
@@ -46,7 +46,7 @@ Lengths = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTime:
     """Seconds of a forward and backward pass over `tokens` real tokens, padding never counted.
 
     `below` is the part of the layers below the lowest adapter, which `train.cache_frozen` saves after the first epoch.
@@ -113,7 +113,7 @@ def skeleton_with_adapters(shape: Shape) -> Any:
     return shell(shape.folder, shape.config, shape.dtype, shape.attention).get_base_model()
 
 
-def time_batch(shape: Shape, documents: Lengths, labelled: int, *, checkpointing: bool) -> Pace:
+def time_batch(shape: Shape, documents: Lengths, labeled: int, *, checkpointing: bool) -> StepTime:
     """The pace over some documents on this machine, as its libraries and threads are set now; `why_not_timed` is None.
 
     It takes seconds, with layers of hundreds of millions of weights a minute or two. Layers above the lowest adapter
@@ -121,7 +121,7 @@ def time_batch(shape: Shape, documents: Lengths, labelled: int, *, checkpointing
 
     Args:
         documents: of each its length, or of a tree the lengths of its trunk and its branches.
-        labelled: how many of all these tokens are trained.
+        labeled: how many of all these tokens are trained.
         checkpointing: whether layers are recomputed.
     """
     text = read_config(shape.folder).get_text_config()
@@ -134,7 +134,7 @@ def time_batch(shape: Shape, documents: Lengths, labelled: int, *, checkpointing
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     inner = model.get_base_model()
     given = _inputs(shape, documents, inner.get_input_embeddings().weight)
-    head = _seconds(_head(inner, sum(map(sum, documents)), labelled)) * text.vocab_size / min(WORDS, text.vocab_size)
+    head = _seconds(_head(inner, sum(map(sum, documents)), labeled)) * text.vocab_size / min(WORDS, text.vocab_size)
     layers = lowest_adapted(inner)[0]  # type: ignore[index] - it is a part of a model that has them
     passes, forwards = [], []
     with fused_lora(model), no_gradient_below(inner):
@@ -144,7 +144,7 @@ def time_batch(shape: Shape, documents: Lengths, labelled: int, *, checkpointing
             with model.disable_adapter():
                 forwards.append(_seconds(lambda: _forward(inner, given)) if below else 0.0)
     above = extrapolate(passes[1], passes[0], text.num_hidden_layers - below) + head
-    return Pace(sum(map(sum, documents)), above, below * max(forwards[0] - forwards[1], 0.0))
+    return StepTime(sum(map(sum, documents)), above, below * max(forwards[0] - forwards[1], 0.0))
 
 
 def _by_layer(text: Any) -> dict[str, list[Any]]:
@@ -177,10 +177,10 @@ def _two_layers(shape: Shape, place: Path) -> Any:
     with progress_on_terminals_only():
         made.save_pretrained(place)
     del made
-    quantised = bitsandbytes_config(
-        shape.quantisation, quant_type="nf4", double_quant=shape.double_quant, dtype=shape.dtype
+    quantized = bitsandbytes_config(
+        shape.quantization, quant_type="nf4", double_quant=shape.double_quant, dtype=shape.dtype
     )
-    base = load_weights(place, config, quantised, shape.dtype, shape.attention)
+    base = load_weights(place, config, quantized, shape.dtype, shape.attention)
     adapter = copy.copy(shape.config)
     adapter.layers_to_transform = None
     adapter.target_modules = {name.rpartition(".")[2] for name in shape.config.target_modules}
@@ -217,17 +217,17 @@ def _hidden(inner: Any, given: dict[str, Any]) -> torch.Tensor:
         return inner.base_model(**given, use_cache=False).last_hidden_state
 
 
-def _head(inner: Any, tokens: int, labelled: int) -> Step:
-    """What scores the labelled tokens over the words there are; all tokens where the model's own code must do it."""
+def _head(inner: Any, tokens: int, labeled: int) -> Step:
+    """What scores the labeled tokens over the words there are; all tokens where the model's own code must do it."""
     weight = inner.get_output_embeddings().weight.detach()
     compact = why_not_compact(inner) is None
-    count = labelled if compact else tokens
+    count = labeled if compact else tokens
     hidden = torch.randn(count, weight.shape[1], device=weight.device, dtype=weight.dtype, requires_grad=True)
     labels = torch.zeros(count, dtype=torch.long, device=weight.device)
 
     def step() -> None:
         if compact:
-            loss = labelled_nll(hidden, weight, labels)
+            loss = labeled_nll(hidden, weight, labels)
         else:
             loss = torch.nn.functional.cross_entropy((hidden @ weight.t()).float(), labels)
         loss.backward()

@@ -29,7 +29,7 @@ CHECKED_OF_A_STREAM = 1000
 
 @dataclass(frozen=True)
 class DocumentStream:
-    """Documents no longer than `max_length`, rendered and tokenised anew at every pass over the records.
+    """Documents no longer than `max_length`, rendered and tokenized anew at every pass over the records.
 
     Running text is chunked; a longer answer is left out, never cut, and said in the log at the first, second, fourth...
     """
@@ -62,7 +62,7 @@ class DocumentStream:
 def _documents(
     records: Iterable[Any], template: str | Mapping[str, str], tokenizer: Any, max_length: int, too_long: TooLong | None
 ) -> Iterator[Tokens]:
-    """One document a record, contexts shortened where they may be, tokenised some hundred at a time."""
+    """One document a record, contexts shortened where they may be, tokenized some hundred at a time."""
     rows = render_stream(records, template, too_long)
     while block := list(itertools.islice(rows, BLOCK)):
         yield from fit_rows(block, tokenizer, max_length)

@@ -41,7 +41,7 @@ class Checked:
         return not isinstance(self.documents, Sequence)
 
     def sample(self, rows: int = 64) -> list[list[int]]:
-        """Token ids of the first documents, for an initialisation that looks at data (EVA)."""
+        """Token ids of the first documents, for an initialization that looks at data (EVA)."""
         return [document.input_ids for document in itertools.islice(iter(self.documents), rows)]
 
 
@@ -51,7 +51,7 @@ def preflight(
     """The documents as they will be trained on: running text chunked to max_length, longer answers left out.
 
     Args:
-        documents: whole documents, as `tokenise_rows` or `fit_rows` makes them.
+        documents: whole documents, as `tokenize_rows` or `fit_rows` makes them.
         base: whose tokenizer and generation settings say what begins and ends a row.
         train: `max_length` and `allow_rows_dropped` are used; what else may be done, each document says itself.
         access: class of the data; three training rows are shown on stderr unless it is credentialed.
@@ -172,10 +172,10 @@ def show_rows(documents: Sequence[Tokens], tokenizer: Any, *, access: str, width
         return
     console = Console(stderr=True, width=width)
     for document in documents[:SHOWN_ROWS]:
-        console.print(colour_row(document, tokenizer))
+        console.print(color_row(document, tokenizer))
 
 
-def colour_row(document: Tokens, tokenizer: Any) -> Text:
+def color_row(document: Tokens, tokenizer: Any) -> Text:
     """The row's text, trained tokens black on green, the rest dim; the middle of a long row is left out."""
     text = Text(f"{document.uid}: ", style="bold")
     pairs = list(zip(document.input_ids, document.trained, strict=True))
@@ -183,7 +183,7 @@ def colour_row(document: Tokens, tokenizer: Any) -> Text:
     for number, part in enumerate(parts):
         if number:
             text.append(f" [... {len(pairs) - 2 * SHOWN_TOKENS} tokens ...] ", style="bold")
-        # Neighbours of one colour are decoded together, so that a character of several tokens stays whole.
+        # Neighbors of one color are decoded together, so that a character of several tokens stays whole.
         for trained, group in itertools.groupby(part, lambda pair: pair[1]):
             text.append(tokenizer.decode([token for token, _ in group]), "black on green" if trained else "dim")
     return text

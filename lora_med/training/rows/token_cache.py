@@ -1,4 +1,4 @@
-"""Tokenised documents kept in the run's own folder, so that the second run on the same data starts at once.
+"""Tokenized documents kept in the run's own folder, so that the second run on the same data starts at once.
 
 What is kept is known by all that it depends on: the data's hashes, what was taken out of them, template, lengths,
 tokenizer, versions of the libraries, and the code that reads and renders. Another of these is another file; the newest

@@ -79,7 +79,7 @@ class Member:
         return self.layer.lora_A[self.adapter].weight, self.layer.lora_B[self.adapter].weight
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """The frozen weight, shape (outputs, inputs), read anew: a sharded or quantised one is whole only now."""
+        """The frozen weight, shape (outputs, inputs), read anew: a sharded or quantized one is whole only now."""
         base = self.layer.base_layer
         if isinstance(base, Conv1D):
             return base.weight.t().to(dtype)
@@ -199,7 +199,7 @@ def _plain(layer: Any) -> bool:
     """Whether a layer trains exactly one adapter of LoRA's plain form over a frozen weight that can be read."""
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     base = layer.base_layer
-    quantised = type(base).__name__ == "Linear4bit"
+    quantized = type(base).__name__ == "Linear4bit"
     return (
         len(active) == 1
         and not layer.disable_adapters
@@ -207,7 +207,7 @@ def _plain(layer: Any) -> bool:
         and not getattr(layer, "lora_variant", {}).get(active[0])
         and not layer.lora_bias.get(active[0], False)
         and not base.weight.requires_grad
-        and (quantised or type(base) in (torch.nn.Linear, Conv1D))
+        and (quantized or type(base) in (torch.nn.Linear, Conv1D))
         and not base._forward_hooks
         and not base._forward_pre_hooks
     )

@@ -1,4 +1,4 @@
-"""The training loss, over the labelled tokens alone, in one pass.
+"""The training loss, over the labeled tokens alone, in one pass.
 
 Where there is no Triton, TRL's loss scores every position, prompt and padding too, and computes the logits again in the
 backward pass. As the output head of a LoRA run is frozen, the gradient needs to reach the hidden states only, and it is
@@ -22,7 +22,7 @@ CACHED_ROWS = 8  # rows of them turned into probabilities at once: on a CPU thes
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
 
 
-class _LabelledNll(torch.autograd.Function):
+class _LabeledNll(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
@@ -55,26 +55,26 @@ class _LabelledNll(torch.autograd.Function):
         return (gradient.float() * gradients[0]).to(gradient.dtype), None, None, None
 
 
-def labelled_nll(
+def labeled_nll(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Sum of the negative log-likelihoods, in nats: a float32 scalar, 0 for no rows.
 
     Args:
-        hidden: shape (rows, width), the final hidden state before each labelled token. The gradient flows here only.
+        hidden: shape (rows, width), the final hidden state before each labeled token. The gradient flows here only.
         weight: shape (words, width), the frozen output head.
         labels: shape (rows), the token ids to score; none may be -100.
         bias: shape (words), where the head has one.
     """
-    return _LabelledNll.apply(hidden, weight, bias, labels)  # type: ignore[no-any-return]
+    return _LabeledNll.apply(hidden, weight, bias, labels)  # type: ignore[no-any-return]
 
 
-def count_labelled(labels: torch.Tensor) -> torch.Tensor:
+def count_labeled(labels: torch.Tensor) -> torch.Tensor:
     """How many tokens of `labels`, shape (rows, tokens), are scored: not -100, and not the first of a row."""
     return (labels[:, 1:] != -100).sum()
 
 
-def labelled_places(labels: torch.Tensor) -> torch.Tensor:
+def labeled_places(labels: torch.Tensor) -> torch.Tensor:
     """Where those tokens stand in `labels`, row after row: shape (tokens scored), int64.
 
     Of labels on a GPU the host waits for the answer.
@@ -98,7 +98,7 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
     if head.weight.requires_grad:
         return "the output head is trained too"
     if not head.weight.is_floating_point():
-        return "the output head is quantised"
+        return "the output head is quantized"
     if partitioned:
         return "ZeRO-3 spreads the output head over the processes"
     for name in LOGIT_CHANGES:
@@ -110,9 +110,9 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
 
 
 def add_compact_loss(model: Any) -> None:
-    """Let `model(..., nll_labels=labels)` return the summed nll of the labelled tokens instead of logits.
+    """Let `model(..., nll_labels=labels)` return the summed nll of the labeled tokens instead of logits.
 
-    With `nll_places`, what `labelled_places` says of the labels, a GPU need not be asked where they are. The call goes
+    With `nll_places`, what `labeled_places` says of the labels, a GPU need not be asked where they are. The call goes
     through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
     """
     original: Callable[..., Any] = model.forward
@@ -129,10 +129,10 @@ def add_compact_loss(model: Any) -> None:
             return original(*arguments, **options)
         options["use_cache"] = False
         hidden = self.base_model(*arguments, **options).last_hidden_state.flatten(0, 1)
-        places = labelled_places(nll_labels) if nll_places is None else nll_places
+        places = labeled_places(nll_labels) if nll_places is None else nll_places
         head = self.get_output_embeddings()
         weight, bias = _whole(head.weight), _whole(head.bias)
-        return labelled_nll(hidden[places - 1], weight, nll_labels.flatten()[places], bias)
+        return labeled_nll(hidden[places - 1], weight, nll_labels.flatten()[places], bias)
 
     model.forward = types.MethodType(forward, model)
 

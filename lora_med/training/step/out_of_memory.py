@@ -1,6 +1,6 @@
 """Out of memory in a step: the batch is cut in two and taken in turns, with the same gradient.
 
-The loss of a batch is a sum over its labelled tokens, divided by their number in the whole step. So a batch can be
+The loss of a batch is a sum over its labeled tokens, divided by their number in the whole step. So a batch can be
 taken in parts, whose gradients add up to its own: no row moves to another step, and the schedule stays as it is.
 """
 

@@ -17,7 +17,7 @@ from lora_med.training.rows.batches import Share
 ITEMS = "eval_items"  # in the log, what tells a scoring from a validation
 
 
-class Watch(Protocol):
+class ValidationTask(Protocol):
     """Items to score an adapter on every `every` steps; any process can answer any of them.
 
     `metric` is the score that matters; with `chooses` it decides which adapter is kept. `digest` tells these items from
@@ -46,11 +46,11 @@ class Watch(Protocol):
         ...
 
 
-def due(watch: Watch, state: Any) -> bool:
+def due(validation_task: ValidationTask, state: Any) -> bool:
     """Whether the step just taken is one to score after; the last one is. The end of an epoch asks a second time."""
     step = state.global_step
     scored = any(ITEMS in entry and entry["step"] == step for entry in state.log_history)
-    return not scored and (step % watch.every == 0 or step == state.max_steps)
+    return not scored and (step % validation_task.every == 0 or step == state.max_steps)
 
 
 @contextlib.contextmanager
@@ -72,15 +72,15 @@ def undisturbed(model: Any) -> Iterator[None]:
             torch.cuda.set_rng_state_all(on_gpus)
 
 
-def all_answers(watch: Watch, model: Any, share: Share, *, sharded: bool) -> list[Any]:
+def all_answers(validation_task: ValidationTask, model: Any, share: Share, *, sharded: bool) -> list[Any]:
     """The answers to every item, on every process; each answers its share, unless a forward pass takes all of them.
 
     Raises:
         LoraMedError: what any process raised.
     """
-    places = range(watch.items) if sharded else range(share.rank, watch.items, share.processes)
+    places = range(validation_task.items) if sharded else range(share.rank, validation_task.items, share.processes)
     try:
-        own: Any = watch.answers(model, places)
+        own: Any = validation_task.answers(model, places)
     except LoraMedError as error:
         own = error
     gathered: list[Any] = [own]
@@ -92,4 +92,4 @@ def all_answers(watch: Watch, model: Any, share: Share, *, sharded: bool) -> lis
             raise part
     if sharded:
         return gathered[0]  # one process's, so that all decide alike
-    return [gathered[place % share.processes][place // share.processes] for place in range(watch.items)]
+    return [gathered[place % share.processes][place // share.processes] for place in range(validation_task.items)]

@@ -180,7 +180,7 @@ def _sections(content: bytes, start: int, end: int) -> tuple[tuple[Section, ...]
         if match is None or part.find(b"<AbstractText", match.end()) >= 0:
             raise Unusual
         found.append((_named(match[1]), text_of(part[match.end() :])))
-    return labelled(found), closed
+    return labeled(found), closed
 
 
 @lru_cache(maxsize=1 << 12)
@@ -195,10 +195,10 @@ def _named(attributes: bytes) -> tuple[str | None, str | None]:
 def heading(label: str, category: str) -> tuple[str | None, str | None]:
     """Label and category of a section as a Section has them, of those that an article gives."""
     label = " ".join(label.split())
-    return None if label.upper() in ("", "UNLABELLED") else label, category.strip() or None
+    return None if label.upper() in ("", "UNLABELED") else label, category.strip() or None
 
 
-def labelled(parts: Sequence[tuple[tuple[str | None, str | None], str]]) -> tuple[Section, ...]:
+def labeled(parts: Sequence[tuple[tuple[str | None, str | None], str]]) -> tuple[Section, ...]:
     """Sections of `((label, category), text)`; empty ones are left out, NLM's remark on truncation off the last."""
     found = [Section(text, label, category) for (label, category), text in parts if text]
     if found and parts[-1][1].endswith(")"):

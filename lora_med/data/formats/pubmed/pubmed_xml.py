@@ -6,7 +6,7 @@ from typing import Any
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.formats.pubmed.pubmed_fast import NOTICE, RETRACTED, SPACES, heading, labelled, year_in
+from lora_med.data.formats.pubmed.pubmed_fast import NOTICE, RETRACTED, SPACES, heading, labeled, year_in
 from lora_med.data.outcome import Drop, Outcome
 from lora_med.data.record import Bibliography, Passage, Section, Term
 from lora_med.errors import DataError
@@ -30,7 +30,7 @@ def outcome_of(citation: Any, version: int, keep_retracted: bool) -> Outcome:
         (heading(node.get("Label", ""), node.get("NlmCategory", "")), _text(node))
         for node in article.iterfind("Abstract/AbstractText")
     ]
-    return passage(int(citation.findtext("PMID")), _title(article), labelled(parts), about)
+    return passage(int(citation.findtext("PMID")), _title(article), labeled(parts), about)
 
 
 def passage(pmid: int, title: str, sections: tuple[Section, ...], about: Bibliography) -> Outcome:
