@@ -11,8 +11,8 @@ from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from safetensors.torch import load_file
 
 from lora_med.errors import DataError, InputMissingError, SettingsError
-from lora_med.merge.fold.fold import fold
 from lora_med.merge.fold import row_blocks as blocks
+from lora_med.merge.fold.fold import fold
 from lora_med.merge.fold.merge_plan import Quantized, plan_merge
 from lora_med.merge.merge import merge_adapter
 from lora_med.merge.proof.tensor_check import recompute

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
-from lora_med.merge.fold.fold import fold
 from lora_med.merge.fold import row_blocks as blocks_module
+from lora_med.merge.fold.fold import fold
 from lora_med.merge.fold.merge_plan import plan_merge
 from lora_med.merge.proof.tensor_check import recompute
 from lora_med.models.files.weight_files import read_headers
