@@ -1,15 +1,22 @@
 """Train an adapter on a task: a prompt and its completion, or a conversation and its last answer.
 
-    accelerate launch recipes/sft_task.py --config lora_med/assets/configs/micro_pubmedqa.yaml train.learning_rate=1e-3
+    accelerate launch recipes/sft_task.py --config micro_pubmedqa data.paths=[ori_pqal.json]
 
-Only the completion is trained, and it is never cut: train.too_long says what is done with a row longer than
-train.max_length. The steps are those of sft_pubmed.py: the template decides what is trained. The same command goes on
-from the last checkpoint. The test part is not opened here: `lora-med eval` is for that.
+Only the completion is trained, and it is never cut: train.too_long says what happens to a row longer than
+train.max_length. The five steps are those of sft_pubmed.py, because the template decides what is trained. The same
+command resumes from the last checkpoint. The test split stays closed: `lora-med eval` opens it.
 """
 
-from sft_pubmed import main
-
 import lora_med
+
+
+def main(settings: lora_med.Settings) -> None:
+    with lora_med.open_data(settings) as data:  # the records, and the template that makes prompts of them
+        base = data.load_base()  # in 4 or 8 bits, frozen, with its fingerprint
+        adapter = base.attach()  # completions are found and checked; a new LoRA adapter
+        trained = adapter.train()  # loss on the completions only
+        trained.publish()  # whole or not at all, the card last
+
 
 if __name__ == "__main__":
     lora_med.run_recipe(main, doc=__doc__)

@@ -9,6 +9,7 @@ import pytest
 
 from lora_med.config.parse import parse
 from lora_med.data.catalog import find_source
+from lora_med.data.reading import find_inputs
 from lora_med.prompts.templates.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
@@ -24,8 +25,8 @@ def test_the_config_parses_and_names_what_exists(path: Path) -> None:
     assert settings.data.paths
     assert settings.adapter.description
     for shipped in settings.data.paths:
-        if shipped.startswith("lora_med/"):
-            assert (ROOT / shipped).is_file()
+        if shipped.startswith("sample:"):
+            assert find_inputs(find_source(settings.data.source), [shipped])
 
 
 def test_each_config_has_its_own_adapter_and_output() -> None:

@@ -37,5 +37,5 @@ def test_the_name_is_where_the_door_says(name: str) -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(AttributeError, match="start_run"):
-        lora_med.strat_run  # noqa: B018
+    with pytest.raises(AttributeError, match="open_data"):
+        lora_med.opne_data  # noqa: B018

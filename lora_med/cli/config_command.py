@@ -1,4 +1,4 @@
-"""lora-med config show|schema: what a settings file resolves to, and the JSON schema for editors."""
+"""lora-med config show|schema|list|copy: what a settings file resolves to, every key, and the files that ship."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import typer
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
+from lora_med.config.shipped import find_config, list_configs
+from lora_med.errors import OutputError
+from lora_med.files import write_atomic
 
 app = typer.Typer(help="Settings: what a file resolves to, and every key there is.", no_args_is_help=True)
 
@@ -18,7 +21,7 @@ app = typer.Typer(help="Settings: what a file resolves to, and every key there i
 @app.command()
 def show(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
-    config: Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")] = None,
+    config: Annotated[Path | None, typer.Option(help="a YAML file, or the name of one that ships")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of YAML")] = False,
 ) -> None:
     """Print every setting as the run would see it."""
@@ -30,3 +33,29 @@ def show(
 def schema() -> None:
     """Print the JSON schema of a settings file, for editors that check and complete."""
     print(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+@app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of lines")] = False,
+) -> None:
+    """List the settings files that ship, each with its purpose."""
+    configs = list_configs()
+    if as_json:
+        print(json.dumps(configs))
+        return
+    width = max(map(len, configs))
+    print("\n".join(f"{name:<{width}}  {purpose}" for name, purpose in configs.items()))
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="a name of `lora-med config list`")],
+    out: Annotated[Path | None, typer.Option(help="the file to write; else NAME.yaml here")] = None,
+) -> None:
+    """Copy a settings file that ships, to be edited."""
+    target = out or Path(f"{name}.yaml")
+    if target.exists():
+        raise OutputError(f"{target.name} exists", where=str(target), fix="name another file with --out")
+    write_atomic(target, find_config(name).read_bytes())
+    print(target)

@@ -14,6 +14,7 @@ from lora_med.run import set_up_logging
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("lora_med.cli.doctor_command", "what this machine can do, and what to mend"),
+    "train": ("lora_med.cli.train_command", "train an adapter by a settings file, and publish it"),
     "config": ("lora_med.cli.config_command", "show resolved settings, or their JSON schema"),
     "plan": (
         "lora_med.cli.plan_command",
@@ -46,7 +47,7 @@ def usage() -> str:
             *lines,
             "",
             "lora-med COMMAND --help explains one; --debug shows the traceback of an error; --version.",
-            "Training: accelerate launch recipes/sft_pubmed.py --config lora_med/assets/configs/quickstart_pubmed.yaml",
+            "Training on several processes: accelerate launch -m lora_med train --config quickstart_pubmed",
         ]
     )
 

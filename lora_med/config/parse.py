@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lora_med.config.explain import explain
 from lora_med.config.read import COMMAND_LINE, Keys, put_override, read_file
 from lora_med.config.schema import Settings
+from lora_med.config.shipped import find_config
 from lora_med.errors import InputMissingError, SettingsError
 
 
@@ -68,19 +69,21 @@ def _text(path: Path) -> str:
         raise InputMissingError(
             f"cannot read the settings file: {error.strerror}",
             where=str(path),
-            fix="`ls lora_med/assets/configs` shows those that ship",
+            fix="`lora-med config list` shows those that ship",
         ) from error
 
 
 def parse(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Settings:
     """Settings from a YAML file (or the defaults alone) with `section.key=value` overrides on top.
 
+    `path` may be the name of a file that ships, such as `micro_pubmed`.
+
     Raises:
         InputMissingError: the file is not there.
         SettingsError: all that is wrong, one line each: place, key, value got, what would be right, near name.
     """
     where = COMMAND_LINE if path is None else str(path)
-    values, places = ({}, {}) if path is None else read_file(_text(Path(path)), where)
+    values, places = ({}, {}) if path is None else read_file(_text(find_config(path)), where)
     for argument in overrides:
         put_override(values, places, argument)
     return _check(values, {} if path is None else places, where)

@@ -158,6 +158,8 @@ class LoraSettings(Section):
     """Start of the adapters; default starts as the base itself (B is zero)."""
     continue_from: str | None = None
     """Name of an adapter in the store to train further; its base and shape must match."""
+    task_type: Literal["CAUSAL_LM", "TOKEN_CLS"] = "CAUSAL_LM"
+    """CAUSAL_LM writes text. TOKEN_CLS tags tokens: the base gets a head for the entity types of the training data."""
 
 
 class TrainSettings(Section):

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import Access, strictest
 from lora_med.data.catalog import Source
+from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
 from lora_med.data.record import Record
@@ -63,18 +64,39 @@ class Opened:
     across: Separation | None
 
 
-def open_corpus(settings: DataSettings) -> Corpus:
+def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = None) -> Corpus:
     """The training and validation records that `settings` name, checked, split, kept apart, mixed and counted.
 
     With `settings.streaming` the records are re-read at every pass and two passes are made here: one to find current
     versions, one to count.
+
+    Args:
+        train: rows in memory in place of `settings.paths`: a `datasets.Dataset`, a list of dicts or of Records.
+        validation: the same; left out, a share of train is validation.
 
     Raises:
         SettingsError: an unknown source, column or block-list.
         InputMissingError: a path that nothing matches.
         DataError: bad input (unless `skip_bad`), parts that overlap, or nothing left to train on.
     """
-    return corpus_of(open_parts(settings), settings)
+    if train is None and validation is None:
+        return corpus_of(open_parts(settings), settings)
+    return corpus_of(_in_memory(settings, train, validation), settings)
+
+
+def _in_memory(settings: DataSettings, train: Any, validation: Any) -> Opened:
+    """The parts of rows that the caller holds, under the same rules as those of a file."""
+    for name, wrong in (("data.paths", settings.paths), ("data.mix", settings.mix)):
+        if wrong:
+            raise SettingsError(f"rows are given in memory, and {name} names files too", where=name, fix="give one")
+    if settings.streaming:
+        raise SettingsError("rows in memory are not streamed", where="data.streaming", fix="data.streaming=false")
+    if train is None:
+        raise SettingsError("validation= is given and train= is not", where="train=", fix="give train= too")
+    given: dict[Part, MemoryRows] = {"train": memory_rows("train", train, source=settings.source)}
+    if validation is not None:
+        given["validation"] = memory_rows("validation", validation, source=settings.source)
+    return Opened([read_parts(settings, rules_of(settings), given)], None)
 
 
 def corpus_of(opened: Opened, settings: DataSettings) -> Corpus:

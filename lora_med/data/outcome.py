@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from lora_med.data.access import Access, strictest
+from lora_med.data.in_memory import MemoryRows
 from lora_med.data.record import Record
 from lora_med.errors import DataError
 
@@ -69,7 +70,7 @@ class HubSet:
         return self.name + (f":{self.config}" if self.config else "")
 
 
-Input = Path | HubSet
+Input = Path | HubSet | MemoryRows
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from lora_med.config.near_names import nearest
 from lora_med.data.catalog import Source, read
-from lora_med.data.outcome import Drop, HubSet, Input, Outcome, ReadOptions, Tally
+from lora_med.data.in_memory import MemoryRows
+from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, ReadOptions, Tally
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
 from lora_med.errors import DataError, InputMissingError, SettingsError
 
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
+SAMPLE, SAMPLE_FOLDER = "sample:", Path(__file__).parents[1] / "assets" / "sample"  # files that ship, by name
 MOST_NAMED = 3  # inputs in a message
 
 
@@ -27,7 +29,7 @@ def _inside(folder: Path, source: Source) -> list[Path]:
 
 
 def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:
-    path = Path(pattern).expanduser()
+    path = SAMPLE_FOLDER / pattern.removeprefix(SAMPLE) if pattern.startswith(SAMPLE) else Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -171,5 +173,8 @@ def read_records(
         DataError: bad input, naming file, line and what was expected (unless `skip_bad`).
         InputMissingError: a file that is not there, or a Hub data set that cannot be had.
     """
+    if any(isinstance(item, MemoryRows) and item.holds_records for item in inputs):
+        held = [item for item in inputs if isinstance(item, MemoryRows)]
+        return Reading(Again(lambda: (record for item in held for record in item.records())), str(held[0]), limit=limit)
     where = ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
     return Reading(read(source, inputs, options), where, skip_bad=skip_bad, limit=limit)

@@ -112,10 +112,12 @@ assert (dequantize_4bit(*quantize_4bit(values, quant_type="nf4")) - values).abs(
 def test_a_recipe_does_not_load_the_compiler_before_its_trainer(tmp_path: Path) -> None:
     code = """
 import sys, lora_med
+lora_med.open_data
 from lora_med.config.schema import TrainSettings
-lora_med.check_training(TrainSettings(output_dir="run"))
+from lora_med.training.settings_check import check_training
+check_training(TrainSettings(output_dir="run"))
 lora_med.load_base("micro", quantization="none")
-lora_med.AdapterTrainer
+import lora_med.training.trainer
 assert "bitsandbytes" in sys.modules
 assert "torch._inductor.compile_fx" not in sys.modules
 """

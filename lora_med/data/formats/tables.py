@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_med.data.formats import hub
+from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Drop, HubSet, Input
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
@@ -46,7 +47,7 @@ def bad(reason: str, what: str, where: str, fix: str = SKIP) -> Drop:
 
 
 def rows(item: Input, header: Sequence[str] | None = None) -> Iterator[RowOutcome]:
-    """The rows of a file, by the format its name says, or of a Hub data set.
+    """The rows of a file, by the format its name says, of a Hub data set, or those in memory.
 
     `header` names the columns of a CSV or TSV whose first line is a row like the others.
 
@@ -58,6 +59,10 @@ def rows(item: Input, header: Sequence[str] | None = None) -> Iterator[RowOutcom
     """
     if isinstance(item, HubSet):
         for number, values in enumerate(hub.rows(item), 1):
+            yield TableRow(f"{item}, row {number}", number, dict(values))
+        return
+    if isinstance(item, MemoryRows):
+        for number, values in enumerate(item.rows, 1):
             yield TableRow(f"{item}, row {number}", number, dict(values))
         return
     form = format_of(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import strictest
 from lora_med.data.catalog import Source, find_source, template_for
+from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Question, Record
@@ -62,15 +63,19 @@ class _Supply:
     parts: frozenset[Part]
 
 
-def read_parts(settings: DataSettings, rules: Rules) -> Parts:
-    """The parts that `settings` name, read, split, kept apart and counted; see `open_corpus` for what it raises."""
+def read_parts(settings: DataSettings, rules: Rules, given: Mapping[Part, MemoryRows] | None = None) -> Parts:
+    """The parts that `settings` name, read, split, kept apart and counted; see `open_corpus` for what it raises.
+
+    Args:
+        given: rows in memory in place of `settings.paths`; train alone is split by the shares, as a file would be.
+    """
     source = find_source(settings.source)
-    inputs = find_inputs(source, settings.paths, settings.hub_split)
+    inputs = list(given.values()) if given else find_inputs(source, settings.paths, settings.hub_split)
     inputs = folds.without_ground_truth(inputs) if source.name == "pubmedqa" else inputs
     options = ReadOptions(
         settings.columns, settings.keep_retracted, settings.streaming, labels=tuple(settings.labels or ())
     )
-    named = _named(source, inputs)
+    named = _of_memory(given) if given else _named(source, inputs)
     limit = None if source.name == "pubmedqa" else settings.max_records  # its official split is known by all items
     readings = [
         read_records(source, items, options, skip_bad=settings.skip_bad, limit=limit)
@@ -96,6 +101,11 @@ def read_parts(settings: DataSettings, rules: Rules) -> Parts:
     if "label" not in settings.columns:
         return parts
     return dataclasses.replace(parts, source=dataclasses.replace(parts.source, template="label"))
+
+
+def _of_memory(given: Mapping[Part, MemoryRows]) -> dict[Part, list[Input]] | None:
+    """The split that the caller made; None for one part alone, which is split by the shares."""
+    return {part: [held] for part, held in given.items()} if len(given) > 1 else None
 
 
 def _same_classes(readings: Sequence[Reading]) -> None:
@@ -179,6 +189,7 @@ def _finish(
     first = next((reading.first for reading in readings if reading.first is not None), None)
     source = dataclasses.replace(source, template=template_for(source, first))
     hubs = {str(item): reading.sha256 for reading in readings for item in inputs if not isinstance(item, Path)}
+    hubs |= {str(item): item.sha256 for item in inputs if isinstance(item, MemoryRows)}
     return Parts(source, records, tuple(inputs), hubs, tally, split, apart)
 
 

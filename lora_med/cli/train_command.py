@@ -1,0 +1,41 @@
+"""lora-med train: an adapter from a settings file, trained and published."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_med.config.parse import parse
+from lora_med.errors import StoppedError
+from lora_med.run import prepare_environment, rank
+
+app = typer.Typer()
+
+
+@app.command("train")
+def train_command(
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
+    config: Annotated[Path | None, typer.Option(help="a YAML file, or the name of one that ships")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Train an adapter on text, on a task or on entity tags, and publish it; the same command resumes a stopped run."""
+    settings = parse(config, overrides or [])
+    prepare_environment(settings.offline)
+    from lora_med.workflows.train import train
+
+    try:
+        folder = train(settings, command=sys.argv)
+    except KeyboardInterrupt as error:
+        raise StoppedError("interrupted between two steps of the run", fix="run the same command again") from error
+    if rank():
+        return
+    name, store = settings.adapter.name, settings.adapter.store
+    option = "" if store == "adapters" else f" --store {store}"
+    if as_json:
+        print(json.dumps({"adapter": name, "folder": str(folder), "run": settings.train.output_dir}))
+        return
+    print(f"published: {folder}\nnext: lora-med eval --adapter {name}{option} --out {settings.train.output_dir}/eval")

@@ -1,0 +1,193 @@
+"""Training in five calls: open the data, load the base, attach the adapter, train, publish.
+
+Each call takes what it needs from what the earlier one returned. So no order is wrong, the access class of the data
+guards everything that the run writes, and a resumed run is always compared with the earlier one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.runtime.attach import attach_new
+from lora_med.adapters.store.card import DataFacts
+from lora_med.adapters.store.store import check_free, publish
+from lora_med.config.schema import Settings
+from lora_med.data.corpus import Corpus, open_corpus
+from lora_med.models.base import Base
+from lora_med.run import Run, start_run
+from lora_med.training.settings_check import check_training
+from lora_med.workflows.lora_config import with_lora
+from lora_med.workflows.run_identity import data_facts, run_identity
+from lora_med.workflows.train_tags import TagTask
+from lora_med.workflows.train_text import TextTask
+
+TASKS = {"CAUSAL_LM": TextTask, "TOKEN_CLS": TagTask}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training and validation records of a run whose folder is locked; the test split stays closed."""
+
+    settings: Settings
+    corpus: Corpus
+    facts: DataFacts
+    run: Run = field(repr=False)
+    task: TextTask | TagTask
+
+    def load_base(self, base: Base | None = None) -> TrainingBase:
+        """The base that `settings.model` names, frozen, in 4, 8 or 16 bits; its fingerprint goes into run.json.
+
+        Args:
+            base: one that is loaded already, by `lora_med.load_base`; it takes the place of `settings.model`.
+
+        Raises:
+            InputMissingError, SettingsError, IntegrityError: as `lora_med.load_base`.
+        """
+        loaded = base if base is not None else self.task.load_base(self.settings.model)
+        self.task.check_base(loaded)
+        self.run.record(choices=[str(choice) for choice in loaded.choices], base=vars(loaded.fingerprint))
+        return TrainingBase(self, loaded)
+
+
+@dataclass(frozen=True)
+class TrainingBase:
+    """A loaded base, and the data to train on it."""
+
+    data: TrainingData
+    base: Base
+
+    def attach(self) -> TrainableAdapter:
+        """A new LoRA adapter on the base, beside rows that passed the preflight.
+
+        Raises:
+            PreflightError: the rows would not train what is meant.
+            SettingsError: a layer, pattern or combination in `settings.lora` that cannot be.
+        """
+        data, settings = self.data, self.data.settings
+        rows = data.task.read_rows(data.corpus, self.base, settings, access=data.facts.access)
+        data.run.record(lengths=rows.report)
+        store, sample = settings.adapter.store, rows.sample()
+        model = attach_new(self.base, settings.lora, seed=settings.train.seed, store=store, rows=sample)
+        return TrainableAdapter(data, self.base, model, rows)
+
+
+@dataclass(frozen=True)
+class TrainableAdapter:
+    """A PeftModel with one new adapter, and the rows to train it on."""
+
+    data: TrainingData
+    base: Base
+    model: Any
+    rows: Any = field(repr=False)
+
+    def train(self) -> TrainedAdapter:
+        """Train, from the newest checkpoint of the same run if there is one, and leave the best adapter in the model.
+
+        Raises:
+            StoppedError: SIGTERM or Ctrl-C; the same command continues from a committed checkpoint.
+            DivergedError: a loss or a gradient is not finite; that step was not taken.
+            SettingsError: the folder holds another run; the message names what differs.
+        """
+        data = self.data
+        stream = self.rows.stream_key
+        identity = run_identity(data.settings, self.base, data.corpus.hashes, stream=stream)
+        trainer = data.task.make_trainer(self.model, self.base, data.settings, self.rows, data.corpus, identity)
+        trainer.train()
+        scores = {**trainer.scores(), **data.task.score(self.model, self.base, data.settings, data.corpus)}
+        # Gathering the weights of a model in shards is collective: every process takes part, rank 0 alone publishes.
+        return TrainedAdapter(data, self.base, self.model, trainer.weights(), scores, trainer.is_world_process_zero())
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """A trained adapter, whole on the CPU, with its validation scores."""
+
+    data: TrainingData
+    base: Base
+    model: Any
+    weights: dict[str, Any] = field(repr=False)
+    scores: dict[str, Any]
+    publishes: bool
+
+    def publish(self) -> Path:
+        """Write the adapter into the store, the card last; returns its folder.
+
+        Raises:
+            OutputError: the name is taken.
+            IntegrityError: a tensor is missing, misshapen or not finite; nothing is written.
+        """
+        data, adapter = self.data, self.data.settings.adapter
+        if self.publishes:
+            publish(
+                self.model,
+                base=self.base,
+                name=adapter.name,
+                store=adapter.store,
+                template=data.task.template(data.corpus),
+                data=data.facts,
+                settings=data.settings.model_dump(mode="json"),
+                description=adapter.description,
+                scores=self.scores,
+                overwrite=adapter.overwrite,
+                state=self.weights,
+            )
+        folder = Path(adapter.store) / adapter.name
+        data.run.record(adapter=str(folder), scores=self.scores)
+        return folder
+
+
+@contextmanager
+def open_data(
+    settings: Settings, *, train: Any = None, validation: Any = None, lora: Any = None, command: Sequence[str] = ()
+) -> Iterator[TrainingData]:
+    """Lock the run's folder and open its training and validation records; everything cheap is checked here.
+
+    Args:
+        train: rows in memory in place of `settings.data.paths`: a `datasets.Dataset`, a list of dicts or of Records.
+        validation: the same; left out, a share of `train` is validation.
+        lora: a `peft.LoraConfig` in place of `settings.lora`.
+        command: what run.json records as the command; left out, that of this process.
+
+    Raises:
+        OutputError: the adapter's name is taken, or another run holds the folder.
+        SettingsError, InputMissingError, DataError: as `open_corpus`; or a field of `lora` cannot be honored.
+    """
+    settings = with_lora(settings, lora)
+    resolved, adapter = settings.model_dump(mode="json"), settings.adapter
+    command = list(command) or sys.argv
+    with start_run(settings.train.output_dir, settings=resolved, seed=settings.train.seed, command=command) as run:
+        check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
+        corpus = open_corpus(settings.data, train=train, validation=validation)
+        task = TASKS[settings.lora.task_type].of(corpus, settings)
+        check_training(settings.train)
+        facts = data_facts(settings, corpus)
+        run.restrict(facts.access)
+        run.record(data=vars(facts), split=corpus.split, **task.facts(corpus))
+        yield TrainingData(settings, corpus, facts, run, task)
+
+
+def train(
+    settings: Settings,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    base: Base | None = None,
+    lora: Any = None,
+    command: Sequence[str] = (),
+) -> Path:
+    """Train an adapter by `settings` and publish it; returns its folder in the store.
+
+    Args:
+        train, validation, lora, command: as `open_data` takes them.
+        base: a base that is loaded already, as `TrainingData.load_base` takes it.
+
+    Raises:
+        LoraMedError: as the five calls; its class says what went wrong.
+    """
+    with open_data(settings, train=train, validation=validation, lora=lora, command=command) as data:
+        return data.load_base(base).attach().train().publish()

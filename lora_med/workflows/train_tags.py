@@ -1,0 +1,117 @@
+"""What is special about training an adapter that tags named entities: labels, a classification head, entity scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.config.schema import ModelSettings, Settings
+from lora_med.data.corpus import Corpus
+from lora_med.errors import SettingsError
+from lora_med.evaluation.scorers.tag_answers import score_tags
+from lora_med.models.base import Base
+from lora_med.models.tagging import load_tagger
+from lora_med.prompts.entity_tags import tag_labels
+
+TEMPLATE = "tags"
+
+
+@dataclass(frozen=True)
+class TagRows:
+    """Tagged rows of both splits; they are never streamed."""
+
+    training: Any
+    validation: Any
+    stream_key: None = None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Lengths and counts of both splits, as JSON values."""
+        return {"training": self.training.report, "validation": self.validation.report}
+
+    def sample(self) -> list[list[int]]:
+        """Token ids of the first rows, for an initialization that looks at data (EVA)."""
+        return self.training.sample()
+
+
+@dataclass(frozen=True)
+class TagTask:
+    """Training a head that labels each token B-, I- or O, for the entity types of the training records."""
+
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, corpus: Corpus, settings: Settings) -> TagTask:
+        """The task of this corpus.
+
+        Raises:
+            SettingsError: a record is no annotated text, or scores are to be taken during training.
+            DataError: no record has a mention.
+        """
+        if settings.evaluate.eval_steps:
+            raise SettingsError(
+                "an adapter that tags tokens is scored after training, not during it",
+                where="evaluate.eval_steps",
+                fix="leave evaluate.eval_steps out; train.eval_steps sets how often the validation loss is taken",
+            )
+        return cls(tag_labels(corpus.train))
+
+    def facts(self, corpus: Corpus) -> dict[str, Any]:
+        """What run.json says of the task."""
+        return {"template": TEMPLATE, "labels": list(self.labels)}
+
+    def template(self, corpus: Corpus) -> str:
+        """The template's name for the card."""
+        return TEMPLATE
+
+    def load_base(self, model: ModelSettings) -> Base:
+        """The base with an untrained head for the labels."""
+        return load_tagger(
+            model.base,
+            self.labels,
+            quantization=model.quantization,
+            quant_type=model.bnb_4bit_quant_type,
+            double_quant=model.bnb_4bit_use_double_quant,
+            dtype=model.dtype,
+            attention=model.attn_implementation,
+            revision=model.revision,
+        )
+
+    def check_base(self, base: Base) -> None:
+        """Refuse a base whose head has other labels."""
+        if base.labels != self.labels:
+            found = f"has a head for {', '.join(base.labels)}" if base.labels else "writes text"
+            raise SettingsError(
+                f"the data need a head for {', '.join(self.labels)}, and this base {found}",
+                where="lora.task_type",
+                fix="load_tagger(base, labels) with these labels",
+            )
+
+    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> TagRows:
+        """Both splits as tagged rows."""
+        from lora_med.training.tag_trainer import read_tagged  # it loads TRL: 7 to 16 s
+
+        training = read_tagged(corpus.train, base, settings.train)
+        return TagRows(training, read_tagged(corpus.validation, base, settings.train, what="validation"))
+
+    def make_trainer(
+        self,
+        model: Any,
+        base: Base,
+        settings: Settings,
+        rows: TagRows,
+        corpus: Corpus,
+        identity: Mapping[str, Any],
+    ) -> Any:
+        """The trainer on these rows."""
+        from lora_med.training.tag_trainer import TagTrainer
+
+        return TagTrainer(
+            model, base, settings.train, train=rows.training.rows, validation=rows.validation.rows, identity=identity
+        )
+
+    def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:
+        """The entity scores on the validation split."""
+        scores = score_tags(model, base, list(corpus.validation), settings.train.max_length)
+        return {"entities (validation)": scores}

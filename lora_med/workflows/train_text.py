@@ -1,0 +1,111 @@
+"""What is special about training an adapter that writes: rows of text or tasks, and scores during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_med.config.schema import ModelSettings, Settings
+from lora_med.data.corpus import Corpus
+from lora_med.errors import SettingsError
+from lora_med.evaluation.eval_during_training import check_validation_task, validation_task
+from lora_med.models.base import Base, load_base
+from lora_med.training.rows.documents import read_documents
+from lora_med.training.rows.preflight import Checked
+from lora_med.training.rows.token_cache import data_key
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Documents of both splits that passed the preflight; `stream_key` identifies the data of a stream."""
+
+    training: Checked
+    validation: Checked
+    stream_key: str | None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Lengths and counts of both splits, as JSON values."""
+        return {"training": self.training.report, "validation": self.validation.report}
+
+    def sample(self) -> list[list[int]]:
+        """Token ids of some training rows, for an initialization that looks at data (EVA)."""
+        return self.training.sample()
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Training a language model on the rows that the template makes of the records."""
+
+    @classmethod
+    def of(cls, corpus: Corpus, settings: Settings) -> TextTask:
+        """The task of this corpus; refuses a metric that the template does not have, before a model is loaded."""
+        check_validation_task(settings.evaluate, corpus, seed=settings.data.split_seed)
+        return cls()
+
+    def facts(self, corpus: Corpus) -> dict[str, Any]:
+        """What run.json says of the task."""
+        return {"template": corpus.template}
+
+    def template(self, corpus: Corpus) -> str:
+        """The template's name for the card."""
+        return corpus.template
+
+    def load_base(self, model: ModelSettings) -> Base:
+        """The base with its language-model head."""
+        return load_base(
+            model.base,
+            quantization=model.quantization,
+            quant_type=model.bnb_4bit_quant_type,
+            double_quant=model.bnb_4bit_use_double_quant,
+            dtype=model.dtype,
+            attention=model.attn_implementation,
+            revision=model.revision,
+            keep_quantized=model.keep_quantized,
+        )
+
+    def check_base(self, base: Base) -> None:
+        """Refuse a base that tags."""
+        if base.labels:
+            raise SettingsError(
+                "this base has a head that tags tokens, and the task is to write text",
+                where="lora.task_type",
+                fix="lora.task_type=TOKEN_CLS, or load the base with load_base",
+            )
+
+    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> TextRows:
+        """Both splits as checked documents, from the run's token cache where it has them."""
+        key, options = data_key(settings, corpus), {"access": access}
+        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, **options)
+        validation = read_documents(
+            corpus.validation, corpus.templates, base, settings.train, key=key, what="validation", **options
+        )
+        return TextRows(training, validation, key if training.streamed else None)
+
+    def make_trainer(
+        self,
+        model: Any,
+        base: Base,
+        settings: Settings,
+        rows: TextRows,
+        corpus: Corpus,
+        identity: Mapping[str, Any],
+    ) -> Any:
+        """The trainer on these rows, with the validation task that `settings.evaluate` asks for."""
+        from lora_med.training.trainer import AdapterTrainer  # it loads TRL: 7 to 16 s
+
+        followed = validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed)
+        return AdapterTrainer(
+            model,
+            base,
+            settings.train,
+            train=rows.training.documents,
+            validation=rows.validation.documents,
+            identity=identity,
+            validation_task=followed,
+        )
+
+    def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:
+        """No scores but the trainer's."""
+        return {}
