@@ -100,7 +100,7 @@ def _write(
     import torch
     from transformers import TextStreamer
 
-    from lora_med.models.base import stop_ids
+    from lora_med.models.generation import stop_ids
 
     prompt = torch.tensor([ids], device=model.device)
     sampling: dict[str, Any] = {"do_sample": temperature > 0}

@@ -13,7 +13,8 @@ from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import use
 from lora_med.data.record import Record
 from lora_med.evaluation.results import BASE, Sample
-from lora_med.models.base import Base, stop_ids
+from lora_med.models.base import Base
+from lora_med.models.generation import stop_ids
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
 from lora_med.prompts.tokens import prompt_ids, tokenize

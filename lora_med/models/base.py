@@ -18,11 +18,12 @@ from lora_med.errors import DependencyMissingError, IntegrityError, SettingsErro
 from lora_med.models.files.quantized_cache import is_kept, keep, place
 from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import Fingerprint, fingerprint
+from lora_med.models.generation import stop_ids
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
 from lora_med.models.tokenizer import choose_pad, load_tokenizer
 
-__all__ = ["Base", "Choice", "load_base", "resolve_base", "stop_ids"]
+__all__ = ["Base", "Choice", "load_base", "resolve_base"]
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "lora_med_sdpa")
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,10 @@ class Base:
 
 
 def load_base(
-    base: str = "micro",
+    base: Any = "micro",
     *,
+    tokenizer: Any = None,
+    save_to: Path | str | None = None,
     quantization: str = "4bit",
     quant_type: str = "nf4",
     double_quant: bool = True,
@@ -64,13 +67,12 @@ def load_base(
     """Load a base for training adapters on it or running them: frozen, from safetensors, without any code of its own.
 
     Args:
-        base: `micro`, a local folder, or a Hub id.
-        quantization: "none", "8bit" or "4bit".
-        quant_type: "nf4" or "fp4", for 4bit.
-        double_quant: quantize the quantization constants too, for 4bit.
+        base: `micro`, a local folder, a Hub id, or a model object with its `tokenizer` (see `load_object`).
+        save_to: for a model object without files, a new folder to which they are written first.
+        quantization: "none", "8bit" or "4bit"; for 4bit, `quant_type` is "nf4" or "fp4", and `double_quant` quantizes
+            the quantization constants too.
         dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantized.
-        attention: "auto", sdpa, eager, flash_attention_2 or lora_med_sdpa.
-        revision: Hub commit, tag or branch.
+        attention, revision: one of ATTENTIONS or "auto"; the Hub commit, tag or branch.
         keep_quantized: keep the 4-bit weights of a larger base under the user's cache folder, and take them from there.
 
     Raises:
@@ -78,6 +80,13 @@ def load_base(
         SettingsError: an unknown choice, or a kind of model that cannot be used.
         IntegrityError: files are torn, or weights are absent.
     """
+    if not isinstance(base, str | Path):
+        from lora_med.models.model_object import load_object  # it builds on this module
+
+        return load_object(base, tokenizer, save_to=save_to, dtype=dtype, attention=attention, revision=revision)
+    if tokenizer is not None or save_to is not None:
+        raise SettingsError("a base given by name brings its own tokenizer", where="load_base(tokenizer=, save_to=)")
+    base = str(base)
     choices: list[Choice] = []
     dtype = choose_dtype(dtype, choices)
     folder, commit = resolve_base(base, revision)
@@ -110,13 +119,6 @@ def load_base(
     )
 
 
-def stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """The token ids that end generation: those of the generation settings, and the tokenizer's end of text."""
-    configured = model.generation_config.eos_token_id
-    found = configured if isinstance(configured, list) else [configured]
-    return sorted({number for number in [*found, tokenizer.eos_token_id] if number is not None})
-
-
 def choose_dtype(dtype: str, choices: list[Choice]) -> str:
     """`dtype`, or what the device computes best, which `choices` then says."""
     if dtype == "auto":
@@ -129,9 +131,7 @@ def choose_dtype(dtype: str, choices: list[Choice]) -> str:
 
 def choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
     """`attention`, or what is best for the language model of a configuration, which `choices` then says."""
-    from lora_med.models.attention.per_document import (
-        register_attention,  # it loads torch, which listing adapters does without
-    )
+    from lora_med.models.attention.per_document import register_attention  # it loads torch
 
     own = register_attention()
     able = has_sdpa(config)

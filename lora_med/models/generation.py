@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lora_med.models.base import stop_ids
-
 BATCH_TOKENS = 8192
 
 
@@ -69,3 +67,10 @@ def _batches(lengths: Sequence[int], most_new: int, batch_tokens: int) -> list[l
         else:
             found.append([row])
     return found
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The token ids that end generation: those of the generation settings, and the tokenizer's end of text."""
+    configured = model.generation_config.eos_token_id
+    found = configured if isinstance(configured, list) else [configured]
+    return sorted({number for number in [*found, tokenizer.eos_token_id] if number is not None})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,11 @@ class TrainingData:
         loaded = base if base is not None else self.task.load_base(self.settings.model)
         self.task.check_base(loaded)
         self.run.record(choices=[str(choice) for choice in loaded.choices], base=vars(loaded.fingerprint))
-        return TrainingBase(self, loaded)
+        if base is None:
+            return TrainingBase(self, loaded)
+        settings = _with_base(self.settings, base)
+        self.run.record(settings=settings.model_dump(mode="json"))
+        return TrainingBase(replace(self, settings=settings), loaded)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,15 @@ class TrainedAdapter:
         folder = Path(adapter.store) / adapter.name
         data.run.record(adapter=str(folder), scores=self.scores)
         return folder
+
+
+def _with_base(settings: Settings, base: Base) -> Settings:
+    """The settings that say what was loaded, so that the card and a resumed run name this base."""
+    bits = {"load_in_4bit": base.quantization == "4bit", "load_in_8bit": base.quantization == "8bit"}
+    model = settings.model.model_copy(
+        update={"base": base.name, "revision": base.revision, "dtype": base.dtype, **bits}
+    )
+    return settings.model_copy(update={"model": model})
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.models.base import load_base, stop_ids
+from lora_med.models.base import load_base
 from lora_med.models.files.resolve import display_name, resolve_base
+from lora_med.models.generation import stop_ids
 from lora_med.models.precision import best_dtype
 from tests.tiny import make_tiny, make_tokenizer
 

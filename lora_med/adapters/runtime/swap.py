@@ -17,8 +17,8 @@ from lora_med.adapters.runtime.pool import MOST_RESIDENT, AdapterPool
 from lora_med.adapters.runtime.selection import choose
 from lora_med.adapters.store.store import STORE
 from lora_med.errors import SettingsError
-from lora_med.models.base import Base, stop_ids
-from lora_med.models.generation import before_end
+from lora_med.models.base import Base
+from lora_med.models.generation import before_end, stop_ids
 
 
 def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> AdapterPool:

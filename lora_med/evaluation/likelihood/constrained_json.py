@@ -13,7 +13,7 @@ import torch
 from transformers import LogitsProcessor
 
 from lora_med.errors import DependencyMissingError, SettingsError
-from lora_med.models.base import stop_ids
+from lora_med.models.generation import stop_ids
 
 # As json.dumps writes it: one blank behind commas and colons, and before the list where the template puts one. A
 # mention begins with no blank and holds no control character; the types are added below.

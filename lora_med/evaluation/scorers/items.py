@@ -12,7 +12,7 @@ from typing import Any
 from lora_med.data.formats.placeholders import TAG_WITH_SPACE
 from lora_med.data.record import Question, Record
 from lora_med.errors import DataError
-from lora_med.models.base import stop_ids
+from lora_med.models.generation import stop_ids
 from lora_med.prompts.few_shot import Shots, render_with_shots
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row, Template

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import PreflightError
-from lora_med.models.base import Base, stop_ids
+from lora_med.models.base import Base
+from lora_med.models.generation import stop_ids
 from lora_med.prompts.fit import chunk, lost_tokens, quantiles
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank
