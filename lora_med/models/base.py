@@ -73,7 +73,7 @@ def load_base(
             the quantization constants too.
         dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantized.
         attention, revision: one of ATTENTIONS or "auto"; the Hub commit, tag or branch.
-        keep_quantized: keep the 4-bit weights of a larger base under the user's cache folder, and take them from there.
+        keep_quantized: cache the 4-bit weights of a larger base in the user's cache folder.
 
     Raises:
         InputMissingError: no such base, or no safetensors.
@@ -93,30 +93,20 @@ def load_base(
     config = read_config(folder)
     attention = choose_attention(attention, config, choices)
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
-    if quantization == "4bit" and is_sharded():
-        choices.append(storage_choice(dtype))
+    choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    if quantization == "4bit" and keep_quantized and not is_sharded():
-        model, was_kept = _load_kept(folder, config, quantized, dtype, attention)
-    else:
-        model, was_kept = load_weights(folder, config, quantized, dtype, attention), False
+    kept = quantization == "4bit" and keep_quantized and not is_sharded()
+    model, was_kept = (_load_kept if kept else _load_fresh)(folder, config, quantized, dtype, attention)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
+    _report(choices)
+    now, marks = quantization == "4bit" and not was_kept, fingerprint(folder)
+    kinds = (quantization, dtype, attention)
+    return Base(model, tokenizer, base, folder, commit, *kinds, tuple(choices), marks, (), double_quant, now)
+
+
+def _report(choices: Sequence[Choice]) -> None:
     for choice in choices:
         logger.info("%s", choice)
-    return Base(
-        model=model,
-        tokenizer=tokenizer,
-        name=base,
-        folder=folder,
-        revision=commit,
-        quantization=quantization,
-        dtype=dtype,
-        attention=attention,
-        choices=tuple(choices),
-        fingerprint=fingerprint(folder),
-        double_quant=double_quant,
-        quantized_now=quantization == "4bit" and not was_kept,
-    )
 
 
 def choose_dtype(dtype: str, choices: list[Choice]) -> str:
@@ -163,6 +153,10 @@ def check_attention(attention: str, config: Any, *, able: bool, known: Sequence[
             where="model.attn_implementation",
             fix="pip install flash-attn, or leave attn_implementation at auto",
         )
+
+
+def _load_fresh(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
+    return load_weights(folder, config, quantized, dtype, attention), False
 
 
 def _load_kept(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
