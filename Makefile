@@ -11,7 +11,7 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart bench peers test test-slow check format micro sample clean
+.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro sample clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,31 @@ quickstart: setup ## train two adapters, compare, swap, merge, report: three to 
 	$(RUN) $(BIN)/python recipes/quickstart.py
 
 test: setup ## the tests, on a CPU, without a network
-	$(TESTS) -m "not slow" -n auto --maxprocesses 4 --dist worksteal
+	$(TESTS) -m "not slow and not wheel" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: setup ## the long ones: 20 kills of a run, every kind of merge, hostile files
 	$(TESTS) -m slow --timeout 3000
+
+test-wheel: setup ## build the wheel and the sdist, install the wheel elsewhere and use it from an empty folder
+	$(TESTS) -m wheel --timeout 900
+
+# The rooms that stand closest to transformers, PEFT, TRL, bitsandbytes and accelerate.
+BOUND_TESTS := tests/adapters/test_attach.py tests/merge/test_fold.py tests/training/test_trainer.py \
+  tests/training/test_arguments.py tests/models/test_base.py
+
+test-versions: .versions/lowest/.ready .versions/newest/.ready ## the tests nearest to the libraries, on the lowest and the newest versions
+	for end in lowest newest; do \
+	  .versions/$$end/bin/python -m pip list 2>/dev/null | grep -E "^(torch|transformers|peft|trl|bitsandbytes|datasets|accelerate) "; \
+	  OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) .versions/$$end/bin/python -m pytest -m "not slow" $(BOUND_TESTS) || exit 1; \
+	done
+
+.versions/%/.ready: pyproject.toml
+	test -x .versions/$*/bin/python || $(PYTHON) -m venv .versions/$*
+	$(PYTHON) tools/version_bounds.py $* > .versions/$*/bounds.txt
+	.versions/$*/bin/python -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.versions/$*/bin/python -m pip install --quiet --no-compile --upgrade --requirement .versions/$*/bounds.txt \
+	  pytest pytest-timeout pytest-xdist hypothesis --editable .
+	touch $@
 
 check: setup ## ruff, pyright, codespell
 	$(BIN)/ruff check .

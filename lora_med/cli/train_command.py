@@ -38,4 +38,4 @@ def train_command(
     if as_json:
         print(json.dumps({"adapter": name, "folder": str(folder), "run": settings.train.output_dir}))
         return
-    print(f"published: {folder}\nnext: lora-med eval --adapter {name}{option} --out {settings.train.output_dir}/eval")
+    print(f"published: {folder}\nNext: lora-med eval --adapter {name}{option} --out {settings.train.output_dir}/eval")
