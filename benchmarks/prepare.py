@@ -28,7 +28,8 @@ def rows_of(kind: str, repeat: int) -> list[Any]:
     """Rendered rows of one shape; uids are made unique by their number."""
     from dataclasses import replace
 
-    from lora_med import Settings, open_corpus, render
+    from lora_med import Settings, open_corpus
+    from lora_med.prompts.render import render
 
     names = {"text": ("pubmed", "pubmed_sample.xml.gz", "text")}
     source, file, template = names.get(kind, ("pubmedqa", "qa_sample.json", kind))

@@ -54,17 +54,20 @@ def fill_store(base: Path, store: Path) -> None:
     import torch
 
     import lora_med
+    from lora_med.adapters.runtime.attach import attach_new
+    from lora_med.adapters.store.card import DataFacts
+    from lora_med.adapters.store.store import publish
 
     loaded = lora_med.load_base(str(base), quantization="none", dtype="bfloat16")
     lora = lora_med.Settings().lora.model_copy(update={"r": RANK, "lora_alpha": 2 * RANK, "lora_dropout": 0.0})
-    model = lora_med.attach_new(loaded, lora, seed=1)
-    facts = lora_med.DataFacts("custom", "none", "open")
+    model = attach_new(loaded, lora, seed=1)
+    facts = DataFacts("custom", "none", "open")
     for seed, name in enumerate(NAMES):
         torch.manual_seed(seed)
         for key, weight in model.named_parameters():
             if "lora_" in key:
                 weight.data = torch.randn_like(weight) * 0.02
-        lora_med.publish(model, base=loaded, name=name, store=store, template="text", data=facts, settings={})
+        publish(model, base=loaded, name=name, store=store, template="text", data=facts, settings={})
 
 
 class Watch:

@@ -1,6 +1,6 @@
 """Score an adapter against its base on held-out items, with 95% intervals and a verdict.
 
-    python recipes/eval_adapter.py --config lora_med/assets/configs/quickstart_pubmed.yaml evaluate.max_items=200
+    python recipes/eval_adapter.py --config quickstart_pubmed evaluate.max_items=200
 
 Takes the same file that trained the adapter: `data` says what is read and how it is split, `evaluate` on which part,
 how many items, and by which metrics of your own besides. The report goes to `eval` inside train.output_dir, the scores

@@ -23,8 +23,8 @@ import lora_med
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = {  # the folder of the run -> its recipe and settings
-    "pubmed": ("recipes/sft_pubmed.py", "lora_med/assets/configs/quickstart_pubmed.yaml"),
-    "pubmedqa": ("recipes/sft_task.py", "lora_med/assets/configs/quickstart_pubmedqa.yaml"),
+    "pubmed": ("recipes/sft_pubmed.py", "quickstart_pubmed"),
+    "pubmedqa": ("recipes/sft_task.py", "quickstart_pubmedqa"),
 }
 
 
@@ -109,8 +109,7 @@ def main(out: Path, overrides: list[str]) -> None:
         "lora-med adapters list",
         f'lora-med generate --adapter {names[0]} --prompt "Background: "',
         f'python recipes/swap_adapters.py {" ".join(names)} --prompt "Aspirin is"',
-        "accelerate launch recipes/sft_pubmed.py --config lora_med/assets/configs/micro_pubmed.yaml "
-        "'data.paths=[your/pubmed.xml.gz]'",
+        "lora-med train --config micro_pubmed 'data.paths=[your/pubmed.xml.gz]'",
     ]
     report = lora_med.write_report(
         evaluations,

@@ -1,4 +1,4 @@
-"""The wheel, installed without the clone, does what the README shows from an empty folder; the sdist holds its files."""
+"""The wheel, installed without the clone, works from an empty folder; the sdist holds the files that README shows."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def test_the_installed_command_trains_scores_merges_and_writes(command: Path, fo
 
 
 def test_the_sdist_builds_and_holds_what_its_readme_shows(built: Path) -> None:
-    names = {name.partition("/")[2] for name in tarfile.open(build("sdist", built)).getnames()}
+    with tarfile.open(build("sdist", built)) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = {link.partition("#")[0] for link in re.findall(r"\]\(([^):]+)\)", readme)}
     assert shown, "the README links files"

@@ -29,6 +29,18 @@ def render_readme(card: Card, method: Method) -> str:
     return str(ModelCard(f"---\n{head}\n---\n{_body(card, method)}"))
 
 
+def _with_peft(card: Card) -> list[str]:
+    """Three lines of Python that load the adapter without lora_med, from the folder that holds its own."""
+    kind = "AutoModelForTokenClassification" if card.labels else "AutoModelForCausalLM"
+    head = f", num_labels={len(card.labels)}" if card.labels else ""
+    revision = f', revision="{card.base.revision}"' if card.base.revision else ""
+    return [
+        f"import peft, transformers  # {card.base.name}: the base's folder or its id on the Hub",
+        f'base = transformers.{kind}.from_pretrained("{card.base.name}"{revision}{head})',
+        f'model = peft.PeftModel.from_pretrained(base, "{card.name}")',
+    ]
+
+
 def _body(card: Card, method: Method) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
     scores = [f"| {name} | {value} |" for name, value in card.scores.items() if not isinstance(value, dict | list)]
@@ -53,6 +65,12 @@ def _body(card: Card, method: Method) -> str:
         "```",
         f"lora-med adapters verify {card.name}",
         *([] if card.labels else [f'lora-med generate --adapter {card.name} --prompt "..."']),
+        "```",
+        "",
+        "With PEFT alone (which does not check the base; compare the SHA-256 above first):",
+        "",
+        "```python",
+        *_with_peft(card),
         "```",
     ]
     if scores:
