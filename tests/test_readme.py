@@ -29,12 +29,16 @@ def test_the_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [line for line in README.splitlines() if line.startswith("accelerate launch")])
+TRAININGS = [line for line in README.splitlines() if line.startswith(("accelerate launch", "lora-med train"))]
+
+
+@pytest.mark.parametrize("line", TRAININGS)
 def test_the_training_command_parses(line: str) -> None:
     words = line.split()
-    assert (ROOT / words[2]).is_file()
+    scripts = [word for word in words if word.endswith(".py")]
+    assert all((ROOT / script).is_file() for script in scripts)
     config = words[words.index("--config") + 1]
-    parse(ROOT / config, [word for word in words if "=" in word and not word.startswith("-")])
+    parse(config, [word for word in words if "=" in word and not word.startswith("-")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -23,7 +23,7 @@ def find_config(path: Path | str) -> Path:
         InputMissingError: there is no such file, and no shipped one of that name.
     """
     path = Path(path)
-    if path.is_file() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
         return path
     shipped = CONFIGS / f"{path}.yaml"
     if not shipped.is_file():

@@ -112,6 +112,9 @@ def has_sdpa(config: Any, *, tags: bool = False) -> bool:
         MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     )
 
+    text = config.get_text_config()
+    if getattr(text, "attn_logit_softcapping", None) is not None:  # transformers 5.20 and older ignore it with SDPA
+        return False
     found: Any = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if tags else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
     kinds = found if isinstance(found, list | tuple) else [found]
     return all(kind._supports_sdpa for kind in kinds)
