@@ -9,23 +9,25 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import Access, strictest
 from lora_med.data.catalog import Source
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
-from lora_med.data.record import Record
+from lora_med.data.record import HeldOutSplit, Record
 from lora_med.data.splitting.build_splits import Parts, Records, Stream, names_parts, read_parts, rules_of
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Rules, Separation, separate
 from lora_med.data.splitting.splits import Part
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
-__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_parts", "open_split"]
+__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_parts"]
 logger = logging.getLogger(__name__)
 BETWEEN = "between the sources"
 MOST_HASHES = 64  # that a card lists one by one
@@ -209,48 +211,39 @@ def _hashes(parts: Parts) -> dict[str, str]:
     return {f"{parts.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
 
 
-class HeldOut(list[Record]):
-    """The records of a held-out part, and the strictest access class of where they come from."""
+def open_heldout(
+    settings: DataSettings,
+    split: HeldOutSplit,
+    *,
+    hold_out_all: bool = False,
+    most_training: int = 0,
+    with_validation: bool = False,
+) -> HeldOutRecords:
+    """The records of one held-out split, which `open_corpus` keeps from training; of a mixture, those of `source`.
 
-    access: Access = "open"
-
-
-@dataclass(frozen=True)
-class Split:
-    """A held-out part, and beside it the records that were kept apart from it: to learn from, never to score."""
-
-    records: HeldOut
-    train: Records
-    validation: Records
-
-
-def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> HeldOut:
-    """The records of one held-out part, which `open_corpus` kept from training; of a mixture, those of `source`.
+    Args:
+        hold_out_all: files without a split of their own belong to `split` altogether.
+        most_training: so many training records of the same source at most come along, to learn from.
+        with_validation: the validation records come along too; none where `split` is validation itself.
 
     Raises:
-        DataError: the part is empty; the message says how the parts were made.
-    """
-    return open_split(settings, split).records
-
-
-def open_split(settings: DataSettings, split: Literal["validation", "test"], *, whole: bool = False) -> Split:
-    """As `open_heldout`, with the training and validation records of the same source; those may be none.
-
-    With `whole`, files that have no split of their own belong to `split` altogether.
-
-    Raises:
-        DataError: the part is empty; the message says how the parts were made.
+        DataError: the split is empty; the message says how the splits were made.
     """
     own = settings.model_copy(update={"mix": []})
-    if whole and not names_parts(own):
+    if hold_out_all and not names_parts(own):
         shares = {"validation_share": 0.0, "test_share": 0.0, f"{split}_share": 1.0}
         own = own.model_copy(update=shares)
     parts = read_parts(own, rules_of(settings))
-    records = HeldOut(parts.records[split])
-    if not records:
+    if not len(parts.records[split]):
         raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))
-    records.access = parts.source.access
-    return Split(records, parts.records["train"], parts.records["validation"] if split == "test" else [])
+    return HeldOutRecords(
+        records=tuple(parts.records[split]),
+        access=parts.source.access,
+        source=settings.source,
+        split=split,
+        training=tuple(islice(parts.records["train"], most_training)),
+        validation=tuple(parts.records["validation"]) if with_validation and split != "validation" else (),
+    )
 
 
 def open_parts(settings: DataSettings) -> Opened:
