@@ -19,15 +19,15 @@ from typing import Any
 
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.store import find_adapter
+from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation
-from lora_med.evaluation.scorers.registry import PromptOptions
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.evaluation.statistics.multiple_comparisons import Comparison, compare_all
 from lora_med.evaluation.tasks import SCORINGS
 from lora_med.models.base import load_base
 from lora_med.run import prepare_environment, versions
-from lora_med.workflows.evaluate import How, make_jobs, open_job, score_jobs
+from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs
 
 MARKER = "<!-- evidence -->"
 ADAPTERS = ("questions", "notes")
@@ -59,8 +59,8 @@ def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tu
     groups = ((chosen, "validation", CHOSEN), (written, "validation", WRITTEN), (["general"], "test", CHOSEN))
     found: list[Evaluation] = []
     for names, split, most in groups:
-        how = How(options.store, most, options.resamples, 42, PromptOptions(), {})
         jobs = make_jobs(names, cards, split=split, overrides=() if adapters else ["data.leaks=drop"])
+        how = EvalOptions(store=options.store, max_items=most, bootstrap_samples=options.resamples)
         opened = [open_job(job, how.prompt_options, calibrate=False) for job in jobs]
         found += score_jobs(loaded, adapters, jobs, opened, how)
     return found, time.perf_counter() - begun

@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 _HOME = {
     "AdapterPool": "lora_med.adapters.runtime.pool",
     "Base": "lora_med.models.base",
+    "EvalOptions": "lora_med.evaluation.options",
     "Evaluation": "lora_med.evaluation.results",
+    "HeldOutRecords": "lora_med.data.heldout_records",
     "LoraMedError": "lora_med.errors",
     "Merge": "lora_med.merge.merge",
     "Settings": "lora_med.config.schema",
@@ -61,8 +63,10 @@ if TYPE_CHECKING:
     from lora_med.config.schema import Settings as Settings
     from lora_med.data.corpus import open_corpus as open_corpus
     from lora_med.data.corpus import open_heldout as open_heldout
+    from lora_med.data.heldout_records import HeldOutRecords as HeldOutRecords
     from lora_med.errors import LoraMedError as LoraMedError
     from lora_med.evaluation.cards import record_scores as record_scores
+    from lora_med.evaluation.options import EvalOptions as EvalOptions
     from lora_med.evaluation.report.write_report import write_report as write_report
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate

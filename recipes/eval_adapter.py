@@ -17,21 +17,20 @@ import lora_med
 def main(settings: lora_med.Settings) -> None:
     adapter, model, chosen = settings.adapter, settings.model, settings.evaluate
     card = lora_med.read_card(lora_med.find_adapter(adapter.name, adapter.store))
-    records = lora_med.open_heldout(settings.data, chosen.split)
     base = lora_med.load_base(model.base, quantization=model.quantization, dtype=model.dtype, revision=model.revision)
     evaluation = lora_med.evaluate(
         base,
         [adapter.name],
-        records,
-        template=settings.data.template or card.template,
-        source=settings.data.source,
-        split=chosen.split,
-        store=adapter.store,
-        max_items=chosen.max_items,
-        bootstrap_samples=chosen.bootstrap_samples,
-        seed=settings.data.split_seed,
-        metrics={name: lora_med.load_metric(name) for name in chosen.metrics},
-        lower_is_better=chosen.lower_is_better,
+        lora_med.open_heldout(settings.data, chosen.split),
+        lora_med.EvalOptions(
+            settings.data.template or card.template,
+            store=adapter.store,
+            max_items=chosen.max_items,
+            bootstrap_samples=chosen.bootstrap_samples,
+            seed=settings.data.split_seed,
+            metrics={name: lora_med.load_metric(name) for name in chosen.metrics},
+            lower_is_better=chosen.lower_is_better,
+        ),
     )
     lora_med.record_scores(evaluation, adapter.store)
     report = lora_med.write_report(

@@ -52,13 +52,13 @@ def compare(parts: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluati
             base,
             [name],
             lora_med.open_heldout(one.data, one.evaluate.split),
-            template=lora_med.read_card(lora_med.find_adapter(name, store)).template,
-            source=one.data.source,
-            split=one.evaluate.split,
-            store=store,
+            lora_med.EvalOptions(
+                lora_med.read_card(lora_med.find_adapter(name, store)).template,
+                store=store,
+                max_items=one.evaluate.max_items,
+                bootstrap_samples=one.evaluate.bootstrap_samples,
+            ),
             pool=pool,
-            max_items=one.evaluate.max_items,
-            bootstrap_samples=one.evaluate.bootstrap_samples,
         )
         lora_med.record_scores(evaluation, store)
         evaluations.append(evaluation)

@@ -40,6 +40,7 @@ TABLES = {PACKAGE / "data" / "sources"}  # a folder that is a table: one module 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
+SOURCES = {path.stem for path in (PACKAGE / "data" / "sources").glob("*.py")} - DOOR
 NAMED = {str(path.relative_to(ROOT)): path for path in MODULES + RECIPES + TOOLS}
 
 
@@ -116,6 +117,24 @@ def test_no_folder_holds_more_modules_than_a_reader_can_scan() -> None:
     print("longest folders:", ", ".join(f"{folder.relative_to(ROOT)} {count}" for folder, count in longest))
     crowded = {str(folder): count for folder, count in counts.items() if count > MOST_MODULES and folder not in TABLES}
     assert not crowded, f"more than {MOST_MODULES} modules: {crowded}; make sub-rooms by subject"
+
+
+def literals(node: ast.expr) -> set[str]:
+    """The texts in a literal: one, or those of a tuple, list or set."""
+    members = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+    return {one.value for one in members if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_only_one_source_does_is_in_its_row_of_the_catalog(path: Path) -> None:
+    if path.is_relative_to(PACKAGE / "data" / "sources"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            texts = set[str]().union(*map(literals, sides))
+            of_source = any(ast.unparse(side).endswith(("source", "source.name")) for side in sides)
+            assert not (texts & SOURCES or (texts and of_source)), f"{path}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_no_two_modules_have_one_name() -> None:

@@ -13,23 +13,22 @@ from lora_med.audit.fertility import Fertility, fertility
 from lora_med.audit.identifiers import scan
 from lora_med.config.schema import Settings
 from lora_med.data.access import Access, strictest
-from lora_med.data.corpus import Corpus, corpus_of, open_parts
+from lora_med.data.corpus import Corpus, corpus_of, open_splits
 from lora_med.data.outcome import Tally
-from lora_med.data.record import Passage, Record, texts_of
-from lora_med.data.splitting.build_splits import Parts
-from lora_med.data.splitting.splits import Part
+from lora_med.data.record import Passage, Record, Split, texts_of
+from lora_med.data.splitting.build_splits import Splits
 from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.tokens import Tokens
 
 BLOCK = 512
-MOST_RECORDS = 10_000  # of a part that are tokenized and looked through
+MOST_RECORDS = 10_000  # of a split that are tokenized and looked through
 SHOWN_UIDS = 5
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of a part's rows: how many, quantiles in tokens, how many are longer than max_length, what that costs in tokens.
+    """Of a split's rows: how many, quantiles in tokens, how many are longer than max_length, what that costs in tokens.
 
     `trained_share` is the share of tokens that are trained, and `by_section` that of each section of running text.
     """
@@ -46,9 +45,9 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """One source of the run: counts, parts, what was done to keep them apart, labels and baselines by part.
+    """One source of the run: counts, splits, what was done to keep them apart, labels and baselines by split.
 
-    Counts are of all records; lengths, labels, baselines and identifiers of the first `looked_at` of each part.
+    Counts are of all records; lengths, labels, baselines and identifiers of the first `looked_at` of each split.
     """
 
     source: str
@@ -58,12 +57,12 @@ class SourceCheck:
     inputs: int
     tally: Tally
     split: str
-    sizes: dict[Part, int]
-    looked_at: dict[Part, int]
+    sizes: dict[Split, int]
+    looked_at: dict[Split, int]
     separation: dict[str, Any]
-    lengths: dict[Part, Lengths]
-    labels: dict[Part, dict[str, int]]
-    baselines: dict[Part, dict[str, float]]
+    lengths: dict[Split, Lengths]
+    labels: dict[Split, dict[str, int]]
+    baselines: dict[Split, dict[str, float]]
     identifiers: dict[str, int]
     records_with_identifiers: int
     uids_with_identifiers: tuple[str, ...]
@@ -92,15 +91,15 @@ def check_data(settings: Settings, tokenizer: Any) -> tuple[Check, Corpus]:
     """The check of the data that `settings` name, with the base's tokenizer, and what a run would train on.
 
     Raises:
-        DataError: what a run would raise too: bad input, parts that overlap, nothing to train on.
+        DataError: what a run would raise too: bad input, splits that overlap, nothing to train on.
     """
-    opened = open_parts(settings.data)
-    every, corpus = opened.every, corpus_of(opened, settings.data)
+    opened = open_splits(settings.data)
+    every, corpus = opened.sources, corpus_of(opened, settings.data)
     access = strictest([settings.adapter.access, corpus.access])
-    texts = (text for parts in every for record in _some(parts.records["train"]) for text in texts_of(record))
+    texts = (text for splits in every for record in _some(splits.records["train"]) for text in texts_of(record))
     check = Check(
-        tuple(_source(parts, corpus.templates[parts.source.name], settings, tokenizer, access) for parts in every),
-        opened.across.as_json() if opened.across is not None else None,
+        tuple(_source(splits, corpus.templates[splits.source.name], settings, tokenizer, access) for splits in every),
+        opened.between_sources.as_json() if opened.between_sources is not None else None,
         corpus.mixture,
         access,
         settings.train.max_length,
@@ -113,34 +112,34 @@ def _some(records: Iterable[Record]) -> Iterator[Record]:
     return islice(records, MOST_RECORDS)
 
 
-def _source(parts: Parts, template: str, settings: Settings, tokenizer: Any, access: Access) -> SourceCheck:
-    held: dict[Part, list[Record]] = {part: list(_some(records)) for part, records in parts.records.items()}
+def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, access: Access) -> SourceCheck:
+    held: dict[Split, list[Record]] = {split: list(_some(records)) for split, records in splits.records.items()}
     shown = access != "credentialed"
     counts: Counter[str] = Counter()
     uids: list[str] = []
     for uid, found in scan(chain.from_iterable(held.values())):
         counts += found
         uids.append(uid)
-    sizes: dict[Part, Lengths] = {}
-    labels: dict[Part, dict[str, int]] = {}
-    scores: dict[Part, dict[str, float]] = {}
-    for part, records in held.items():
+    sizes: dict[Split, Lengths] = {}
+    labels: dict[Split, dict[str, int]] = {}
+    scores: dict[Split, dict[str, float]] = {}
+    for split, records in held.items():
         if records:
-            sizes[part] = lengths(records, template, settings, tokenizer, shown=shown)
-            labels[part] = label_counts(records) if shown else _nameless(label_counts(records))
-            if part != "train":
-                scores[part] = baselines(held["train"], records, shown=shown)
+            sizes[split] = lengths(records, template, settings, tokenizer, shown=shown)
+            labels[split] = label_counts(records) if shown else _nameless(label_counts(records))
+            if split != "train":
+                scores[split] = baselines(held["train"], records, shown=shown)
     return SourceCheck(
-        source=parts.source.name,
+        source=splits.source.name,
         template=template,
-        access=parts.source.access,
-        license=parts.source.license,
-        inputs=len(parts.inputs),
-        tally=parts.tally,
-        split=parts.split,
-        sizes={part: len(records) for part, records in parts.records.items()},
-        looked_at={part: len(records) for part, records in held.items()},
-        separation=parts.apart.as_json(),
+        access=splits.source.access,
+        license=splits.source.license,
+        inputs=len(splits.inputs),
+        tally=splits.tally,
+        split=splits.description,
+        sizes={split: len(records) for split, records in splits.records.items()},
+        looked_at={split: len(records) for split, records in held.items()},
+        separation=splits.decontamination.as_json(),
         lengths=sizes,
         labels=labels,
         baselines=scores,

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from lora_med.config.near_names import unknown
-from lora_med.data.access import Access
 from lora_med.data.outcome import Input, Outcome, ReadOptions
-from lora_med.data.record import Annotated, Pair, Passage, Question, Record
-from lora_med.data.splitting.splits import Part
+from lora_med.data.record import Annotated, Pair, Passage, Question
+from lora_med.data.source import Source
+from lora_med.data.splitting.pubmedqa_folds import GROUND_TRUTH, official_splits
 from lora_med.errors import SettingsError
-
-
-@dataclass(frozen=True)
-class Source:
-    """One kind of input. `template` is the prompt template a run takes when it names none.
-
-    `dev` is the part that published files named after it hold.
-    """
-
-    name: str
-    summary: str
-    kinds: tuple[type, ...]
-    license: str
-    access: Access
-    citation: str
-    template: str
-    module: str
-    reads_hub: bool = False
-    suffixes: tuple[str, ...] = ()
-    dev: Part = "validation"
-
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 SOURCES: dict[str, Source] = {
@@ -46,6 +24,9 @@ SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.pubmed",
         suffixes=(".xml", ".xml.gz"),
+        split_names="never",
+        groups_are_pmids=True,
+        versions_articles=True,
     ),
     "pmc": Source(
         name="pmc",
@@ -57,6 +38,7 @@ SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.pmc",
         suffixes=(".nxml", ".xml", ".tar"),
+        groups_are_pmids=True,
     ),
     "clinicaltrials": Source(
         name="clinicaltrials",
@@ -102,6 +84,10 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.pubmedqa",
         reads_hub=True,
         suffixes=TABLES,
+        official_split=official_splits,
+        companion_files=(GROUND_TRUTH,),
+        limit_before_split=False,
+        groups_are_pmids=True,
     ),
     "medqa": Source(
         name="medqa",
@@ -172,6 +158,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.bc5cdr",
         suffixes=(".pubtator.txt", ".pubtator", ".txt"),
+        groups_are_pmids=True,
     ),
     "ncbi_disease": Source(
         name="ncbi_disease",
@@ -183,6 +170,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.ncbi_disease",
         suffixes=(".pubtator.txt", ".pubtator", ".txt"),
+        groups_are_pmids=True,
     ),
     "conll": Source(
         name="conll",
@@ -205,6 +193,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.bioc",
         suffixes=(".xml", ".json"),
+        groups_are_pmids=True,
     ),
     "meqsum": Source(
         name="meqsum",
@@ -250,6 +239,8 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.custom",
         reads_hub=True,
         suffixes=TABLES,
+        split_names="whole",
+        template_by_kind=True,
     ),
 }
 
@@ -270,12 +261,3 @@ def find_source(name: str) -> Source:
 def read(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """What is in `inputs`, by the source's own module; each pass reads again."""
     return importlib.import_module(source.module).read(inputs, options)
-
-
-def template_for(source: Source, first: Record | None) -> str:
-    """The default template for what was read: `custom` takes it from the kind of its first record."""
-    if source.name != "custom" or first is None:
-        return source.template
-    if isinstance(first, Pair):
-        return "pair_chat" if first.history else "pair"
-    return "question_chat" if isinstance(first, Question) else "text"

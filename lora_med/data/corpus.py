@@ -1,6 +1,6 @@
-"""The door to data: settings in, training and validation records out. Training code cannot see the test part.
+"""The door to data: settings in, training and validation records out. Training code cannot see the test split.
 
-`open_corpus` never gives the test records; `open_heldout` gives one held-out part, for evaluation.
+`open_corpus` never gives the test records; `open_heldout` gives one held-out split, for evaluation.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import Access, strictest
-from lora_med.data.catalog import Source
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
-from lora_med.data.record import Record
-from lora_med.data.splitting.build_splits import Parts, Records, Stream, names_parts, read_parts, rules_of
-from lora_med.data.splitting.leakage import TRAINING_ORDER, Rules, Separation, separate
-from lora_med.data.splitting.splits import Part
+from lora_med.data.record import HeldOutSplit, Record, Split
+from lora_med.data.source import Source
+from lora_med.data.splitting.build_splits import Records, Splits, Stream, has_named_splits, read_splits, rules_of
+from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
-__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_parts", "open_split"]
+__all__ = ["Corpus", "Records", "Stream", "corpus_of", "open_corpus", "open_heldout", "open_splits"]
 logger = logging.getLogger(__name__)
 BETWEEN = "between the sources"
 MOST_HASHES = 64  # that a card lists one by one
@@ -33,12 +34,13 @@ MOST_HASHES = 64  # that a card lists one by one
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains on. `split` says in words how the parts were made.
+    """What a run trains on. `split_description` says in words how the splits were made.
 
     `template` is that of the first source; `templates` maps each source's name to its own. `hashes` maps each file's
     name to its SHA-256, in the order of reading (one over all where there are very many; in a mixture the source stands
-    before the name); a Hub data set has that of what was read. `separation` says of each source, then of all together,
-    what was taken out or moved to keep the parts apart, and `mixture` what each source gave (both as JSON values).
+    before the name); a Hub data set has that of what was read. `decontamination` says of each source, then of all
+    together, what was removed or moved so that no split leaks into another, and `mixture` what each source gave (both as
+    JSON values).
     """
 
     source: Source
@@ -51,17 +53,20 @@ class Corpus:
     tally: Tally
     license: str
     access: Access
-    split: str
-    separation: list[dict[str, Any]]
+    split_description: str
+    decontamination: list[dict[str, Any]]
     mixture: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Opened:
-    """All parts of each source, the test part too; `across` says what left because another source holds it out."""
+class OpenedSplits:
+    """All splits of each source, the test split too.
 
-    every: list[Parts]
-    across: Separation | None
+    `between_sources` says which records left because another source holds them out.
+    """
+
+    sources: list[Splits]
+    between_sources: Decontamination | None
 
 
 def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = None) -> Corpus:
@@ -77,15 +82,15 @@ def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = 
     Raises:
         SettingsError: an unknown source, column or block-list.
         InputMissingError: a path that nothing matches.
-        DataError: bad input (unless `skip_bad`), parts that overlap, or nothing left to train on.
+        DataError: bad input (unless `skip_bad`), splits that overlap, or nothing left to train on.
     """
     if train is None and validation is None:
-        return corpus_of(open_parts(settings), settings)
+        return corpus_of(open_splits(settings), settings)
     return corpus_of(_in_memory(settings, train, validation), settings)
 
 
-def _in_memory(settings: DataSettings, train: Any, validation: Any) -> Opened:
-    """The parts of rows that the caller holds, under the same rules as those of a file."""
+def _in_memory(settings: DataSettings, train: Any, validation: Any) -> OpenedSplits:
+    """The splits of rows that the caller holds, under the same rules as those of a file."""
     for name, wrong in (("data.paths", settings.paths), ("data.mix", settings.mix)):
         if wrong:
             raise SettingsError(f"rows are given in memory, and {name} names files too", where=name, fix="give one")
@@ -93,46 +98,50 @@ def _in_memory(settings: DataSettings, train: Any, validation: Any) -> Opened:
         raise SettingsError("rows in memory are not streamed", where="data.streaming", fix="data.streaming=false")
     if train is None:
         raise SettingsError("validation= is given and train= is not", where="train=", fix="give train= too")
-    given: dict[Part, MemoryRows] = {"train": memory_rows("train", train, source=settings.source)}
+    given: dict[Split, MemoryRows] = {"train": memory_rows("train", train, source=settings.source)}
     if validation is not None:
         given["validation"] = memory_rows("validation", validation, source=settings.source)
-    return Opened([read_parts(settings, rules_of(settings), given)], None)
+    return OpenedSplits([read_splits(settings, rules_of(settings), given)], None)
 
 
-def corpus_of(opened: Opened, settings: DataSettings) -> Corpus:
-    """The corpus of parts that are open; see `open_corpus`."""
-    first, *others = every = opened.every
+def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
+    """The corpus of splits that are open; see `open_corpus`."""
+    first, *others = sources = opened.sources
     train, validation = first.records["train"], first.records["validation"]
     if not len(train):
         raise DataError(
-            f"nothing is left to train on: {first.tally}; {first.split}", where="data.paths", fix=_share_fix(first)
+            f"nothing is left to train on: {first.tally}; {first.description}",
+            where="data.paths",
+            fix=_share_fix(first),
         )
-    tally = sum((parts.tally for parts in others), first.tally)
-    separation = [{"source": parts.source.name, **parts.apart.as_json()} for parts in every]
+    tally = sum((splits.tally for splits in others), first.tally)
+    decontamination = [{"source": splits.source.name, **splits.decontamination.as_json()} for splits in sources]
     mixture: list[Mixed] = []
-    for parts in every:
-        logger.info("%s: %s; %s", parts.source.name, parts.tally, parts.split)
-    templates = _templates(every, settings)
-    if opened.across is not None:
-        separation.append({"source": BETWEEN, **opened.across.as_json()})
-        for reason, count in opened.across.counts().items():
+    for splits in sources:
+        logger.info("%s: %s; %s", splits.source.name, splits.tally, splits.description)
+    templates = _templates(sources, settings)
+    if opened.between_sources is not None:
+        decontamination.append({"source": BETWEEN, **opened.between_sources.as_json()})
+        for reason, count in opened.between_sources.counts().items():
             tally = tally.drop(reason, count)
             logger.warning("%d records are held out by another source (%s) and left out", count, reason)
-        validation = [record for parts in every for record in parts.records["validation"]]
-        train, mixture = _mixed(every, settings)
+        validation = [record for splits in sources for record in splits.records["validation"]]
+        train, mixture = _mixed(sources, settings)
     return Corpus(
         source=first.source,
         train=train,
         validation=validation,
         template=settings.template or first.source.template,
         templates=templates,
-        files=tuple(item for parts in every for item in parts.inputs if isinstance(item, Path)),
-        hashes=_all_hashes(every),
+        files=tuple(item for splits in sources for item in splits.inputs if isinstance(item, Path)),
+        hashes=_all_hashes(sources),
         tally=tally,
-        license="; ".join(dict.fromkeys(parts.source.license for parts in every)),
-        access=strictest(parts.source.access for parts in every),
-        split="; ".join(f"{parts.source.name}: {parts.split}" for parts in every) if others else first.split,
-        separation=separation,
+        license="; ".join(dict.fromkeys(splits.source.license for splits in sources)),
+        access=strictest(splits.source.access for splits in sources),
+        split_description="; ".join(f"{splits.source.name}: {splits.description}" for splits in sources)
+        if others
+        else first.description,
+        decontamination=decontamination,
         mixture=[asdict(one) for one in mixture],
     )
 
@@ -143,30 +152,31 @@ def _each(settings: DataSettings) -> list[DataSettings]:
     return [own, *(own.model_copy(update=vars(one)) for one in settings.mix)]
 
 
-def _between(every: Sequence[Parts], settings: DataSettings) -> Separation:
+def _between(sources: Sequence[Splits], settings: DataSettings) -> Decontamination:
     """What leaves a source because another one holds out its group, its words or a near-duplicate."""
-    placed: Iterator[tuple[int, Part, Record]] = (
-        (place, part, record)
-        for place, parts in enumerate(every)
-        for part in TRAINING_ORDER
-        for record in parts.records[part]
+    placed: Iterator[tuple[int, Split, Record]] = (
+        (place, split, record)
+        for place, splits in enumerate(sources)
+        for split in TRAINING_ORDER
+        for record in splits.records[split]
     )
-    return separate(placed, Rules("drop", settings.near_duplicate_similarity), frozenset(TRAINING_ORDER))
+    return decontaminate(placed, Rules("drop", settings.near_duplicate_similarity), frozenset(TRAINING_ORDER))
 
 
-def _less(parts: Parts, across: Separation, place: int) -> Parts:
-    """The parts without what another source holds out."""
-    records: dict[Part, Records] = {
-        part: [one for one in held if across.place(one, part, place) == part] for part, held in parts.records.items()
+def _less(splits: Splits, between_sources: Decontamination, place: int) -> Splits:
+    """The splits without what another source holds out."""
+    records: dict[Split, Records] = {
+        split: [one for one in held if between_sources.final_split(one, split, place) == split]
+        for split, held in splits.records.items()
     }
-    return replace(parts, records=records)
+    return replace(splits, records=records)
 
 
-def _mixed(every: Sequence[Parts], settings: DataSettings) -> tuple[list[Record], list[Mixed]]:
+def _mixed(sources: Sequence[Splits], settings: DataSettings) -> tuple[list[Record], list[Mixed]]:
     weights = [settings.weight, *(one.weight for one in settings.mix)]
     ingredients = [
-        Ingredient(parts.source.name, weight, list(parts.records["train"]))
-        for parts, weight in zip(every, weights, strict=True)
+        Ingredient(splits.source.name, weight, list(splits.records["train"]))
+        for splits, weight in zip(sources, weights, strict=True)
     ]
     records, mixture = mix(ingredients, settings.stopping_strategy, settings.split_seed)
     for one in mixture:
@@ -174,13 +184,13 @@ def _mixed(every: Sequence[Parts], settings: DataSettings) -> tuple[list[Record]
     return records, mixture
 
 
-def _templates(every: Sequence[Parts], settings: DataSettings) -> dict[str, str]:
+def _templates(sources: Sequence[Splits], settings: DataSettings) -> dict[str, str]:
     found: dict[str, str] = {}
-    for parts, chosen in zip(every, [settings.template, *(one.template for one in settings.mix)], strict=True):
-        name = chosen or parts.source.template
-        if found.setdefault(parts.source.name, name) != name:
+    for splits, chosen in zip(sources, [settings.template, *(one.template for one in settings.mix)], strict=True):
+        name = chosen or splits.source.template
+        if found.setdefault(splits.source.name, name) != name:
             raise SettingsError(
-                f"the source {parts.source.name!r} is mixed in with two templates, {found[parts.source.name]!r} and "
+                f"the source {splits.source.name!r} is mixed in with two templates, {found[splits.source.name]!r} and "
                 f"{name!r}",
                 where="data.mix",
                 fix="one template for each source",
@@ -188,82 +198,77 @@ def _templates(every: Sequence[Parts], settings: DataSettings) -> dict[str, str]
     return found
 
 
-def _all_hashes(every: Sequence[Parts]) -> dict[str, str]:
+def _all_hashes(sources: Sequence[Splits]) -> dict[str, str]:
     """The hashes of all inputs; in a mixture two sources may have files of one name, so the source stands before it."""
-    if len(every) == 1:
-        return _hashes(every[0])
+    if len(sources) == 1:
+        return _hashes(sources[0])
     return {
-        f"{number}. {parts.source.name}: {name}": digest
-        for number, parts in enumerate(every, 1)
-        for name, digest in _hashes(parts).items()
+        f"{number}. {splits.source.name}: {name}": digest
+        for number, splits in enumerate(sources, 1)
+        for name, digest in _hashes(splits).items()
     }
 
 
-def _hashes(parts: Parts) -> dict[str, str]:
+def _hashes(splits: Splits) -> dict[str, str]:
     """Name -> SHA-256 of each input; of very many files, one SHA-256 over all names and hashes."""
-    names = numbered_names(parts.inputs)
-    found = {name: parts.readings.get(name) or sha256_file(cast(Path, item)) for item, name in names.items()}
+    names = numbered_names(splits.inputs)
+    found = {name: splits.readings.get(name) or sha256_file(cast(Path, item)) for item, name in names.items()}
     if len(found) <= MOST_HASHES:
         return found
     listed = "".join(f"{digest}  {name}\n" for name, digest in found.items())
-    return {f"{parts.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
+    return {f"{splits.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
 
 
-class HeldOut(list[Record]):
-    """The records of a held-out part, and the strictest access class of where they come from."""
+def open_heldout(
+    settings: DataSettings,
+    split: HeldOutSplit,
+    *,
+    hold_out_all: bool = False,
+    most_training: int = 0,
+    with_validation: bool = False,
+) -> HeldOutRecords:
+    """The records of one held-out split, which `open_corpus` keeps from training; of a mixture, those of `source`.
 
-    access: Access = "open"
-
-
-@dataclass(frozen=True)
-class Split:
-    """A held-out part, and beside it the records that were kept apart from it: to learn from, never to score."""
-
-    records: HeldOut
-    train: Records
-    validation: Records
-
-
-def open_heldout(settings: DataSettings, split: Literal["validation", "test"]) -> HeldOut:
-    """The records of one held-out part, which `open_corpus` kept from training; of a mixture, those of `source`.
+    Args:
+        hold_out_all: files without a split of their own belong to `split` altogether.
+        most_training: so many training records of the same source at most come along, to learn from.
+        with_validation: the validation records come along too; none where `split` is validation itself.
 
     Raises:
-        DataError: the part is empty; the message says how the parts were made.
-    """
-    return open_split(settings, split).records
-
-
-def open_split(settings: DataSettings, split: Literal["validation", "test"], *, whole: bool = False) -> Split:
-    """As `open_heldout`, with the training and validation records of the same source; those may be none.
-
-    With `whole`, files that have no split of their own belong to `split` altogether.
-
-    Raises:
-        DataError: the part is empty; the message says how the parts were made.
+        DataError: the split is empty; the message says how the splits were made.
     """
     own = settings.model_copy(update={"mix": []})
-    if whole and not names_parts(own):
+    if hold_out_all and not has_named_splits(own):
         shares = {"validation_share": 0.0, "test_share": 0.0, f"{split}_share": 1.0}
         own = own.model_copy(update=shares)
-    parts = read_parts(own, rules_of(settings))
-    records = HeldOut(parts.records[split])
-    if not records:
-        raise DataError(f"the {split} part is empty: {parts.split}", where="data.paths", fix=_share_fix(parts, split))
-    records.access = parts.source.access
-    return Split(records, parts.records["train"], parts.records["validation"] if split == "test" else [])
+    splits = read_splits(own, rules_of(settings))
+    if not len(splits.records[split]):
+        raise DataError(
+            f"the {split} split is empty: {splits.description}", where="data.paths", fix=_share_fix(splits, split)
+        )
+    return HeldOutRecords(
+        records=tuple(splits.records[split]),
+        access=splits.source.access,
+        source=settings.source,
+        split=split,
+        training=tuple(islice(splits.records["train"], most_training)),
+        validation=tuple(splits.records["validation"]) if with_validation and split != "validation" else (),
+    )
 
 
-def open_parts(settings: DataSettings) -> Opened:
-    """Every part of each source, the test part too: to count and describe, as `data check` does, never to train."""
+def open_splits(settings: DataSettings) -> OpenedSplits:
+    """Every split of each source, the test split too: to count and describe, as `data check` does, never to train."""
     rules = rules_of(settings)
-    every = [read_parts(one, rules) for one in _each(settings)]
-    if len(every) == 1:
-        return Opened(every, None)
-    across = _between(every, settings)
-    return Opened([_less(parts, across, place) for place, parts in enumerate(every)], across)
+    sources = [read_splits(one, rules) for one in _each(settings)]
+    if len(sources) == 1:
+        return OpenedSplits(sources, None)
+    between_sources = _between(sources, settings)
+    return OpenedSplits(
+        [_less(splits, between_sources, place) for place, splits in enumerate(sources)], between_sources
+    )
 
 
-def _share_fix(parts: Parts, split: str = "train") -> str:
+def _share_fix(splits: Splits, split: str = "train") -> str:
     if split == "train":
         return "give more data, or lower data.validation_share and data.test_share"
     return f"raise data.{split}_share, or give the published {split} file beside the training file"

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lora_med.config.near_names import nearest
-from lora_med.data.catalog import Source, read
+from lora_med.data.catalog import read
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, ReadOptions, Tally
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+from lora_med.data.source import Source
 from lora_med.errors import DataError, InputMissingError, SettingsError
 
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")

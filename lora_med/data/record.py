@@ -7,6 +7,10 @@ straddle a split (patient, PMID, document, question stem); `source` is the name 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+HeldOutSplit = Literal["validation", "test"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: i
 
     Raises:
         SettingsError: the task has no such metric.
-        DataError: there is nothing to score in the validation part.
+        DataError: there is nothing to score in the validation split.
     """
     if settings.eval_steps:
         _metric(settings, _measures(_drawn(corpus, settings, seed=seed), corpus.template), corpus.template)
@@ -85,7 +85,7 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
 
     Raises:
         SettingsError: the task has no such metric.
-        DataError: there is nothing to score in the validation part.
+        DataError: there is nothing to score in the validation split.
     """
     if not settings.eval_steps:
         return None
@@ -125,7 +125,8 @@ def _drawn(corpus: Corpus, settings: EvaluateSettings, *, seed: int) -> list[Rec
     records = fitting(own, corpus.template)
     if not records:
         raise DataError(
-            f"evaluate.eval_steps is {settings.eval_steps}, and there is no validation record to score: {corpus.split}",
+            f"evaluate.eval_steps is {settings.eval_steps}, and there is no validation record to score: "
+            f"{corpus.split_description}",
             where="data.paths",
             fix="raise data.validation_share, or leave evaluate.eval_steps out",
         )

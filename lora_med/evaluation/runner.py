@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,18 +14,15 @@ from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.store import find_adapter
 from lora_med.data.access import Access, strictest
-from lora_med.data.catalog import find_source
-from lora_med.data.corpus import HeldOut
-from lora_med.data.record import Record
-from lora_med.errors import DataError
+from lora_med.data.heldout_records import HeldOutRecords
+from lora_med.errors import SettingsError
+from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.results import BASE, Evaluation, Sample
 from lora_med.evaluation.samples import write_samples
 from lora_med.evaluation.scorer import Answered, Scorer
-from lora_med.evaluation.scorers.registry import PromptOptions, ScorerInputs, make_scorer
+from lora_med.evaluation.scorers.registry import ScorerInputs, make_scorer
 from lora_med.evaluation.statistics.intervals import Statistics
 from lora_med.evaluation.statistics.over_seeds import same_recipe
-from lora_med.evaluation.tasks import Scoring, check_scoring, scoring_of
-from lora_med.metrics.custom_metric import Metric
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 from lora_med.run import versions
@@ -46,69 +41,63 @@ def context_of(base: Base) -> int:
 def evaluate(
     base: Base,
     adapters: Sequence[str],
-    records: Sequence[Record],
+    heldout: HeldOutRecords,
+    options: EvalOptions,
     *,
-    template: str,
-    source: str,
-    scoring: Scoring | None = None,
-    split: str = "test",
-    store: Path | str = "adapters",
     pool: AdapterPool | None = None,
-    max_items: int | None = None,
-    bootstrap_samples: int = 10_000,
-    seed: int = 42,
-    samples: int = 3,
-    validation: Sequence[Record] = (),
-    training: Sequence[Record] = (),
-    prompt_options: PromptOptions | None = None,
-    metrics: Mapping[str, Metric] | None = None,
-    lower_is_better: Collection[str] = (),
 ) -> Evaluation:
-    """Scores of the base and of each adapter on the records, with paired 95% intervals and verdicts.
+    """Scores of the base and of each adapter on the held-out records, with paired 95% intervals and verdicts.
 
     Args:
-        adapters: names in the `store`; none scores the base alone.
-        records: held-out records of `source`, as `open_heldout` gives them; at most `max_items` are drawn by `seed`.
-        scoring: how answers are scored; None takes what the template is made for.
-        bank: the base with these adapters, as `load_many` gave it; None makes one, and closes it at the end.
-        samples: how many written texts to show of each subject; none for records that are not open.
-        validation: records on which temperature and threshold of questions with options are chosen; never `records`.
-        training: records for solved examples, unseen mentions and baselines; never `records`.
-        metrics: functions of the user's own by name, as `load_metric` gives them.
-        lower_is_better: the names among their numbers for which less is better.
+        adapters: names in `options.store`; none scores the base alone.
+        heldout: as `open_heldout` returns them; a plain list is refused, because it carries no access class.
+        pool: the base with these adapters, as `load_many` returns it; None makes one and closes it at the end.
 
     Raises:
         BaseMismatchError: an adapter was trained on another base.
-        SettingsError: the records are not what the template takes, or what is asked does not fit the scoring.
-        DataError: no records, two with one uid, or none with anything to score.
-        DivergedError: a model gives values that are not finite.
+        SettingsError: `heldout` is a plain list, the template does not take its records, or an option does not fit the
+            scoring.
+        DataError: no records, two with the same uid, or none with anything to score.
+        DivergedError: a model returns values that are not finite.
     """
-    kind = scoring if scoring is not None else scoring_of(template)
-    check_scoring(template, kind)
-    chosen = draw(fitting(records, template), max_items, seed)
-    access = access_of(records, source, adapters, store)
-    inputs = ScorerInputs(
-        base, context_of(base), chosen, template, prompt_options or PromptOptions(), training, validation, seed
-    )
-    with _opened(base, adapters, store, pool) as loaded:
-        scorer = make_scorer(kind, inputs)
+    check_heldout(heldout)
+    options = options.for_source(heldout.source)
+    scoring = options.checked_scoring()
+    drawn = heldout.with_records(fitting(heldout, options.template)).draw(options.max_items, options.seed)
+    access = access_of(drawn, adapters, options.store)
+    inputs = ScorerInputs(base, context_of(base), drawn, options)
+    with _opened(base, adapters, options.store, pool) as loaded:
+        scorer = make_scorer(scoring, inputs)
         answered = _answers(loaded, (None, *adapters), scorer)
-        shown = chosen[:samples] if access == OPEN else []
-        written = _shown(scorer, answered, len(shown)) or write_samples(
-            loaded, list(answered), shown, template, seed=seed
+        shown = drawn.records[: options.samples] if access == OPEN else ()
+        samples = _shown(scorer, answered, len(shown)) or write_samples(
+            loaded, list(answered), shown, options.template, seed=options.seed
         )
-    statistics = Statistics(scorer, kind, bootstrap_samples, seed, access == OPEN)
-    subjects = statistics.subjects(answered, statistics.custom(metrics or {}, answered, lower_is_better))
-    recipes = tuple(same_recipe({name: read_card(find_adapter(name, store)) for name in adapters}))
-    about = {"source": source, "split": split, "access": access, "samples": written, "subjects": subjects}
-    return _evaluation(inputs, statistics, recipes=recipes, **about)
+    statistics = Statistics(scorer, scoring, options.bootstrap_samples, options.seed, access == OPEN)
+    custom = statistics.custom(options.metrics, answered, options.lower_is_better)
+    subjects = statistics.subjects(answered, custom)
+    recipes = tuple(same_recipe({name: read_card(find_adapter(name, options.store)) for name in adapters}))
+    return _evaluation(inputs, statistics, access=access, samples=samples, subjects=subjects, recipes=recipes)
 
 
-def access_of(records: Sequence[Record], source: str, adapters: Sequence[str], store: Path | str) -> Access:
+def check_heldout(heldout: object) -> None:
+    """Refuse records without an access class: nobody knows who may read them.
+
+    Raises:
+        SettingsError: what is given is no `HeldOutRecords`.
+    """
+    if not isinstance(heldout, HeldOutRecords):
+        raise SettingsError(
+            f"expected HeldOutRecords, got {type(heldout).__name__}, which carries no access class",
+            where="evaluate",
+            fix="pass what lora_med.open_heldout returns, or HeldOutRecords(records, access=..., source=...)",
+        )
+
+
+def access_of(heldout: HeldOutRecords, adapters: Sequence[str], store: Path | str) -> Access:
     """The strictest class of the records and of what the adapters were trained on."""
     cards = [read_card(find_adapter(name, store)) for name in adapters]
-    known = records.access if isinstance(records, HeldOut) else None
-    return strictest([find_source(source).access, known, *(card.data.access for card in cards)])
+    return strictest([heldout.access, *(card.data.access for card in cards)])
 
 
 @contextmanager
@@ -129,16 +118,18 @@ def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> E
     scorer = statistics.scorer
     return Evaluation(
         scoring=statistics.scoring,
+        source=inputs.heldout.source,
+        split=inputs.heldout.split,
         template=inputs.template,
         base=describe(inputs.base),
         items=scorer.items,
         measures=scorer.measures,
         bootstrap_samples=statistics.resamples,
-        seed=inputs.seed,
+        seed=inputs.options.seed,
         layout=scorer.layout,
         baselines=statistics.baselines(),
         notes=scorer.notes,
-        asked=asdict(inputs.prompt_options),
+        asked=asdict(inputs.options.prompt_options),
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **about,
@@ -155,23 +146,6 @@ def describe(base: Base) -> dict[str, object]:
         "dtype": base.dtype,
         "context": context_of(base),
     }
-
-
-def draw(records: Sequence[Record], most: int | None, seed: int) -> list[Record]:
-    """At most so many of the records, by seed, in their order.
-
-    Raises:
-        DataError: there is none, or two have one uid.
-    """
-    if not records:
-        raise DataError("there are no held-out records to score", fix="check data.paths, the split and its share")
-    twice = [uid for uid, count in Counter(record.uid for record in records).items() if count > 1]
-    if twice:
-        raise DataError(f"{len(twice)} uids are given twice, the first is {twice[0]}", fix="one uid for each record")
-    if most is None or len(records) <= most:
-        return list(records)
-    kept = sorted(random.Random(seed).sample(range(len(records)), most))
-    return [records[index] for index in kept]
 
 
 def _answers(pool: AdapterPool, names: Sequence[str | None], scorer: Scorer) -> dict[str | None, Answered]:

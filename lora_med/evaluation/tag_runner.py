@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.runtime.attach import detach
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.store import find_adapter
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError
 from lora_med.evaluation.measures import Measure, Numbers
+from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.results import Evaluation, Item
-from lora_med.evaluation.runner import OPEN, access_of, describe, draw
+from lora_med.evaluation.runner import OPEN, access_of, check_heldout, describe
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.entity_answers import seen_mentions
 from lora_med.evaluation.scorers.entity_scorer import DictionaryBaseline
@@ -38,38 +39,32 @@ TEMPLATE = "tags"
 
 
 def evaluate_taggers(
-    adapters: Sequence[str],
-    records: Sequence[Record],
-    *,
-    source: str,
-    split: str = "test",
-    store: Path | str = "adapters",
-    base: str | None = None,
-    max_items: int | None = None,
-    bootstrap_samples: int = 10_000,
-    seed: int = 42,
-    training: Sequence[Record] = (),
+    adapters: Sequence[str], heldout: HeldOutRecords, options: EvalOptions, *, base: str | None = None
 ) -> Evaluation:
-    """Scores of each tagger on the records, with 95% intervals, beside a base that tags nothing.
+    """Scores of each tagger on the held-out texts, with 95% intervals, beside a base that tags nothing.
 
     Args:
-        adapters: names in the store, all with labels; `records` are held-out annotated texts of `source`.
+        adapters: names in `options.store`, all with labels.
+        heldout: annotated texts; their training records serve unseen mentions and the dictionary baseline.
+        options: the template, scoring, metrics and prompt options in them play no part here.
         base: where the base is, if not where the cards say.
-        training: records for unseen mentions and for marking by heart; never `records`.
 
     Raises:
         SettingsError: an adapter writes text, or a record is no annotated text.
         DataError: no records, or none with a mention.
         BaseMismatchError: an adapter was trained on another base.
     """
-    chosen = draw([record for record in records if isinstance(record, Annotated)], max_items, seed)
+    check_heldout(heldout)
+    annotated = (record for record in heldout if isinstance(record, Annotated))
+    drawn = heldout.with_records(annotated).draw(options.max_items, options.seed)
+    store = options.store
     scorer, answered, about = None, dict[str | None, Answered](), dict[str, object]()
     for name in adapters:
         loaded, model = open_tagger(name, store, base=base)
         length = read_card(find_adapter(name, store)).settings.get("train", {}).get("max_length") or 1024
-        items = tag_items(chosen, loaded.tokenizer, int(length))
+        items = tag_items(drawn.records, loaded.tokenizer, int(length))
         if scorer is None:
-            scorer, about = _TagScorer(items, training), describe(loaded)
+            scorer, about = _TagScorer(items, drawn.training), describe(loaded)
             answered[None] = scorer.answered([[] for _ in items], 0.0)
         begun = time.perf_counter()
         found = answer_tags(model, loaded.tokenizer, items, loaded.labels)
@@ -77,20 +72,20 @@ def evaluate_taggers(
         detach(model)
     if scorer is None:
         raise DataError("no tagger is named", fix="lora-med adapters list")
-    access = access_of(records, source, adapters, store)
-    statistics = Statistics(scorer, "entities", bootstrap_samples, seed, access == OPEN)
+    access = access_of(drawn, adapters, store)
+    statistics = Statistics(scorer, "entities", options.bootstrap_samples, options.seed, access == OPEN)
     return Evaluation(
         scoring="entities",
-        source=source,
-        split=split,
+        source=drawn.source,
+        split=drawn.split,
         template=TEMPLATE,
         access=access,
         base=about,
         items=scorer.items,
         measures=scorer.measures,
         subjects=statistics.subjects(answered, {}),
-        bootstrap_samples=bootstrap_samples,
-        seed=seed,
+        bootstrap_samples=options.bootstrap_samples,
+        seed=options.seed,
         layout=scorer.layout,
         baselines=statistics.baselines(),
         notes=scorer.notes,

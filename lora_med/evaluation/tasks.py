@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lora_med.config.near_names import unknown
-from lora_med.data.record import Annotated
+from lora_med.data.record import Annotated, HeldOutSplit
 from lora_med.data.sources.general import PROBE
 from lora_med.errors import SettingsError
 from lora_med.prompts.templates.templates import find_template
 
 Scoring = Literal["text", "choice", "written_choice", "entities", "writing"]
-Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class EvalTask:
     source: str
     template: str
     scoring: Scoring
-    split: Split = "test"
+    split: HeldOutSplit = "test"
     paths: tuple[str, ...] = ()
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import Card
 from lora_med.config.schema import DataSettings
-from lora_med.data.corpus import HeldOut, open_split
-from lora_med.data.record import Record
+from lora_med.data.corpus import open_heldout
+from lora_med.data.heldout_records import HeldOutRecords
+from lora_med.data.record import HeldOutSplit
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
+from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import evaluate
-from lora_med.evaluation.scorers.registry import PromptOptions, check_prompt_options, learns
+from lora_med.evaluation.scorers.registry import check_prompt_options, learns
 from lora_med.evaluation.tag_runner import evaluate_taggers
-from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, Split, check_scoring, find_task, scoring_of
-from lora_med.metrics.custom_metric import Metric
+from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, check_scoring, find_task, scoring_of
 from lora_med.models.base import Base
 from lora_med.workflows.heldout_settings import choose_template, heldout_settings, sources_of
 
@@ -31,25 +30,21 @@ MOST_TRAINING = 20_000  # records kept for solved examples, unseen mentions and 
 
 @dataclass(frozen=True)
 class Job:
-    """One task to score: where its records are, which part of them, how they are worded and scored.
+    """One task to score: where its records are, which split is scored, and how they are worded and scored.
 
-    `whole` says that no adapter learned from this source, so that files without a split of their own are all held out.
+    `hold_out_all` says that no adapter learned from this source; files without a split of their own are then all held
+    out.
     """
 
     settings: DataSettings
     template: str
     scoring: Scoring
-    split: Split
-    whole: bool = False
+    split: HeldOutSplit
+    hold_out_all: bool = False
 
-
-@dataclass(frozen=True)
-class Opened:
-    """The records of a job: the part to score, and what may be learned from."""
-
-    records: HeldOut
-    training: Sequence[Record]
-    validation: Sequence[Record]
+    def applied_to(self, options: EvalOptions) -> EvalOptions:
+        """The options with this job's template and scoring."""
+        return replace(options, template=self.template, scoring=self.scoring)
 
 
 def make_jobs(
@@ -94,10 +89,10 @@ def make_jobs(
         wording = choose_template(cards, settings.source, wording)
         scoring = _scoring(name, task, wording)
         check_scoring(wording, scoring)
-        whole = not any(settings.source in sources_of(card) for card in cards) and not any(
+        hold_out_all = not any(settings.source in sources_of(card) for card in cards) and not any(
             "_share" in one for one in overrides
         )
-        found.append(Job(settings, wording, scoring, part or (task.split if task else "test"), whole))
+        found.append(Job(settings, wording, scoring, part or (task.split if task else "test"), hold_out_all))
     return found
 
 
@@ -134,18 +129,18 @@ def _scoring(name: str, task: EvalTask | None, template: str) -> Scoring:
     return cast(Scoring, name) if name in SCORINGS else scoring_of(template)
 
 
-def _split(name: str) -> Split:
-    if name not in get_args(Split):
+def _split(name: str) -> HeldOutSplit:
+    if name not in get_args(HeldOutSplit):
         raise SettingsError(f"no held-out split named {name!r}; known: test, validation", where="--split")
-    return cast(Split, name)
+    return cast(HeldOutSplit, name)
 
 
-def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Opened:
-    """The job's records; training and validation records only where the scoring learns from them.
+def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> HeldOutRecords:
+    """The job's records; training and validation records come along only where the scoring learns from them.
 
     Raises:
         SettingsError: a calibration on the items that are reported.
-        DataError: the part is empty.
+        DataError: the split is empty.
     """
     if calibrate and job.split == "validation":
         raise SettingsError(
@@ -154,91 +149,55 @@ def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Ope
             fix="--split test",
         )
     check_prompt_options(job.scoring, prompt_options)
-    opened = open_split(job.settings, job.split, whole=job.whole)
-    training = list(itertools.islice(opened.train, MOST_TRAINING)) if learns(job.scoring, prompt_options) else []
-    validation = list(opened.validation) if calibrate and job.scoring == "choice" else []
-    return Opened(opened.records, training, validation)
-
-
-@dataclass(frozen=True)
-class How:
-    """What is the same for every job: the store of adapters, sizes, seed, how items are asked, the user's metrics."""
-
-    store: Path
-    max_items: int | None
-    bootstrap_samples: int
-    seed: int
-    prompt_options: PromptOptions
-    metrics: Mapping[str, Metric]
+    return open_heldout(
+        job.settings,
+        job.split,
+        hold_out_all=job.hold_out_all,
+        most_training=MOST_TRAINING if learns(job.scoring, prompt_options) else 0,
+        with_validation=calibrate and job.scoring == "choice",
+    )
 
 
 def score_jobs(
-    base: Base,
-    adapters: Sequence[str],
-    jobs: Sequence[Job],
-    opened: Sequence[Opened],
-    how: How,
-    *,
-    lower_is_better: Collection[str] = (),
+    base: Base, adapters: Sequence[str], jobs: Sequence[Job], opened: Sequence[HeldOutRecords], options: EvalOptions
 ) -> list[Evaluation]:
-    """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards."""
-    found: list[Evaluation] = []
-    pool = load_many(base, adapters, how.store) if adapters else AdapterPool(base, how.store)
+    """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards.
+
+    `options` hold for every job; template and scoring are the job's own.
+    """
+    evaluations: list[Evaluation] = []
+    pool = load_many(base, adapters, options.store) if adapters else AdapterPool(base, options.store)
     try:
-        for job, parts in zip(jobs, opened, strict=True):
-            with _placed(job):
-                evaluation = evaluate(
-                    base,
-                    adapters,
-                    parts.records,
-                    template=job.template,
-                    source=job.settings.source,
-                    scoring=job.scoring,
-                    split=job.split,
-                    store=how.store,
-                    pool=pool,
-                    max_items=how.max_items,
-                    bootstrap_samples=how.bootstrap_samples,
-                    seed=how.seed,
-                    validation=parts.validation,
-                    training=parts.training,
-                    prompt_options=how.prompt_options,
-                    metrics=how.metrics,
-                    lower_is_better=lower_is_better,
-                )
-            record_scores(evaluation, how.store)
-            found.append(evaluation)
+        for job, heldout in zip(jobs, opened, strict=True):
+            with _job_files_named(job):
+                evaluation = evaluate(base, adapters, heldout, job.applied_to(options), pool=pool)
+            record_scores(evaluation, options.store)
+            evaluations.append(evaluation)
     finally:
         pool.close()
-    return found
+    return evaluations
 
 
 def score_taggers(
-    adapters: Sequence[str], jobs: Sequence[Job], opened: Sequence[Opened], how: How, *, base: str | None
+    adapters: Sequence[str],
+    jobs: Sequence[Job],
+    opened: Sequence[HeldOutRecords],
+    options: EvalOptions,
+    *,
+    base: str | None,
 ) -> list[Evaluation]:
     """An evaluation of each job for adapters that tag tokens; the scores go into their cards."""
-    found: list[Evaluation] = []
-    for job, parts in zip(jobs, opened, strict=True):
-        with _placed(job):
-            evaluation = evaluate_taggers(
-                adapters,
-                parts.records,
-                source=job.settings.source,
-                split=job.split,
-                store=how.store,
-                base=base,
-                max_items=how.max_items,
-                bootstrap_samples=how.bootstrap_samples,
-                seed=how.seed,
-                training=parts.training,
-            )
-        record_scores(evaluation, how.store)
-        found.append(evaluation)
-    return found
+    evaluations: list[Evaluation] = []
+    for job, heldout in zip(jobs, opened, strict=True):
+        with _job_files_named(job):
+            evaluation = evaluate_taggers(adapters, heldout, job.applied_to(options), base=base)
+        record_scores(evaluation, options.store)
+        evaluations.append(evaluation)
+    return evaluations
 
 
 @contextmanager
-def _placed(job: Job) -> Iterator[None]:
+def _job_files_named(job: Job) -> Iterator[None]:
     """Name the job's files where bad data is found that says no place."""
     try:
         yield

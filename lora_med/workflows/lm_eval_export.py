@@ -14,9 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from lora_med.data.access import strictest
-from lora_med.data.catalog import find_source
-from lora_med.data.corpus import HeldOut
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Record
 from lora_med.errors import NotPermittedError, SettingsError
 from lora_med.evaluation.tasks import Scoring, scoring_of
@@ -50,13 +48,7 @@ class HarnessTask:
 
 
 def write_harness(
-    records: Sequence[Record],
-    out: Path | str,
-    *,
-    template: str,
-    source: str,
-    split: str,
-    scoring: Scoring | None = None,
+    heldout: HeldOutRecords, out: Path | str, *, template: str, scoring: Scoring | None = None
 ) -> HarnessTask:
     """Write the task of these held-out records into the folder `out`.
 
@@ -65,16 +57,15 @@ def write_harness(
         SettingsError: a template of conversations, or a scoring that lm-evaluation-harness has no form for.
         OutputError: `out` cannot be written.
     """
-    known = records.access if isinstance(records, HeldOut) else None
-    if strictest([find_source(source).access, known]) == "credentialed":
+    if heldout.access == "credentialed":
         raise NotPermittedError(
-            f"texts of {source!r} are under a data use agreement, and task files are for handing on",
+            f"texts of {heldout.source!r} are under a data use agreement, and task files are for handing on",
             fix="give others `lora-med eval` with the same settings; they need their own access",
         )
     kind = scoring if scoring is not None else scoring_of(template)
-    chosen = fitting(records, template)
+    chosen = fitting(heldout, template)
     rows = _questions(chosen, template) if kind == "choice" else _texts(chosen, template, kind)
-    name = f"{PREFIX}_{source}_{template}_{split}"
+    name = f"{PREFIX}_{heldout.source}_{template}_{heldout.split}"
     folder = Path(out)
     items = write_atomic(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     settings = {

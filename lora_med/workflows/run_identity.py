@@ -84,7 +84,7 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
             "validation": len(corpus.validation),
             **{f"dropped: {reason}": count for reason, count in tally.dropped.items()},
         },
-        separation=corpus.separation,
+        separation=corpus.decontamination,
         mixture=corpus.mixture,
         earlier_sources=list(dict.fromkeys(earlier)),
     )

@@ -180,7 +180,7 @@ def open_data(
         check_training(settings.train)
         facts = data_facts(settings, corpus)
         run.restrict(facts.access)
-        run.record(data=vars(facts), split=corpus.split, **task.facts(corpus))
+        run.record(data=vars(facts), split=corpus.split_description, **task.facts(corpus))
         yield TrainingData(settings, corpus, facts, run, task)
 
 

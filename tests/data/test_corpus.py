@@ -12,10 +12,10 @@ import pytest
 from lora_med.config.schema import DataSettings
 from lora_med.data.access import strictest
 from lora_med.data.catalog import SOURCES, find_source
-from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, open_parts
-from lora_med.data.record import Passage, Question, Record
-from lora_med.data.splitting.leakage import Rules, Separation, separate
-from lora_med.data.splitting.splits import Part, part_of, stratified
+from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, open_splits
+from lora_med.data.record import Passage, Question, Record, Split
+from lora_med.data.splitting.leakage import Decontamination, Rules, decontaminate
+from lora_med.data.splitting.splits import split_of_group, stratified
 from lora_med.errors import DataError, SettingsError
 from lora_med.prompts.templates.templates import TEMPLATES
 
@@ -58,7 +58,7 @@ def test_another_seed_is_another_split_and_one_share_leaves_the_other_part_alone
     groups = [str(number) for number in range(2000)]
 
     def of(part: str, seed: int = 1, validation: float = 0.1, test: float = 0.1) -> set[str]:
-        return {group for group in groups if part_of(group, seed, validation, test) == part}
+        return {group for group in groups if split_of_group(group, seed, validation, test) == part}
 
     assert of("test", seed=2) != of("test")
     assert of("test", validation=0.3) == of("test")
@@ -81,11 +81,11 @@ def test_overlap_by_group_or_by_content_is_refused_with_counts_and_uids() -> Non
         return Passage(uid, group, "custom", text)
 
     train = [passage("a", "1", "x"), passage("b", "2", "y")]
-    everything: frozenset[Part] = frozenset({"train", "validation", "test"})
+    everything: frozenset[Split] = frozenset({"train", "validation", "test"})
 
-    def scan(*test: Passage, leaks: Literal["error", "drop"] = "error") -> Separation:
-        placed: list[tuple[int, Part, Record]] = [(0, "train", one) for one in train]
-        return separate(placed + [(0, "test", one) for one in test], Rules(leaks), everything)
+    def scan(*test: Passage, leaks: Literal["error", "drop"] = "error") -> Decontamination:
+        placed: list[tuple[int, Split, Record]] = [(0, "train", one) for one in train]
+        return decontaminate(placed + [(0, "test", one) for one in test], Rules(leaks), everything)
 
     assert scan(passage("c", "3", "z")).counts() == {}
     tests = (passage("c", "1", "z"), passage("d", "4", "y"), passage("e", "5", "w"))
@@ -109,7 +109,7 @@ def test_a_record_taken_out_of_training_leaves_its_namesake_in_the_test_alone(tm
 def test_a_file_of_no_part_beside_files_of_parts_is_refused(tmp_path: Path) -> None:
     for name, numbers in (("train", range(10)), ("test", range(14, 20)), ("extra", range(30, 40))):
         write_rows(tmp_path / f"{name}.jsonl", numbers)
-    with pytest.raises(DataError, match=r"after the parts test, train, and 1 after none: extra.jsonl"):
+    with pytest.raises(DataError, match=r"after the splits test, train, and 1 after none: extra.jsonl"):
         open_corpus(settings(tmp_path))
 
 
@@ -120,7 +120,7 @@ def test_published_files_are_the_split_and_test_is_not_in_the_corpus(tmp_path: P
     assert (len(corpus.train), len(corpus.validation)) == (10, 4)
     assert "test" not in {field for field in Corpus.__dataclass_fields__ if field != "split"}
     assert {record.uid for record in open_heldout(settings(tmp_path), "test")} == {f"u{n}" for n in range(14, 20)}
-    assert corpus.split == "published, by file: validation 4, test 6, train 10"
+    assert corpus.split_description == "published, by file: validation 4, test 6, train 10"
     write_rows(tmp_path / "test.jsonl", range(9, 20))
     with pytest.raises(DataError, match="overlap"):
         open_corpus(settings(tmp_path))
@@ -138,8 +138,8 @@ def test_without_a_published_validation_it_comes_from_train_alone(tmp_path: Path
 
 
 def test_one_file_called_train_is_split_by_share(tmp_path: Path) -> None:
-    (found,) = open_parts(settings(write_rows(tmp_path / "train.jsonl", range(300)))).every
-    assert found.split.startswith("split by group")
+    (found,) = open_splits(settings(write_rows(tmp_path / "train.jsonl", range(300)))).sources
+    assert found.description.startswith("split by group")
     assert len(found.records["test"]) > 0
 
 
@@ -161,7 +161,7 @@ def test_max_records_bounds_what_is_read(tmp_path: Path) -> None:
 
 def test_an_empty_part_says_how_the_parts_were_made(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", range(3))
-    with pytest.raises(DataError, match=r"the test part is empty: split by group with seed 42.*0 test"):
+    with pytest.raises(DataError, match=r"the test split is empty: split by group with seed 42.*0 test"):
         open_heldout(settings(path, test_share=0), "test")
     with pytest.raises(DataError, match="nothing is left to train on"):
         open_corpus(settings(path, validation_share=0.99, test_share=0))

@@ -20,7 +20,7 @@ from lora_med.data.record import Annotated, Passage, Span
 from lora_med.data.splitting import pubmedqa_folds as folds
 from lora_med.data.splitting.block_lists import write_block_list
 from lora_med.data.splitting.leakage import group_of
-from lora_med.data.splitting.splits import named_parts
+from lora_med.data.splitting.splits import splits_by_file_name
 from lora_med.errors import DataError, InputMissingError
 from tests.data.examples_texts import PMC, STUDY
 from tests.data.places import REAL, needs_real
@@ -86,11 +86,11 @@ def test_another_seed_mixes_in_other_records_not_only_another_order() -> None:
 )
 def test_a_word_within_another_word_names_no_part_of_a_published_source(name: str) -> None:
     train, test = Path("NCBItrainset_corpus.txt"), Path("CDR_TestSet.PubTator.txt")
-    assert named_parts([train, Path(name)], published=True) is None
-    assert named_parts([test, Path(name)], published=True) is None
-    assert named_parts([train, test], published=True) == {"train": [train], "test": [test]}
+    assert splits_by_file_name([train, Path(name)], within=True) is None
+    assert splits_by_file_name([test, Path(name)], within=True) is None
+    assert splits_by_file_name([train, test], within=True) == {"train": [train], "test": [test]}
     with pytest.raises(DataError, match=f"1 after none: {name}"):
-        named_parts([train, test, Path(name)], published=True)
+        splits_by_file_name([train, test, Path(name)], within=True)
 
 
 def test_a_file_of_other_content_is_downloaded_anew(tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_limit_of_records_changes_no_split_of_questions(named: bool, streaming
     values = {"source": "pubmedqa", "validation_share": 0.25, "test_share": 0.25, "streaming": streaming}
     whole, short = settings(path, **values), settings(path, max_records=4, **values)
     full, corpus = open_corpus(whole), open_corpus(short)
-    assert corpus.split == full.split
+    assert corpus.split_description == full.split_description
     for part, held in (("train", corpus.train), ("validation", corpus.validation)):
         assert len(held) == len(list(held)) == 4, part
     assert [record.uid for record in corpus.train] == [record.uid for record in full.train][:4]
     assert [record.uid for record in corpus.validation] == [record.uid for record in full.validation][:4]
-    assert list(open_heldout(short, "test")) == open_heldout(whole, "test")[:4]
+    assert list(open_heldout(short, "test")) == list(open_heldout(whole, "test"))[:4]
     assert corpus.tally.kept == 12 and corpus.tally.dropped["max_records"] == 68
 
 
@@ -169,7 +169,7 @@ def test_a_limit_of_records_changes_no_split_of_questions(named: bool, streaming
 def test_a_limit_of_records_leaves_the_real_fold_official() -> None:
     here = settings(REAL / "pubmedqa" / "ori_pqal_nontest500.json", source="pubmedqa", max_records=5)
     corpus = open_corpus(here)
-    assert "official fold 0 of 10" in corpus.split
+    assert "official fold 0 of 10" in corpus.split_description
     assert (len(corpus.train), len(corpus.validation)) == (5, 5)
 
 

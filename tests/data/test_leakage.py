@@ -1,4 +1,4 @@
-"""Parts kept apart: block-lists, overlap with test files, near-duplicates, and mixtures of sources."""
+"""Splits kept apart: block-lists, overlap with test files, near-duplicates, and mixtures of sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lora_med.config.schema import DataSettings
-from lora_med.data.corpus import open_corpus, open_heldout, open_parts
+from lora_med.data.corpus import open_corpus, open_heldout, open_splits
 from lora_med.data.mixture import Ingredient, mix
 from lora_med.data.record import Passage
 from lora_med.data.splitting.block_lists import hashed, load_block_list, shipped, write_block_list
@@ -95,7 +95,7 @@ def test_groups_of_near_duplicates_go_into_one_part(tmp_path: Path, streaming: b
     assert len(part) == 400
     assert all(part[f"a{n}"] == part[f"b{n}"] for n in range(200))
     assert min(list(part.values()).count(name) for name in "tvx") > 50
-    assert "groups moved to their near-duplicates" in corpus.split
+    assert "groups moved to their near-duplicates" in corpus.split_description
     apart = settings(path, validation_share=0.25, test_share=0.25, near_duplicate_similarity=0, streaming=streaming)
     alone = {record.uid for record in open_corpus(apart).train}
     assert any((f"a{n}" in alone) != (f"b{n}" in alone) for n in range(200))
@@ -122,7 +122,7 @@ def test_a_leak_between_published_parts_fails_with_counts_and_uids_or_is_dropped
     corpus = open_corpus(settings(tmp_path, leaks="drop", validation_share=0))
     assert sorted(record.uid for record in corpus.train) == [f"a{n}" for n in range(10) if n != 3]
     assert corpus.tally.dropped == {"near_duplicate": 1} and corpus.tally.kept == 11
-    assert corpus.separation[0]["removed_uids"] == {"near_duplicate": ["a3"]}
+    assert corpus.decontamination[0]["removed_uids"] == {"near_duplicate": ["a3"]}
     assert [record.uid for record in open_heldout(settings(tmp_path, leaks="drop"), "test")] == ["t", "u"]
 
 
@@ -145,12 +145,12 @@ def test_a_listed_pmid_leaves_training_by_default(tmp_path: Path) -> None:
     corpus = open_corpus(blocked)
     assert [record.uid for record in corpus.train] == ["pmid:5", "pmid:6"]
     assert corpus.tally.dropped == {"blocked": 2}
-    (listed,) = corpus.separation[0]["block_lists"]
+    (listed,) = corpus.decontamination[0]["block_lists"]
     assert listed["name"] == "mine" and listed["ids"] == 2 and len(listed["sha256"]) == 64
     whole = open_corpus(blocked.model_copy(update={"decontaminate": False}))
     assert len(whole.train) == 4
     assert [
-        item["name"] for item in open_corpus(settings(path, source="pubmed", **held)).separation[0]["block_lists"]
+        item["name"] for item in open_corpus(settings(path, source="pubmed", **held)).decontamination[0]["block_lists"]
     ] == [
         "bc5cdr_test",
         "ncbi_disease_test",
@@ -217,9 +217,9 @@ def test_a_run_of_13_words_shared_with_a_test_file_is_taken_out(name: str, tmp_p
     corpus = open_corpus(settings(rows, test_files=[given], **held))
     assert [record.uid for record in corpus.train] == ["b"]
     assert corpus.tally.dropped == {"test_overlap": 1}
-    assert corpus.separation[0]["test_files"][0]["name"] == name
+    assert corpus.decontamination[0]["test_files"][0]["name"] == name
     less = open_corpus(settings(rows, test_files=[str(tmp_path / "less.txt")], **held))
-    assert len(less.train) == 2 and less.separation[0]["test_files"][0]["too_short"] == 1
+    assert len(less.train) == 2 and less.decontamination[0]["test_files"][0]["too_short"] == 1
 
 
 def test_a_test_file_that_is_not_there_or_not_readable_stops_the_run(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_sources_are_mixed_over_train_parts_and_no_held_out_item_is_trained_on(t
     assert rows["pubmed"] == 2 * rows["pubmedqa"] > 20 and sum(rows.values()) == len(corpus.train)
     assert corpus.templates == {"pubmedqa": "pubmedqa", "pubmed": "text"} and corpus.template == "pubmedqa"
     assert list(corpus.hashes) == ["1. pubmedqa: qa.json", "2. pubmed: a.xml"]
-    assert [one["source"] for one in corpus.separation] == ["pubmedqa", "pubmed", "between the sources"]
+    assert [one["source"] for one in corpus.decontamination] == ["pubmedqa", "pubmed", "between the sources"]
     assert {record.source for record in corpus.validation} == {"pubmedqa", "pubmed"}
 
 
@@ -294,10 +294,10 @@ def test_what_one_source_holds_out_leaves_the_training_part_of_another(tmp_path:
         mix=[{"source": "custom", "paths": [str(tmp_path / "b" / "rows.jsonl")]}],
         stopping_strategy="all_exhausted",
     )
-    opened = open_parts(here)
+    opened = open_splits(here)
     held = [
         (place, part, record)
-        for place, parts in enumerate(opened.every)
+        for place, parts in enumerate(opened.sources)
         for part in ("train", "validation", "test")
         for record in parts.records[part]
     ]
@@ -309,7 +309,7 @@ def test_what_one_source_holds_out_leaves_the_training_part_of_another(tmp_path:
                 assert words != set(other.text.split()[:40])
     corpus = open_corpus(here)
     assert {record.uid for record in corpus.train} == {record.uid for _, part, record in held if part == "train"}
-    between = corpus.separation[-1]["removed"]
+    between = corpus.decontamination[-1]["removed"]
     assert between["leak"] > 0 and between["near_duplicate"] > 0
     assert corpus.tally.kept == len(held) == corpus.tally.read - sum(corpus.tally.dropped.values())
     assert list(corpus.hashes) == ["1. custom: rows.jsonl", "2. custom: rows.jsonl"]

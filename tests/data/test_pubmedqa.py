@@ -136,7 +136,7 @@ def test_a_ground_truth_file_names_the_test_and_is_no_input_itself(tmp_path: Pat
     here = settings(tmp_path / "*.json", validation_share=0.1)
     corpus = open_corpus(here)
     assert {record.group for record in open_heldout(here, "test")} == set(truth)
-    assert corpus.split.startswith("test by test_ground_truth.json: 20 items")
+    assert corpus.split_description.startswith("test by test_ground_truth.json: 20 items")
     assert len(corpus.train) + len(corpus.validation) == 40
     assert not {record.group for record in [*corpus.train, *corpus.validation]} & set(truth)
 
@@ -158,7 +158,7 @@ def test_other_sets_are_split_by_share_and_say_so(tmp_path: Path) -> None:
     path.write_text(json.dumps(made_up(200)))
     here = settings(path, validation_share=0.1, test_share=0.2)
     corpus, test = open_corpus(here), open_heldout(here, "test")
-    assert "not an official split" in corpus.split
+    assert "not an official split" in corpus.split_description
     assert (len(test), len(corpus.validation)) == (pytest.approx(40, abs=2), pytest.approx(20, abs=2))
     answers = Counter(record.answer for record in [*corpus.train, *test] if isinstance(record, Question))
     tested = Counter(record.answer for record in test if isinstance(record, Question))
@@ -192,7 +192,7 @@ def test_the_real_half_is_validated_by_official_folds_and_never_called_the_offic
     own = settings(REST, test_share=0.4)
     test = open_heldout(own, "test")
     assert abs(len(test) - 180) <= 1  # rounded for each answer
-    assert "NOT the official test" in open_corpus(own).split
+    assert "NOT the official test" in open_corpus(own).split_description
     assert not {record.group for record in test} & {record.group for record in open_corpus(own).train}
 
 
@@ -207,4 +207,6 @@ def test_the_thousand_in_another_order_are_refused(tmp_path: Path) -> None:
         open_corpus(settings(path))
     (tmp_path / folds.GROUND_TRUTH).write_text(json.dumps(dict.fromkeys(blocked, "yes")))
     assert {record.group for record in open_heldout(settings(path), "test")} == set(blocked)
-    assert open_corpus(settings(path)).split.startswith("official PubMedQA test by test_ground_truth.json: 500 items")
+    assert open_corpus(settings(path)).split_description.startswith(
+        "official PubMedQA test by test_ground_truth.json: 500 items"
+    )

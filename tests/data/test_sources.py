@@ -193,7 +193,7 @@ def test_mmlu_is_split_by_its_files_and_its_five_examples_are_the_training_part(
     assert {record.subject for record in corpus.train if isinstance(record, Question)} == {"medical_genetics"}
     assert len(corpus.validation) == 2
     assert len(open_heldout(settings, "test")) == 3
-    assert corpus.split.startswith("published, by file")
+    assert corpus.split_description.startswith("published, by file")
 
 
 def test_a_row_of_mmlu_with_a_cell_too_few_is_named(tmp_path: Path) -> None:

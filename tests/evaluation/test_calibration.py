@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lora_med.adapters.store.card import read_card
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.evaluation.cards import record_scores
+from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.statistics.calibration import confidence, fit
@@ -47,13 +49,8 @@ def test_the_report_draws_it_and_the_card_keeps_what_was_fitted(tmp_path: Path) 
     found = evaluate(
         base,
         ["one"],
-        QUESTIONS[:half],
-        template="pubmedqa",
-        source="custom",
-        store=tmp_path / "store",
-        bootstrap_samples=50,
-        samples=0,
-        validation=QUESTIONS[half:],
+        HeldOutRecords(tuple(QUESTIONS[:half]), "open", "custom", validation=tuple(QUESTIONS[half:])),
+        EvalOptions("pubmedqa", store=tmp_path / "store", bootstrap_samples=50, samples=0),
     )
     report = write_report([found], tmp_path / "out", title="sure")
     page = report.html.read_text()

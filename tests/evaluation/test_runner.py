@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from lora_med.adapters.runtime.attach import attach, detach
 from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.verify import verify
-from lora_med.data.record import Passage, Question, Section
+from lora_med.data.heldout_records import HeldOutRecords
+from lora_med.data.record import Passage, Question, Record, Section
 from lora_med.errors import BaseMismatchError, DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.likelihood.log_probabilities import score_text
+from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.scorers.items import choice_items, text_items
-from lora_med.evaluation.scorers.registry import PromptOptions
 from lora_med.evaluation.swap_check import check_swaps
+from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.models.base import Base, load_base
 from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
@@ -44,6 +47,15 @@ QUESTIONS = [
     )
     for n in range(24)
 ]
+
+
+def heldout(records: Sequence[Record], **others: Any) -> HeldOutRecords:
+    """Open records, of the source that they name."""
+    return HeldOutRecords(tuple(records), access="open", source=records[0].source if records else "custom", **others)
+
+
+def options(home: Path, template: str = "text", **others: Any) -> EvalOptions:
+    return EvalOptions(template, store=home / "store", **others)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +81,7 @@ def log_probability(model: Any, ids: list[int], start: int) -> float:
 
 
 def test_text_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None:
-    found = evaluate(base, ["one", "two"], PASSAGES, template="text", source="custom", store=home / "store", samples=0)
+    found = evaluate(base, ["one", "two"], heldout(PASSAGES), options(home, samples=0))
     texts = [f"{passage.title}\n{passage.text}" for passage in PASSAGES]
     # byte-level tokens: BOS 1, then each byte; the end token is not scored
     rows = [base.tokenizer(text)["input_ids"] for text in texts]
@@ -88,7 +100,7 @@ def test_text_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None:
 
 
 def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None:
-    found = evaluate(base, ["one"], QUESTIONS, template="pubmedqa", source="pubmedqa", store=home / "store", samples=0)
+    found = evaluate(base, ["one"], heldout(QUESTIONS), options(home, "pubmedqa", samples=0))
     for subject in found.subjects:
         model = base.model if subject.adapter is None else attach(base, subject.adapter, home / "store")
         scored = [one["log_probabilities"] for one in subject.facts]
@@ -142,33 +154,32 @@ def test_the_base_is_free_of_adapters_afterwards(home: Path, base: Base) -> None
     ids = torch.tensor([base.tokenizer("fever")["input_ids"]])
     with torch.no_grad():
         before = base.model(input_ids=ids).logits
-    evaluate(base, ["one"], PASSAGES, template="text", source="custom", store=home / "store", samples=0)
+    evaluate(base, ["one"], heldout(PASSAGES), options(home, samples=0))
     with torch.no_grad():
         assert torch.equal(base.model(input_ids=ids).logits, before)
     detach(attach(base, "two", home / "store"))
 
 
 def test_groups_and_draw_are_kept(home: Path, base: Base) -> None:
-    options: dict[str, Any] = {"template": "text", "source": "custom", "store": home / "store", "samples": 0}
-    found = evaluate(base, ["one"], PASSAGES, max_items=10, seed=5, **options)
-    again = evaluate(base, ["one"], PASSAGES, max_items=10, seed=5, **options)
+    chosen = options(home, samples=0, max_items=10, seed=5)
+    found = evaluate(base, ["one"], heldout(PASSAGES), chosen)
+    again = evaluate(base, ["one"], heldout(PASSAGES), chosen)
     assert [item.uid for item in found.items] == [item.uid for item in again.items]
     assert len(found.items) == 10
     assert found.groups == len({item.group for item in found.items}) < 10
 
 
 def test_samples_are_written_by_base_and_adapter(home: Path, base: Base) -> None:
-    options: dict[str, Any] = {"source": "custom", "store": home / "store", "samples": 2}
-    text = evaluate(base, ["one"], PASSAGES, template="text", **options)
+    text = evaluate(base, ["one"], heldout(PASSAGES), options(home, samples=2))
     assert [set(sample.outputs) for sample in text.samples] == [{"base", "one"}] * 2
     assert text.samples[1].prompt == "Study 1\ncough aspirin of the was given"
     assert text.samples[1].reference == "naïve"
-    again = evaluate(base, ["one"], PASSAGES, template="text", **options)
+    again = evaluate(base, ["one"], heldout(PASSAGES), options(home, samples=2))
     assert again.samples == text.samples
 
 
 def test_credentialed_text_is_never_shown(home: Path, base: Base, tmp_path: Path) -> None:
-    found = evaluate(base, ["one", "secret"], PASSAGES, template="text", source="custom", store=home / "store")
+    found = evaluate(base, ["one", "secret"], heldout(PASSAGES), options(home))
     assert found.access == "credentialed"
     assert found.samples == ()
     write_report([found], tmp_path, title="Report")
@@ -176,25 +187,59 @@ def test_credentialed_text_is_never_shown(home: Path, base: Base, tmp_path: Path
         assert "aspirin" not in path.read_text()
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        HeldOutRecords(tuple(PASSAGES), access="credentialed", source="custom"),
+        HeldOutRecords(tuple(PASSAGES), access="open", source="mimic4_note"),
+        HeldOutRecords(tuple(replace(one, source="mimic3") for one in PASSAGES), access="open", source="custom"),
+        HeldOutRecords(tuple(PASSAGES), "open", "custom", training=(replace(PASSAGES[0], uid="t", source="mimic3"),)),
+    ],
+    ids=["class given", "class of the source", "class of the records", "class of what is learned from"],
+)
+def test_no_way_to_make_or_cut_credentialed_records_shows_a_sample(
+    home: Path, base: Base, hidden: HeldOutRecords
+) -> None:
+    for records in (hidden, hidden.with_records(hidden.records[:4]), hidden.draw(3, seed=1)):
+        assert records.access == "credentialed"
+        found = evaluate(base, ["one"], records, options(home, samples=2, bootstrap_samples=20, max_items=3))
+        assert found.access == "credentialed" and found.samples == ()
+        assert all(subject.written == () for subject in found.subjects)
+    assert WORDS[2] not in repr(hidden)
+
+
+def test_records_that_lost_their_access_class_are_refused(home: Path, base: Base) -> None:
+    hidden = HeldOutRecords(tuple(PASSAGES), access="credentialed", source="custom")
+    for lost in (list(hidden), hidden.records, hidden.records[:3]):
+        with pytest.raises(SettingsError, match="carries no access class"):
+            evaluate(base, ["one"], lost, options(home))  # pyright: ignore[reportArgumentType]
+        with pytest.raises(SettingsError, match="carries no access class"):
+            evaluate_taggers(["one"], lost, options(home))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError):
+        hidden[:3]  # pyright: ignore[reportIndexIssue]
+    with pytest.raises(FrozenInstanceError):
+        hidden.access = "open"  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_an_adapter_of_another_base_is_refused(home: Path) -> None:
     other = load_base(str(home / "other"), quantization="none", dtype="float32")
     with pytest.raises(BaseMismatchError):
-        evaluate(other, ["one"], PASSAGES, template="text", source="custom", store=home / "store")
+        evaluate(other, ["one"], heldout(PASSAGES), options(home))
 
 
 def test_an_answer_that_is_no_option_is_named_by_uid(home: Path, base: Base) -> None:
     strange = Question("q77", "q77", "pubmedqa", "Is it?", "perhaps", ("text",), ("yes", "no"))
     with pytest.raises(DataError, match="q77"):
-        evaluate(base, ["one"], [strange], template="pubmedqa", source="pubmedqa", store=home / "store")
+        evaluate(base, ["one"], heldout([strange]), options(home, "pubmedqa"))
 
 
 def test_one_uid_twice_is_refused(home: Path, base: Base) -> None:
-    with pytest.raises(DataError, match="given twice, the first is p0"):
-        evaluate(base, ["one"], [*PASSAGES, PASSAGES[0]], template="text", source="custom", store=home / "store")
+    with pytest.raises(DataError, match="more than once, the first is p0"):
+        evaluate(base, ["one"], heldout([*PASSAGES, PASSAGES[0]]), options(home))
 
 
 def test_a_base_alone_is_scored(home: Path, base: Base) -> None:
-    found = evaluate(base, [], PASSAGES, template="text", source="custom", samples=0, bootstrap_samples=50)
+    found = evaluate(base, [], heldout(PASSAGES), options(home, samples=0, bootstrap_samples=50))
     (subject,) = found.subjects
     assert (subject.adapter, subject.changes) == (None, {})
     assert subject.values["bits_per_byte"].value > 0
@@ -204,7 +249,7 @@ def test_sections_of_a_text_are_scored_on_their_own_tokens(home: Path, base: Bas
     parts = (Section("fever and cough", "Aim", "OBJECTIVE"), Section("aspirin helped", None, "RESULTS"))
     whole = "Aim: fever and cough\naspirin helped"
     records = [Passage(f"s{n}", f"s{n}", "custom", whole, title=f"On {n}", sections=parts) for n in range(12)]
-    found = evaluate(base, [], records, template="text", source="custom", samples=0, bootstrap_samples=50)
+    found = evaluate(base, [], heldout(records), options(home, samples=0, bootstrap_samples=50))
     got = found.subjects[0].values
     sums = {"nll_objective": 0.0, "nll_results": 0.0}
     for record in records:
@@ -224,61 +269,53 @@ def test_metrics_of_the_users_own_are_scored_with_intervals(home: Path, base: Ba
     found = evaluate(
         base,
         ["one"],
-        QUESTIONS,
-        template="pubmedqa",
-        source="pubmedqa",
-        store=home / "store",
-        samples=0,
-        bootstrap_samples=50,
-        metrics={"own:yes_share": yes_share},
-        lower_is_better=["yes"],
+        heldout(QUESTIONS),
+        options(
+            home,
+            "pubmedqa",
+            samples=0,
+            bootstrap_samples=50,
+            metrics={"own:yes_share": yes_share},
+            lower_is_better=["yes"],
+        ),
     )
     for subject in found.subjects:
         share = sum(one == "yes" for one in subject.answers.predicted) / 24
         assert subject.custom["yes"].value == pytest.approx(share)
     assert found.subjects[1].custom["yes"].difference_interval is not None
-    options: dict[str, Any] = {"source": "custom", "store": home / "store", "metrics": {"own:yes_share": yes_share}}
     with pytest.raises(SettingsError, match="no answers for a metric"):
-        evaluate(base, ["one"], PASSAGES, template="text", **options)
+        evaluate(base, ["one"], heldout(PASSAGES), options(home, metrics={"own:yes_share": yes_share}))
 
 
 def test_solved_examples_come_from_training_and_written_answers_may_be_invalid(home: Path, base: Base) -> None:
     found = evaluate(
         base,
         ["one"],
-        QUESTIONS[:12],
-        template="pubmedqa",
-        source="pubmedqa",
-        scoring="written_choice",
-        store=home / "store",
-        samples=0,
-        bootstrap_samples=50,
-        training=QUESTIONS[12:],
-        prompt_options=PromptOptions(shots=2),
+        heldout(QUESTIONS[:12], training=tuple(QUESTIONS[12:])),
+        options(
+            home,
+            "pubmedqa",
+            scoring="written_choice",
+            samples=0,
+            bootstrap_samples=50,
+            prompt_options=PromptOptions(shots=2),
+        ),
     )
     base_values = found.subjects[0].values
     assert base_values["invalid_rate"].value > 0.5, "a random model writes no option"
     assert base_values["accuracy"].value <= 1 - base_values["invalid_rate"].value
     assert found.asked["shots"] == 2
     with pytest.raises(SettingsError, match="shots does nothing"):
-        evaluate(
-            base,
-            ["one"],
-            PASSAGES,
-            template="text",
-            source="custom",
-            prompt_options=PromptOptions(shots=1),
-            store=home / "store",
-        )
+        evaluate(base, ["one"], heldout(PASSAGES), options(home, prompt_options=PromptOptions(shots=1)))
 
 
 def test_no_records_is_an_error(home: Path, base: Base) -> None:
     with pytest.raises(DataError, match="no held-out records"):
-        evaluate(base, ["one"], [], template="text", source="custom", store=home / "store")
+        evaluate(base, ["one"], heldout([]), options(home))
 
 
 def test_scores_go_into_the_card_and_the_adapter_stays_whole(home: Path, base: Base) -> None:
-    found = evaluate(base, ["two"], PASSAGES, template="text", source="custom", store=home / "store", samples=0)
+    found = evaluate(base, ["two"], heldout(PASSAGES), options(home, samples=0))
     record_scores(found, home / "store")
     record_scores(found, home / "store")
     card = read_card(home / "store/two")

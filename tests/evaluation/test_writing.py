@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Pair, Passage, Section
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.measures import NOTHING, Numbers, changes, values
+from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
-from lora_med.evaluation.scorers.registry import PromptOptions, measures_of
+from lora_med.evaluation.scorers.registry import measures_of
 from lora_med.evaluation.scorers.writing_answers import (
     WritingItem,
     lead_answers,
@@ -111,14 +113,17 @@ def test_a_record_without_reference_is_named() -> None:
         writing_items([Pair("x", "x", "custom", "Ask", " ")], "pair", make_tokenizer())
 
 
+def heldout(count: int) -> HeldOutRecords:
+    """The first pairs to score, the others to learn from."""
+    return HeldOutRecords(tuple(PAIRS[:count]), "open", "mts_dialog", training=tuple(PAIRS[count:]))
+
+
 def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
     folder = make_tiny("llama", tmp_path / "base")
     publish_random(folder, "one", tmp_path / "store", template="note")
     base = load_base(str(folder), quantization="none", dtype="float32")
-    options: dict[str, Any] = {"template": "note", "source": "mts_dialog", "store": tmp_path / "store"}
-    found = evaluate(
-        base, ["one"], PAIRS[:6], scoring="writing", training=PAIRS[6:], bootstrap_samples=50, samples=2, **options
-    )
+    options = EvalOptions("note", "writing", store=tmp_path / "store", bootstrap_samples=50, samples=2)
+    found = evaluate(base, ["one"], heldout(6), options)
     assert {one.name for one in found.baselines} == {
         "Copying the source's first words",
         "Copying the nearest training text",
@@ -131,17 +136,15 @@ def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
     (line, *_) = (tmp_path / "out/items.jsonl").read_text().splitlines()
     assert "written" in json.loads(line)["base"]
     with pytest.raises(SettingsError, match="cannot be scored as writing"):
-        evaluate(base, ["one"], PAIRS, scoring="writing", **{**options, "template": "text"})
+        evaluate(base, ["one"], heldout(6), replace(options, template="text"))
 
 
 def test_bertscore_stands_with_the_likenesses_where_it_is_asked_for(tmp_path: Path) -> None:
     folder, encoder = make_tiny("llama", tmp_path / "base"), make_tiny_encoder(tmp_path / "encoder")
     base = load_base(str(folder), quantization="none", dtype="float32")
-    options: dict[str, Any] = {"template": "note", "source": "mts_dialog", "scoring": "writing", "samples": 0}
     prompt_options = PromptOptions(bertscore=f"{encoder}:1")
-    found = evaluate(
-        base, [], PAIRS[:4], training=PAIRS[4:], bootstrap_samples=50, prompt_options=prompt_options, **options
-    )
+    options = EvalOptions("note", "writing", samples=0, bootstrap_samples=50, prompt_options=prompt_options)
+    found = evaluate(base, [], heldout(4), options)
     score = found.subjects[0].values["bertscore"]
     assert 0 <= score.value <= 1 and score.interval.low is not None
     assert "bertscore" in found.baselines[0].values and found.layout["columns"][-1] == "bertscore"
@@ -150,4 +153,4 @@ def test_bertscore_stands_with_the_likenesses_where_it_is_asked_for(tmp_path: Pa
     copied = writing_table(items, [one.output for one in PAIRS], read_encoder(f"{encoder}:1"))
     assert copied[:, -1] == pytest.approx(np.ones(len(PAIRS)), abs=1e-5)
     with pytest.raises(SettingsError, match="bertscore does nothing"):
-        evaluate(base, [], PAIRS, prompt_options=prompt_options, **{**options, "template": "pair", "scoring": "text"})
+        evaluate(base, [], heldout(4), replace(options, template="pair", scoring="text"))

@@ -153,7 +153,7 @@ def test_what_was_taken_out_and_the_order_of_files_are_in_the_key(tmp_path: Path
         two,
         replace(two, hashes={"b.jsonl": "1", "a.jsonl": "0"}),
         replace(two, hashes={"a.jsonl": "1", "b.jsonl": "0"}),
-        replace(two, separation=[{**corpus.separation[0], "removed_uids": {"blocked": ["u1"]}}]),
+        replace(two, decontamination=[{**corpus.decontamination[0], "removed_uids": {"blocked": ["u1"]}}]),
         replace(two, templates={"custom": "title"}),
     ]
     assert len({data_key(settings, one) for one in others}) == len(others)

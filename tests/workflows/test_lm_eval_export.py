@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lora_med.cli.main import run
-from lora_med.data.corpus import HeldOut
-from lora_med.data.record import Pair, Passage, Question, Record
+from lora_med.data.heldout_records import HeldOutRecords
+from lora_med.data.record import Pair, Passage, Question
 from lora_med.errors import NotPermittedError, SettingsError
+from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.runner import evaluate
 from lora_med.models.base import load_base
 from lora_med.workflows.lm_eval_export import write_harness, write_readme
@@ -26,10 +26,12 @@ QUESTIONS = [
     for n in range(12)
 ]
 PASSAGES = [Passage(f"p{n}", f"p{n}", "custom", f"Fever for {n} days, 37.{n} µg – naïve.") for n in range(8)]
+HELD_QUESTIONS = HeldOutRecords(tuple(QUESTIONS), "open", "pubmedqa")
+HELD_PASSAGES = HeldOutRecords(tuple(PASSAGES), "open", "custom")
 
 
 def test_questions_hold_prompt_options_and_the_right_one(tmp_path: Path) -> None:
-    task = write_harness(QUESTIONS, tmp_path, template="pubmedqa", source="pubmedqa", split="test")
+    task = write_harness(HELD_QUESTIONS, tmp_path, template="pubmedqa")
     first = json.loads(task.items_file.read_text().splitlines()[1])
     assert first["prompt"] == "Abstract: Aim 1.\nQuestion: Does 1 help?\nAnswer:"
     assert (first["choices"], first["gold"]) == ([" yes", " no", " maybe"], 1)
@@ -40,14 +42,14 @@ def test_questions_hold_prompt_options_and_the_right_one(tmp_path: Path) -> None
 
 
 def test_what_may_not_be_handed_on_or_has_no_form_there_is_refused(tmp_path: Path) -> None:
-    secret = HeldOut(PASSAGES)
-    secret.access = "credentialed"
+    secret = HeldOutRecords(tuple(PASSAGES), access="credentialed", source="custom")
     with pytest.raises(NotPermittedError, match="data use agreement"):
-        write_harness(secret, tmp_path, template="text", source="custom", split="test")
+        write_harness(secret, tmp_path, template="text")
     with pytest.raises(SettingsError, match="conversation"):
-        write_harness(QUESTIONS, tmp_path, template="pubmedqa_chat", source="pubmedqa", split="test")
+        write_harness(HELD_QUESTIONS, tmp_path, template="pubmedqa_chat")
+    pairs = HeldOutRecords((Pair("a", "a", "custom", "in", "out"),), "open", "custom")
     with pytest.raises(SettingsError, match="no form"):
-        write_harness([Pair("a", "a", "custom", "in", "out")], tmp_path, template="pair", source="custom", split="test")
+        write_harness(pairs, tmp_path, template="pair")
     assert not list(tmp_path.iterdir())
 
 
@@ -66,8 +68,8 @@ def test_lm_eval_finds_our_numbers_in_the_files(tmp_path: Path, monkeypatch: pyt
     base = load_base(str(make_tiny("llama", tmp_path / "base")), quantization="none", dtype="float32")
     out = tmp_path / "out"
     tasks = [
-        write_harness(QUESTIONS, out, template="pubmedqa", source="pubmedqa", split="test"),
-        write_harness(PASSAGES, out, template="text", source="custom", split="test"),
+        write_harness(HELD_QUESTIONS, out, template="pubmedqa"),
+        write_harness(HELD_PASSAGES, out, template="text"),
     ]
     monkeypatch.chdir(out)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -80,10 +82,10 @@ def test_lm_eval_finds_our_numbers_in_the_files(tmp_path: Path, monkeypatch: pyt
             name
         ]
 
-    def ours(records: Sequence[Record], source: str, template: str) -> float:
-        found = evaluate(base, [], records, template=template, source=source, samples=0, bootstrap_samples=20)
+    def ours(heldout: HeldOutRecords, template: str) -> float:
+        found = evaluate(base, [], heldout, EvalOptions(template, samples=0, bootstrap_samples=20))
         return found.subjects[0].values[found.verdict_by.name].value
 
-    assert theirs(0)["acc,none"] == pytest.approx(ours(QUESTIONS, "pubmedqa", "pubmedqa"))
+    assert theirs(0)["acc,none"] == pytest.approx(ours(HELD_QUESTIONS, "pubmedqa"))
     bits = theirs(1, add_bos_token=False)["bits_per_byte,none"]
-    assert bits == pytest.approx(ours(PASSAGES, "custom", "text"), rel=1e-4)
+    assert bits == pytest.approx(ours(HELD_PASSAGES, "text"), rel=1e-4)

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,9 +34,7 @@ def list_command(as_json: AsJson = False) -> None:
     """List the sources: what each reads, into which kinds of record, license, access class, default template."""
     from lora_med.data.catalog import SOURCES
 
-    rows: list[dict[str, Any]] = [
-        {**asdict(source), "kinds": [kind.__name__.lower() for kind in source.kinds]} for source in SOURCES.values()
-    ]
+    rows = [source.as_json() for source in SOURCES.values()]
     if as_json:
         print(json.dumps({"sources": rows}))
         return
@@ -87,7 +84,7 @@ def read_command(
                 stream.write(as_line(record))
     tally = reading.tally
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
-    if found.name == "pubmed":  # versions of one article are one, and a deleted one is none
+    if found.versions_articles:  # versions of one article are one, and a deleted one is none
         gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
         summary["articles"] = tally.read - gone
     if as_json:

@@ -85,34 +85,38 @@ def evaluate_command(
         _list_tasks(as_json)
         return
     prepare_environment(offline=not online)
+    from lora_med.evaluation.options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import write_report
-    from lora_med.evaluation.scorers.registry import PromptOptions
     from lora_med.metrics.custom_metric import load_metric
-    from lora_med.workflows.evaluate import How, make_jobs, open_job, score_jobs, score_taggers, tagging
+    from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
     names = list(adapter or [])
-    cards = _cards(names, store)
-    if not cards and base is None:
-        raise SettingsError("neither adapter nor base is named", where="--adapter", fix="lora-med adapters list")
+    cards = _cards(names, store, base)
     asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
     jobs = make_jobs(task or (), list(cards.values()), **asked)
-    tags = tagging(list(cards.values()))
-    if tags:
+    if tagging(list(cards.values())):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
-    prompts = PromptOptions(shots, rotate, constrained, bertscore)
-    how = How(store, max_items, bootstrap_samples, seed, prompts, {one: load_metric(one) for one in metric or ()})
-    opened = [open_job(job, prompts, calibrate=calibrate) for job in jobs]
-    if tags:
-        evaluations = score_taggers(names, jobs, opened, how, base=base)
+    options = EvalOptions(
+        store=store,
+        max_items=max_items,
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        prompt_options=PromptOptions(shots, rotate, constrained, bertscore),
+        metrics={name: load_metric(name) for name in metric or ()},
+        lower_is_better=lower_is_better or (),
+    )
+    opened = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
+    if tagging(list(cards.values())):
+        evaluations = score_taggers(names, jobs, opened, options, base=base)
     else:
-        loaded = _base(cards, base, revision, quantization)
-        evaluations = score_jobs(loaded, names, jobs, opened, how, lower_is_better=lower_is_better or ())
-    on = str(evaluations[0].base["name"])
-    report = write_report(evaluations, out, title=f"{', '.join(names)} against {on}" if names else on)
-    if as_json:
-        print(json.dumps(report.content))
-    else:
-        _draw(evaluations, report)
+        evaluations = score_jobs(_base(cards, base, revision, quantization), names, jobs, opened, options)
+    report = write_report(evaluations, out, title=_title(names, evaluations))
+    print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
+
+
+def _title(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
+    base = str(evaluations[0].base["name"])
+    return f"{', '.join(names)} against {base}" if names else base
 
 
 def _refuse(**given: object) -> None:
@@ -124,8 +128,10 @@ def _refuse(**given: object) -> None:
             )
 
 
-def _cards(names: list[str], store: Path) -> dict[Path, Card]:
-    """Folder -> card of each named adapter."""
+def _cards(names: list[str], store: Path, base: str | None) -> dict[Path, Card]:
+    """Folder -> card of each named adapter; without any, a base must be named."""
+    if not names and base is None:
+        raise SettingsError("neither adapter nor base is named", where="--adapter", fix="lora-med adapters list")
     from lora_med.adapters.store.card import read_card
     from lora_med.adapters.store.store import find_adapter
 

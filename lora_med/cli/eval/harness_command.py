@@ -32,7 +32,7 @@ def harness(
     prepare_environment(offline=True)
     from lora_med.adapters.store.card import read_card
     from lora_med.adapters.store.store import find_adapter
-    from lora_med.evaluation.scorers.registry import PromptOptions
+    from lora_med.evaluation.options import PromptOptions
     from lora_med.workflows.evaluate import make_jobs, open_job
     from lora_med.workflows.lm_eval_export import write_harness, write_readme
 
@@ -40,11 +40,8 @@ def harness(
     asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
     written = []
     for job in make_jobs(task or (), cards, **asked):
-        records = open_job(job, PromptOptions(), calibrate=False).records
-        source_name = job.settings.source
-        written.append(
-            write_harness(records, out, template=job.template, source=source_name, split=job.split, scoring=job.scoring)
-        )
+        heldout = open_job(job, PromptOptions(), calibrate=False)
+        written.append(write_harness(heldout, out, template=job.template, scoring=job.scoring))
     readme = write_readme(written, out)
     if as_json:
         print(json.dumps({"readme": str(readme), "tasks": [{"name": one.name, "items": one.items} for one in written]}))

@@ -15,13 +15,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from lora_med.config.near_names import unknown
+from lora_med.data.catalog import SOURCES
 from lora_med.data.record import Record
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file, write_atomic
 
 PMID = re.compile(r"[1-9]\d{0,8}")
 HASHED = re.compile(r"[0-9a-f]{16}")
-PMID_SOURCES = ("pubmed", "pmc", "pubmedqa", "bc5cdr", "ncbi_disease", "bioc")  # whose groups are PMIDs if digits
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def identifiers_of(record: Record) -> set[str]:
 
 def pmid_of(record: Record) -> str | None:
     """`pmid:` and the PMID of the article that a record is from, if its source groups by PMID."""
-    known = record.source in PMID_SOURCES and PMID.fullmatch(record.group)
+    source = SOURCES.get(record.source)
+    known = source is not None and source.groups_are_pmids and PMID.fullmatch(record.group)
     return f"pmid:{record.group}" if known else None
 
 

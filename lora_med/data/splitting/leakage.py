@@ -1,9 +1,9 @@
-"""Parts kept apart: what may not be trained on leaves training, and what says the same stands in one part only.
+"""Splits kept apart: what may not be trained on leaves training, and what says the same stands in one split only.
 
-One scan over the records of all parts finds four things: identifiers on a block-list, runs of words shared with a test
-file, a group or a content in two parts, and near-duplicates in two parts. Where we cut the parts ourselves, the groups
-of near-duplicates go into one part together; where the parts are published, a leak is an error or is taken out of the
-part that is nearer to training.
+One scan over the records of all splits finds four things: identifiers on a block-list, runs of words shared with a test
+file, a group or a content in two splits, and near-duplicates in two splits. Where we cut the splits ourselves, the
+groups of near-duplicates go into one split together; where the splits are published, a leak is an error or is taken out
+of the split that is nearer to training.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lora_med.data.reading import content, digest
-from lora_med.data.record import Record, asked_of
+from lora_med.data.record import Record, Split, asked_of
 from lora_med.data.splitting.block_lists import BlockList, hashed, identifiers_of, pmid_of
 from lora_med.data.splitting.near_duplicates import Signatures, clusters, signatures
-from lora_med.data.splitting.splits import Part
 from lora_med.data.splitting.test_overlap import TestText, record_words
 from lora_med.data.splitting.union_find import Links
 from lora_med.errors import DataError
 
 SHOWN_UIDS = 5
 LISTED_UIDS = 1000
-TRAINING_ORDER: tuple[Part, ...] = ("train", "validation", "test")  # of two records alike, the earlier part's leaves
+TRAINING_ORDER: tuple[Split, ...] = ("train", "validation", "test")  # of two records alike, the earlier split's leaves
 LARGEST_SHARE, LARGEST_GROUPS = 0.1, 20  # of the groups one cluster may join before something else is wrong
 
-Key = tuple[int, Part, str]
+Key = tuple[int, Split, str]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What keeps parts apart; `similarity` is that of near-duplicates, 0 for none."""
+    """What keeps splits apart; `similarity` is that of near-duplicates, 0 for none."""
 
     leaks: Literal["error", "drop"] = "error"
     similarity: float = 0.0
@@ -42,10 +41,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record as the scan remembers it: no text. Its uid is its own within its source and part only."""
+    """A record as the scan remembers it: no text. Its uid is its own within its source and split only."""
 
     origin: int
-    part: Part
+    split: Split
     uid: str
     group: str
     content: int
@@ -53,30 +52,30 @@ class Seen:
     @property
     def key(self) -> Key:
         """What tells it from all others."""
-        return (self.origin, self.part, self.uid)
+        return (self.origin, self.split, self.uid)
 
 
 @dataclass(frozen=True)
-class Separation:
-    """What was done: the reason for each record taken out, the part of each group that was moved, and by what rules.
+class Decontamination:
+    """What was done: the reason for each record taken out, the split of each group that was moved, and by what rules.
 
-    A record is known by its source's place in a mixture (0 for the first), its part and its uid. `sizes` are those of
-    the parts afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
+    A record is known by its source's place in a mixture (0 for the first), its split and its uid. `sizes` are those of
+    the splits afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
     """
 
     rules: Rules
     removed: dict[Key, str] = field(default_factory=dict)
-    moved: dict[str, Part] = field(default_factory=dict)
-    sizes: dict[Part, int] = field(default_factory=dict)
+    moved: dict[str, Split] = field(default_factory=dict)
+    sizes: dict[Split, int] = field(default_factory=dict)
     clusters: int = 0
 
     def counts(self) -> dict[str, int]:
         """How many records were taken out for each reason."""
         return dict(sorted(Counter(self.removed.values()).items()))
 
-    def place(self, record: Record, part: Part, origin: int = 0) -> Part | None:
-        """The part a record ends in, None if it was taken out."""
-        return None if (origin, part, record.uid) in self.removed else self.moved.get(group_of(record), part)
+    def final_split(self, record: Record, split: Split, origin: int = 0) -> Split | None:
+        """The split a record ends in, None if it was taken out."""
+        return None if (origin, split, record.uid) in self.removed else self.moved.get(group_of(record), split)
 
     def as_json(self) -> dict[str, Any]:
         """What the card keeps: rules with the hashes of their files, counts, and the uids taken out, 1,000 a reason."""
@@ -100,31 +99,33 @@ class Separation:
 
 
 def group_of(record: Record) -> str:
-    """What must never straddle parts, so named that records of several sources compare: a PMID is one everywhere."""
+    """What must never straddle splits, so named that records of several sources compare: a PMID is one everywhere."""
     return pmid_of(record) or f"{record.source}\x1f{record.group}"
 
 
-def separate(placed: Iterable[tuple[int, Part, Record]], rules: Rules, fixed: frozenset[Part]) -> Separation:
-    """What has to leave or move so that the parts are apart. Test records never leave for a block-list or test file.
+def decontaminate(
+    assigned: Iterable[tuple[int, Split, Record]], rules: Rules, fixed: frozenset[Split]
+) -> Decontamination:
+    """What has to leave or move so that the splits are apart. Test records never leave for a block-list or test file.
 
     Args:
-        placed: each record with the place of its source in a mixture (else 0) and its part; passed over once.
-        fixed: the parts that are published, which nothing may move into or out of.
+        assigned: each record with the place of its source in a mixture (else 0) and its split; passed over once.
+        fixed: the splits that are published, which nothing may move into or out of.
 
     Raises:
-        DataError: a leak between published parts, with counts and uids, unless `rules.leaks` is `drop`; or
+        DataError: a leak between published splits, with counts and uids, unless `rules.leaks` is `drop`; or
             near-duplicates that would join more than a tenth of all groups.
     """
     removed: dict[Key, str] = {}
     seen: list[Seen] = []
 
     def texts() -> Iterator[str]:
-        for origin, part, record in placed:
-            reason = _forbidden(record, rules) if part != "test" else None
+        for origin, split, record in assigned:
+            reason = _forbidden(record, rules) if split != "test" else None
             if reason is not None:
-                removed[origin, part, record.uid] = reason
+                removed[origin, split, record.uid] = reason
                 continue
-            seen.append(Seen(origin, part, record.uid, group_of(record), content(record)))
+            seen.append(Seen(origin, split, record.uid, group_of(record), content(record)))
             yield asked_of(record)
 
     marks: Signatures | None = None
@@ -133,14 +134,14 @@ def separate(placed: Iterable[tuple[int, Part, Record]], rules: Rules, fixed: fr
     else:
         for _ in texts():
             pass
-    found = clusters(marks, rules.similarity) if marks is not None and len({one.part for one in seen}) > 1 else []
+    found = clusters(marks, rules.similarity) if marks is not None and len({one.split for one in seen}) > 1 else []
     leaks = _leaks(seen, found, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
     if leaks and rules.leaks == "error":
         raise _refusal(leaks, seen)
     removed |= {seen[place].key: reason for place, (reason, _) in leaks.items()}
     moved = _together(seen, found) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
-    sizes: Counter[Part] = Counter(moved.get(one.group, one.part) for one in seen if one.key not in removed)
-    return Separation(rules, removed, moved, {part: sizes[part] for part in TRAINING_ORDER}, len(found))
+    sizes: Counter[Split] = Counter(moved.get(one.group, one.split) for one in seen if one.key not in removed)
+    return Decontamination(rules, removed, moved, {split: sizes[split] for split in TRAINING_ORDER}, len(found))
 
 
 def _forbidden(record: Record, rules: Rules) -> str | None:
@@ -155,60 +156,62 @@ def _forbidden(record: Record, rules: Rules) -> str | None:
     return None
 
 
-def _leaks(seen: Sequence[Seen], found: Sequence[Sequence[int]], fixed: frozenset[Part]) -> dict[int, tuple[str, Part]]:
-    """Place of each record that a record of a later, fixed part resembles -> why, and that part."""
+def _leaks(
+    seen: Sequence[Seen], found: Sequence[Sequence[int]], fixed: frozenset[Split]
+) -> dict[int, tuple[str, Split]]:
+    """Place of each record that a record of a later, fixed split resembles -> why, and that split."""
     together: dict[tuple[str, int], list[int]] = defaultdict(list)
     for place, one in enumerate(seen):
         together["leak", digest(f"group\x1f{one.group}")].append(place)
         together["leak", one.content].append(place)
     for number, members in enumerate(found):
         together["near_duplicate", number] = list(members)
-    leaks: dict[int, tuple[str, Part]] = {}
+    leaks: dict[int, tuple[str, Split]] = {}
     for (reason, _), members in together.items():
-        last = max((seen[place] for place in members), key=lambda one: TRAINING_ORDER.index(one.part)).part
+        last = max((seen[place] for place in members), key=lambda one: TRAINING_ORDER.index(one.split)).split
         for place in members if last in fixed else ():
-            if seen[place].part != last:
+            if seen[place].split != last:
                 leaks.setdefault(place, (reason, last))
     return leaks
 
 
-def _refusal(leaks: dict[int, tuple[str, Part]], seen: Sequence[Seen]) -> DataError:
-    listed: dict[tuple[str, Part, Part], list[str]] = defaultdict(list)
+def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Seen]) -> DataError:
+    listed: dict[tuple[str, Split, Split], list[str]] = defaultdict(list)
     for place, (reason, other) in leaks.items():
-        listed[reason, seen[place].part, other].append(seen[place].uid)
+        listed[reason, seen[place].split, other].append(seen[place].uid)
     what = {"leak": "share a group or content with", "near_duplicate": "nearly say what is said in"}
-    parts = [
-        f"{len(uids)} of {part} {what[reason]} {other} ({', '.join(uids[:SHOWN_UIDS])}"
+    splits = [
+        f"{len(uids)} of {split} {what[reason]} {other} ({', '.join(uids[:SHOWN_UIDS])}"
         + (", ...)" if len(uids) > SHOWN_UIDS else ")")
-        for (reason, part, other), uids in sorted(listed.items())
+        for (reason, split, other), uids in sorted(listed.items())
     ]
     return DataError(
-        f"the parts overlap by group or content: {'; '.join(parts)}",
+        f"the splits overlap by group or content: {'; '.join(splits)}",
         where="data.paths",
-        fix="data.leaks=drop takes them out of the part nearer to training: what was trained on cannot test",
+        fix="data.leaks=drop takes them out of the split nearer to training: what was trained on cannot test",
     )
 
 
-def _together(seen: Sequence[Seen], found: Sequence[Sequence[int]]) -> dict[str, Part]:
-    """Group -> part for each group that near-duplicates tie to a group of another part."""
+def _together(seen: Sequence[Seen], found: Sequence[Sequence[int]]) -> dict[str, Split]:
+    """Group -> split for each group that near-duplicates tie to a group of another split."""
     if not found:
         return {}
     links: Links[str] = Links()
     for members in found:
         for place in members[1:]:
             links.join(seen[members[0]].group, seen[place].group)
-    parts: dict[str, Part] = {one.group: one.part for one in seen}
-    sizes = Counter(map(links.leader, parts))
+    splits: dict[str, Split] = {one.group: one.split for one in seen}
+    sizes = Counter(map(links.leader, splits))
     largest = sizes.most_common(1)[0][1]
-    if largest > max(LARGEST_GROUPS, LARGEST_SHARE * len(parts)):
+    if largest > max(LARGEST_GROUPS, LARGEST_SHARE * len(splits)):
         raise DataError(
-            f"near-duplicates tie {largest:,} of {len(parts):,} groups together: no split can keep them apart",
+            f"near-duplicates tie {largest:,} of {len(splits):,} groups together: no split can keep them apart",
             where="data.near_duplicate_similarity",
             fix="raise it, or data.leaks=drop: then what resembles a held-out record leaves training instead",
         )
-    moved: dict[str, Part] = {}
-    for group, part in parts.items():
+    moved: dict[str, Split] = {}
+    for group, split in splits.items():
         first = links.leader(group)
-        if parts[first] != part:
-            moved[group] = parts[first]
+        if splits[first] != split:
+            moved[group] = splits[first]
     return moved

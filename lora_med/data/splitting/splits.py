@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lora_med.data.outcome import Input
-from lora_med.data.record import Question, Record
+from lora_med.data.record import Question, Record, Split
 from lora_med.errors import DataError
 
-Part = Literal["train", "validation", "test"]
-PARTS: dict[str, Part] = {"train": "train", "dev": "validation", "val": "validation", "test": "test"}
+SPLIT_WORDS: dict[str, Split] = {"train": "train", "dev": "validation", "val": "validation", "test": "test"}
 SHOWN_FILES = 5
 WORDS = "train(?:ing)?|dev(?:el|elop|elopment)?|val(?:id|idation)?|test"
 NAMED = re.compile(rf"({WORDS})(?:[_-]?set)?", re.IGNORECASE)
 # As published: CDR_TrainingSet, NCBItestset_corpus, MTS-Dialog-TestSet-1; the word begins at no lower-case letter.
 NAMED_WITHIN = re.compile(rf"(?<![a-z])(?i:({WORDS})(?:[_-]?set)?)(?![A-Za-z])")
+
+
+@dataclass(frozen=True)
+class SplitShares:
+    """What decides a split: the official fold, and for what is not official the shares and their seed."""
+
+    fold: int
+    seed: int
+    validation: float
+    test: float
 
 
 def position(group: str, seed: int) -> float:
@@ -27,49 +36,49 @@ def position(group: str, seed: int) -> float:
     return int.from_bytes(name[:7], "big") / (1 << 56)
 
 
-def part_of(group: str, seed: int, validation_share: float, test_share: float) -> Part:
-    """The part of a group. Test is cut from one end and validation from the other: changing one share moves only it."""
+def split_of_group(group: str, seed: int, validation_share: float, test_share: float) -> Split:
+    """The split of a group. Test is cut from one end, validation from the other: changing one share moves only it."""
     place = position(group, seed)
     if place < test_share:
         return "test"
     return "validation" if place >= 1.0 - validation_share else "train"
 
 
-def stratified(records: Iterable[Record], seed: int, validation_share: float, test_share: float) -> dict[str, Part]:
-    """Group -> part, each answer keeping its share of every part: within an answer, groups are ranked by `position`.
+def stratified(records: Iterable[Record], seed: int, validation_share: float, test_share: float) -> dict[str, Split]:
+    """Group -> split, each answer keeping its share of every split: within an answer, groups are ranked by `position`.
 
     The answer of a group is that of its first record; sizes are rounded per answer.
     """
     answers: dict[str, str] = {}
     for record in records:
         answers.setdefault(record.group, record.answer if isinstance(record, Question) else "")
-    parts: dict[str, Part] = {}
+    splits: dict[str, Split] = {}
     for answer in sorted(set(answers.values())):
         groups = sorted((group for group, own in answers.items() if own == answer), key=lambda g: position(g, seed))
         tests, validations = round(len(groups) * test_share), round(len(groups) * validation_share)
         for rank, group in enumerate(groups):
-            parts[group] = "test" if rank < tests else "validation" if rank >= len(groups) - validations else "train"
-    return parts
+            splits[group] = "test" if rank < tests else "validation" if rank >= len(groups) - validations else "train"
+    return splits
 
 
-def named_parts(
-    inputs: Sequence[Input], *, published: bool = False, dev: Part = "validation"
-) -> dict[Part, list[Input]] | None:
+def splits_by_file_name(
+    inputs: Sequence[Input], *, within: bool = False, dev: Split = "validation"
+) -> dict[Split, list[Input]] | None:
     """The published split that file names tell (`train.jsonl`, `dev_set.json`, ...), or None.
 
-    At least two parts must be there: one file `train.csv` alone is no split. The name must be the part's alone; with
-    `published`, for sources known by their files' names, it may stand within. `dev` is the part that files of that
-    name hold.
+    At least two splits must be there: one file `train.csv` alone is no split. A file's whole name must be that of its
+    split. With `within`, for sources known by their files' names, the split's name may be inside it. `dev` is the split
+    that files of that name hold.
 
     Raises:
-        DataError: files of two parts stand beside files of none; pooled, what is published as test would be trained on.
+        DataError: files of two splits stand beside files of none; pooled, the published test would be trained on.
     """
-    found: dict[Part, list[Input]] = {}
+    found: dict[Split, list[Input]] = {}
     others: list[Path] = []
     for item in inputs:
-        part = _named_part(item.name.split(".")[0], published, dev) if isinstance(item, Path) else None
-        if part is not None:
-            found.setdefault(part, []).append(item)
+        split = _split_by_name(item.name.split(".")[0], dev, within=within) if isinstance(item, Path) else None
+        if split is not None:
+            found.setdefault(split, []).append(item)
         elif isinstance(item, Path):
             others.append(item)
     if len(found) < 2:
@@ -77,19 +86,19 @@ def named_parts(
     if others:
         shown = ", ".join(path.name for path in others[:SHOWN_FILES]) + (", ..." if len(others) > SHOWN_FILES else "")
         raise DataError(
-            f"files are named after the parts {', '.join(found)}, and {len(others)} after none: {shown}",
+            f"files are named after the splits {', '.join(found)}, and {len(others)} after none: {shown}",
             where="data.paths",
-            fix="name only the files of the parts, or rename the others after theirs",
+            fix="name only the files of the splits, or rename the others after theirs",
         )
     return found
 
 
-def _named_part(stem: str, published: bool, dev: Part) -> Part | None:
-    if not published:
+def _split_by_name(stem: str, dev: Split, *, within: bool) -> Split | None:
+    if not within:
         match = NAMED.fullmatch(stem)
         words = {match[1].lower()} if match else set[str]()
     else:
         words = {match[1].lower() for match in NAMED_WITHIN.finditer(stem)}
-    known: dict[str, Part] = {**PARTS, "dev": dev}
-    parts: set[Part] = {part for word in words for begin, part in known.items() if word.startswith(begin)}
-    return parts.pop() if len(parts) == 1 else None
+    known: dict[str, Split] = {**SPLIT_WORDS, "dev": dev}
+    splits: set[Split] = {split for word in words for begin, split in known.items() if word.startswith(begin)}
+    return splits.pop() if len(splits) == 1 else None

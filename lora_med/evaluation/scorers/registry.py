@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
 from lora_med.evaluation.measures import Measure, text_measures
+from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.scorer import Scorer
 from lora_med.evaluation.scorers.choice_measures import ChoiceLayout, option_measures
 from lora_med.evaluation.scorers.choice_scorer import ChoiceScorer
@@ -25,39 +27,31 @@ from lora_med.prompts.render import fitting
 
 
 @dataclass(frozen=True)
-class PromptOptions:
-    """How items are put to a model beyond what the template says.
-
-    `shots` is how many solved examples stand before each question, `rotate` asks it in every order of its options, and
-    `constrained` holds written entities to the JSON list. `bertscore` is `FOLDER:LAYER` of an encoder by which written
-    texts are compared with their references.
-    """
-
-    shots: int = 0
-    rotate: bool = False
-    constrained: bool = False
-    bertscore: str = ""
-
-
-@dataclass(frozen=True)
 class ScorerInputs:
-    """What a work is made from: items to score, and the other parts for what may be learned from them alone."""
+    """What a scorer is made from: the base, its context in tokens, the held-out records and the options."""
 
     base: Base
     context: int
-    records: Sequence[Record]
-    template: str
-    prompt_options: PromptOptions
-    training: Sequence[Record]
-    validation: Sequence[Record]
-    seed: int
+    heldout: HeldOutRecords
+    options: EvalOptions
 
     @property
-    def drawn(self) -> Shots | None:
-        """The solved examples, from the training part."""
-        if not self.prompt_options.shots:
+    def records(self) -> tuple[Record, ...]:
+        """The records to score."""
+        return self.heldout.records
+
+    @property
+    def template(self) -> str:
+        """The template that words them."""
+        return self.options.template
+
+    @property
+    def solved_examples(self) -> Shots | None:
+        """The solved examples, drawn from the training records."""
+        shots = self.options.prompt_options.shots
+        if not shots:
             return None
-        return draw_shots(self.training, self.template, self.prompt_options.shots, seed=self.seed)
+        return draw_shots(self.heldout.training, self.template, shots, seed=self.options.seed)
 
 
 def _text(inputs: ScorerInputs) -> Scorer:
@@ -71,9 +65,9 @@ def _choice(inputs: ScorerInputs, *, written: bool = False) -> Scorer:
         inputs.template,
         inputs.context,
         written=written,
-        shots=inputs.drawn,
-        rotate=inputs.prompt_options.rotate,
-        validation=fitting(inputs.validation, inputs.template),
+        shots=inputs.solved_examples,
+        rotate=inputs.options.prompt_options.rotate,
+        validation=fitting(inputs.heldout.validation, inputs.template),
     )
 
 
@@ -87,8 +81,8 @@ def _entities(inputs: ScorerInputs) -> Scorer:
         inputs.records,
         inputs.template,
         inputs.context,
-        constrained=inputs.prompt_options.constrained,
-        training=inputs.training,
+        constrained=inputs.options.prompt_options.constrained,
+        training=inputs.heldout.training,
     )
 
 
@@ -97,9 +91,9 @@ def _entity_layout(layout: Mapping[str, Any]) -> tuple[Measure, ...]:
 
 
 def _writing(inputs: ScorerInputs) -> Scorer:
-    bert = read_encoder(inputs.prompt_options.bertscore) if inputs.prompt_options.bertscore else None
+    bert = read_encoder(inputs.options.prompt_options.bertscore) if inputs.options.prompt_options.bertscore else None
     return WritingScorer(
-        inputs.base, inputs.records, inputs.template, inputs.context, training=inputs.training, bert=bert
+        inputs.base, inputs.records, inputs.template, inputs.context, training=inputs.heldout.training, bert=bert
     )
 
 
@@ -151,7 +145,7 @@ def make_scorer(scoring: Scoring, inputs: ScorerInputs) -> Scorer:
     Raises:
         SettingsError: something is asked that this scoring does not know.
     """
-    check_prompt_options(scoring, inputs.prompt_options)
+    check_prompt_options(scoring, inputs.options.prompt_options)
     return _KINDS[scoring].make(inputs)
 
 

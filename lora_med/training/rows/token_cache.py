@@ -43,7 +43,15 @@ def data_key(settings: Settings, corpus: Corpus) -> str:
     data = settings.data.model_dump(mode="json", exclude={*PLACES, "mix"})
     mix = [one.model_dump(mode="json", exclude=PLACES) for one in settings.data.mix]
     libraries = {name: metadata.version(name) for name in LIBRARIES}
-    known = [libraries, data, mix, list(corpus.hashes.items()), corpus.separation, corpus.templates, code.hexdigest()]
+    known = [
+        libraries,
+        data,
+        mix,
+        list(corpus.hashes.items()),
+        corpus.decontamination,
+        corpus.templates,
+        code.hexdigest(),
+    ]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,72 @@
+"""Held-out records together with what decides who may read them: source, split and access class in one value.
+
+A list of records knows no access class. Evaluation therefore takes this value and nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from lora_med.data.access import Access, strictest
+from lora_med.data.catalog import SOURCES, find_source
+from lora_med.data.record import HeldOutSplit, Record
+from lora_med.errors import DataError
+
+
+@dataclass(frozen=True)
+class HeldOutRecords:
+    """The records to score, and beside them those to learn from, all under one access class.
+
+    `access` is never looser than the catalog's class of `source` or of any record's own source: a looser class is
+    raised to it. `training` serves solved examples, unseen mentions and baselines; `validation` serves calibration.
+    Neither is ever scored. There is no slice: `with_records` and `draw` keep the class, and `repr` shows no text.
+
+    Raises:
+        SettingsError: an unknown source or access class.
+    """
+
+    records: tuple[Record, ...] = field(repr=False)
+    access: Access
+    source: str
+    split: HeldOutSplit = "test"
+    training: tuple[Record, ...] = field(default=(), repr=False)
+    validation: tuple[Record, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("records", "training", "validation"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        names = {record.source for record in chain(self.records, self.training, self.validation)}
+        known = (SOURCES[name].access for name in names if name in SOURCES)
+        object.__setattr__(self, "access", strictest([self.access, find_source(self.source).access, *known]))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def with_records(self, records: Iterable[Record]) -> HeldOutRecords:
+        """The same source, split and access class with other records to score."""
+        return replace(self, records=tuple(records))
+
+    def draw(self, max_items: int | None, seed: int) -> HeldOutRecords:
+        """At most `max_items` of the records, drawn by `seed`, in their order.
+
+        Raises:
+            DataError: there are no records, or two have the same uid.
+        """
+        if not self.records:
+            raise DataError("there are no held-out records to score", fix="check data.paths, the split and its share")
+        repeated = [uid for uid, count in Counter(record.uid for record in self.records).items() if count > 1]
+        if repeated:
+            raise DataError(
+                f"{len(repeated)} uids occur more than once, the first is {repeated[0]}", fix="one uid for each record"
+            )
+        if max_items is None or len(self.records) <= max_items:
+            return self
+        indices = sorted(random.Random(seed).sample(range(len(self.records)), max_items))
+        return self.with_records(self.records[index] for index in indices)

@@ -1,0 +1,60 @@
+"""What lora_med knows of a source: license, access class, template, and how its files are read and split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lora_med.data.access import Access
+from lora_med.data.outcome import Input
+from lora_med.data.record import Pair, Question, Record, Split
+from lora_med.data.splitting.splits import SplitShares
+
+OfficialSplit = Callable[[Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str] | None]
+ABOUT = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of input. `template` is the prompt template a run takes when it names none.
+
+    `split_names` says where a file's name may name its split: `anywhere` in it, as its `whole` name, or `never`. `dev`
+    is the split that files named after it hold. `official_split` assigns groups to the published split, or returns None
+    where these records have none. `companion_files` lie beside the data and hold no records. `limit_before_split` says
+    that `max_records` may cut while reading; an official split is recognized only when all records are read.
+    `template_by_kind` says that the kind of the first record chooses the template. `groups_are_pmids` says that a group
+    of digits is a PMID. `versions_articles` says that several records may be versions of one article.
+    """
+
+    name: str
+    summary: str
+    kinds: tuple[type, ...]
+    license: str
+    access: Access
+    citation: str
+    template: str
+    module: str
+    reads_hub: bool = False
+    suffixes: tuple[str, ...] = ()
+    dev: Split = "validation"
+    split_names: Literal["anywhere", "whole", "never"] = "anywhere"
+    official_split: OfficialSplit | None = None
+    companion_files: tuple[str, ...] = ()
+    limit_before_split: bool = True
+    template_by_kind: bool = False
+    groups_are_pmids: bool = False
+    versions_articles: bool = False
+
+    def template_for(self, first: Record | None) -> str:
+        """The default template for what was read, `first` its first record."""
+        if not self.template_by_kind or first is None:
+            return self.template
+        if isinstance(first, Pair):
+            return "pair_chat" if first.history else "pair"
+        return "question_chat" if isinstance(first, Question) else "text"
+
+    def as_json(self) -> dict[str, Any]:
+        """What a list of sources shows, as JSON values."""
+        about = {name: getattr(self, name) for name in ABOUT}
+        return {**about, "suffixes": list(self.suffixes), "kinds": [kind.__name__.lower() for kind in self.kinds]}
