@@ -139,9 +139,20 @@ def read_json(path: Path) -> Any:
         IntegrityError: the file is not JSON (the message names the line, never the text).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """The JSON value in `content`, the bytes of the file `path`.
+
+    Raises:
+        IntegrityError: the bytes are not JSON (the message names the line, never the text).
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no text, no JSON, a number too long or brackets too deep
         line = getattr(error, "lineno", 0)
         raise IntegrityError(

@@ -137,8 +137,8 @@ def test_an_adapter_that_changes_nothing_is_named(base: Base, store: Path, caplo
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
         ({"r": 0}, "rank 0"),
         ({"target_modules": ".*"}, "target_modules"),
-        ({"target_modules": ["zzz_proj"]}, "layers that the base has not"),
-        ({"layers_to_transform": [5]}, "layers that the base has not"),
+        ({"target_modules": ["zzz_proj"]}, "layers that the base does not have"),
+        ({"layers_to_transform": [5]}, "layers that the base does not have"),
         ({"exclude_modules": ["q_proj"]}, "exclude_modules"),
     ],
 )

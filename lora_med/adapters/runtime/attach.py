@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.published import open_adapter
+from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, check_loadable, find_adapter
 from lora_med.adapters.tensors.initialize import PEFT_NAMES, START, check_start, seeded, start_from_base
 from lora_med.adapters.tensors.method import method_for, refuse_other_shape
@@ -51,7 +51,7 @@ def attach_new(
     check_start(method, base, rows)
     tensors = None
     if lora.continue_from is not None:
-        stored, tensors = open_adapter(base, find_adapter(lora.continue_from, store))
+        stored, tensors = fit_to(open_files(find_adapter(lora.continue_from, store)), base)
         refuse_other_shape(method, stored, lora.continue_from)
     with seeded(seed):
         with _without_peft_noise():
@@ -74,10 +74,21 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
         BaseMismatchError: it was trained on another base (weights, tokenizer or template differ).
         IntegrityError: a file is not the one that was published, or a tensor does not fit.
     """
+    check_loadable(name)
+    return attach_opened(base, open_files(find_adapter(name, store)), onto=onto)
+
+
+def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any:
+    """What `attach` returns, for an adapter that is open already: its verified bytes are used, no file is read.
+
+    Raises:
+        SettingsError: `base` or `onto` cannot take it.
+        BaseMismatchError, IntegrityError: as `attach`.
+    """
     from peft import PeftModel
 
-    check_loadable(name)
-    method, tensors = open_adapter(base, find_adapter(name, store))
+    name = check_loadable(adapter.name)
+    method, tensors = fit_to(adapter, base)
     config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
     if onto is None:
         refuse_occupied(base)

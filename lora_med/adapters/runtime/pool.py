@@ -22,7 +22,7 @@ import torch
 from lora_med.adapters.runtime.attach import refuse_occupied
 from lora_med.adapters.runtime.layer_update import Adapter, make_adapter
 from lora_med.adapters.runtime.selection import Mixture, One, Rows, chosen, holding
-from lora_med.adapters.store.published import open_adapter
+from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base
@@ -50,13 +50,22 @@ class AdapterPool:
     `base.model` may be run and generate as always; it answers as the bare base wherever no adapter is chosen.
     """
 
-    def __init__(self, base: Base, store: Path | str = STORE, *, most_resident: int = MOST_RESIDENT) -> None:
+    def __init__(
+        self,
+        base: Base,
+        store: Path | str = STORE,
+        *,
+        most_resident: int = MOST_RESIDENT,
+        opened: Sequence[AdapterFiles] = (),
+    ) -> None:
+        """Make a pool on `base`; an adapter in `opened` is loaded from its verified bytes, not from the store."""
         if most_resident < 1:
             raise SettingsError(f"most_resident is {most_resident}", fix="at least 1")
         refuse_occupied(base)
         self.base = base
         self.model = base.model
         self.store = Path(store)
+        self._opened = {adapter.name: adapter for adapter in opened}
         self.most_resident = most_resident
         self.key = object()  # the hooks know this and not the bank, so a forgotten bank is freed
         self._slots: OrderedDict[str, _Slot] = OrderedDict()  # the one used longest ago comes first
@@ -163,7 +172,9 @@ class AdapterPool:
     def _load(self, name: str, slot: _Slot) -> None:
         """Fill a reserved place; whoever waits for it gets the adapter, or the same error."""
         try:
-            method, tensors = open_adapter(self.base, find_adapter(name, self.store))
+            # the bytes are let go with the first load; after an eviction the store is read and checked again
+            adapter = self._opened.pop(name, None) or open_files(find_adapter(name, self.store))
+            method, tensors = fit_to(adapter, self.base)
             slot.ready.set_result(make_adapter(name, self.model, method, tensors))
         except BaseException as error:
             with self._changed:

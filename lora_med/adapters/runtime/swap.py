@@ -15,14 +15,20 @@ import torch
 
 from lora_med.adapters.runtime.pool import MOST_RESIDENT, AdapterPool
 from lora_med.adapters.runtime.selection import choose
+from lora_med.adapters.store.published import AdapterFiles
 from lora_med.adapters.store.store import STORE
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base
 from lora_med.models.generation import before_end, stop_ids
 
 
-def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> AdapterPool:
-    """A bank with all the named adapters in memory, and room for at least these.
+def load_many(
+    base: Base, names: Sequence[str], store: Path | str = STORE, *, opened: Sequence[AdapterFiles] = ()
+) -> AdapterPool:
+    """An adapter pool with all the named adapters in memory; it holds at least as many.
+
+    Args:
+        opened: those of the adapters that are open already; the others are opened in the store.
 
     Raises:
         SettingsError: no name, or the same name twice.
@@ -32,7 +38,7 @@ def load_many(base: Base, names: Sequence[str], store: Path | str = STORE) -> Ad
         raise SettingsError("no adapter is named", fix="name at least one; lora-med adapters list")
     if len(set(names)) < len(names):
         raise SettingsError(f"an adapter is named twice among {', '.join(names)}", fix="name each once")
-    pool = AdapterPool(base, store, most_resident=max(MOST_RESIDENT, len(names)))
+    pool = AdapterPool(base, store, most_resident=max(MOST_RESIDENT, len(names)), opened=opened)
     try:
         slots, _ = pool.hold(names)
     except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_med.data.access import CLASSES
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import read_json
+from lora_med.files import parse_json
 from lora_med.models.fingerprint import Fingerprint
 
 CARD = "card.json"
@@ -88,17 +88,35 @@ def read_card(folder: Path) -> Card:
     """The card of the adapter in `folder`.
 
     Raises:
-        InputMissingError: there is no card, so it is not a published adapter.
-        IntegrityError: the card lacks something or says something that cannot be.
+        InputMissingError, IntegrityError: as `read_card_bytes` and `parse_card`.
+    """
+    return parse_card(read_card_bytes(folder), folder)
+
+
+def read_card_bytes(folder: Path) -> bytes:
+    """The bytes of the card in `folder`.
+
+    Raises:
+        InputMissingError: there is no card, so the folder is not a published adapter.
     """
     path = folder / CARD
     if not path.is_file():
         raise InputMissingError(
             f"no {CARD} in {folder.name!r}: not an adapter that lora_med published",
             where=str(folder),
-            fix="lora-med adapters list shows those there are",
+            fix="lora-med adapters list shows the published adapters",
         )
-    raw = read_json(path)
+    return path.read_bytes()
+
+
+def parse_card(content: bytes, folder: Path) -> Card:
+    """The card whose bytes are `content`, read from the adapter's `folder`.
+
+    Raises:
+        IntegrityError: the card lacks a field, or a field has an impossible value.
+    """
+    path = folder / CARD
+    raw = parse_json(content, path)
     version = raw.get("format") if isinstance(raw, dict) else None
     if version not in READ_FORMATS:
         raise IntegrityError(

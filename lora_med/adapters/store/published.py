@@ -1,40 +1,137 @@
-"""A published adapter, opened: its card read, its base found and compared, its files and tensors checked."""
+"""A published adapter, opened once: the card read, the files hashed, the base located and compared.
+
+`open_published` is called at the door of a command or public call; what it returns is passed on. The bytes that were
+hashed are the bytes that are used: nothing inside opens the adapter's folder again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import Card, read_card
-from lora_med.adapters.store.store import CONFIG, FILES, WEIGHTS
+from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
+from lora_med.adapters.store.store import CONFIG, FILES, STORE, WEIGHTS, find_adapter
 from lora_med.adapters.tensors.initialize import check_dora
 from lora_med.adapters.tensors.method import Method, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
-from lora_med.files import read_json
+from lora_med.files import parse_json
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import resolve_base
-from lora_med.models.fingerprint import Fingerprint, folder_with
+from lora_med.models.fingerprint import Fingerprint, fingerprint, folder_with
 
 logger = logging.getLogger(__name__)
 
 
-def open_adapter(base: Base, folder: Path) -> tuple[Method, dict[str, Any]]:
-    """Method and tensors of a published adapter, after every check that can be made without PEFT."""
-    card = read_card(folder)
+@dataclass(frozen=True, eq=False)
+class AdapterFiles:
+    """The card and the verified files of an adapter; `contents` maps each file's name, card.json's too, to its bytes.
+
+    The base is not compared yet: `with_base` does so for a base on disk, `fit_to` for one that is loaded.
+    """
+
+    folder: Path
+    card: Card
+    contents: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return self.folder.name
+
+    @property
+    def card_sha256(self) -> str:
+        """SHA-256 of card.json."""
+        return hashlib.sha256(self.contents[CARD]).hexdigest()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The value of adapter_config.json."""
+        return parse_json(self.contents[CONFIG], self.folder / CONFIG)
+
+    @property
+    def method(self) -> Method:
+        """The method that adapter_config.json describes; IntegrityError if it is not one of ours."""
+        return read_method(self.config, where=str(self.folder / CONFIG))
+
+    def tensors(self) -> dict[str, Any]:
+        """The tensors by PEFT's names, parsed from the verified bytes at each call."""
+        return parse_tensors(self.contents[WEIGHTS], self.folder / WEIGHTS)
+
+
+@dataclass(frozen=True, eq=False)
+class Published(AdapterFiles):
+    """An adapter with its base located on disk and found to have the fingerprint that the card gives.
+
+    `base` is the base's folder, `base_name` what the caller or the card calls it, `revision` its Hub commit, if any.
+    """
+
+    base: Path
+    base_name: str
+    revision: str | None
+
+
+def open_published(
+    name: str, store: Path | str = STORE, base: str | None = None, revision: str | None = None
+) -> Published:
+    """The adapter `name` of the store: card read, files hashed, base located, fingerprints compared, each once.
+
+    Args:
+        base: folder, Hub id or `micro`; None takes the base that the card names.
+        revision: of a base on the Hub; None takes the card's.
+
+    Raises:
+        SettingsError: `name` cannot name an adapter.
+        InputMissingError: there is no such adapter, or its base is not on this machine.
+        BaseMismatchError: the adapter was trained on another base.
+        IntegrityError: a file is not the one that was published.
+    """
+    return with_base(open_files(find_adapter(name, store)), base, revision)
+
+
+def open_files(folder: Path) -> AdapterFiles:
+    """The card and the verified files of the adapter in `folder`; no base is needed.
+
+    Raises:
+        InputMissingError: a file is absent.
+        IntegrityError: the card cannot be read, or a file is not the one that was published.
+    """
+    content = read_card_bytes(folder)
+    card = parse_card(content, folder)
+    return AdapterFiles(folder, card, {**read_files(folder, card), CARD: content})
+
+
+def with_base(adapter: AdapterFiles, base: str | None = None, revision: str | None = None) -> Published:
+    """The adapter with its base on disk, located and compared as `open_published` does."""
+    card = adapter.card
+    base_folder, base_name = locate_base(card, base, revision)
+    check_base(fingerprint(base_folder), base_name, card, adapter.folder)
+    commit = revision or (card.base.revision if base is None else None)
+    return Published(adapter.folder, card, adapter.contents, base_folder, base_name, commit)
+
+
+def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
+    """Method and tensors of an adapter for a base that is loaded, after every check that needs no PEFT.
+
+    Raises:
+        BaseMismatchError: the adapter was trained on another base, or with other labels.
+        IntegrityError: a tensor is missing, left over, misshaped or not finite.
+    """
+    card, folder = adapter.card, adapter.folder
     check_base(base.fingerprint, base.name, card, folder)
     _check_labels(base, card, folder)
-    contents = read_files(folder, card)
-    method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
+    method = adapter.method
     check_dora(method, base)
-    tensors = parse_tensors(contents[WEIGHTS], folder / WEIGHTS)
+    tensors = adapter.tensors()
     try:
         expected = method.expected(base.model)
     except SettingsError as error:
         raise IntegrityError(
-            f"the adapter names layers that the base has not: {error.what}", where=str(folder)
+            f"the adapter names layers that the base does not have: {error.what}", where=str(folder)
         ) from error
     check_tensors(expected, tensors, where=folder)
     if base.quantization != card.base.quantization:
