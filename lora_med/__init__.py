@@ -35,6 +35,7 @@ _HOME = {
     "open_corpus": "lora_med.data.corpus",
     "open_data": "lora_med.workflows.train",
     "open_heldout": "lora_med.data.corpus",
+    "open_published": "lora_med.adapters.store.published",
     "open_tagger": "lora_med.evaluation.scorers.tag_answers",
     "parse": "lora_med.config.parse",
     "prepare_environment": "lora_med.run",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from lora_med.adapters.runtime.swap import use as use
     from lora_med.adapters.store.card import read_card as read_card
     from lora_med.adapters.store.import_peft import adopt as adopt
+    from lora_med.adapters.store.published import open_published as open_published
     from lora_med.adapters.store.store import find_adapter as find_adapter
     from lora_med.cli.recipe import run_recipe as run_recipe
     from lora_med.config.parse import parse as parse

@@ -39,8 +39,8 @@ class Corpus:
     `template` is that of the first source; `templates` maps each source's name to its own. `hashes` maps each file's
     name to its SHA-256, in the order of reading (one over all where there are very many; in a mixture the source stands
     before the name); a Hub data set has that of what was read. `decontamination` says of each source, then of all
-    together, what was removed or moved so that no split leaks into another, and `mixture` what each source gave (both as
-    JSON values).
+    together, what was removed or moved so that no split leaks into another. `mixture` says what each source gave. Both
+    are JSON values.
     """
 
     source: Source
