@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +187,26 @@ def test_the_same_call_trains_tags(tmp_path: Path) -> None:
     assert card.template == "tags"
     assert set(card.labels) == {"O", "B-Chemical", "I-Chemical", "B-Disease", "I-Disease"}
     assert "entities (validation)" in card.scores
+
+
+@pytest.mark.slow
+def test_accelerate_launches_the_module_on_two_processes(base: Path, tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", f"--config_file={config}"]
+    values = settings(base, tmp_path).model_dump(mode="json")
+    overrides = [
+        f"model.base={base}",
+        "model.load_in_4bit=false",
+        "model.dtype=float32",
+        *(f"train.{key}={values['train'][key]}" for key in ("output_dir", "max_steps", "per_device_train_batch_size")),
+        f"adapter.store={tmp_path / 'adapters'}",
+        "adapter.name=mine",
+        "lora.lora_dropout=0",
+        "data.max_records=40",
+    ]
+    command = [*launcher, "-m", "lora_med", "train", "--config", "micro_title", *overrides]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    assert published(tmp_path)[0].template == "title"
+    assert done.stdout.count("published:") == 1
