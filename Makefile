@@ -11,10 +11,10 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro sample clean
+.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro sample settings-page clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## prepare .venv: torch first, then the rest under constraints.txt
 
@@ -112,6 +112,9 @@ peers: ## environments of the other toolkits that `make bench` times too, in ben
 
 sample: setup ## write the sample corpus anew
 	$(RUN) $(BIN)/python -m tools.make_sample
+
+settings-page: setup ## write docs/settings.md from the schema of the settings
+	$(BIN)/python -m tools.settings_page
 
 clean: ## remove .venv, runs and caches (adapters stay)
 	rm -rf .venv runs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
