@@ -55,11 +55,12 @@ test-versions: .versions/lowest/.ready .versions/newest/.ready ## the tests near
 	  pytest pytest-timeout pytest-xdist hypothesis --editable .
 	touch $@
 
-check: setup ## ruff, pyright, codespell
+check: setup ## ruff, pyright, codespell, length of sentences in the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/codespell
+	$(BIN)/python -m tools.sentences
 
 format: setup ## let ruff lay the code out
 	$(BIN)/ruff check --fix .

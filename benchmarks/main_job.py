@@ -94,8 +94,8 @@ def section(result: dict[str, Any]) -> list[str]:
         f"## {TITLES[entry['source']]}: {Path(entry['base']['name']).name} in {LOADED[entry['base']['quantization']]}",
         "",
         f"{entry['items']} held-out items ({entry['groups']} groups, split `{entry['split']}`, template "
-        f"`{entry['template']}`). Training took {result['seconds'][0]} s, the comparison {result['seconds'][1]} s, "
-        "each with its start.",
+        f"`{entry['template']}`). Training took {result['seconds'][0]} s and the comparison {result['seconds'][1]} s, "
+        "each with its start-up.",
         "",
         "| measure | base | adapter | difference | verdict |",
         "|---|---|---|---|---|",
@@ -139,8 +139,9 @@ def main() -> None:
     page = [
         "# Results on real input",
         "",
-        "Written by `python benchmarks/main_job.py` from the reports of `lora-med eval`. Square brackets: 95%",
-        "intervals, paired for the differences. One run each, seed 42. `data` is the folder the files lie in.",
+        "`python benchmarks/main_job.py` writes this part from the reports of `lora-med eval`. Square brackets",
+        "hold 95% intervals, paired for the differences. Each is one run with seed 42. `data` is the folder of",
+        "the data files. The terms are in the [glossary](glossary.md).",
         "",
         f"Machine: {PROCESSOR}, {os.cpu_count()} cores, no GPU, {platform.system()}. {', '.join(packages)}.",
         "",

@@ -104,7 +104,11 @@ class EntityScorer:
         if self._heart is None:
             return {}
         answers = [self._heart.answer(one.text) for one in self._asked]
-        return {"Marking by heart what training marked": entity_table(self._asked, answers, self._types, self._seen)}
+        return {
+            "Dictionary baseline: entities marked in training": entity_table(
+                self._asked, answers, self._types, self._seen
+            )
+        }
 
 
 class DictionaryBaseline:
