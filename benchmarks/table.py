@@ -14,7 +14,7 @@ def main() -> None:
         told = json.loads(file.read_text(encoding="utf-8"))
         found.setdefault(told["machine"], []).extend(told["figures"])
     for machine, figures in found.items():
-        print(f"\n{machine}\n\n| figure | median (range) | reach | gate |\n|---|---|---|---|")
+        print(f"\n{machine}\n\n| figure | median (range) | target | correctness check |\n|---|---|---|---|")
         for one in figures:
             values = [float(value) for value in one["values"]]
             digits = 2 if max(map(abs, values)) < 100 else 0
