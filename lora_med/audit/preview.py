@@ -1,4 +1,4 @@
-"""Rows as the model will see them, trained tokens marked, and one page with them and all that `data check` found."""
+"""Rows as the model sees them, trained tokens marked, on one page with all the results of `data check`."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from lora_med.prompts.tokens import Tokens
 
 TEMPLATE = Path(__file__).parent.parent / "assets" / "report" / "preview.html.j2"
 STYLE = TEMPLATE.with_name("style.css")
-WIDTH, HEIGHT, LEFT, BOTTOM = 720, 150, 44, 22  # of a histogram, in pixels
+WIDTH, HEIGHT, LEFT, BOTTOM = 480, 150, 44, 22  # of a histogram, in pixels
 MOST_LABELS = 12
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A row to be shown: its size, and its text in stretches of `(text, trained)`."""
+    """A row to be shown: its size, and its text in segments of `(text, trained)`."""
 
     uid: str
     tokens: int
     trained: int
-    parts: tuple[tuple[str, bool], ...]
+    segments: tuple[tuple[str, bool], ...]
 
 
 def spell(document: Tokens, tokenizer: Any) -> Shown:
-    """The row's text; neighbors that are trained alike are decoded together, so that no character is torn."""
+    """The row's text; tokens of a segment are decoded together, so that no character is cut."""
     pairs = zip(document.input_ids, document.trained, strict=True)
-    parts = tuple(
+    segments = tuple(
         (tokenizer.decode([token for token, _ in group]), trained)
         for trained, group in itertools.groupby(pairs, lambda pair: pair[1])
     )
-    return Shown(document.uid, len(document.input_ids), sum(document.trained), parts)
+    return Shown(document.uid, len(document.input_ids), sum(document.trained), segments)
 
 
 def page(check: Check, rows: Sequence[Shown], *, base: str) -> str:
-    """One HTML file, styles and drawings inside, nothing fetched from anywhere."""
+    """One HTML file that contains its styles and charts and fetches nothing."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     names = " + ".join(source.source for source in check.sources)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=f"What a run on {names} would learn from",
+        title=f"Training data of a run on {names}",
         sources=" ".join(source.source for source in check.sources),
-        made=f"{time.strftime('%Y-%m-%d')}, tokenizer of {base}, no model loaded",
+        made=f"{time.strftime('%Y-%m-%d')}, tokenizer of {base}; no model was loaded",
         lead=[_lead(source) for source in check.sources],
         check=check,
         rows=rows,
         notes=[notes(source) for source in check.sources],
-        drawings=[
-            {part: histogram(lengths, check.max_length) for part, lengths in source.lengths.items() if part == "train"}
+        charts=[
+            {split: histogram(sizes, check.max_length) for split, sizes in source.lengths.items() if split == "train"}
             for source in check.sources
         ],
         label_names=[
@@ -65,30 +65,30 @@ def page(check: Check, rows: Sequence[Shown], *, base: str) -> str:
 
 
 def _lead(source: SourceCheck) -> str:
-    sizes = ", ".join(f"{size:,} for {part}" for part, size in source.sizes.items())
-    return f"{source.source}: {source.tally}. That is {sizes}."
+    sizes = ", ".join(f"{size:,} for {split}" for split, size in source.sizes.items())
+    return f"{source.source}: {source.tally}. The splits have {sizes}."
 
 
 def notes(source: SourceCheck) -> list[str]:
-    """What was done to keep the parts apart, and what may name a person, in sentences."""
-    found = source.separation
-    removed = ", ".join(f"{count:,} {reason}" for reason, count in found["removed"].items()) or "nothing"
-    lists = ", ".join(item["name"] for item in found["block_lists"]) or "none"
+    """How the splits were separated, and what has the shape of an identifier, in sentences."""
+    separation = source.separation
+    removed = ", ".join(f"{count:,} {reason}" for reason, count in separation["removed"].items()) or "nothing"
+    lists = ", ".join(item["name"] for item in separation["block_lists"]) or "none"
     lines = [
-        f"No group and no content stands in two parts. Taken out: {removed}. Block-lists: {lists}. "
-        f"Near-duplicates: {found['near_duplicate_clusters']:,} clusters, {found['groups_moved']:,} groups moved to "
-        "stand together."
+        f"No group and no content is in two splits. Removed: {removed}. Block-lists: {lists}. Near-duplicates: "
+        f"{separation['near_duplicate_clusters']:,} clusters; {separation['groups_moved']:,} groups were moved so that "
+        "each cluster is in one split."
     ]
-    for item in found["test_files"]:
+    for item in separation["test_files"]:
         lines.append(
             f"Compared with {item['name']}: {item['texts']:,} texts, {item['too_short']:,} too short to compare."
         )
     if source.identifiers:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in source.identifiers.items())
         lines.append(
-            f"In {source.records_with_identifiers:,} records something has the shape of an identifier: {kinds}. "
-            "Patterns find shapes, not persons: much of this is harmless in published text, and names without a title "
-            "are not found."
+            f"{source.records_with_identifiers:,} records contain something with the shape of an identifier: {kinds}. "
+            "Patterns find shapes, not persons. In published text many of these are harmless. "
+            "Names without a title are not found."
         )
     else:
         lines.append("Nothing has the shape of an identifier.")
@@ -96,30 +96,28 @@ def notes(source: SourceCheck) -> list[str]:
 
 
 def histogram(lengths: Lengths, max_length: int) -> str:
-    """Rows by length as an SVG element; a line marks `max_length` if a row is longer."""
+    """Rows by length as an SVG element, with a line at `max_length` if a row is longer; its colors are the page's."""
     bins = lengths.histogram
     if not bins:
         return ""
     most, longest = max(count for _, count in bins), bins[-1][0]
     wide, high = (WIDTH - LEFT) / len(bins), HEIGHT - BOTTOM - 8
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg">']
-    for place, (_, count) in enumerate(bins):
+    elements = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg">']
+    for index, (_, count) in enumerate(bins):
         top = high * count / most
-        parts.append(
-            f'<rect x="{LEFT + place * wide + 1:.1f}" y="{8 + high - top:.1f}" width="{wide - 2:.1f}" '
-            f'height="{top:.1f}" fill="#14606e"/>'
+        elements.append(
+            f'<rect x="{LEFT + index * wide + 1:.1f}" y="{8 + high - top:.1f}" width="{wide - 2:.1f}" '
+            f'height="{top:.1f}" class="bar"/>'
         )
     base = 8 + high
-    parts.append(f'<line x1="{LEFT}" y1="{base}" x2="{WIDTH}" y2="{base}" stroke="#5b6675" stroke-width="0.8"/>')
+    elements.append(f'<line x1="{LEFT}" y1="{base}" x2="{WIDTH}" y2="{base}" class="axis"/>')
     for share in (0, 0.25, 0.5, 0.75, 1):
         anchor = "end" if share == 1 else "middle"
-        place = LEFT + share * (WIDTH - LEFT)
-        parts.append(f'<text x="{place:.0f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{round(share * longest):,}</text>')
-    parts.append(f'<text x="{LEFT - 6}" y="16" text-anchor="end">{most:,}</text>')
-    parts.append(f'<text x="{LEFT - 6}" y="{base:.0f}" text-anchor="end">0</text>')
+        x = LEFT + share * (WIDTH - LEFT)
+        elements.append(f'<text x="{x:.0f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{round(share * longest):,}</text>')
+    elements.append(f'<text x="{LEFT - 6}" y="16" text-anchor="end">{most:,}</text>')
+    elements.append(f'<text x="{LEFT - 6}" y="{base:.0f}" text-anchor="end">0</text>')
     if lengths.too_long:
-        place = LEFT + (WIDTH - LEFT) * max_length / longest
-        parts.append(
-            f'<line x1="{place:.1f}" y1="4" x2="{place:.1f}" y2="{base}" stroke="#c2571a" stroke-width="1.5"/>'
-        )
-    return "".join([*parts, "</svg>"])
+        limit = LEFT + (WIDTH - LEFT) * max_length / longest
+        elements.append(f'<line x1="{limit:.1f}" y1="4" x2="{limit:.1f}" y2="{base}" class="limit"/>')
+    return "".join([*elements, "</svg>"])

@@ -1,4 +1,4 @@
-"""Two reports side by side: paired where the items are the same, told apart where they are not."""
+"""Two reports side by side: paired where the items are the same, with a remark where they are not."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_other_items_give_no_difference_but_a_remark(tmp_path: Path) -> None:
     assert any("60 items and 40" in remark for remark in found.remarks)
 
 
-def test_a_task_of_one_report_alone_is_told(tmp_path: Path) -> None:
+def test_a_task_of_only_one_report_gets_a_remark(tmp_path: Path) -> None:
     write_report([text_evaluation(), choice_evaluation()], tmp_path / "a", title="a")
     write_report([choice_evaluation()], tmp_path / "b", title="b")
     found = side_by_side(tmp_path / "a", tmp_path / "b", samples=100)
-    assert any("in the first report alone" in remark for remark in found.remarks)
+    assert any("only in the first report" in remark for remark in found.remarks)
     write_report([text_evaluation()], tmp_path / "c", title="c")
     with pytest.raises(DataError, match="no task in common"):
         side_by_side(tmp_path / "b", tmp_path / "c")

@@ -180,7 +180,7 @@ def test_text_of_samples_is_shown_and_cannot_be_markup(folder: Path) -> None:
 def test_the_page_says_better_and_by_how_much(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "abstracts is better than its base on 60 held-out texts (pubmed, test split)" in page
-    assert "Always answering “yes” would score 0.556: qa is better than that" in page
+    assert "Always answering “yes” would score 0.556. qa is better than this baseline" in page
     assert "10 questions gained, 2 lost" in page
 
 
@@ -219,6 +219,22 @@ def test_markdown_has_the_table(folder: Path) -> None:
     assert "| ---: |" in text
 
 
+def test_the_terms_of_the_comparison_table_are_explained_under_it(folder: Path) -> None:
+    page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    below = page[page.index(">findable</th>") : page.index("<h2>Text: pubmed")]
+    assert "<dt>p, adjusted</dt> <dd>p made larger because this table holds several comparisons." in below
+    assert "<dt>findable</dt> <dd>the smallest true difference that a test of this size finds" in below
+    lines = text[text.index("| findable |") : text.index("## Text: pubmed")].splitlines()
+    assert any(line.startswith("- **p, adjusted**: p made larger because") for line in lines)
+    assert any(line.startswith("- **findable**: the smallest true difference") for line in lines)
+
+
+def test_each_finding_begins_with_its_verdict(folder: Path) -> None:
+    lead = (folder / "report.html").read_text().partition("<section>")[0]
+    assert lead.count('<p><span class="chip better">better</span> abstracts is better') == 1
+    assert '<p><span class="chip better">better</span> qa is better' in lead
+
+
 def test_the_report_can_be_written_again(folder: Path) -> None:
     before = (folder / "report.md").read_text()
     write_report([text_evaluation()], folder, title="Again")
@@ -227,7 +243,7 @@ def test_the_report_can_be_written_again(folder: Path) -> None:
 
 def test_no_gain_is_said_to_be_none() -> None:
     evaluation = text_evaluation(gain=0.0)
-    assert "cannot be told apart from its base" in finding(evaluation, evaluation.subjects[1])
+    assert "cannot be distinguished from its base" in finding(evaluation, evaluation.subjects[1])
 
 
 def test_a_loss_is_said_to_be_one() -> None:
@@ -239,7 +255,7 @@ def test_an_adapter_that_only_learned_the_commonest_answer_is_found_out() -> Non
     evaluation = choice_evaluation()
     base = evaluation.subjects[0]  # it says yes to everything
     assert base.over["Always answering “yes”"].difference == 0
-    assert "base cannot be told apart from that" in against_baselines(evaluation, base)
+    assert "base cannot be distinguished from this baseline" in against_baselines(evaluation, base)
 
 
 def test_numbers_are_short_and_signed() -> None:

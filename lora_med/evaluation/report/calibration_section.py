@@ -1,4 +1,4 @@
-"""The part of a report on confidence: a table, the reliability diagram, and risk against coverage."""
+"""The section of a report on calibration: a table, the reliability diagram, and risk against coverage."""
 
 from __future__ import annotations
 
@@ -8,51 +8,66 @@ from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.sentences import number
 from lora_med.evaluation.statistics.calibration import Confidence
 
-NOTE = (
-    "ECE: expected calibration error, over 15 bins of equal width and of equal numbers of items; Brier over all "
-    "options (0 to 2); nll of the right option in nats; risk: the mean error rate over all coverages."
+TERMS = (
+    ("ECE", "expected calibration error: how far confidence and accuracy differ, over 15 bins of equal width."),
+    ("ECE, equal", "the same error over 15 bins with equal numbers of items."),
+    ("Brier", "mean squared error of the probabilities, over all options (0 to 2)."),
+    ("nll", "negative log-likelihood of the correct option, in nats."),
+    ("risk", "the mean error rate over all coverages: all shares of questions that the model may answer."),
 )
 
 
 def confidence_table(evaluation: Evaluation) -> Table:
     """Calibration of base and adapters; a second row where a temperature was fitted on validation items."""
-    columns = (Cell("confidence"), *(Cell(name, "number") for name in ("ECE", "ECE, equal", "Brier", "nll", "risk")))
+    columns = (Cell("calibration"), *(Cell(name, "number") for name in ("ECE", "ECE, equal", "Brier", "nll", "risk")))
+    confidences = [(one.name, one.confidence) for one in evaluation.subjects if one.confidence is not None]
     rows = []
-    for subject in evaluation.subjects:
-        if subject.confidence is None:
-            continue
-        found = subject.confidence
-        for name, one in ((subject.name, found.plain), (f"{subject.name}, scaled", found.scaled)):
-            if one is not None:
-                values = (one.error, one.error_by_items, one.brier, one.nll, one.area)
-                rows.append(text_row(name, *(Cell(number(value), "number") for value in values)))
-    said = [_fitted(subject.name, one) for subject in evaluation.subjects if (one := subject.confidence) is not None]
-    return Table(columns, tuple(rows), " ".join([NOTE, *filter(None, said)]))
+    for name, confidence in confidences:
+        for title, calibration in ((name, confidence.plain), (f"{name}, scaled", confidence.scaled)):
+            if calibration is not None:
+                values = (
+                    calibration.error,
+                    calibration.error_by_items,
+                    calibration.brier,
+                    calibration.nll,
+                    calibration.area,
+                )
+                rows.append(text_row(title, *(Cell(number(value), "number") for value in values)))
+    notes = [_abstention(name, confidence) for name, confidence in confidences]
+    return Table(columns, tuple(rows), " ".join(filter(None, notes)), TERMS)
 
 
-def _fitted(name: str, found: Confidence) -> str:
-    if found.fitted is None:
+def _abstention(name: str, confidence: Confidence) -> str:
+    """Sentences on the fitted temperature and on abstention below the fitted threshold; empty where none was fitted."""
+    if confidence.fitted is None:
         return ""
-    fitted = found.fitted
-    said = f"{name}: temperature {number(fitted.temperature)}, from {fitted.items} validation items"
+    fitted = confidence.fitted
+    temperature = f"{name}: temperature {number(fitted.temperature)}, fitted on {fitted.items} validation items."
     if fitted.threshold is None:
-        return f"{said}; no threshold there kept errors at {fitted.risk:.0%}, so every question is one to refer."
-    if found.referral is None or found.referral.risk is None:
-        return f"{said}; none of these answers is as sure as {fitted.threshold:.2f}, so all are to refer."
+        return f"{temperature} No threshold there limits errors to {fitted.risk:.0%}: abstain on every question."
+    if confidence.referral is None or confidence.referral.risk is None:
+        return f"{temperature} No answer here reaches a confidence of {fitted.threshold:.2f}: abstain on all."
     return (
-        f"{said}; answers surer than {fitted.threshold:.2f} ({fitted.risk:.0%} errors there) are "
-        f"{found.referral.coverage:.0%} of these and wrong in {found.referral.risk:.0%}; refer the others."
+        f"{temperature} At a confidence of {fitted.threshold:.2f} or more, at most {fitted.risk:.0%} of the validation "
+        f"answers were wrong. Here {confidence.referral.coverage:.0%} of the answers reach it, and "
+        f"{confidence.referral.risk:.0%} of these are wrong. Abstain on the others and refer them to a clinician."
     )
 
 
-def confidence_figures(evaluation: Evaluation, place: int) -> tuple[Figure, ...]:
-    """The reliability diagram of each subject, and how errors fall as fewer questions are answered."""
-    found = {subject.name: subject.confidence for subject in evaluation.subjects if subject.confidence is not None}
-    if not found:
+def confidence_figures(evaluation: Evaluation, index: int) -> tuple[Figure, ...]:
+    """The reliability diagram of each subject, and the error rate as fewer questions are answered."""
+    confidences = {one.name: one.confidence for one in evaluation.subjects if one.confidence is not None}
+    if not confidences:
         return ()
-    diagrams = reliability({name: one.plain.reliability for name, one in found.items()}, name=f"reliability{place}")
-    curves = risk_curves({name: one.plain.curve for name, one in found.items()}, name=f"risk{place}")
+    bins = {name: confidence.plain.reliability for name, confidence in confidences.items()}
+    curves = {name: confidence.plain.curve for name, confidence in confidences.items()}
     return (
-        Figure(diagrams, "Share of right answers among those of like confidence; on the line it is as sure as right."),
-        Figure(curves, "Error rate if only the surest share of the questions is answered and the rest referred."),
+        Figure(
+            reliability(bins, name=f"reliability{index}"),
+            "Accuracy of the answers with similar confidence. On the dashed line confidence equals accuracy.",
+        ),
+        Figure(
+            risk_curves(curves, name=f"risk{index}"),
+            "Error rate if the model answers only the questions of highest confidence and abstains on the rest.",
+        ),
     )

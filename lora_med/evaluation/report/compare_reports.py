@@ -1,7 +1,8 @@
-"""Two reports side by side: the paired difference where the items are the same, and what was not the same."""
+"""Two reports side by side: the paired difference where the items are the same, and what differs otherwise."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from lora_med.evaluation.results import BASE
 from lora_med.evaluation.scorers.registry import measures_of
 from lora_med.files import read_json
 
-SAME = ("scoring", "source", "split", "template", "asked")
+TASK_KEYS = ("scoring", "source", "split", "template", "asked")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One measure of one subject in both reports; `change` is second less first, None where the items differ."""
+    """One measure of one subject in both reports; `change` is second minus first, None where the items differ."""
 
     what: str
     first_subject: str
@@ -36,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """All lines, and remarks on what was not the same: base, quantization, items, tasks of one report alone."""
+    """All lines, and remarks on what differs: base, quantization, items, tasks that only one report has."""
 
     lines: tuple[Line, ...]
     remarks: tuple[str, ...]
@@ -49,24 +50,26 @@ def side_by_side(first: Path | str, second: Path | str, *, samples: int = 10_000
         first, second: their folders, or their report.json.
 
     Raises:
-        InputMissingError: no report there.
-        IntegrityError: it is none of ours.
-        DataError: the two have no task in common.
+        InputMissingError: there is no report.
+        IntegrityError: the file is not a report of lora-med.
+        DataError: the reports have no task in common.
     """
-    one, other = _load(Path(first)), _load(Path(second))
-    found: list[Line] = []
+    before, after = _load(Path(first)), _load(Path(second))
+    lines: list[Line] = []
     remarks: list[str] = []
-    for entry in one.entries:
-        same = next((match for match in other.entries if all(match[key] == entry[key] for key in SAME)), None)
+    for entry in before.entries:
+        match = next((each for each in after.entries if all(each[key] == entry[key] for key in TASK_KEYS)), None)
         name = f"{entry['source']}, {entry['template']}"
-        if same is None:
-            remarks.append(f"{name}, {entry['split']}: in the first report alone")
+        if match is None:
+            remarks.append(f"{name}, {entry['split']}: only in the first report")
             continue
-        remarks += _remarks(name, entry, same)
-        found += _lines(name, _Scored(one.folder, entry), _Scored(other.folder, same), samples, seed)
-    if not found:
-        raise DataError("the two reports have no task in common", where=str(second), fix="score both on one source")
-    return SideBySide(tuple(found), tuple(remarks))
+        remarks += _remarks(name, entry, match)
+        lines += _lines(name, _Scored(before.folder, entry), _Scored(after.folder, match), samples, seed)
+    if not lines:
+        raise DataError(
+            "the two reports have no task in common", where=str(second), fix="evaluate both on the same source"
+        )
+    return SideBySide(tuple(lines), tuple(remarks))
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class _Report:
 def _load(path: Path) -> _Report:
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
-        raise InputMissingError("no report.json there", where=str(path), fix="name a folder that lora-med eval wrote")
+        raise InputMissingError("there is no report.json", where=str(path), fix="name a folder of lora-med eval")
     content = read_json(file)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise IntegrityError("not a report of lora-med eval", where=str(file), fix="name its folder or its report.json")
@@ -86,7 +89,7 @@ def _load(path: Path) -> _Report:
 
 
 class _Scored:
-    """One evaluation of a report, with the items beside it."""
+    """One evaluation of a report with the scores of its items."""
 
     def __init__(self, folder: Path, entry: Mapping[str, Any]) -> None:
         self.entry = entry
@@ -96,40 +99,41 @@ class _Scored:
 
     @property
     def subjects(self) -> dict[str, Mapping[str, Any]]:
-        return {one["adapter"] or BASE: one for one in self.entry["subjects"]}
+        return {subject["adapter"] or BASE: subject for subject in self.entry["subjects"]}
 
     def comparable(self, other: _Scored) -> bool:
         """Whether both scored the same items in the same columns."""
-        mine, theirs = ([(one["uid"], one.get("answer")) for one in scored.items] for scored in (self, other))
+        mine, theirs = ([(item["uid"], item.get("answer")) for item in scored.items] for scored in (self, other))
         return bool(mine) and mine == theirs and self.entry["layout"] == other.entry["layout"]
 
     def table(self, subject: str) -> Numbers:
-        """Items x columns, as the measures read them."""
-        scores = [one[BASE] if subject == BASE else one["adapters"][subject] for one in self.items]
-        return np.array([one["sums"] for one in scores], dtype=np.float64)
+        """The table of items x columns that the measures read."""
+        scores = [item[BASE] if subject == BASE else item["adapters"][subject] for item in self.items]
+        return np.array([score["sums"] for score in scores], dtype=np.float64)
 
 
-def _remarks(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    differing = [key for key in ("weights", "quantization", "dtype") if one["base"].get(key) != other["base"].get(key)]
-    found = [f"{name}: the base's {key} is {one['base'].get(key)} and {other['base'].get(key)}" for key in differing]
-    if one["items"] != other["items"]:
-        found.append(f"{name}: {one['items']} items and {other['items']}")
-    return found
+def _remarks(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    bases = first["base"], second["base"]
+    differing = [key for key in ("weights", "quantization", "dtype") if bases[0].get(key) != bases[1].get(key)]
+    remarks = [f"{name}: the base's {key} is {bases[0].get(key)} and {bases[1].get(key)}" for key in differing]
+    if first["items"] != second["items"]:
+        remarks.append(f"{name}: {first['items']} items and {second['items']}")
+    return remarks
 
 
-def _lines(name: str, one: _Scored, other: _Scored, samples: int, seed: int) -> list[Line]:
-    paired = one.comparable(other)
-    known = {measure["name"]: measure for measure in one.entry["measures"]}
-    found = []
-    for mine, theirs in _pairs(list(one.subjects), list(other.subjects)):
-        changed = _changes(one, mine, other, theirs, samples, seed) if paired else {}
-        values = one.subjects[mine]["values"], other.subjects[theirs]["values"]
+def _lines(name: str, first: _Scored, second: _Scored, samples: int, seed: int) -> list[Line]:
+    paired = first.comparable(second)
+    known = {measure["name"]: measure for measure in first.entry["measures"]}
+    lines = []
+    for subject, other in _pairs(list(first.subjects), list(second.subjects)):
+        changed = _changes(first, subject, second, other, samples, seed) if paired else {}
+        values = first.subjects[subject]["values"], second.subjects[other]["values"]
         for measure in (measure for measure in known if all(measure in value for value in values)):
-            found.append(
+            lines.append(
                 Line(
                     name,
-                    mine,
-                    theirs,
+                    subject,
+                    other,
                     known[measure]["label"],
                     known[measure]["lower_is_better"],
                     values[0][measure]["value"],
@@ -137,21 +141,21 @@ def _lines(name: str, one: _Scored, other: _Scored, samples: int, seed: int) -> 
                     changed.get(measure),
                 )
             )
-    return found
+    return lines
 
 
 def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
-    """Subjects of one name; where no adapter has its like, each adapter with each."""
+    """Subjects with the same name; where no adapter has a namesake, every adapter with every other one."""
     shared = [(name, name) for name in first if name in second]
     if any(name != BASE for name, _ in shared):
         return shared
-    return shared + [(one, other) for one in first for other in second if BASE not in (one, other)]
+    return shared + [pair for pair in itertools.product(first, second) if BASE not in pair]
 
 
-def _changes(one: _Scored, mine: str, other: _Scored, theirs: str, samples: int, seed: int) -> dict[str, Change]:
-    measures = measures_of(one.entry["scoring"], one.entry["layout"])
-    tables = one.table(mine), other.table(theirs)
+def _changes(first: _Scored, subject: str, second: _Scored, other: str, samples: int, seed: int) -> dict[str, Change]:
+    measures = measures_of(first.entry["scoring"], first.entry["layout"])
+    tables = first.table(subject), second.table(other)
     if np.array_equal(*tables):
         samples = 1  # equal answers: the difference is zero in every resample
-    groups = [item["group"] for item in one.items]
+    groups = [item["group"] for item in first.items]
     return changes(measures, *tables, groups, samples=samples, seed=seed)

@@ -1,4 +1,4 @@
-"""One evaluation on the page: what was compared, drawings, tables of scores, answers and baselines, samples."""
+"""One evaluation on the page: what was compared, charts, tables of scores, answers and baselines, samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lora_med.metrics.significance import Verdict
 
 KINDS: dict[Verdict, Any] = {"better": "better", "worse": "worse", "cannot tell": "unsure"}
 MOST_CHARACTERS, MOST_PROMPT_CHARACTERS = 600, 300
-MOST_CONFUSED = 12  # labels: a larger table is in report.json alone
+MOST_CONFUSED = 12  # labels: a larger table is only in report.json
 
 
 def score_table(evaluation: Evaluation) -> Table:
@@ -30,7 +30,7 @@ def score_table(evaluation: Evaluation) -> Table:
         Cell("adapter", "number"),
         Cell("difference", "number"),
         Cell("95% interval", "number"),
-        Cell("verdict"),
+        Cell("verdict", "verdict"),
     )
     base = evaluation.subjects[0]
     rows = [
@@ -70,18 +70,19 @@ def _score_row(name: str, measure: Measure, base: Subject, subject: Subject) -> 
 
 
 def _note(evaluation: Evaluation) -> str:
-    parts = [
-        f"{len(evaluation.items)} items in {evaluation.groups} groups; intervals by paired bootstrap over groups "
-        f"({evaluation.bootstrap_samples:,} resamples, seed {evaluation.seed}); Wilson's for shares of single items.",
+    sentences = [
+        f"{len(evaluation.items)} items in {evaluation.groups} groups.",
+        f"Intervals are from a paired bootstrap over groups ({evaluation.bootstrap_samples:,} resamples, seed "
+        f"{evaluation.seed}); a share of independent items has Wilson's interval.",
     ]
     for subject in evaluation.subjects[1:]:
         if subject.mcnemar is not None:
             test = subject.mcnemar
-            parts.append(
-                f"McNemar, {subject.name}: {test.only_second} questions gained, {test.only_first} lost, "
+            sentences.append(
+                f"McNemar's test, {subject.name}: {test.only_second} questions gained, {test.only_first} lost, "
                 f"exact p = {test.p_value:.2g}."
             )
-    return " ".join([*parts, *evaluation.notes])
+    return " ".join([*sentences, *evaluation.notes])
 
 
 def recall_table(evaluation: Evaluation) -> Table:
@@ -96,11 +97,11 @@ def recall_table(evaluation: Evaluation) -> Table:
             cells.append(Cell(share, "number"))
         count = sum(item.answer == label for item in evaluation.items)
         rows.append(text_row(label, Cell(str(count), "number"), *cells))
-    return Table(columns, tuple(rows), "Recall: the share of the items with a label that were answered so.")
+    return Table(columns, tuple(rows), "Recall: of the items with this true label, the share that got this answer.")
 
 
 def confusion_tables(evaluation: Evaluation) -> list[Table]:
-    """For base and adapters how often each true label was answered by which."""
+    """For base and adapters: how often each true label got each answer."""
     labels = evaluation.labels
     tables = []
     for subject in evaluation.subjects:
@@ -118,7 +119,7 @@ def confusion_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def baseline_table(evaluation: Evaluation) -> Table:
-    """What answers without a model score, and how far base and adapters are from it."""
+    """The scores of baselines that need no model, and the differences of base and adapters from them."""
     measure = evaluation.verdict_by
     columns = (
         Cell("without a model"),
@@ -133,11 +134,11 @@ def baseline_table(evaluation: Evaluation) -> Table:
             for change in (subject.over[baseline.name] for subject in evaluation.subjects)
         ]
         rows.append(text_row(baseline.name, Cell(f"{number(value.value)} ({span(value.interval)})", "number"), *cells))
-    return Table(columns, tuple(rows), "In brackets 95% intervals, items paired.")
+    return Table(columns, tuple(rows), "In brackets: 95% intervals, items paired.")
 
 
 def runs_table(evaluation: Evaluation) -> Table:
-    """What a recipe gains over the base, from runs that differ in their seed alone."""
+    """The gain of a recipe over the base, from runs that differ only in their seed."""
     columns = (
         Cell("runs"),
         Cell("measure"),
@@ -145,23 +146,21 @@ def runs_table(evaluation: Evaluation) -> Table:
         Cell("standard deviation", "number"),
         Cell("lowest to highest", "number"),
         Cell("95% interval", "number"),
-        Cell("verdict"),
+        Cell("verdict", "verdict"),
     )
     rows = [
         text_row(
-            ", ".join(found.adapters),
-            found.measure.label,
-            Cell(signed(found.mean), "number"),
-            Cell(number(found.spread), "number"),
-            Cell(f"{signed(found.lowest)} to {signed(found.highest)}", "number"),
-            Cell(span(found.interval, sign=True), "number"),
-            Cell(found.verdict, KINDS[found.verdict]),
+            ", ".join(runs.adapters),
+            runs.measure.label,
+            Cell(signed(runs.mean), "number"),
+            Cell(number(runs.spread), "number"),
+            Cell(f"{signed(runs.lowest)} to {signed(runs.highest)}", "number"),
+            Cell(span(runs.interval, sign=True), "number"),
+            Cell(runs.verdict, KINDS[runs.verdict]),
         )
-        for found in (over_seeds(evaluation, names) for names in evaluation.recipes)
+        for runs in (over_seeds(evaluation, names) for names in evaluation.recipes)
     ]
-    return Table(
-        columns, tuple(rows), "Adapters that differ in their seed alone; the interval is over items and seeds."
-    )
+    return Table(columns, tuple(rows), "The adapters differ only in their seed. The interval covers items and seeds.")
 
 
 def custom_table(evaluation: Evaluation) -> Table:
@@ -172,24 +171,24 @@ def custom_table(evaluation: Evaluation) -> Table:
         Cell("value", "number"),
         Cell("difference", "number"),
         Cell("95% interval", "number"),
-        Cell("verdict"),
+        Cell("verdict", "verdict"),
     )
     rows = []
     for subject in evaluation.subjects:
-        for name, one in subject.custom.items():
-            if one.difference is None or one.difference_interval is None or one.verdict is None:
-                rest = (Cell("–", "number"), Cell(span(one.interval), "number"), Cell("–"))
+        for name, score in subject.custom.items():
+            if score.difference is None or score.difference_interval is None or score.verdict is None:
+                rest = (Cell("–", "number"), Cell(span(score.interval), "number"), Cell("–"))
             else:
-                interval = Cell(span(one.difference_interval, sign=True), "number")
-                rest = (Cell(signed(one.difference), "number"), interval, Cell(one.verdict, KINDS[one.verdict]))
-            rows.append(text_row(subject.name, name, Cell(number(one.value), "number"), *rest))
-    return Table(columns, tuple(rows), "Metrics of your own; intervals by 1,000 resamples of groups.")
+                interval = Cell(span(score.difference_interval, sign=True), "number")
+                rest = (Cell(signed(score.difference), "number"), interval, Cell(score.verdict, KINDS[score.verdict]))
+            rows.append(text_row(subject.name, name, Cell(number(score.value), "number"), *rest))
+    return Table(columns, tuple(rows), "Your own metrics. Intervals are from 1,000 resamples of groups.")
 
 
-def evaluation_section(evaluation: Evaluation, place: int) -> Section:
-    """Everything about one evaluation: what was compared, drawing, tables, samples."""
+def evaluation_section(evaluation: Evaluation, index: int) -> Section:
+    """All about one evaluation: what was compared, charts, tables, samples."""
     tables = [score_table(evaluation)]
-    figures = _figures(evaluation, place)
+    figures = _figures(evaluation, index)
     if evaluation.recipes:
         tables.append(runs_table(evaluation))
     if evaluation.baselines:
@@ -198,16 +197,16 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
         tables += [recall_table(evaluation), *confusion_tables(evaluation)]
     if any(subject.confidence is not None for subject in evaluation.subjects):
         tables.append(confidence_table(evaluation))
-        figures += confidence_figures(evaluation, place)
+        figures += confidence_figures(evaluation, index)
     if any(subject.custom for subject in evaluation.subjects):
         tables.append(custom_table(evaluation))
     base = evaluation.base
-    asked = [f"{name} {value}" if value is not True else name for name, value in evaluation.asked.items() if value]
+    options = [f"{name} {value}" if value is not True else name for name, value in evaluation.asked.items() if value]
     paragraph = (
-        f"Base {base['name']} ({base['quantization']} weights, computed in {base['dtype']}), "
-        f"template {evaluation.template}, source {evaluation.source}, {evaluation.split} split, "
-        f"{', '.join([*asked, ''])}access class {evaluation.access}. "
-        f"Scored: {SCORINGS[evaluation.scoring].summary}."
+        f"The base is {base['name']} ({base['quantization']} weights, computed in {base['dtype']}). "
+        f"The items are the {evaluation.split} split of {evaluation.source}, access class {evaluation.access}. "
+        f"The template is {', '.join([evaluation.template, *options])}. "
+        f"The score: {SCORINGS[evaluation.scoring].summary}."
     )
     return Section(
         f"{SCORINGS[evaluation.scoring].title}: {evaluation.source}",
@@ -218,15 +217,15 @@ def evaluation_section(evaluation: Evaluation, place: int) -> Section:
             SampleBox(
                 sample.uid,
                 _end(sample.prompt),
-                (("what really follows", _short(sample.reference)), *_outputs(sample.outputs)),
+                (("reference", _short(sample.reference)), *_outputs(sample.outputs)),
             )
             for sample in evaluation.samples
         ),
     )
 
 
-def _figures(evaluation: Evaluation, place: int) -> list[Figure]:
-    """The differences with their intervals, and for texts those of each item."""
+def _figures(evaluation: Evaluation, index: int) -> list[Figure]:
+    """The differences with their intervals, and for running text also the change of each item."""
     measure, adapters = evaluation.verdict_by, evaluation.subjects[1:]
     if not adapters:
         return []
@@ -235,19 +234,19 @@ def _figures(evaluation: Evaluation, place: int) -> list[Figure]:
         change = subject.changes[measure.name]
         bars.append(Bar(subject.name, change.difference, change.interval.low, change.interval.high, change.verdict))
     side = "left" if measure.lower_is_better else "right"
-    drawn = intervals(bars, axis=f"change in {measure.label}", better_side=side, name=f"intervals{place}")
-    figures = [Figure(drawn, f"Change in {measure.label} against the base, with 95% intervals.")]
-    return figures + ([_items_figure(evaluation, place)] if evaluation.scoring == "text" else [])
+    chart = intervals(bars, axis=f"change in {measure.label}", better_side=side, name=f"intervals{index}")
+    figures = [Figure(chart, f"Change in {measure.label} against the base, with 95% intervals.")]
+    return figures + ([_items_figure(evaluation, index)] if evaluation.scoring == "text" else [])
 
 
 def _outputs(outputs: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((name, _short(text) or "(nothing)") for name, text in outputs.items())
 
 
-def _items_figure(evaluation: Evaluation, place: int) -> Figure:
+def _items_figure(evaluation: Evaluation, index: int) -> Figure:
     base = evaluation.subjects[0]
     sizes = [item.size_bytes * math.log(2) for item in evaluation.items]
-    found = {
+    changes_of = {
         subject.name: [
             float(after - before) / size
             for after, before, size in zip(subject.table[:, 0], base.table[:, 0], sizes, strict=True)
@@ -255,11 +254,11 @@ def _items_figure(evaluation: Evaluation, place: int) -> Figure:
         for subject in evaluation.subjects[1:]
     }
     gained = ", ".join(
-        f"{100 * sum(one < 0 for one in changes) / len(changes):.0f}% of items with {name}"
-        for name, changes in found.items()
+        f"{100 * sum(change < 0 for change in changes) / len(changes):.0f}% of items with {name}"
+        for name, changes in changes_of.items()
     )
-    drawn = shares_improved(found, axis="change in bits per byte", name=f"items{place}")
-    return Figure(drawn, f"Change of each item, smallest first; below zero is a gain: {gained}.")
+    chart = shares_improved(changes_of, axis="change in bits per byte", name=f"items{index}")
+    return Figure(chart, f"Change of each item, smallest first. Below zero is a gain: {gained}.")
 
 
 def _short(text: str) -> str:
@@ -268,6 +267,6 @@ def _short(text: str) -> str:
 
 
 def _end(text: str) -> str:
-    """The end of a long prompt, where the question stands."""
+    """The end of a long prompt, where the question is."""
     clean = " ".join(text.split())
     return clean if len(clean) <= MOST_PROMPT_CHARACTERS else "… " + clean[-MOST_PROMPT_CHARACTERS:].split(" ", 1)[-1]

@@ -1,4 +1,4 @@
-"""A report page as values, and its two forms: self-contained HTML for reading and print, and Markdown."""
+"""A report page as values, and its two formats: self-contained HTML for screen and print, and Markdown."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import jinja2
 
 TEMPLATE = Path(__file__).parents[2] / "assets" / "report" / "page.html.j2"
 STYLE = TEMPLATE.with_name("style.css")
-Kind = Literal["", "number", "better", "worse", "unsure"]
+Kind = Literal["", "number", "verdict", "better", "worse", "unsure"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text in a table; `number` is set flush right, the others after it are colored labels."""
+    """Text in a table, and how it is set.
+
+    `number` is set flush right. `verdict` names the column that stays in view on a narrow screen. `better`, `worse` and
+    `unsure` are colored labels.
+    """
 
     text: str
     kind: Kind = ""
@@ -24,16 +28,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, rows of cells, and a line under them."""
+    """Columns, rows of cells, a note under them, and the terms of its headings explained as `(term, meaning)`."""
 
     columns: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    terms: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as an SVG element, and what it shows in words."""
+    """A chart as an SVG element, and its caption."""
 
     svg: str
     caption: str
@@ -41,7 +46,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class SampleBox:
-    """A prompt and what followed, by name."""
+    """A prompt, and by name the texts that follow it."""
 
     heading: str
     prompt: str
@@ -50,7 +55,7 @@ class SampleBox:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: paragraphs, then figures, tables, samples, and commands to type."""
+    """A section of the page: paragraphs, then figures, tables, samples, and commands to type."""
 
     title: str
     paragraphs: tuple[str, ...] = ()
@@ -61,30 +66,38 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """The verdict of one comparison as a colored label, and the finding in sentences."""
+
+    verdict: Cell
+    text: str
+
+
+@dataclass(frozen=True)
 class Page:
-    """A whole report: the title, one line on how it was made, the finding in sentences, and the sections."""
+    """A complete report: the title, one line on how it was made, the findings, and the sections."""
 
     title: str
     made: str
-    lead: tuple[str, ...]
+    lead: tuple[Finding, ...]
     sections: tuple[Section, ...]
 
 
 def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
-    """A table row from plain strings and ready cells."""
+    """A table row from strings and cells."""
     return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
 
 
 def to_html(page: Page) -> str:
-    """One HTML file with styles and drawings inside and nothing fetched from anywhere."""
+    """One HTML file that contains its styles and charts and fetches nothing."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(page=page, style=STYLE.read_text(encoding="utf-8"))
 
 
 def to_markdown(page: Page) -> str:
-    """The page without its drawings."""
-    lines = [f"# {page.title}", "", page.made, "", *(f"{line}\n" for line in page.lead)]
+    """The page as Markdown, without its charts."""
+    lines = [f"# {page.title}", "", page.made, "", *(f"{finding.text}\n" for finding in page.lead)]
     for section in page.sections:
         lines += [f"## {section.title}", ""]
         lines += [f"{text}\n" for text in section.paragraphs]
@@ -104,7 +117,9 @@ def _markdown_table(table: Table) -> list[str]:
 
     rule = ["---:" if cell.kind == "number" else "---" for cell in table.columns]
     rows = [line([cell.text for cell in row]) for row in table.rows]
-    return [line([cell.text for cell in table.columns]), line(rule), *rows, *(["", table.note] if table.note else [])]
+    note = ["", table.note] if table.note else []
+    terms = ["", *(f"- **{term}**: {meaning}" for term, meaning in table.terms)] if table.terms else []
+    return [line([cell.text for cell in table.columns]), line(rule), *rows, *note, *terms]
 
 
 def _one_line(text: str) -> str:

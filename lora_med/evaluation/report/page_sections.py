@@ -1,4 +1,4 @@
-"""The report page: the findings in sentences, all comparisons, each evaluation, merges, swaps, sizes."""
+"""The sections of the report page: findings, all comparisons, each evaluation, merges, swaps, sizes and times."""
 
 from __future__ import annotations
 
@@ -7,15 +7,33 @@ from typing import Any
 
 from lora_med.evaluation.report.charts import loss_curves
 from lora_med.evaluation.report.evaluation_section import KINDS, evaluation_section
-from lora_med.evaluation.report.page import Cell, Figure, Page, Section, Table, text_row
+from lora_med.evaluation.report.page import Cell, Figure, Finding, Page, Section, Table, text_row
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.evaluation.statistics.multiple_comparisons import Comparison, compare_all
 from lora_med.evaluation.swap_check import Swap
 
+TERMS = (
+    (
+        "p",
+        "how often chance alone would show a difference at least this large if there were none. It is from McNemar's "
+        "exact test for the accuracy of independent items, and otherwise from the paired bootstrap.",
+    ),
+    (
+        "p, adjusted",
+        "p made larger because this table holds several comparisons. With many comparisons, chance alone makes some p "
+        "small. Holm's method corrects for that over all rows of this table.",
+    ),
+    (
+        "findable",
+        "the smallest true difference that a test of this size finds in four of five cases. If the true difference is "
+        "smaller, the verdict is mostly “cannot tell”; more items make it smaller.",
+    ),
+)
+
 
 def comparison_section(comparisons: Sequence[Comparison]) -> Section:
-    """Every adapter in every task against its base, with p-values adjusted for how many there are."""
+    """Every adapter in every task against its base, with p-values adjusted for the number of comparisons."""
     columns = (
         Cell("task"),
         Cell("adapter"),
@@ -25,29 +43,27 @@ def comparison_section(comparisons: Sequence[Comparison]) -> Section:
         Cell("p", "number"),
         Cell("p, adjusted", "number"),
         Cell("findable", "number"),
-        Cell("verdict"),
+        Cell("verdict", "verdict"),
     )
     rows = [
         text_row(
-            f"{one.evaluation.source}, {one.evaluation.template}",
-            one.subject.name,
-            one.measure.label,
-            Cell(signed(one.change.difference), "number"),
-            Cell(span(one.change.interval, sign=True), "number"),
-            Cell("–" if one.p_value is None else f"{one.p_value:.2g}", "number"),
-            Cell("–" if one.adjusted is None else f"{one.adjusted:.2g}", "number"),
-            Cell("–" if one.change.detectable is None else number(one.change.detectable), "number"),
-            Cell(one.verdict, KINDS[one.verdict]),
+            f"{comparison.evaluation.source}, {comparison.evaluation.template}",
+            comparison.subject.name,
+            comparison.measure.label,
+            Cell(signed(comparison.change.difference), "number"),
+            Cell(span(comparison.change.interval, sign=True), "number"),
+            Cell("–" if comparison.p_value is None else f"{comparison.p_value:.2g}", "number"),
+            Cell("–" if comparison.adjusted is None else f"{comparison.adjusted:.2g}", "number"),
+            Cell("–" if comparison.change.detectable is None else number(comparison.change.detectable), "number"),
+            Cell(comparison.verdict, KINDS[comparison.verdict]),
         )
-        for one in comparisons
+        for comparison in comparisons
     ]
     note = (
-        "p of no difference: McNemar's exact test for accuracies of independent items, else that of the paired "
-        "bootstrap; adjusted by Holm's method over this table. Findable: the true difference that four of five tests "
-        "of this size find. Better and worse take an interval clear of zero and an adjusted p of at most 0.05; further "
-        "down verdicts rest on each interval alone."
+        "Better or worse means here: the interval excludes zero, and the adjusted p is at most 0.05. "
+        "The verdicts further down use the interval alone."
     )
-    return Section("All comparisons", tables=(Table(columns, tuple(rows), note),))
+    return Section("All comparisons", tables=(Table(columns, tuple(rows), note, TERMS),))
 
 
 def merge_section(merges: Sequence[Mapping[str, Any]]) -> Section:
@@ -74,12 +90,15 @@ def merge_section(merges: Sequence[Mapping[str, Any]]) -> Section:
         for merge in merges
         if merge["probe"] is not None
     ]
-    note = "KL from base + adapter to the merged model over the probe texts; the effect is that from adapter to base."
+    note = (
+        "Mean KL is from base + adapter to the merged model, over the probe texts. The adapter's own effect is the KL "
+        "from the adapter to the base."
+    )
     return Section("Merge, verified", tables=(Table(columns, tuple(rows), note),))
 
 
 def swap_section(swaps: Sequence[Swap]) -> Section:
-    """Times of swapping on one loaded base, and whether leaving restored the base."""
+    """The time of each swap on one loaded base, and whether removing the adapter restored the base."""
     columns = (Cell("adapter"), Cell("swap, ms", "number"), Cell("changes the logits"), Cell("base restored exactly"))
     rows = [
         text_row(
@@ -104,15 +123,15 @@ def build_page(
     facts: Mapping[str, str],
     next_steps: Sequence[str],
 ) -> Page:
-    """The page; a part without content is left out."""
-    compared = compare_all(evaluations)
+    """The page; a section without content is left out."""
+    comparisons = compare_all(evaluations)
     sections: list[Section] = []
     if runs:
-        drawn = Figure(loss_curves(runs), "Loss on the training rows and on the validation split.")
-        sections.append(Section("Training", figures=(drawn,)))
-    if len(compared) > 1:
-        sections.append(comparison_section(compared))
-    sections += [evaluation_section(one, place) for place, one in enumerate(evaluations)]
+        chart = Figure(loss_curves(runs), "Loss on the training rows and on the validation split.")
+        sections.append(Section("Training", figures=(chart,)))
+    if len(comparisons) > 1:
+        sections.append(comparison_section(comparisons))
+    sections += [evaluation_section(evaluation, index) for index, evaluation in enumerate(evaluations)]
     if swaps:
         sections.append(swap_section(swaps))
     if merges:
@@ -121,6 +140,7 @@ def build_page(
         rows = tuple(text_row(name, Cell(value, "number")) for name, value in facts.items())
         sections.append(Section("Sizes and times", tables=(Table((Cell("what"), Cell("value", "number")), rows),)))
     if next_steps:
-        sections.append(Section("What to type next", commands=tuple(next_steps)))
+        sections.append(Section("Next commands", commands=tuple(next_steps)))
     made = f"Made by lora_med, {created.replace('T', ' ').replace('Z', ' UTC')}"
-    return Page(title, made, tuple(one.sentences for one in compared), tuple(sections))
+    lead = tuple(Finding(Cell(each.verdict, KINDS[each.verdict]), each.sentences) for each in comparisons)
+    return Page(title, made, lead, tuple(sections))

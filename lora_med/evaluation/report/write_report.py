@@ -1,4 +1,4 @@
-"""Evaluations as files: report.html to read, report.md to paste, report.json and one line an item to compute with.
+"""Evaluations as files: report.html to read, report.md to paste, report.json and the items' scores to compute with.
 
 report.json, `schema` "lora_med.report/1":
 
@@ -7,14 +7,14 @@ report.json, `schema` "lora_med.report/1":
                             items, groups, seed, bootstrap_samples, notes[], asked (shots, rotate, constrained)
       base                  name, revision, weights (SHA-256), quantization, dtype, context (tokens in a scored row)
       layout                what the columns of the items' sums are: sections, labels, types; as the scoring needs it
-      items_file            JSON lines: uid, group, sizes or answer, and of each subject its scores and `sums`, which
-                            added over items give every measure; the texts written only where access is open
+      items_file            JSON lines: uid, group, sizes or answer, and the scores and `sums` of each subject. Their
+                            totals over items give every measure. Texts are written only where access is open
       measures[]            name, label, unit, lower_is_better (null: neither)
       baselines[]           name, values (as below): answers that take no model
       subjects[]            adapter (null for the base), seconds,
         values              measure -> value, low, high, method (95% interval over groups; null where there is none)
         changes             measure -> difference, low, high, method, verdict (adapter - base, paired), p_value,
-                            detectable (found in 4 of 5 by so many items), items_needed (to find this difference so)
+                            detectable (4 of 5 tests of so many items find it), items_needed (to find this difference)
         over                baseline -> the same, subject - baseline, by the measure that the verdict rests on
         recall, confusion   for closed labels; confusion has true labels in rows, both in the order of layout.labels,
                             and a last column of answers that were none
@@ -22,7 +22,7 @@ report.json, `schema` "lora_med.report/1":
                             evaluation/statistics/calibration.py name their fields
         mcnemar             only_base, only_adapter, p_value
         metrics             the user's own: name -> value, interval, difference, difference_interval, verdict
-      runs[]                adapters that differ in their seed alone: adapters, measure, mean, spread (standard
+      runs[]                adapters that differ only in their seed: adapters, measure, mean, spread (standard
                             deviation), lowest, highest, low, high, method, verdict of the mean difference
     comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list),
                             verdict (as the list allows it)
@@ -55,7 +55,7 @@ SCHEMA = "lora_med.report/1"
 
 @dataclass(frozen=True)
 class Report:
-    """Where a report's files are, what it found in a sentence an adapter, and what report.json holds."""
+    """The paths of a report's files, its findings (one text for each adapter), and the content of report.json."""
 
     html: Path
     json: Path
@@ -75,20 +75,20 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     next_steps: Sequence[str] = (),
 ) -> Report:
-    """Write report.html, report.md, report.json and a JSON-lines file of item scores into `out`; repeatable.
+    """Write report.html, report.md, report.json and a JSON-lines file of item scores into `out`.
 
     Args:
-        evaluations: as `evaluate` gives them.
-        out: a folder, made if need be; files of the same names are replaced.
+        evaluations: as `evaluate` returns them.
+        out: a folder, created if it is missing; files of the same names are replaced.
         title: the heading.
         curves: label -> a run's metrics.jsonl, drawn as loss curves.
-        merges: certificates as `merge_adapter` gives them.
-        swaps: as `check_swaps` gives them.
+        merges: certificates as `merge_adapter` returns them.
+        swaps: as `check_swaps` returns them.
         facts: sizes and times, shown as a table.
         next_steps: commands to try next.
 
     Raises:
-        InputMissingError: a metrics file is not there.
+        InputMissingError: a metrics file is missing.
         OutputError: `out` cannot be written.
     """
     folder = Path(out)
@@ -98,8 +98,8 @@ def write_report(
         "schema": SCHEMA,
         "title": title,
         "created": created,
-        "evaluations": [_entry(one, number, len(evaluations), folder) for number, one in enumerate(evaluations)],
-        "comparisons": [_comparison(one) for one in compare_all(evaluations)],
+        "evaluations": [_entry(each, number, len(evaluations), folder) for number, each in enumerate(evaluations)],
+        "comparisons": [_comparison(comparison) for comparison in compare_all(evaluations)],
         "merges": [dict(merge) for merge in merges],
         "swaps": [asdict(swap) for swap in swaps],
         "facts": dict(facts or {}),
@@ -114,33 +114,33 @@ def write_report(
         facts=facts or {},
         next_steps=next_steps,
     )
-    private = any(one.access == "credentialed" for one in evaluations)
+    private = any(evaluation.access == "credentialed" for evaluation in evaluations)
     return Report(
         html=write_atomic(folder / "report.html", to_html(page), private=private),
         json=write_json(folder / "report.json", content, private=private),
         markdown=write_atomic(folder / "report.md", to_markdown(page), private=private),
-        findings=page.lead,
+        findings=tuple(finding.text for finding in page.lead),
         content=content,
     )
 
 
 def _entry(evaluation: Evaluation, number: int, count: int, folder: Path) -> dict[str, Any]:
-    """The evaluation's entry of report.json, its items written beside."""
+    """The evaluation's entry of report.json; its items go into a file of their own."""
     name = "items.jsonl" if count == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
     write_atomic(folder / name, item_lines(evaluation), private=evaluation.access == "credentialed")
     return {**to_json(evaluation), "items_file": name}
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
-        "source": one.evaluation.source,
-        "template": one.evaluation.template,
-        "adapter": one.subject.name,
-        "measure": one.measure.name,
-        "test": one.test,
-        "p_value": one.p_value,
-        "adjusted": one.adjusted,
-        "verdict": one.verdict,
+        "source": comparison.evaluation.source,
+        "template": comparison.evaluation.template,
+        "adapter": comparison.subject.name,
+        "measure": comparison.measure.name,
+        "test": comparison.test,
+        "p_value": comparison.p_value,
+        "adjusted": comparison.adjusted,
+        "verdict": comparison.verdict,
     }
 
 
@@ -164,21 +164,21 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "created": evaluation.created,
         "measures": [
             {
-                "name": one.name,
-                "label": one.label,
-                "unit": one.unit,
-                "lower_is_better": one.lower_is_better,
+                "name": measure.name,
+                "label": measure.label,
+                "unit": measure.unit,
+                "lower_is_better": measure.lower_is_better,
             }
-            for one in evaluation.measures
+            for measure in evaluation.measures
         ],
-        "baselines": [{"name": one.name, "values": _values_json(one.values)} for one in evaluation.baselines],
+        "baselines": [{"name": each.name, "values": _values_json(each.values)} for each in evaluation.baselines],
         "subjects": [subject_json(subject) for subject in evaluation.subjects],
         "runs": [runs_json(over_seeds(evaluation, names)) for names in evaluation.recipes],
     }
 
 
 def runs_json(runs: Runs) -> dict[str, Any]:
-    """Runs of one recipe as report.json holds them."""
+    """The runs of one recipe, as an entry of report.json."""
     return {
         "adapters": list(runs.adapters),
         "measure": runs.measure.name,
@@ -192,7 +192,7 @@ def runs_json(runs: Runs) -> dict[str, Any]:
 
 
 def _values_json(values: Mapping[str, Value]) -> dict[str, Any]:
-    return {name: {"value": one.value, **asdict(one.interval)} for name, one in values.items()}
+    return {name: {"value": score.value, **asdict(score.interval)} for name, score in values.items()}
 
 
 def subject_json(subject: Subject) -> dict[str, Any]:
@@ -201,15 +201,20 @@ def subject_json(subject: Subject) -> dict[str, Any]:
         "adapter": subject.adapter,
         "seconds": round(subject.seconds, 3),
         "values": _values_json(subject.values),
-        "changes": {name: change_json(one) for name, one in subject.changes.items()},
-        "over": {name: change_json(one) for name, one in subject.over.items()},
-        "metrics": {name: asdict(one) for name, one in subject.custom.items()},
+        "changes": {name: change_json(change) for name, change in subject.changes.items()},
+        "over": {name: change_json(change) for name, change in subject.over.items()},
+        "metrics": {name: asdict(score) for name, score in subject.custom.items()},
     }
     if subject.answers is not None:
         content["confusion"] = [list(row) for row in subject.answers.confusion]
         content["recall"] = {
-            label: {"found": one.found, "of": one.of, "low": one.interval.low, "high": one.interval.high}
-            for label, one in subject.answers.recall.items()
+            label: {
+                "found": recall.found,
+                "of": recall.of,
+                "low": recall.interval.low,
+                "high": recall.interval.high,
+            }
+            for label, recall in subject.answers.recall.items()
         }
     if subject.confidence is not None:
         content["confidence"] = asdict(subject.confidence)
@@ -223,7 +228,7 @@ def subject_json(subject: Subject) -> dict[str, Any]:
 
 
 def change_json(change: Change) -> dict[str, Any]:
-    """A difference as report.json holds it."""
+    """A difference, as an entry of report.json."""
     return {
         "difference": change.difference,
         **asdict(change.interval),
@@ -235,7 +240,7 @@ def change_json(change: Change) -> dict[str, Any]:
 
 
 def item_lines(evaluation: Evaluation) -> str:
-    """JSON lines, one an item: uid, group, sizes or labels, and the scores of base and adapters."""
+    """JSON lines, one for each item: uid, group, sizes or labels, and the scores of base and adapters."""
     lines = []
     for index, item in enumerate(evaluation.items):
         scores = {subject.adapter: _item_scores(subject, index) for subject in evaluation.subjects}
@@ -251,6 +256,6 @@ def item_lines(evaluation: Evaluation) -> str:
 
 
 def _item_scores(subject: Subject, index: int) -> dict[str, Any]:
-    sums = [int(one) if one == int(one) else float(one) for one in subject.table[index]]
+    sums = [int(total) if total == int(total) else float(total) for total in subject.table[index]]
     written = {"written": subject.written[index]} if subject.written else {}
     return {**subject.facts[index], **written, "sums": sums}
