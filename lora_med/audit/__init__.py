@@ -1,4 +1,4 @@
-"""What is checked or removed for patients' sake and before training: `data check`, de-identification, purge.
+"""Checks before training and removal of what concerns patients: `data check`, de-identification, purge.
 
 Other rooms use `data_check`, `deidentify` and `purge`.
 """

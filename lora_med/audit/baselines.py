@@ -1,4 +1,4 @@
-"""What a model that has learned nothing would score: the bar that any adapter has to clear, told before training."""
+"""Scores of baselines that need no model, reported before training: an adapter has to exceed them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lora_med.prompts.templates.question_templates import right_letter
 
 
 def label_counts(records: Sequence[Record]) -> dict[str, int]:
-    """What is to be learned, by how often: answers, entity types, sections asked for, or section categories.
+    """How often each label occurs: answers, entity types, requested sections, or section categories.
 
-    Questions whose options differ from one to the next count the letter of the right one.
+    If questions have different options, the letter of the correct option is counted.
     """
     shared = _shared(records)
     counts: Counter[str] = Counter()
@@ -29,13 +29,13 @@ def label_counts(records: Sequence[Record]) -> dict[str, int]:
 
 
 def _shared(records: Sequence[Record]) -> bool:
-    """Whether all questions have the same options, as yes, no and maybe; one question alone does not tell."""
-    found = [record.options for record in records if isinstance(record, Question) and record.options]
-    return len(found) > 1 and len(set(found)) == 1
+    """Whether all questions have the same options, such as yes, no and maybe; one question is not enough."""
+    options = [record.options for record in records if isinstance(record, Question) and record.options]
+    return len(options) > 1 and len(set(options)) == 1
 
 
 def baselines(train: Sequence[Record], held_out: Sequence[Record], *, shown: bool = True) -> dict[str, float]:
-    """Scores on `held_out` of what needs no model, in [0, 1]; empty where the task has none.
+    """Scores in [0, 1] on `held_out` of baselines that need no model; empty where the task has none.
 
     Questions with options (accuracy): the most frequent answer or letter of `train`, always the first option, always
     the longest. Pairs (F1 of words): the input's first words, as many as the reference has. Annotated texts: the share
@@ -64,24 +64,24 @@ def _choices(train: Sequence[Record], held_out: Sequence[Question], shown: bool)
     questions = [record for record in train if isinstance(record, Question) and record.options]
     shared = _shared([*questions, *held_out])
     counts = Counter(record.answer if shared else right_letter(record) for record in questions)
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     if counts:
         majority = max(counts, key=lambda name: counts[name])
         hits = [(record.answer if shared else right_letter(record)) == majority for record in held_out]
         name = f'"{majority}", ' if shown else ""
-        found[f"always {name}the most frequent in train"] = _mean(list(map(float, hits)))
-    found["always the first option"] = _mean([float(record.right_option == 0) for record in held_out])
+        scores[f"always {name}the most frequent in train"] = _mean(list(map(float, hits)))
+    scores["always the first option"] = _mean([float(record.right_option == 0) for record in held_out])
     if not shared:
         longest = [float(max(record.options, key=len) == record.answer) for record in held_out]
-        found["always the longest option"] = _mean(longest)
-    return found
+        scores["always the longest option"] = _mean(longest)
+    return scores
 
 
 def _copied(record: Pair) -> float:
-    wanted = Counter(record.output.casefold().split())
-    given = Counter(record.input.casefold().split()[: wanted.total()])
-    common = (wanted & given).total()
-    return 2 * common / (wanted.total() + given.total()) if common else 0.0
+    reference = Counter(record.output.casefold().split())
+    copied = Counter(record.input.casefold().split()[: reference.total()])
+    common = (reference & copied).total()
+    return 2 * common / (reference.total() + copied.total()) if common else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

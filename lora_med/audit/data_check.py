@@ -1,4 +1,4 @@
-"""`data check`: what a run would train on and be tested on, told before it costs anything. No model is loaded."""
+"""`data check`: what a run would train and test on, reported before any cost. No model is loaded."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.tokens import Tokens
 
 BLOCK = 512
-MOST_RECORDS = 10_000  # of a split that are tokenized and looked through
+MOST_RECORDS = 10_000  # of each split: so many are tokenized and scanned
 SHOWN_UIDS = 5
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of a split's rows: how many, quantiles in tokens, how many are longer than max_length, what that costs in tokens.
+    """The rows of a split: their number, quantiles in tokens, how many exceed max_length, and the tokens this loses.
 
     `trained_share` is the share of tokens that are trained, and `by_section` that of each section of running text.
     """
@@ -45,7 +45,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """One source of the run: counts, splits, what was done to keep them apart, labels and baselines by split.
+    """One source of the run: counts, splits and how they were separated, labels and baselines by split.
 
     Counts are of all records; lengths, labels, baselines and identifiers of the first `looked_at` of each split.
     """
@@ -70,7 +70,7 @@ class SourceCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """What `data check` found, source by source.
+    """The results of `data check` for each source.
 
     Of a mixture, `between` says what left a source because another one holds it out, and `mixture` what each gives.
     """
@@ -88,10 +88,10 @@ class Check:
 
 
 def check_data(settings: Settings, tokenizer: Any) -> tuple[Check, Corpus]:
-    """The check of the data that `settings` name, with the base's tokenizer, and what a run would train on.
+    """The check of the data in `settings`, with the base's tokenizer, and the corpus that a run would train on.
 
     Raises:
-        DataError: what a run would raise too: bad input, splits that overlap, nothing to train on.
+        DataError: a run would raise it too: bad input, splits that overlap, nothing to train on.
     """
     opened = open_splits(settings.data)
     every, corpus = opened.sources, corpus_of(opened, settings.data)
@@ -117,8 +117,8 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
     shown = access != "credentialed"
     counts: Counter[str] = Counter()
     uids: list[str] = []
-    for uid, found in scan(chain.from_iterable(held.values())):
-        counts += found
+    for uid, kinds in scan(chain.from_iterable(held.values())):
+        counts += kinds
         uids.append(uid)
     sizes: dict[Split, Lengths] = {}
     labels: dict[Split, dict[str, int]] = {}
@@ -158,7 +158,7 @@ def lengths(
 ) -> Lengths:
     """The lengths of the rows that `template` makes of `records`, fitted as a run would.
 
-    Only where text may be `shown` do sections have their own headings for names: a heading may name a patient.
+    Sections are named by their own headings only where text may be `shown`: a heading may name a patient.
     """
     train = settings.train
     sizes: list[int] = []
@@ -171,14 +171,14 @@ def lengths(
         too_long += sum(_too_long(tokens, train.max_length) for tokens in fitted)
         lost += lost_tokens(fitted)[1]
     ordered = sorted(sizes)
-    whole = sum(sizes)
+    total = sum(sizes)
     return Lengths(
         rows=len(sizes),
-        tokens=whole,
+        tokens=total,
         quantiles=quantiles(ordered),
         too_long=too_long,
         context_tokens_lost=lost,
-        trained_share=round(trained / (whole - lost), 4) if whole > lost else 0.0,
+        trained_share=round(trained / (total - lost), 4) if total > lost else 0.0,
         by_section=_by_section(records, tokenizer, shown) if template == "text" else {},
         histogram=_histogram(ordered),
     )
@@ -194,11 +194,11 @@ def _histogram(ordered: Sequence[int], bins: int = 24) -> list[tuple[int, int]]:
         return []
     width = max(1, -(-ordered[-1] // bins))
     counts = Counter(max(0, size - 1) // width for size in ordered)
-    return [((place + 1) * width, counts[place]) for place in range(-(-ordered[-1] // width))]
+    return [((index + 1) * width, counts[index]) for index in range(-(-ordered[-1] // width))]
 
 
 def _by_section(records: Sequence[Record], tokenizer: Any, shown: bool) -> dict[str, float]:
-    """Of all tokens in sections, the share that stands in each category or label, the frequent ones by name."""
+    """The share of all section tokens in each category or label; the less frequent ones are added up."""
     names: list[str] = []
     texts: list[str] = []
     for record in records[:2000]:
@@ -211,7 +211,7 @@ def _by_section(records: Sequence[Record], tokenizer: Any, shown: bool) -> dict[
         block = tokenizer(texts[start : start + BLOCK], add_special_tokens=False, verbose=False)["input_ids"]
         for name, ids in zip(names[start : start + BLOCK], block, strict=True):
             counts[name] += len(ids)
-    whole = counts.total()
+    total = counts.total()
     top = counts.most_common(9)
-    rest = whole - sum(count for _, count in top)
-    return {name: round(count / whole, 4) for name, count in top} | ({"others": round(rest / whole, 4)} if rest else {})
+    rest = total - sum(count for _, count in top)
+    return {name: round(count / total, 4) for name, count in top} | ({"others": round(rest / total, 4)} if rest else {})

@@ -1,4 +1,4 @@
-"""Dates moved by a number of days that is a patient's own: intervals stay, the calendar goes. Each keeps its form."""
+"""Dates shifted by a number of days for each patient: intervals and formats stay, calendar dates do not."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MONTHS = ("january", "february", "march", "april", "may", "june", "july", "augus
 _NAME = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in MONTHS)
 _TH = "(?:st|nd|rd|th)?"
 MOST_DAYS = 364
-SOME_YEAR = 2001  # for a day without a year; no leap year, so that 29 February is told as a tag
+SOME_YEAR = 2001  # for a day without a year; no leap year, so that 29 February becomes a tag
 
 Shifted = Callable[[re.Match[str], int], str | None]
 
 
 def days_of(secret: bytes, patient: str) -> int:
-    """How many days a patient's dates move back: 1 to 364, the same wherever the secret is the same."""
+    """By how many days a patient's dates shift back: 1 to 364, the same wherever the secret is the same."""
     mark = hmac.new(secret, patient.encode("utf-8"), hashlib.sha256).digest()
     return 1 + int.from_bytes(mark[:8], "big") % MOST_DAYS
 
 
 def shifted(text: str, days: int) -> str | None:
-    """The date in `text` moved back by `days`, in the form it had; None if it is of no form that is known."""
+    """The date in `text` shifted back by `days` in the same format; None if the format is unknown."""
     for pattern, move in _FORMS:
         match = pattern.fullmatch(text.strip())
         if match:
@@ -41,8 +41,8 @@ def _moved(year: int, month: int, day: int, days: int) -> date:
 
 
 def _numbers(month: int, day: int, like: tuple[str, str]) -> tuple[str, str]:
-    """Month and day with a leading zero if those of the old date were so written."""
-    padded = all(len(one) == 2 for one in like)
+    """Month and day, with leading zeros if the old date had them."""
+    padded = all(len(part) == 2 for part in like)
     return (f"{month:02}", f"{day:02}") if padded else (str(month), str(day))
 
 
@@ -53,10 +53,10 @@ def _year_first(match: re.Match[str], days: int) -> str:
 
 
 def _numeric(match: re.Match[str], days: int) -> str:
-    """Month first, as in the United States, unless only the other order or a full stop between tells otherwise."""
-    one, mark, two, year = match.groups()
-    month_first = int(two) > 12 or (mark != "." and int(one) <= 12)
-    month, day = (one, two) if month_first else (two, one)
+    """Month first, as in the United States, unless only the other order is possible or a full stop separates them."""
+    first_part, mark, second_part, year = match.groups()
+    month_first = int(second_part) > 12 or (mark != "." and int(first_part) <= 12)
+    month, day = (first_part, second_part) if month_first else (second_part, first_part)
     full = int(year) if len(year) == 4 else 2000 + int(year) - (100 if int(year) > 68 else 0)
     moved = _moved(full, int(month), int(day), days)
     new_month, new_day = _numbers(moved.month, moved.day, (month, day))

@@ -1,7 +1,7 @@
-"""Identifiers replaced, alike throughout a document, and dates moved: found by our patterns and presidio's recognizers.
+"""Identifiers replaced consistently within a document, and dates shifted; our patterns and presidio find them.
 
-No model is downloaded, so a name is found only by what stands beside it. This never makes a text anonymous: the recall
-on the invented notes that ship is told with every result, and what is missed is still there.
+No model is downloaded, so a name is found only by the words next to it. This never makes a text anonymous. Every result
+reports the recall on the invented notes that ship; identifiers that are missed remain in the text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
 from lora_med.errors import DependencyMissingError
 
-# presidio's recognizer -> our tag; all of them need no model and no network, and check what they find.
+# presidio's recognizer -> our tag. None needs a model or a network, and each validates its matches.
 RECOGNIZERS = {
     "CreditCardRecognizer": "ID",
     "IbanRecognizer": "ID",
@@ -34,13 +34,13 @@ RECOGNIZERS = {
     "IpRecognizer": "URL",
 }
 SURE = 0.5
-BETWEEN = "\n\x00\n"  # two texts of a document: no pattern reaches across
+BETWEEN = "\n\x00\n"  # separates two texts of a document: no pattern matches across it
 Finder = Callable[[str], list[Identifier]]
 
 
 @cache
 def load_finder() -> Finder:
-    """What finds identifiers in a text, ours and presidio's together; loaded once, some seconds.
+    """A function that finds identifiers by our patterns and presidio's; loaded once, in some seconds.
 
     Raises:
         DependencyMissingError: presidio is not installed.
@@ -56,23 +56,23 @@ def load_finder() -> Finder:
 
     def find(text: str) -> list[Identifier]:
         tags = [match.span() for match in TAG.finditer(text)]
-        more = [
-            Identifier(one.start, one.end, tag)
+        from_presidio = [
+            Identifier(entity.start, entity.end, tag)
             for recognizer, tag in recognizers
-            for one in recognizer.analyze(text, recognizer.supported_entities, None) or []
-            if one.score >= SURE and not any(one.start < end and start < one.end for start, end in tags)
+            for entity in recognizer.analyze(text, recognizer.supported_entities, None) or []
+            if entity.score >= SURE and not any(entity.start < end and start < entity.end for start, end in tags)
         ]
-        return longest([*find_identifiers(text), *more])
+        return longest([*find_identifiers(text), *from_presidio])
 
     return find
 
 
 @dataclass
 class Replacer:
-    """Replaces the identifiers of one document, alike wherever they stand: `[NAME-1]` is one name throughout.
+    """Replaces the identifiers of one document consistently: `[NAME-1]` is the same name throughout.
 
-    A word of a name stands for that name if no other has it. Numbers go on from those of tags that stand in the texts.
-    Dates are moved back by `days`; one of a form that is not known becomes `[DATE-1]`.
+    A word of a name gets the tag of that name if no other name has the word. Numbers continue those of tags already in
+    the texts. Dates shift back by `days`; one of an unknown format becomes `[DATE-1]`.
     """
 
     days: int
@@ -80,21 +80,23 @@ class Replacer:
     _tags: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, text: str, found: Sequence[Identifier], days: int) -> Replacer:
-        """For all that was found in a document's whole text; the longer names are known before their words."""
-        by = cls(days)
+    def of(cls, text: str, identifiers: Sequence[Identifier], days: int) -> Replacer:
+        """A replacer for all identifiers in a document's full text; longer names get their tags before their words."""
+        replacer = cls(days)
         for match in TAG.finditer(text):
             kind, _, number = match[0].strip("[]").partition("-")
-            by._numbers[kind] = max(by._numbers[kind], int(number or 0))
-        names = [_folded(text[one.start : one.end]) for one in found if one.type == "NAME"]
-        whole = {name: set(name.split()) for name in dict.fromkeys(names) if " " in name}
+            replacer._numbers[kind] = max(replacer._numbers[kind], int(number or 0))
+        names = [
+            _folded(text[identifier.start : identifier.end]) for identifier in identifiers if identifier.type == "NAME"
+        ]
+        words_of = {name: set(name.split()) for name in dict.fromkeys(names) if " " in name}
         for name in dict.fromkeys(names):
-            longer = [full for full, words in whole.items() if set(name.split()) < words]
-            by._tags["NAME", name] = by._tag("NAME", longer[0] if len(longer) == 1 else name)
-        return by
+            longer = [full for full, words in words_of.items() if set(name.split()) < words]
+            replacer._tags["NAME", name] = replacer._tag("NAME", longer[0] if len(longer) == 1 else name)
+        return replacer
 
     def instead(self, kind: str, text: str) -> str:
-        """What stands in the place of an identifier."""
+        """The replacement of an identifier."""
         if kind == "DATE" and (moved := shifted(text, self.days)) is not None:
             return moved
         return self._tag(kind, _folded(text))
@@ -111,37 +113,37 @@ def _folded(text: str) -> str:
 
 
 def replaced(
-    text: str, found: Sequence[Identifier], instead: Callable[[str, str], str] = lambda kind, _: f"[{kind}]"
+    text: str, identifiers: Sequence[Identifier], instead: Callable[[str, str], str] = lambda kind, _: f"[{kind}]"
 ) -> str:
     """The text with `instead(type, identifier)` in place of each identifier; by default a typed tag."""
     parts: list[str] = []
-    place = 0
-    for one in found:
-        parts += [text[place : one.start], instead(one.type, text[one.start : one.end])]
-        place = one.end
-    return "".join([*parts, text[place:]])
+    offset = 0
+    for identifier in identifiers:
+        parts += [text[offset : identifier.start], instead(identifier.type, text[identifier.start : identifier.end])]
+        offset = identifier.end
+    return "".join([*parts, text[offset:]])
 
 
 def deidentified(record: Record, find: Finder, secret: bytes) -> tuple[Record, Counter[str]]:
     """The record with the identifiers of all its texts replaced, and how many of each type; uid and group stay.
 
-    What is found in one of its texts is looked for in all: a name after a title in the first section is known in the
-    last. Dates move by a number of days that `secret` and the record's group give: a patient's keep their distances.
-    Spans move with the text; one that overlaps an identifier is left out.
+    An identifier found in one text is searched in all: a name after a title in the first section is known in the last.
+    `secret` and the record's group determine the shift of dates, so a patient's intervals stay. Spans move with the
+    text; a span that overlaps an identifier is dropped.
     """
     texts = _texts(record)
     between = BETWEEN
     while any(between in text for text in texts):
         between = f"{between[:-1]}\x00\n"
-    whole = between.join(texts)
-    found = find(whole)
-    by = Replacer.of(whole, found, days_of(secret, record.group))
-    # A passage says its sections twice, in `text` and one by one: the second time is not counted.
-    counted = len(between.join(texts[:2])) if isinstance(record, Passage) else len(whole)
-    counts = Counter(one.type for one in found if one.start < counted)
-    clean = replaced(whole, found, by.instead).split(between)
+    full_text = between.join(texts)
+    identifiers = find(full_text)
+    replacer = Replacer.of(full_text, identifiers, days_of(secret, record.group))
+    # A passage holds its sections twice, in `text` and separately: the second copy is not counted.
+    counted = len(between.join(texts[:2])) if isinstance(record, Passage) else len(full_text)
+    counts = Counter(identifier.type for identifier in identifiers if identifier.start < counted)
+    clean = replaced(full_text, identifiers, replacer.instead).split(between)
     if isinstance(record, Annotated):
-        return replace(record, text=clean[0], spans=_spans(record, found, by)), counts
+        return replace(record, text=clean[0], spans=_spans(record, identifiers, replacer)), counts
     return _with(record, clean), counts
 
 
@@ -161,14 +163,14 @@ def _with(record: Passage | Pair | Question, texts: Sequence[str]) -> Record:
     if isinstance(record, Passage):
         title, text, *rest = texts
         sections = tuple(
-            replace(part, label=label or None, text=said)
-            for part, label, said in zip(record.sections, rest[::2], rest[1::2], strict=True)
+            replace(part, label=label or None, text=body)
+            for part, label, body in zip(record.sections, rest[::2], rest[1::2], strict=True)
         )
         return replace(record, title=title, text=text, sections=sections)
     if isinstance(record, Pair):
-        *history, asked, answered, section = texts
+        *history, prompt, output, section = texts
         turns = tuple((role, content) for (role, _), content in zip(record.history, history, strict=True))
-        return replace(record, input=asked, output=answered, section=section, history=turns)
+        return replace(record, input=prompt, output=output, section=section, history=turns)
     question, answer, explanation, *rest = texts
     contexts, options = tuple(rest[: len(record.contexts)]), tuple(rest[len(record.contexts) :])
     answer = options[record.right_option] if options else answer
@@ -177,22 +179,28 @@ def _with(record: Passage | Pair | Question, texts: Sequence[str]) -> Record:
     )
 
 
-def _spans(record: Annotated, found: Sequence[Identifier], by: Replacer) -> tuple[Span, ...]:
-    lengths = [len(by.instead(one.type, record.text[one.start : one.end])) - (one.end - one.start) for one in found]
+def _spans(record: Annotated, identifiers: Sequence[Identifier], replacer: Replacer) -> tuple[Span, ...]:
+    lengths = [
+        len(replacer.instead(identifier.type, record.text[identifier.start : identifier.end]))
+        - (identifier.end - identifier.start)
+        for identifier in identifiers
+    ]
     spans: list[Span] = []
     for span in record.spans:
-        if any(one.start < span.end and span.start < one.end for one in found):
+        if any(identifier.start < span.end and span.start < identifier.end for identifier in identifiers):
             continue
-        shift = sum(length for one, length in zip(found, lengths, strict=True) if one.end <= span.start)
+        shift = sum(
+            length for identifier, length in zip(identifiers, lengths, strict=True) if identifier.end <= span.start
+        )
         spans.append(replace(span, start=span.start + shift, end=span.end + shift))
     return tuple(spans)
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Of the identifiers marked in invented notes: how many were taken out whole, and what was replaced and is none.
+    """Of the identifiers in the invented notes: how many were removed completely, and how many replacements hit none.
 
-    `late` is `(found, marked)` in sentences that were written after the patterns were frozen: the figure to trust.
+    `late` is `(found, marked)` in sentences written after the patterns were frozen: the figure to trust.
     """
 
     marked: int
@@ -204,7 +212,7 @@ class Recall:
 
     @property
     def recall(self) -> float:
-        """Share of the marked identifiers of which no letter is left."""
+        """Share of the marked identifiers of which no letter remains."""
         return self.found / self.marked
 
     @property
@@ -233,14 +241,14 @@ def measure(find: Finder, notes: Iterable[dict[str, Any]]) -> Recall:
     late = [0, 0]
     total = beside = 0
     for note in notes:
-        text, found = note["text"], find(note["text"])
-        covered = {place for one in found for place in range(one.start, one.end)}
-        meant = {place for span in note["spans"] for place in range(span["start"], span["end"])}
-        total += len(found)
-        beside += sum(meant.isdisjoint(range(one.start, one.end)) for one in found)
+        text, identifiers = note["text"], find(note["text"])
+        covered = {offset for identifier in identifiers for offset in range(identifier.start, identifier.end)}
+        marked_offsets = {offset for span in note["spans"] for offset in range(span["start"], span["end"])}
+        total += len(identifiers)
+        beside += sum(marked_offsets.isdisjoint(range(identifier.start, identifier.end)) for identifier in identifiers)
         for span in note["spans"]:
             marked[span["type"]] += 1
-            letters = {place for place in range(span["start"], span["end"]) if text[place].isalnum()}
+            letters = {offset for offset in range(span["start"], span["end"]) if text[offset].isalnum()}
             hit[span["type"]] += letters <= covered
             if span["late"]:
                 late[0] += letters <= covered

@@ -1,4 +1,4 @@
-"""How finely a tokenizer cuts medical words: tokens per word, on the terms that ship and on the data's own words."""
+"""Tokens per word (fertility) of a tokenizer, on the medical terms that ship and on the words of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN_WORDS = 10
 
 @dataclass(frozen=True)
 class Fertility:
-    """Tokens per word: of the data's words by frequency, and of the shipped terms; the frequent words cut most finely.
+    """Tokens per word: of the data's words by frequency, of the shipped terms, and the frequent words with the most.
 
     `words` holds `(word, tokens, how often)`; it is empty where the data may not be shown.
     """
@@ -27,7 +27,7 @@ class Fertility:
 
 
 def fertility(texts: Iterable[str], tokenizer: Any, *, show: bool) -> Fertility:
-    """The fertility of `tokenizer` on `texts`; a word counts as it stands after a space."""
+    """The fertility of `tokenizer` on `texts`; each word is tokenized with a space before it."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(word.casefold() for word in WORD.findall(text))

@@ -1,7 +1,7 @@
-"""What may name a person, found by its shape: dates, numbers, addresses, names with a title. Counts, never a promise.
+"""Possible identifiers of persons, found by shape: dates, numbers, addresses, names with a title. No guarantee.
 
-Patterns find what has a form; a bare surname in running text has none. What is found is told as type and place, and
-its text is never logged. The types are the tags of data/formats/placeholders.py.
+Patterns find shapes; a bare surname in running text has none. A match is reported as type and offsets, and its text is
+never logged. The types are the tags of data/formats/placeholders.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NUMBERED = (
     r"patient id|unit (?:number|no\.?)|case (?:number|no\.?|#))"
 )
 _STREET = r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|way|place|pl|terrace|square|close)"
-# Before a name: what one does with persons, or who they are. Words in capitals that are none follow in _NO_NAME.
+# Words before a name: an action with a person, or a role. Capitalized words that are no names are in _NO_NAME.
 _BEFORE_NAME = (
     r"(?:seen by|brought in by|dictated by|attended by|ordered by|accompanied by|reviewed by|performed by|"
     r"spoke (?:with|to)|spoken to|discussed with|"
@@ -180,7 +180,7 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """Where something may name a person: character offsets, end exclusive, and its type."""
+    """A possible identifier: character offsets, end exclusive, and its type."""
 
     start: int
     end: int
@@ -188,38 +188,45 @@ class Identifier:
 
 
 def find_identifiers(text: str) -> list[Identifier]:
-    """What may name a person in a text, by place; of two that overlap the longer. Typed tags are none."""
+    """The possible identifiers of a text, by offset; of two that overlap, the longer. Typed tags are excluded."""
     tags = [match.span() for match in TAG.finditer(text)]
-    found = [
+    matches = [
         Identifier(*(match.span("value") if "value" in pattern.groupindex else match.span()), kind)
         for kind, pattern in PATTERNS
         for match in pattern.finditer(text)
     ]
-    kept = longest(one for one in found if not any(one.start < end and start < one.end for start, end in tags))
-    return longest([*kept, *_again(text, kept)])
+    untagged = longest(
+        each for each in matches if not any(each.start < end and start < each.end for start, end in tags)
+    )
+    return longest([*untagged, *_again(text, untagged)])
 
 
-def _again(text: str, found: Iterable[Identifier]) -> Iterator[Identifier]:
-    """The words of names that were found, wherever they stand again."""
-    words = {word for one in found if one.type == "NAME" for word in _NAME_WORD.findall(text[one.start : one.end])}
+def _again(text: str, identifiers: Iterable[Identifier]) -> Iterator[Identifier]:
+    """Other occurrences of the words of names that were found."""
+    words = {
+        word
+        for identifier in identifiers
+        if identifier.type == "NAME"
+        for word in _NAME_WORD.findall(text[identifier.start : identifier.end])
+    }
     if words:
         pattern = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
         for match in re.finditer(rf"(?<![\w'’-])(?:{pattern})(?![\w-])", text):
             yield Identifier(match.start(), match.end(), "NAME")
 
 
-def longest(found: Iterable[Identifier]) -> list[Identifier]:
-    """Those that do not overlap a longer one, in the order of the text."""
-    kept: list[Identifier] = []
-    for one in sorted(found, key=lambda one: (one.start - one.end, one.start)):
-        if all(one.end <= other.start or other.end <= one.start for other in kept):
-            kept.append(one)
-    return sorted(kept, key=lambda one: one.start)
+def longest(identifiers: Iterable[Identifier]) -> list[Identifier]:
+    """The identifiers that do not overlap a longer one, in the order of the text."""
+    retained: list[Identifier] = []
+    for identifier in sorted(identifiers, key=lambda identifier: (identifier.start - identifier.end, identifier.start)):
+        if all(identifier.end <= other.start or other.end <= identifier.start for other in retained):
+            retained.append(identifier)
+    return sorted(retained, key=lambda identifier: identifier.start)
 
 
 def scan(records: Iterable[Record]) -> Iterator[tuple[str, Counter[str]]]:
-    """For each record in which something may name a person: its uid, and how much of each type."""
+    """For each record with possible identifiers: its uid, and the count of each type."""
     for record in records:
-        counts = Counter(one.type for text in texts_of(record) for one in find_identifiers(text))
+        counts = Counter(identifier.type for text in texts_of(record) for identifier in find_identifiers(text))
         if counts:
             yield record.uid, counts

@@ -1,7 +1,7 @@
-"""What was made from a source, found on disk: records written, runs, adapters, merged models, exports, reports, pages.
+"""Files made from a source: records, runs, adapters, merged models, exports, reports, preview pages.
 
-Each is known by what it says of itself: card.json, run.json, a certificate, export.json, report.json, the `source` of
-its JSON lines. Deleting is plain deletion; on a disk that keeps old blocks (an SSD, a snapshot, a backup) only
+Each is identified by its own marker: card.json, run.json, a certificate, export.json, report.json, the `source` of
+its JSON lines. Deletion is ordinary deletion; where old blocks remain (an SSD, a snapshot, a backup), only
 encryption helps.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
-# What lora_med writes into a run's folder. A folder goes as a whole only if there is nothing else in it.
+# What lora_med writes into a run's folder. A folder is deleted only if it holds nothing else.
 RUN = re.compile(r"run\.json|metrics\.jsonl|loss\.png|checkpoint-\d+|prepared|\.lock")
 MADE = {"card.json": "adapter", "merge_certificate.json": "merged model", "export.json": "export"}
 LONGEST_LINE = 1 << 25
@@ -26,7 +26,7 @@ PAGE = re.compile(r'<meta name="lora_med-sources" content="([^"]*)">')
 
 @dataclass(frozen=True)
 class Derived:
-    """A file or folder made from the source: what it is, where, and its size in bytes."""
+    """A file or folder made from the source: its kind, path and size in bytes."""
 
     kind: str
     path: Path
@@ -34,38 +34,38 @@ class Derived:
 
 
 def find_derived(source: str, roots: list[Path]) -> list[Derived]:
-    """What below `roots` was made from `source`, a folder before what is in it, nothing twice, no root itself."""
-    kept = {folder for root in roots for folder in (root, *root.parents)}
-    found: dict[Path, Derived] = {}
+    """The files and folders below `roots` made from `source`; a folder includes its files; never a root itself."""
+    protected = {folder for root in roots for folder in (root, *root.parents)}
+    derived: dict[Path, Derived] = {}
     for root in roots:
-        marked = [one for kind, path in _marked(source, root) for one in _written(kind, path, kept)]
-        for kind, path in sorted(marked, key=lambda one: len(one[1].parts)):
-            if not any(parent in found for parent in (path, *path.parents)):
-                found[path] = Derived(kind, path, _size(path))
-    return sorted(found.values(), key=lambda one: str(one.path))
+        marked = [item for kind, path in _marked(source, root) for item in _written(kind, path, protected)]
+        for kind, path in sorted(marked, key=lambda item: len(item[1].parts)):
+            if not any(parent in derived for parent in (path, *path.parents)):
+                derived[path] = Derived(kind, path, _size(path))
+    return sorted(derived.values(), key=lambda item: str(item.path))
 
 
-def _written(kind: str, path: Path, kept: set[Path]) -> list[tuple[str, Path]]:
-    """The file itself, or of a folder all that lora_med wrote there, which may be the folder as a whole."""
+def _written(kind: str, path: Path, protected: set[Path]) -> list[tuple[str, Path]]:
+    """The file itself, or all that lora_med wrote into the folder; the folder itself if it holds nothing else."""
     if path.is_file():
         return [(kind, path)]
     if kind == "export":
-        return _exported(path, kept)
+        return _exported(path, protected)
     entries, names = list(path.iterdir()), _names(kind, path)
     ours = [entry for entry in entries if entry.name in names or (kind == "run" and RUN.fullmatch(entry.name))]
-    return [(kind, path)] if len(ours) == len(entries) and path not in kept else [(kind, entry) for entry in ours]
+    return [(kind, path)] if len(ours) == len(entries) and path not in protected else [(kind, entry) for entry in ours]
 
 
-def _exported(folder: Path, kept: set[Path]) -> list[tuple[str, Path]]:
-    """An export's files, some in folders of their own; the folder itself if there is nothing else in it."""
+def _exported(folder: Path, protected: set[Path]) -> list[tuple[str, Path]]:
+    """An export's files, some in subfolders; the folder itself if it holds nothing else."""
     names = {"export.json", *map(str, _each(_dig(_json(folder / "export.json"), "files")))}
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     ours = [path for path in files if path.relative_to(folder).as_posix() in names]
-    return [("export", folder)] if ours == files and folder not in kept else [("export", path) for path in ours]
+    return [("export", folder)] if ours == files and folder not in protected else [("export", path) for path in ours]
 
 
 def _names(kind: str, folder: Path) -> set[str]:
-    """The files that the folder's own marker says were written with it."""
+    """The files that the folder's marker lists."""
     if kind == "adapter":
         return {"card.json", *map(str, _each(_dig(_json(folder / "card.json"), "files")))}
     if kind == "merged model":
@@ -73,21 +73,21 @@ def _names(kind: str, folder: Path) -> set[str]:
         return {"merge_certificate.json", "README.md", *map(str, written)}
     if kind == "report":
         entries = _each(_dig(_json(folder / "report.json"), "evaluations"))
-        return {"report.html", "report.json", "report.md", *(str(_dig(one, "items_file")) for one in entries)}
+        return {"report.html", "report.json", "report.md", *(str(_dig(entry, "items_file")) for entry in entries)}
     return set()
 
 
-def delete(found: list[Derived]) -> None:
+def delete(derived: list[Derived]) -> None:
     """Delete them all.
 
     Raises:
-        OSError: one cannot be deleted; those before it are.
+        OSError: one cannot be deleted; those before it are already deleted.
     """
-    for one in found:
-        if one.path.is_dir():
-            shutil.rmtree(one.path)
+    for item in derived:
+        if item.path.is_dir():
+            shutil.rmtree(item.path)
         else:
-            one.path.unlink()
+            item.path.unlink()
 
 
 def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:
@@ -97,7 +97,7 @@ def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:
                 yield "run", path.parent
         elif path.name == "report.json":
             entries = _each(_dig(_json(path), "evaluations"))
-            if any(_dig(one, "source") == source for one in entries):
+            if any(_dig(entry, "source") == source for entry in entries):
                 yield "report", path.parent
         elif path.name in MADE:
             data = _dig(_json(path), "data")
@@ -134,18 +134,18 @@ def _dig(value: Any, *keys: str) -> Any:
 
 
 def _each(value: Any) -> list[Any]:
-    """What a list or an object of a file that may be a stranger's holds; nothing of anything else."""
+    """The items of a list or object from a file of unknown origin; empty for any other value."""
     return list(value) if isinstance(value, list | dict) else []
 
 
 def _sources_of_run(run: Any) -> set[str]:
     data = _dig(run, "settings", "data")
     mixed = _each(_dig(data, "mix"))
-    return {str(_dig(data, "source")), *(str(_dig(one, "source")) for one in mixed)}
+    return {str(_dig(data, "source")), *(str(_dig(entry, "source")) for entry in mixed)}
 
 
 def _first_line(path: Path) -> dict[str, Any]:
-    """The first line of a file as an object, whatever its name: a file torn off while it was written has another."""
+    """The first line of a file as an object, whatever its name: an interrupted write leaves another name."""
     with suppress(OSError, ValueError, RecursionError), open(path, "rb") as lines:
         if lines.peek(1)[:1] == b"{":
             value = json.loads(lines.readline(LONGEST_LINE))
@@ -162,4 +162,4 @@ def _sources_of_page(path: Path) -> list[str]:
 
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(one.stat().st_size for one in files if one.is_file() and not one.is_symlink())
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())

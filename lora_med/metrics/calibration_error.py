@@ -1,7 +1,7 @@
-"""Whether a system's confidence is what it says: calibration error, Brier score, temperature, risk against coverage.
+"""Calibration and abstention: calibration error, Brier score, temperature, risk against coverage.
 
-Plain functions on arrays. A confidence is the probability given to the answer chosen; probabilities may have another
-length for each item, as questions have other numbers of options. Sources: Naeini et al. 2015 (ECE), Nguyen and O'Connor
+Plain functions on arrays. A confidence is the probability of the chosen answer. Items may have different numbers of
+probabilities, as questions have different numbers of options. Sources: Naeini et al. 2015 (ECE), Nguyen and O'Connor
 2015 (equal counts), Guo et al. 2017 (temperature), Geifman and El-Yaniv 2017 (risk against coverage).
 """
 
@@ -19,12 +19,12 @@ from lora_med.errors import DataError
 
 Numbers = NDArray[np.float64]
 BINS = 15
-COOLEST, HOTTEST = 0.05, 20.0  # temperatures looked for
+COOLEST, HOTTEST = 0.05, 20.0  # the range that is searched
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Items of like confidence: the bin's edges, how many, their mean confidence and the share that is right."""
+    """Items of similar confidence: the bin's edges, how many, their mean confidence and accuracy."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Coverage:
-    """If only the `coverage` most confident items are answered: the least confidence among them, their error rate."""
+    """If only the share `coverage` of most confident items is answered: the lowest confidence and the error rate."""
 
     coverage: float
     threshold: float
@@ -59,24 +59,24 @@ def bins(
     """
     sure, hit = _checked(confidence, right)
     if by == "width":
-        place = np.minimum((sure * count).astype(int), count - 1)
+        bin_of_item = np.minimum((sure * count).astype(int), count - 1)
         edges = np.linspace(0, 1, count + 1)
-        found = [(edges[n], edges[n + 1], place == n) for n in range(count)]
+        groups = [(edges[n], edges[n + 1], bin_of_item == n) for n in range(count)]
     else:
         order = np.argsort(sure, kind="stable")
         parts = [part for part in np.array_split(order, min(count, len(order))) if len(part)]
-        found = [(sure[part].min(), sure[part].max(), part) for part in parts]
+        groups = [(sure[part].min(), sure[part].max(), part) for part in parts]
     return [
         Bin(float(low), float(high), len(sure[which]), float(sure[which].mean()), float(hit[which].mean()))
-        for low, high, which in found
+        for low, high, which in groups
         if len(sure[which])
     ]
 
 
 def calibration_error(found: Sequence[Bin]) -> float:
     """Expected calibration error: |confidence - accuracy| of each bin, weighted by its items."""
-    whole = sum(one.count for one in found)
-    return sum(one.count * abs(one.confidence - one.accuracy) for one in found) / whole
+    total = sum(each.count for each in found)
+    return sum(each.count * abs(each.confidence - each.accuracy) for each in found) / total
 
 
 def brier(probabilities: Sequence[Sequence[float]], truth: Sequence[int]) -> float:
@@ -107,39 +107,39 @@ def fit_temperature(scores: Sequence[Sequence[float]], truth: Sequence[int]) -> 
 
     Between 0.05 and 20: a system that is always right has no best temperature, and gets the lowest.
     """
-    found = scipy.optimize.minimize_scalar(
+    optimum = scipy.optimize.minimize_scalar(
         lambda log_t: choice_nll(scores, truth, float(np.exp(log_t))),
         bounds=(np.log(COOLEST), np.log(HOTTEST)),
         method="bounded",
         options={"xatol": 1e-4},
     )
-    return float(np.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]
+    return float(np.exp(optimum.x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def risk_coverage(confidence: Sequence[float], right: Sequence[bool]) -> list[Coverage]:
-    """The error rate among the most confident items, for each number of them that a threshold can tell apart."""
+    """The error rate among the most confident items, for each number of them that a threshold can separate."""
     sure, hit = _checked(confidence, right)
     order = np.argsort(-sure, kind="stable")
     wrong = np.cumsum(1 - hit[order])
-    found = []
+    curve = []
     for count in range(1, len(order) + 1):
         threshold = float(sure[order[count - 1]])
         if count < len(order) and sure[order[count]] == threshold:
             continue  # items of equal confidence are answered together or not at all
-        found.append(Coverage(count / len(order), threshold, float(wrong[count - 1]) / count))
-    return found
+        curve.append(Coverage(count / len(order), threshold, float(wrong[count - 1]) / count))
+    return curve
 
 
 def area_under_risk(curve: Sequence[Coverage]) -> float:
     """Mean error rate over all coverages, each step as wide as its items."""
-    before = [0.0, *(one.coverage for one in curve[:-1])]
-    return sum((one.coverage - last) * one.risk for one, last in zip(curve, before, strict=True))
+    before = [0.0, *(point.coverage for point in curve[:-1])]
+    return sum((point.coverage - last) * point.risk for point, last in zip(curve, before, strict=True))
 
 
 def threshold_for(curve: Sequence[Coverage], risk: float) -> Coverage | None:
-    """The largest coverage whose error rate is at most `risk`: below its threshold, refer to a clinician. Or None."""
-    allowed = [one for one in curve if one.risk <= risk]
-    return max(allowed, key=lambda one: one.coverage) if allowed else None
+    """The largest coverage whose error rate is at most `risk`: below its threshold, abstain. None if there is none."""
+    allowed = [point for point in curve if point.risk <= risk]
+    return max(allowed, key=lambda point: point.coverage) if allowed else None
 
 
 def _checked(confidence: Sequence[float], right: Sequence[bool]) -> tuple[Numbers, Numbers]:

@@ -40,13 +40,13 @@ def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
     """
     _check(truth, predicted)
     names = list(labels) if labels is not None else label_set(truth, predicted)
-    strange = sorted((set(truth) | set(predicted)) - set(names))
-    if strange:
-        raise DataError(f"labels {', '.join(strange)} are not among {', '.join(names)}")
-    place = {name: index for index, name in enumerate(names)}
+    unknown = sorted((set(truth) | set(predicted)) - set(names))
+    if unknown:
+        raise DataError(f"labels {', '.join(unknown)} are not among {', '.join(names)}")
+    column_of = {name: index for index, name in enumerate(names)}
     table = [[0] * len(names) for _ in names]
     for right, got in zip(truth, predicted, strict=True):
-        table[place[right]][place[got]] += 1
+        table[column_of[right]][column_of[got]] += 1
     return table
 
 

@@ -1,8 +1,7 @@
-"""The words of a medical text that say something, each in one form: common endings cut, abbreviations written out.
+"""The content words of a medical text, normalized: common endings are cut, abbreviations are written out.
 
-Left out are words of grammar and words that every note is made of (`patient`, `presents`, `noncontributory`): they add
-nothing that a source could support. What is not seen: other words for the same thing beyond the short tables in
-assets/terms (same.txt, implied.txt).
+Grammar words and words of every note (`patient`, `presents`, `noncontributory`) are excluded: they make no claim that a
+source could support. Not recognized: synonyms beyond the short tables in assets/terms (same.txt, implied.txt).
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from pathlib import Path
 
 TERMS = Path(__file__).parent.parent / "assets" / "terms"
 ENDINGS = tuple("iest ingly edly ings ness less ment ies ing ers ed es er ly s e".split())  # noqa: SIM905
-LEAST = 4  # letters that stay of a word
+LEAST = 4  # letters that remain of a word
 LETTERS = re.compile(r"(?:\b[A-Z] (?=[A-Z]\b))+[A-Z]\b")  # `E K G`, as a dialogue spells it out
 WORD = re.compile(r"[a-z][a-z'’]+", re.I)
-NEAR = 6  # content words within which those of an everyday phrase stand
+NEAR = 6  # the words of an everyday phrase are within this many content words
 
 
 def content_words(text: str) -> list[str]:
-    """The words that say something, in their order, each in one form."""
+    """The content words in their order, each normalized."""
     joined = LETTERS.sub(lambda match: match.group().replace(" ", ""), text)
-    found = []
+    words = []
     for match in WORD.finditer(joined):
         word = re.sub(r"['’]\w+$", "", match.group().casefold()).strip("-'’")
         if len(word) > 1 and word not in _words("grammar") and word not in _words("notes"):
-            found.append(one_form(word))
-    return found
+            words.append(one_form(word))
+    return words
 
 
 def one_form(word: str) -> str:
-    """The word without common endings, or what it is taken for."""
+    """The word without common endings, or its listed synonym."""
     same = _same()
     if word in same:
         return same[word]
@@ -46,7 +45,9 @@ def one_form(word: str) -> str:
 def akin(word: str, other: str) -> bool:
     """Whether two forms share a beginning that leaves little of either: `smok` and `smokeless`, not `care`, `card`."""
     pairs = enumerate(zip(word, other, strict=False))
-    shared = next((place for place, (one, two) in pairs if one != two), min(len(word), len(other)))
+    shared = next(
+        (index for index, (letter, other_letter) in pairs if letter != other_letter), min(len(word), len(other))
+    )
     return shared >= max(LEAST, max(len(word), len(other)) - LEAST)
 
 
@@ -63,18 +64,19 @@ def _same() -> dict[str, str]:
 
 
 def implied(words: list[str]) -> set[str]:
-    """What everyday words among a text's content words imply in the language of notes, each in one form."""
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(words):
-        places.setdefault(word, []).append(place)
+    """The normalized clinical terms that everyday phrases in a text's content words imply."""
+    positions: dict[str, list[int]] = {}
+    for position, word in enumerate(words):
+        positions.setdefault(word, []).append(position)
     return {
-        meant
-        for said, meanings in _implied()
-        if all(word in places for word in said)
+        meaning
+        for phrase, meanings in _implied()
+        if all(word in positions for word in phrase)
         and any(
-            all(any(abs(place - start) <= NEAR for place in places[word]) for word in said) for start in places[said[0]]
+            all(any(abs(position - start) <= NEAR for position in positions[word]) for word in phrase)
+            for start in positions[phrase[0]]
         )
-        for meant in meanings
+        for meaning in meanings
     }
 
 
@@ -82,4 +84,4 @@ def implied(words: list[str]) -> set[str]:
 def _implied() -> list[tuple[list[str], list[str]]]:
     lines = (TERMS / "implied.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.partition(":")[::2] for line in lines if not line.startswith("#")]
-    return [(content_words(said), [one_form(word) for word in meant.split()]) for said, meant in pairs]
+    return [(content_words(phrase), [one_form(word) for word in meanings.split()]) for phrase, meanings in pairs]

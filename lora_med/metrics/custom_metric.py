@@ -48,20 +48,22 @@ def load_metric(spec: str) -> Metric:
     module, _, function = spec.partition(":")
     where = "evaluate.metrics"
     if not all(part.isidentifier() for part in (*module.split("."), function)):
-        raise SettingsError(f"{spec!r} names no function", where=where, fix="package.module:function")
+        raise SettingsError(f"{spec!r} is not of the form module:function", where=where, fix="package.module:function")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        found: Any = vars(importlib.import_module(module)).get(function)
+        candidate: Any = vars(importlib.import_module(module)).get(function)
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"{spec!r}: no module named {error.name!r}", where=where, fix="run where it lies, or install it"
+            f"{spec!r}: no module named {error.name!r}",
+            where=where,
+            fix="run in the folder of the module, or install it",
         ) from error
     finally:
         sys.path.remove(here)
-    if not callable(found):
+    if not callable(candidate):
         raise SettingsError(f"{spec!r}: {module} has no function {function!r}", where=where)
-    return cast(Metric, found)
+    return cast(Metric, candidate)
 
 
 def score_custom(
@@ -83,22 +85,24 @@ def score_custom(
     Raises:
         DataError: the metric does not give the same finite numbers under the same names each time.
     """
-    point = [_call(metric, one, references) for one in predictions]
+    point = [_call(metric, texts, references) for texts in predictions]
     names = list(point[0])
     drawn = _resampled(metric, predictions, references, groups, names, samples, seed)
-    found = []
-    for place, numbers in enumerate(point):
+    results = []
+    for subject, numbers in enumerate(point):
         scores = {}
         for column, name in enumerate(_same(names, numbers)):
-            mine, base = drawn[:, place, column], drawn[:, 0, column]
-            if place == 0:
+            mine, base = drawn[:, subject, column], drawn[:, 0, column]
+            if subject == 0:
                 scores[name] = CustomScore(numbers[name], _interval(mine))
                 continue
-            apart = _interval(mine - base)
-            said = verdict(apart, lower_is_better=name in lower_is_better)
-            scores[name] = CustomScore(numbers[name], _interval(mine), numbers[name] - point[0][name], apart, said)
-        found.append(scores)
-    return found
+            difference = _interval(mine - base)
+            decision = verdict(difference, lower_is_better=name in lower_is_better)
+            scores[name] = CustomScore(
+                numbers[name], _interval(mine), numbers[name] - point[0][name], difference, decision
+            )
+        results.append(scores)
+    return results
 
 
 def _resampled(
@@ -112,27 +116,27 @@ def _resampled(
 ) -> NDArray[np.float64]:
     """The numbers on resamples of whole groups: (samples, subjects, names)."""
     members: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group, []).append(place)
-    known = list(members.values())
+    for item, group in enumerate(groups):
+        members.setdefault(group, []).append(item)
+    clusters = list(members.values())
     draw = np.random.default_rng(seed)
-    table = np.empty((samples if len(known) > 1 else 0, len(predictions), len(names)))
+    table = np.empty((samples if len(clusters) > 1 else 0, len(predictions), len(names)))
     for row in table:
-        chosen = [place for group in draw.integers(0, len(known), len(known)) for place in known[group]]
-        right = [references[place] for place in chosen]
-        for cells, one in zip(row, predictions, strict=True):
-            numbers = _call(metric, [one[place] for place in chosen], right)
+        chosen = [item for group in draw.integers(0, len(clusters), len(clusters)) for item in clusters[group]]
+        right = [references[item] for item in chosen]
+        for cells, texts in zip(row, predictions, strict=True):
+            numbers = _call(metric, [texts[item] for item in chosen], right)
             cells[:] = [numbers[name] for name in _same(names, numbers)]
     return table
 
 
 def _call(metric: Metric, predictions: list[str], references: list[str]) -> dict[str, float]:
-    found = metric(predictions, references)
+    result = metric(predictions, references)
     try:
-        numbers = {str(name): float(value) for name, value in found.items()}
+        numbers = {str(name): float(value) for name, value in result.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
-            f"the metric gave a {type(found).__name__} that is no dict of numbers", fix='return {"name": number}'
+            f"the metric gave a {type(result).__name__} that is no dict of numbers", fix='return {"name": number}'
         ) from error
     if not numbers or not np.isfinite(list(numbers.values())).all():
         raise DataError(

@@ -1,13 +1,16 @@
-"""Medical faithfulness of a written text to its source, counted without a model and without a reference.
+"""Medical faithfulness of a generated text to its source, counted without a model and without a reference.
 
-Of the output are counted: numbers, doses and units that stand nowhere in the source (quantities.py); findings that are
-denied in the one and affirmed in the other, and those on another side (findings.py); words that say something and are
-not supported by the source (content.py); persons of a sex that the source does not tell; headings of the reference or
-source that the output lacks. Each is a pair of counts, so that shares over many texts can be resampled.
+Counted in the output:
+- numbers, doses and units that are not in the source (quantities.py);
+- findings denied in one and affirmed in the other, and findings on another side (findings.py);
+- content words that the source does not support (content_words.py);
+- a sex of a person that the source does not state;
+- headings of the reference that the output lacks.
+Each is a pair of counts, so that shares over many texts can be resampled.
 
-What none of it sees: what was left out but for headings, true facts put together wrongly, other words for the same
-thing beyond a short table. How far each goes along with human judgement: benchmarks/faithfulness.py measures it on the
-400 judged summaries of MTS-Dialog (Ben Abacha et al. 2023).
+Not detected: omissions other than headings, true facts combined wrongly, synonyms beyond a short table.
+benchmarks/faithfulness.py measures the agreement with human judgement on the 400 judged summaries of MTS-Dialog
+(Ben Abacha et al. 2023).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ HEADING = re.compile(r"^\s*([A-Z][A-Z /&,()-]{2,60}?)\s*:?\s*$|^\s*([A-Z][A-Za-z
 
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
-    """Counts of one output: how many there are of each kind, and how many of them are at fault."""
+    """Counts of one output: how many claims of each kind it makes, and how many of them are unsupported or changed."""
 
     quantities: int
     unsupported_quantities: int
@@ -46,64 +49,66 @@ class Faithfulness:
 
     @property
     def facts(self) -> int:
-        """Everything of the output that the source should support."""
+        """All claims of the output that the source should support."""
         return self.quantities + self.words + self.findings + self.sides
 
     @property
     def faults(self) -> int:
-        """What the source does not support, or says otherwise."""
+        """The unsupported and changed claims."""
         return self.unsupported_quantities + self.unsupported_words + self.flipped_findings + self.flipped_sides
 
 
 def faithfulness(source: str, output: str, reference: str = "") -> Faithfulness:
-    """The counts of an output against its source; headings are those of the reference."""
-    counted = [one for one in dict.fromkeys(quantities(output)) if one != Quantity(1.0)]
+    """The counts of an output against its source; the expected headings are those of the reference."""
+    counted = [claim for claim in dict.fromkeys(quantities(output)) if claim != Quantity(1.0)]
     known = quantities(source)
-    words = [one for one in dict.fromkeys(content_words(output)) if one not in SIDES]
-    told = content_words(source)
-    given = {*told, *implied(told)}
-    persons, strange = _persons(source, output)
-    wanted, kept = headings(reference), headings(output)
-    said, flipped = _flips(source, output)
-    turned = _side_flips(source, output)
+    words = [claim for claim in dict.fromkeys(content_words(output)) if claim not in SIDES]
+    source_words = content_words(source)
+    supported_words = {*source_words, *implied(source_words)}
+    persons, unsupported = _persons(source, output)
+    expected_headings, output_headings = headings(reference), headings(output)
+    findings, changed = _flips(source, output)
+    changed_sides = _side_flips(source, output)
     return Faithfulness(
         quantities=len(counted),
-        unsupported_quantities=sum(not supported(one, known) for one in counted),
+        unsupported_quantities=sum(not supported(claim, known) for claim in counted),
         words=len(words),
-        unsupported_words=sum(not _supported(one, given) for one in words),
-        findings=said,
-        flipped_findings=flipped,
-        sides=turned[0],
-        flipped_sides=turned[1],
+        unsupported_words=sum(not _supported(claim, supported_words) for claim in words),
+        findings=findings,
+        flipped_findings=changed,
+        sides=changed_sides[0],
+        flipped_sides=changed_sides[1],
         persons=persons,
-        unsupported_persons=strange,
-        headings=len(wanted),
-        missing_headings=len(set(wanted) - set(kept)),
+        unsupported_persons=unsupported,
+        headings=len(expected_headings),
+        missing_headings=len(set(expected_headings) - set(output_headings)),
     )
 
 
 def headings(text: str) -> list[str]:
-    """The headings of a note, casefolded: lines in capitals, and what stands at a line's beginning before a colon."""
-    found = ((match[1] or match[2]).strip().casefold() for match in HEADING.finditer(text))
-    return list(dict.fromkeys(found))
+    """The headings of a note, casefolded: lines in capitals, and the text before a colon at the start of a line."""
+    names = ((match[1] or match[2]).strip().casefold() for match in HEADING.finditer(text))
+    return list(dict.fromkeys(names))
 
 
-def _supported(word: str, given: set[str]) -> bool:
-    return word in given or any(akin(word, one) for one in given)
+def _supported(word: str, source_words: set[str]) -> bool:
+    return word in source_words or any(akin(word, other) for other in source_words)
 
 
 def _flips(source: str, output: str) -> tuple[int, int]:
-    """Words of which both tell the status, and how many of them are never in the source as the output has them."""
+    """Words whose status both texts state, and how many of them have another status in the source."""
     known: dict[str, set[bool | None]] = {}
-    for one in statuses(source):
-        known.setdefault(one.word, set()).add(one.there)
-    said = {(one.word, one.there) for one in statuses(output) if one.word in known and one.word not in SIDES}
-    clear = [(word, there) for word, there in said if None not in known[word]]
+    for status in statuses(source):
+        known.setdefault(status.word, set()).add(status.there)
+    claims = {
+        (status.word, status.there) for status in statuses(output) if status.word in known and status.word not in SIDES
+    }
+    clear = [(word, there) for word, there in claims if None not in known[word]]
     return len(clear), sum(there not in known[word] for word, there in clear)
 
 
 def _side_flips(source: str, output: str) -> tuple[int, int]:
-    """Sided words that the source puts on a side too, and how many of them are on another one there."""
+    """Words with a side in both texts, and how many of them are on another side in the source."""
     known: dict[str, set[str]] = {}
     for word, side in sides(source):
         known.setdefault(word, set()).add(side)
@@ -117,6 +122,6 @@ def _side_flips(source: str, output: str) -> tuple[int, int]:
 
 
 def _persons(source: str, output: str) -> tuple[int, int]:
-    """Whether the output tells a sex, and whether the source does not tell that one."""
-    told: Sequence[re.Pattern[str]] = [one for one in (FEMALE, MALE) if one.search(output)]
-    return len(told), sum(one.search(source) is None for one in told)
+    """How many sexes the output states, and how many of them the source does not state."""
+    named: Sequence[re.Pattern[str]] = [pattern for pattern in (FEMALE, MALE) if pattern.search(output)]
+    return len(named), sum(pattern.search(source) is None for pattern in named)

@@ -1,9 +1,9 @@
-"""What a medical text says of its findings: whether each is there or denied, and on which side.
+"""The findings of a medical text: whether each is present or denied, and on which side.
 
-A finding is a content word with its status in its sentence. A denial (`no`, `denies`, `without`) holds for what follows
-it until the clause ends or turns (`but`, `except`); some hold for what stands before (`was ruled out`, `are negative`).
-In a dialogue a question says nothing until it is answered: the beginning of the next turn decides. Source of the idea
-of cue and scope: Chapman et al. 2001 (NegEx). What is not seen: denials across sentences, irony, whose finding it is
+A finding is a content word with its status in its sentence. A denial (`no`, `denies`, `without`) applies to the words
+after it until the clause ends or turns (`but`, `except`). Some denials apply to the words before (`was ruled out`).
+In a dialogue a question has no status until it is answered: the beginning of the next turn decides. Source of the idea
+of cue and scope: Chapman et al. 2001 (NegEx). Not detected: denials across sentences, irony, whose finding it is
 (`her mother had`), uncertainty (`may have`).
 """
 
@@ -45,12 +45,12 @@ NOT_A_SIDE = re.compile(
     re.I,
 )
 WORD = re.compile(r"[\w'’-]+")
-SIDED_WITHIN = 3  # words after its side in which a finding stands
+SIDED_WITHIN = 3  # words after its side in which a finding is
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One mention of a word: `there` is True where it is said to be, False where it is denied, None in a question."""
+    """One mention of a word: `there` is True if affirmed, False if denied, None in an open question."""
 
     word: str
     there: bool | None
@@ -62,16 +62,16 @@ def statuses(text: str) -> list[Status]:
 
 
 def sides(text: str) -> list[tuple[str, Side]]:
-    """`(content word, side)` for each word that stands just behind a side."""
-    found: list[tuple[str, Side]] = []
+    """`(content word, side)` for each word shortly after a side."""
+    pairs: list[tuple[str, Side]] = []
     for sentence in SENTENCE.findall(NOT_A_SIDE.sub(" ", text)):
         words = WORD.findall(sentence)
-        for place, word in enumerate(words):
+        for index, word in enumerate(words):
             side = SIDES.get(word.casefold())
             if side is not None:
-                after = " ".join(words[place + 1 : place + 1 + SIDED_WITHIN])
-                found.extend((one, side) for one in content_words(after) if one not in SIDES)
-    return found
+                after = " ".join(words[index + 1 : index + 1 + SIDED_WITHIN])
+                pairs.extend((finding, side) for finding in content_words(after) if finding not in SIDES)
+    return pairs
 
 
 def _turns(text: str) -> Iterator[list[Status]]:
@@ -87,14 +87,14 @@ def _turns(text: str) -> Iterator[list[Status]]:
 
 
 def _of_sentences(turn: str, answer: str) -> list[Status]:
-    found: list[Status] = []
+    result: list[Status] = []
     for sentence in SENTENCE.findall(turn):
         if sentence.rstrip().endswith("?"):
             there = True if YES.match(answer) else False if NO.match(answer) else None
-            found += [Status(word, there) for word in content_words(sentence)]
+            result += [Status(word, there) for word in content_words(sentence)]
             continue
-        found += _of_clauses(sentence)
-    return found
+        result += _of_clauses(sentence)
+    return result
 
 
 def _of_clauses(sentence: str) -> Iterator[Status]:

@@ -1,7 +1,7 @@
-"""Likeness of a written text to its reference: ROUGE-1, -2 and -L, chrF, and on request BERTScore, text by text.
+"""Similarity of a generated text to its reference: ROUGE-1, -2 and -L, chrF, and on request BERTScore.
 
-From rouge-score (Google's, with its stemmer) and sacrebleu, in the extra `eval`. All of them count shared words or
-letters: none tells whether what is said is true. See faithfulness.py for that.
+From rouge-score (Google's, with its stemmer) and sacrebleu, in the extra `eval`. They count shared words or
+letters: none measures whether a statement is true. See faithfulness.py for that.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def overlaps(outputs: Sequence[str], references: Sequence[str]) -> list[Overlap]
         raise DataError(f"{len(outputs)} outputs and {len(references)} references cannot be compared")
     rouge: Any = _needed("rouge_score.rouge_scorer", "rouge-score").RougeScorer(list(ROUGE), use_stemmer=True)
     chrf: Any = _needed("sacrebleu.metrics", "sacrebleu").CHRF()
-    found = []
+    scores = []
     for output, reference in zip(outputs, references, strict=True):
         scored = rouge.score(reference, output)
         one, two, longest = (float(scored[name].fmeasure) for name in ROUGE)
-        found.append(Overlap(one, two, longest, chrf.sentence_score(output, [reference]).score / 100))
-    return found
+        scores.append(Overlap(one, two, longest, chrf.sentence_score(output, [reference]).score / 100))
+    return scores
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_encoder(text: str) -> Encoder:
     """The encoder of `FOLDER:LAYER`.
 
     Raises:
-        SettingsError: no layer; which one goes best with people's judgement differs from model to model.
+        SettingsError: no layer is named; the layer that agrees best with human judgement differs between models.
         InputMissingError: there is no such folder.
     """
     folder, _, layer = text.rpartition(":")
@@ -88,9 +88,9 @@ def bert_scores(
 
     tokenizer: Any = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
     model: Any = AutoModel.from_pretrained(encoder.folder, local_files_only=True).eval()
-    known = model.config.num_hidden_layers
-    if encoder.layer > known:
-        what = f"no layer {encoder.layer}: {encoder.folder} has {known}"
+    layers = model.config.num_hidden_layers
+    if encoder.layer > layers:
+        what = f"no layer {encoder.layer}: {encoder.folder} has {layers}"
         raise SettingsError(what, where="--bertscore", fix="FOLDER:LAYER")
 
     def states(text: str) -> Any:
@@ -98,19 +98,19 @@ def bert_scores(
         with torch.inference_mode():
             hidden = model(**ids, output_hidden_states=True).hidden_states[encoder.layer][0]
         special = tokenizer.get_special_tokens_mask(ids["input_ids"][0].tolist(), already_has_special_tokens=True)
-        kept = hidden[torch.tensor(special) == 0]
-        return torch.nn.functional.normalize(kept.float(), dim=-1)
+        text_states = hidden[torch.tensor(special) == 0]
+        return torch.nn.functional.normalize(text_states.float(), dim=-1)
 
-    found = []
+    scores = []
     for output, reference in zip(outputs, references, strict=True):
-        one, other = states(output), states(reference)
-        if not len(one) or not len(other):
-            found.append(0.0)
+        output_states, reference_states = states(output), states(reference)
+        if not len(output_states) or not len(reference_states):
+            scores.append(0.0)
             continue
-        alike = one @ other.T
-        precision, recall = float(alike.max(1).values.mean()), float(alike.max(0).values.mean())
-        found.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
-    return found
+        similarities = output_states @ reference_states.T
+        precision, recall = float(similarities.max(1).values.mean()), float(similarities.max(0).values.mean())
+        scores.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
+    return scores
 
 
 def _needed(module: str, package: str) -> Any:

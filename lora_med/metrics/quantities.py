@@ -1,9 +1,9 @@
-"""Numbers, doses and units in medical text, each in one form whatever way it is written.
+"""Numbers, doses and units in medical text, normalized over their spellings.
 
-The same are `1,000` and `1000`, `½`, `1/2`, `half` and `0.5`, `twenty six` and `26`, `two thousand nine` and `2009`,
+Equal are `1,000` and `1000`, `½`, `1/2`, `half` and `0.5`, `twenty six` and `26`, `two thousand nine` and `2009`,
 `5th` and `fifth`, `mcg` and `µg`, `0.5 g` and `500 mg`, `b.i.d.` and `twice a day`, `every 8 hours` and `3x a day`,
-`04/15` and `April fifteenth`. Numbers that only count the items of a list are left out. What is not seen: Roman
-numerals, and what a number belongs to.
+`04/15` and `April fifteenth`. Numbers of list items are excluded. Not detected: Roman
+numerals, and what a number refers to.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Quantity:
 def quantities(text: str) -> list[Quantity]:
     """Every number of the text with its unit, in one form; times a day come last."""
     plain = LISTED.sub(lambda match: " " * len(match.group()), text)
-    found = [_with_unit(value, plain, end) for value, end in sorted(_numbers(plain), key=lambda one: one[1])]
-    return found + [Quantity(times, "a day") for times in _times_a_day(plain)]
+    amounts = [_with_unit(value, plain, end) for value, end in sorted(_numbers(plain), key=lambda pair: pair[1])]
+    return amounts + [Quantity(times, "a day") for times in _times_a_day(plain)]
 
 
 def supported(quantity: Quantity, source: Sequence[Quantity]) -> bool:
@@ -94,9 +94,9 @@ def supported(quantity: Quantity, source: Sequence[Quantity]) -> bool:
     if not quantity.unit and quantity.value in YEARS:
         values.add(quantity.value % 100)
     return any(
-        abs(one.value - value) <= 1e-6 * max(1.0, abs(value))
-        and (one.unit == quantity.unit or not one.unit or not quantity.unit)
-        for one in source
+        abs(candidate.value - value) <= 1e-6 * max(1.0, abs(value))
+        and (candidate.unit == quantity.unit or not candidate.unit or not quantity.unit)
+        for candidate in source
         for value in values
     )
 

@@ -29,7 +29,7 @@ Verdict = Literal["better", "worse", "cannot tell"]
 class Interval:
     """A 95% interval (or another confidence) and how it was made: `BCa`, `percentile`, `jackknife t`, `Wilson`.
 
-    `low` and `high` are None where no interval exists: one group says nothing of the spread between groups.
+    `low` and `high` are None where no interval exists: one group has no variance between groups.
     """
 
     low: float | None
@@ -81,24 +81,24 @@ def sums_by_group(table: Numbers, groups: Sequence[Hashable]) -> Numbers:
     values = np.asarray(table, dtype=np.float64)
     if values.ndim != 2 or len(values) != len(groups) or not len(values):
         raise DataError(f"a table of shape {values.shape} does not fit {len(groups)} groups")
-    place = {name: index for index, name in enumerate(dict.fromkeys(groups))}
-    sums = np.zeros((len(place), values.shape[1]))
-    np.add.at(sums, [place[name] for name in groups], values)
+    row_of = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    sums = np.zeros((len(row_of), values.shape[1]))
+    np.add.at(sums, [row_of[name] for name in groups], values)
     return sums
 
 
 def _resampled(sums: Numbers, statistic: Statistic, samples: int, seed: int) -> Numbers:
     random = np.random.default_rng(seed)
     count = len(sums)
-    found: list[Numbers] = []
+    blocks: list[Numbers] = []
     left = samples
     while left:
         rows = max(1, min(left, BLOCK_DRAWS // count))
         drawn = random.integers(0, count, size=(rows, count)) + np.arange(rows)[:, None] * count
         weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        found.append(statistic(weights @ sums))
+        blocks.append(statistic(weights @ sums))
         left -= rows
-    return np.concatenate(found)
+    return np.concatenate(blocks)
 
 
 def _jackknife(sums: Numbers, statistic: Statistic) -> Numbers:
@@ -117,7 +117,7 @@ def bootstrap(
     """The bootstrap interval of `statistic` over items that come in groups.
 
     BCa where its corrections are finite, the plain percentile interval where they are not; with fewer than 10 groups
-    a Student interval from the jackknife, since resampling few groups is too sure of itself.
+    a Student interval from the jackknife, since resampling few groups gives intervals that are too narrow.
 
     Args:
         table: items x columns; the statistic sees only column sums. Paired systems are columns of one table.
@@ -182,13 +182,13 @@ def _p_value(values: Numbers, bias: float, skew: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for being several, each still in its place (Holm 1979)."""
+    """The p-values adjusted for multiple comparisons, in their order (Holm 1979)."""
     count = len(p_values)
-    found, highest = [0.0] * count, 0.0
-    for rank, place in enumerate(sorted(range(count), key=lambda place: p_values[place])):
-        highest = max(highest, min(1.0, (count - rank) * p_values[place]))
-        found[place] = highest
-    return found
+    adjusted, highest = [0.0] * count, 0.0
+    for rank, index in enumerate(sorted(range(count), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def detectable(error: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
@@ -208,9 +208,9 @@ def groups_needed(difference: float, error: float, groups: int, *, power: float 
 
 
 def verdict(interval: Interval, *, lower_is_better: bool | None) -> Verdict:
-    """What the interval of `second - first` says of the second: clear of zero on one side, or `cannot tell`.
+    """The verdict on the second from the interval of `second - first`: it excludes zero, or `cannot tell`.
 
-    Of a measure that is neither better high nor low (`lower_is_better` None) nothing can be told.
+    A measure without a direction (`lower_is_better` None) gets `cannot tell`.
     """
     if lower_is_better is None or interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
         return "cannot tell"

@@ -4,7 +4,7 @@ Plain functions on lists of mentions, and F1 of arrays of counts, for the bootst
 type agree; equal mentions count once. Relaxed: within each type the predicted mentions, by start and then end,
 each take the gold mention not taken yet that shares at least one character with them and whose ends are nearest (the
 first of several); one prediction finds one mention at most. That is nervaluate's `ent_type`, counted type by type.
-A predicted mention that stands nowhere in the text is always wrong. Precision, recall and F1 of nothing are 0.
+A predicted mention that is not in the text is always wrong. Precision, recall and F1 of nothing are 0.
 
 Source: Segura-Bedmar et al. 2013 (SemEval-2013 task 9) for the two readings; Wei et al. 2016 for BC5CDR's strict one.
 """
@@ -25,7 +25,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A named entity: `place` is (start, end) in characters of its document, end exclusive; None if it stands nowhere.
+    """A named entity: `place` is (start, end) in characters, end exclusive; None if the text is not in the document.
 
     `document` names the item that was annotated; two items of one name would be one document here.
     """
@@ -73,27 +73,27 @@ def strict(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, C
         DataError: a gold mention has no place.
     """
     _check_gold(gold)
-    found: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
-    nowhere = Counter(one.type for one in predicted if one.place is None)
+    places_of: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
+    nowhere = Counter(mention.type for mention in predicted if mention.place is None)
     for side, mentions in enumerate((gold, predicted)):
-        for one in mentions:
-            places = found.setdefault(one.type, (set(), set()))[side]
-            if one.place is not None:
-                places.add((one.document, one.place))
-    return {kind: Counts(len(a & b), len(a), len(b) + nowhere[kind]) for kind, (a, b) in sorted(found.items())}
+        for mention in mentions:
+            places = places_of.setdefault(mention.type, (set(), set()))[side]
+            if mention.place is not None:
+                places.add((mention.document, mention.place))
+    return {kind: Counts(len(a & b), len(a), len(b) + nowhere[kind]) for kind, (a, b) in sorted(places_of.items())}
 
 
 def collapsed(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, Counts]:
-    """Counts of each type over the unique (document, type, text), wherever and however often it stands.
+    """Counts of each type over the unique (document, type, text), wherever and however often it occurs.
 
-    Another task than finding mentions, and an easier one: in BC5CDR half of the mentions repeat one before them. Never
-    to be set beside strict scores.
+    This is an easier task than finding mentions: in BC5CDR half of the mentions repeat an earlier one. Do not compare
+    it with strict scores.
     """
-    found: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
+    texts_of: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
     for side, mentions in enumerate((gold, predicted)):
-        for one in mentions:
-            found.setdefault(one.type, (set(), set()))[side].add((one.document, one.text))
-    return {kind: Counts(len(a & b), len(a), len(b)) for kind, (a, b) in sorted(found.items())}
+        for mention in mentions:
+            texts_of.setdefault(mention.type, (set(), set()))[side].add((mention.document, mention.text))
+    return {kind: Counts(len(a & b), len(a), len(b)) for kind, (a, b) in sorted(texts_of.items())}
 
 
 def relaxed(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, Counts]:
@@ -107,21 +107,23 @@ def relaxed(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, 
     hits = Counter[str]()
     for (document, kind), places in _places(predicted).items():
         hits[kind] += _taken(wanted.get((document, kind), []), places)
-    return {kind: Counts(hits[kind], one.gold, one.predicted) for kind, one in sizes.items()}
+    return {kind: Counts(hits[kind], size.gold, size.predicted) for kind, size in sizes.items()}
 
 
 def unseen(mentions: Iterable[Mention], seen: Collection[str]) -> list[Mention]:
-    """The mentions whose casefolded text is not among `seen`: what cannot have been learned by heart.
+    """The mentions whose casefolded text is not among `seen`: what cannot have been memorized.
 
     Applied to gold and predictions alike before they are scored; strict hits have the same text on both sides.
     """
-    return [one for one in mentions if one.text.casefold() not in seen]
+    return [mention for mention in mentions if mention.text.casefold() not in seen]
 
 
 def micro(counts: Mapping[str, Counts]) -> Counts:
     """All types' counts added up."""
-    every = counts.values()
-    return Counts(sum(one.hits for one in every), sum(one.gold for one in every), sum(one.predicted for one in every))
+    values = counts.values()
+    return Counts(
+        sum(each.hits for each in values), sum(each.gold for each in values), sum(each.predicted for each in values)
+    )
 
 
 def macro_f1(counts: Mapping[str, Counts], types: Sequence[str] | None = None) -> float:
@@ -141,8 +143,8 @@ def macro_f1(counts: Mapping[str, Counts], types: Sequence[str] | None = None) -
 
 
 def hallucinated_rate(predicted: Sequence[Mention]) -> float:
-    """Share of the predicted mentions that stand nowhere in their text; 0 if nothing was predicted."""
-    return sum(one.place is None for one in predicted) / len(predicted) if predicted else 0.0
+    """Share of the predicted mentions that are not in their text; 0 if nothing was predicted."""
+    return sum(mention.place is None for mention in predicted) / len(predicted) if predicted else 0.0
 
 
 def invalid_rate(sound: Sequence[bool]) -> float:
@@ -153,11 +155,11 @@ def invalid_rate(sound: Sequence[bool]) -> float:
     """
     if not sound:
         raise DataError("no answers: there is no share of invalid ones")
-    return sum(not one for one in sound) / len(sound)
+    return sum(not is_sound for is_sound in sound) / len(sound)
 
 
 def _check_gold(gold: Sequence[Mention]) -> None:
-    lost = [one for one in gold if one.place is None]
+    lost = [mention for mention in gold if mention.place is None]
     if lost:
         raise DataError(
             f"{len(lost)} of {len(gold)} gold mentions have no place in their text",
@@ -168,18 +170,18 @@ def _check_gold(gold: Sequence[Mention]) -> None:
 
 def _places(mentions: Iterable[Mention]) -> dict[tuple[str, str], list[tuple[int, int]]]:
     """(document, type) -> the places, each once, by start and then end."""
-    found: dict[tuple[str, str], set[tuple[int, int]]] = {}
-    for one in mentions:
-        if one.place is not None:
-            found.setdefault((one.document, one.type), set()).add(one.place)
-    return {key: sorted(places) for key, places in found.items()}
+    places_of: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for mention in mentions:
+        if mention.place is not None:
+            places_of.setdefault((mention.document, mention.type), set()).add(mention.place)
+    return {key: sorted(places) for key, places in places_of.items()}
 
 
 def _taken(gold: Sequence[tuple[int, int]], predicted: Sequence[tuple[int, int]]) -> int:
     """How many of the gold places the predicted ones take, each at most one."""
     left = list(gold)
     for start, end in predicted:
-        near = [place for place in left if place[0] < end and start < place[1]]
+        near = [span for span in left if span[0] < end and start < span[1]]
         if near:
-            left.remove(min(near, key=lambda place: abs(place[0] - start) + abs(place[1] - end)))
+            left.remove(min(near, key=lambda span: abs(span[0] - start) + abs(span[1] - end)))
     return len(gold) - len(left)
