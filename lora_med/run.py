@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 def prepare_environment(offline: bool) -> None:
     """Set what the libraries read when they are imported; call it before the first of them is.
 
-    Offline, no library asks the network. Telemetry is off either way. The interpreter looks for garbage less often:
-    while libraries are loaded there is hardly any, and looking takes a tenth of the time to the first step.
+    Offline, no library asks the network. Telemetry is off either way. Garbage is collected less often:
+    loading libraries makes hardly any, and collection takes a tenth of the time to the first step.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

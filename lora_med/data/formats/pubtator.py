@@ -1,8 +1,9 @@
 """Annotated documents from PubTator files, the format of NCBI's corpora; plain or gz.
 
-A document is `PMID|t|title`, `PMID|a|abstract`, then tab-separated rows: mentions `PMID start end text type id` (with a
-seventh column, the parts of a composite mention) and relations `PMID type id id`; an empty line ends it. Offsets count
-characters of `title + " " + abstract`, the end exclusive. https://www.ncbi.nlm.nih.gov/CBBresearch/Lu/Demo/tmTools/Format.html
+A document is `PMID|t|title`, `PMID|a|abstract`, then tab-separated rows. Rows are mentions `PMID start end text type
+id` (with a seventh column, the parts of a composite mention) and relations `PMID type id id`. An empty line ends it.
+Offsets count characters of `title + " " + abstract`, the end exclusive.
+https://www.ncbi.nlm.nih.gov/CBBresearch/Lu/Demo/tmTools/Format.html
 """
 
 from __future__ import annotations

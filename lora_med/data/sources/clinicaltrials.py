@@ -3,8 +3,8 @@
 JSON: a study, a search page (`{"studies": [...]}`), an array of studies; a zip with one file a study, of either format.
 Any module may be missing, and search pages contain only some modules. Of a study in several files, the longest text
 wins. The API's text is CommonMark; its escapes are removed. The legacy text has indented lines, which are joined.
-Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never read.
-Formats: https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
+Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never read. Formats:
+https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
 https://clinicaltrials.gov/ct2/html/images/info/public.xsd. License: public domain (work of the US government).
 """
 

@@ -1,17 +1,17 @@
 """Your own rows, in one of six shapes, each recognized by its columns.
 
-    messages             a conversation; the last turn, the assistant's, is trained     -> Pair with history
+    messages             a conversation; the last turn, the assistant's, is trained           -> Pair with history
     prompt, completion   the answer to a prompt                                               -> Pair
     input, output        the same, as `lora-med data read` writes it                          -> Pair
     question, answer     with `contexts` and `options` if there are any                       -> Question
     text, label          a text and its class, where `data.columns` names the label's column  -> Question
     text                 running text, with `title` if there is one                           -> Passage
 
-`data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are; otherwise the
-uid is file:line and the group a hash of what must not straddle a split: the text, the prompt, the question, or the
+`data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are. Otherwise the uid
+is file:line, and the group is a hash of what must not be in two splits: the text, the prompt, the question, or the
 conversation's first turns. The classes of a label column are all values in the input, in alphabetical order, unless
-`data.labels` names them; numbers and booleans are used as text. State the license and the access class in the
-section `adapter` of the settings.
+`data.labels` names them; numbers and booleans are used as text. State the license and the access class in the section
+`adapter` of the settings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MedMCQA: questions of Indian medical entrance exams, four options each.
 
 Rows (question, opa to opd, cop, exp, id) in JSON lines, JSON or Parquet. `cop`, the right option, counts from 1 in the
-original files and from 0 in the Hub copy: a file with a 4 counts from 1, a file with a 0 counts from 0, and a file
+original files and from 0 in the Hub copy. A file with a 4 counts from 1, a file with a 0 counts from 0, and a file
 with neither is refused. Rows without an answer (the test file; -1 on the Hub) are dropped as
 empty_answer. Published scores use the 4,183 rows of the validation file. License MIT. Pal et al. 2022,
 https://proceedings.mlr.press/v174/pal22a.html.

@@ -1,11 +1,11 @@
 """MMLU's medical subjects: exam questions with four options, a file for each subject and split.
 
-Two shapes are read: the original CSV, which has no header (question, A, B, C, D, the right letter), its subject in the
-file's name (`anatomy_test.csv`); and rows as on the Hub, `cais/mmlu` (question, subject, choices, answer from 0). The
-files are the splits: `_dev` is training, with five questions for each subject for k-shot prompts, `_val` is
-validation and `_test` is test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge, college_biology,
-college_medicine, medical_genetics, professional_medicine; name their files. License MIT. Hendrycks et al. 2021,
-https://arxiv.org/abs/2009.03300.
+Two shapes are read. The original CSV has no header (question, A, B, C, D, the right letter) and its subject in the
+file's name (`anatomy_test.csv`). The other shape is rows as on the Hub, `cais/mmlu` (question, subject, choices, answer
+from 0). The files are the splits: `_dev` is training, with five questions for each subject for k-shot prompts, `_val`
+is validation and `_test` is test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge,
+college_biology, college_medicine, medical_genetics, professional_medicine; name their files. License MIT. Hendrycks et
+al. 2021, https://arxiv.org/abs/2009.03300.
 """
 
 from __future__ import annotations

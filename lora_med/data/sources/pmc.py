@@ -2,8 +2,8 @@
 
 Single files, and the tar.gz packages of the PMC Open Access subset. A section of the body is a Section with its own
 title as label, and so is a subsection; paragraphs are lines. Left out: references and the markers that point to them,
-figures, tables, formulas that are only pictures or TeX, footnotes, supplements, back matter, and sections about the
-article rather than its subject (competing interests, authors' contributions). Format:
+figures, tables, formulas that are only pictures or TeX, footnotes, supplements and back matter. Sections about the
+article itself (competing interests, authors' contributions) are left out too. Format:
 https://jats.nlm.nih.gov/archiving. License: each article's own, in its <license>; most of the subset is CC BY.
 """
 
