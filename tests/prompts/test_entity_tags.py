@@ -98,7 +98,7 @@ def test_a_long_text_is_cut_behind_a_sentence_else_a_blank_else_anywhere(tokeniz
     assert all(len(piece.input_ids) <= 13 and piece.input_ids[0] == 1 for piece in pieces)
     whole = [offset for piece in pieces for offset in piece.offsets if offset[0] < offset[1]]
     assert [n for n, char in enumerate(record.text) if not char.isspace()] == sorted({a for a, _ in whole})
-    with pytest.raises(SettingsError, match="no room"):
+    with pytest.raises(SettingsError, match="no space"):
         cut_pieces(record, tokenizer, 1)
 
 
