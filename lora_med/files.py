@@ -1,7 +1,7 @@
-"""Files that are whole or not there: atomic writes, hashes, a lock, and streams that know a torn archive.
+"""Files that are complete or absent: atomic writes, hashes, a lock, and streams that detect a truncated archive.
 
-A file is written beside its target, flushed to disk, and renamed; a folder likewise. So a kill at any
-moment leaves the old state or the new one. Standard library only (isal, if installed, reads gzip faster).
+A file is written next to its target, flushed to disk, and renamed; so is a folder. A process killed at any moment
+leaves the old state or the new one. Standard library only (isal, if installed, reads gzip faster).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from lora_med.errors import DataError, DiskError, InputMissingError, IntegrityEr
 
 BLOCK_BYTES = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-_NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTEMPTY}
-_RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors tells the number in its text only
+_NOT_WRITABLE = {errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTEMPTY}
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors gives the number only in its text
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def sync(path: Path) -> None:
-    """Flush one file, or one folder's list of names, to disk."""
+    """Flush one file, or one folder's directory entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -52,13 +52,13 @@ def sync_tree(folder: Path) -> None:
 def _number(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    found = _RUST_ERROR.search(str(error))
-    return int(found.group(1)) if found else None
+    match = _RUST_ERROR.search(str(error))
+    return int(match.group(1)) if match else None
 
 
 @contextlib.contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk or an I/O error, of a library too, into a DiskError that names `path`; all else passes."""
+    """Turn a full disk or an I/O error, also a library's, into a DiskError that names `path`; others pass through."""
     try:
         yield
     except Exception as error:
@@ -71,26 +71,25 @@ def full_disk(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, an I/O error or a place that cannot be written into our own errors, naming `path`."""
+    """Turn a full disk, an I/O error or an unwritable path into our own errors, which name `path`."""
     try:
         with full_disk(path):
             yield
     except OSError as error:
-        if not isinstance(error, PermissionError) and error.errno not in _NO_PLACE:
+        if not isinstance(error, PermissionError) and error.errno not in _NOT_WRITABLE:
             raise
-        what = f"cannot write: {error.strerror}"
-        raise OutputError(what, where=str(path), fix="choose a folder you may write to") from error
+        raise OutputError(f"cannot write: {error.strerror}", where=str(path), fix="choose a writable folder") from error
 
 
 @contextlib.contextmanager
 def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
-    """A binary stream to write `path` through, for content too large to hold; an error leaves `path` as it was.
+    """A binary stream that writes `path` atomically, for content too large for memory; on an error `path` is unchanged.
 
-    A `private` file is its owner's alone (0600) from the first byte.
+    Only the owner can read a `private` file (0600), from the first byte on.
 
     Raises:
         DiskError: the disk is full or failed.
-        OutputError: the place is not writable.
+        OutputError: the path is not writable.
     """
     if not path.name or path.is_dir():
         raise OutputError("expected a file's name, got a folder", where=str(path), fix="name a file in it")
@@ -109,17 +108,16 @@ def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
             sync(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # on a full disk closing fails too, and the first error is the one to tell
+        with contextlib.suppress(OSError):  # on a full disk closing fails too; report the first error
             handle.close()
         temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> Path:
-    """Write `content` so that `path` holds all of it or stays as it was; returns `path`. See `atomic_stream`.
+    """Write `content` atomically: `path` holds all of it or is unchanged; returns `path`.
 
     Raises:
-        DiskError: the disk is full or failed.
-        OutputError: the place is not writable.
+        DiskError, OutputError: as `atomic_stream`.
     """
     with atomic_stream(path, private=private) as handle:
         handle.write(content.encode("utf-8") if isinstance(content, str) else content)
@@ -127,7 +125,7 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
 
 
 def write_json(path: Path, value: object, *, private: bool = False) -> Path:
-    """Write `value` as indented JSON, atomically; NaN and infinities are refused, for no reader takes them."""
+    """Write `value` as indented JSON, atomically; NaN and infinities are refused, because JSON readers reject them."""
     return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", private=private)
 
 
@@ -153,25 +151,20 @@ def parse_json(content: bytes, path: Path) -> Any:
     """
     try:
         return json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # no text, no JSON, a number too long or brackets too deep
-        line = getattr(error, "lineno", 0)
-        raise IntegrityError(
-            "not valid JSON", where=f"{path}:{line}", fix="restore the file, or make it again"
-        ) from error
+    except (ValueError, RecursionError) as error:  # not text, not JSON, a number too long or brackets too deep
+        where = f"{path}:{getattr(error, 'lineno', 0)}"
+        raise IntegrityError("not valid JSON", where=where, fix="restore the file, or make it again") from error
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hexadecimal."""
-    digest = hashlib.sha256()
     with open(path, "rb") as handle:
-        while block := handle.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def fresh_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` on leaving without an error, and vanishes otherwise.
+    """A temporary folder that becomes `target` if the block ends without an error, and is removed otherwise.
 
     Raises:
         OutputError: `target` exists and is not an empty folder, or cannot be written.
@@ -193,20 +186,19 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step; False where the system or the file system cannot."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; False if the system or the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+    return rename is not None and rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Make `target` anew with `fill(folder)`; the old content stays until the new one is whole on disk.
+    """Replace `target` with what `fill(folder)` writes; the old content remains until the new one is complete on disk.
 
-    Where the file system cannot swap two folders at once (Linux's local ones can), `target` is gone for a moment.
+    If the file system cannot swap two folders (Linux's local ones can), `target` is absent for a moment.
 
     Raises:
-        OutputError: the place is not writable.
-        DiskError: the disk is full or failed.
+        DiskError, OutputError: as `atomic_stream`.
     """
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     previous = temporary.with_suffix(".old")
@@ -233,7 +225,7 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> Path:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[Path]:
-    """Hold `folder` for this process alone; the kernel lets go when the process ends, however it ends.
+    """Lock `folder` for this process; the kernel releases the lock when the process ends, however it ends.
 
     Raises:
         OutputError: another process holds it (the message names its process id), or it cannot be locked.
@@ -247,8 +239,8 @@ def lock(folder: Path) -> Iterator[Path]:
         except OSError as error:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            held = isinstance(error, BlockingIOError)
-            what = f"another run (process {holder}) is writing here" if held else f"cannot lock: {error.strerror}"
+            is_locked = isinstance(error, BlockingIOError)
+            what = f"another run (process {holder}) is writing here" if is_locked else f"cannot lock: {error.strerror}"
             raise OutputError(what, where=str(folder), fix="wait for it, or choose another output folder") from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
@@ -259,7 +251,7 @@ def lock(folder: Path) -> Iterator[Path]:
 
 
 def open_stream(path: Path) -> BinaryIO:
-    """A binary stream of `path`, decompressed if its first bytes say gzip (the name is not trusted).
+    """A binary stream of `path`, decompressed if its first bytes are gzip's (the name is not trusted).
 
     Read it inside `archive_errors(path)`, which names a truncated or corrupt archive.
 
@@ -271,9 +263,8 @@ def open_stream(path: Path) -> BinaryIO:
         raw = open(path, "rb")  # noqa: SIM115 - handed to the caller
     except OSError as error:
         reason = "no such file" if error.errno == errno.ENOENT else f"cannot read the file ({error.strerror})"
-        raise InputMissingError(
-            f"{reason}: {path.name}", where=str(path.parent), fix="check the path in data.paths"
-        ) from error
+        fix = "check the path in data.paths"
+        raise InputMissingError(f"{reason}: {path.name}", where=str(path.parent), fix=fix) from error
     magic = raw.read(2)
     raw.seek(0)
     if not magic:
@@ -281,7 +272,7 @@ def open_stream(path: Path) -> BinaryIO:
         raise DataError("the file is empty (0 bytes)", where=str(path), fix="download or write it again")
     if magic != b"\x1f\x8b":
         return raw
-    raw.close()  # the archive opens it again by name, so that closing the stream closes the file
+    raw.close()  # the archive reopens it by name, so that closing the stream closes the file
     try:
         from isal import igzip
 
@@ -291,7 +282,7 @@ def open_stream(path: Path) -> BinaryIO:
 
 
 def _corrupt() -> tuple[Any, ...]:
-    """What a decompressor raises at a torn or corrupt stream."""
+    """The exceptions that a decompressor raises for a truncated or corrupt stream."""
     with contextlib.suppress(ImportError):
         from isal import isal_zlib
 
@@ -304,8 +295,6 @@ def archive_errors(path: Path) -> Iterator[None]:
     """Turn a truncated or corrupt gzip stream into a DataError that names `path`."""
     try:
         yield
-    except Exception as error:
-        if not isinstance(error, _corrupt()):
-            raise
+    except _corrupt() as error:
         what = "the gzip archive ends early or is corrupt"
         raise DataError(what, where=str(path), fix="download it again and compare its checksum") from error

@@ -1,7 +1,7 @@
-"""start_run(): one run in one folder. Lock, seed, logging that only rank 0 speaks, and run.json.
+"""start_run(): one run in one folder, with a lock, a seed, logging from rank 0, and run.json.
 
-run.json holds what made the result: resolved settings, versions, git commit, data hashes, host facts, seed. It is
-written when the run starts (`status: running`) and again when it ends, so a run that died says so.
+run.json records what made the result: resolved settings, versions, git commit, data hashes, host facts, seed. It is
+written when the run starts (`status: running`) and again when it ends, so a killed run still shows `running`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 def prepare_environment(offline: bool) -> None:
     """Set what the libraries read when they are imported; call it before the first of them is.
 
-    Offline, no library asks the network. Telemetry is off either way. The interpreter looks for garbage less often:
-    while libraries are loaded there is hardly any, and looking takes a tenth of the time to the first step.
+    Offline, no library asks the network. Telemetry is off either way. Garbage is collected less often:
+    loading libraries makes hardly any, and collection takes a tenth of the time to the first step.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -58,12 +58,12 @@ def prepare_environment(offline: bool) -> None:
 
 
 def rank() -> int:
-    """This process's number among those of the launch; 0 when there is one."""
+    """This process's rank in the launch; 0 for a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes the launch has."""
+    """The number of processes in the launch."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -78,11 +78,11 @@ def set_up_logging() -> None:
 
 def versions() -> dict[str, str]:
     """Installed versions of lora_med and of the libraries that decide its numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def git_commit() -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ def git_commit() -> dict[str, Any] | None:
 
 
 def host() -> dict[str, Any]:
-    """Facts of the machine that bear on numbers and speed; no name, no user, no path."""
+    """Facts about the machine that affect numbers and speed; no name, no user, no path."""
     model = ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -110,11 +110,11 @@ def host() -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """A run under way: its folder, and the facts that end in run.json."""
+    """A run in progress: its folder, and the facts for run.json."""
 
     output_dir: Path
     facts: dict[str, Any] = field(default_factory=dict)
-    umask: int | None = None  # the process's own, to be set again when the run has ended
+    umask: int | None = None  # the process's own, restored when the run ends
 
     def record(self, **facts: Any) -> None:
         """Add facts (JSON values) to run.json, now."""
@@ -123,7 +123,7 @@ class Run:
             write_json(self.output_dir / "run.json", self.facts)
 
     def restrict(self, access: str) -> None:
-        """Where the data are credentialed: what the run has written, and all it will write, is its owner's alone."""
+        """For credentialed data, make all files of the run, past and future, readable by their owner only."""
         if access == "credentialed":
             before = os.umask(0o077)
             self.umask = before if self.umask is None else self.umask
@@ -132,7 +132,7 @@ class Run:
 
 
 def keep_private(folder: Path) -> None:
-    """Make a folder and all below it readable by its owner only (0700, files 0600); what a link points to stays."""
+    """Make a folder and all below it readable by its owner only (0700, files 0600); link targets are unchanged."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)
@@ -142,10 +142,10 @@ def keep_private(folder: Path) -> None:
 def start_run(
     output_dir: Path | str, *, settings: dict[str, Any], seed: int, command: Sequence[str] = ()
 ) -> Iterator[Run]:
-    """Hold `output_dir`, seed Python (the trainer seeds the rest), log, and keep run.json true to how the run ends.
+    """Lock `output_dir`, seed Python (the trainer seeds the rest), log, and record in run.json how the run ends.
 
     Raises:
-        OutputError: another run holds the folder, or it cannot be written.
+        OutputError: another run has locked the folder, or it cannot be written.
     """
     set_up_logging()
     folder = Path(output_dir)
@@ -169,7 +169,7 @@ def start_run(
             yield run
         except BaseException as error:
             stopped = isinstance(error, StoppedError | KeyboardInterrupt)
-            with contextlib.suppress(LoraMedError):  # a disk too full to say so must not hide what went wrong
+            with contextlib.suppress(LoraMedError):  # an error of a full disk must not hide the original error
                 run.record(
                     status="stopped" if stopped else "failed",
                     error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
@@ -184,5 +184,5 @@ def start_run(
 
 
 def cache_home() -> Path:
-    """The package's folder in the user's cache; what lies there may be deleted at any time."""
+    """The package's folder in the user's cache; its content may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med"

@@ -126,7 +126,7 @@ def _told(need: Need, tokens: int, rows: int) -> dict[str, Any]:
 def _shape(settings: Settings) -> Shape:
     from lora_med.adapters.tensors.method import method_for
     from lora_med.models.base import choose_attention, choose_dtype
-    from lora_med.models.files.quantized_cache import is_kept, place
+    from lora_med.models.files.quantized_cache import cache_path, is_cached
     from lora_med.models.files.resolve import resolve_base
     from lora_med.models.precision import Choice, device_kind
     from lora_med.models.quantize import bitsandbytes_config
@@ -142,7 +142,7 @@ def _shape(settings: Settings) -> Shape:
     if quantizes and model.keep_quantized:
         kind, double = model.bnb_4bit_quant_type, model.bnb_4bit_use_double_quant
         wanted = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
-        quantizes = not is_kept(*place(folder, wanted, dtype=dtype, device=device_kind()))
+        quantizes = not is_cached(*cache_path(folder, wanted, dtype=dtype, device=device_kind()))
     return Shape(
         folder=folder,
         config=method_for(bare, settings.lora).peft_config(bare, inference=False),

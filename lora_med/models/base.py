@@ -15,7 +15,7 @@ from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
-from lora_med.models.files.quantized_cache import is_kept, keep, place
+from lora_med.models.files.quantized_cache import cache_path, is_cached, save_to_cache
 from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model in eval mode with its tokenizer; `name` as it was asked for, `folder` where its files lie.
+    """A frozen model in eval mode with its tokenizer; `name` as given, `folder` with its files.
 
-    `labels` are the tags that a classification head of its own tells apart, in the order of its outputs; a language
-    model has none. `quantized_now` says that its 4-bit weights were made by this load, which takes more memory.
+    `labels` are the tags of a token classification head, in the order of its outputs; a language model has none.
+    `quantized_now` is true if this load quantized the weights to 4 bits, which takes more memory.
     """
 
     model: Any
@@ -78,7 +78,7 @@ def load_base(
     Raises:
         InputMissingError: no such base, or no safetensors.
         SettingsError: an unknown choice, or a kind of model that cannot be used.
-        IntegrityError: files are torn, or weights are absent.
+        IntegrityError: files are truncated, or weights are absent.
     """
     if not isinstance(base, str | Path):
         from lora_med.models.model_object import load_object  # it builds on this module
@@ -95,13 +95,13 @@ def load_base(
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    kept = quantization == "4bit" and keep_quantized and not is_sharded()
-    model, was_kept = (_load_kept if kept else _load_fresh)(folder, config, quantized, dtype, attention)
+    cached = quantization == "4bit" and keep_quantized and not is_sharded()
+    model, was_cached = (_load_cached if cached else _load_fresh)(folder, config, quantized, dtype, attention)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     _report(choices)
-    now, marks = quantization == "4bit" and not was_kept, fingerprint(folder)
+    now, identity = quantization == "4bit" and not was_cached, fingerprint(folder)
     kinds = (quantization, dtype, attention)
-    return Base(model, tokenizer, base, folder, commit, *kinds, tuple(choices), marks, (), double_quant, now)
+    return Base(model, tokenizer, base, folder, commit, *kinds, tuple(choices), identity, (), double_quant, now)
 
 
 def _report(choices: Sequence[Choice]) -> None:
@@ -110,7 +110,7 @@ def _report(choices: Sequence[Choice]) -> None:
 
 
 def choose_dtype(dtype: str, choices: list[Choice]) -> str:
-    """`dtype`, or what the device computes best, which `choices` then says."""
+    """`dtype`, or for "auto" the best one for the device, which is then added to `choices`."""
     if dtype == "auto":
         choices.append(best_dtype(device_kind()))
         return choices[-1].value
@@ -120,13 +120,13 @@ def choose_dtype(dtype: str, choices: list[Choice]) -> str:
 
 
 def choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
-    """`attention`, or what is best for the language model of a configuration, which `choices` then says."""
+    """`attention`, or for "auto" the best one for this configuration, which is then added to `choices`."""
     from lora_med.models.attention.per_document import register_attention  # it loads torch
 
     own = register_attention()
     able = has_sdpa(config)
     if attention == "auto":
-        reason = "it keeps packed documents apart at linear cost" if able else "this model has no SDPA; rows are padded"
+        reason = "it separates packed documents at linear cost" if able else "this model has no SDPA; rows are padded"
         choices.append(Choice("attention", own if able else "eager", reason))
         return choices[-1].value
     check_attention(attention, config, able=able)
@@ -134,7 +134,7 @@ def choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
 
 
 def check_attention(attention: str, config: Any, *, able: bool, known: Sequence[str] = ATTENTIONS) -> None:
-    """Refuse an attention that is not `known`, that the model has not, or that is not installed.
+    """Refuse an attention that is unknown, that the model does not support, or that is not installed.
 
     Args:
         able: whether the model has SDPA.
@@ -159,10 +159,10 @@ def _load_fresh(folder: Path, config: Any, quantized: Any, dtype: str, attention
     return load_weights(folder, config, quantized, dtype, attention), False
 
 
-def _load_kept(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
-    """The model in 4 bits, from where an earlier run kept them; else quantized now, and kept. And which it was."""
-    where, facts = place(folder, quantized, dtype=dtype, device=device_kind())
-    if is_kept(where, facts):
+def _load_cached(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
+    """The 4-bit model, and whether it came from the cache; if not, it is quantized now and cached."""
+    where, facts = cache_path(folder, quantized, dtype=dtype, device=device_kind())
+    if is_cached(where, facts):
         with _without_garbage_collection():
             model = load_weights(where, read_config(where), None, dtype, attention)
         model.name_or_path = model.config._name_or_path = str(folder)
@@ -170,23 +170,23 @@ def _load_kept(folder: Path, config: Any, quantized: Any, dtype: str, attention:
     model = load_weights(folder, config, quantized, dtype, attention)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         with progress_on_terminals_only():
-            keep(model, where, facts)
+            save_to_cache(model, where, facts)
     return model, False
 
 
 def load_weights(
     folder: Path, config: Any, quantized: Any, dtype: str, attention: str, *, head: Sequence[str] = ()
 ) -> Any:
-    """The frozen model in eval mode; with `head`, of a token classifier, whose head of these names comes untrained.
+    """The frozen model in eval mode; with `head`, a token classifier, whose head of these names is untrained.
 
     Raises:
-        IntegrityError: files are torn, or weights are absent.
+        IntegrityError: files are truncated, or weights are absent.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
     kind: Any = AutoModelForTokenClassification if head else AutoModelForCausalLM
-    place = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
+    device_map = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
     try:
         with progress_on_terminals_only(), _without_report() if head else nullcontext():
             loaded: Any = kind.from_pretrained(
@@ -195,12 +195,12 @@ def load_weights(
                 dtype=getattr(torch, dtype),
                 attn_implementation=attention,
                 quantization_config=quantized,
-                device_map=place,
+                device_map=device_map,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=bool(head),  # a head of other tags; what else does not fit is refused below
+                ignore_mismatched_sizes=bool(head),  # a head of other tags; any other mismatch is refused below
             )
     except (RuntimeError, OSError, KeyError) as error:
         raise IntegrityError(
@@ -217,16 +217,16 @@ def load_weights(
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Let the garbage collector rest: transformers copies its way of reading once a tensor, and it walks over them all.
+    """Pause the garbage collector: transformers copies its loading plan for each tensor, and a pass walks all copies.
 
-    Not for a load that quantizes: what then waits to be freed is large.
+    Do not use it for a load that quantizes: the garbage is then large.
     """
-    looked = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if looked:
+        if was_enabled:
             gc.enable()
 
 
@@ -247,7 +247,7 @@ def progress_on_terminals_only() -> Iterator[None]:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep transformers' table of weights that a new head lacks out of the log: what is absent is checked below."""
+    """Keep transformers' table of the new head's missing weights out of the log; `_check_loading` checks them."""
     noisy = logging.getLogger("transformers.modeling_utils")
     before = noisy.level
     noisy.setLevel(logging.ERROR)
@@ -258,7 +258,7 @@ def _without_report() -> Iterator[None]:
 
 
 def _check_loading(loading: Any, folder: Path, head: tuple[str, ...]) -> None:
-    """Transformers fills absent weights with random numbers and only warns; a base like that is nobody's base."""
+    """Transformers fills absent weights with random numbers and only warns; such a base is wrong without notice."""
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith(head))
     misfit = sorted(str(entry) for entry in loading["mismatched_keys"] if not str(entry[0]).startswith(head))
     if missing or misfit:

@@ -1,4 +1,4 @@
-"""Greedy answers to many prompts: batched by length, padded on the left, each stopped at its own end."""
+"""Greedy answers to many prompts: batched by length, padded on the left, each stopped at its own end token."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def greedy(
     Args:
         prompts: token ids, none empty.
         batch_tokens: the most tokens in a batch, padding and answers counted.
-        processors: from the numbers of a batch's rows to transformers' LogitsProcessors for it (to constrain them).
-        advance: called with the number of prompts done, batch by batch.
+        processors: maps the row numbers of a batch to the LogitsProcessors of transformers that constrain it.
+        advance: called after each batch with the number of its prompts.
 
-    Source: transformers' `generate` with `do_sample=False`; the prompts' positions are counted without the padding.
+    Source: transformers' `generate` with `do_sample=False`; positions in a prompt are counted without the padding.
     """
     import torch
 
     ends, pad = stop_ids(model, tokenizer), tokenizer.pad_token_id
-    found: list[list[int]] = [[] for _ in prompts]
+    answers: list[list[int]] = [[] for _ in prompts]
     for batch in _batches([len(row) for row in prompts], max_new_tokens, batch_tokens):
         width = max(len(prompts[row]) for row in batch)
         ids = torch.tensor([[pad] * (width - len(prompts[row])) + list(prompts[row]) for row in batch])
         mask = torch.tensor([[0] * (width - len(prompts[row])) + [1] * len(prompts[row]) for row in batch])
         with torch.inference_mode():
-            whole = model.generate(
+            generated = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens,
@@ -47,30 +47,30 @@ def greedy(
                 eos_token_id=ends,
                 logits_processor=list(processors(batch)),
             )
-        for row, tokens in zip(batch, whole[:, width:].tolist(), strict=True):
-            found[row] = before_end(tokens, ends)
+        for row, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
+            answers[row] = before_end(tokens, ends)
         advance(len(batch))
-    return found
+    return answers
 
 
 def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     """The tokens before the first end token."""
-    return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+    return list(tokens[: next((position for position, token in enumerate(tokens) if token in ends), len(tokens))])
 
 
 def _batches(lengths: Sequence[int], most_new: int, batch_tokens: int) -> list[list[int]]:
-    """Numbers of prompts, the longest first, so that a batch has little padding; one too long for it goes alone."""
-    found: list[list[int]] = []
+    """Prompt numbers by batch, the longest first, for little padding; a prompt over the limit has its own batch."""
+    batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if found and (len(found[-1]) + 1) * (lengths[found[-1][0]] + most_new) <= batch_tokens:
-            found[-1].append(row)
+        if batches and (len(batches[-1]) + 1) * (lengths[batches[-1][0]] + most_new) <= batch_tokens:
+            batches[-1].append(row)
         else:
-            found.append([row])
-    return found
+            batches.append([row])
+    return batches
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """The token ids that end generation: those of the generation settings, and the tokenizer's end of text."""
+    """The token ids that end generation: those in the generation settings, and the tokenizer's end of text."""
     configured = model.generation_config.eos_token_id
-    found = configured if isinstance(configured, list) else [configured]
-    return sorted({number for number in [*found, tokenizer.eos_token_id] if number is not None})
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({number for number in [*ids, tokenizer.eos_token_id] if number is not None})

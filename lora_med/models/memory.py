@@ -1,4 +1,4 @@
-"""How many bytes the weights of a base take once loaded, how many there are, and how a CPU gives them back."""
+"""Memory: the bytes of a base's weights once loaded, the bytes that are free, and how a CPU process returns them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lora_med.models.targets import linear_layers
 
 BLOCK = 64  # weights that share one quantization constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantization
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, which the free memory of the host knows nothing of
-LARGE_BYTES = 16 << 20  # of a tensor; below, asking the system for pages anew costs more time than the room is worth
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's limit, which the host's free memory does not show
+LARGE_BYTES = 16 << 20  # of a tensor; below this size, new pages from the system cost more time than they are worth
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # what glibc's mallopt(3) calls these settings
-HIGHEST_THRESHOLD = 32 << 20  # of MMAP_THRESHOLD; glibc goes there by itself as large tensors are freed
-OWN_TUNING = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")  # environment variables by which a user has decided
+HIGHEST_THRESHOLD = 32 << 20  # the value of MMAP_THRESHOLD that glibc reaches by itself as large tensors are freed
+OWN_TUNING = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")  # environment variables that show a user's own choice
 BYTES: dict[str, int] = dict(zip(DTYPES, (4, 2, 2), strict=True))
 
 
 @dataclass(frozen=True)
 class WeightBytes:
-    """Bytes of the frozen weights: those left in full, those quantized, and the quantization's constants."""
+    """Bytes of the frozen weights: unquantized weights, quantized weights, and the quantization's constants."""
 
     full: int
     quantized: int
@@ -39,17 +39,17 @@ class WeightBytes:
 
 
 def weight_bytes(model: Any, *, quantization: str, double_quant: bool, dtype: str) -> WeightBytes:
-    """Bytes of the weights of a model, which may be a skeleton, as `load_base` would hold them.
+    """Bytes of a model's weights as `load_base` would hold them; the model may be on the meta device.
 
-    Every linear layer but the output head is quantized: to half a byte a weight with a float32 constant for each 64
-    (with double quantization a byte, and a float32 for each 256 of those), or to a byte a weight with one float32 for
-    each output.
+    Every linear layer but the output head is quantized. In 4 bits a weight takes half a byte, and each 64 weights share
+    a float32 constant. Double quantization stores that constant in a byte, and each 256 constants share a float32.
+    In 8 bits a weight takes a byte, and each output has one float32.
     """
     size = BYTES[dtype]
     inner = {layer.name: layer for layer in linear_layers(model)}
     seen: set[int] = set()
     full = quantized = constants = 0
-    for name, parameter in model.named_parameters():  # tied weights come once
+    for name, parameter in model.named_parameters():  # tied weights are counted once
         if id(parameter) in seen:
             continue
         seen.add(id(parameter))
@@ -68,7 +68,7 @@ def weight_bytes(model: Any, *, quantization: str, double_quant: bool, dtype: st
 
 
 def free_memory(device: str) -> int:
-    """Bytes that this process can hold in all on "cpu" or "cuda": what is free, and what it holds already."""
+    """Bytes that this process can hold in total on "cpu" or "cuda": free memory plus what it already holds."""
     if device == "cuda":
         import torch
 
@@ -95,29 +95,29 @@ def held_memory(device: str) -> int:
 
 
 def spare_memory(device: str, processes: int) -> int:
-    """Bytes that each of so many processes of this machine may hold beside what it holds; each has a GPU of its own."""
+    """Bytes that each of `processes` on this machine may still allocate; each process has its own GPU."""
     free = max(0, free_memory(device) - held_memory(device))
     return free if device == "cuda" else free // processes
 
 
 def returns_large_tensors() -> bool:
-    """Whether `large_tensors_returned` changes anything here: with glibc, where the user has not tuned it himself."""
+    """Whether `large_tensors_returned` has an effect: on glibc, unless the user has tuned it."""
     return platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in OWN_TUNING)
 
 
 @contextlib.contextmanager
 def large_tensors_returned() -> Iterator[None]:
-    """Within, memory that is asked for large tensors on a CPU goes back to the system as soon as they are freed.
+    """Within this context, a CPU process returns the memory of a large tensor to the system as soon as it is freed.
 
-    By itself glibc keeps what is freed, up to 32 MiB each, for what comes next. Small objects settle there, and the
-    next tensor of that size no longer fits. The setting is the process's, and afterwards it is what glibc comes to by
-    itself once tensors of 32 MiB were freed.
+    By default glibc keeps freed blocks of up to 32 MiB for later allocations. Small objects then occupy part of such a
+    block, and the next tensor of that size no longer fits. The setting applies to the process. Afterwards it has the
+    value that glibc reaches by itself once tensors of 32 MiB were freed.
     """
     if not returns_large_tensors():
         yield
         return
     tune = ctypes.CDLL(None).mallopt
-    tune(TRIM_THRESHOLD, 2 * HIGHEST_THRESHOLD)  # glibc no longer sets it once it is told the other
+    tune(TRIM_THRESHOLD, 2 * HIGHEST_THRESHOLD)  # glibc stops adjusting this one once the other is set
     tune(MMAP_THRESHOLD, LARGE_BYTES)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The number format of computation: what the device computes fastest without losing range, and why."""
+"""The dtype of computation: the fastest one on the device that does not lose range, with the reason."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ def best_dtype(device: str) -> Choice:
             Choice("dtype", "bfloat16", name) if able else Choice("dtype", "float32", f"{name}, before bfloat16 (8.0)")
         )
     if device != "cpu":
-        return Choice("dtype", "float32", f"bfloat16 is not proven on {device}")
-    found = _cpu_has_bfloat16()
-    return Choice("dtype", "bfloat16" if found else "float32", f"this CPU has {found or 'no AVX512-BF16 or AMX'}")
+        return Choice("dtype", "float32", f"bfloat16 is not tested on {device}")
+    instruction_set = _cpu_has_bfloat16()
+    return Choice(
+        "dtype",
+        "bfloat16" if instruction_set else "float32",
+        f"this CPU has {instruction_set or 'no AVX512-BF16 or AMX'}",
+    )
 
 
 def _cpu_has_bfloat16() -> str:
@@ -47,7 +51,7 @@ def _cpu_has_bfloat16() -> str:
 
 
 def cpu_has(ability: str) -> bool:
-    """Whether torch says that this CPU has an instruction set, by torch's name of it; False where it does not tell."""
+    """Whether torch reports that this CPU has an instruction set, by torch's name; False if torch does not know."""
     import torch
 
     return bool(getattr(torch.cpu, "get_capabilities", dict)().get(ability, False))

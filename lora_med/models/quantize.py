@@ -1,4 +1,4 @@
-"""4-bit (QLoRA) and 8-bit bases through bitsandbytes, on GPU and CPU, with gradients that stay right."""
+"""4-bit (QLoRA) and 8-bit bases through bitsandbytes, on GPU and CPU, with gradients that stay exact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUANT_TYPES = ("nf4", "fp4")
 def bitsandbytes_config(quantization: str, *, quant_type: str, double_quant: bool, dtype: str) -> Any:
     """What transformers needs to quantize while loading, or None for `none`.
 
-    The output head, and embeddings tied to it, stay as they are: transformers leaves them out by default.
+    The output head, and embeddings tied to it, are not quantized: transformers leaves them out by default.
 
     Raises:
         SettingsError: an unknown quantization or data type.
@@ -43,7 +43,7 @@ def bitsandbytes_config(quantization: str, *, quant_type: str, double_quant: boo
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
-        # it warns of its float16 inputs once per layer and call
+        # it warns about float16 inputs once per layer and call
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     storage = getattr(torch, dtype) if is_sharded() else torch.uint8
@@ -62,15 +62,16 @@ def is_sharded() -> bool:
 
 
 def storage_choice(dtype: str) -> Choice:
-    """How FSDP's need shows in the report of choices."""
+    """The reported choice of 4-bit storage under FSDP."""
     return Choice("4-bit storage", dtype, "FSDP shards floating-point tensors only")
 
 
 def keep_gradients_exact(model: Any) -> int:
     """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16; returns the number of layers set.
 
-    There, the first forward without gradients in eval mode repacks the weights for an operator that has no backward:
-    every later gradient through the layer is wrong, with only a warning. So no layer may take that path.
+    On such a CPU, the first forward pass without gradients in eval mode repacks the weights for an operator without a
+    backward pass. Every later gradient through the layer is then wrong, and there is only a warning. So no layer may
+    take that path.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         return 0
@@ -86,9 +87,9 @@ def keep_gradients_exact(model: Any) -> int:
 def load_bitsandbytes() -> None:
     """Import bitsandbytes without torch's compiler, which takes two seconds to load.
 
-    bitsandbytes asks it at once for four functions that most runs never call; here each is compiled at its first call.
-    Call this before anything else imports bitsandbytes, which PEFT does for every base, and transformers' trainer by
-    PEFT. Where it is not installed nothing happens.
+    At import, bitsandbytes compiles four functions that most runs never call; here each is compiled at its first call.
+    Call this before anything else imports bitsandbytes. PEFT imports it for every base, and transformers' trainer
+    imports PEFT. If bitsandbytes is not installed, nothing happens.
     """
     if "bitsandbytes" in sys.modules or importlib.util.find_spec("bitsandbytes") is None:
         return
@@ -103,13 +104,13 @@ def load_bitsandbytes() -> None:
 
 
 def _compile_later(compile_now: Callable[..., Any], function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """As `torch.compile`, plain or with options, but at the first call."""
+    """`torch.compile`, with or without options, delayed until the first call."""
     if function is None:
         return functools.partial(_compile_later, compile_now, **options)
     compiled = functools.cache(lambda: compile_now(function, **options))
 
     @functools.wraps(function)
-    def run(*arguments: Any, **named: Any) -> Any:
-        return compiled()(*arguments, **named)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        return compiled()(*arguments, **keywords)
 
     return run

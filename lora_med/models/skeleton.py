@@ -1,4 +1,4 @@
-"""A base without its weights: names, shapes and kinds of its layers, in no memory to speak of."""
+"""A base without its weights: names, shapes and kinds of its layers, in almost no memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""load_tagger(): a base whose head tells tags of tokens apart, where a language model's tells words apart.
+"""load_tagger(): a base with a token classification head in place of a language model head.
 
-Decoder families and encoders such as BERT both come this way. A decoder's token sees what stands before it only, so it
-must tell a mention by its beginning; an encoder sees both sides.
+Decoder families and encoders such as BERT are both supported. A decoder's token sees only the tokens before it, so
+the model must recognize a mention from its beginning. An encoder sees both sides.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lora_med.models.quantize import bitsandbytes_config
 from lora_med.models.tokenizer import load_tokenizer
 
 HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier
-ATTENTIONS = ("sdpa", "eager")  # that pad, as tagged rows do
+ATTENTIONS = ("sdpa", "eager")  # those for padded rows, which tagged rows are
 logger = logging.getLogger(__name__)
 
 
 def tag_head(model: Any) -> str | None:
-    """The name of the model's token classification head, in PEFT's wrapping or not; None for a language model."""
+    """The name of the model's token classification head, with or without PEFT's wrapper; None for a language model."""
     if "ForTokenClassification" not in type(model).__name__:
         return None
     return next((name for name in HEADS if hasattr(model, name)), None)
@@ -44,12 +44,12 @@ def load_tagger(
 ) -> Base:
     """Load a base with a head for `labels`, in float32 and all zeros: before training every tag is equally likely.
 
-    The rest is as `load_base` gives it, and so is the identity: the head belongs to the adapter.
+    All else equals what `load_base` gives, also the identity: the head belongs to the adapter.
 
     Raises:
         InputMissingError: no such base, or no safetensors.
         SettingsError: an unknown choice, a kind of model without a token classifier, or a tokenizer without offsets.
-        IntegrityError: files are torn, or weights are absent.
+        IntegrityError: files are truncated, or weights are absent.
     """
     choices: list[Choice] = []
     dtype = choose_dtype(dtype, choices)
@@ -93,19 +93,19 @@ def load_tagger(
 def _refuse_without_offsets(tokenizer: Any, folder: Path) -> None:
     if not tokenizer.is_fast:
         raise SettingsError(
-            f"{type(tokenizer).__name__} does not tell where its tokens stand in a text",
+            f"{type(tokenizer).__name__} does not report the offsets of its tokens",
             where=str(folder),
             fix="use a base with tokenizer.json",
         )
 
 
 def _untrained_head(model: Any) -> None:
-    """Put a head of zeros in the place of the random one, and what language models have besides: settings of an end."""
+    """Replace the random head by zeros, and add the generation config that the model lacks, with its end token."""
     import torch
     from transformers import GenerationConfig
 
     class Head(torch.nn.Linear):
-        """Computes in its own format, whatever the base's is."""
+        """A linear head that computes in its own dtype, not the base's."""
 
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return super().forward(input.to(self.weight.dtype))

@@ -1,4 +1,4 @@
-"""Which layers of a model get an adapter, and the shapes its tensors must have: said before PEFT is asked."""
+"""Which layers of a model get an adapter, and the shapes its tensors must have, checked before PEFT is called."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LAYER_NUMBER = re.compile(r".*?\.[^.]*\.(?P<number>\d+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear layer: its name in the model, inputs, outputs, and whether its weight lies transposed (GPT-2).
+    """A linear layer: its name in the model, inputs, outputs, and whether its weight is stored transposed (GPT-2).
 
-    An embedding is one as well, of as many inputs as there are tokens.
+    An embedding counts as a layer too; its inputs are the tokens of the vocabulary.
     """
 
     name: str
@@ -35,35 +35,35 @@ class Linear:
 
     @property
     def layer(self) -> int | None:
-        """The number of the transformer layer it is in, or None outside them."""
-        found = LAYER_NUMBER.match(self.name)
-        return int(found["number"]) if found else None
+        """The number of its transformer layer, or None outside the transformer layers."""
+        match = LAYER_NUMBER.match(self.name)
+        return int(match["number"]) if match else None
 
 
 def linear_layers(model: Any, *, ends: bool = False) -> list[Linear]:
     """Every linear layer, quantized ones and GPT-2's Conv1D included, in the model's order.
 
     Args:
-        ends: the embedding of the tokens and the output head too, which we train no adapter on, but others do.
+        ends: include the token embedding and the output head; we train no adapter on them, but others do.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
     tags = tag_head(model)
     head = model.get_output_embeddings() if tags is None else model.get_submodule(tags)
-    found = []
+    layers = []
     for name, module in model.named_modules():
         if (module is head and not ends) or ".lora_" in name:
             continue
         plain = name.replace(".base_layer", "")
         if isinstance(module, Conv1D):
             inputs, outputs = module.weight.shape
-            found.append(Linear(plain, inputs, outputs, True))
+            layers.append(Linear(plain, inputs, outputs, True))
         elif isinstance(module, torch.nn.Linear):
-            found.append(Linear(plain, module.in_features, module.out_features, False))
+            layers.append(Linear(plain, module.in_features, module.out_features, False))
         elif ends and isinstance(module, torch.nn.Embedding):
-            found.append(Linear(plain, module.num_embeddings, module.embedding_dim, False, embedding=True))
-    return found
+            layers.append(Linear(plain, module.num_embeddings, module.embedding_dim, False, embedding=True))
+    return layers
 
 
 def choose_targets(
@@ -73,25 +73,25 @@ def choose_targets(
     *,
     ends: bool = False,
 ) -> list[Linear]:
-    """The linear layers that `target_modules` (leaf names, or "all-linear") and `layers_to_transform` mean.
+    """The linear layers that `target_modules` (leaf names, or "all-linear") and `layers_to_transform` select.
 
     Args:
         ends: whether they may name the embedding and the output head.
 
     Raises:
-        SettingsError: a name or a layer number that matches nothing, with the nearest name there is.
+        SettingsError: a name or a layer number that matches nothing; the message gives the nearest name.
     """
     layers = linear_layers(model, ends=ends)
-    leaves = sorted({one.leaf for one in layers})
+    leaves = sorted({layer.leaf for layer in layers})
     if target_modules == ALL_LINEAR:
         chosen = layers
     else:
         names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-        _refuse_strangers(names, leaves, [one.name for one in layers])
-        chosen = [one for one in layers if any(_ends_in(one.name, name) for name in names)]
+        _refuse_unknown_targets(names, leaves, [layer.name for layer in layers])
+        chosen = [layer for layer in layers if any(_ends_in(layer.name, name) for name in names)]
     if layers_to_transform is None:
         return chosen
-    numbers = sorted({one.layer for one in layers if one.layer is not None})
+    numbers = sorted({layer.layer for layer in layers if layer.layer is not None})
     absent = sorted(set(layers_to_transform) - set(numbers))
     if absent or not layers_to_transform:
         raise SettingsError(
@@ -99,19 +99,21 @@ def choose_targets(
             where="lora.layers_to_transform",
             fix=f"layers are numbered 0 to {numbers[-1]}" if numbers else "leave it out: the layers have no numbers",
         )
-    return [one for one in chosen if one.layer in layers_to_transform]
+    return [layer for layer in chosen if layer.layer in layers_to_transform]
 
 
 def _ends_in(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _refuse_strangers(names: Sequence[str], leaves: Sequence[str], full: Sequence[str]) -> None:
-    strangers = [name for name in names if not any(_ends_in(one, name) for one in full)]
-    if strangers or not names:
-        near = [f"did you mean {found!r}?" for name in strangers if (found := nearest(name, leaves))]
+def _refuse_unknown_targets(names: Sequence[str], leaves: Sequence[str], full: Sequence[str]) -> None:
+    unknown_names = [name for name in names if not any(_ends_in(full_name, name) for full_name in full)]
+    if unknown_names or not names:
+        near = [f"did you mean {near_name!r}?" for name in unknown_names if (near_name := nearest(name, leaves))]
         raise SettingsError(
-            f"no linear layer is named {', '.join(map(repr, strangers))}" if strangers else "an empty list of layers",
+            f"no linear layer is named {', '.join(map(repr, unknown_names))}"
+            if unknown_names
+            else "an empty list of layers",
             where="lora.target_modules",
             fix=" ".join([*near, f"this model has: {', '.join(leaves)}; or all-linear"]),
         )
@@ -126,18 +128,18 @@ def pattern_value(patterns: Mapping[str, Any], name: str, otherwise: Any) -> Any
 
 
 def check_patterns(patterns: Mapping[str, Any], targets: Iterable[Linear], where: str) -> None:
-    """Refuse a key of rank_pattern or alpha_pattern that matches no adapted layer, or is no regular expression.
+    """Refuse a key of rank_pattern or alpha_pattern that matches no adapted layer, or is not a regular expression.
 
     Raises:
-        SettingsError: naming the key and the nearest layer name.
+        SettingsError: the message names the key and the nearest layer name.
     """
-    names = [one.name for one in targets]
+    names = [layer.name for layer in targets]
     leaves = sorted({name.rpartition(".")[2] for name in names})
     for pattern in patterns:
         try:
             matched = any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
         except re.error as error:
-            raise SettingsError(f"{pattern!r} is no regular expression: {error}", where=where) from error
+            raise SettingsError(f"{pattern!r} is not a regular expression: {error}", where=where) from error
         if not matched:
             near = nearest(pattern, leaves)
             raise SettingsError(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError
-from lora_med.models.files.file_cache import memory_for, remembered
+from lora_med.models.files.file_cache import cache_file_for, cached_value
 from lora_med.models.precision import Choice
 
 PAD = re.compile(r"pad", re.IGNORECASE)
 SPARE = re.compile(r"reserved|unused|placeholder|extra_id|dummy", re.IGNORECASE)
-CLASSES = "tokenizer_classes"  # the memory of what is found with these probes; another name where the rule changes
+CLASSES = "tokenizer_classes"  # cache folder for the result of these probes; use a new name if the rule changes
 PROBES = (
     "The patient (67 y/o) was given 12.5 mg of metoprolol b.i.d.; BP 140/90 mmHg.",
     "  two  spaces,\ttab\nnew line\n\n  indented",
@@ -25,25 +25,25 @@ PROBES = (
 
 
 def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice]]:
-    """The tokenizer in `folder` and the choices made on the way; an encoder's needs no end of text (`ends` False).
+    """The tokenizer in `folder` and the choices made; an encoder needs no end-of-text token (`ends` False).
 
     For some model types transformers builds a tokenizer class with its own splitting rules around the vocabulary.
-    Where that encodes text otherwise than tokenizer.json says, the file wins: every other runtime reads the file. To
-    compare them takes as long as to load one, so what was found is remembered until a file or a version changes.
+    If that class encodes text differently from tokenizer.json, the file wins, because every other runtime reads the
+    file. The comparison takes as long as loading a tokenizer, so its result is cached until a file or version changes.
 
     Raises:
-        IntegrityError: no tokenizer there, or none that can be read, or one without an end-of-text token.
+        IntegrityError: there is no tokenizer, it cannot be read, or it has no end-of-text token.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     choices = []
-    # By the files as they are before they are read.
-    memory = _memory(folder) if (folder / "tokenizer.json").is_file() else None
+    # The cache key describes the files before they are read.
+    cache_file = _class_cache_file(folder) if (folder / "tokenizer.json").is_file() else None
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if memory is not None and _loses(tokenizer, folder, memory):
-            why = f"{type(tokenizer).__name__}, which transformers takes for this model type, is another tokenizer"
-            choices.append(Choice("tokenizer", "tokenizer.json as it stands", why))
+        if cache_file is not None and _class_differs(tokenizer, folder, cache_file):
+            why = f"{type(tokenizer).__name__}, which transformers uses for this model type, tokenizes differently"
+            choices.append(Choice("tokenizer", "tokenizer.json as it is", why))
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the libraries raise bare Exception, KeyError, OSError and more for a bad file
         raise IntegrityError(
@@ -56,37 +56,37 @@ def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice
     return tokenizer, choices
 
 
-def _memory(folder: Path) -> Path:
-    """Where it is remembered which classes are right for the tokenizer in `folder`, by all that may tell of it."""
+def _class_cache_file(folder: Path) -> Path:
+    """The cache file that records which classes are right for the tokenizer in `folder`, keyed by its files."""
     kinds = (".json", ".txt", ".model", ".jinja")
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in kinds)
-    return memory_for(files, CLASSES, *(path.name for path in files), *map(version, ("transformers", "tokenizers")))
+    return cache_file_for(files, CLASSES, *(path.name for path in files), *map(version, ("transformers", "tokenizers")))
 
 
-def _loses(tokenizer: Any, folder: Path, memory: Path) -> bool:
-    """Whether the class of `tokenizer` is not what tokenizer.json says, as `memory` has it or found now."""
-    kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+def _class_differs(tokenizer: Any, folder: Path, cache_file: Path) -> bool:
+    """Whether the class of `tokenizer` differs from tokenizer.json; read from `cache_file`, else computed now."""
+    class_name = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
 
-    def find() -> str:
-        return str(_is_another(tokenizer, folder))
+    def compute() -> str:
+        return str(_encodes_differently(tokenizer, folder))
 
-    found = remembered(kind, memory, find)
-    if found not in ("True", "False"):
-        found = remembered(kind, memory, find, fresh=True)
-    return found == "True"
+    differs = cached_value(class_name, cache_file, compute)
+    if differs not in ("True", "False"):
+        differs = cached_value(class_name, cache_file, compute, fresh=True)
+    return differs == "True"
 
 
-def _is_another(tokenizer: Any, folder: Path) -> bool:
-    """Whether the class changed or added words that no file names, or encodes a probe otherwise than the file."""
+def _encodes_differently(tokenizer: Any, folder: Path) -> bool:
+    """Whether the class changes or adds words that no file names, or encodes a probe differently from the file."""
     from tokenizers import Tokenizer
 
     stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    words, truth = tokenizer.get_vocab(), stored.get_vocab(with_added_tokens=True)
-    others = [folder / "tokenizer_config.json", folder / "added_tokens.json"]
-    named = "".join(path.read_text(encoding="utf-8") for path in others if path.is_file())
-    if any(words.get(word) != number for word, number in truth.items()):
+    words, stored_words = tokenizer.get_vocab(), stored.get_vocab(with_added_tokens=True)
+    config_files = [folder / "tokenizer_config.json", folder / "added_tokens.json"]
+    config_text = "".join(path.read_text(encoding="utf-8") for path in config_files if path.is_file())
+    if any(words.get(word) != number for word, number in stored_words.items()):
         return True
-    if any(json.dumps(word) not in named for word in words.keys() - truth.keys()):
+    if any(json.dumps(word) not in config_text for word in words.keys() - stored_words.keys()):
         return True
     return any(
         tokenizer.encode(text, add_special_tokens=False) != stored.encode(text, add_special_tokens=False).ids
@@ -95,20 +95,20 @@ def _is_another(tokenizer: Any, folder: Path) -> bool:
 
 
 def choose_pad(tokenizer: Any, ends: set[int], rows: int) -> Choice | None:
-    """Give the tokenizer a pad token other than those in `ends`, from its own vocabulary; None if it has one already.
+    """Set a pad token from the tokenizer's vocabulary that is not in `ends`; None if it already has one.
 
-    The vocabulary never grows, so `rows` (of the embedding) bounds the ids. If nothing is free, the end of text pads:
-    harmless as long as the trainer masks by length and not by id, which ours does.
+    The vocabulary never grows: ids stay below `rows`, the rows of the embedding. If no token is free, the end of text
+    pads. That is harmless because our trainer masks by length and not by id.
     """
     current = tokenizer.pad_token_id
     if current is not None and current not in ends and current < rows:
         return None
     why = "the tokenizer names no pad token" if current is None else "its pad token also ends text"
     special = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items())]
-    named = [token for token in special if PAD.search(token)] + [token for token in special if SPARE.search(token)]
+    candidates = [token for token in special if PAD.search(token)] + [token for token in special if SPARE.search(token)]
     if tokenizer.unk_token is not None:
-        named.append(tokenizer.unk_token)
-    for token in named:
+        candidates.append(tokenizer.unk_token)
+    for token in candidates:
         number = tokenizer.convert_tokens_to_ids(token)
         if number is not None and number not in ends and number < rows:
             tokenizer.pad_token = token

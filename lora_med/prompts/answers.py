@@ -1,4 +1,4 @@
-"""The inverse of a template: which option a generated answer means. What is not clearly one option is none."""
+"""The inverse of a template: the option that a generated answer means, or None if it is not clearly one option."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 QUOTES = "\"'“”‘’*_`([{ \t"
 CLOSING = r"[\s\"'”’*_`)\]}]*"
-ENDS = rf"(?={CLOSING}(?:[.,:;!?)\]—–-]|$))"  # what follows a label that stands for itself
+ENDS = rf"(?={CLOSING}(?:[.,:;!?)\]—–-]|$))"  # what follows a label that stands alone
 ENDS_OR_JOINED = rf"(?={CLOSING}(?:[.,:;!?)\]—–/-]|$|(?:or|and)\b))"
 SAID = (
     r"(?:answer|choice|option|diagnosis)\b[ \t]*(?:is\b|would be\b|:|=)?[ \t]*(?:option\b|choice\b|:)?[\s\"'“‘*_`(\[]*"
@@ -18,29 +18,29 @@ NEGATED = re.compile(
 
 
 def read_choice(text: str, options: Sequence[str]) -> str | None:
-    """The option that `text` gives, or None if it gives none or leaves it open.
+    """The option that `text` gives, or None if it gives none or more than one.
 
-    The text's beginning decides (`Yes, because ...`); then what it says is the answer (`the answer is yes`), wherever
-    it says so; then an option that alone is named in the first line, at the end of a phrase and not denied. Case and
-    the quotes or stars around a word do not matter.
+    Three rules apply in this order. An option at the beginning decides (`Yes, because ...`). Then a stated answer
+    decides (`the answer is yes`), anywhere in the text. Then the only option named in the first line decides, if it
+    ends a phrase and is not negated. Case and the quotes or stars around a word are ignored.
     """
     line = _first_line(text)
     bare = line.lstrip(QUOTES).casefold()
     for option in sorted(options, key=len, reverse=True):
         if begun := re.match(rf"{_words(option)}(?!\w)", bare):
             return None if _joined(bare[begun.end() :], options, r"/|or\b|and\b") else option
-    said = {
+    stated = {
         option for option in options if re.search(rf"\b{SAID}{_words(option)}{ENDS}", text.casefold(), re.MULTILINE)
     }
-    return _only(said) if said else _only(_named(line, options))
+    return _only(stated) if stated else _only(_named(line, options))
 
 
 def read_letter(text: str, letters: Sequence[str], options: Sequence[str]) -> str | None:
-    """The letter that `text` gives to a question with lettered options, or None if it gives none or more than one.
+    """The letter that `text` gives for a question with lettered options, or None if it gives none or more than one.
 
-    It may begin with a letter that stands for itself (`B`, `(B)`, `**B.** Aspirin`, but not `A man`), say what the
-    answer is (`The answer is B`), or else name one letter, or the words of one option, in its first line. A letter
-    beside the words of another option is no answer.
+    The text may begin with a letter that stands alone (`B`, `(B)`, `**B.** Aspirin`, but not `A man`). It may state
+    the answer (`The answer is B`). Otherwise its first line may name one letter, or the words of one option. A letter
+    next to the words of another option is not an answer.
     """
     line = _first_line(text)
     named = _named(line, options)
@@ -54,7 +54,7 @@ def read_letter(text: str, letters: Sequence[str], options: Sequence[str]) -> st
         letter = _only(begins)
         another = letter is None or _joined(line.lstrip(QUOTES)[1:], letters, r"[,/&+]|or\b|and\b")
         return None if another or (meant and letter not in meant) else letter
-    said = {
+    stated = {
         letter
         for letter, option in zip(letters, options, strict=True)
         if re.search(
@@ -63,10 +63,10 @@ def read_letter(text: str, letters: Sequence[str], options: Sequence[str]) -> st
             re.IGNORECASE | re.MULTILINE,
         )
     }
-    if said:
-        return _only(said)
-    places = {letter: re.finditer(rf"(?<![\w'’-]){letter}{ENDS_OR_JOINED}", line) for letter in letters}
-    alone = {letter for letter, found in places.items() if any(_held(line, one) for one in found)}
+    if stated:
+        return _only(stated)
+    matches_of = {letter: re.finditer(rf"(?<![\w'’-]){letter}{ENDS_OR_JOINED}", line) for letter in letters}
+    alone = {letter for letter, matches in matches_of.items() if any(_not_negated(line, match) for match in matches)}
     return _only(alone | meant)
 
 
@@ -75,34 +75,34 @@ def _first_line(text: str) -> str:
 
 
 def _words(option: str) -> str:
-    """An option's words as a pattern, case set aside."""
+    """An option's words as a pattern for case-folded text."""
     return r"\s+".join(map(re.escape, option.strip().casefold().split())) or r"(?!)"
 
 
 def _joined(rest: str, others: Sequence[str], by: str) -> bool:
-    """Whether what follows a label is another one, as in `A or B`."""
+    """Whether another label follows a label, as in `A or B`."""
     other = "|".join(map(_words, others))
     return re.match(rf"{CLOSING}(?:{by})[\s\"'“*_`(\[]*(?:{other})(?!\w)", rest, re.IGNORECASE) is not None
 
 
-def _held(line: str, found: re.Match[str]) -> bool:
-    """Whether what was found is not denied by the words before it."""
-    return NEGATED.search(line[: found.start()]) is None
+def _not_negated(line: str, match: re.Match[str]) -> bool:
+    """Whether the words before a match do not negate it."""
+    return NEGATED.search(line[: match.start()]) is None
 
 
 def _named(line: str, options: Sequence[str]) -> set[str]:
-    """Options whose words stand in the line at the end of a phrase, not denied and not within a longer option's."""
+    """Options named in the line at the end of a phrase, not negated and not inside the words of a longer option."""
     plain = line.casefold()
     taken: list[tuple[int, int]] = []
     named: set[str] = set()
     for option in sorted(options, key=len, reverse=True):
-        for found in re.finditer(rf"(?<!\w){_words(option)}(?!\w){ENDS_OR_JOINED}", plain):
-            if not any(start <= found.start() and found.end() <= end for start, end in taken):
-                taken.append(found.span())
-                if _held(plain, found):
+        for match in re.finditer(rf"(?<!\w){_words(option)}(?!\w){ENDS_OR_JOINED}", plain):
+            if not any(start <= match.start() and match.end() <= end for start, end in taken):
+                taken.append(match.span())
+                if _not_negated(plain, match):
                     named.add(option)
     return named
 
 
-def _only(found: set[str]) -> str | None:
-    return next(iter(found)) if len(found) == 1 else None
+def _only(options: set[str]) -> str | None:
+    return next(iter(options)) if len(options) == 1 else None

@@ -1,7 +1,7 @@
-"""A tokenizer's own chat template taken apart: the text it writes around the contents, known apart from them.
+"""A tokenizer's own chat template split into segments: its own text, separate from the contents of the turns.
 
-The template never sees what the turns say, only a mark for each. So no content can pass for a control token, and one
-rendering serves all conversations with the same roles.
+The template is rendered with a marker for each turn instead of its content. So no content can act as a control
+token, and one rendering serves all conversations with the same roles.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MARK = "\ue000"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A stretch of a conversation: text of the template, or (with `turn`) the content of that turn."""
+class TemplateSegment:
+    """A segment of a conversation: text of the template, or (with `turn`) the content of that turn."""
 
     text: str
     turn: int | None = None
@@ -26,13 +26,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A conversation of certain roles: what generation starts from, and the answer with its end-of-turn token.
+    """The segments for a sequence of roles: what generation starts from, and the answer with its end-of-turn token.
 
-    `needs_eos` says that the template ends the answer with no control token, so the end of text has to do.
+    `needs_eos` is true if the template ends the answer without a control token, so the end of text must end it.
     """
 
-    prompt: tuple[Part, ...]
-    answer: tuple[Part, ...]
+    prompt: tuple[TemplateSegment, ...]
+    answer: tuple[TemplateSegment, ...]
     needs_eos: bool
 
 
@@ -41,7 +41,7 @@ def _apply(tokenizer: Any, roles: Sequence[str], generation_prompt: bool) -> str
         raise SettingsError(
             "the base's tokenizer has no chat template",
             where="data.template",
-            fix="choose a template that is no conversation, such as pubmedqa or pair, or a base tuned for chat",
+            fix="choose a template without turns, such as pubmedqa or pair, or a base tuned for chat",
         )
     from jinja2 import TemplateError
 
@@ -50,40 +50,42 @@ def _apply(tokenizer: Any, roles: Sequence[str], generation_prompt: bool) -> str
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
     except TemplateError as error:
         raise SettingsError(
-            f"the base's chat template refuses a conversation of the turns {', '.join(roles)}",
+            f"the base's chat template refuses a conversation with the turns {', '.join(roles)}",
             where="data.template",
-            fix="some bases know no system turn, and want user and assistant to alternate",
+            fix="some bases accept no system turn and need user and assistant to alternate",
         ) from error
 
 
-def _parts(text: str) -> list[Part]:
-    cut = text.split(MARK)
-    parts = [Part("", int(piece)) if place % 2 else Part(piece) for place, piece in enumerate(cut)]
-    return [part for part in parts if part.text or part.turn is not None]
+def _segments(text: str) -> list[TemplateSegment]:
+    pieces = text.split(MARK)
+    segments = [
+        TemplateSegment("", int(piece)) if number % 2 else TemplateSegment(piece) for number, piece in enumerate(pieces)
+    ]
+    return [segment for segment in segments if segment.text or segment.turn is not None]
 
 
 def skeleton(tokenizer: Any, roles: Sequence[str], control: re.Pattern[str] | None) -> Skeleton:
     """The conversation of `roles`, the last the assistant's. The answer ends right after its end-of-turn token.
 
-    What a template writes after that token, such as a line break, is left out: generation has stopped by then.
-    `control` finds control tokens in the template's text.
+    Text of the template after that token, such as a line break, is left out: generation has already stopped.
+    `control` matches control tokens in the template's text.
 
     Raises:
         SettingsError: no chat template, or one that refuses these roles.
     """
     last = len(roles) - 1
     start = _apply(tokenizer, roles[:-1], True)
-    whole = _apply(tokenizer, roles, False)
-    if whole.startswith(start):
-        answer = _parts(whole[len(start) :])
-    else:  # a generation prompt that the template does not write before past answers: generation decides
-        found = _parts(whole)
-        answer = found[next(place for place, part in enumerate(found) if part.turn == last) :]
-    place = next((place for place, part in enumerate(answer) if part.turn == last), None)
-    if place is None:
+    rendered = _apply(tokenizer, roles, False)
+    if rendered.startswith(start):
+        answer = _segments(rendered[len(start) :])
+    else:  # the template writes its generation prompt only before a new answer: use what generation sees
+        segments = _segments(rendered)
+        answer = segments[next(answer_index for answer_index, segment in enumerate(segments) if segment.turn == last) :]
+    answer_index = next((answer_index for answer_index, segment in enumerate(answer) if segment.turn == last), None)
+    if answer_index is None:
         raise SettingsError("the base's chat template leaves out the assistant's answer", where="data.template")
-    closing = "".join(part.text for part in answer[place + 1 :])
+    closing = "".join(segment.text for segment in answer[answer_index + 1 :])
     end = control.search(closing) if control else None
     closing = closing[: end.end()] if end else closing.rstrip()
-    kept = (*answer[: place + 1], *((Part(closing),) if closing else ()))
-    return Skeleton(tuple(_parts(start)), kept, needs_eos=end is None)
+    answer_segments = (*answer[: answer_index + 1], *((TemplateSegment(closing),) if closing else ()))
+    return Skeleton(tuple(_segments(start)), answer_segments, needs_eos=end is None)

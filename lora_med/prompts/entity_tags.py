@@ -1,9 +1,9 @@
-"""Named entities as tags of tokens, and back: B- where a mention begins, I- where it goes on, O elsewhere.
+"""Named entities as token tags, and back: B- where a mention begins, I- where it continues, O elsewhere.
 
-A text that is longer than a row is cut where a sentence ends, failing that at a blank, into pieces that are tagged one
-by one. Blanks at the ends of a token are no part of it, and a token of blanks alone has no tag. What tags cannot say is
-lost, and `reach` counts it: of mentions that share a token the longer one is kept (nested ones, above all), one that
-ends inside a token comes back wider, and one across two pieces comes back as two.
+A text longer than a row is cut into pieces that are tagged one by one. The cut is at the end of a sentence, otherwise
+at a blank. Blanks at the ends of a token do not belong to it, and a token of blanks alone has no tag. Tags cannot
+represent every mention; `tag_coverage` counts the loss. Of mentions that share a token, mostly nested ones, only the
+longer one remains. A mention that ends inside a token comes back wider. A mention across two pieces comes back as two.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ BLANK = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens of a piece of a text: `places` are (start, end) in characters of the whole text, empty where no tag."""
+    """Tokens of a piece of a text: `offsets` are (start, end) in characters of the full text, empty for no tag."""
 
     uid: str
     input_ids: tuple[int, ...]
-    places: tuple[tuple[int, int], ...]
+    offsets: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TagCoverage:
-    """What no tagging can say: of `mentions` gold mentions the gold tags themselves give back `kept`."""
+    """What tags can represent: of `mentions` gold mentions, the gold tags give back `recovered`."""
 
     mentions: int
-    kept: int
+    recovered: int
 
 
 def tag_labels(records: Iterable[Any]) -> tuple[str, ...]:
-    """The tags for the types of the records' mentions: O, then B- and I- of each type in the order of the alphabet.
+    """The tags for the types of the records' mentions: O, then B- and I- of each type in alphabetical order.
 
     Raises:
-        SettingsError: a record is no annotated text.
+        SettingsError: a record is not an annotated text.
         DataError: no record has a mention.
     """
     types: set[str] = set()
@@ -56,33 +56,33 @@ def tag_labels(records: Iterable[Any]) -> tuple[str, ...]:
             )
         types |= {span.type for span in record.spans}
     if not types:
-        raise DataError("no record has an annotated mention", fix="check data.paths: the gold must be there")
-    return (OUTSIDE, *(f"{mark}-{kind}" for kind in sorted(types) for mark in "BI"))
+        raise DataError("no record has an annotated mention", fix="check data.paths: the files must hold annotations")
+    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(types) for prefix in "BI"))
 
 
 def cut_pieces(record: Annotated, tokenizer: Any, max_length: int) -> list[Piece]:
-    """The record's text in pieces of at most `max_length` tokens, those that the tokenizer puts around it counted.
+    """The record's text in pieces of at most `max_length` tokens, the tokenizer's special tokens included.
 
     Raises:
-        SettingsError: a row has no room for any token of the text.
+        SettingsError: `max_length` leaves no space for a token of the text.
     """
-    found: list[Piece] = []
+    pieces: list[Piece] = []
     start, text = 0, record.text
     while start < len(text):
         end = len(text)
         piece, ends = _piece(record, tokenizer, start, end)
         while (over := len(piece.input_ids) - max_length) > 0:
-            room = [place for place in ends[: max(0, len(ends) - over)] if place < end]
-            if not room:
+            usable_ends = [offset for offset in ends[: max(0, len(ends) - over)] if offset < end]
+            if not usable_ends:
                 raise SettingsError(
-                    f"a row of {max_length} tokens has no room for a text", where="train.max_length", fix="raise it"
+                    f"a row of {max_length} tokens has no space for text", where="train.max_length", fix="raise it"
                 )
-            end = _cut(text, start, room[-1])
+            end = _cut(text, start, usable_ends[-1])
             piece, ends = _piece(record, tokenizer, start, end)
-        if any(first < last for first, last in piece.places):
-            found.append(piece)
+        if any(first < last for first, last in piece.offsets):
+            pieces.append(piece)
         start = end
-    return found
+    return pieces
 
 
 def write_tags(piece: Piece, spans: Iterable[Span], labels: Sequence[str]) -> list[int]:
@@ -92,15 +92,15 @@ def write_tags(piece: Piece, spans: Iterable[Span], labels: Sequence[str]) -> li
         DataError: a mention's type has no label.
     """
     numbers = {label: number for number, label in enumerate(labels)}
-    tags = [0 if start < end else UNTAGGED for start, end in piece.places]
+    tags = [0 if start < end else UNTAGGED for start, end in piece.offsets]
     taken: set[int] = set()
     for span in sorted(spans, key=lambda span: (span.start - span.end, span.start, span.type)):
-        touched = [n for n, (start, end) in enumerate(piece.places) if start < min(end, span.end) and span.start < end]
+        touched = [n for n, (start, end) in enumerate(piece.offsets) if start < min(end, span.end) and span.start < end]
         if not touched or taken.intersection(touched):
             continue
         if f"B-{span.type}" not in numbers:
             raise DataError(
-                f"mentions of type {span.type!r}, which the training records have not",
+                f"mentions of type {span.type!r}, which the training records lack",
                 where=f"record {piece.uid}",
                 fix="leave the record out, or train on records that have the type",
             )
@@ -112,55 +112,55 @@ def write_tags(piece: Piece, spans: Iterable[Span], labels: Sequence[str]) -> li
 
 
 def read_tags(piece: Piece, tags: Sequence[int], labels: Sequence[str], text: str) -> list[Span]:
-    """The mentions that tags say; an I- that continues nothing of its type begins a mention, as in CoNLL's scorer."""
-    found: list[Span] = []
+    """The mentions that the tags encode; an I- without a preceding tag of its type begins one, as in CoNLL's scorer."""
+    spans: list[Span] = []
     kind, begin, last = "", 0, 0
-    for (start, end), tag in [*zip(piece.places, tags, strict=True), ((0, 1), 0)]:
+    for (start, end), tag in [*zip(piece.offsets, tags, strict=True), ((0, 1), 0)]:
         if start >= end:
             continue
-        mark, _, here = labels[tag].partition("-")
-        if kind and not (mark == "I" and here == kind):
-            found.append(Span(begin, last, kind, text[begin:last]))
+        prefix, _, tag_type = labels[tag].partition("-")
+        if kind and not (prefix == "I" and tag_type == kind):
+            spans.append(Span(begin, last, kind, text[begin:last]))
             kind = ""
-        if mark != OUTSIDE:
-            begin, kind = (begin if kind else start), here
+        if prefix != OUTSIDE:
+            begin, kind = (begin if kind else start), tag_type
             last = end
-    return found
+    return spans
 
 
 def tag_coverage(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str], max_length: int) -> TagCoverage:
-    """How many gold mentions survive being written as tags and read again."""
-    kept = 0
+    """How many gold mentions survive a round trip through tags."""
+    recovered = 0
     for record in records:
         back: set[tuple[int, int, str]] = set()
         for piece in cut_pieces(record, tokenizer, max_length):
             spans = read_tags(piece, write_tags(piece, record.spans, labels), labels, record.text)
             back |= {(span.start, span.end, span.type) for span in spans}
-        kept += len(back & {(span.start, span.end, span.type) for span in record.spans})
-    return TagCoverage(len({(r.uid, s.start, s.end, s.type) for r in records for s in r.spans}), kept)
+        recovered += len(back & {(span.start, span.end, span.type) for span in record.spans})
+    return TagCoverage(len({(r.uid, s.start, s.end, s.type) for r in records for s in r.spans}), recovered)
 
 
 def _piece(record: Annotated, tokenizer: Any, start: int, end: int) -> tuple[Piece, list[int]]:
-    """The piece from `start` to `end`, and where each of its tokens ends, blanks counted, those around it left out."""
+    """The piece from `start` to `end`, and the end offset of each of its tokens, special tokens left out."""
     text = record.text[start:end]
     coded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    places, ends = [], []
+    offsets, ends = [], []
     for (first, last), special in zip(coded["offset_mapping"], coded["special_tokens_mask"], strict=True):
         inside = text[first:last]
         left = len(inside) - len(inside.lstrip())
         if not special:
             ends.append(start + last)
         if special or not inside.strip():
-            places.append((0, 0))
+            offsets.append((0, 0))
         else:
-            places.append((start + first + left, start + first + len(inside.rstrip())))
-    return Piece(record.uid, tuple(coded["input_ids"]), tuple(places)), ends
+            offsets.append((start + first + left, start + first + len(inside.rstrip())))
+    return Piece(record.uid, tuple(coded["input_ids"]), tuple(offsets)), ends
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """Where to cut before `limit`: behind the last sentence, else behind the last blank, else at `limit`."""
+    """The offset to cut at: after the last sentence before `limit`, else after the last blank, else `limit`."""
     for pattern in (SENTENCE_END, BLANK):
-        ends = [found.end() for found in pattern.finditer(text, start, limit)]
+        ends = [match.end() for match in pattern.finditer(text, start, limit)]
         if ends and text[start : ends[-1]].strip():
             return ends[-1]
     return limit

@@ -1,6 +1,6 @@
-"""Rows fitted to a length: contexts shortened, running text cut where a section begins; a question or answer never is.
+"""Rows fitted to `max_length`: contexts are truncated and running text is cut at sections; questions and answers never.
 
-Every token that is lost is counted. What cannot be fitted is left as it is, for preflight to refuse or leave out.
+Every lost token is counted. A row that cannot be fitted stays as it is; preflight refuses it or leaves it out.
 """
 
 from __future__ import annotations
@@ -15,70 +15,69 @@ from lora_med.prompts.row import Row, shortened
 from lora_med.prompts.tokens import Tokens, tokenize, tokenize_rows
 
 QUANTILES = (0, 10, 50, 90, 99, 100)
-TRIES = 8  # of shortening a context: tokens at its new end may differ by one or two
+TRIES = 8  # to truncate a context: tokens at its new end may differ by one or two
 
 
 def fit_rows(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Tokens]:
-    """The tokens of each row; where one is longer than `max_length`, what its `too_long` allows has been done.
+    """The tokens of each row; a row longer than `max_length` is fitted in the way its `too_long` allows.
 
-    Contexts are shortened here. Running text keeps its length and learns its `breaks`, for `chunk`.
+    Contexts are truncated here. Running text keeps its length and gets token `breaks`, for `chunk`.
     """
-    found = tokenize_rows(rows, tokenizer)
-    for place, (row, tokens) in enumerate(zip(rows, found, strict=True)):
+    fitted = tokenize_rows(rows, tokenizer)
+    for index, (row, tokens) in enumerate(zip(rows, fitted, strict=True)):
         if len(tokens.input_ids) > max_length:
             if tokens.running and row.breaks:
-                found[place] = replace(tokens, breaks=_token_places(row, tokens, tokenizer))
+                fitted[index] = replace(tokens, breaks=_break_positions(row, tokens, tokenizer))
             elif row.too_long == "trim_context" and row.context[1] > row.context[0]:
-                found[place] = _trimmed(row, tokens, tokenizer, max_length)
-    return found
+                fitted[index] = _trimmed(row, tokens, tokenizer, max_length)
+    return fitted
 
 
-def _token_places(row: Row, tokens: Tokens, tokenizer: Any) -> tuple[int, ...]:
-    """Where in the row the tokens stand that begin at its breaks; none if the text is not tokenized in one piece."""
+def _break_positions(row: Row, tokens: Tokens, tokenizer: Any) -> tuple[int, ...]:
+    """The positions of the tokens that begin at the row's breaks; none if the text is not tokenized in one piece."""
     encoded = tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     lead = int(tokens.bos)
     ids = encoded["input_ids"]
     if tokens.input_ids[lead : lead + len(ids)] != ids:
         return ()
     starts = [start for start, _ in encoded["offset_mapping"]]
-    places = (lead + max(0, bisect_right(starts, offset) - 1) for offset in row.breaks)
-    return tuple(dict.fromkeys(place for place in places if lead < place < len(tokens.input_ids)))
+    positions = (lead + max(0, bisect_right(starts, offset) - 1) for offset in row.breaks)
+    return tuple(dict.fromkeys(position for position in positions if lead < position < len(tokens.input_ids)))
 
 
 def _trimmed(row: Row, tokens: Tokens, tokenizer: Any, max_length: int) -> Tokens:
-    whole = len(tokens.input_ids)
+    length = len(tokens.input_ids)
     start, end = row.context
-    asked = row.turns[-2][1] if row.turns else row.prompt
+    prompt = row.turns[-2][1] if row.turns else row.prompt
     context = tokenizer(
-        asked[start:end],
+        prompt[start:end],
         add_special_tokens=False,
-        split_special_tokens=True,  # as tokenized: what looks like a control token in the data is none
+        split_special_tokens=True,  # as in `tokenize`: data is never a control token
         return_offsets_mapping=True,
         verbose=False,
     )
     offsets = context["offset_mapping"]
-    keep = len(offsets) - (whole - max_length)
+    keep = len(offsets) - (length - max_length)
     for _ in range(TRIES):
         if keep <= 0:
             break
         shorter = tokenize(shortened(row, offsets[keep - 1][1]), tokenizer)
         if len(shorter.input_ids) <= max_length:
-            return replace(shorter, lost=whole - len(shorter.input_ids))
+            return replace(shorter, lost=length - len(shorter.input_ids))
         keep -= len(shorter.input_ids) - max_length
     return tokens
 
 
 def chunk(tokens: Tokens, max_length: int) -> list[Tokens]:
-    """Plain text cut into rows of at most `max_length` tokens; each token is trained in one row only, none is lost.
+    """Plain text cut into rows of at most `max_length` tokens; each token is trained in exactly one row.
 
     A row without a token to train is left out.
 
-    A row ends where a section begins, if one does in the second half of its length, else where the length ends.
-    Each row begins with BOS. Without a BOS it begins with the token before it, untrained, so that the cut costs no
-    token its prediction.
+    A row ends where a section begins, if that is in its second half; otherwise it has the full length. Each row begins
+    with BOS. Without a BOS it begins with the previous token, untrained, so that every token is still predicted.
 
     Raises:
-        SettingsError: the row is a prompt or conversation, which must not be cut, or `max_length` is under 2.
+        SettingsError: the row is a prompt or conversation, which is never cut, or `max_length` is under 2.
     """
     if len(tokens.input_ids) <= max_length:
         return [tokens]
@@ -101,7 +100,7 @@ def _chunks(tokens: Tokens, max_length: int) -> Iterator[Tokens]:
         else:
             head, untrained = [ids[0] if tokens.bos else ids[start - 1]], [False]
         row, learned = head + ids[start:end], untrained + trained[start:end]
-        if any(learned[1:]):  # else nothing is learned from it: typed tags alone, or what the row before it predicts
+        if any(learned[1:]):  # otherwise the row has no trained token, for example only typed tags
             yield replace(tokens, input_ids=row, trained=learned, breaks=())
         start = end
 
@@ -109,17 +108,17 @@ def _chunks(tokens: Tokens, max_length: int) -> Iterator[Tokens]:
 def _end(breaks: Sequence[int], start: int, furthest: int, length: int) -> int:
     if furthest >= length:
         return length
-    least = start + (furthest - start) // 2  # a section that begins earlier would leave most of the row empty
-    return max((place for place in breaks if least < place <= furthest), default=furthest)
+    least = start + (furthest - start) // 2  # a cut before this would leave most of the row empty
+    return max((position for position in breaks if least < position <= furthest), default=furthest)
 
 
 def quantiles(lengths: Iterable[int]) -> dict[str, int]:
-    """The shortest, the longest, and what stands between, by the share of rows that are no longer."""
+    """Quantiles of the lengths, from the shortest to the longest, by the share of rows that are not longer."""
     ordered = sorted(lengths)
     return {f"{share}%": ordered[round(share / 100 * (len(ordered) - 1))] for share in QUANTILES} if ordered else {}
 
 
 def lost_tokens(documents: Iterable[Tokens]) -> tuple[int, int]:
-    """How many rows lost tokens of their context, and how many tokens in all."""
+    """The number of rows that lost tokens of their context, and the number of tokens lost in total."""
     lost = [document.lost for document in documents if document.lost]
     return len(lost), sum(lost)

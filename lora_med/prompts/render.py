@@ -17,54 +17,54 @@ logger = logging.getLogger(__name__)
 def render_stream(
     records: Iterable[Record], template: str | Mapping[str, str], too_long: TooLong | None = None
 ) -> Iterator[Row]:
-    """One row a record, as they come; those that lack what their template needs are left out and counted in the log.
+    """One row a record, in order; records that lack what their template needs are left out and counted in the log.
 
     Args:
         template: a template's name; of a mixture, each source's name mapped to one.
-        too_long: what is to be done with rows too long for the model; None is each template's own default, and so it is
-            in a mixture for a template that cannot be fitted that way, if another one can.
+        too_long: what to do with rows too long for the model; None means each template's default. In a mixture, a
+            template that cannot be fitted that way uses its default, if another template can.
 
     Raises:
         SettingsError: no such template, or it takes another kind of record, or cannot be fitted that way.
     """
     names = {template} if isinstance(template, str) else set(template.values())
     templates = {name: find_template(name) for name in names}
-    fitted = [one for one in templates.values() if too_long in one.too_long] or list(templates.values())
-    policies = {name: _policy(one, too_long if one in fitted else None) for name, one in templates.items()}
+    fitted = [each for each in templates.values() if too_long in each.too_long] or list(templates.values())
+    policies = {name: _policy(each, too_long if each in fitted else None) for name, each in templates.items()}
     left_out = 0
     for record in records:
-        found = templates[template if isinstance(template, str) else template[record.source]]
-        _check_kind(record, found)
-        if found.fits(record):
-            yield replace(found.render(record), too_long=policies[found.name])
+        chosen = templates[template if isinstance(template, str) else template[record.source]]
+        _check_kind(record, chosen)
+        if chosen.fits(record):
+            yield replace(chosen.render(record), too_long=policies[chosen.name])
         else:
             left_out += 1
     if left_out:
-        needs = "; ".join(f"{name} needs {found.needs}" for name, found in templates.items() if found.needs)
+        needs = "; ".join(f"{name} needs {chosen.needs}" for name, chosen in templates.items() if chosen.needs)
         logger.warning("%d records are left out: the template %s", left_out, needs)
 
 
 def fitting(records: Iterable[Record], template: str) -> list[Record]:
-    """The records that have what the template needs: those `render` gives a row."""
-    found = find_template(template)
-    return [record for record in records if not isinstance(record, found.takes) or found.fits(record)]
+    """The records that have what the template needs; `render` makes a row of each."""
+    chosen = find_template(template)
+    return [record for record in records if not isinstance(record, chosen.takes) or chosen.fits(record)]
 
 
-def _policy(template: Template, wanted: TooLong | None) -> TooLong:
-    if wanted is None:
+def _policy(template: Template, too_long: TooLong | None) -> TooLong:
+    if too_long is None:
         return template.too_long[0]
-    if wanted not in template.too_long:
+    if too_long not in template.too_long:
         raise SettingsError(
-            f"rows of the template {template.name!r} cannot be fitted by {wanted!r}",
+            f"rows of the template {template.name!r} cannot be fitted by {too_long!r}",
             where="train.too_long",
             fix=f"one of {', '.join(template.too_long)}",
         )
-    return wanted
+    return too_long
 
 
 def _check_kind(record: Record, template: Template) -> None:
     if not isinstance(record, template.takes):
-        kind, taken = _one(type(record).__name__), _one(template.takes.__name__)
+        kind, taken = _with_article(type(record).__name__), _with_article(template.takes.__name__)
         fitting = [name for name, other in TEMPLATES.items() if isinstance(record, other.takes)]
         raise SettingsError(
             f"the template {template.name!r} takes {taken}, and record {record.uid} is {kind}",
@@ -78,5 +78,5 @@ def render(records: Iterable[Record], template: str | Mapping[str, str], too_lon
     return list(render_stream(records, template, too_long))
 
 
-def _one(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"

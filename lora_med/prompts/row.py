@@ -1,4 +1,4 @@
-"""Row and Template: what a model is to see of a record, and one way to make it."""
+"""Row and Template: a record as the model sees it, and one way to make that row."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ RUNNING: tuple[TooLong, ...] = ("chunk_by_section", "error", "drop")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record as the model is to see it: plain text, a prompt with its completion, or a conversation.
+    """A record as the model sees it: plain text, a prompt with its completion, or a conversation.
 
-    Plain text: `turns` and `prompt` are empty and the whole `completion` is trained. Prompt: only the completion is
-    trained. Conversation: `turns` are `(role, content)` and end with the assistant's, which `completion` repeats and
-    which alone is trained.
+    Plain text: `turns` and `prompt` are empty, and the entire `completion` is trained. Prompt: only the completion is
+    trained. Conversation: `turns` are `(role, content)`. The last is the assistant's; `completion` repeats it, and only
+    that turn is trained.
 
-    What a row too long for the model may lose: `context` is the stretch (start and end) of the prompt, or of the last
-    question of a conversation, that may be shortened from its end; `breaks` are the places in plain text where it is
-    best cut; `too_long` says which of it, or what else, is to be done.
+    Three fields say what to do with a row too long for the model. `context` is the range (start and end, in characters)
+    of the prompt, or of a conversation's last question, that may be truncated from its end. `breaks` are the offsets
+    at which plain text is best cut. `too_long` is the action.
     """
 
     uid: str
@@ -39,13 +39,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Template:
-    """One way to put a record. `takes` is the kind of record; `options` gives what the completion may be, if closed.
+    """One way to render a record. `takes` is the kind of record; `options` gives the possible completions, if closed.
 
-    The options are in the form and order of the record's own options and hold the completion itself. `needs` says in
-    words what a record must have besides its kind, and `fits` whether it has it: one that has not is left out.
-    `too_long` are the ways a row may be fitted to a length, the default first. `description` gives the beginning of the
-    prompt that stands only once where solved examples come before the question. `lettered` says that the options are
-    shown with letters, which are the completions.
+    The options have the form and order of the record's own options and include the completion. `needs` states what a
+    record must have besides its kind, and `fits` tests it; a record without it is left out. `too_long` lists the ways
+    to fit a row to a length, the default first. `description` gives the beginning of the prompt that is written only
+    once if solved examples precede the question. `lettered` is true if the options have letters, which are the
+    completions.
     """
 
     name: str
@@ -61,35 +61,35 @@ class Template:
 
 
 def plain(record: Record, text: str, breaks: tuple[int, ...] = ()) -> Row:
-    """Running text, all of it trained; `breaks` are the places where a section begins."""
+    """Running text, all of it trained; `breaks` are the offsets where a section begins."""
     return Row(record.uid, record.group, (), "", text, breaks=breaks)
 
 
 def prompted(record: Record, prompt: str, completion: str, context: tuple[int, int] = (0, 0)) -> Row:
-    """A prompt and its completion, which alone is trained."""
+    """A prompt and its completion; only the completion is trained."""
     return Row(record.uid, record.group, (), prompt, completion, context)
 
 
 def chat(record: Record, turns: tuple[tuple[str, str], ...], answer: str, context: tuple[int, int] = (0, 0)) -> Row:
-    """A conversation; contents are stripped, as many chat templates do and others then would not agree with.
+    """A conversation; contents are stripped, as many chat templates do, so that all templates give the same text.
 
-    `context` counts in the last turn that is given.
+    `context` is a range of characters in the last given turn.
     """
     stripped = tuple((role, content.strip()) for role, content in turns)
-    asked, kept = turns[-1][1], stripped[-1][1]
-    blanks = len(asked) - len(asked.lstrip())
-    start, end = (min(max(place - blanks, 0), len(kept)) for place in context)
+    question, stripped_question = turns[-1][1], stripped[-1][1]
+    blanks = len(question) - len(question.lstrip())
+    start, end = (min(max(offset - blanks, 0), len(stripped_question)) for offset in context)
     return Row(record.uid, record.group, (*stripped, ("assistant", answer.strip())), "", answer.strip(), (start, end))
 
 
 def shortened(row: Row, letters: int) -> Row:
-    """The row with the first `letters` of its context, nothing else of it changed."""
+    """The row with only the first `letters` characters of its context, otherwise unchanged."""
     start, end = row.context
-    asked = row.turns[-2][1] if row.turns else row.prompt
-    kept = asked[start : start + letters].rstrip()
-    asked = asked[:start] + kept + asked[end:]
-    context = (start, start + len(kept))
+    prompt = row.turns[-2][1] if row.turns else row.prompt
+    context_text = prompt[start : start + letters].rstrip()
+    prompt = prompt[:start] + context_text + prompt[end:]
+    context = (start, start + len(context_text))
     if row.turns:
-        turns = (*row.turns[:-2], (row.turns[-2][0], asked), row.turns[-1])
+        turns = (*row.turns[:-2], (row.turns[-2][0], prompt), row.turns[-1])
         return replace(row, turns=turns, context=context)
-    return replace(row, prompt=asked, context=context)
+    return replace(row, prompt=prompt, context=context)

@@ -1,11 +1,11 @@
 """Rows to tokens, the same for training, scoring and generation: what generation starts from is what training saw.
 
-Four promises. There is exactly one BOS, where the tokenizer adds one. A row ends in a token that ends generation, and
-that token is trained. Text of the data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text. A
-typed tag where an identifier was taken out (data/formats/placeholders.py) is shown and never trained.
+Four guarantees. There is exactly one BOS, if the tokenizer adds one. A row ends in a token that ends generation, and
+that token is trained. Data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text. A typed tag that
+replaces an identifier (data/formats/placeholders.py) is shown to the model and never trained.
 
-A completion is encoded together with its prompt, as an inference engine continues it, wherever the prompt's own tokens
-are a prefix of that; otherwise after the prompt's tokens. Either way the prompt's tokens never depend on the answer.
+A completion is encoded together with its prompt, as an inference engine continues it, if the prompt's own tokens are a
+prefix of the result. Otherwise it is encoded separately and appended. The prompt's tokens never depend on the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from lora_med.data.formats.placeholders import TAG, TAG_WITH_SPACE
 from lora_med.errors import SettingsError
-from lora_med.prompts.chat import Part, Skeleton, skeleton
+from lora_med.prompts.chat import Skeleton, TemplateSegment, skeleton
 from lora_med.prompts.control_tokens import control_pattern, folding
 from lora_med.prompts.row import Row, TooLong
 
@@ -29,11 +29,11 @@ PARALLEL_TEXTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A row's token ids, and for each whether it is trained; both lists are equally long.
+    """A row's token ids and its label mask, `trained`: one boolean for each token; both lists are equally long.
 
-    `running` is true for plain text, which alone may be cut into chunks, best at `breaks` (places of tokens); `bos`
-    where the first token is the BOS. `too_long` says what to do where it is, and `lost` how many tokens of its context
-    a row has lost already.
+    `running` is true for plain text. Only plain text may be cut into chunks, best at `breaks` (token positions). `bos`
+    is true if the first token is the BOS. `too_long` is the action for a row that is too long, and `lost` the number
+    of context tokens that the row has already lost.
     """
 
     uid: str
@@ -47,13 +47,13 @@ class Tokens:
 
     @property
     def targets(self) -> Sequence[int]:
-        """What each trained token is to be known as: itself."""
+        """The label of each token: the token itself."""
         return self.input_ids
 
 
 @contextlib.contextmanager
 def _on_all_cores(texts: int) -> Iterator[None]:
-    """Let the tokenizers library use every core for a large batch; otherwise it stays off, for forks' sake."""
+    """Let the tokenizers library use every core for a large batch; else stay off, to be safe with forks."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     if texts < PARALLEL_TEXTS or before != "false":
         yield
@@ -66,7 +66,7 @@ def _on_all_cores(texts: int) -> Iterator[None]:
 
 
 class Encoder:
-    """A tokenizer with what is asked of it for every row, asked once."""
+    """A tokenizer with the facts that every row needs, computed once."""
 
     def __init__(self, tokenizer: Any) -> None:
         from transformers import PreTrainedTokenizerFast
@@ -78,8 +78,8 @@ class Encoder:
         self._backend = tokenizer.backend_tokenizer if plain else None
         self._control_ids = set(tokenizer.convert_tokens_to_ids(self._control_words()))
         start = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
-        known = tokenizer.bos_token_id
-        self.bos: list[int] = start if known is not None and start == [known] else []
+        bos_id = tokenizer.bos_token_id
+        self.bos: list[int] = start if bos_id is not None and start == [bos_id] else []
         self._skeletons: dict[tuple[str, ...], Skeleton] = {}
 
     def _control_words(self) -> list[str]:
@@ -129,26 +129,26 @@ class Encoder:
         return self._fold is not None and self._folded.search(self._fold(text)) is not None
 
     def ordinary(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of the data's texts, in which nothing is a control token."""
+        """Ids of texts of the data, in which nothing is a control token."""
         plain = [not self.has_control(text) for text in texts]
         encoded = iter(self.raw([text for text, ok in zip(texts, plain, strict=True) if ok]))
         return [next(encoded) if ok else self._split(text) for text, ok in zip(texts, plain, strict=True)]
 
     def _split(self, text: str) -> list[int]:
         ids = self.raw([text], split=True)[0]
-        found = [match.start() + 1 for match in self.control.finditer(text)] if self.control else []
-        if not found or self._control_ids.isdisjoint(ids):
+        cuts = [match.start() + 1 for match in self.control.finditer(text)] if self.control else []
+        if not cuts or self._control_ids.isdisjoint(ids):
             return ids
-        # Added tokens that are not special are found even so: cut each one in two, so that it cannot be.
-        parts = [text[start:end] for start, end in itertools.pairwise([0, *found, len(text)])]
-        return self.raw(parts[:1], split=True)[0] + [number for part in parts[1:] for number in self.after(part)]
+        # The tokenizer still matches added tokens that are not special: split each in two so that it cannot.
+        pieces = [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
+        return self.raw(pieces[:1], split=True)[0] + [number for piece in pieces[1:] for number in self.after(piece)]
 
     def after(self, text: str) -> list[int]:
-        """Ids of a data text that goes on from another: without the space some tokenizers put before a text's start."""
+        """Ids of a data text that continues another, without the space that some tokenizers add at a text's start."""
         for anchor in ("\n", "a", "."):
-            head, whole = self.raw([anchor, anchor + text], split=True)
-            if whole[: len(head)] == head and self._control_ids.isdisjoint(whole):
-                return whole[len(head) :]
+            head, together = self.raw([anchor, anchor + text], split=True)
+            if together[: len(head)] == head and self._control_ids.isdisjoint(together):
+                return together[len(head) :]
         return self._split(text)
 
     def skeleton(self, row: Row) -> Skeleton:
@@ -159,8 +159,8 @@ class Encoder:
         return self._skeletons[roles]
 
 
-def _fill(parts: Iterable[Part], row: Row) -> str:
-    return "".join(part.text if part.turn is None else row.turns[part.turn][1] for part in parts)
+def _fill(segments: Iterable[TemplateSegment], row: Row) -> str:
+    return "".join(segment.text if segment.turn is None else row.turns[segment.turn][1] for segment in segments)
 
 
 def _with_bos(encoder: Encoder, ids: list[int]) -> list[int]:
@@ -168,29 +168,31 @@ def _with_bos(encoder: Encoder, ids: list[int]) -> list[int]:
 
 
 def _prompts(rows: Sequence[Row], encoder: Encoder) -> list[list[int]]:
-    """For each row the ids of what comes before its completion, without BOS unless a chat template wrote it."""
-    found: list[list[int]] = [[] for _ in rows]
-    pairs = [place for place, row in enumerate(rows) if row.prompt and not row.turns]
-    prompts = list(dict.fromkeys(rows[place].prompt for place in pairs))  # the options of a question share theirs
-    known = dict(zip(prompts, encoder.ordinary(prompts), strict=True))
-    for place in pairs:
-        found[place] = known[rows[place].prompt]
+    """For each row the ids before its completion, without BOS unless a chat template wrote it."""
+    ids_by_row: list[list[int]] = [[] for _ in rows]
+    prompted_rows = [index for index, row in enumerate(rows) if row.prompt and not row.turns]
+    prompts = list(
+        dict.fromkeys(rows[index].prompt for index in prompted_rows)
+    )  # the options of a question share a prompt
+    encoded = dict(zip(prompts, encoder.ordinary(prompts), strict=True))
+    for index in prompted_rows:
+        ids_by_row[index] = encoded[rows[index].prompt]
     safe: list[tuple[int, str]] = []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.turns:
             if any(encoder.has_control(content) for _, content in row.turns[:-1]):
-                found[place] = _piecewise(encoder.skeleton(row).prompt, row, encoder)
+                ids_by_row[index] = _piecewise(encoder.skeleton(row).prompt, row, encoder)
             else:
-                safe.append((place, _fill(encoder.skeleton(row).prompt, row)))
-    for (place, _), ids in zip(safe, encoder.raw([text for _, text in safe]), strict=True):
-        found[place] = ids
-    return found
+                safe.append((index, _fill(encoder.skeleton(row).prompt, row)))
+    for (index, _), ids in zip(safe, encoder.raw([text for _, text in safe]), strict=True):
+        ids_by_row[index] = ids
+    return ids_by_row
 
 
-def _piecewise(parts: Sequence[Part], row: Row, encoder: Encoder) -> list[int]:
+def _piecewise(segments: Sequence[TemplateSegment], row: Row, encoder: Encoder) -> list[int]:
     ids: list[int] = []
-    for part in parts:
-        ids += encoder.raw([part.text])[0] if part.turn is None else encoder.after(row.turns[part.turn][1])
+    for segment in segments:
+        ids += encoder.raw([segment.text])[0] if segment.turn is None else encoder.after(row.turns[segment.turn][1])
     return ids
 
 
@@ -204,22 +206,22 @@ def _batch(rows: Sequence[Row], encoder: Encoder) -> list[Tokens]:
         if row.turns and not any(encoder.has_control(content) for _, content in row.turns)
     ]
     safe_chats = iter(encoder.raw(chats))
-    found: list[Tokens] = []
+    tokens: list[Tokens] = []
     for row, prompt in zip(rows, prompts, strict=True):
         if row.turns:
             safe = not any(encoder.has_control(content) for _, content in row.turns)
-            whole = next(safe_chats) if safe else []
+            encoded = next(safe_chats) if safe else []
         else:
-            whole = next(ordinary)
-        found.append(_tokens(row, prompt, whole, encoder))
-    return found
+            encoded = next(ordinary)
+        tokens.append(_tokens(row, prompt, encoded, encoder))
+    return tokens
 
 
-def _tokens(row: Row, prompt: list[int], whole: list[int], encoder: Encoder) -> Tokens:
-    """The row's tokens from its prompt's ids and, where they may be used, those of prompt and completion together."""
-    together = len(whole) > len(prompt) and whole[: len(prompt)] == prompt
-    if together:
-        completion = whole[len(prompt) :]
+def _tokens(row: Row, prompt: list[int], encoded: list[int], encoder: Encoder) -> Tokens:
+    """The row's tokens, from the ids of its prompt and, if usable, the ids of prompt and completion together."""
+    continues = len(encoded) > len(prompt) and encoded[: len(prompt)] == prompt
+    if continues:
+        completion = encoded[len(prompt) :]
     elif row.turns:
         completion = _piecewise(encoder.skeleton(row).answer, row, encoder)
     else:
@@ -237,30 +239,30 @@ def _tokens(row: Row, prompt: list[int], whole: list[int], encoder: Encoder) -> 
 
 
 def _around_tags(row: Row, encoder: Encoder) -> tuple[list[int], list[bool]]:
-    """The completion's tokens with typed tags encoded on their own, and for each whether it is trained.
+    """The completion's tokens and label mask; typed tags are encoded separately.
 
-    What a chat template puts around the answer, and the end of text, are trained as ever.
+    The template's text around the answer, and the end of text, are trained as usual.
     """
     lead, ending = _around_answer(row, encoder)
-    found, learned = list(lead), [True] * len(lead)
+    completion_ids, learned = list(lead), [True] * len(lead)
     texts, tags = TAG_WITH_SPACE.split(row.completion), TAG_WITH_SPACE.findall(row.completion)
     pieces = [piece for both in itertools.zip_longest(texts, tags, fillvalue="") for piece in both]
     for number, text in enumerate(pieces):
         if text:
-            starts = not found and not row.prompt and not row.turns
+            starts = not completion_ids and not row.prompt and not row.turns
             ids = encoder.ordinary([text])[0] if starts else encoder.after(text)
-            found += ids
+            completion_ids += ids
             learned += [number % 2 == 0] * len(ids)
-    return found + ending, learned + [True] * len(ending)
+    return completion_ids + ending, learned + [True] * len(ending)
 
 
 def _around_answer(row: Row, encoder: Encoder) -> tuple[list[int], list[int]]:
     if not row.turns:
         return [], encoder.eos
     skeleton = encoder.skeleton(row)
-    place = next(place for place, part in enumerate(skeleton.answer) if part.turn is not None)
-    ending = _piecewise(skeleton.answer[place + 1 :], row, encoder)
-    return _piecewise(skeleton.answer[:place], row, encoder), ending + (encoder.eos if skeleton.needs_eos else [])
+    position = next(position for position, segment in enumerate(skeleton.answer) if segment.turn is not None)
+    ending = _piecewise(skeleton.answer[position + 1 :], row, encoder)
+    return _piecewise(skeleton.answer[:position], row, encoder), ending + (encoder.eos if skeleton.needs_eos else [])
 
 
 def tokenize_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
@@ -275,7 +277,7 @@ def tokenize_rows(rows: Iterable[Row], tokenizer: Any) -> list[Tokens]:
 
 
 def tokenize(row: Row, tokenizer: Any) -> Tokens:
-    """A row's tokens. Trained are the completion and the token that ends it; for plain text all but BOS.
+    """A row's tokens. The completion and the token that ends it are trained; in plain text, all tokens but BOS.
 
     The last token ends generation: the end of text, or in a conversation the template's end of turn.
 
@@ -286,7 +288,7 @@ def tokenize(row: Row, tokenizer: Any) -> Tokens:
 
 
 def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
-    """What generation starts from: BOS, and the prompt or the conversation up to where the answer begins.
+    """The ids that generation starts from: BOS, then the prompt or the conversation up to the answer.
 
     These are the first tokens of `tokenize(row, tokenizer)`, whatever the completion.
     """

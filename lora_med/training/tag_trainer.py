@@ -86,8 +86,10 @@ def read_tagged(records: Records, base: Base, train: TrainSettings, *, what: str
         **asdict(coverage),
     }
     logger.info("%s: %d texts in %d rows", what, len(annotated), len(rows))
-    if coverage.kept < coverage.mentions:
-        logger.info("%s: tags cannot say %d of %d mentions", what, coverage.mentions - coverage.kept, coverage.mentions)
+    if coverage.recovered < coverage.mentions:
+        logger.info(
+            "%s: tags cannot say %d of %d mentions", what, coverage.mentions - coverage.recovered, coverage.mentions
+        )
     return TaggedRows(rows, report)
 
 

@@ -46,7 +46,7 @@ def test_a_torn_tar_is_named_after_the_articles_before_the_tear(keep: int, tmp_p
     assert "oa.tar" in (caught.value.where or "")
 
 
-def test_a_bad_member_of_a_zip_spoils_no_other(tmp_path: Path) -> None:
+def test_a_bad_member_of_a_zip_does_not_affect_the_others(tmp_path: Path) -> None:
     path = tmp_path / "studies.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("NCT00000009.json", "{")
@@ -209,8 +209,8 @@ def test_what_the_bioc_library_writes_is_read_alike(name: str, dumps: Any, tmp_p
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('"offset": 13', '"offset": 12'), "not what stands at its location"),
-        (('"offset": 13', '"offset": 900'), "not what stands at its location"),
+        (('"offset": 13', '"offset": 12'), "not the text at its location"),
+        (('"offset": 13', '"offset": 900'), "not the text at its location"),
         (('"type": "Metal"', '"kind": "Metal"'), "infon of the key type"),
         (('"id": "7"', '"id": null'), "a document with an id"),
         (('"documents"', '"papers"'), "a BioC collection with documents"),

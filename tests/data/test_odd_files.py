@@ -38,7 +38,7 @@ def test_every_blank_of_mimic4_is_tagged_whatever_stands_beside_it() -> None:
     assert found == "Mr[REDACTED] was seen; T[REDACTED] 5[REDACTED] on[REDACTED]. ____ [REDACTED]"
 
 
-def test_a_member_that_is_too_large_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_that_is_too_large_does_not_affect_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "LONGEST_BYTES", 5000)
     members = {"a.nxml": PMC.content, "b.nxml": PMC.content + " " * 5000, "c.nxml": PMC.content.replace("PMC7", "PMC8")}
     with tarfile.open(tmp_path / "a.tar", "w") as tar, zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

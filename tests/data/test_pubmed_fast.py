@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lora_med.data.formats.pubmed.pubmed_articles import Unusual, begins_plainly, cuts
-from lora_med.data.formats.pubmed.pubmed_fast import plain, text_of
+from lora_med.data.formats.pubmed.pubmed_articles import Unusual, has_plain_header, split_articles
+from lora_med.data.formats.pubmed.pubmed_fast import read_article, text_of
 from lora_med.data.outcome import Drop
 from lora_med.data.sources import pubmed
 from tests.data.damage import damaged
@@ -29,7 +29,7 @@ def steps(path: Path, *, parsed: bool, monkeypatch: pytest.MonkeyPatch) -> list[
     """What reading a file gives, errors as their words; `parsed` by the XML parser alone."""
     with monkeypatch.context() as patch:
         if parsed:
-            patch.setattr(pubmed, "begins_plainly", lambda stream: False)
+            patch.setattr(pubmed, "has_plain_header", lambda stream: False)
         found = list(pubmed._steps([path], pubmed._Reader(True)))
     return [_told(one) for one in found]
 
@@ -50,10 +50,10 @@ def test_real_files_read_alike(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_most_real_articles_need_no_parser() -> None:
     read = left = 0
     with gzip.open(REAL / "pubmed_xml" / "pubmed20n1015.xml.gz") as raw, io.BufferedReader(raw) as stream:  # type: ignore[arg-type]
-        assert begins_plainly(stream)
-        for cut in cuts(stream):
+        assert has_plain_header(stream)
+        for cut in split_articles(stream):
             try:
-                plain(cut.content, 1)
+                read_article(cut.content, 1)
                 read += 1
             except Unusual:
                 left += 1

@@ -107,7 +107,7 @@ def test_an_empty_file_is_named(source: str, tmp_path: Path) -> None:
     [
         (("11|t|On α-naloxone.\n", ""), "the title of a document", 2),
         ((f"11|a|{'Naloxone'}", "12|a|Naloxone"), "abstract of PMID 11, got that of 12", 3),
-        (("11\t5\t13\tnaloxone", "11\t5\t13\tnalaxone"), "not what stands there", 4),
+        (("11\t5\t13\tnaloxone", "11\t5\t13\tnalaxone"), "not the text at these offsets", 4),
         (("11\t5\t13", "11\tfive\t13"), "as numbers of characters", 4),
         (("11\t5\t13", "11\t5\t1300"), "0 <= start < end <= 51", 4),
         (("11\t5\t13", "11\t13\t5"), "0 <= start < end <= 51", 4),
@@ -116,7 +116,7 @@ def test_an_empty_file_is_named(source: str, tmp_path: Path) -> None:
         (("\tnaloxone\tChemical", "\tnaloxone\t "), "a mention with a type", 4),
     ],
 )
-def test_a_bad_pubtator_document_is_named_and_spoils_no_other(
+def test_a_bad_pubtator_document_is_named_and_does_not_affect_the_others(
     change: tuple[str, str], said: str, line: int, tmp_path: Path
 ) -> None:
     path = write(tmp_path, "corpus.txt", PUBTATOR.replace(*change, 1))
@@ -167,7 +167,7 @@ def test_a_bad_row_is_named_by_field(source: str, row: dict[str, Any], said: str
         ("APC\tX-Gene", "then O or a tag"),
     ],
 )
-def test_a_bad_conll_sentence_is_named_and_spoils_no_other(line: str, said: str, tmp_path: Path) -> None:
+def test_a_bad_conll_sentence_is_named_and_does_not_affect_the_others(line: str, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, "a.tsv", f"{line}\n\nAPC\tB-Gene\n")
     with pytest.raises(DataError, match=said) as caught:
         read("conll", path)

@@ -131,7 +131,7 @@ def test_examples_come_from_the_training_part_by_seed_and_subject_in_file_order(
     assert uids == sorted(uids) and set(uids) < set(range(8))
     assert [one.uid for one in shots.by_subject["genetics"]] == ["q8", "q9", "q10", "q11", "q12"]
     assert draw_shots(training, "mmlu", 5, seed=3) == shots != draw_shots(training, "mmlu", 5, seed=4)
-    with pytest.raises(DataError, match="6 examples are wanted and the training part has 5 of genetics"):
+    with pytest.raises(DataError, match="6 examples are wanted and the training split has 5 of genetics"):
         draw_shots(training, "mmlu", 6, seed=3)
     with pytest.raises(SettingsError, match="0 examples"):
         draw_shots(training, "mmlu", 0, seed=3)

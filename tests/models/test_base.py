@@ -113,7 +113,7 @@ def test_code_that_comes_with_a_model_is_never_run(llama: Path, tmp_path: Path) 
         auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
     )
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
-    with pytest.raises(SettingsError, match="brings its own code"):
+    with pytest.raises(SettingsError, match="needs its own code"):
         load_base(str(folder))
     assert not (tmp_path / "ran").exists()
 

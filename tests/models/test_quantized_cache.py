@@ -1,4 +1,4 @@
-"""4-bit weights that are kept are the ones quantizing gives, to the bit, and are used only while they are whole."""
+"""Cached 4-bit weights are bit-identical to those that quantizing gives, and are used only while they are complete."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from lora_med.models.base import load_base
-from lora_med.models.files import quantized_cache as kept
+from lora_med.models.files import quantized_cache
 from tests.tiny import make_tiny
 
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(kept, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(quantized_cache, "LEAST_WEIGHTS", 1)
     return make_tiny("llama", tmp_path / "base")
 
 
@@ -33,12 +33,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_kept_is_what_quantizing_gives(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cached_is_what_quantizing_gives(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = load_base(str(base), keep_quantized=False)
     assert not folders(base)
     first = load_base(str(base))
     (folder,) = folders(base)
-    monkeypatch.setattr("lora_med.models.base.keep", lambda *_: pytest.fail("quantized again"))
+    monkeypatch.setattr("lora_med.models.base.save_to_cache", lambda *_: pytest.fail("quantized again"))
     second = load_base(str(base))
     assert same(state(first.model), state(fresh.model))
     assert same(state(second.model), state(fresh.model))
@@ -47,10 +47,10 @@ def test_what_is_kept_is_what_quantizing_gives(base: Path, monkeypatch: pytest.M
     assert not any(one.requires_grad for one in second.model.parameters())
     ids = torch.arange(3, 20)[None]
     assert torch.equal(second.model(input_ids=ids).logits, fresh.model(input_ids=ids).logits)
-    assert (folder / kept.FACTS).is_file()
+    assert (folder / quantized_cache.FACTS).is_file()
 
 
-def test_other_settings_or_other_weights_are_kept_apart(base: Path) -> None:
+def test_other_settings_or_other_weights_have_their_own_entry(base: Path) -> None:
     load_base(str(base), dtype="float32")
     load_base(str(base), dtype="float32", quant_type="fp4")
     load_base(str(base), dtype="float32", double_quant=False)
@@ -74,12 +74,12 @@ def test_a_flipped_bit_a_torn_file_and_foreign_facts_are_made_again(base: Path) 
         weights.write_bytes(weights.read_bytes()[:-100])
 
     def lie() -> None:
-        facts = json.loads((folder / kept.FACTS).read_text())
+        facts = json.loads((folder / quantized_cache.FACTS).read_text())
         facts["facts"]["dtype"] = "float16"
-        (folder / kept.FACTS).write_text(json.dumps(facts))
+        (folder / quantized_cache.FACTS).write_text(json.dumps(facts))
 
     def remove() -> None:
-        (folder / kept.FACTS).unlink()
+        (folder / quantized_cache.FACTS).unlink()
 
     def configure() -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -94,10 +94,10 @@ def test_a_flipped_bit_a_torn_file_and_foreign_facts_are_made_again(base: Path) 
         assert same(state(load_base(str(base)).model), expected)
 
 
-def test_small_bases_and_other_precisions_are_not_kept(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_bases_and_other_precisions_are_not_cached(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_base(str(base), quantization="none")
     load_base(str(base), quantization="8bit")
-    monkeypatch.setattr(kept, "LEAST_WEIGHTS", 10**9)
+    monkeypatch.setattr(quantized_cache, "LEAST_WEIGHTS", 10**9)
     load_base(str(base))
     assert not folders(base)
 
@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(base: Path, monkeypatch:
     assert load_base(str(base)).quantization == "4bit"
 
 
-def test_another_configuration_is_kept_apart(base: Path) -> None:
+def test_another_configuration_has_its_own_entry(base: Path) -> None:
     """The weights are the same; what they are used for is not."""
     load_base(str(base))
     path = base / "generation_config.json"

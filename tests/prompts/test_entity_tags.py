@@ -77,7 +77,7 @@ def test_reading_random_tags_agrees_with_seqeval() -> None:
         tags = [draw.randrange(len(LABELS)) for _ in range(40)]
         names = [LABELS[tag] for tag in tags]
         expected = {
-            (piece.places[first + 1][0], piece.places[last + 1][1], kind)
+            (piece.offsets[first + 1][0], piece.offsets[last + 1][1], kind)
             for kind, first, last in labeling.get_entities(names)
         }
         found = read_tags(piece, [1, *tags, 1], LABELS, text)
@@ -93,21 +93,21 @@ def tokenizer() -> Any:
 def test_a_long_text_is_cut_behind_a_sentence_else_a_blank_else_anywhere(tokenizer: Any) -> None:
     record = annotated("One two. Three four five sixseveneight βeta")
     pieces = cut_pieces(record, tokenizer, 13)  # BOS and 12 bytes
-    texts = [record.text[min(a for a, b in p.places if a < b) : max(b for _, b in p.places)] for p in pieces]
+    texts = [record.text[min(a for a, b in p.offsets if a < b) : max(b for _, b in p.offsets)] for p in pieces]
     assert texts == ["One two.", "Three four", "five", "sixseveneigh", "t βeta"]
     assert all(len(piece.input_ids) <= 13 and piece.input_ids[0] == 1 for piece in pieces)
-    whole = [place for piece in pieces for place in piece.places if place[0] < place[1]]
+    whole = [offset for piece in pieces for offset in piece.offsets if offset[0] < offset[1]]
     assert [n for n, char in enumerate(record.text) if not char.isspace()] == sorted({a for a, _ in whole})
-    with pytest.raises(SettingsError, match="no room"):
+    with pytest.raises(SettingsError, match="no space"):
         cut_pieces(record, tokenizer, 1)
 
 
 def test_what_tags_cannot_say_is_counted(tokenizer: Any) -> None:
     record = annotated("colon cancer. flu", (0, 12, "Disease"), (6, 12, "Disease"), (14, 17, "Disease"))
     coverage = tag_coverage([record], tokenizer, LABELS, 64)
-    assert (coverage.mentions, coverage.kept) == (3, 2)  # the nested one is lost
+    assert (coverage.mentions, coverage.recovered) == (3, 2)  # the nested one is lost
     plain = annotated(record.text, (0, 12, "Disease"), (14, 17, "Disease"))
-    assert tag_coverage([plain], tokenizer, LABELS, 9).kept == 1  # the cut goes through colon cancer
+    assert tag_coverage([plain], tokenizer, LABELS, 9).recovered == 1  # the cut goes through colon cancer
 
 
 @needs_real
@@ -124,4 +124,4 @@ def test_tags_keep_nearly_all_published_mentions(
     records = [one for one in module.read([REAL / name], ReadOptions()) if isinstance(one, Annotated)]
     coverage = tag_coverage(records, tokenizer, tag_labels(records), 100_000)
     assert coverage.mentions == mentions
-    assert kept < coverage.kept / coverage.mentions <= 1
+    assert kept < coverage.recovered / coverage.mentions <= 1

@@ -297,7 +297,7 @@ def test_the_wrong_kind_of_record_names_both_and_what_would_fit() -> None:
 
 
 def test_a_conversation_is_not_squeezed_into_a_pair() -> None:
-    with pytest.raises(SettingsError, match="3 turns come before"):
+    with pytest.raises(SettingsError, match="there are 3 earlier turns"):
         render([TALK], "pair")
 
 

@@ -1,7 +1,7 @@
-"""The documents in a file: the file itself, or each member of a zip or tar that bears the right name; and XML trees.
+"""The documents in a file: the file itself, or each member of a zip or tar with a matching name; and XML trees.
 
-One document is held at a time. A member that is broken or too large is one drop and spoils no other. XML is parsed with
-entities off and without a network: a document type definition that a file names is never fetched.
+One document is in memory at a time. A broken or too large member is one drop and does not affect the others. XML is
+parsed with entities off and without a network: a document type definition that a file names is never fetched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TAR_MAGIC_AT = 257
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document's bytes; `name` is its file's, `where` tells it in messages."""
+    """One document's bytes; `name` is the file's name, `where` is its position for messages."""
 
     name: str
     where: str
@@ -37,18 +37,18 @@ class Document:
 def outcomes_of(
     inputs: Sequence[Input], suffixes: tuple[str, ...], make: Callable[[Document], Iterable[Outcome]]
 ) -> Iterable[Outcome]:
-    """What `make(document)` gives for each document; where it raises DataError, the document is `damaged_file`."""
+    """The outcomes of `make(document)` for each document; a DataError makes the document a `damaged_file` drop."""
 
     def again() -> Iterator[Outcome]:
         for path in inputs:
             if isinstance(path, Path):
                 for document in documents(path, suffixes):
-                    yield from _made(document, make) if isinstance(document, Document) else (document,)
+                    yield from _outcomes(document, make) if isinstance(document, Document) else (document,)
 
     return Again(again)
 
 
-def _made(document: Document, make: Callable[[Document], Iterable[Outcome]]) -> Iterator[Outcome]:
+def _outcomes(document: Document, make: Callable[[Document], Iterable[Outcome]]) -> Iterator[Outcome]:
     try:
         yield from make(document)
     except DataError as error:
@@ -81,7 +81,7 @@ def _zip(path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                if not member.is_dir() and _wanted(member.filename, suffixes):
+                if not member.is_dir() and _is_document(member.filename, suffixes):
                     yield _zip_member(archive, member, f"{path}, member {member.filename}")
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise DataError("the zip archive ends early or is corrupt", where=str(path), fix=FIX) from error
@@ -101,9 +101,11 @@ def _tar(stream: BinaryIO, path: Path, suffixes: tuple[str, ...]) -> Iterator[Do
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
-                found = archive.extractfile(member) if member.isfile() and _wanted(member.name, suffixes) else None
-                if found is not None:
-                    yield _tar_member(found, member.name, f"{path}, member {member.name}")
+                member_stream = (
+                    archive.extractfile(member) if member.isfile() and _is_document(member.name, suffixes) else None
+                )
+                if member_stream is not None:
+                    yield _tar_member(member_stream, member.name, f"{path}, member {member.name}")
     except (tarfile.TarError, ValueError) as error:
         raise DataError("the tar archive ends early or is corrupt", where=str(path), fix=FIX) from error
 
@@ -115,13 +117,13 @@ def _tar_member(stream: Any, name: str, where: str) -> Document | Drop:
         return Drop("damaged_file", error)
 
 
-def _wanted(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a member is a document; names that begin with `._` are what macOS adds beside each file."""
+def _is_document(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a member is a document; macOS adds a file whose name begins with `._` beside each file."""
     return name.lower().endswith(suffixes) and not Path(name).name.startswith("._")
 
 
 def is_xml(document: Document) -> bool:
-    """Whether a document is XML, not JSON: in UTF-8, with or without a mark of byte order, or in UTF-16."""
+    """Whether a document is XML, not JSON: in UTF-8, with or without a byte order mark, or in UTF-16."""
     head = document.content[:64]
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return head.decode("utf-16", "replace").lstrip().startswith("<")

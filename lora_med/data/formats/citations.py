@@ -1,7 +1,7 @@
-"""Citation markers out of running text: numbers go, author and year go where they only stand in brackets.
+"""Removes citation markers from running text: all numbers, and author and year if they are only in brackets.
 
-A reader of JATS sets NUMBER where a numbered marker stood and wraps a marker of author and year in AUTHOR_START and
-AUTHOR_END; `without_citations` takes both out so that no word is welded and no empty bracket is left.
+A JATS reader writes NUMBER for a numbered marker and wraps a marker of author and year in AUTHOR_START and AUTHOR_END.
+`without_citations` removes both, joins no two words, and leaves no empty bracket.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _SPACES = re.compile(r"[ \u00a0]{2,}")
 
 
 def without_citations(text: str) -> str:
-    """The text without its markers, single-spaced; an author named in the sentence itself stays."""
+    """The text without its markers, single-spaced; an author named in the sentence itself remains."""
     if NUMBER in text or AUTHOR_START in text:
-        text = _BRACKET.sub(lambda match: _seam(match, ""), text)
+        text = _BRACKET.sub(lambda match: _replacement(match, ""), text)
         text = _RUN.sub(_run, text)
         text = _OPENED.sub("", _STOPS.sub("", text.replace(AUTHOR_START, "").replace(AUTHOR_END, "")))
     return _SPACES.sub(" ", text).strip()
@@ -31,11 +31,11 @@ def without_citations(text: str) -> str:
 def _run(match: re.Match[str]) -> str:
     if match["closing"]:
         return match["closing"].strip()
-    kept = "," if re.match(r"\s*,", match[0]) and match.string[match.end() : match.end() + 1] == " " else ""
-    return _seam(match, kept)
+    comma = "," if re.match(r"\s*,", match[0]) and match.string[match.end() : match.end() + 1] == " " else ""
+    return _replacement(match, comma)
 
 
-def _seam(match: re.Match[str], kept: str) -> str:
-    """What stands where a marker stood: a space if two words would be welded."""
+def _replacement(match: re.Match[str], comma: str) -> str:
+    """The replacement for a marker: a space if two words would otherwise be joined."""
     before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
-    return kept + (" " if before.isalnum() and after.isalnum() and not kept else "")
+    return comma + (" " if before.isalnum() and after.isalnum() and not comma else "")

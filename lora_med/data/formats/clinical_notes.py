@@ -1,4 +1,4 @@
-"""Clinical notes as passages: headings found, placeholders made tags, nothing else of the text changed."""
+"""Clinical notes as passages: headings become section labels, line breaks are normalized, other text is unchanged."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def note(uid: str, patient: str, source: str, kind: str, text: str) -> Passage:
 
 
 def sections(text: str) -> Iterator[Section]:
-    """The parts between headings such as `Hospital Course:` at the start of a line, in order, none empty.
+    """The sections under headings such as `Hospital Course:` at the start of a line, in order, none empty.
 
-    What comes before the first heading has no label.
+    The text before the first heading has no label.
     """
-    found = [match for match in HEADING.finditer(text) if len(match[1].split()) <= MOST_WORDS]
-    starts = [0, *(match.start() for match in found), len(text)]
-    labels: list[str | None] = [None, *(match[1].strip() for match in found)]
-    for place, label in enumerate(labels):
-        body = text[starts[place] : starts[place + 1]].strip()
+    headings = [match for match in HEADING.finditer(text) if len(match[1].split()) <= MOST_WORDS]
+    starts = [0, *(match.start() for match in headings), len(text)]
+    labels: list[str | None] = [None, *(match[1].strip() for match in headings)]
+    for index, label in enumerate(labels):
+        body = text[starts[index] : starts[index + 1]].strip()
         body = body.removeprefix(f"{label}:").strip() if label else body
         if body:
             yield Section(body, label)

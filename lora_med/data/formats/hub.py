@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face Hub, row by row: from the local cache when offline, never running a remote script.
+"""Data sets of the Hugging Face Hub, row by row: from the local cache when offline; a remote script is never run.
 
-The library keeps a copy of the data in its cache, readable by other users of the machine: not for data under an
-agreement, which belongs in files of your own.
+The library keeps a copy of the data in its cache, which other users of the machine can read. Do not use it for data
+under an agreement: keep those in your own files.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from lora_med.data.record import Record
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """The record as JSON values: uid, group, source, kind, then what its kind holds; a history as role and content."""
+    """The record as JSON values: uid, group, source, kind, then its kind's fields; a history as role and content."""
     values = asdict(record)
-    found = {name: values.pop(name) for name in ("uid", "group", "source")}
-    found["kind"] = type(record).__name__.lower()
+    fields = {name: values.pop(name) for name in ("uid", "group", "source")}
+    fields["kind"] = type(record).__name__.lower()
     if "history" in values:
         values["history"] = [{"role": role, "content": content} for role, content in values["history"]]
-    return found | values
+    return fields | values
 
 
 def as_line(record: Record) -> bytes:

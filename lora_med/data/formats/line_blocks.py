@@ -1,4 +1,4 @@
-"""Files in blocks, the lines between empty ones, as PubTator's documents and CoNLL's sentences stand."""
+"""Files in blocks of lines separated by empty lines, as PubTator's documents and CoNLL's sentences are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_LINES = 1 << 17  # of one block
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its break, and its number in the file; what is no UTF-8 stands as lone surrogates."""
+    """A line without its break, and its number in the file; bytes that are not UTF-8 become lone surrogates."""
 
     number: int
     text: str
@@ -28,21 +28,21 @@ def blocks(path: Path) -> Iterator[list[Line]]:
     Raises:
         DataError: a line or a block so long that the file is of another format.
     """
-    held: list[Line] = []
+    block: list[Line] = []
     number = 0
     with open_stream(path) as stream:
         while line := stream.readline(LONGEST_LINE):
             number += 1
-            if len(line) == LONGEST_LINE or len(held) == MOST_LINES:
+            if len(line) == LONGEST_LINE or len(block) == MOST_LINES:
                 what = f"a line of {LONGEST_LINE:,} bytes" if len(line) == LONGEST_LINE else f"{MOST_LINES:,} lines"
                 raise DataError(
                     f"{what} without an empty line: the file is of another format", where=f"{path}:{number}"
                 )
             line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
             if line.strip(b" \t"):
-                held.append(Line(number, line.decode("utf-8", "surrogateescape")))
-            elif held:
-                yield held
-                held = []
-    if held:
-        yield held
+                block.append(Line(number, line.decode("utf-8", "surrogateescape")))
+            elif block:
+                yield block
+                block = []
+    if block:
+        yield block

@@ -1,8 +1,8 @@
-"""Typed tags that stand where an identifier was: `[NAME]`, `[DATE]`. They are shown to a model and never trained.
+"""Typed tags that replace an identifier: `[NAME]`, `[DATE]`. A model sees them and is never trained on them.
 
-MIMIC-III marks what was taken out with `[**...**]` and a made-up value or a description; MIMIC-IV-Note with `___`. Both
-become tags, as does what `lora-med data deidentify` finds (numbered, `[NAME-2]`), so that no model learns to write
-invented names and dates.
+MIMIC-III marks a removed identifier with `[**...**]` and a made-up value or a description; MIMIC-IV-Note uses `___`.
+Both become tags, and so does each identifier that `lora-med data deidentify` finds (numbered, `[NAME-2]`). So no model
+learns to write invented names and dates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TAG = re.compile(r"\[(?:{})(?:-\d+)?\]".format("|".join(TAGS)))
 TAG_WITH_SPACE = re.compile(rf" ?{TAG.pattern}")
 _MIMIC3 = re.compile(r"\[\*\*(.*?)\*\*\]", re.DOTALL)
 _MIMIC4 = re.compile(r"(?<!_)_{3}(?!_)")
-# What a description of MIMIC-III says, in the order it is asked; a bare number or date says nothing else.
+# The tag for a description of MIMIC-III: the first pattern that matches. The last one matches a bare number or date.
 _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (tag, re.compile(pattern, re.IGNORECASE))
     for tag, pattern in (
@@ -33,12 +33,12 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 
 
 def tagged_mimic3(text: str) -> str:
-    """The text with each `[**...**]` made a typed tag; one that says nothing known is `[REDACTED]`."""
+    """The text with each `[**...**]` replaced by a typed tag; an unknown description becomes `[REDACTED]`."""
     return _MIMIC3.sub(lambda match: f"[{_meaning(match[1])}]", text)
 
 
 def tagged_mimic4(text: str) -> str:
-    """The text with each `___` made `[REDACTED]`; longer lines of underscores, which rule off sections, stay."""
+    """The text with each `___` replaced by `[REDACTED]`; longer lines of underscores, which separate sections, stay."""
     return _MIMIC4.sub("[REDACTED]", text)
 
 

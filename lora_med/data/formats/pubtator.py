@@ -1,8 +1,9 @@
-"""Annotated documents out of PubTator files, the format of NCBI's corpora; plain or gz.
+"""Annotated documents from PubTator files, the format of NCBI's corpora; plain or gz.
 
-A document is `PMID|t|title`, `PMID|a|abstract`, then tab-separated rows: mentions `PMID start end text type id` (with a
-seventh column, the parts of a composite mention) and relations `PMID type id id`; an empty line ends it. Offsets count
-characters of `title + " " + abstract`, the end exclusive. https://www.ncbi.nlm.nih.gov/CBBresearch/Lu/Demo/tmTools/Format.html
+A document is `PMID|t|title`, `PMID|a|abstract`, then tab-separated rows. Rows are mentions `PMID start end text type
+id` (with a seventh column, the parts of a composite mention) and relations `PMID type id id`. An empty line ends it.
+Offsets count characters of `title + " " + abstract`, the end exclusive.
+https://www.ncbi.nlm.nih.gov/CBBresearch/Lu/Demo/tmTools/Format.html
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from pathlib import Path
 
 from lora_med.data.formats.line_blocks import Line, blocks
 from lora_med.data.formats.row_fields import Wrong
-from lora_med.data.formats.tables import sound
+from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Again, Drop, Input, Outcome
 from lora_med.data.record import Annotated, Span
 from lora_med.errors import DataError
 from lora_med.files import archive_errors
 
 TEXT_LINE = re.compile(r"(?P<pmid>\d+)\|(?P<part>[ta])\|(?P<text>.*)", re.DOTALL)
-FIX = "mend the document, or set data.skip_bad=true (--skip-bad)"
+FIX = "fix the document, or set data.skip_bad=true (--skip-bad)"
 MENTION_CELLS, RELATION_CELLS = (6, 7), 4
 
 
 class _Wrong(Wrong):
-    """What is wrong with a document, and the line it was expected in."""
+    """A fault of a document, and the line with the fault."""
 
     def __init__(self, what: str, line: int) -> None:
         super().__init__(what)
@@ -33,9 +34,9 @@ class _Wrong(Wrong):
 
 
 def read_pubtator(inputs: Sequence[Input], source: str) -> Iterable[Outcome]:
-    """The documents of the files as records of `source`; a mention's text is what stands at its offsets.
+    """The documents of the files as records of `source`; a mention's text is the text at its offsets.
 
-    Drops with an error: bad, damaged_file. A bad document spoils no other: the next begins after the empty line.
+    Drops with an error: bad, damaged_file. A bad document does not affect the others: an empty line ends it.
     """
 
     def again() -> Iterator[Outcome]:
@@ -60,7 +61,7 @@ def _file(path: Path, source: str) -> Iterator[Outcome]:
 
 def _document(lines: Sequence[Line], source: str) -> Annotated:
     for line in lines:
-        if not sound(line.text):
+        if not is_encodable(line.text):
             raise _Wrong("the line is not UTF-8", line.number)
     pmid, title = _part(lines, 0, "t")
     own, abstract = _part(lines, 1, "a")
@@ -74,11 +75,11 @@ def _document(lines: Sequence[Line], source: str) -> Annotated:
 
 
 def _part(lines: Sequence[Line], index: int, part: str) -> tuple[str, str]:
-    place = lines[min(index, len(lines) - 1)]
-    match = TEXT_LINE.fullmatch(place.text) if index < len(lines) else None
+    line = lines[min(index, len(lines) - 1)]
+    match = TEXT_LINE.fullmatch(line.text) if index < len(lines) else None
     if match is None or match["part"] != part:
         name = "title" if part == "t" else "abstract"
-        raise _Wrong(f"expected PMID|{part}|{name}, the {name} of a document", place.number)
+        raise _Wrong(f"expected PMID|{part}|{name}, the {name} of a document", line.number)
     return match["pmid"], match["text"]
 
 
@@ -94,9 +95,9 @@ def _span(line: Line, pmid: str, text: str) -> Span | None:
     if len(cells[1]) > 9 or len(cells[2]) > 9 or not int(cells[1]) < int(cells[2]) <= len(text):
         raise _Wrong(f"expected 0 <= start < end <= {len(text)}, the document's length", line.number)
     start, end = int(cells[1]), int(cells[2])
-    found = text[start:end]
-    if found.split() != cells[3].split():
-        raise _Wrong(f"the mention at {start}-{end} is not what stands there", line.number)
-    if not cells[4].strip() or not found.strip():
+    text_at_offsets = text[start:end]
+    if text_at_offsets.split() != cells[3].split():
+        raise _Wrong(f"the mention at {start}-{end} is not the text at these offsets", line.number)
+    if not cells[4].strip() or not text_at_offsets.strip():
         raise _Wrong("expected a mention with a type", line.number)
-    return Span(start, end, cells[4].strip(), found)
+    return Span(start, end, cells[4].strip(), text_at_offsets)

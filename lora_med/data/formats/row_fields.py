@@ -1,4 +1,4 @@
-"""Fields of a row, checked: what every source with rows needs to say clearly what is wrong with one."""
+"""Checked fields of a row, with a clear message for each fault; every source that reads rows uses them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.formats.tables import RowOutcome, TableRow, bad, rows, sound
+from lora_med.data.formats.tables import RowOutcome, TableRow, bad, is_encodable, rows
 from lora_med.data.outcome import Again, Drop, Input, Outcome, places
 
 
 class Wrong(Exception):
-    """A value that is not what the format promises; the text says what was expected, never what was there."""
+    """A value that breaks the format; the message says what was expected and never quotes the value."""
 
 
 class Empty(Exception):
-    """An item that lacks, by its makers' design, what it would be used for; the text is the reason to count."""
+    """An item that lacks, by the data set's design, the field that is needed; the message is the drop's reason."""
 
 
 def text_of(values: Mapping[str, Any], field: str) -> str:
     """The text in `field`.
 
     Raises:
-        Wrong: there is none, it is no text, or it is only blanks.
+        Wrong: there is none, it is not a text, or it is blank.
     """
     value = values.get(field)
-    if not isinstance(value, str) or not sound(value):
+    if not isinstance(value, str) or not is_encodable(value):
         raise Wrong(f"{field}: expected a text, got {'nothing' if value is None else type(value).__name__}")
     if not value.strip():
         raise Wrong(f"{field}: expected a text, it is empty")
@@ -33,9 +33,9 @@ def text_of(values: Mapping[str, Any], field: str) -> str:
 
 
 def optional_text_of(values: Mapping[str, Any], field: str) -> str:
-    """The text in `field`, or nothing."""
+    """The text in `field`, or an empty text."""
     value = values.get(field)
-    if value is not None and (not isinstance(value, str) or not sound(value)):
+    if value is not None and (not isinstance(value, str) or not is_encodable(value)):
         raise Wrong(f"{field}: expected a text or nothing, got {type(value).__name__}")
     return value or ""
 
@@ -57,9 +57,9 @@ def lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def stem(*parts: str) -> str:
-    """A group for items without a document: equal texts, case and spacing set aside, have one name."""
-    plain = "\x1f".join(" ".join(part.casefold().split()) for part in parts)
+def stem(*texts: str) -> str:
+    """A group for items without a document: texts that differ only in case and spacing have the same group."""
+    plain = "\x1f".join(" ".join(text.casefold().split()) for text in texts)
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
@@ -68,9 +68,9 @@ def outcomes(
     make: Callable[[Mapping[str, Any], str], Outcome],
     read_rows: Callable[[Input], Iterable[RowOutcome]] = rows,
 ) -> Iterable[Outcome]:
-    """What `make(values, place)` gives for each row; `place` is `file:line`, a name for items that have none.
+    """The outcome of `make(values, position)` for each row; `position` is `file:line`, a name for items without one.
 
-    Where it raises Wrong the row is bad, with file and line; where it raises Empty it is dropped for that reason.
+    If it raises Wrong, the row is bad, with file and line; if it raises Empty, it is dropped for that reason.
     """
     names = places(inputs)
 
@@ -82,9 +82,9 @@ def outcomes(
     return Again(again)
 
 
-def _outcome(row: TableRow, make: Callable[[Mapping[str, Any], str], Outcome], place: str) -> Outcome:
+def _outcome(row: TableRow, make: Callable[[Mapping[str, Any], str], Outcome], position: str) -> Outcome:
     try:
-        return make(row.values, place)
+        return make(row.values, position)
     except Wrong as wrong:
         return bad("bad", str(wrong), row.where)
     except Empty as empty:

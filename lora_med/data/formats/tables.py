@@ -1,7 +1,7 @@
-"""Rows out of JSON lines, JSON arrays, CSV, TSV, Parquet, Excel (text formats also in gz) and Hub data sets.
+"""Rows from JSON lines, JSON arrays, CSV, TSV, Parquet, Excel (text formats also in gz) and Hub data sets.
 
-Each row comes with where it stands; each that cannot be read is a drop whose error names file and line and what was
-expected, never what stood there.
+Each row has its position. A row that cannot be read is a drop; its error names the file, the line and what was
+expected, and never quotes the content.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
 FORMATS = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "xlsx")
-SKIP = "mend the line, or set data.skip_bad=true (--skip-bad)"
-LONGEST_LINE = LONGEST_CELL = 1 << 25  # bytes; what is longer is no row but a damaged file, or a bomb
+SKIP = "fix the line, or set data.skip_bad=true (--skip-bad)"
+LONGEST_LINE = LONGEST_CELL = 1 << 25  # bytes; a longer one means a damaged file or a decompression bomb
 LONGEST_JSON = 1 << 29
 JSON_BLOCK = 1 << 22
 PARQUET_ROWS = 512
@@ -42,7 +42,7 @@ RowOutcome = TableRow | Drop
 
 
 def bad(reason: str, what: str, where: str, fix: str = SKIP) -> Drop:
-    """A drop that stops the run unless bad items are skipped."""
+    """A drop with an error: it stops the run unless bad items are skipped."""
     return Drop(reason, DataError(what, where=where, fix=fix))
 
 
@@ -51,11 +51,11 @@ def rows(item: Input, header: Sequence[str] | None = None) -> Iterator[RowOutcom
 
     `header` names the columns of a CSV or TSV whose first line is a row like the others.
 
-    A file that is empty, torn or not of its format gives one drop where it breaks, after the rows before it.
+    A file that is empty, truncated or of another format gives one drop at the fault, after the rows before it.
 
     Raises:
-        InputMissingError: the file or data set is not to be had.
-        DataError: the name says no format that is read here.
+        InputMissingError: the file or data set is not available.
+        DataError: the name has no ending of a known format.
     """
     if isinstance(item, HubSet):
         for number, values in enumerate(hub.rows(item), 1):
@@ -80,7 +80,7 @@ def rows(item: Input, header: Sequence[str] | None = None) -> Iterator[RowOutcom
 
 
 def format_of(path: Path) -> str:
-    """One of FORMATS, by the file's name (`.gz` set aside).
+    """One of FORMATS, by the file's name without `.gz`.
 
     Raises:
         DataError: another ending.
@@ -106,7 +106,7 @@ def _text_rows(stream: BinaryIO, form: str, path: Path, header: Sequence[str] | 
 
 
 def first_letter(stream: BinaryIO) -> str:
-    """The first character that is not white space or a byte order mark; the stream keeps it."""
+    """The first character that is not white space or a byte order mark; it stays unread in the stream."""
     head = stream.peek(1024)[:1024] if hasattr(stream, "peek") else b""  # type: ignore[attr-defined]
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().decode("utf-8", "replace")
     return text[:1]
@@ -152,31 +152,31 @@ def _json_kind(value: object) -> str:
 
 
 def load_json(stream: BinaryIO, path: Path) -> Any:
-    """The one JSON value of a whole file.
+    """The single JSON value of a file.
 
     Raises:
         DataError: it is not UTF-8 or not JSON; the message names the line.
     """
-    raw = _whole(stream, path)
+    raw = _all_bytes(stream, path)
     try:
         return json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8", where=f"{path}, byte {error.start}", fix="save it as UTF-8") from None
     except json.JSONDecodeError as error:
         line = f"{path}:{error.lineno}"
-        raise DataError("the file is not JSON, or ends early", where=line, fix="mend or restore it") from None
+        raise DataError("the file is not JSON, or ends early", where=line, fix="fix or restore it") from None
     except (ValueError, RecursionError):
-        raise DataError("the file is not JSON", where=str(path), fix="mend or restore it") from None
+        raise DataError("the file is not JSON", where=str(path), fix="fix or restore it") from None
 
 
-def _whole(stream: BinaryIO, path: Path) -> bytes:
-    """A file's bytes, read in blocks so that a small archive of endless zeros or blanks is known in time."""
+def _all_bytes(stream: BinaryIO, path: Path) -> bytes:
+    """A file's bytes, read in blocks so that a decompression bomb of zeros or blanks is detected early."""
     blocks: list[bytes] = []
     while block := stream.read(JSON_BLOCK):
         blocks.append(block)
         filler = len(block) == JSON_BLOCK and not block.strip(block[:1])
         if filler or len(blocks) * JSON_BLOCK > LONGEST_JSON:
-            what = "the file goes on with one byte" if filler else f"one JSON value of over {LONGEST_JSON:,} bytes"
+            what = "the file repeats a single byte" if filler else f"one JSON value of over {LONGEST_JSON:,} bytes"
             where = f"{path}, byte {(len(blocks) - 1) * JSON_BLOCK:,}"
             raise DataError(what, where=where, fix="restore it, or write it as JSON lines, which are read one by one")
     return b"".join(blocks)
@@ -214,8 +214,8 @@ def _csv(stream: BinaryIO, path: Path, delimiter: str, names: Sequence[str] | No
 
 def _header(cells: list[str], where: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    told = [name for name in names if name]
-    if len(set(told)) < len(told):
+    non_empty = [name for name in names if name]
+    if len(set(non_empty)) < len(non_empty):
         raise DataError("two columns have the same name", where=where, fix="rename one in the first line")
     return names
 
@@ -223,7 +223,7 @@ def _header(cells: list[str], where: str) -> list[str]:
 def _cells(header: list[str], cells: list[str], where: str, line: int, why: str) -> RowOutcome:
     if len(cells) != len(header):
         return bad("bad_csv", f"expected {len(header)} cells{why}, got {len(cells)}", where)
-    if not all(map(sound, cells)):
+    if not all(map(is_encodable, cells)):
         return bad("bad_utf8", "the row is not UTF-8", where)
     return TableRow(where, line, {name: cell for name, cell in zip(header, cells, strict=True) if name})
 
@@ -234,25 +234,25 @@ def _workbook(path: Path) -> Iterator[RowOutcome]:
 
     open_stream(path).close()  # names a missing or empty file
     try:
-        with zipfile.ZipFile(path) as parts:
-            if sum(part.file_size for part in parts.infolist()) > LONGEST_JSON:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LONGEST_JSON:
                 raise ValueError("too large")
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
         cells = sheet.iter_rows(values_only=True)
         heading = [str(name).strip() if name is not None else "" for name in next(cells, ())]
-        found = [list(row) for row in cells]
-    except Exception as error:  # the library lets through whatever zip, XML and its own models raise
+        data_rows = [list(row) for row in cells]
+    except Exception as error:  # the library passes on all errors of zip, XML and its own models
         what = "the file is not an Excel workbook (.xlsx), is corrupt, or unpacks to more than half a gigabyte"
         raise DataError(what, where=str(path), fix="save it again as .xlsx") from error
     header = _header([name for name in heading if name], f"{path}, row 1")
-    for number, row in enumerate(found, 2):
+    for number, row in enumerate(data_rows, 2):
         values = [value for name, value in zip(heading, row, strict=False) if name]
         if any(value is not None for value in values):
             yield TableRow(f"{path}, row {number}", number, dict(zip(header, values, strict=False)))
 
 
-def sound(text: str) -> bool:
-    """Whether a text can be written as UTF-8 (half a surrogate pair cannot)."""
+def is_encodable(text: str) -> bool:
+    """Whether a text can be encoded as UTF-8 (half a surrogate pair cannot)."""
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

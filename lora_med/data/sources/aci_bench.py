@@ -1,7 +1,7 @@
 """ACI-Bench: the transcript of a whole visit, and the clinical note that was written from it.
 
 CSV with dataset, encounter_id, dialogue, note; and the challenge's JSON rows (src, tgt, file). License CC BY 4.0. Yim
-et al. 2023, https://doi.org/10.1038/s41597-023-02487-3. Published files are the split; visits are played by actors.
+et al. 2023, https://doi.org/10.1038/s41597-023-02487-3. The published files are the splits; actors play the visits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _pair)
 
 
-def _pair(values: Mapping[str, Any], place: str) -> Pair:
-    named = {CHALLENGE.get(name, name): value for name, value in values.items()}
-    visit = text_of(named, "encounter_id").strip()
+def _pair(values: Mapping[str, Any], position: str) -> Pair:
+    fields = {CHALLENGE.get(name, name): value for name, value in values.items()}
+    visit = text_of(fields, "encounter_id").strip()
     return Pair(
-        f"aci_bench:{visit}", visit, "aci_bench", lines(text_of(named, "dialogue")), lines(text_of(named, "note"))
+        f"aci_bench:{visit}", visit, "aci_bench", lines(text_of(fields, "dialogue")), lines(text_of(fields, "note"))
     )

@@ -1,7 +1,7 @@
-"""BC5CDR: 1,500 PubMed abstracts with chemicals and diseases marked, in PubTator's format (500 each train, dev, test).
+"""BC5CDR: 1,500 PubMed abstracts with annotated chemicals and diseases, PubTator format (500 each: train, dev, test).
 
 Types: Chemical, Disease. Nested and composite mentions are kept; relations (CID) are not read. The corpus states no
-license, only public research. Li et al. 2016, https://doi.org/10.1093/database/baw068.
+license; it names public research only. Li et al. 2016, https://doi.org/10.1093/database/baw068.
 """
 
 from __future__ import annotations

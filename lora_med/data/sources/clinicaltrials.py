@@ -1,10 +1,10 @@
-"""ClinicalTrials.gov: one Passage a study, from the API's version 2 or the legacy XML, both told in the same sections.
+"""ClinicalTrials.gov: one Passage a study, from the API's version 2 or the legacy XML, both with the same sections.
 
 JSON: a study, a search page (`{"studies": [...]}`), an array of studies; a zip with one file a study, of either format.
-Every module may be missing, and search pages hold some of them only: of a study that stands in several files, the
-fullest is taken. The API's text is CommonMark, its escapes undone here; the legacy text is set in indented lines, which
-are joined again. Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never
-read. Formats: https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
+Any module may be missing, and search pages contain only some modules. Of a study in several files, the longest text
+wins. The API's text is CommonMark; its escapes are removed. The legacy text has indented lines, which are joined.
+Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never read. Formats:
+https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
 https://clinicaltrials.gov/ct2/html/images/info/public.xsd. License: public domain (work of the US government).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.data.formats.archives import FIX, Document, is_xml, outcomes_of, xml_root
-from lora_med.data.formats.tables import load_json, sound
+from lora_med.data.formats.tables import is_encodable, load_json
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError
@@ -43,17 +43,17 @@ TEXTS = ("SUMMARY", "DESCRIPTION", "ELIGIBILITY")
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The studies of the files, each once. Drops: no_text, superseded; with an error: bad, damaged_file."""
-    found = outcomes_of(inputs, SUFFIXES, _studies)
-    fullest: dict[str, tuple[int, int]] = {}  # study -> its longest text, and where that stands
+    outcomes = outcomes_of(inputs, SUFFIXES, _studies)
+    fullest: dict[str, tuple[int, int]] = {}  # study -> length of its longest text, and its position
 
     def again() -> Iterator[Outcome]:
-        studies = found if options.streaming else list(found)  # held, where the caller keeps them anyway
+        studies = outcomes if options.streaming else list(outcomes)  # in memory, if the caller holds them anyway
         if not fullest:
-            for place, study in enumerate(studies):
+            for position, study in enumerate(studies):
                 if isinstance(study, Passage) and len(study.text) > fullest.get(study.uid, (0, 0))[0]:
-                    fullest[study.uid] = (len(study.text), place)
-        for place, study in enumerate(studies):
-            if isinstance(study, Passage) and fullest[study.uid][1] != place:
+                    fullest[study.uid] = (len(study.text), position)
+        for position, study in enumerate(studies):
+            if isinstance(study, Passage) and fullest[study.uid][1] != position:
                 yield Drop("superseded")
             else:
                 yield study
@@ -82,11 +82,11 @@ def _studies(document: Document) -> Iterator[Outcome]:
         yield _study(identity.get("nctId"), title, _current(protocol), where)
 
 
-def _study(number: Any, title: Any, found: Mapping[str, Any], where: str) -> Outcome:
+def _study(number: Any, title: Any, values: Mapping[str, Any], where: str) -> Outcome:
     if not isinstance(number, str) or not NUMBER.fullmatch(number.strip()):
         return Drop("bad", DataError("expected a study with an NCT number", where=where, fix=FIX))
-    texts = {kind: found.get(kind) or "" for kind in LABELS} | {"": title}
-    wrong = next((kind for kind, text in texts.items() if not isinstance(text, str) or not sound(text)), None)
+    texts = {kind: values.get(kind) or "" for kind in LABELS} | {"": title}
+    wrong = next((kind for kind, text in texts.items() if not isinstance(text, str) or not is_encodable(text)), None)
     if wrong is not None:
         what = f"{LABELS.get(wrong, 'Title')}: expected a text, got {type(texts[wrong]).__name__}"
         return Drop("bad", DataError(what, where=f"{where}, {number.strip()}", fix=FIX))
@@ -99,8 +99,8 @@ def _study(number: Any, title: Any, found: Mapping[str, Any], where: str) -> Out
 
 
 def _module(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = values.get(name)
-    return found if isinstance(found, dict) else {}
+    module = values.get(name)
+    return module if isinstance(module, dict) else {}
 
 
 def _unescaped(text: Any) -> Any:
@@ -133,7 +133,7 @@ def _listed(values: Any) -> str:
 
 
 def _named(items: Any, *fields: str) -> str:
-    """One line an item: its name, a time frame in parentheses, and its description if there is one."""
+    """One line for each item: its name, a time frame in parentheses, and its description if there is one."""
     if not isinstance(items, list):
         return ""
     return "\n".join(_item(item.get, *fields) for item in items if isinstance(item, dict) and item.get(fields[0]))
@@ -141,8 +141,8 @@ def _named(items: Any, *fields: str) -> str:
 
 def _item(get: Any, name: str, time: str = "") -> str:
     parts = [get(name), get(time) if time else None, get("description")]
-    shown = [" ".join(_unescaped(part).split()) if isinstance(part, str) else "" for part in parts]
-    return shown[0] + (f" ({shown[1]})" if shown[1] else "") + (f": {shown[2]}" if shown[2] else "")
+    texts = [" ".join(_unescaped(part).split()) if isinstance(part, str) else "" for part in parts]
+    return texts[0] + (f" ({texts[1]})" if texts[1] else "") + (f": {texts[2]}" if texts[2] else "")
 
 
 def _legacy(root: Any) -> dict[str, str]:
@@ -170,7 +170,7 @@ def _legacy(root: Any) -> dict[str, str]:
 
 
 def _joined(text: str) -> str:
-    """Indented lines made paragraphs again; a bullet begins a line of its own, `*` as the API writes it."""
+    """Paragraphs from indented lines; a bullet begins a new line, with `*` as in the API."""
     paragraphs: list[str] = []
     for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
         lines: list[str] = []

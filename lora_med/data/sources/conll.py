@@ -1,9 +1,9 @@
-"""CoNLL files: one token a line with its tag, an empty line after each sentence; IOB, IOB2 and IOBES.
+"""CoNLL files: one token and its tag on each line, an empty line after each sentence; IOB, IOB2 and IOBES.
 
 The first cell is the token and the last the tag (`B-Disease`, `I-`, `E-`, `S-`, `O`), between tabs or blanks. A
-sentence is a record, its tokens joined by one blank: the original spacing, nesting and documents are lost in this form,
-so scores on it do not compare with those on PubTator. `-DOCSTART-` lines, where there are any, make the groups; else a
-sentence is its own, and only published files keep documents apart. License and citation: those of the corpus.
+sentence is a record, its tokens joined by one blank. This format loses the original spacing, nesting and documents, so
+scores on it do not compare with those on PubTator. `-DOCSTART-` lines, if present, make the groups. Otherwise each
+sentence is its own group, and only published files keep documents separate. License and citation: those of the corpus.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 
 from lora_med.data.formats.line_blocks import Line, blocks
 from lora_med.data.formats.row_fields import Wrong, stem
-from lora_med.data.formats.tables import sound
+from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Annotated, Span
 from lora_med.errors import DataError
 from lora_med.files import archive_errors
 
-TAG = re.compile(r"O|(?P<place>[BIES])-(?P<type>\S+)")
+TAG = re.compile(r"O|(?P<prefix>[BIES])-(?P<type>\S+)")
 BLANKS = re.compile(r"[ \t]+")  # other white space may be a token
 DOCUMENT = "-DOCSTART-"
-FIX = "mend the sentence, or set data.skip_bad=true (--skip-bad)"
+FIX = "fix the sentence, or set data.skip_bad=true (--skip-bad)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Token:
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The sentences of the files. Drops with an error: bad, damaged_file; a bad sentence spoils no other."""
+    """The sentences of the files. Drops with an error: bad, damaged_file; a bad sentence does not affect the others."""
     names = places(inputs)
 
     def again() -> Iterator[Outcome]:
@@ -65,22 +65,22 @@ def _file(path: Path, name: str) -> Iterator[Outcome]:
 
 
 def _sentences(block: Sequence[Line]) -> Iterator[tuple[int, list[Line]]]:
-    """The sentences of a block, each with how many documents begin before it: a mark need not stand alone."""
-    begins, held = 0, list[Line]()
+    """The sentences of a block, each with the number of documents that begin before it; a marker may share a block."""
+    begins, sentence = 0, list[Line]()
     for line in block:
         if not line.text.startswith(DOCUMENT):
-            held.append(line)
+            sentence.append(line)
             continue
-        if held:
-            yield begins, held
-            begins, held = 0, []
+        if sentence:
+            yield begins, sentence
+            begins, sentence = 0, []
         begins += 1
-    if held or begins:
-        yield begins, held
+    if sentence or begins:
+        yield begins, sentence
 
 
 def _token(line: Line) -> _Token:
-    if not sound(line.text):
+    if not is_encodable(line.text):
         raise Wrong(f"line {line.number} is not UTF-8")
     text = line.text.strip(" \t")
     cells = text.split("\t") if "\t" in text else BLANKS.split(text)
@@ -94,21 +94,21 @@ def _token(line: Line) -> _Token:
 def _record(tokens: Sequence[_Token], name: str, document: str) -> Annotated:
     text = " ".join(token.text for token in tokens)
     spans: list[Span] = []
-    begin, end, kind = 0, -1, ""  # the mention under way, if kind is not empty
-    place = 0
+    begin, end, kind = 0, -1, ""  # the open mention, if kind is not empty
+    offset = 0
     for token in tokens:
         match = TAG.fullmatch(token.tag)
-        where, found = (match["place"], match["type"]) if match and match["type"] else ("O", "")
-        if kind and (where in "OBS" or found != kind):
+        prefix, tag_type = (match["prefix"], match["type"]) if match and match["type"] else ("O", "")
+        if kind and (prefix in "OBS" or tag_type != kind):
             spans.append(Span(begin, end, kind, text[begin:end]))
             kind = ""
-        if found and not kind:
-            begin, kind = place, found
-        end = place + len(token.text)
-        if kind and where in "ES":
+        if tag_type and not kind:
+            begin, kind = offset, tag_type
+        end = offset + len(token.text)
+        if kind and prefix in "ES":
             spans.append(Span(begin, end, kind, text[begin:end]))
             kind = ""
-        place = end + 1
+        offset = end + 1
     if kind:
         spans.append(Span(begin, end, kind, text[begin:end]))
     return Annotated(f"conll:{name}:{tokens[0].line}", document or stem(text), "conll", text, tuple(spans))

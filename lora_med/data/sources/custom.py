@@ -1,17 +1,17 @@
-"""Your own rows, in one of six shapes, each told by the columns it needs.
+"""Your own rows, in one of six shapes, each recognized by its columns.
 
-    messages             a conversation; the last turn, the assistant's, is what is learned   -> Pair with history
+    messages             a conversation; the last turn, the assistant's, is trained           -> Pair with history
     prompt, completion   the answer to a prompt                                               -> Pair
     input, output        the same, as `lora-med data read` writes it                          -> Pair
     question, answer     with `contexts` and `options` if there are any                       -> Question
     text, label          a text and its class, where `data.columns` names the label's column  -> Question
     text                 running text, with `title` if there is one                           -> Passage
 
-`data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are; otherwise the
-uid is file:line and the group a hash of what must not straddle a split: the text, the prompt, the question, or the
-conversation's first turns. The classes of a label column are those of the whole input, in the alphabet's order, unless
-`data.labels` names them; numbers and truth values are taken as their text. License and access class are yours to state
-in the settings' section `adapter`.
+`data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are. Otherwise the uid
+is file:line, and the group is a hash of what must not be in two splits: the text, the prompt, the question, or the
+conversation's first turns. The classes of a label column are all values in the input, in alphabetical order, unless
+`data.labels` names them; numbers and booleans are used as text. State the license and the access class in the section
+`adapter` of the settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
-from lora_med.data.formats.tables import SKIP, TableRow, bad, rows, sound
+from lora_med.data.formats.tables import SKIP, TableRow, bad, is_encodable, rows
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.errors import DataError, SettingsError
@@ -39,7 +39,7 @@ ROLES = ("system", "user", "assistant")
 
 
 class _Wrong(Exception):
-    """A value that is not what its field needs: the reason to count, and what was expected."""
+    """A value that does not fit its field, with the drop's reason and what was expected."""
 
     def __init__(self, reason: str, what: str) -> None:
         super().__init__(what)
@@ -124,52 +124,53 @@ def _came_from(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:
-    """The closed set of classes: those that were named, else all that occur."""
+    """The closed set of classes: those in `data.labels`, else all that occur."""
     if options.labels:
         return tuple(options.labels)
-    found: set[str] = set()
+    values: set[str] = set()
     for item in inputs:
         for row in rows(item):
             if isinstance(row, TableRow) and row.values.get(options.columns["label"]) not in (None, ""):
-                found.add(str(row.values[options.columns["label"]]).strip())
-                if len(found) > MOST_LABELS:
+                values.add(str(row.values[options.columns["label"]]).strip())
+                if len(values) > MOST_LABELS:
                     raise DataError(
                         f"more than {MOST_LABELS} different values in column {options.columns['label']!r}",
                         where=str(item),
                         fix="another column, or name the classes in data.labels",
                     )
-    if len(found) == 1:
+    if len(values) == 1:
         raise DataError(
-            f"column {options.columns['label']!r} has one value only: there is nothing to tell apart",
+            f"column {options.columns['label']!r} has one value only: there is nothing to classify",
             where=", ".join(places(inputs).values()),
             fix="another column, or name the classes in data.labels",
         )
-    return tuple(sorted(found))
+    return tuple(sorted(values))
 
 
 def _mapped_shape(columns: Mapping[str, str]) -> tuple[str, ...] | None:
     if "label" in columns:
         return LABELED
-    told = (shape for shape in SHAPES if shape != LABELED)
-    return next((shape for shape in told if any(field in columns for field in shape)), None)
+    by_columns = (shape for shape in SHAPES if shape != LABELED)
+    return next((shape for shape in by_columns if any(field in columns for field in shape)), None)
 
 
 def _shape(row: _Row) -> tuple[str, ...]:
-    told = [shape for shape in SHAPES if shape != LABELED]
-    for shape in told:
+    shapes = [shape for shape in SHAPES if shape != LABELED]
+    for shape in shapes:
         if all(row.column(field) in row.values for field in shape):
             return shape
-    wanted = "; or ".join(" and ".join(shape) for shape in told)
+    expected = "; or ".join(" and ".join(shape) for shape in shapes)
     raise _Wrong(
-        "missing_column", f"expected the columns {wanted}; none is among the {len(row.values)} there are (data.columns)"
+        "missing_column",
+        f"expected the columns {expected}; none is among the {len(row.values)} there are (data.columns)",
     )
 
 
 def _text(value: object, name: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise _Wrong("bad_type", f"{name}: expected a text, got {type(value).__name__}")
-    if not sound(value):
-        raise _Wrong("bad_utf8", f"{name}: half a surrogate pair is no character")
+    if not is_encodable(value):
+        raise _Wrong("bad_utf8", f"{name}: half a surrogate pair is not a character")
     if not empty and not value.strip():
         raise _Wrong("empty_text", f"{name}: expected a text, it is empty")
     return value
@@ -222,9 +223,9 @@ def _turns(value: object, name: str) -> tuple[tuple[str, str], ...]:
 def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid: str) -> Pair:
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
         raise _Wrong("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
-    history, asked, answer = turns[:-2], turns[-2][1], turns[-1][1]
+    history, question, answer = turns[:-2], turns[-2][1], turns[-1][1]
     start = next(content for role, content in turns if role == "user")
-    return Pair(_name(row, "uid", uid), _group(row, start), "custom", asked, answer, history=history)
+    return Pair(_name(row, "uid", uid), _group(row, start), "custom", question, answer, history=history)
 
 
 def _messages(row: _Row, uid: str) -> Record:
@@ -232,13 +233,13 @@ def _messages(row: _Row, uid: str) -> Record:
     return _conversation(row, _turns(row.get("messages"), name), name, uid)
 
 
-def _pair(asked: str, answered: str) -> Callable[[_Row, str], Record]:
+def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Record]:
     def make(row: _Row, uid: str) -> Record:
-        first, second = row.get(asked), row.get(answered)
+        first, second = row.get(question_field), row.get(answer_field)
         if isinstance(first, list) and isinstance(second, list):  # both sides given as turns
-            name = f"columns {row.column(asked)!r} and {row.column(answered)!r}"
+            name = f"columns {row.column(question_field)!r} and {row.column(answer_field)!r}"
             return _conversation(row, _turns([*first, *second], name), name, uid)
-        question, answer = row.text(asked), row.text(answered)
+        question, answer = row.text(question_field), row.text(answer_field)
         history = _turns(row.get("history"), f"column {row.column('history')!r}") if row.has("history") else ()
         return Pair(
             _name(row, "uid", uid),

@@ -1,7 +1,7 @@
-"""The general probe: sentences to be ended, of language and everyday knowledge, to see what an adapter makes forget.
+"""The general probe: sentences about language and everyday knowledge to complete, to measure forgetting.
 
-It ships with lora_med (assets/probe/general.jsonl, written by tools/sample/probe.py) and is all test: JSON lines with
-uid, subject, question (the beginning), options (the endings) and answer. License as the project's.
+It ships with lora_med (assets/probe/general.jsonl, written by tools/sample/probe.py) and is all test split. Format:
+JSON lines with uid, subject, question (the beginning), options (the endings) and answer. License as the project's.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _question)
 
 
-def _question(values: Mapping[str, Any], place: str) -> Question:
+def _question(values: Mapping[str, Any], position: str) -> Question:
     endings, answer = values.get("options"), text_of(values, "answer")
-    if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(one, str) for one in endings):
+    if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(ending, str) for ending in endings):
         raise Wrong("options: expected a list of two texts or more")
     if answer not in endings:
         raise Wrong("answer: expected one of the options")

@@ -1,9 +1,9 @@
 """MedMCQA: questions of Indian medical entrance exams, four options each.
 
 Rows (question, opa to opd, cop, exp, id) in JSON lines, JSON or Parquet. `cop`, the right option, counts from 1 in the
-original files and from 0 in the Hub copy: a file that holds a 4 counts from 1, one that holds a 0 from 0, and one that
-holds neither is refused, not guessed. Rows without an answer (the test file; -1 on the Hub) are dropped as
-empty_answer. The field scores the 4,183 rows of the validation file. License MIT. Pal et al. 2022,
+original files and from 0 in the Hub copy. A file with a 4 counts from 1, a file with a 0 counts from 0, and a file
+with neither is refused. Rows without an answer (the test file; -1 on the Hub) are dropped as
+empty_answer. Published scores use the 4,183 rows of the validation file. License MIT. Pal et al. 2022,
 https://proceedings.mlr.press/v174/pal22a.html.
 """
 
@@ -22,7 +22,7 @@ OPTIONS = ("opa", "opb", "opc", "opd")
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The questions of the inputs; every file is passed over once before, to see where `cop` counts from.
+    """The questions of the inputs; every file is read once before, to find whether `cop` counts from 0 or 1.
 
     Drops: empty_answer; with an error: bad, unknown_base, and those of the row formats.
     """
@@ -39,16 +39,16 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
 
 def _number(values: Mapping[str, Any]) -> int | None:
-    found = values.get("cop")
-    if isinstance(found, str) and found.strip().lstrip("-").isdecimal():
-        found = int(found)
-    if isinstance(found, float) and found.is_integer():  # as a column with gaps is written by pandas
-        found = int(found)
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    value = values.get("cop")
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():  # as a column with gaps is written by pandas
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _base(item: Input) -> int | Drop:
-    """0 or 1, by the numbers that occur in the whole file; a drop with an error where they do not tell."""
+    """0 or 1, by the numbers in the file; a drop with an error if they do not decide it."""
     seen = {_number(row.values) for row in rows(item) if isinstance(row, TableRow)} & set(range(5))
     if {0, 4} <= seen:
         what, fix = "cop is 0 in some rows and 4 in others", "do not mix the original files with the Hub's"
@@ -61,7 +61,7 @@ def _base(item: Input) -> int | Drop:
 
 
 def _question(values: Mapping[str, Any], base: int) -> Question:
-    uid, asked = text_of(values, "id"), text_of(values, "question")
+    uid, question = text_of(values, "id"), text_of(values, "question")
     number = _number(values)
     if (number is None and values.get("cop") in (None, "")) or number == -1:
         raise Empty("empty_answer")
@@ -70,9 +70,9 @@ def _question(values: Mapping[str, Any], base: int) -> Question:
     choices = tuple(text_of(values, name) for name in OPTIONS)
     return Question(
         f"medmcqa:{uid}",
-        stem(asked),
+        stem(question),
         "medmcqa",
-        asked,
+        question,
         choices[number - base],
         options=choices,
         explanation=optional_text_of(values, "exp"),

@@ -2,7 +2,7 @@
 
 Two shapes are read: the original JSON lines (question, options {A: ...}, answer_idx, meta_info) and the rows of the Hub
 copy `GBaker/MedQA-USMLE-4-options-hf` (sent1, ending0 to ending3, label). License MIT. Jin et al. 2020,
-https://arxiv.org/abs/2009.13081. Split by published file; questions of equal wording are one group.
+https://arxiv.org/abs/2009.13081. The published files are the splits; questions with the same wording are one group.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _question)
 
 
-def _question(values: Mapping[str, Any], place: str) -> Question:
+def _question(values: Mapping[str, Any], position: str) -> Question:
     if "sent1" in values:
-        asked = "\n".join(part for part in (text_of(values, "sent1"), optional_text_of(values, "sent2")) if part)
+        question = "\n".join(
+            sentence for sentence in (text_of(values, "sent1"), optional_text_of(values, "sent2")) if sentence
+        )
         choices = tuple(text_of(values, f"ending{number}") for number in range(4))
         label = values.get("label")
         index = label if isinstance(label, int) and not isinstance(label, bool) else -1
         name = "label"
     else:
-        asked, choices = text_of(values, "question"), _choices(values.get("options"))
+        question, choices = text_of(values, "question"), _choices(values.get("options"))
         letter = values.get("answer_idx")
         index = LETTERS.find(letter) if isinstance(letter, str) and len(letter) == 1 else -1
         name = "answer_idx"
@@ -38,11 +40,15 @@ def _question(values: Mapping[str, Any], place: str) -> Question:
         raise Wrong(f"{name}: expected one of the {len(choices)} options")
     if "answer" in values and values["answer"] != choices[index]:
         raise Wrong(f"answer: expected the text of option {LETTERS[index]}, which {name} names")
-    uid = values["id"] if isinstance(values.get("id"), str) and values["id"].strip() else place
-    return Question(f"medqa:{uid}", stem(asked), "medqa", asked, choices[index], (), choices)
+    uid = values["id"] if isinstance(values.get("id"), str) and values["id"].strip() else position
+    return Question(f"medqa:{uid}", stem(question), "medqa", question, choices[index], (), choices)
 
 
-def _choices(found: object) -> tuple[str, ...]:
-    if isinstance(found, dict) and 2 <= len(found) <= len(LETTERS) and list(found) == list(LETTERS[: len(found)]):
-        return tuple(text_of(found, letter) for letter in found)
+def _choices(options: object) -> tuple[str, ...]:
+    if (
+        isinstance(options, dict)
+        and 2 <= len(options) <= len(LETTERS)
+        and list(options) == list(LETTERS[: len(options)])
+    ):
+        return tuple(text_of(options, letter) for letter in options)
     raise Wrong("options: expected an object with the letters A, B, C, ... in order, each with a text")

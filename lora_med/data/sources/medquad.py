@@ -1,8 +1,8 @@
-"""MedQuAD: questions and answers from twelve sites of the US National Institutes of Health, one XML file a page.
+"""MedQuAD: questions and answers from twelve sites of the US National Institutes of Health, one XML file for each page.
 
 The root is `Document`, `doc` or `DiseaseFile`, and element names come in two spellings. Two thirds of the answers are
-empty by design (folders 10 to 12, taken out for copyright): dropped as empty_answer. The page, which several files may
-share with its identifiers, is the group; site, file and number name a question. License CC BY 4.0. Ben Abacha and
+empty by design (folders 10 to 12, removed for copyright) and are dropped as empty_answer. The group is the page, which
+several files may share with its identifiers; site, file and number name a question. License CC BY 4.0. Ben Abacha and
 Demner-Fushman 2019, https://doi.org/10.1186/s12859-019-3119-4.
 """
 
@@ -30,8 +30,8 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 def _page(document: Document) -> Iterator[Outcome]:
     root = xml_root(document)
     if root.tag not in ROOTS or not all(root.get(name, "").strip() for name in ROOTS[root.tag]):
-        wanted = "; ".join(f"{tag} with {' and '.join(names)}" for tag, names in ROOTS.items())
-        raise DataError(f"expected a root of MedQuAD: {wanted}", where=f"{document.where}:1", fix=FIX)
+        expected = "; ".join(f"{tag} with {' and '.join(names)}" for tag, names in ROOTS.items())
+        raise DataError(f"expected a root of MedQuAD: {expected}", where=f"{document.where}:1", fix=FIX)
     key, site = (root.get(name, "").strip() for name in ROOTS[root.tag])
     name = f"{site}:{document.name.split('.')[0]}"
     for pair in root.iter("QAPair", "pair"):
@@ -39,14 +39,14 @@ def _page(document: Document) -> Iterator[Outcome]:
 
 
 def _question(pair: Any, group: str, name: str, file: str) -> Outcome:
-    asked, answered = (_element(pair, tag) for tag in ("question", "answer"))
+    question, answer = (_element(pair, tag) for tag in ("question", "answer"))
     where = f"{file}:{pair.sourceline}"
-    number = "" if asked is None else asked.get("qid", "").strip().rpartition("-")[2]
-    if asked is None or answered is None or not number or not _text(asked):
+    number = "" if question is None else question.get("qid", "").strip().rpartition("-")[2]
+    if question is None or answer is None or not number or not _text(question):
         return Drop("bad", DataError("expected a question with a qid, and an answer", where=where, fix=FIX))
-    if not _text(answered):
+    if not _text(answer):
         return Drop("empty_answer")
-    return Question(f"medquad:{name}-{number}", group, "medquad", _text(asked), _text(answered))
+    return Question(f"medquad:{name}-{number}", group, "medquad", _text(question), _text(answer))
 
 
 def _element(pair: Any, name: str) -> Any:
@@ -54,6 +54,6 @@ def _element(pair: Any, name: str) -> Any:
 
 
 def _text(element: Any) -> str:
-    """All text, the layout's indentation taken out and its line breaks kept."""
+    """All text, without the layout's indentation and with its line breaks."""
     lines = (BLANKS.sub(" ", line).strip() for line in "".join(element.itertext()).split("\n"))
     return EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()

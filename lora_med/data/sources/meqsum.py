@@ -2,7 +2,7 @@
 
 The published workbook (.xlsx: File, CHQ, Summary, then hundreds of empty columns), or the same columns in any format
 of rows. License CC BY 4.0. Ben Abacha and Demner-Fushman 2019,
-https://aclanthology.org/P19-1215. One letter may stand in several rows, so the group is the question's text.
+https://aclanthology.org/P19-1215. One letter may be in several rows, so the group is the question's text.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _pair)
 
 
-def _pair(values: Mapping[str, Any], place: str) -> Pair:
+def _pair(values: Mapping[str, Any], position: str) -> Pair:
     question, summary = lines(text_of(values, "CHQ")), lines(text_of(values, "Summary"))
-    return Pair(f"meqsum:{place}", stem(question), "meqsum", question, summary)
+    return Pair(f"meqsum:{position}", stem(question), "meqsum", question, summary)

@@ -1,9 +1,9 @@
-"""MIMIC-III's notes: NOTEEVENTS.csv or .csv.gz, one Passage a note, the patient as group.
+"""MIMIC-III's notes: NOTEEVENTS.csv or .csv.gz, one Passage for each note, the patient as group.
 
 Credentialed: PhysioNet's license applies to the notes and, by its rule of 24 April 2024, to models made from them.
 Johnson et al. 2016, https://doi.org/10.1038/sdata.2016.35; https://physionet.org/content/mimiciii/1.4. Columns, in
-either case: ROW_ID, SUBJECT_ID, CATEGORY, ISERROR, TEXT, and others that are not read. A note its hospital flagged as
-an error is dropped as marked_error. `[**...**]` becomes a typed tag (data/formats/placeholders.py).
+either case: ROW_ID, SUBJECT_ID, CATEGORY, ISERROR, TEXT, and others that are not read. A note that the hospital flagged
+as an error is dropped as marked_error. `[**...**]` becomes a typed tag (data/formats/placeholders.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _note)
 
 
-def _note(values: Mapping[str, Any], place: str) -> Passage:
+def _note(values: Mapping[str, Any], position: str) -> Passage:
     row = {name.lower(): value for name, value in values.items()}
     number, patient = identifier_of(row, "row_id"), identifier_of(row, "subject_id")
     if optional_text_of(row, "iserror").strip() in ("1", "1.0"):

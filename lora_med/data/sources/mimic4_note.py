@@ -1,4 +1,4 @@
-"""MIMIC-IV-Note: discharge.csv.gz and radiology.csv.gz, one Passage a note, the patient as group.
+"""MIMIC-IV-Note: discharge.csv.gz and radiology.csv.gz, one Passage for each note, the patient as group.
 
 Credentialed: PhysioNet's license applies to the notes and, by its rule of 24 April 2024, to models made from them.
 Johnson et al. 2023, https://doi.org/10.13026/1n74-ne17. Columns: note_id, subject_id, note_type, text, and others that
@@ -25,7 +25,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _note)
 
 
-def _note(values: Mapping[str, Any], place: str) -> Passage:
+def _note(values: Mapping[str, Any], position: str) -> Passage:
     name, patient = identifier_of(values, "note_id"), identifier_of(values, "subject_id")
     if not optional_text_of(values, "text").strip():
         raise Empty("no_text")

@@ -1,11 +1,11 @@
-"""MMLU's medical subjects: exam questions with four options, a file for each subject and part.
+"""MMLU's medical subjects: exam questions with four options, a file for each subject and split.
 
-Two shapes are read: the original CSV, which has no header (question, A, B, C, D, the right letter), its subject in the
-file's name (`anatomy_test.csv`); and rows as on the Hub, `cais/mmlu` (question, subject, choices, answer from 0). The
-split is that of the files: `_dev`, five questions a subject for k-shot prompts, is the training part, `_val`
-validation, `_test` test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge, college_biology,
-college_medicine, medical_genetics, professional_medicine; name their files. License MIT. Hendrycks et al. 2021,
-https://arxiv.org/abs/2009.03300.
+Two shapes are read. The original CSV has no header (question, A, B, C, D, the right letter) and its subject in the
+file's name (`anatomy_test.csv`). The other shape is rows as on the Hub, `cais/mmlu` (question, subject, choices, answer
+from 0). The files are the splits: `_dev` is training, with five questions for each subject for k-shot prompts, `_val`
+is validation and `_test` is test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge,
+college_biology, college_medicine, medical_genetics, professional_medicine; name their files. License MIT. Hendrycks et
+al. 2021, https://arxiv.org/abs/2009.03300.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lora_med.data.record import Question
 
 LETTERS = "ABCD"
 HEADER = ("question", *LETTERS, "answer")
-PART = re.compile(r"[_-](?:auxiliary_train|train|dev|val|validation|test)$", re.IGNORECASE)
+SPLIT = re.compile(r"[_-](?:auxiliary_train|train|dev|val|validation|test)$", re.IGNORECASE)
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
@@ -34,18 +34,18 @@ def _rows(item: Input) -> Iterator[RowOutcome]:
     if not isinstance(item, Path):
         yield from rows(item)
         return
-    subject = PART.sub("", item.name.split(".")[0])
+    subject = SPLIT.sub("", item.name.split(".")[0])
     for row in rows(item, header=HEADER if format_of(item) in ("csv", "tsv") else None):
         yield TableRow(row.where, row.number, {"subject": subject, **row.values}) if isinstance(row, TableRow) else row
 
 
-def _question(values: Mapping[str, Any], place: str) -> Question:
-    asked, answer = text_of(values, "question"), values.get("answer")
+def _question(values: Mapping[str, Any], position: str) -> Question:
+    question, answer = text_of(values, "question"), values.get("answer")
     if "choices" in values:
-        found = values["choices"]
-        if not isinstance(found, list) or len(found) != len(LETTERS):
+        texts = values["choices"]
+        if not isinstance(texts, list) or len(texts) != len(LETTERS):
             raise Wrong(f"choices: expected a list of {len(LETTERS)} texts")
-        choices = tuple(text_of({letter: text}, letter) for letter, text in zip(LETTERS, found, strict=True))
+        choices = tuple(text_of({letter: text}, letter) for letter, text in zip(LETTERS, texts, strict=True))
         right = answer if isinstance(answer, int) and not isinstance(answer, bool) else -1
     else:
         choices = tuple(text_of(values, letter) for letter in LETTERS)
@@ -54,5 +54,13 @@ def _question(values: Mapping[str, Any], place: str) -> Question:
         raise Wrong(f"answer: expected one of the letters {', '.join(LETTERS)}, or on the Hub a number from 0 to 3")
     subject = optional_text_of(values, "subject")
     return Question(
-        f"mmlu:{place}", stem(asked, *choices), "mmlu", asked, choices[right], (), choices, right=right, subject=subject
+        f"mmlu:{position}",
+        stem(question, *choices),
+        "mmlu",
+        question,
+        choices[right],
+        (),
+        choices,
+        right=right,
+        subject=subject,
     )

@@ -1,9 +1,9 @@
-"""MTS-Dialog: a stretch of a doctor's talk with a patient, and the section of the note that was written from it.
+"""MTS-Dialog: part of a doctor's conversation with a patient, and the section of the note that was written from it.
 
 CSV with ID, section_header, section_text, dialogue; cells hold line breaks. The files of the correlation study (ID,
 Dialogue, Reference Summary, Automatic Summary) give the reference as the target, each pair once. License CC BY 4.0.
-Ben Abacha et al. 2023, https://aclanthology.org/2023.eacl-main.168. Published files are the split; short notes
-("Noncontributory.") recur in several of them, so the group is the dialogue.
+Ben Abacha et al. 2023, https://aclanthology.org/2023.eacl-main.168. The published files are the splits. Short notes
+("Noncontributory.") recur in several files, so the group is the dialogue.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return outcomes(inputs, _pair)
 
 
-def _pair(values: Mapping[str, Any], place: str) -> Pair:
-    named = {STUDY.get(name, name): value for name, value in values.items()}
-    dialogue, note = (lines(text_of(named, field)) for field in ("dialogue", "section_text"))
-    section = optional_text_of(named, "section_header").strip()
-    return Pair(f"mts_dialog:{place}", stem(dialogue), "mts_dialog", dialogue, note, section)
+def _pair(values: Mapping[str, Any], position: str) -> Pair:
+    fields = {STUDY.get(name, name): value for name, value in values.items()}
+    dialogue, note = (lines(text_of(fields, field)) for field in ("dialogue", "section_text"))
+    section = optional_text_of(fields, "section_header").strip()
+    return Pair(f"mts_dialog:{position}", stem(dialogue), "mts_dialog", dialogue, note, section)

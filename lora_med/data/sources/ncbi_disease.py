@@ -1,7 +1,7 @@
-"""NCBI disease corpus: 793 PubMed abstracts with diseases marked, in PubTator's format (593, 100, 100).
+"""NCBI disease corpus: 793 PubMed abstracts with annotated diseases, in PubTator's format (593, 100, 100).
 
-Types: SpecificDisease, DiseaseClass, Modifier, CompositeMention. The training file holds one abstract twice, which is
-counted as a duplicate. License: public domain, a work of the US government. Dogan et al. 2014,
+Types: SpecificDisease, DiseaseClass, Modifier, CompositeMention. The training file contains one abstract twice; the
+second is counted as a duplicate. License: public domain, a work of the US government. Dogan et al. 2014,
 https://doi.org/10.1016/j.jbi.2013.12.006.
 """
 

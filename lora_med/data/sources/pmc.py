@@ -1,9 +1,9 @@
 """PubMed Central articles in JATS (.nxml, .xml), one Passage each: title, abstract, body, without citation markers.
 
 Single files, and the tar.gz packages of the PMC Open Access subset. A section of the body is a Section with its own
-title as label, a subsection another; paragraphs are lines. Left out: references and the markers that point to them,
-figures, tables, formulas that are only pictures or TeX, footnotes, supplements, back matter, and sections about the
-article rather than its subject (competing interests, authors' contributions). Format:
+title as label, and so is a subsection; paragraphs are lines. Left out: references and the markers that point to them,
+figures, tables, formulas that are only pictures or TeX, footnotes, supplements and back matter. Sections about the
+article itself (competing interests, authors' contributions) are left out too. Format:
 https://jats.nlm.nih.gov/archiving. License: each article's own, in its <license>; most of the subset is CC BY.
 """
 
@@ -20,7 +20,7 @@ from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError
 
 SUFFIXES = (".nxml", ".xml")
-ASIDE = {
+SKIPPED = {
     *("table-wrap", "table-wrap-group", "fig", "fig-group", "supplementary-material", "media", "graphic", "tex-math"),
     *("fn", "fn-group", "ref-list", "inline-graphic", "object-id", "table", "alt-text", "long-desc", "label", "notes"),
 }
@@ -46,10 +46,10 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
 def _articles(document: Document, keep_retracted: bool) -> Iterator[Outcome]:
     root = xml_root(document)
-    found = list(root.iter("article")) if root.tag in ("article", "pmc-articleset", "articles") else []
-    if not found:
+    articles = list(root.iter("article")) if root.tag in ("article", "pmc-articleset", "articles") else []
+    if not articles:
         raise DataError("expected an article in JATS", where=f"{document.where}:1", fix=FIX)
-    for article in found:
+    for article in articles:
         yield _outcome(article, keep_retracted, document.where)
 
 
@@ -72,7 +72,7 @@ def _outcome(article: Any, keep_retracted: bool, file: str) -> Outcome:
     sections = (*_abstract(meta), *_body(article.find("body")))
     if not sections:
         return Drop("no_text")
-    text = "\n\n".join(f"{part.label}\n{part.text}" if part.label else part.text for part in sections)
+    text = "\n\n".join(f"{section.label}\n{section.text}" if section.label else section.text for section in sections)
     pmid = ids.get("pmid", "")
     group = pmid if pmid.isascii() and pmid.isdigit() else f"PMC{number}"
     return Passage(f"pmc:PMC{number}", group, "pmc", text, "" if title is None else _line(title), sections)
@@ -94,7 +94,7 @@ def _body(body: Any) -> Iterator[Section]:
 
 
 def _sections(node: Any, label: str | None, category: str | None) -> Iterator[Section]:
-    """The node's own paragraphs, then its sections, in order; a heading without text of its own is kept by nobody."""
+    """The node's own paragraphs, then its sections, in order; a heading without its own text is dropped."""
     own = "\n".join(line for child in node if child.tag in BLOCKS for line in _lines(child))
     if own:
         yield Section(own, label, category)
@@ -108,17 +108,17 @@ def _sections(node: Any, label: str | None, category: str | None) -> Iterator[Se
 
 
 def _lines(block: Any) -> Iterator[str]:
-    """A block's text, one line a paragraph; lists inside a paragraph are lines of their own."""
-    parts: list[str] = []
+    """A block's text, one line for each paragraph; list items inside a paragraph are separate lines."""
+    pieces: list[str] = []
     for text in _pieces(block):
         if text == "\n":
-            line = without_citations("".join(parts))
+            line = without_citations("".join(pieces))
             if line:
                 yield line
-            parts = []
+            pieces = []
         else:
-            parts.append(text)
-    line = without_citations("".join(parts))
+            pieces.append(text)
+    line = without_citations("".join(pieces))
     if line:
         yield line
 
@@ -128,7 +128,7 @@ def _line(node: Any) -> str:
 
 
 def _pieces(node: Any) -> Iterator[str]:
-    """The text below a node in order: "\\n" stands between blocks, citation markers are signs of their own."""
+    """The text below a node in order: "\\n" separates blocks, and citation markers are special characters."""
     if node.tag == "xref" and node.get("ref-type") == "bibr":
         cited = SPACES.sub(" ", "".join(node.itertext()))
         yield NUMBER if NUMERIC.fullmatch(cited) else f"{AUTHOR_START}{cited}{AUTHOR_END}"
@@ -138,7 +138,7 @@ def _pieces(node: Any) -> Iterator[str]:
     for child in node:
         if child.tag == "break":
             yield " "
-        elif child.tag not in ASIDE:
+        elif child.tag not in SKIPPED:
             block = child.tag in BLOCKS
             if block:
                 yield "\n"

@@ -1,12 +1,12 @@
 """PubMed abstracts from NLM's XML: baseline files, then update files, plain or gz, one Passage per article.
 
 Format: https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd. License: NLM's terms of use; publishers may hold
-copyright in abstracts, so keep PMIDs and hashes in what you share, not texts. Courtesy of the U.S. National Library of
+copyright in abstracts, so share PMIDs and hashes, not texts. Courtesy of the U.S. National Library of
 Medicine.
 
-The newest version of an article is kept, a later file winning at equal version; `DeleteCitation` removes. Streaming,
-two passes over the files do it in little memory: the first keeps one number per article. The DTD that the files name
-is never fetched, and no entity is expanded but XML's own.
+The newest version of an article wins; at equal versions the later file wins. `DeleteCitation` removes an article. While
+streaming, two passes over the files need little memory: the first stores one number per article. The DTD that the files
+name is never fetched, and only XML's own entities are expanded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, begins_plainly, cuts, identity
-from lora_med.data.formats.pubmed.pubmed_fast import plain
+from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, has_plain_header, identity, split_articles
+from lora_med.data.formats.pubmed.pubmed_fast import read_article
 from lora_med.data.formats.pubmed.pubmed_xml import outcome_of, passage
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.errors import DataError
@@ -37,7 +37,7 @@ FILE_NAME = re.compile(r"(?:pubmed|medline)(\d{2})n(\d+)\.xml(?:\.gz)?", re.IGNO
 
 @dataclass(slots=True)
 class _Entry:
-    """One article as it stands in a file, in reading order; `outcome` is None where only versions are wanted."""
+    """One article of a file, in reading order; `outcome` is None if only versions are needed."""
 
     pmid: int
     version: int
@@ -54,14 +54,14 @@ _Step = _Entry | _Deletion | Drop
 
 @dataclass(frozen=True)
 class _Reader:
-    """What is wanted of a file: the articles' versions alone, or their texts too."""
+    """What to read from a file: only the articles' versions, or their texts too."""
 
     texts: bool
     keep_retracted: bool = False
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The current articles of the files, each pass reading again; files named as NLM names them go by their number.
+    """The current articles of the files; each pass reads them again. Files with NLM's names are sorted by number.
 
     Drops: superseded, deleted, retracted, retraction_notice, not_english, no_abstract, bad.
     """
@@ -72,18 +72,18 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
         return _steps(paths, _Reader(True, options.keep_retracted))
 
     def again() -> Iterator[Outcome]:
-        if not options.streaming:  # the caller keeps the records anyway: one pass is enough
-            held = list(steps())
-            return _current(held, _latest(held))
+        if not options.streaming:  # the caller holds the records in memory anyway: one pass is enough
+            steps_in_memory = list(steps())
+            return _current_versions(steps_in_memory, _latest_versions(steps_in_memory))
         if not latest:
-            latest.update(_latest(_steps(paths, _Reader(False))))
-        return _current(steps(), latest)
+            latest.update(_latest_versions(_steps(paths, _Reader(False))))
+        return _current_versions(steps(), latest)
 
     return Again(again)
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
-    """NLM's own order, year then number, if every file is named NLM's way; else as given."""
+    """The files in NLM's order, year then number, if every name is NLM's; else in the given order."""
     numbers = [FILE_NAME.fullmatch(path.name) for path in paths]
     if not all(numbers):
         return list(paths)
@@ -91,39 +91,39 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return [path for _, path in sorted(keyed, key=lambda item: item[0])]
 
 
-def _latest(steps: Iterable[_Step]) -> dict[int, int]:
-    """PMID -> place of its current version in reading order, times two, plus one if deleted since."""
+def _latest_versions(steps: Iterable[_Step]) -> dict[int, int]:
+    """PMID -> position of its current version in reading order, times two, plus one if it was deleted later."""
     state: dict[int, int] = {}
-    version: dict[int, int] = {}  # only of articles beyond version 1, which are few
-    place = 0
+    version: dict[int, int] = {}  # only for articles beyond version 1, which are few
+    position = 0
     for step in steps:
         if isinstance(step, _Deletion) and step.pmid in state:
             state[step.pmid] |= 1
         elif isinstance(step, _Entry):
-            known = state.get(step.pmid)
-            if known is None or known & 1 or step.version >= version.get(step.pmid, 1):
-                state[step.pmid] = place << 1
+            previous = state.get(step.pmid)
+            if previous is None or previous & 1 or step.version >= version.get(step.pmid, 1):
+                state[step.pmid] = position << 1
                 version.pop(step.pmid, None)
                 if step.version > 1:
                     version[step.pmid] = step.version
-            place += 1
+            position += 1
     return state
 
 
-def _current(steps: Iterable[_Step], latest: dict[int, int]) -> Iterator[Outcome]:
-    place = 0
+def _current_versions(steps: Iterable[_Step], latest: dict[int, int]) -> Iterator[Outcome]:
+    position = 0
     for step in steps:
         if isinstance(step, Drop):
             yield step
         elif isinstance(step, _Entry):
             state = latest.get(step.pmid, -1)
-            if state >> 1 != place:
+            if state >> 1 != position:
                 yield Drop("superseded")
             elif state & 1:
                 yield Drop("deleted")
             elif step.outcome is not None:
                 yield step.outcome
-            place += 1
+            position += 1
 
 
 def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
@@ -147,11 +147,11 @@ def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
 
 def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
     done = 0
-    # Torn, or odd between two articles: the parser goes as far as it can, and says where.
+    # A truncated file, or unusual content between articles: the parser reads as far as it can and reports the line.
     with open_stream(path) as stream, closing(Lines(path)) as lines, suppress(Unusual, DataError), archive_errors(path):
-        if not begins_plainly(stream):
+        if not has_plain_header(stream):
             raise Unusual
-        for cut in cuts(stream):
+        for cut in split_articles(stream):
             for step in _cut_steps(cut, path, reader, lines):
                 yield step
                 done += 1
@@ -161,13 +161,13 @@ def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
 
 
 def _cut_steps(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterable[_Step]:
-    """The article or deletions of a cut, by the parser where they are not plainly of NLM's form."""
+    """The article or deletions of a cut; the parser reads them if they are not exactly in NLM's form."""
     try:
         pmid, version = identity(cut.content)
-        found = plain(cut.content, version) if reader.texts else None
+        fields = read_article(cut.content, version) if reader.texts else None
     except Unusual:
         return _parsed_cut(cut, path, reader, lines)
-    outcome = passage(pmid, found.title, found.sections, found.about) if found else None
+    outcome = passage(pmid, fields.title, fields.sections, fields.about) if fields else None
     return (_Entry(pmid, version, outcome),)
 
 
@@ -192,7 +192,7 @@ def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[_St
         elif element.tag not in SHELLS:
             yield from _deletions(element)
         parent = element.getparent()
-        if parent is None or parent.getparent() is None:  # done with: memory stays that of one article
+        if parent is None or parent.getparent() is None:  # finished: memory stays at one article
             element.clear()
             while parent is not None and element.getprevious() is not None:
                 del parent[0]
@@ -213,7 +213,7 @@ def _deletions(element: Any) -> Iterator[_Deletion]:
 
 
 def _entry(citation: Any, reader: _Reader, where: Callable[[int], str]) -> _Step:
-    """The article of an element; `where` tells, for a line of what was parsed, its place in the file."""
+    """The article of an element; `where` maps a line of the parsed text to its position in the file."""
     node = citation.find("PMID")
     text = (node.text or "").strip() if node is not None else ""
     version = node.get("Version", "1") if node is not None else "1"

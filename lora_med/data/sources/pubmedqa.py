@@ -3,7 +3,7 @@
 Both shapes are read: the original `ori_pqal.json` (PMID -> QUESTION, CONTEXTS, final_decision, LONG_ANSWER) and rows as
 on the Hub, `qiaojin/PubMedQA:pqa_labeled` (pubid, question, context{contexts}, long_answer, final_decision) in JSON,
 JSON lines or Parquet. License MIT; Jin et al. 2019, https://arxiv.org/abs/1909.06146. The conclusion (LONG_ANSWER)
-answers the question, so it is kept separate as `explanation` and never shown with the contexts.
+answers the question, so it is separate, as `explanation`, and never shown with the contexts.
 data/splitting/pubmedqa_folds.py has the official split.
 """
 
@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.data.formats.row_fields import Wrong, optional_text_of, outcomes, text_of
-from lora_med.data.formats.tables import RowOutcome, TableRow, bad, first_letter, format_of, load_json, rows, sound
+from lora_med.data.formats.tables import (
+    RowOutcome,
+    TableRow,
+    bad,
+    first_letter,
+    format_of,
+    is_encodable,
+    load_json,
+    rows,
+)
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Question
 from lora_med.errors import DataError
@@ -35,16 +44,16 @@ def _rows(item: Input) -> Iterator[RowOutcome]:
     try:
         with archive_errors(item), open_stream(item) as stream:
             head = first_letter(stream)
-            whole = load_json(stream, item) if head == "{" else None
+            content = load_json(stream, item) if head == "{" else None
     except DataError as error:
         yield Drop("damaged_file", error)
         return
-    if whole is None:
+    if content is None:
         yield from rows(item)
-    elif "question" in whole or "QUESTION" in whole:
-        yield TableRow(str(item), 1, whole)
+    elif "question" in content or "QUESTION" in content:
+        yield TableRow(str(item), 1, content)
     else:
-        for number, (pmid, values) in enumerate(whole.items(), 1):
+        for number, (pmid, values) in enumerate(content.items(), 1):
             where = f"{item}, item {number}"
             if isinstance(values, dict):
                 yield TableRow(where, number, {"pubid": pmid, **values})
@@ -52,8 +61,8 @@ def _rows(item: Input) -> Iterator[RowOutcome]:
                 yield bad("bad", "expected an object with QUESTION, CONTEXTS and final_decision", where)
 
 
-def _question(found: Mapping[str, Any], place: str) -> Question:
-    values = {name.lower(): value for name, value in found.items()}
+def _question(row: Mapping[str, Any], position: str) -> Question:
+    values = {name.lower(): value for name, value in row.items()}
     pmid = str(values.get("pubid", values.get("pmid", ""))).strip()
     if not (pmid.isascii() and pmid.isdigit()):
         raise Wrong("expected a PMID of digits in pubid (or as the item's key)")
@@ -74,7 +83,7 @@ def _question(found: Mapping[str, Any], place: str) -> Question:
 
 def _contexts(values: Mapping[str, Any]) -> tuple[str, ...]:
     nested = values.get("context")
-    found = values.get("contexts", nested.get("contexts") if isinstance(nested, dict) else None)
-    if not isinstance(found, list) or not all(isinstance(text, str) and sound(text) for text in found):
+    contexts = values.get("contexts", nested.get("contexts") if isinstance(nested, dict) else None)
+    if not isinstance(contexts, list) or not all(isinstance(text, str) and is_encodable(text) for text in contexts):
         raise Wrong("contexts: expected a list of texts")
-    return tuple(found)
+    return tuple(contexts)

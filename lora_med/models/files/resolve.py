@@ -14,8 +14,8 @@ from lora_med.models.files.weight_files import weight_files
 MICRO = "micro"
 ASSETS = Path(__file__).parents[2] / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-UNWANTED = ["original/*", "consolidated*", "onnx/*", "gguf/*", "adapter_*"]
+DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+NOT_DOWNLOADED = ["original/*", "consolidated*", "onnx/*", "gguf/*", "adapter_*"]
 
 
 def resolve_base(base: str, revision: str | None = None, *, here_only: bool = False) -> tuple[Path, str | None]:
@@ -24,11 +24,11 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
     Args:
         base: `micro`, a local folder, or a Hub id; an existing folder wins over a Hub id of the same text.
         revision: commit, tag or branch, for a Hub id only.
-        here_only: never ask the Hub, even if the run may.
+        here_only: never contact the Hub, even if the run may.
 
     Raises:
         InputMissingError: there is no such base here, or it has no safetensors weights.
-        SettingsError: a revision for something that has none, or a folder that holds an adapter, not a base.
+        SettingsError: a revision for a local base, or a folder that holds an adapter, not a base.
     """
     local = ASSETS / MICRO if base == MICRO else _local(base)
     if local is None:
@@ -46,7 +46,7 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
 
 
 def display_name(base: str) -> str:
-    """How cards and configs name the base: as asked for, but a local folder by its last part only."""
+    """The base's name in cards and configs: a local folder by its last part only, anything else as given."""
     local = None if base == MICRO else _local(base)
     return base if local is None else local.resolve().name
 
@@ -67,7 +67,7 @@ def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, s
     offline = here_only or is_offline_mode()
     try:
         folder = snapshot_download(
-            base, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=offline
+            base, revision=revision, allow_patterns=DOWNLOADED, ignore_patterns=NOT_DOWNLOADED, local_files_only=offline
         )
     except LocalEntryNotFoundError as error:
         state = "and the run is offline" if offline else "and the Hub cannot be reached"
@@ -82,7 +82,7 @@ def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, s
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise InputMissingError(
-            f"the Hub does not give {base!r} at revision {revision or 'main'} ({type(error).__name__})",
+            f"the Hub does not provide {base!r} at revision {revision or 'main'} ({type(error).__name__})",
             where="model.base",
             fix="check the id and the revision; a gated model needs `hf auth login`",
         ) from error
@@ -102,10 +102,10 @@ def _check(folder: Path, base: str) -> None:
 
 
 def has_sdpa(config: Any, *, tags: bool = False) -> bool:
-    """Whether transformers can run the model of this configuration by torch's scaled_dot_product_attention.
+    """Whether transformers can run this configuration's model with torch's scaled_dot_product_attention.
 
     Args:
-        tags: of its token classifier, in place of its causal language model.
+        tags: ask for its token classifier instead of its causal language model.
     """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -115,8 +115,8 @@ def has_sdpa(config: Any, *, tags: bool = False) -> bool:
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None) is not None:  # transformers 5.20 and older ignore it with SDPA
         return False
-    found: Any = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if tags else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
-    kinds = found if isinstance(found, list | tuple) else [found]
+    classes: Any = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if tags else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
+    kinds = classes if isinstance(classes, list | tuple) else [classes]
     return all(kind._supports_sdpa for kind in kinds)
 
 
@@ -124,7 +124,7 @@ def read_config(folder: Path, *, tags: bool = False) -> Any:
     """The model's configuration, of a kind built into transformers: code from the folder is never run.
 
     Args:
-        tags: of a model that can classify tokens, an encoder too, in place of a causal language model.
+        tags: accept a model that can classify tokens, also an encoder, instead of a causal language model.
 
     Raises:
         SettingsError: the model needs its own code, or is not of that kind.
@@ -142,7 +142,7 @@ def read_config(folder: Path, *, tags: bool = False) -> Any:
     except Exception as error:  # validation of a bad config raises many kinds
         if "auto_map" in raw:
             raise SettingsError(
-                f"model type {raw.get('model_type')!r} brings its own code, which is not run",
+                f"model type {raw.get('model_type')!r} needs its own code, which is never run",
                 where=str(folder),
                 fix="use a model that transformers has built in",
             ) from error

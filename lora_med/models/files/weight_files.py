@@ -1,7 +1,7 @@
-"""Safetensors files read without loading them: names, dtypes, shapes and byte ranges, with every claim checked.
+"""Safetensors files read without loading them: names, dtypes, shapes and byte ranges, all checked.
 
 Format: 8 bytes little-endian length, a JSON header {name: {dtype, shape, data_offsets}}, then the bytes. The format
-has no checksum, so offsets and sizes are checked here and contents by whoever holds a hash.
+has no checksum. This module checks offsets and sizes; a caller that has a hash checks the contents.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor on disk: where its bytes lie (`start` from the beginning of `file`) and what they mean."""
+    """One tensor on disk: the position of its bytes (`start` from the beginning of `file`) and their meaning."""
 
     file: Path
     name: str
@@ -36,11 +36,11 @@ class Stored:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """Tensor name -> where it lies, for one safetensors file.
+    """Tensor name -> its position, for one safetensors file.
 
     Raises:
         InputMissingError: no such file.
-        IntegrityError: the file is torn, or its header promises what its bytes cannot hold.
+        IntegrityError: the file is truncated, or its header does not match its size.
     """
     try:
         total = path.stat().st_size
@@ -54,32 +54,34 @@ def read_header(path: Path) -> dict[str, Stored]:
             header = json.loads(handle.read(length))
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
-    except (ValueError, RecursionError) as error:  # no text, no JSON, a number too long or brackets too deep
+    except (ValueError, RecursionError) as error:  # not text, not JSON, a number too long or brackets too deep
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again") from error
     if not isinstance(header, dict):
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again")
-    found = {name: _stored(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
+    tensors = {name: _stored(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
     end = 8 + length
-    for one in sorted(found.values(), key=lambda item: (item.start, item.size)):
-        if one.start != end:
-            raise IntegrityError(f"tensor {one.name!r} does not follow the one before it", where=str(path))
-        end = one.start + one.size
+    for tensor in sorted(tensors.values(), key=lambda item: (item.start, item.size)):
+        if tensor.start != end:
+            raise IntegrityError(
+                f"tensor {tensor.name!r} does not begin where the tensor before it ends", where=str(path)
+            )
+        end = tensor.start + tensor.size
     if end != total:
         raise IntegrityError(
-            f"the file has {total} bytes, its header promises {end}", where=str(path), fix="copy or download it again"
+            f"the file has {total} bytes, its header describes {end}", where=str(path), fix="copy or download it again"
         )
-    return found
+    return tensors
 
 
 def _stored(path: Path, name: str, entry: object, offset: int) -> Stored:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
         size = math.prod(shape) * BITS[dtype] // 8
-        whole = all(type(edge) is int and edge >= 0 for edge in (*shape, start, end))
-        honest = whole and end - start == size
+        non_negative = all(type(edge) is int and edge >= 0 for edge in (*shape, start, end))
+        consistent = non_negative and end - start == size
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"tensor {name!r} has an entry that cannot be read", where=str(path)) from error
-    if not honest:
+        raise IntegrityError(f"tensor {name!r} has an unreadable entry in the header", where=str(path)) from error
+    if not consistent:
         raise IntegrityError(f"tensor {name!r}: {dtype} {shape} does not fill its bytes", where=str(path))
     return Stored(path, name, dtype, shape, offset + start, size)
 
@@ -88,7 +90,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that hold a model's weights, as transformers would read them.
 
     Raises:
-        InputMissingError: there are none, or only pickles (which can run code), or the index names one that is absent.
+        InputMissingError: there are none, only pickles (which can run code), or an indexed file is absent.
     """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -119,31 +121,31 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_headers(folder: Path) -> dict[str, Stored]:
-    """Tensor name -> where it lies, over all weight files of a model folder.
+    """Tensor name -> its position, over all weight files of a model folder.
 
     Raises:
-        IntegrityError: two files hold a tensor of the same name, or a file is torn.
+        IntegrityError: two files hold a tensor of the same name, or a file is truncated.
         InputMissingError: see `weight_files`.
     """
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     for path in weight_files(folder):
         for name, stored in read_header(path).items():
-            if name in found:
-                raise IntegrityError(f"tensor {name!r} is in {found[name].file.name} too", where=str(path))
-            found[name] = stored
-    return found
+            if name in tensors:
+                raise IntegrityError(f"tensor {name!r} is in {tensors[name].file.name} too", where=str(path))
+            tensors[name] = stored
+    return tensors
 
 
 def read_rows(handle: BinaryIO, stored: Stored, begin: int = 0, end: int | None = None) -> Any:
-    """Rows `begin` to `end` of a stored tensor, in its own dtype: (end - begin, ...); of a single number, that."""
+    """Rows `begin` to `end` of a stored tensor in its own dtype, shape (end - begin, ...); for a scalar, the scalar."""
     import torch
 
     rows = stored.shape[0] if stored.shape else 1
-    row = stored.size // max(1, rows)
+    row_bytes = stored.size // max(1, rows)
     count = (rows if end is None else end) - begin
     shape = (count, *stored.shape[1:]) if stored.shape else ()
-    handle.seek(stored.start + begin * row)
-    data = bytearray(handle.read(count * row))
+    handle.seek(stored.start + begin * row_bytes)
+    data = bytearray(handle.read(count * row_bytes))
     dtype = torch_dtype(stored.dtype)
     return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
 
@@ -156,7 +158,7 @@ def torch_dtype(name: str) -> Any:
 
 
 def is_finite(numbers: Any) -> bool:
-    """Whether every number of a tensor is finite, by its smallest and largest, which not-a-number becomes."""
+    """Whether every number of a tensor is finite; the minimum and maximum show it, since NaN propagates to both."""
     import torch
 
     return numbers.numel() == 0 or all(map(math.isfinite, torch.stack(torch.aminmax(numbers)).tolist()))

@@ -1,4 +1,4 @@
-"""Tasks a structured passage holds in itself: its conclusion, its title, what each section is, whom a trial takes."""
+"""Tasks from one structured passage: its conclusion, its title, its section labels, a trial's eligibility criteria."""
 
 from __future__ import annotations
 
@@ -29,17 +29,22 @@ def _lines(sections: Sequence[Section]) -> str:
 
 
 def has_conclusion(record: Passage) -> bool:
-    """Whether the last section concludes, and one before it does not."""
+    """Whether the last section is a conclusion and the first is not."""
     return len(record.sections) > 1 and _concludes(record.sections[-1]) and not _concludes(record.sections[0])
 
 
 def conclusion(record: Passage) -> Row:
     """Title and the sections before the conclusion, then the conclusion."""
-    found = next(place for place, part in enumerate(record.sections) if _concludes(part))
+    first = next(index for index, section in enumerate(record.sections) if _concludes(section))
     before = f"Title: {record.title}\nAbstract: " if record.title else "Abstract: "
-    given = _lines(record.sections[:found])
-    told = "\n".join(part.text for part in record.sections[found:])
-    return prompted(record, f"{before}{given}\nConclusion:", f" {told}", (len(before), len(before) + len(given)))
+    context = _lines(record.sections[:first])
+    answer = "\n".join(section.text for section in record.sections[first:])
+    return prompted(
+        record,
+        f"{before}{context}\nConclusion:",
+        f" {answer}",
+        (len(before), len(before) + len(context)),
+    )
 
 
 def has_title(record: Passage) -> bool:
@@ -61,7 +66,7 @@ def has_labels(record: Passage) -> bool:
 
 
 def sections(record: Passage) -> Row:
-    """The sections without their labels, numbered, then one label a line."""
+    """The numbered sections without their labels, then one label on each line."""
     numbered = "\n".join(f"[{number}] {part.text}" for number, part in enumerate(record.sections, 1))
     labels = "\n".join(f"[{number}] {part.category}" for number, part in enumerate(record.sections, 1))
     return prompted(record, f"Label each part {', '.join(LABELS[:-1])} or {LABELS[-1]}.\n{numbered}\nLabels:\n", labels)
@@ -69,33 +74,33 @@ def sections(record: Passage) -> Row:
 
 def has_eligibility(record: Passage) -> bool:
     """Whether there are eligibility criteria of which at least one is listed."""
-    found = _of(record, "ELIGIBILITY")
-    return bool(found) and any(criteria(found))
+    text = _of(record, "ELIGIBILITY")
+    return bool(text) and any(criteria(text))
 
 
 def eligibility(record: Passage) -> Row:
-    """A trial's eligibility criteria as they are written, then the same as one line of JSON."""
+    """A trial's eligibility criteria as written, then the same as one line of JSON."""
     inclusion, exclusion = criteria(_of(record, "ELIGIBILITY"))
-    wanted = {
+    values = {
         "inclusion": inclusion,
         "exclusion": exclusion,
         "sex": _of(record, "SEX") or None,
         "minimum_age": _of(record, "MINIMUM_AGE") or None,
         "maximum_age": _of(record, "MAXIMUM_AGE") or None,
     }
-    given = [f"Eligibility: {_of(record, 'ELIGIBILITY')}"]
-    given += [
-        f"{part.label}: {part.text}"
-        for part in record.sections
-        if part.category in ("SEX", "MINIMUM_AGE", "MAXIMUM_AGE")
+    lines = [f"Eligibility: {_of(record, 'ELIGIBILITY')}"]
+    lines += [
+        f"{section.label}: {section.text}"
+        for section in record.sections
+        if section.category in ("SEX", "MINIMUM_AGE", "MAXIMUM_AGE")
     ]
-    return prompted(record, "\n".join(given) + "\nJSON:", f" {json.dumps(wanted, ensure_ascii=False)}")
+    return prompted(record, "\n".join(lines) + "\nJSON:", f" {json.dumps(values, ensure_ascii=False)}")
 
 
 def criteria(text: str) -> tuple[list[str], list[str]]:
-    """The inclusion and the exclusion criteria of a trial's free text, one item each, its bullets taken off.
+    """The inclusion and the exclusion criteria of a trial's free text, one item each, without bullets.
 
-    What stands before either heading belongs to neither; lines below an item go with it.
+    Text before both headings belongs to neither; the lines below an item belong to it.
     """
     start, end = INCLUDED.search(text), EXCLUDED.search(text)
     inclusion = text[start.end() : end.start() if end and end.start() > start.end() else None] if start else ""

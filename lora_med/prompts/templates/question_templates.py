@@ -15,7 +15,7 @@ def _abstract_and_question(record: Question) -> str:
 
 
 def _context(record: Question, before: str) -> tuple[int, int]:
-    """Where the contexts stand after `before`."""
+    """The range of the contexts after `before`, in characters."""
     return len(before), len(before) + len("\n".join(record.contexts))
 
 
@@ -52,12 +52,12 @@ def pubmedqa(record: Question) -> Row:
 
 
 def has_conclusion(record: Question) -> bool:
-    """Whether the conclusion that answers the question is there."""
+    """Whether the record has the conclusion that answers the question."""
     return bool(record.explanation)
 
 
 def pubmedqa_reasoning_free(record: Question) -> Row:
-    """The same with the conclusion in place of the abstract: the answer has only to be read off."""
+    """The same with the conclusion in place of the abstract: the text states the answer."""
     context = (len(BEFORE_ABSTRACT), len(BEFORE_ABSTRACT) + len(record.explanation))
     prompt = f"{BEFORE_ABSTRACT}{record.explanation}\nQuestion: {record.question}\nAnswer:"
     return prompted(record, prompt, f" {record.answer}", context)
@@ -70,8 +70,8 @@ def spaced_options(record: Question) -> tuple[str, ...]:
 
 def pubmedqa_chat(record: Question) -> Row:
     """The same as a conversation."""
-    asked = _abstract_and_question(record).removesuffix("Answer:") + "Answer with yes, no or maybe."
-    return chat(record, (("user", asked),), record.answer, _context(record, BEFORE_ABSTRACT))
+    question = _abstract_and_question(record).removesuffix("Answer:") + "Answer with yes, no or maybe."
+    return chat(record, (("user", question),), record.answer, _context(record, BEFORE_ABSTRACT))
 
 
 def bare_options(record: Question) -> tuple[str, ...]:
@@ -92,15 +92,15 @@ def medmcqa(record: Question) -> Row:
 
 
 def mmlu_description(record: Question) -> str:
-    """What stands once before all questions of a subject."""
+    """The text written once before all questions of a subject."""
     subject = record.subject.replace("_", " ")
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
 def mmlu(record: Question) -> Row:
     """The description, question, lettered options, the letter."""
-    asked = "\n".join([record.question.strip(), *_lettered(record), "Answer:"])
-    return prompted(record, mmlu_description(record) + asked, f" {right_letter(record)}")
+    question = "\n".join([record.question.strip(), *_lettered(record), "Answer:"])
+    return prompted(record, mmlu_description(record) + question, f" {right_letter(record)}")
 
 
 def choice(record: Question) -> Row:
@@ -126,7 +126,7 @@ def ending(record: Question) -> Row:
 
 
 def has_subject(record: Question) -> bool:
-    """Whether the question tells its subject."""
+    """Whether the question has a subject."""
     return bool(record.subject)
 
 

@@ -1,6 +1,6 @@
-"""Prompt templates: pure functions from a record to a row. Once released one is frozen; a change is a new `_v2`.
+"""Prompt templates: pure functions from a record to a row. A released template is frozen; a change is a new `_v2`.
 
-The table below is all there are. `pubmedqa`, `medqa`, `medmcqa` and `mmlu` are worded as lm-evaluation-harness words
+The table below lists all of them. `pubmedqa`, `medqa`, `medmcqa` and `mmlu` are worded as lm-evaluation-harness words
 them, byte for byte, so that scores compare.
 """
 

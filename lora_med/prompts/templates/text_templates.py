@@ -11,22 +11,22 @@ from lora_med.prompts.row import Row, chat, plain, prompted
 
 def text(record: Passage) -> Row:
     """Title and text, every token trained; a text too long is cut where a section begins."""
-    whole = f"{record.title}\n{record.text}" if record.title else record.text
-    return plain(record, whole, tuple(_starts(record, whole)))
+    full_text = f"{record.title}\n{record.text}" if record.title else record.text
+    return plain(record, full_text, tuple(_starts(record, full_text)))
 
 
-def _starts(record: Passage, whole: str) -> Iterator[int]:
-    """Where the sections begin in the text, with their labels; one that is not found there begins nowhere."""
-    place = len(whole) - len(record.text)
+def _starts(record: Passage, full_text: str) -> Iterator[int]:
+    """The offsets at which the sections begin, labels included; a section whose text does not occur has none."""
+    offset = len(full_text) - len(record.text)
     for section in record.sections:
-        found = whole.find(section.text, place)
-        if found < 0:
+        start_of_text = full_text.find(section.text, offset)
+        if start_of_text < 0:
             continue
-        label = whole.rfind(section.label, place, found) if section.label else -1
-        start = found if label < 0 else label
+        label = full_text.rfind(section.label, offset, start_of_text) if section.label else -1
+        start = start_of_text if label < 0 else label
         if start > 0:
             yield start
-        place = found + len(section.text)
+        offset = start_of_text + len(section.text)
 
 
 def pair(record: Pair) -> Row:
@@ -50,7 +50,7 @@ def note(record: Pair) -> Row:
 
 
 def question_summary(record: Pair) -> Row:
-    """A consumer's question as mailed, then what is asked in one sentence."""
+    """A consumer's question as mailed, then its summary in one sentence."""
     _single(record, "question_summary")
     before = "Question:\n"
     context = (len(before), len(before) + len(record.input))
@@ -60,7 +60,7 @@ def question_summary(record: Pair) -> Row:
 def _single(record: Pair, template: str) -> None:
     if record.history:
         raise SettingsError(
-            f"record {record.uid}: `{template}` takes no conversation, and {len(record.history)} turns come before",
+            f"record {record.uid}: `{template}` takes no conversation; there are {len(record.history)} earlier turns",
             where="data.template",
             fix="data.template=pair_chat",
         )

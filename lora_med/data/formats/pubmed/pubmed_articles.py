@@ -1,7 +1,7 @@
-"""PubMed files cut at their articles: the bytes of one article at a time, found by their tags, not by a parser.
+"""PubMed files split into articles: the bytes of one article at a time, found by tags without a parser.
 
-Whatever is not plainly of the form that NLM writes (another encoding, something between two articles) is Unusual: the
-XML parser reads it instead.
+Anything that is not exactly in the form that NLM writes (another encoding, content between two articles) is Unusual:
+the XML parser reads it instead.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ PMID = re.compile(rb'<PubmedArticle>\s*<MedlineCitation[^<>]*>\s*<PMID(?: Versio
 
 
 class Unusual(Exception):
-    """Not of the form that is read here: for the XML parser."""
+    """Content outside the form that this module reads; the XML parser reads it."""
 
 
 @dataclass(slots=True)
 class Cut:
-    """One article or list of deletions: its bytes, and where they begin in the file, once decompressed."""
+    """One article or list of deletions: its bytes, and their offset in the decompressed file."""
 
     content: bytes
     offset: int
 
 
 class Lines:
-    """Tells the line of an offset. Few are asked for, so a second stream counts, and only as far as the last one."""
+    """The line number of an offset. Few are needed, so a second stream counts lines, only up to the last offset."""
 
     def __init__(self, path: Path):
         self._path, self._stream, self._read, self._line = path, None, 0, 1
 
     def at(self, offset: int) -> int:
-        """The line of `offset`, which is none before the last one asked for."""
+        """The line of `offset`; offsets must not decrease from call to call."""
         if self._stream is None:
             self._stream = open_stream(self._path)
         while self._read < offset:
@@ -62,17 +62,17 @@ class Lines:
             self._stream.close()
 
 
-def begins_plainly(stream: BinaryIO) -> bool:
-    """Whether a file's first bytes, which stay unread, are those of a PubMed file in UTF-8."""
+def has_plain_header(stream: BinaryIO) -> bool:
+    """Whether a file begins like a PubMed file in UTF-8; the stream stays at its start."""
     head = stream.peek(HEADER_BYTES)[:HEADER_BYTES].removeprefix(MARK)  # type: ignore[attr-defined]
     return HEADER.match(head) is not None and not ENCODING.search(head)
 
 
-def cuts(stream: BinaryIO) -> Iterator[Cut]:
-    """The articles and deletions of a file that `begins_plainly`, one after the other.
+def split_articles(stream: BinaryIO) -> Iterator[Cut]:
+    """The articles and deletions of a file that `has_plain_header`, one after the other.
 
     Raises:
-        Unusual: something else stands between them, or the file ends before its last tag.
+        Unusual: there is other content between them, or the file ends before its last tag.
     """
     blocks = _blocks(stream)
     buffer = next(blocks, b"")
@@ -80,23 +80,23 @@ def cuts(stream: BinaryIO) -> Iterator[Cut]:
     header = HEADER.match(buffer, begun)
     if header is None:
         raise Unusual
-    place, before = header.end(), 0
+    position, before = header.end(), 0
     while True:
-        found = START.match(buffer, place)
-        if found is None and buffer[place:].strip() and len(buffer) - place > LONGEST_START:
+        tag = START.match(buffer, position)
+        if tag is None and buffer[position:].strip() and len(buffer) - position > LONGEST_START:
             raise Unusual
-        if found is not None and found[2]:
+        if tag is not None and tag[2]:
             return
-        end = buffer.find(ENDS[found[1]], found.end()) if found is not None else -1
-        if found is None or end < 0:
+        end = buffer.find(ENDS[tag[1]], tag.end()) if tag is not None else -1
+        if tag is None or end < 0:
             block = next(blocks, b"")
-            if not block or len(buffer) - place > LONGEST_ARTICLE:
+            if not block or len(buffer) - position > LONGEST_ARTICLE:
                 raise Unusual
-            before += place
-            buffer, place = buffer[place:] + block, 0
+            before += position
+            buffer, position = buffer[position:] + block, 0
             continue
-        start, place = found.start(1) - 1, end + len(ENDS[found[1]])
-        yield Cut(buffer[start:place], before + start)
+        start, position = tag.start(1) - 1, end + len(ENDS[tag[1]])
+        yield Cut(buffer[start:position], before + start)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
@@ -115,6 +115,6 @@ def identity(content: bytes) -> tuple[int, int]:
         Unusual: it does not begin with them.
     """
     match = PMID.match(content)
-    if match is None or (b"!" in content and b"<!" in content):  # a comment, or what CDATA hides
+    if match is None or (b"!" in content and b"<!" in content):  # a comment or CDATA
         raise Unusual
     return int(match[2]), int(match[1] or 1)

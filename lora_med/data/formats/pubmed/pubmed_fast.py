@@ -1,9 +1,9 @@
-"""PubMed articles read without an XML parser, wherever that gives just what one would.
+"""PubMed articles read without an XML parser, only where the result equals a parser's.
 
-Nine tenths of a record are authors and references, which nobody here reads; a parser builds them all. So the few
-elements that are wanted are found by their tags, in the order of NLM's DTD. Whatever is not plainly of that form (an
-unknown entity, mark-up that does not nest, a control character, a retraction) is Unusual: left to lxml, article by
-article. What is not read is not checked either.
+Nine tenths of a record are authors and references, which are not needed; a parser builds them all. So the few needed
+elements are found by their tags, in the order of NLM's DTD. Anything that is not exactly in that form is Unusual, and
+lxml reads that article: an unknown entity, mark-up that does not nest, a control character, a retraction. Elements
+that are not read are not checked either.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ TAG = re.compile(rb"""<(/?)([A-Za-z][\w:.-]*)(?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#(\d{1,7})|#x([0-9a-fA-F]{1,6}));")
 NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
-SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout, single spaces apart, which may stay
+SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout; single spaces may remain
 TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
 RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
 
 @dataclass(slots=True)
-class Plain:
-    """What is read of an article that is neither retracted nor a retraction's notice."""
+class ArticleFields:
+    """The fields of an article that is neither retracted nor a retraction notice."""
 
     title: str
     sections: tuple[Section, ...]
     about: Bibliography
 
 
-def plain(content: bytes, version: int) -> Plain:
-    """What is read of an article, the bytes of one PubmedArticle.
+def read_article(content: bytes, version: int) -> ArticleFields:
+    """The fields of an article, from the bytes of one PubmedArticle.
 
     Raises:
-        Unusual: it has to be read by the XML parser.
+        Unusual: the XML parser must read it.
     """
     start = ARTICLE.search(content)
     end = content.find(b"</Article>", start.end() if start else 0)
@@ -60,31 +60,31 @@ def plain(content: bytes, version: int) -> Plain:
     if title is None:
         raise Unusual
     titled = _until(content, b"</ArticleTitle>", title.end(), end)
-    sections, place = _sections(content, titled, end)
-    types = _listed(content, b"PublicationType", place, end)
+    sections, position = _sections(content, titled, end)
+    types = _list_content(content, b"PublicationType", position, end)
     _refuse_retraction(content, end, last)
     about = Bibliography(
         version,
         *_journal(content, start.end(), journal),
-        _languages(content, place, end),
+        _languages(content, position, end),
         _types(types) if types else (),
-        _mesh(_listed(content, b"MeshHeading", end, last)),
+        _mesh(_list_content(content, b"MeshHeading", end, last)),
     )
-    return Plain(text_of(content[title.end() : titled]), sections, about)
+    return ArticleFields(text_of(content[title.end() : titled]), sections, about)
 
 
 def _until(content: bytes, tag: bytes, start: int, end: int) -> int:
-    place = content.find(tag, start, end)
-    if place < 0:
+    position = content.find(tag, start, end)
+    if position < 0:
         raise Unusual
-    return place
+    return position
 
 
 def _journal(content: bytes, start: int, end: int) -> tuple[int | None, str]:
-    """Year and name of the journal that stands in `content[start:end]`."""
+    """Year and name of the journal in `content[start:end]`."""
     dated = _until(content, b"<PubDate>", start, end) + 9
-    named = content.find(b"<Title>", dated, end)
-    name = content[named + 7 : _until(content, b"</Title>", named, end)] if named >= 0 else b""
+    title_start = content.find(b"<Title>", dated, end)
+    name = content[title_start + 7 : _until(content, b"</Title>", title_start, end)] if title_start >= 0 else b""
     return _year(content[dated : _until(content, b"</PubDate>", dated, end)]), _name(name)
 
 
@@ -98,8 +98,8 @@ def _year(date: bytes) -> int | None:
 
 def year_in(date: str) -> int | None:
     """The first year in a date in words, as `1998 Dec-1999 Jan`."""
-    found = YEAR.search(date)
-    return int(found[0]) if found else None
+    match = YEAR.search(date)
+    return int(match[0]) if match else None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -108,8 +108,8 @@ def _name(raw: bytes) -> str:
 
 
 def _languages(content: bytes, start: int, end: int) -> tuple[str, ...]:
-    place = content.find(b"<Language>", start, end)
-    match = LANGUAGES.match(content, place) if place >= 0 else None
+    position = content.find(b"<Language>", start, end)
+    match = LANGUAGES.match(content, position) if position >= 0 else None
     if match is None or content.find(b"<Language", match.end(), end) >= 0:
         raise Unusual
     return _spoken(match[0])
@@ -120,36 +120,36 @@ def _spoken(raw: bytes) -> tuple[str, ...]:
     return tuple(re.findall(r">([a-z]{3})<", raw.decode("ascii")))
 
 
-def _listed(content: bytes, name: bytes, start: int, end: int) -> bytes:
-    """What stands between `<nameList>` and its end tag; nothing if there is no such list."""
-    place = content.find(b"<" + name, start, end)
-    if place < 0:
+def _list_content(content: bytes, name: bytes, start: int, end: int) -> bytes:
+    """The content between `<nameList>` and its end tag; empty if there is no such list."""
+    position = content.find(b"<" + name, start, end)
+    if position < 0:
         return b""
-    opened = place + len(name) + 6
-    if content[place:opened] != b"<" + name + b"List>":
+    opened = position + len(name) + 6
+    if content[position:opened] != b"<" + name + b"List>":
         raise Unusual
     return content[opened : _until(content, b"</" + name + b"List>", opened, end)]
 
 
 @lru_cache(maxsize=1 << 12)
 def _types(raw: bytes) -> tuple[Term, ...]:
-    found = TYPE.findall(raw)
+    entries = TYPE.findall(raw)
     if TYPE.sub(b"", raw).strip():
         raise Unusual
-    types = tuple(Term(_decoded(ui), text_of(name)) for ui, name in found)
-    if any({one.ui, one.name}.intersection(RETRACTED + NOTICE) for one in types):
+    types = tuple(Term(_decoded(ui), text_of(name)) for ui, name in entries)
+    if any({term.ui, term.name}.intersection(RETRACTED + NOTICE) for term in types):
         raise Unusual
     return types
 
 
 def _mesh(raw: bytes) -> tuple[Term, ...]:
-    found = DESCRIPTOR.findall(raw)
-    if len(found) != raw.count(b"</MeshHeading>"):
+    descriptors = DESCRIPTOR.findall(raw)
+    if len(descriptors) != raw.count(b"</MeshHeading>"):
         raise Unusual
-    return tuple(map(_term, found))
+    return tuple(map(_term, descriptors))
 
 
-@lru_cache(maxsize=1 << 15)  # of 30,000 headings, each with its two marks
+@lru_cache(maxsize=1 << 15)  # of 30,000 headings, each with its two attributes
 def _term(raw: bytes) -> Term:
     match = DESCRIBED.fullmatch(raw)
     if match is None:
@@ -164,7 +164,7 @@ def _refuse_retraction(content: bytes, start: int, end: int) -> None:
 
 
 def _sections(content: bytes, start: int, end: int) -> tuple[tuple[Section, ...], int]:
-    """The sections, and the place after them."""
+    """The sections, and the position after them."""
     opened = content.find(b"<Abstract", start, end)
     if opened < 0:
         return (), start
@@ -174,45 +174,45 @@ def _sections(content: bytes, start: int, end: int) -> tuple[tuple[Section, ...]
     parts = content[opened + 10 : closed].split(b"</AbstractText>")
     if b"<AbstractText" in parts.pop():
         raise Unusual
-    found: list[tuple[tuple[str | None, str | None], str]] = []
+    labeled_texts: list[tuple[tuple[str | None, str | None], str]] = []
     for part in parts:
         match = PART.match(part)
         if match is None or part.find(b"<AbstractText", match.end()) >= 0:
             raise Unusual
-        found.append((_named(match[1]), text_of(part[match.end() :])))
-    return labeled(found), closed
+        labeled_texts.append((_label_and_category(match[1]), text_of(part[match.end() :])))
+    return labeled(labeled_texts), closed
 
 
 @lru_cache(maxsize=1 << 12)
-def _named(attributes: bytes) -> tuple[str | None, str | None]:
-    """Label and category; a few hundred pairs name nearly all sections there are."""
+def _label_and_category(attributes: bytes) -> tuple[str | None, str | None]:
+    """Label and category, cached: a few hundred pairs name nearly all sections."""
     if any(blank in attributes for blank in (b"\t", b"\n", b"\r")):
         raise Unusual
-    found = dict(ATTRIBUTE.findall(attributes))
-    return heading(_decoded(found.get(b"Label", b"")), _decoded(found.get(b"NlmCategory", b"")))
+    values = dict(ATTRIBUTE.findall(attributes))
+    return heading(_decoded(values.get(b"Label", b"")), _decoded(values.get(b"NlmCategory", b"")))
 
 
 def heading(label: str, category: str) -> tuple[str | None, str | None]:
-    """Label and category of a section as a Section has them, of those that an article gives."""
+    """Label and category for a Section, from those in an article."""
     label = " ".join(label.split())
     return None if label.upper() in ("", "UNLABELED") else label, category.strip() or None
 
 
 def labeled(parts: Sequence[tuple[tuple[str | None, str | None], str]]) -> tuple[Section, ...]:
-    """Sections of `((label, category), text)`; empty ones are left out, NLM's remark on truncation off the last."""
-    found = [Section(text, label, category) for (label, category), text in parts if text]
-    if found and parts[-1][1].endswith(")"):
-        last = found.pop()
+    """Sections of `((label, category), text)`; empty ones, and NLM's remark on truncation at the end, are left out."""
+    sections = [Section(text, label, category) for (label, category), text in parts if text]
+    if sections and parts[-1][1].endswith(")"):
+        last = sections.pop()
         if text := TRUNCATED.sub("", last.text):
-            found.append(Section(text, last.label, last.category))
-    return tuple(found)
+            sections.append(Section(text, last.label, last.category))
+    return tuple(sections)
 
 
 def text_of(raw: bytes) -> str:
-    """An element's text, mark-up inside it taken off, layout's white space made single spaces.
+    """An element's text without inner mark-up, with the layout's white space as single spaces.
 
     Raises:
-        Unusual: the mark-up does not nest, or something is no text of XML.
+        Unusual: the mark-up does not nest, or a character is not valid in XML text.
     """
     if b"<" in raw:
         raw = _without_tags(raw)

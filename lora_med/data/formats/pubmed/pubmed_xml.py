@@ -1,4 +1,4 @@
-"""A PubMed article as an XML element, made a Passage: its title, every section with its label; or why it is dropped."""
+"""A Passage from a PubMed article's XML element: its title and every section with its label; or why it is dropped."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NO_TITLE = ("not available", "in process citation")
 
 
 def outcome_of(citation: Any, version: int, keep_retracted: bool) -> Outcome:
-    """The passage of a MedlineCitation or BookDocument, or the reason why there is none."""
+    """The passage of a MedlineCitation or BookDocument, or a drop with the reason."""
     article = citation if citation.tag == "BookDocument" else citation.find("Article")
     if article is None:
         return Drop("no_abstract")
     about = _about(citation, article, version)
-    kinds = {name for one in about.publication_types for name in (one.ui, one.name)}
+    kinds = {name for term in about.publication_types for name in (term.ui, term.name)}
     links = {node.get("RefType") for node in citation.iterfind("CommentsCorrectionsList/CommentsCorrections")}
     if not keep_retracted and (kinds.intersection(RETRACTED) or "RetractionIn" in links):
         return Drop("retracted")
@@ -34,7 +34,7 @@ def outcome_of(citation: Any, version: int, keep_retracted: bool) -> Outcome:
 
 
 def passage(pmid: int, title: str, sections: tuple[Section, ...], about: Bibliography) -> Outcome:
-    """The passage of an article that is no retraction's; a drop if it is not in English or has no abstract."""
+    """The passage of an article; a drop if it is not in English or has no abstract. Retractions are excluded before."""
     if about.languages and "eng" not in about.languages:
         return Drop("not_english")
     if not sections:
@@ -71,7 +71,7 @@ def _title(article: Any) -> str:
 
 
 def bare_title(title: str) -> str:
-    """The title; NLM's brackets around a translated one are taken off, and a stand-in for a missing one is empty."""
+    """The title; without NLM's brackets around a translated one, and empty for NLM's stand-in for a missing one."""
     bare = title.removesuffix(".")
     if bare.startswith("[") and bare.endswith("]") and _one_pair(bare):
         bare = bare[1:-1].strip()
@@ -82,15 +82,15 @@ def bare_title(title: str) -> str:
 def _one_pair(text: str) -> bool:
     """Whether the bracket that opens `text` is the one that closes it."""
     depth = 0
-    for place, letter in enumerate(text):
+    for position, letter in enumerate(text):
         depth += (letter == "[") - (letter == "]")
         if depth == 0:
-            return place == len(text) - 1
+            return position == len(text) - 1
     return False
 
 
 def _text(node: Any) -> str:
-    """All text below `node`, mark-up and formulas included, white space of the layout made single spaces."""
+    """All text below `node`, mark-up and formulas included, with the layout's white space as single spaces."""
     if len(node) == 0:
         return SPACES.sub(" ", node.text or "").strip(" ")
     if next(node.iter(etree.Entity), None) is not None:
