@@ -129,28 +129,17 @@ def write_json(path: Path, value: object, *, private: bool = False) -> Path:
     return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", private=private)
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
+def read_json(path: Path, content: bytes | None = None) -> Any:
+    """The JSON value in `path`, or in `content`, the bytes of that file where they are in memory already.
 
     Raises:
         InputMissingError: there is no such file.
         IntegrityError: the file is not JSON (the message names the line, never the text).
     """
     try:
-        content = path.read_bytes()
+        return json.loads((path.read_bytes() if content is None else content).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
-    return parse_json(content, path)
-
-
-def parse_json(content: bytes, path: Path) -> Any:
-    """The JSON value in `content`, the bytes of the file `path`.
-
-    Raises:
-        IntegrityError: the bytes are not JSON (the message names the line, never the text).
-    """
-    try:
-        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not text, not JSON, a number too long or brackets too deep
         where = f"{path}:{getattr(error, 'lineno', 0)}"
         raise IntegrityError("not valid JSON", where=where, fix="restore the file, or make it again") from error

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_med.errors import InputMissingError, SettingsError
+from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 app = typer.Typer()
@@ -35,20 +35,15 @@ def generate(
     """Write text with an adapter on its base; another base, even of equal shape, is refused (exit 76)."""
     prepare_environment(offline=not online)
     from lora_med.adapters.runtime.swap import load_many, use
-    from lora_med.adapters.store.card import read_card
-    from lora_med.adapters.store.published import check_base
-    from lora_med.adapters.store.store import find_adapter
+    from lora_med.adapters.store.published import open_published
     from lora_med.models.base import load_base
-    from lora_med.models.fingerprint import fingerprint
     from lora_med.prompts.row import Row
     from lora_med.prompts.tokens import prompt_ids
 
-    folder = find_adapter(adapter, store)
-    card = read_card(folder)
-    name, revision = (base, None) if base else (card.base.name, card.base.revision)
-    check_base(fingerprint(_folder(name, revision)), name, card, folder)  # before the weights are loaded
-    loaded = load_base(name, quantization=quantization or card.base.quantization, revision=revision)
-    pool = load_many(loaded, [adapter], store)
+    published = open_published(adapter, store, base)  # refuses another base before the weights are loaded
+    card, name = published.card, published.base_name
+    loaded = load_base(name, quantization=quantization or card.base.quantization, revision=published.revision)
+    pool = load_many(loaded, [adapter], store, opened=[published])
     text = sys.stdin.read() if prompt == "-" else prompt
     as_chat = card.template.endswith("_chat") if chat is None else chat
     turns = (("user", text), ("assistant", "")) if as_chat else ()
@@ -61,20 +56,6 @@ def generate(
         answer = loaded.tokenizer.decode(new, skip_special_tokens=True)
         facts = {"adapter": adapter, "base": name, "chat": as_chat, "prompt_tokens": len(ids), "new_tokens": len(new)}
         print(json.dumps({**facts, "seconds": round(time.perf_counter() - begun, 3), "text": answer}))
-
-
-def _folder(name: str, revision: str | None) -> Path:
-    from lora_med.models.files.resolve import resolve_base
-
-    try:
-        return resolve_base(name, revision)[0]
-    except InputMissingError as error:
-        fix = (
-            f"--base PATH says where {name!r} lies; {error.fix}"
-            if error.fix
-            else f"--base PATH says where {name!r} lies"
-        )
-        raise InputMissingError(error.what, where=error.where, fix=fix) from error
 
 
 def _room(base: Any, prompt_tokens: int, wanted: int) -> int:

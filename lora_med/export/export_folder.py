@@ -6,22 +6,17 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import CARD, Card, read_card
-from lora_med.adapters.store.published import check_base, locate_base, read_files
-from lora_med.adapters.store.store import CONFIG, find_adapter
-from lora_med.adapters.tensors.method import Method, read_method
+from lora_med.adapters.store.published import Published
 from lora_med.errors import DiskError
-from lora_med.files import fresh_folder, read_json, sha256_file, write_json
-from lora_med.merge.merge import merge_adapter
+from lora_med.files import fresh_folder, sha256_file, write_json
 from lora_med.merge.stale_folders import held, sweep
 from lora_med.models.files.resolve import display_name
 from lora_med.models.files.weight_files import read_headers
-from lora_med.models.fingerprint import fingerprint
 from lora_med.run import keep_private, versions
 
 EXPORT = "export.json"
@@ -30,54 +25,13 @@ WORK = ".work"  # inside the temporary folder, so that what a kill leaves is one
 SPARE_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class ExportSource:
-    """An adapter, whole and of the base that is here: what every export starts from."""
-
-    name: str
-    store: Path
-    adapter: Path
-    card: Card
-    method: Method
-    base: Path
-    asked: str
-    revision: str | None
-
-    @property
-    def parameters(self) -> int:
-        """How many weights the base has."""
-        return sum(math.prod(stored.shape) for stored in read_headers(self.base).values())
-
-    def merge(self, out: Path, dtype: str | None) -> Mapping[str, Any]:
-        """Merge the adapter into its base at `out`, proved; returns the certificate."""
-        merged = merge_adapter(self.name, out, base=self.asked, revision=self.revision, store=self.store, dtype=dtype)
-        return merged.certificate
-
-
-def find_model(name: str, *, base: str | None, revision: str | None, store: Path | str) -> ExportSource:
-    """The adapter `name` with its base, every hash and fingerprint compared.
-
-    Args:
-        base: folder, Hub id or `micro`; None takes what the adapter's card names.
-        revision: of a base on the Hub; None takes the card's.
-
-    Raises:
-        InputMissingError: no such adapter, or its base is not here.
-        BaseMismatchError: it was trained on another base.
-        IntegrityError: a file is not the one that was published.
-    """
-    adapter = find_adapter(name, store)
-    card = read_card(adapter)
-    folder, asked = locate_base(card, base, revision)
-    wanted = revision or (card.base.revision if base is None else None)
-    check_base(fingerprint(folder), asked, card, adapter)
-    read_files(adapter, card)
-    method = read_method(read_json(adapter / CONFIG), where=str(adapter / CONFIG))
-    return ExportSource(name, Path(store), adapter, card, method, folder, asked, wanted)
+def count_parameters(base: Path) -> int:
+    """How many weights the base in that folder has."""
+    return sum(math.prod(stored.shape) for stored in read_headers(base).values())
 
 
 @contextlib.contextmanager
-def product(out: Path, source: ExportSource, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
+def fresh_export(out: Path, source: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
 
     Its subfolder `.work` is for what the export needs and does not keep. Until it is whole only its owner may read it.
@@ -88,12 +42,12 @@ def product(out: Path, source: ExportSource, *, needed_bytes: int, facts: dict[s
 
     Raises:
         OutputError: `out` is not empty or cannot be written.
-        DiskError: there is not that much room.
+        DiskError: the disk has less free space.
     """
     sweep(out)
     with fresh_folder(out) as temporary, held(temporary):
         temporary.chmod(0o700)
-        _check_room(out, temporary, needed_bytes)
+        _check_disk_space(out, temporary, needed_bytes)
         (temporary / WORK).mkdir()
         yield temporary
         shutil.rmtree(temporary / WORK)
@@ -104,7 +58,7 @@ def product(out: Path, source: ExportSource, *, needed_bytes: int, facts: dict[s
             temporary.chmod(0o755)
 
 
-def _check_room(out: Path, temporary: Path, needed_bytes: int) -> None:
+def _check_disk_space(out: Path, temporary: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(temporary).free
     if free < needed_bytes + SPARE_BYTES:
         raise DiskError(
@@ -114,18 +68,18 @@ def _check_room(out: Path, temporary: Path, needed_bytes: int) -> None:
         )
 
 
-def _origin(source: ExportSource) -> dict[str, Any]:
+def _origin(source: Published) -> dict[str, Any]:
     card = source.card
     return {
         "schema": SCHEMA,
         "adapter": {
             "name": card.name,
             "template": card.template,
-            "card_sha256": sha256_file(source.adapter / CARD),
+            "card_sha256": source.card_sha256,
             "files": dict(card.files),
         },
         "base": {
-            "name": display_name(source.asked),
+            "name": display_name(source.base_name),
             "revision": source.revision,
             "fingerprint": asdict(card.base.fingerprint),
         },

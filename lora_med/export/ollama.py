@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.published import open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, find_model, product
+from lora_med.export.export_folder import EXPORT, fresh_export
 from lora_med.export.gguf.converter import check_packages, find_converter
 from lora_med.export.gguf.export_gguf import Export, fill_gguf, needed_bytes
 from lora_med.export.gguf.number_types import check_formats
@@ -49,7 +50,7 @@ def export_ollama(
     check_formats((number_format,))
     check_packages()
     converter = find_converter()
-    source = find_model(name, base=base, revision=revision, store=store)
+    source = open_published(name, store, base, revision)
     warnings = refuse(source.card, source.base, "ollama", "merged" if part == "merged" else "adapter")
     tokenizer, _ = load_tokenizer(source.base)
     chosen = choose_template(tokenizer)
@@ -66,7 +67,7 @@ def export_ollama(
         "warnings": told,
     }
     needed = needed_bytes(source, part, (number_format,))
-    with product(Path(out), source, needed_bytes=needed, facts=facts) as folder:
+    with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
         files = fill_gguf(folder, source, converter, part, (number_format,), facts)
         context = min(read_config(source.base).max_position_embeddings, MOST_CONTEXT)
         stops = stop_words(source.base, tokenizer)

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
+from lora_med.adapters.store.published import open_published
 from lora_med.errors import DependencyMissingError, IntegrityError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, find_model, product
+from lora_med.export.export_folder import EXPORT, WORK, count_parameters, fresh_export
 from lora_med.export.gguf.export_gguf import Export
 from lora_med.files import read_json
+from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import load_base
 
@@ -47,13 +49,13 @@ def export_onnx(
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
     """
     _check_packages()
-    source = find_model(name, base=base, revision=revision, store=store)
+    source = open_published(name, store, base, revision)
     warnings = refuse(source.card, source.base, "onnx", "merged")
     facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [one.what for one in warnings]}
-    with product(Path(out), source, needed_bytes=source.parameters * 8, facts=facts) as folder:
+    with fresh_export(Path(out), source, needed_bytes=count_parameters(source.base) * 8, facts=facts) as folder:
         work = folder / WORK / name
         logger.info("merging in float32")
-        certificate = source.merge(work, "float32")
+        certificate = merge_published(source, work, dtype="float32").certificate
         facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
         merged = load_base(str(work), quantization="none", dtype="float32", attention="sdpa")
         rows = [row for row in probe_ids(merged.tokenizer) if len(row) > 1]

@@ -6,19 +6,20 @@ vLLM needs versions of its own and is not run here: the folder is proved by PEFT
 from __future__ import annotations
 
 import shlex
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.runtime.attach import attach_opened
+from lora_med.adapters.store.published import Published, open_published
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.config.near_names import unknown
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.compatibility import PARTS, VLLM_RANKS, refuse, shape_of_card
-from lora_med.export.export_folder import EXPORT, ExportSource, find_model, product
+from lora_med.export.export_folder import EXPORT, count_parameters, fresh_export
 from lora_med.export.gguf.export_gguf import Export
 from lora_med.files import read_json, write_atomic
+from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import load_base
 from lora_med.models.files.resolve import display_name
@@ -49,13 +50,13 @@ def export_vllm(
     """
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
-    source = find_model(name, base=base, revision=revision, store=store)
+    source = open_published(name, store, base, revision)
     told = [one.what for one in refuse(source.card, source.base, "vllm", part)]
     facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": told}
-    needed = source.parameters * 4 if part == "merged" else sum(one.stat().st_size for one in source.adapter.iterdir())
-    with product(Path(out), source, needed_bytes=needed, facts=facts) as folder:
+    needed = count_parameters(source.base) * 4 if part == "merged" else sum(map(len, source.contents.values()))
+    with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
         if part == "merged":
-            certificate = source.merge(folder / name, dtype)
+            certificate = merge_published(source, folder / name, dtype=dtype).certificate
             facts["proof"] = {"by": "merge", **(certificate["probe"] or certificate["tensors"])}
         else:
             facts["proof"] = {"by": "peft", **_copy_adapter(source, folder / name)}
@@ -70,37 +71,37 @@ def max_lora_rank(ranks: list[int]) -> int:
     return next(allowed for allowed in VLLM_RANKS if allowed >= max(ranks))
 
 
-def command(source: ExportSource, part: str, here: str) -> str:
+def command(source: Published, part: str, here: str) -> str:
     """The command that serves the folder `here`; a base that is a folder is `$1`."""
     if part == "merged":
         return f"vllm serve {here}/{source.name} --served-model-name {source.name}"
     rank = max_lora_rank(shape_of_card(source.card, source.base).ranks)
-    place = Path(source.asked).expanduser()
-    base = '"$1"' if source.asked == "micro" or place.is_dir() else shlex.quote(source.asked)
+    place = Path(source.base_name).expanduser()
+    base = '"$1"' if source.base_name == "micro" or place.is_dir() else shlex.quote(source.base_name)
     revision = f" --revision {shlex.quote(source.revision)}" if source.revision else ""
     modules = f"--lora-modules {source.name}={here}/{source.name}"
     return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
 
 
-def _script(source: ExportSource, part: str) -> str:
+def _script(source: Published, part: str) -> str:
     line = command(source, part, '"$(dirname "$0")"')
-    first = f': "${{1:?the folder of the base {display_name(source.asked)}}}"\n' if '"$1"' in line else ""
+    first = f': "${{1:?the folder of the base {display_name(source.base_name)}}}"\n' if '"$1"' in line else ""
     return f"#!/bin/sh\n# Needs vLLM, in an environment of its own.\nset -eu\n{first}exec {line}\n"
 
 
-def _copy_adapter(source: ExportSource, target: Path) -> dict[str, Any]:
+def _copy_adapter(source: Published, target: Path) -> dict[str, Any]:
     """Copy what vLLM reads, load it with PEFT alone, and compare logits with the adapter as we attach it."""
     from peft import PeftModel
 
     target.mkdir()
     for name in (WEIGHTS, CONFIG):
-        shutil.copyfile(source.adapter / name, target / name)
+        (target / name).write_bytes(source.contents[name])
     options: dict[str, Any] = {"quantization": "none", "dtype": "float32", "attention": "sdpa"}
-    ours = load_base(source.asked, revision=source.revision, **options)
+    ours = load_base(source.base_name, revision=source.revision, **options)
     rows = probe_ids(ours.tokenizer)
     device = next(ours.model.parameters()).device
-    wanted = probe_logits(attach(ours, source.name, source.store), rows, device)
-    theirs = load_base(source.asked, revision=source.revision, **options)
+    wanted = probe_logits(attach_opened(ours, source), rows, device)
+    theirs = load_base(source.base_name, revision=source.revision, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT's own calls of transformers
         loaded = PeftModel.from_pretrained(theirs.model, str(target)).eval()

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import Card, read_card
-from lora_med.adapters.store.published import check_base, locate_base
-from lora_med.adapters.store.store import find_adapter
+from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.published import Published, open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import DiskError, SettingsError
 from lora_med.files import fresh_folder, read_json, write_atomic, write_json
@@ -23,12 +22,10 @@ from lora_med.merge.fold.fold import NAMES, fold, size_after
 from lora_med.merge.fold.merge_plan import Plan, Quantized, plan_merge
 from lora_med.merge.merged_readme import render_readme
 from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
-from lora_med.merge.proof.heldout_nll import read_heldout
+from lora_med.merge.proof.heldout_nll import HeldOut, read_heldout
 from lora_med.merge.proof.logits import Tolerance
-from lora_med.merge.proof.proof import listen, prove
-from lora_med.merge.proof.references import Asked
+from lora_med.merge.proof.proof import prove, reference_outputs
 from lora_med.merge.stale_folders import held, sweep
-from lora_med.models.fingerprint import fingerprint
 from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
@@ -36,8 +33,12 @@ VERIFY = ("auto", "probes", "tensors", "none")
 COPIED = ("generation_config.json", "LICENSE*", "NOTICE*")
 TOKENIZER = ("chat_template.jinja", "tokenizer*.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 TOKENIZER += ("merges.txt", "special_tokens_map.json", "added_tokens.json")
-ROOM_BESIDES = 1 << 24  # bytes of tokenizer, settings, headers
+BYTES_BESIDES_WEIGHTS = 1 << 24  # bytes of tokenizer, settings, headers
 ProgressCallback = Callable[[int, int], None]
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def merge_adapter(
     verify: str = "auto",
     heldout: Path | str | None = None,
     tolerance: Tolerance | None = None,
-    progress: ProgressCallback = lambda done, whole: None,
+    progress: ProgressCallback = _no_progress,
 ) -> Merge:
     """Fold the adapter into the full-precision original of its base, prove it, and write a model folder at `out`.
 
@@ -75,7 +76,7 @@ def merge_adapter(
         verify: `probes` (logits), `tensors` (rows computed again, without a model), `none`; `auto`: what fits.
         heldout: a text file, a text a line, whose nll under base + adapter and under the merge is measured.
         tolerance: the most the result may differ from base + adapter; None takes its dtype's.
-        watch: called with the bytes written so far and in all.
+        progress: called with the bytes written so far and in all.
 
     Raises:
         BaseMismatchError: the adapter was trained on another base.
@@ -84,25 +85,47 @@ def merge_adapter(
         DiskError: the result does not fit onto the disk.
         SettingsError: the adapter's method cannot be merged exactly, or there is no such choice.
     """
-    begun = time.perf_counter()
     _check_choices(dtype or "float32", onto, verify)
     texts = None if heldout is None else read_heldout(Path(heldout))
-    adapter = find_adapter(name, store)
-    card = read_card(adapter)
-    folder, asked = locate_base(card, base, revision)
-    check_base(fingerprint(folder), asked, card, adapter)
-    plan = plan_merge(adapter, folder, quantized_as(card) if onto == "dequantized" else None)
-    target = Path(out)
+    adapter = open_published(name, store, base, revision)
+    return merge_published(
+        adapter, Path(out), onto=onto, dtype=dtype, verify=verify, texts=texts, tolerance=tolerance, progress=progress
+    )
+
+
+def merge_published(
+    adapter: Published,
+    target: Path,
+    *,
+    onto: str = "original",
+    dtype: str | None = None,
+    verify: str = "auto",
+    texts: HeldOut | None = None,
+    tolerance: Tolerance | None = None,
+    progress: ProgressCallback = _no_progress,
+) -> Merge:
+    """What `merge_adapter` returns, for an adapter that is open already; its verified bytes are what is folded.
+
+    Args:
+        texts: held-out texts to score; the other arguments are those of `merge_adapter`.
+
+    Raises:
+        All that `merge_adapter` raises, but for the opening of the adapter.
+    """
+    begun = time.perf_counter()
+    _check_choices(dtype or "float32", onto, verify)
+    card = adapter.card
+    quantized = quantized_as(card) if onto == "dequantized" else None
+    plan = plan_merge(adapter.folder, adapter.base, quantized, adapter.contents)
     sweep(target)
-    check_room(plan, dtype, target)
-    commit = revision or (card.base.revision if base is None else None)
+    check_disk_space(plan, dtype, target)
     with fresh_folder(target) as temporary, held(temporary):
-        heard = listen(Asked(name, store, asked, commit), card, plan, verify=verify, onto=onto, texts=texts)
+        reference = reference_outputs(adapter, plan, verify=verify, onto=onto, texts=texts)
         weights = fold(plan, temporary, dtype=dtype, advance=_advance(progress, size_after(plan, dtype)))
-        copy_around(folder, temporary, plan.settings, dtype)
-        proof = prove(plan, temporary, heard, dtype=dtype, texts=texts, tolerance=tolerance)
-        how = Arithmetic(onto, dtype)
-        certificate = certify(card, adapter, plan, temporary, (asked, commit), how, weights, proof)
+        copy_around(adapter.base, temporary, plan.settings, dtype)
+        proof = prove(plan, temporary, reference, dtype=dtype, texts=texts, tolerance=tolerance)
+        base = adapter.base_name, adapter.revision
+        certificate = certify(card, adapter.card_sha256, plan, temporary, base, Arithmetic(onto, dtype), weights, proof)
         certificate["seconds"] = round(time.perf_counter() - begun, 1)
         sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
     return Merge(target, certificate)
@@ -143,14 +166,14 @@ def quantized_as(card: Card) -> Quantized:
     )
 
 
-def check_room(plan: Plan, dtype: str | None, target: Path) -> None:
-    """Refuse a merge into `target` that its disk has no room for.
+def check_disk_space(plan: Plan, dtype: str | None, target: Path) -> None:
+    """Refuse a merge that needs more free disk space than `target` has.
 
     Raises:
         DiskError: with what is needed and what is free.
     """
-    place = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
-    needed, free = size_after(plan, dtype) + ROOM_BESIDES, shutil.disk_usage(place).free
+    existing = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
+    needed, free = size_after(plan, dtype) + BYTES_BESIDES_WEIGHTS, shutil.disk_usage(existing).free
     if needed > free:
         raise DiskError(
             f"the merged model needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",

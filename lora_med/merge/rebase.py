@@ -18,9 +18,9 @@ from lora_med.errors import SettingsError
 from lora_med.files import fresh_folder, sha256_file
 from lora_med.merge.fold.fold import fold
 from lora_med.merge.fold.merge_plan import plan_whole
-from lora_med.merge.merge import check_room, copy_around, sign
+from lora_med.merge.merge import check_disk_space, copy_around, sign
 from lora_med.merge.proof.certificate import Arithmetic, certify
-from lora_med.merge.proof.proof import Heard, prove
+from lora_med.merge.proof.proof import ReferenceOutputs, prove
 from lora_med.merge.stale_folders import held, sweep
 from lora_med.models.files.resolve import display_name, resolve_base
 from lora_med.models.fingerprint import fingerprint
@@ -59,18 +59,18 @@ def adopt_with_base(
         )
     plan = plan_whole(source, original)
     sweep(target)
-    check_room(plan, None, target)
-    with fresh_folder(target) as place, held(place):
-        weights = fold(plan, place)
-        copy_around(original, place, plan.settings, None, _tokenizer(source))
-        unheard = Heard(by_tensors=True, reference=None, nll={})
-        proof = prove(plan, place, unheard, dtype=None, texts=None, tolerance=None)
+    check_disk_space(plan, None, target)
+    with fresh_folder(target) as temporary, held(temporary):
+        weights = fold(plan, temporary)
+        copy_around(original, temporary, plan.settings, None, _tokenizer(source))
+        tensors_only = ReferenceOutputs(by_tensors=True, reference=None, nll={})
+        proof = prove(plan, temporary, tensors_only, dtype=None, texts=None, tolerance=None)
         identity = BaseIdentity(display_name(base), commit, fingerprint(original), origin.trained_on, UNKNOWN)
         files = {WEIGHTS: sha256_file(source / WEIGHTS)}
         card = origin.card(name, identity, {}, peft=peft_version(config), files=files)
-        certificate = certify(card, None, plan, place, (base, commit), Arithmetic("whole", None), weights, proof)
+        certificate = certify(card, None, plan, temporary, (base, commit), Arithmetic("whole", None), weights, proof)
         private = origin.access == "credentialed"
-        sign(place, target.name, certificate, private=private)
+        sign(temporary, target.name, certificate, private=private)
     try:
         return adopt(source, base=str(target), name=name, store=store, origin=origin, overwrite=overwrite)
     except BaseException:

@@ -124,7 +124,7 @@ def test_generate_refuses_another_base_of_equal_shape(
 def test_generate_says_how_to_name_a_base_that_moved(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "generate", "--adapter", "abstracts", "--prompt", "The", "--store", shelf)
     assert code == 66
-    assert "--base PATH" in err
+    assert "--base" in err
 
 
 def test_a_prompt_longer_than_the_context_is_refused(

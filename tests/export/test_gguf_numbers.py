@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lora_med.export.gguf.adapter_folder import correction, write_for_converter
 from lora_med.export.gguf.gguf_check import Agreement, agreement, check_exact, check_rounded, make_reference
 from lora_med.export.gguf.llama_server import Scored
 from lora_med.export.gguf.number_types import check_formats
-from lora_med.files import write_json
+from lora_med.files import read_json, write_json
 
 LAYER = "base_model.model.h.0.attn.c_attn"
 
@@ -38,6 +39,10 @@ def write_adapter(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return down, up
 
 
+def read_adapter(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    return load_file(folder / "adapter_model.safetensors"), read_json(folder / "adapter_config.json")
+
+
 @pytest.mark.parametrize(("model_type", "turned"), [("llama", False), ("gpt2", True)])
 def test_gpt2_s_layers_are_turned_and_no_others(model_type: str, turned: bool, tmp_path: Path) -> None:
     down, up = write_adapter(tmp_path / "adapter")
@@ -45,7 +50,7 @@ def test_gpt2_s_layers_are_turned_and_no_others(model_type: str, turned: bool, t
     write_json(tmp_path / "base/config.json", {"model_type": model_type})
     method = Method(r=2, lora_alpha=4, target_modules=("c_attn",))
     found = load_file(
-        write_for_converter(tmp_path / "adapter", method, tmp_path / "base", tmp_path / "out")
+        write_for_converter(*read_adapter(tmp_path / "adapter"), method, tmp_path / "base", tmp_path / "out")
         / "adapter_model.safetensors"
     )
     product = found[f"{LAYER}.lora_B.weight"] @ found[f"{LAYER}.lora_A.weight"]
@@ -56,7 +61,7 @@ def test_dora_alone_is_refused(tmp_path: Path) -> None:
     write_adapter(tmp_path / "adapter")
     method = Method(r=2, lora_alpha=4, target_modules=("c_attn",), use_dora=True)
     with pytest.raises(SettingsError, match="DoRA"):
-        write_for_converter(tmp_path / "adapter", method, tmp_path, tmp_path / "out")
+        write_for_converter(*read_adapter(tmp_path / "adapter"), method, tmp_path, tmp_path / "out")
 
 
 def test_agreement_by_hand() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from lora_med.adapters.algebra.combine import Combined, dare, of_dense, ties, weighted_sum
 from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
-from lora_med.adapters.store.card import CARD, Card, DataFacts, read_card
-from lora_med.adapters.store.published import check_base, locate_base, read_files
+from lora_med.adapters.store.card import Card, DataFacts, read_card
+from lora_med.adapters.store.published import AdapterFiles, open_files, with_base
 from lora_med.adapters.store.store import STORE, check_free, find_adapter, write_adapter
 from lora_med.adapters.tensors.contents import LowRank
 from lora_med.adapters.tensors.method import PREFIX, Method, exactly
@@ -20,8 +20,6 @@ from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.config.near_names import unknown
 from lora_med.data.access import strictest
 from lora_med.errors import BaseMismatchError, SettingsError
-from lora_med.files import sha256_file
-from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
 from lora_med.run import versions
 
@@ -43,10 +41,14 @@ class Composition:
 
 @dataclass(frozen=True)
 class _Parent:
-    folder: Path
-    card: Card
+    adapter: AdapterFiles
     weight: float
     updates: Mapping[str, LowRank]
+
+    @property
+    def card(self) -> Card:
+        """The parent's card."""
+        return self.adapter.card
 
 
 def compose(
@@ -81,9 +83,7 @@ def compose(
     target = check_free(name, store, overwrite=overwrite)
     read = [_read(find_adapter(one, store), weight) for one, weight in parents]
     _check_one_base(read)
-    first = read[0].card
-    folder, asked = locate_base(first, base)
-    check_base(fingerprint(folder), asked, first, read[0].folder)
+    folder = with_base(read[0].adapter, base).base
     dora = _check_kinds(read)
     weights = open_base(folder)
     layers = sorted({layer for one in read for layer in one.updates})
@@ -125,9 +125,8 @@ def _check_choices(
 
 
 def _read(folder: Path, weight: float) -> _Parent:
-    card = read_card(folder)
-    read_files(folder, card)
-    return _Parent(folder, card, weight, read_updates(folder))
+    adapter = open_files(folder)
+    return _Parent(adapter, weight, read_updates(folder, adapter.contents))
 
 
 def _check_one_base(read: Sequence[_Parent]) -> None:
@@ -240,7 +239,7 @@ def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, A
         {
             "name": one.card.name,
             "weight": one.weight,
-            "card_sha256": sha256_file(one.folder / CARD),
+            "card_sha256": one.adapter.card_sha256,
             "source": one.card.data.source,
             "template": one.card.template,
             "data": one.card.settings.get("data"),

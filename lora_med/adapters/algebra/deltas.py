@@ -16,7 +16,7 @@ from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, lie
 from lora_med.adapters.tensors.weight_update import finite
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
-from lora_med.models.files.weight_files import Stored, read_headers, read_rows
+from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,16 @@ def open_base(folder: Path) -> BaseWeights:
     return BaseWeights(read_headers(folder), is_conv1d(read_json(folder / "config.json")), folder)
 
 
-def read_updates(adapter: Path) -> dict[str, LowRank]:
+def read_updates(adapter: Path, files: Mapping[str, bytes] | None = None) -> dict[str, LowRank]:
     """The updates of an adapter by layer.
+
+    Args:
+        files: the bytes of its files by name, where they are in memory already; none is then opened.
 
     Raises:
         SettingsError: it holds more than updates, so that it cannot be taken for a change of weights alone.
     """
-    contents = read_contents(adapter)
+    contents = read_contents(adapter, files)
     if not contents.plain:
         raise SettingsError(
             f"adapter {adapter.name!r} holds whole layers or trained tokens, which cannot be combined or compared",
@@ -94,7 +97,7 @@ def delta_of(low_rank: LowRank, weight: Any) -> Delta:
     Raises:
         IntegrityError: a value is not finite.
     """
-    with open(low_rank.up.file, "rb") as handle:
+    with open_stored(low_rank.up) as handle:
         up = finite(read_rows(handle, low_rank.up), low_rank.up).double() * low_rank.scale
         down = finite(read_rows(handle, low_rank.down), low_rank.down).double()
         bias = None

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
-from lora_med.adapters.store.card import Card, read_card
-from lora_med.adapters.store.published import check_base, locate_base, read_files
+from lora_med.adapters.store.published import open_files, with_base
 from lora_med.adapters.tensors.contents import LowRank
 from lora_med.errors import BaseMismatchError
-from lora_med.models.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -51,28 +49,21 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
         SettingsError: one holds more than updates of layers.
         IntegrityError: a file is not the one that was published.
     """
-    cards = [read_card(folder) for folder in (first, second)]
-    for folder, card in zip((first, second), cards, strict=True):
-        read_files(folder, card)
+    adapters = [open_files(folder) for folder in (first, second)]
+    cards = [adapter.card for adapter in adapters]
     if cards[0].base.fingerprint != cards[1].base.fingerprint:
         raise BaseMismatchError(
             f"{cards[0].name!r} and {cards[1].name!r} belong to different bases, so their changes cannot be compared",
             fix=f"{cards[0].name}: {cards[0].base.name}; {cards[1].name}: {cards[1].base.name}",
         )
-    updates = [read_updates(folder) for folder in (first, second)]
+    updates = [read_updates(adapter.folder, adapter.contents) for adapter in adapters]
     dora = any(one.magnitude is not None for some in updates for one in some.values())
-    weights = _open(cards[0], base, first) if dora else None
+    weights = open_base(with_base(adapters[0], base).base) if dora else None
     layers = sorted({*updates[0], *updates[1]}, key=_natural)
     products = [_products(layer, updates, weights) for layer in layers]
     found = tuple(_layer(layer, *three) for layer, three in zip(layers, products, strict=True))
     whole = _layer("all", *(sum(three[place] for three in products) for place in range(3)))
     return Diff(cards[0].name, cards[1].name, found, whole)
-
-
-def _open(card: Card, base: str | None, folder: Path) -> BaseWeights:
-    place, asked = locate_base(card, base)
-    check_base(fingerprint(place), asked, card, folder)
-    return open_base(place)
 
 
 def _natural(layer: str) -> list[tuple[int, str]]:

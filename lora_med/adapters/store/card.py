@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_med.data.access import CLASSES
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import parse_json
+from lora_med.files import read_json
 from lora_med.models.fingerprint import Fingerprint
 
 CARD = "card.json"
@@ -116,7 +116,7 @@ def parse_card(content: bytes, folder: Path) -> Card:
         IntegrityError: the card lacks a field, or a field has an impossible value.
     """
     path = folder / CARD
-    raw = parse_json(content, path)
+    raw = read_json(path, content)
     version = raw.get("format") if isinstance(raw, dict) else None
     if version not in READ_FORMATS:
         raise IntegrityError(

@@ -19,7 +19,7 @@ from lora_med.adapters.tensors.initialize import check_dora
 from lora_med.adapters.tensors.method import Method, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
-from lora_med.files import parse_json
+from lora_med.files import read_json
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import resolve_base
 from lora_med.models.fingerprint import Fingerprint, fingerprint, folder_with
@@ -51,7 +51,7 @@ class AdapterFiles:
     @property
     def config(self) -> dict[str, Any]:
         """The value of adapter_config.json."""
-        return parse_json(self.contents[CONFIG], self.folder / CONFIG)
+        return read_json(self.folder / CONFIG, self.contents[CONFIG])
 
     @property
     def method(self) -> Method:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lora_med.adapters.store.card import CARD, Card, read_card
-from lora_med.adapters.store.published import read_files
+from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.published import AdapterFiles
 from lora_med.adapters.store.verify import verify
 from lora_med.data.access import require_permission
 from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, OutputError, SettingsError
@@ -23,14 +23,14 @@ def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | 
         SettingsError: the run is offline.
         OutputError: the repository is public though a private one was asked for, or the Hub cannot be reached.
     """
-    card = read_card(folder)
-    check_permitted(card, private, permission)
-    found = verify(folder)
-    wrong = [f"{check.what}: {check.detail}" for check in found.checks if check.outcome == "wrong"]
-    if wrong:
+    verification = verify(folder)
+    adapter = verification.files
+    if adapter is not None:
+        check_permitted(adapter.card, private, permission)
+    wrong = [f"{check.what}: {check.detail}" for check in verification.checks if check.outcome == "wrong"]
+    if wrong or adapter is None:
         raise IntegrityError(f"the adapter is not whole: {'; '.join(wrong)}", where=str(folder), fix="publish it again")
-    contents = {**read_files(folder, card), CARD: (folder / CARD).read_bytes()}
-    return _upload(contents, card, repo_id, private)
+    return _upload(adapter, repo_id, private)
 
 
 def check_permitted(card: Card, private: bool, permission: str | None = None) -> None:
@@ -54,7 +54,7 @@ def check_permitted(card: Card, private: bool, permission: str | None = None) ->
         )
 
 
-def _upload(contents: dict[str, bytes], card: Card, repo_id: str, private: bool) -> str:
+def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -63,14 +63,16 @@ def _upload(contents: dict[str, bytes], card: Card, repo_id: str, private: bool)
             "the run is offline, so nothing can be pushed", where="HF_HUB_OFFLINE", fix="unset HF_HUB_OFFLINE"
         )
     api = HfApi(library_name="lora_med")
-    files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()]
+    files = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in adapter.contents.items()
+    ]
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.repo_info(repo_id).private:
             raise OutputError(
                 f"{repo_id} exists and is public", where=repo_id, fix="choose another repository, or push with --public"
             )
-        commit = api.create_commit(repo_id, files, commit_message=f"Add {card.name}, made with lora_med")
+        commit = api.create_commit(repo_id, files, commit_message=f"Add {adapter.card.name}, made with lora_med")
     except LoraMedError:
         raise
     except HFValidationError as error:

@@ -1,19 +1,17 @@
-"""Is an adapter still what was published, and is its base here? Everything is computed again, nothing remembered."""
+"""Is an adapter still what was published, and is its base here? No cache is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import CARD, Card, read_card
-from lora_med.adapters.store.published import parse_tensors, read_files
-from lora_med.adapters.store.store import CONFIG, FILES, WEIGHTS
-from lora_med.adapters.tensors.method import read_method
+from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
+from lora_med.adapters.store.published import AdapterFiles, read_files
+from lora_med.adapters.store.store import FILES
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import InputMissingError, IntegrityError, LoraMedError
-from lora_med.files import read_json
 from lora_med.models.files.resolve import resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
@@ -30,10 +28,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of one adapter; `whole` if none came out wrong."""
+    """All checks of one adapter; `whole` if none came out wrong.
+
+    `files` are the card and the files that were hashed, with their bytes; None if one of them is wrong.
+    """
 
     name: str
     checks: tuple[Check, ...]
+    files: AdapterFiles | None = field(default=None, repr=False)
 
     @property
     def whole(self) -> bool:
@@ -52,16 +54,16 @@ def verify(folder: Path, base: str | None = None) -> Verification:
     """
     if not (folder / CARD).is_file():
         raise InputMissingError(f"no adapter in {folder.name!r}", where=str(folder), fix="lora-med adapters list")
-    found: dict[str, Any] = {}
-    checks = [_try("card", lambda: _card(folder, found))]
-    if "card" in found:
-        card: Card = found["card"]
+    known: dict[str, Any] = {}
+    checks = [_try("card", lambda: _card(folder, known))]
+    if "card" in known:
+        card: Card = known["card"]
         checks.append(_try("files", lambda: _files(folder)))
-        checks.append(_try("hashes", lambda: _hashes(folder, card, found)))
-        checks.append(_try("base", lambda: _base(card, base, found)))
-    if "contents" in found:
-        checks.append(_try("tensors", lambda: _tensors(folder, found)))
-    return Verification(folder.name, tuple(checks))
+        checks.append(_try("hashes", lambda: _hashes(folder, known)))
+        checks.append(_try("base", lambda: _base(card, base, known)))
+    if "files" in known:
+        checks.append(_try("tensors", lambda: _tensors(known)))
+    return Verification(folder.name, tuple(checks), known.get("files"))
 
 
 def _try(what: str, check: Callable[[], Check | str]) -> Check:
@@ -72,11 +74,12 @@ def _try(what: str, check: Callable[[], Check | str]) -> Check:
     return outcome if isinstance(outcome, Check) else Check(what, "ok", outcome)
 
 
-def _card(folder: Path, found: dict[str, Any]) -> str:
-    card = read_card(folder)
+def _card(folder: Path, known: dict[str, Any]) -> str:
+    known["content"] = read_card_bytes(folder)
+    card = parse_card(known["content"], folder)
     if card.name != folder.name:
         raise IntegrityError(f"the card names {card.name!r}, the folder {folder.name!r}")
-    found["card"] = card
+    known["card"] = card
     return f"published {card.created}, access {card.data.access}"
 
 
@@ -91,12 +94,13 @@ def _files(folder: Path) -> str:
     return f"{len(allowed)} files, {sum((folder / name).stat().st_size for name in allowed):,} bytes"
 
 
-def _hashes(folder: Path, card: Card, found: dict[str, Any]) -> str:
-    found["contents"] = read_files(folder, card)
+def _hashes(folder: Path, known: dict[str, Any]) -> str:
+    card: Card = known["card"]
+    known["files"] = AdapterFiles(folder, card, {**read_files(folder, card), CARD: known["content"]})
     return f"{len(card.files)} SHA-256 as published"
 
 
-def _base(card: Card, base: str | None, found: dict[str, Any]) -> Check | str:
+def _base(card: Card, base: str | None, known: dict[str, Any]) -> Check | str:
     try:
         folder, _ = resolve_base(base or card.base.name, None if base else card.base.revision, here_only=True)
     except InputMissingError:
@@ -104,19 +108,19 @@ def _base(card: Card, base: str | None, found: dict[str, Any]) -> Check | str:
     differing = card.base.fingerprint.differing(fingerprint(folder, fresh=True))
     if differing:
         raise IntegrityError(f"{base or card.base.name} has other {' and '.join(differing)} than the adapter's base")
-    found["base"] = folder
+    known["base"] = folder
     return f"{card.base.name}: weights, tokenizer and template are those it was trained on"
 
 
-def _tensors(folder: Path, found: dict[str, Any]) -> str:
-    tensors = parse_tensors(found["contents"][WEIGHTS], folder / WEIGHTS)
-    method = read_method(read_json(folder / CONFIG), where=str(folder / CONFIG))
-    if "base" in found:
-        expected = method.expected(skeleton(found["base"], labels=len(found["card"].labels)))
+def _tensors(known: dict[str, Any]) -> str:
+    adapter: AdapterFiles = known["files"]
+    tensors, method = adapter.tensors(), adapter.method
+    if "base" in known:
+        expected = method.expected(skeleton(known["base"], labels=len(adapter.card.labels)))
         shapes = "with the names and shapes that the base needs"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes = "shapes unchecked without the base"
-    check_tensors(expected, tensors, where=folder)
+    check_tensors(expected, tensors, where=adapter.folder)
     count = sum(tensor.numel() for tensor in tensors.values())
     return f"{len(tensors)} tensors, {count:,} numbers, all finite, {shapes}"

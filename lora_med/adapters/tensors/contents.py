@@ -89,17 +89,21 @@ class Contents:
         return not (self.tokens or self.base or self.saved)
 
 
-def read_contents(adapter: Path) -> Contents:
+def read_contents(adapter: Path, files: Mapping[str, bytes] | None = None) -> Contents:
     """The contents of an adapter folder.
+
+    Args:
+        files: the bytes of settings and weights by file name, where they are in memory already; no file is then read.
 
     Raises:
         SettingsError: the adapter's method is none that can be taken apart exactly.
         IntegrityError: a tensor is missing, left over, or not what the settings say.
         InputMissingError: a file is not there.
     """
-    config = read_json(adapter / CONFIG)
+    config = read_json(adapter / CONFIG, None if files is None else files[CONFIG])
     check_method(config, adapter)
-    layers, tokens, base, saved = _sorted_out(read_header(adapter / WEIGHTS), config, adapter)
+    tensors = read_header(adapter / WEIGHTS, None if files is None else files[WEIGHTS])
+    layers, tokens, base, saved = _sorted_out(tensors, config, adapter)
     low_rank = {layer: _low_rank(layer, parts, config, adapter) for layer, parts in sorted(layers.items())}
     _check_promised(config, low_rank, tokens, saved, adapter)
     if not (low_rank or tokens or saved):

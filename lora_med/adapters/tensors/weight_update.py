@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_med.adapters.tensors.contents import LowRank
 from lora_med.errors import IntegrityError
-from lora_med.models.files.weight_files import Stored, is_finite, read_rows
+from lora_med.models.files.weight_files import Stored, is_finite, open_stored, read_rows
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
     Raises:
         IntegrityError: a value is not finite.
     """
-    with open(low_rank.up.file, "rb") as handle:
+    with open_stored(low_rank.up) as handle:
         up, down = (finite(read_rows(handle, one), one).float() for one in (low_rank.up, low_rank.down))
         magnitude = None
         if low_rank.magnitude is not None:

@@ -7,6 +7,7 @@ so. Neither is told by an error: what differs is therefore put into the numbers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,23 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 TURNED = ("gpt2",)  # of the models that the converter takes: those whose layers lie as (in, out)
 
 
-def write_for_converter(adapter: Path, method: Method, base: Path, target: Path) -> Path:
+def write_for_converter(
+    tensors: Mapping[str, Any], config: Mapping[str, Any], method: Method, base: Path, target: Path
+) -> Path:
     """Write the adapter as llama.cpp's converter takes it into the folder `target`; returns the folder.
 
     Raises:
         SettingsError: DoRA, which is no sum of a base and an update.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     if method.use_dora:
         raise SettingsError(
             "DoRA cannot be exported as an adapter: llama.cpp adds updates, and DoRA rescales the weight itself",
-            where=str(adapter / CONFIG),
+            where=CONFIG,
             fix="export it merged: --part merged",
         )
     turned = read_json(base / "config.json").get("model_type") in TURNED
-    tensors = load_file(adapter / WEIGHTS)
     found: dict[str, Any] = {}
     for name, down in tensors.items():
         if not name.endswith(DOWN):
@@ -47,7 +49,7 @@ def write_for_converter(adapter: Path, method: Method, base: Path, target: Path)
     target.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in found.items()}, target / WEIGHTS)
     plain = {"rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False}
-    write_json(target / CONFIG, {**read_json(adapter / CONFIG), **plain})
+    write_json(target / CONFIG, {**config, **plain})
     return target
 
 

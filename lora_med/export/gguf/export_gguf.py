@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.runtime.attach import attach_opened
+from lora_med.adapters.store.published import Published, open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, ExportSource, find_model, product
+from lora_med.export.export_folder import EXPORT, WORK, count_parameters, fresh_export
 from lora_med.export.gguf.adapter_folder import write_for_converter
 from lora_med.export.gguf.converter import Converter, check_packages, convert_adapter, convert_model, find_converter
 from lora_med.export.gguf.gguf_check import (
@@ -33,6 +34,7 @@ from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import BITS, check_formats, write_as
 from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_kind
 from lora_med.files import read_json
+from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import Base, load_base
 from lora_med.models.tokenizer import load_tokenizer
@@ -88,19 +90,19 @@ def export_gguf(
     check_formats(formats)
     check_packages()
     converter = find_converter()
-    source = find_model(name, base=base, revision=revision, store=store)
+    source = open_published(name, store, base, revision)
     refuse(source.card, source.base, "gguf", "merged" if part == "merged" else "adapter")
     facts: dict[str, Any] = {"target": "gguf", "part": part}
     facts["converter"] = {"version": converter.version, "sha256": converter.digest}
-    with product(Path(out), source, needed_bytes=needed_bytes(source, part, formats), facts=facts) as folder:
+    with fresh_export(Path(out), source, needed_bytes=needed_bytes(source, part, formats), facts=facts) as folder:
         fill_gguf(folder, source, converter, part, formats, facts)
     return Export(Path(out), read_json(Path(out) / EXPORT))
 
 
 def fill_gguf(
-    folder: Path, source: ExportSource, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
+    folder: Path, source: Published, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
 ) -> dict[str, str]:
-    """Write and prove the files inside a `product`; returns what each is: `model` or `adapter` -> file name."""
+    """Write and prove the files inside a `fresh_export`; returns what each is: `model` or `adapter` -> file name."""
     vocabulary = _vocabulary(source, converter, folder / WORK)
     facts["tokenizer"] = vocabulary.facts
     if part == "merged":
@@ -108,13 +110,13 @@ def fill_gguf(
     return _fill_adapter(folder, source, converter, vocabulary, formats if part == "swappable" else (), facts)
 
 
-def needed_bytes(source: ExportSource, part: str, formats: tuple[str, ...]) -> int:
+def needed_bytes(source: Published, part: str, formats: tuple[str, ...]) -> int:
     """The model in float32 twice (Hugging Face folder and GGUF), and each file."""
     kept = sum(BITS[name] for name in formats) if part != "adapter" else 0
-    return round(source.parameters * ((64 if part == "merged" else 32) + kept) / 8)
+    return round(count_parameters(source.base) * ((64 if part == "merged" else 32) + kept) / 8)
 
 
-def _vocabulary(source: ExportSource, converter: Converter, work: Path) -> _Vocabulary:
+def _vocabulary(source: Published, converter: Converter, work: Path) -> _Vocabulary:
     logger.info("comparing how llama.cpp cuts text with the base's tokenizer")
     path = work / "vocabulary.gguf"
     known = convert_model(converter, source.base, path, vocabulary_only=True)
@@ -128,7 +130,7 @@ def _vocabulary(source: ExportSource, converter: Converter, work: Path) -> _Voca
 
 def _fill_merged(
     folder: Path,
-    source: ExportSource,
+    source: Published,
     converter: Converter,
     vocabulary: _Vocabulary,
     formats: tuple[str, ...],
@@ -136,7 +138,7 @@ def _fill_merged(
 ) -> dict[str, str]:
     work = folder / WORK
     logger.info("merging in float32")
-    certificate = source.merge(work / source.name, "float32")
+    certificate = merge_published(source, work / source.name, dtype="float32").certificate
     facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
     merged = load_base(str(work / source.name), quantization="none", dtype="float32", attention="sdpa")
     reference = _reference(merged.model, merged)
@@ -161,23 +163,23 @@ def _fill_merged(
 
 def _fill_adapter(
     folder: Path,
-    source: ExportSource,
+    source: Published,
     converter: Converter,
     vocabulary: _Vocabulary,
     formats: tuple[str, ...],
     facts: dict[str, Any],
 ) -> dict[str, str]:
     work = folder / WORK
-    base = load_base(source.asked, quantization="none", dtype="float32", attention="sdpa", revision=source.revision)
+    base = load_base(source.base_name, quantization="none", dtype="float32", attention="sdpa", revision=source.revision)
     bare = _reference(base.model, base)
-    adapted = _reference(attach(base, source.name, source.store), base)
+    adapted = _reference(attach_opened(base, source), base)
     tokenizer = base.tokenizer
     del base
     gc.collect()
     whole, product_file = work / "whole.gguf", folder / f"{source.name}-adapter.gguf"
     logger.info("converting with %s", converter.version)
     convert_model(converter, source.base, whole, pre=vocabulary.pre)
-    plain = write_for_converter(source.adapter, source.method, source.base, work / "plain")
+    plain = write_for_converter(source.tensors(), source.config, source.method, source.base, work / "plain")
     convert_adapter(converter, plain, source.base, product_file)
     logger.info("asking llama.cpp with the adapter off, on and off again")
     with loaded(whole, context=_context(bare), exact=True, adapters=[product_file]) as server:

@@ -35,7 +35,7 @@ from lora_med.merge.fold.row_blocks import (
     with_factor,
 )
 from lora_med.merge.fold.streaming_digest import FileDigest
-from lora_med.models.files.weight_files import BITS, INDEX, SINGLE
+from lora_med.models.files.weight_files import BITS, INDEX, SINGLE, open_descriptor
 
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 COPY_BYTES = 1 << 26
@@ -145,9 +145,8 @@ def _fold_file(
     outputs: list[Output], target: Path, dtype: str | None, workers: _Workers, advance: Advance
 ) -> FileDigest:
     with ExitStack() as stack:
-        sources = {
-            path: stack.enter_context(open(path, "rb")).fileno() for path in {one.source.file for one in outputs}
-        }
+        stored_in = {output.source.file: output.source for output in outputs}
+        sources = {path: stack.enter_context(open_descriptor(stored)).fileno() for path, stored in stored_in.items()}
         out = stack.enter_context(open(target, "wb"))
         header = _header(outputs, dtype)
         out.write(header)

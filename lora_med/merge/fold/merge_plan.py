@@ -16,7 +16,7 @@ from lora_med.adapters.tensors.contents import Contents, LowRank, TokenRows, rea
 from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, lies_transposed
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
-from lora_med.models.files.weight_files import FLOATS, Stored, read_headers, torch_dtype
+from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
 from lora_med.models.skeleton import skeleton
 from lora_med.models.targets import linear_layers
 
@@ -94,10 +94,13 @@ class Plan:
         return sum(math.prod(one.shape) for one in self.changes.values())
 
 
-def plan_merge(adapter: Path, base: Path, quantized: Quantized | None = None) -> Plan:
+def plan_merge(
+    adapter: Path, base: Path, quantized: Quantized | None = None, files: Mapping[str, bytes] | None = None
+) -> Plan:
     """The plan for merging the adapter folder into the base folder; reads headers and settings only.
 
     Args:
+        files: the bytes of the adapter's files by name, where they are in memory already; none is then opened.
         quantized: merge onto what so quantizing leaves of the base's linear layers; None takes the base as it is.
 
     Raises:
@@ -105,7 +108,7 @@ def plan_merge(adapter: Path, base: Path, quantized: Quantized | None = None) ->
         IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
         InputMissingError: one of the files is not there.
     """
-    return _plan(read_contents(adapter), adapter, base, quantized)
+    return _plan(read_contents(adapter, files), adapter, base, quantized)
 
 
 def plan_whole(adapter: Path, base: Path) -> Plan:
@@ -192,7 +195,7 @@ def _same(name: str, tensor: str) -> bool:
 
 
 def _bytes(stored: Stored) -> bytes:
-    with open(stored.file, "rb") as handle:
+    with open_stored(stored) as handle:
         handle.seek(stored.start)
         return handle.read(stored.size)
 

@@ -14,7 +14,7 @@ import torch
 from lora_med.adapters.tensors.weight_update import WeightUpdate, load_update
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.merge_plan import Output
-from lora_med.models.files.weight_files import FLOATS, is_finite, read_rows, torch_dtype
+from lora_med.models.files.weight_files import FLOATS, is_finite, open_stored, read_rows, torch_dtype
 
 BLOCK_NUMBERS = 1 << 20  # weights that one worker reads and writes at a time
 PIECE_NUMBERS = 1 << 19  # and folds at a time, in fp32: fewer wait for the interpreter, more leave the caches
@@ -66,10 +66,10 @@ def load(output: Output) -> Folding:
     update = None if output.low_rank is None else load_update(output.low_rank, transposed=output.transposed)
     bias = tokens = None
     if output.bias is not None and output.bias.bias is not None:
-        with open(output.bias.bias.file, "rb") as handle:
+        with open_stored(output.bias.bias) as handle:
             bias = read_rows(handle, output.bias.bias).float() * output.bias.scale
     if output.tokens is not None:
-        with open(output.tokens.rows.file, "rb") as handle:
+        with open_stored(output.tokens.rows) as handle:
             tokens = read_rows(handle, output.tokens.rows).float()
     return Folding(output, update, bias, tokens)
 

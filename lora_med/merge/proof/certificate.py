@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import CARD, Card
+from lora_med.adapters.store.card import Card
 from lora_med.files import sha256_file
 from lora_med.merge.fold.merge_plan import Plan
 from lora_med.merge.proof.proof import Proof
@@ -35,7 +35,7 @@ class Arithmetic:
 
 def certify(
     card: Card,
-    adapter: Path | None,
+    card_sha256: str | None,
     plan: Plan,
     out: Path,
     base: tuple[str, str | None],
@@ -46,7 +46,7 @@ def certify(
     """The certificate, with the hash of every file in `out`, so nothing may be written there later.
 
     Args:
-        adapter: its folder; None for one that has no card of its own yet.
+        card_sha256: of the adapter's card.json; None for an adapter that has no card of its own yet.
         base: as it was asked for, and its Hub commit; its fingerprint has been found to be the card's.
         weights: SHA-256 of the files of weights, from the fold.
         proof: without one the merged model's fingerprint is left out, as it reads all weights once more.
@@ -60,7 +60,7 @@ def certify(
             "method": plan.method,
             "template": card.template,
             "trained_on": card.base.quantization,
-            "card_sha256": None if adapter is None else sha256_file(adapter / CARD),
+            "card_sha256": card_sha256,
             "files": dict(card.files),
         },
         "base": {

@@ -7,20 +7,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.published import Published
 from lora_med.errors import SettingsError
 from lora_med.merge.fold.fold import NAMES
 from lora_med.merge.fold.merge_plan import Plan
 from lora_med.merge.proof.heldout_nll import HeldOut
 from lora_med.merge.proof.logits import COMPUTED_IN_16_BITS, TOLERANCES, Agreement, Tolerance
-from lora_med.merge.proof.references import Asked, Reference, fitting_dtype, hear, refer, refuse_beyond
+from lora_med.merge.proof.references import (
+    Reference,
+    check_agreement,
+    compute_reference,
+    evaluate_merged,
+    fitting_dtype,
+)
 from lora_med.merge.proof.tensor_check import TensorProof, recompute
 
 ORIGINAL = "original base + adapter"
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReferenceOutputs:
     """What is known before the fold: which proofs are wanted, the reference for the probes, nll of base + adapter."""
 
     by_tensors: bool
@@ -58,7 +64,9 @@ class Proof:
         }
 
 
-def listen(asked: Asked, card: Card, plan: Plan, *, verify: str, onto: str, texts: HeldOut | None) -> Heard:
+def reference_outputs(
+    adapter: Published, plan: Plan, *, verify: str, onto: str, texts: HeldOut | None
+) -> ReferenceOutputs:
     """Ask base + adapter before the fold, if the proofs wanted need it.
 
     Args:
@@ -69,13 +77,13 @@ def listen(asked: Asked, card: Card, plan: Plan, *, verify: str, onto: str, text
     Raises:
         SettingsError: a proof needs the model in memory, and it does not fit.
     """
-    by_tensors = verify in ("auto", "tensors")
+    card, by_tensors = adapter.card, verify in ("auto", "tensors")
     if verify not in ("auto", "probes") and texts is None:
-        return Heard(by_tensors, None, {})
+        return ReferenceOutputs(by_tensors, None, {})
     dtype = fitting_dtype(plan.outputs, plan.stored_dtype)
     if dtype is None:
         if verify == "auto" and texts is None:
-            return Heard(by_tensors, None, {})
+            return ReferenceOutputs(by_tensors, None, {})
         raise SettingsError(
             "the model does not fit into this machine's memory, so it cannot be asked",
             where="--verify probes" if texts is None else "--heldout",
@@ -86,27 +94,37 @@ def listen(asked: Asked, card: Card, plan: Plan, *, verify: str, onto: str, text
     if card.base.quantization != "none":
         ways[f"base in {card.base.quantization} + adapter"] = (card.base.quantization, saw)
     main = ORIGINAL if onto == "original" else next(name for name in ways if name != ORIGINAL)
-    heard = {name: refer(asked, *way, texts) for name, way in ways.items() if name == main or texts is not None}
-    nll = {name: one.nll for name, one in heard.items() if one.nll is not None}
-    return Heard(by_tensors, heard[main], nll)
+    references = {
+        name: compute_reference(adapter, quantization, computed_in, texts)
+        for name, (quantization, computed_in) in ways.items()
+        if name == main or texts is not None
+    }
+    nll = {name: reference.nll for name, reference in references.items() if reference.nll is not None}
+    return ReferenceOutputs(by_tensors, references[main], nll)
 
 
 def prove(
-    plan: Plan, out: Path, heard: Heard, *, dtype: str | None, texts: HeldOut | None, tolerance: Tolerance | None
+    plan: Plan,
+    out: Path,
+    before: ReferenceOutputs,
+    *,
+    dtype: str | None,
+    texts: HeldOut | None,
+    tolerance: Tolerance | None,
 ) -> Proof:
     """Make the proofs on the merged files in `out`.
 
     Raises:
         IntegrityError: the merge is not base + adapter within the tolerance.
     """
-    tensors = recompute(plan, out, dtype=NAMES[dtype] if dtype else None) if heard.by_tensors else None
-    if heard.reference is None:
+    tensors = recompute(plan, out, dtype=NAMES[dtype] if dtype else None) if before.by_tensors else None
+    if before.reference is None:
         return Proof(None, None, None, tensors, {}, None)
-    agreement, nll = hear(out, heard.reference, texts)
-    allowed = tolerance or _tolerance(dtype or plan.stored_dtype, heard.reference.dtype)
-    refuse_beyond(agreement, allowed, heard.reference.dtype)
-    found = dict(heard.nll) | ({"merged": nll} if nll is not None else {})
-    return Proof(agreement, heard.reference, allowed, tensors, found, texts)
+    agreement, nll = evaluate_merged(out, before.reference, texts)
+    allowed = tolerance or _tolerance(dtype or plan.stored_dtype, before.reference.dtype)
+    check_agreement(agreement, allowed, before.reference.dtype)
+    found = dict(before.nll) | ({"merged": nll} if nll is not None else {})
+    return Proof(agreement, before.reference, allowed, tensors, found, texts)
 
 
 def _tolerance(stored_as: str, computed_in: str) -> Tolerance:

@@ -11,24 +11,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from lora_med.adapters.runtime.attach import attach
+from lora_med.adapters.runtime.attach import attach_opened
+from lora_med.adapters.store.published import Published
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.merge_plan import Output
 from lora_med.merge.proof.heldout_nll import HeldOut, heldout_nll
 from lora_med.merge.proof.logits import Agreement, Tolerance, compare, probe_ids, probe_logits
 from lora_med.models.base import Base, load_base
 
-ROOM = 0.6  # share of the free memory that the weights may take
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which adapter on which base, as `load_base` and `attach` take them."""
-
-    adapter: str
-    store: Path | str
-    base: str
-    revision: str | None
+MEMORY_SHARE = 0.6  # share of the free memory that the weights may take
 
 
 @dataclass(frozen=True)
@@ -48,20 +39,20 @@ def fitting_dtype(outputs: Mapping[str, Output], stored_as: str) -> str | None:
     numbers = sum(math.prod(one.shape) for one in outputs.values())
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
     width = {"float32": 4, "float64": 8}.get(stored_as, 2)
-    if 4 * numbers < ROOM * free:
+    if 4 * numbers < MEMORY_SHARE * free:
         return "float32"
-    return stored_as if width * numbers < ROOM * free else None
+    return stored_as if width * numbers < MEMORY_SHARE * free else None
 
 
-def refer(asked: Asked, quantization: str, dtype: str, heldout: HeldOut | None) -> Reference:
-    """Load the base, attach the adapter, and hear both; the model is gone from memory afterwards."""
+def compute_reference(adapter: Published, quantization: str, dtype: str, heldout: HeldOut | None) -> Reference:
+    """Load the base, attach the adapter, and compute the logits of both; the model is then freed."""
     base: Base = load_base(
-        asked.base, quantization=quantization, dtype=dtype, attention="sdpa", revision=asked.revision
+        adapter.base_name, quantization=quantization, dtype=dtype, attention="sdpa", revision=adapter.revision
     )
     rows = probe_ids(base.tokenizer)
     device = next(base.model.parameters()).device
     bare = probe_logits(base.model, rows, device)
-    model = attach(base, asked.adapter, asked.store)
+    model = attach_opened(base, adapter)
     adapted = probe_logits(model, rows, device)
     nll = None if heldout is None else heldout_nll(model, base.tokenizer, heldout.texts, device)
     del model, base
@@ -69,7 +60,7 @@ def refer(asked: Asked, quantization: str, dtype: str, heldout: HeldOut | None) 
     return Reference(rows, adapted, bare, quantization, dtype, nll)
 
 
-def hear(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[Agreement, float | None]:
+def evaluate_merged(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[Agreement, float | None]:
     """What the merged model in `folder` says to the same probes, and its nll on the held-out texts.
 
     Raises:
@@ -84,7 +75,7 @@ def hear(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[A
     return agreement, nll
 
 
-def refuse_beyond(agreement: Agreement, allowed: Tolerance, dtype: str) -> None:
+def check_agreement(agreement: Agreement, allowed: Tolerance, dtype: str) -> None:
     """Refuse a merged model that is not base + adapter.
 
     Raises:

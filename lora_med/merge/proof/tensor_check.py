@@ -7,7 +7,6 @@ arithmetic here shares nothing with the fold's but the reading of files.
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,16 @@ from lora_med.errors import IntegrityError
 from lora_med.merge.fold.dequantized_values import dequantized_values_of
 from lora_med.merge.fold.merge_plan import Output, Plan
 from lora_med.merge.fold.row_blocks import DequantizedValues, final_dtype, touches
-from lora_med.models.files.weight_files import FLOATS, Stored, is_finite, read_headers, read_rows, torch_dtype
+from lora_med.models.files.weight_files import (
+    FLOATS,
+    Stored,
+    is_finite,
+    open_descriptor,
+    open_stored,
+    read_headers,
+    read_rows,
+    torch_dtype,
+)
 
 ROWS = 16  # of each changed tensor are computed again
 READ_BYTES = 1 << 23
@@ -66,8 +74,10 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
             _same_bytes(output.source, merged)
             copied += 1
             continue
-        with open(output.source.file, "rb") as handle:
-            dequantized = None if output.quantized is None else dequantized_values_of(output, handle.fileno())
+        dequantized = None
+        if output.quantized is not None:
+            with open_descriptor(output.source) as handle:
+                dequantized = dequantized_values_of(output, handle.fileno())
         counted = _read_back(output, merged, dequantized)
         if output.low_rank is not None:
             moved, adapted = moved + counted, adapted + math.prod(merged.shape)
@@ -91,11 +101,12 @@ def _blocks(stored: Stored) -> Iterator[tuple[int, int]]:
 
 
 def _same_bytes(one: Stored, other: Stored) -> None:
-    with open(one.file, "rb") as first, open(other.file, "rb") as second:
+    with open_stored(one) as first, open_stored(other) as second:
+        first.seek(one.start)
+        second.seek(other.start)
         for begin in range(0, one.size, READ_BYTES):
             count = min(READ_BYTES, one.size - begin)
-            before = os.pread(first.fileno(), count, one.start + begin)
-            after = os.pread(second.fileno(), count, other.start + begin)
+            before, after = first.read(count), second.read(count)
             if before != after:
                 raise IntegrityError(f"{one.name!r} has other bytes than the base's", where=str(other.file))
             numbers = torch.frombuffer(bytearray(after), dtype=torch_dtype(one.dtype)) if one.dtype in FLOATS else None
@@ -106,7 +117,7 @@ def _same_bytes(one: Stored, other: Stored) -> None:
 def _read_back(output: Output, merged: Stored, dequantized: DequantizedValues | None) -> int:
     """How many numbers are not the base's in the result's precision; each of them must be finite."""
     moved = 0
-    with open(output.source.file, "rb") as first, open(merged.file, "rb") as second:
+    with open_stored(output.source) as first, open_stored(merged) as second:
         for begin, end in _blocks(merged):
             before, after = read_rows(first, output.source, begin, end), read_rows(second, merged, begin, end)
             if dequantized is not None:
@@ -120,7 +131,7 @@ def _read_back(output: Output, merged: Stored, dequantized: DequantizedValues | 
 def _largest_error(
     output: Output, merged: Stored, chosen: list[int], dequantized: DequantizedValues | None, dtype: str
 ) -> float:
-    with open(output.source.file, "rb") as first, open(merged.file, "rb") as second:
+    with open_stored(output.source) as first, open_stored(merged) as second:
         before = [(row, read_rows(first, output.source, row, row + 1)) for row in chosen]
         base = torch.cat(
             [rows if dequantized is None else dequantized.nearest(rows, row) for row, rows in before]
@@ -162,7 +173,7 @@ def _exact_rows(
 
 
 def _tensor(stored: Stored) -> torch.Tensor:
-    with open(stored.file, "rb") as handle:
+    with open_stored(stored) as handle:
         return read_rows(handle, stored).double()
 
 
@@ -172,7 +183,7 @@ def _column_lengths(
     """Of a transposed DoRA layer: the length of each output's weights after the update, in fp64."""
     scale = 0.0 if output.low_rank is None else output.low_rank.scale
     squares = torch.zeros(output.shape[1], dtype=torch.float64)
-    with open(output.source.file, "rb") as handle:
+    with open_stored(output.source) as handle:
         for begin, end in _blocks(output.source):
             rows = read_rows(handle, output.source, begin, end)
             base = (rows if dequantized is None else dequantized.nearest(rows, begin)).double()

@@ -6,12 +6,14 @@ has no checksum. This module checks offsets and sizes; a caller that has a hash 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from lora_med.errors import InputMissingError, IntegrityError
 
@@ -25,7 +27,10 @@ BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor on disk: the position of its bytes (`start` from the beginning of `file`) and their meaning."""
+    """One tensor on disk: the position of its bytes (`start` from the beginning of `file`) and their meaning.
+
+    `content` is the whole file's bytes where they are in memory already; then the file is not opened again.
+    """
 
     file: Path
     name: str
@@ -33,18 +38,37 @@ class Stored:
     shape: tuple[int, ...]
     start: int
     size: int
+    content: bytes | None = field(default=None, repr=False, compare=False)
 
 
-def read_header(path: Path) -> dict[str, Stored]:
+def open_stored(stored: Stored) -> BinaryIO:
+    """The bytes of a tensor's file, to be read with `read_rows`."""
+    return open(stored.file, "rb") if stored.content is None else io.BytesIO(stored.content)
+
+
+def open_descriptor(stored: Stored) -> BinaryIO:
+    """As `open_stored`, but a file of the operating system: bytes in memory go to a temporary file without a name."""
+    if stored.content is None:
+        return open(stored.file, "rb")
+    handle = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    handle.write(stored.content)
+    handle.flush()
+    return handle
+
+
+def read_header(path: Path, content: bytes | None = None) -> dict[str, Stored]:
     """Tensor name -> its position, for one safetensors file.
+
+    Args:
+        content: the file's bytes, where they are in memory already; the tensors are then read from them.
 
     Raises:
         InputMissingError: no such file.
         IntegrityError: the file is truncated, or its header does not match its size.
     """
     try:
-        total = path.stat().st_size
-        with open(path, "rb") as handle:
+        total = path.stat().st_size if content is None else len(content)
+        with open(path, "rb") if content is None else io.BytesIO(content) as handle:
             prefix = handle.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else total
             if length > min(total - 8, MOST_HEADER_BYTES):
@@ -58,7 +82,11 @@ def read_header(path: Path) -> dict[str, Stored]:
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again") from error
     if not isinstance(header, dict):
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again")
-    tensors = {name: _stored(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
+    tensors = {
+        name: _stored(path, name, entry, 8 + length, content)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
     end = 8 + length
     for tensor in sorted(tensors.values(), key=lambda item: (item.start, item.size)):
         if tensor.start != end:
@@ -73,7 +101,7 @@ def read_header(path: Path) -> dict[str, Stored]:
     return tensors
 
 
-def _stored(path: Path, name: str, entry: object, offset: int) -> Stored:
+def _stored(path: Path, name: str, entry: object, offset: int, content: bytes | None) -> Stored:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
         size = math.prod(shape) * BITS[dtype] // 8
@@ -83,7 +111,7 @@ def _stored(path: Path, name: str, entry: object, offset: int) -> Stored:
         raise IntegrityError(f"tensor {name!r} has an unreadable entry in the header", where=str(path)) from error
     if not consistent:
         raise IntegrityError(f"tensor {name!r}: {dtype} {shape} does not fill its bytes", where=str(path))
-    return Stored(path, name, dtype, shape, offset + start, size)
+    return Stored(path, name, dtype, shape, offset + start, size, content)
 
 
 def weight_files(folder: Path) -> list[Path]:
