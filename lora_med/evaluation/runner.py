@@ -1,4 +1,4 @@
-"""evaluate(): the base and its adapters on the same held-out items, in one process, the base loaded once."""
+"""evaluate(): score the base and its adapters on the same held-out items, in one process, the base loaded once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ MOST_CONTEXT = 4096
 
 
 def context_of(base: Base) -> int:
-    """The longest row to score, in tokens: what the base was made for, but at most 4,096, for the memory's sake."""
+    """The longest row to score, in tokens: the base's own limit, but at most 4,096 because of memory."""
     config = base.model.config
-    known = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    return min([MOST_CONTEXT, *(int(size) for size in known if size)])
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    return min([MOST_CONTEXT, *(int(size) for size in limits if size)])
 
 
 def evaluate(
@@ -66,11 +66,11 @@ def evaluate(
     drawn = heldout.with_records(fitting(heldout, options.template)).draw(options.max_items, options.seed)
     access = access_of(drawn, adapters, options.store)
     inputs = ScorerInputs(base, context_of(base), drawn, options)
-    with _opened(base, adapters, options.store, pool) as loaded:
+    with _pool(base, adapters, options.store, pool) as loaded:
         scorer = make_scorer(scoring, inputs)
         answered = _answers(loaded, (None, *adapters), scorer)
         shown = drawn.records[: options.samples] if access == OPEN else ()
-        samples = _shown(scorer, answered, len(shown)) or write_samples(
+        samples = _written_samples(scorer, answered, len(shown)) or write_samples(
             loaded, list(answered), shown, options.template, seed=options.seed
         )
     statistics = Statistics(scorer, scoring, options.bootstrap_samples, options.seed, access == OPEN)
@@ -101,8 +101,8 @@ def access_of(heldout: HeldOutRecords, adapters: Sequence[str], store: Path | st
 
 
 @contextmanager
-def _opened(base: Base, adapters: Sequence[str], store: Path | str, pool: AdapterPool | None) -> Iterator[AdapterPool]:
-    """The bank that was given, or one with the adapters in memory until the end."""
+def _pool(base: Base, adapters: Sequence[str], store: Path | str, pool: AdapterPool | None) -> Iterator[AdapterPool]:
+    """The pool that was passed, or one with the adapters in memory until the end."""
     if pool is not None:
         yield pool
         return
@@ -114,7 +114,7 @@ def _opened(base: Base, adapters: Sequence[str], store: Path | str, pool: Adapte
 
 
 def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> Evaluation:
-    """The parts as one value, with what base and settings they came from."""
+    """The results as one value, with the base and the settings that produced them."""
     scorer = statistics.scorer
     return Evaluation(
         scoring=statistics.scoring,
@@ -149,24 +149,27 @@ def describe(base: Base) -> dict[str, object]:
 
 
 def _answers(pool: AdapterPool, names: Sequence[str | None], scorer: Scorer) -> dict[str | None, Answered]:
-    """What each subject answered."""
+    """The answers of each subject."""
     answered: dict[str | None, Answered] = {}
     for name in names:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with use(pool, name):
-            found = scorer.answer()
-        answered[name] = replace(found, seconds=time.perf_counter() - begun)
+            subject_answers = scorer.answer()
+        answered[name] = replace(subject_answers, seconds=time.perf_counter() - started)
     return answered
 
 
-def _shown(scorer: Scorer, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
-    """The first answers as samples, where the task itself is to write; the work's prompts are empty where it is not."""
+def _written_samples(scorer: Scorer, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
+    """The first answers as samples, where the task is to write; otherwise the scorer has no prompts."""
     return tuple(
         Sample(
-            scorer.items[place].uid,
-            scorer.prompts[place],
-            scorer.references[place],
-            {BASE if name is None else name: one.written[place] for name, one in answered.items()},
+            scorer.items[index].uid,
+            scorer.prompts[index],
+            scorer.references[index],
+            {
+                BASE if name is None else name: subject_answers.written[index]
+                for name, subject_answers in answered.items()
+            },
         )
-        for place in range(min(count, len(scorer.prompts)))
+        for index in range(min(count, len(scorer.prompts)))
     )
