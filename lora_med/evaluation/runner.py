@@ -11,9 +11,9 @@ from typing import Any
 
 from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
-from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.published import AdapterFiles, open_files
 from lora_med.adapters.store.store import find_adapter
-from lora_med.data.access import Access, strictest
+from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.errors import SettingsError
 from lora_med.evaluation.options import EvalOptions
@@ -40,7 +40,7 @@ def context_of(base: Base) -> int:
 
 def evaluate(
     base: Base,
-    adapters: Sequence[str],
+    adapters: Sequence[str | AdapterFiles],
     heldout: HeldOutRecords,
     options: EvalOptions,
     *,
@@ -49,7 +49,7 @@ def evaluate(
     """Scores of the base and of each adapter on the held-out records, with paired 95% intervals and verdicts.
 
     Args:
-        adapters: names in `options.store`; none scores the base alone.
+        adapters: names in `options.store`, or adapters that are already open; none scores the base alone.
         heldout: as `open_heldout` returns them; a plain list is refused, because it carries no access class.
         pool: the base with these adapters, as `load_many` returns it; None makes one and closes it at the end.
 
@@ -64,11 +64,12 @@ def evaluate(
     options = options.for_source(heldout.source)
     scoring = options.checked_scoring()
     drawn = heldout.with_records(fitting(heldout, options.template)).draw(options.max_items, options.seed)
-    access = access_of(drawn, adapters, options.store)
+    opened = open_adapters(adapters, options.store)
+    access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
     inputs = ScorerInputs(base, context_of(base), drawn, options)
-    with _pool(base, adapters, options.store, pool) as loaded:
+    with _pool(base, opened, options.store, pool) as loaded:
         scorer = make_scorer(scoring, inputs)
-        answered = _answers(loaded, (None, *adapters), scorer)
+        answered = _answers(loaded, (None, *(adapter.name for adapter in opened)), scorer)
         shown = drawn.records[: options.samples] if access == OPEN else ()
         samples = _written_samples(scorer, answered, len(shown)) or write_samples(
             loaded, list(answered), shown, options.template, seed=options.seed
@@ -76,7 +77,7 @@ def evaluate(
     statistics = Statistics(scorer, scoring, options.bootstrap_samples, options.seed, access == OPEN)
     custom = statistics.custom(options.metrics, answered, options.lower_is_better)
     subjects = statistics.subjects(answered, custom)
-    recipes = tuple(same_recipe({name: read_card(find_adapter(name, options.store)) for name in adapters}))
+    recipes = tuple(same_recipe({adapter.name: adapter.card for adapter in opened}))
     return _evaluation(inputs, statistics, access=access, samples=samples, subjects=subjects, recipes=recipes)
 
 
@@ -94,19 +95,31 @@ def check_heldout(heldout: object) -> None:
         )
 
 
-def access_of(heldout: HeldOutRecords, adapters: Sequence[str], store: Path | str) -> Access:
-    """The strictest class of the records and of what the adapters were trained on."""
-    cards = [read_card(find_adapter(name, store)) for name in adapters]
-    return strictest([heldout.access, *(card.data.access for card in cards)])
+def open_adapters(adapters: Sequence[str | AdapterFiles], store: Path | str) -> list[AdapterFiles]:
+    """The adapters, each card read and each file verified once; names are opened in the store.
+
+    Raises:
+        InputMissingError: there is no such adapter.
+        IntegrityError: a file is not the one that was published.
+    """
+    return [open_files(find_adapter(one, store)) if isinstance(one, str) else one for one in adapters]
+
+
+def pool_of(base: Base, opened: Sequence[AdapterFiles], store: Path | str) -> AdapterPool:
+    """The base with the open adapters in memory."""
+    names = [adapter.name for adapter in opened]
+    return load_many(base, names, store, opened=opened) if names else AdapterPool(base, store)
 
 
 @contextmanager
-def _pool(base: Base, adapters: Sequence[str], store: Path | str, pool: AdapterPool | None) -> Iterator[AdapterPool]:
+def _pool(
+    base: Base, opened: Sequence[AdapterFiles], store: Path | str, pool: AdapterPool | None
+) -> Iterator[AdapterPool]:
     """The pool that was passed, or one with the adapters in memory until the end."""
     if pool is not None:
         yield pool
         return
-    loaded = load_many(base, adapters, store) if adapters else AdapterPool(base, store)
+    loaded = pool_of(base, opened, store)
     try:
         yield loaded
     finally:

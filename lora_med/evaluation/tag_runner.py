@@ -11,22 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_med.adapters.runtime.attach import detach
-from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.store import find_adapter
+from lora_med.adapters.store.published import AdapterFiles
+from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.results import Evaluation, Item
-from lora_med.evaluation.runner import OPEN, access_of, check_heldout, describe
+from lora_med.evaluation.runner import OPEN, check_heldout, describe, open_adapters
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.entity_answers import seen_mentions
 from lora_med.evaluation.scorers.entity_scorer import DictionaryBaseline
 from lora_med.evaluation.scorers.tag_answers import (
     TagItem,
     answer_tags,
-    open_tagger,
+    load_opened_tagger,
     tag_items,
     tag_measures,
     tag_table,
@@ -39,12 +39,12 @@ TEMPLATE = "tags"
 
 
 def evaluate_taggers(
-    adapters: Sequence[str], heldout: HeldOutRecords, options: EvalOptions, *, base: str | None = None
+    adapters: Sequence[str | AdapterFiles], heldout: HeldOutRecords, options: EvalOptions, *, base: str | None = None
 ) -> Evaluation:
     """Scores of each tagger on the held-out texts, with 95% intervals, beside a base that tags nothing.
 
     Args:
-        adapters: names in `options.store`, all with labels.
+        adapters: names in `options.store`, or adapters that are already open; all with labels.
         heldout: annotated texts; their training records serve unseen mentions and the dictionary baseline.
         options: template, scoring, metrics and prompt options are not used here.
         base: where the base is, if it is not where the cards say.
@@ -57,22 +57,22 @@ def evaluate_taggers(
     check_heldout(heldout)
     annotated = (record for record in heldout if isinstance(record, Annotated))
     drawn = heldout.with_records(annotated).draw(options.max_items, options.seed)
-    store = options.store
+    opened = open_adapters(adapters, options.store)
     scorer, answered, described_base = None, dict[str | None, Answered](), dict[str, object]()
-    for name in adapters:
-        loaded, model = open_tagger(name, store, base=base)
-        length = read_card(find_adapter(name, store)).settings.get("train", {}).get("max_length") or 1024
+    for adapter in opened:
+        loaded, model = load_opened_tagger(adapter, base=base)
+        length = adapter.card.settings.get("train", {}).get("max_length") or 1024
         items = tag_items(drawn.records, loaded.tokenizer, int(length))
         if scorer is None:
             scorer, described_base = _TagScorer(items, drawn.training), describe(loaded)
             answered[None] = scorer.answered([[] for _ in items], 0.0)
         started = time.perf_counter()
         spans = answer_tags(model, loaded.tokenizer, items, loaded.labels)
-        answered[name] = scorer.answered(spans, time.perf_counter() - started)
+        answered[adapter.name] = scorer.answered(spans, time.perf_counter() - started)
         detach(model)
     if scorer is None:
         raise DataError("no adapter is named", fix="lora-med adapters list")
-    access = access_of(drawn, adapters, store)
+    access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
     statistics = Statistics(scorer, "entities", options.bootstrap_samples, options.seed, access == OPEN)
     return Evaluation(
         scoring="entities",

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast, get_args
 
-from lora_med.adapters.runtime.pool import AdapterPool
-from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.published import AdapterFiles
 from lora_med.config.schema import DataSettings
 from lora_med.data.corpus import open_heldout
 from lora_med.data.heldout_records import HeldOutRecords
@@ -18,7 +17,7 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.results import Evaluation
-from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.runner import evaluate, pool_of
 from lora_med.evaluation.scorers.registry import check_prompt_options, learns
 from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, check_scoring, find_task, scoring_of
@@ -159,14 +158,18 @@ def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Hel
 
 
 def score_jobs(
-    base: Base, adapters: Sequence[str], jobs: Sequence[Job], opened: Sequence[HeldOutRecords], options: EvalOptions
+    base: Base,
+    adapters: Sequence[AdapterFiles],
+    jobs: Sequence[Job],
+    opened: Sequence[HeldOutRecords],
+    options: EvalOptions,
 ) -> list[Evaluation]:
     """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards.
 
     `options` hold for every job; template and scoring are the job's own.
     """
     evaluations: list[Evaluation] = []
-    pool = load_many(base, adapters, options.store) if adapters else AdapterPool(base, options.store)
+    pool = pool_of(base, adapters, options.store)
     try:
         for job, heldout in zip(jobs, opened, strict=True):
             with _job_files_named(job):
@@ -179,7 +182,7 @@ def score_jobs(
 
 
 def score_taggers(
-    adapters: Sequence[str],
+    adapters: Sequence[AdapterFiles],
     jobs: Sequence[Job],
     opened: Sequence[HeldOutRecords],
     options: EvalOptions,

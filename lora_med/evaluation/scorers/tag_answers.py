@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.published import locate_base
+from lora_med.adapters.runtime.attach import attach_opened
+from lora_med.adapters.store.published import AdapterFiles, locate_base, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError, SettingsError
@@ -54,11 +53,21 @@ def open_tagger(
         InputMissingError: the adapter or its base is not here.
         BaseMismatchError: the base is another one.
     """
-    folder = find_adapter(name, store)
-    card = read_card(folder)
+    return load_opened_tagger(open_files(find_adapter(name, store)), base=base, dtype=dtype)
+
+
+def load_opened_tagger(adapter: AdapterFiles, *, base: str | None = None, dtype: str = "auto") -> tuple[Base, Any]:
+    """What `open_tagger` returns, for an adapter that is already open: no file of it is read again.
+
+    Raises:
+        SettingsError, InputMissingError, BaseMismatchError: as `open_tagger`.
+    """
+    card = adapter.card
     if not card.labels:
         raise SettingsError(
-            f"adapter {name!r} writes text, and has no labels", where=str(folder), fix=f"lora-med eval --adapter {name}"
+            f"adapter {adapter.name!r} writes text, and has no labels",
+            where=str(adapter.folder),
+            fix=f"lora-med eval --adapter {adapter.name}",
         )
     _, base_name = locate_base(card, base)
     loaded = load_tagger(
@@ -68,7 +77,7 @@ def open_tagger(
         dtype=dtype,
         revision=card.base.revision if base is None else None,
     )
-    return loaded, attach(loaded, name, store)
+    return loaded, attach_opened(loaded, adapter)
 
 
 def tag_items(records: Sequence[Record], tokenizer: Any, max_length: int) -> list[TagItem]:
