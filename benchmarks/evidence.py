@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.store import find_adapter
 from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation
+from lora_med.evaluation.runner import open_adapters
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.evaluation.statistics.multiple_comparisons import Comparison, compare_all
 from lora_med.evaluation.tasks import SCORINGS
@@ -53,7 +52,8 @@ def tasks(data: Path) -> tuple[list[str], list[str]]:
 def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tuple[list[Evaluation], float]:
     """All tasks on one base, and the seconds they took."""
     begun = time.perf_counter()
-    cards = [read_card(find_adapter(name, options.store)) for name in adapters]
+    published = open_adapters(adapters, options.store)
+    cards = [adapter.card for adapter in published]
     loaded = load_base(base, quantization="4bit" if base == "micro" else "none")
     chosen, written = tasks(options.data)
     groups = ((chosen, "validation", CHOSEN), (written, "validation", WRITTEN), (["general"], "test", CHOSEN))
@@ -62,7 +62,7 @@ def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tu
         jobs = make_jobs(names, cards, split=split, overrides=() if adapters else ["data.leaks=drop"])
         how = EvalOptions(store=options.store, max_items=most, bootstrap_samples=options.resamples)
         opened = [open_job(job, how.prompt_options, calibrate=False) for job in jobs]
-        found += score_jobs(loaded, adapters, jobs, opened, how)
+        found += score_jobs(loaded, published, jobs, opened, how)
     return found, time.perf_counter() - begun
 
 

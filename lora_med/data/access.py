@@ -1,4 +1,4 @@
-"""Access classes, and the rule that the strictest of what went in is that of what comes out."""
+"""Access classes, and the rule that an output has the strictest class of its inputs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lora_med.errors import NotPermittedError, SettingsError
 Access = Literal["open", "registered", "credentialed"]
 LEAST_WORDS = 5
 logger = logging.getLogger(__name__)
-CLASSES: tuple[str, ...] = get_args(Access)  # from the freest to the strictest
+CLASSES: tuple[str, ...] = get_args(Access)  # from the least to the most restricted
 
 
 def strictest(classes: Iterable[str | None]) -> Access:
-    """The strictest of `classes`; None stands for nothing known and counts as open, and so does an empty list.
+    """The strictest of `classes`. None means unknown and counts as open, and so does an empty list.
 
     Raises:
         SettingsError: a class that does not exist.
@@ -32,10 +32,10 @@ def strictest(classes: Iterable[str | None]) -> Access:
 
 
 def require_permission(access: str, what: str, permission: str | None) -> None:
-    """Let `what` happen to credentialed data only with a written permission, which goes into the log.
+    """Allow `what` on credentialed data only with a written permission, which is logged.
 
     Raises:
-        NotPermittedError: the data are credentialed and no permission, or none worth the name, is given.
+        NotPermittedError: the data are credentialed, and the permission is missing or too short.
     """
     if access != "credentialed":
         return

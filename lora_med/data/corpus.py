@@ -91,8 +91,8 @@ def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = 
 
 def _in_memory(settings: DataSettings, train: Any, validation: Any) -> OpenedSplits:
     """The splits of rows that the caller holds, under the same rules as those of a file."""
-    for name, wrong in (("data.paths", settings.paths), ("data.mix", settings.mix)):
-        if wrong:
+    for name, value in (("data.paths", settings.paths), ("data.mix", settings.mix)):
+        if value:
             raise SettingsError(f"rows are given in memory, and {name} names files too", where=name, fix="give one")
     if settings.streaming:
         raise SettingsError("rows in memory are not streamed", where="data.streaming", fix="data.streaming=false")
@@ -142,60 +142,62 @@ def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
         if others
         else first.description,
         decontamination=decontamination,
-        mixture=[asdict(one) for one in mixture],
+        mixture=[asdict(mixed) for mixed in mixture],
     )
 
 
-def _each(settings: DataSettings) -> list[DataSettings]:
+def _settings_by_source(settings: DataSettings) -> list[DataSettings]:
     """The settings of each source on its own, the first one's first."""
     own = settings.model_copy(update={"mix": []})
-    return [own, *(own.model_copy(update=vars(one)) for one in settings.mix)]
+    return [own, *(own.model_copy(update=vars(other)) for other in settings.mix)]
 
 
 def _between(sources: Sequence[Splits], settings: DataSettings) -> Decontamination:
     """What leaves a source because another one holds out its group, its words or a near-duplicate."""
-    placed: Iterator[tuple[int, Split, Record]] = (
-        (place, split, record)
-        for place, splits in enumerate(sources)
+    assigned: Iterator[tuple[int, Split, Record]] = (
+        (number, split, record)
+        for number, splits in enumerate(sources)
         for split in TRAINING_ORDER
         for record in splits.records[split]
     )
-    return decontaminate(placed, Rules("drop", settings.near_duplicate_similarity), frozenset(TRAINING_ORDER))
+    return decontaminate(assigned, Rules("drop", settings.near_duplicate_similarity), frozenset(TRAINING_ORDER))
 
 
-def _less(splits: Splits, between_sources: Decontamination, place: int) -> Splits:
+def _without_held_out_elsewhere(splits: Splits, between_sources: Decontamination, number: int) -> Splits:
     """The splits without what another source holds out."""
     records: dict[Split, Records] = {
-        split: [one for one in held if between_sources.final_split(one, split, place) == split]
+        split: [record for record in held if between_sources.final_split(record, split, number) == split]
         for split, held in splits.records.items()
     }
     return replace(splits, records=records)
 
 
 def _mixed(sources: Sequence[Splits], settings: DataSettings) -> tuple[list[Record], list[Mixed]]:
-    weights = [settings.weight, *(one.weight for one in settings.mix)]
+    weights = [settings.weight, *(mixed.weight for mixed in settings.mix)]
     ingredients = [
         Ingredient(splits.source.name, weight, list(splits.records["train"]))
         for splits, weight in zip(sources, weights, strict=True)
     ]
     records, mixture = mix(ingredients, settings.stopping_strategy, settings.split_seed)
-    for one in mixture:
-        logger.info("%s: %d of %d records, %.1f%% of the mixture", one.name, one.rows, one.available, 100 * one.share)
+    for mixed in mixture:
+        logger.info(
+            "%s: %d of %d records, %.1f%% of the mixture", mixed.name, mixed.rows, mixed.available, 100 * mixed.share
+        )
     return records, mixture
 
 
 def _templates(sources: Sequence[Splits], settings: DataSettings) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for splits, chosen in zip(sources, [settings.template, *(one.template for one in settings.mix)], strict=True):
-        name = chosen or splits.source.template
-        if found.setdefault(splits.source.name, name) != name:
+    templates: dict[str, str] = {}
+    for splits, named in zip(sources, [settings.template, *(other.template for other in settings.mix)], strict=True):
+        name = named or splits.source.template
+        if templates.setdefault(splits.source.name, name) != name:
+            first = templates[splits.source.name]
             raise SettingsError(
-                f"the source {splits.source.name!r} is mixed in with two templates, {found[splits.source.name]!r} and "
-                f"{name!r}",
+                f"the source {splits.source.name!r} is mixed in with two templates, {first!r} and {name!r}",
                 where="data.mix",
                 fix="one template for each source",
             )
-    return found
+    return templates
 
 
 def _all_hashes(sources: Sequence[Splits]) -> dict[str, str]:
@@ -212,11 +214,11 @@ def _all_hashes(sources: Sequence[Splits]) -> dict[str, str]:
 def _hashes(splits: Splits) -> dict[str, str]:
     """Name -> SHA-256 of each input; of very many files, one SHA-256 over all names and hashes."""
     names = numbered_names(splits.inputs)
-    found = {name: splits.readings.get(name) or sha256_file(cast(Path, item)) for item, name in names.items()}
-    if len(found) <= MOST_HASHES:
-        return found
-    listed = "".join(f"{digest}  {name}\n" for name, digest in found.items())
-    return {f"{splits.source.name}, {len(found):,} files": hashlib.sha256(listed.encode()).hexdigest()}
+    hashes = {name: splits.readings.get(name) or sha256_file(cast(Path, item)) for item, name in names.items()}
+    if len(hashes) <= MOST_HASHES:
+        return hashes
+    listed = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
+    return {f"{splits.source.name}, {len(hashes):,} files": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def open_heldout(
@@ -259,12 +261,13 @@ def open_heldout(
 def open_splits(settings: DataSettings) -> OpenedSplits:
     """Every split of each source, the test split too: to count and describe, as `data check` does, never to train."""
     rules = rules_of(settings)
-    sources = [read_splits(one, rules) for one in _each(settings)]
+    sources = [read_splits(own, rules) for own in _settings_by_source(settings)]
     if len(sources) == 1:
         return OpenedSplits(sources, None)
     between_sources = _between(sources, settings)
     return OpenedSplits(
-        [_less(splits, between_sources, place) for place, splits in enumerate(sources)], between_sources
+        [_without_held_out_elsewhere(splits, between_sources, number) for number, splits in enumerate(sources)],
+        between_sources,
     )
 
 

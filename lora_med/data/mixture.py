@@ -1,7 +1,8 @@
-"""Several sources in one training set, by weight: seeded, over train parts only, with the shares that came out.
+"""Several sources in one training set, by weight: seeded, over train splits only, with the resulting shares.
 
-Names of the two strategies are those of datasets.interleave_datasets: with `first_exhausted` no record is repeated and
-the source that is shortest for its weight is used up; with `all_exhausted` none is left out and shorter ones repeat.
+The two strategies have their names from datasets.interleave_datasets. With `first_exhausted` no record is repeated, and
+the source that is shortest for its weight is used up. With `all_exhausted` no record is left out, and shorter sources
+repeat.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Mixed:
-    """What one source gave: `rows` of its `available` records, which is `share` of the whole."""
+    """One source's contribution: `rows` of its `available` records, a `share` of the mixture."""
 
     name: str
     weight: float
@@ -38,30 +39,30 @@ class Mixed:
 
 
 def mix(ingredients: Sequence[Ingredient], strategy: Strategy, seed: int) -> tuple[list[Record], list[Mixed]]:
-    """The mixture, shuffled, and what each source gave.
+    """The shuffled mixture, and the contribution of each source.
 
     Raises:
         DataError: a source has nothing to train on.
     """
-    for one in ingredients:
-        if not one.records:
-            raise DataError(f"the source {one.name!r} has no training record to mix in", where="data.mix")
-    whole = sum(one.weight for one in ingredients)
+    for ingredient in ingredients:
+        if not ingredient.records:
+            raise DataError(f"the source {ingredient.name!r} has no training record to mix in", where="data.mix")
+    weights = sum(ingredient.weight for ingredient in ingredients)
     choose = min if strategy == "first_exhausted" else max
-    total = choose(len(one.records) * whole / one.weight for one in ingredients)
+    total = choose(len(ingredient.records) * weights / ingredient.weight for ingredient in ingredients)
     draw = random.Random(seed)
     records: list[Record] = []
     counts: list[int] = []
-    for one in ingredients:
-        count = round(total * one.weight / whole)
+    for ingredient in ingredients:
+        count = round(total * ingredient.weight / weights)
         if strategy == "first_exhausted":
-            count = min(count, len(one.records))
-        repeats, rest = divmod(count, len(one.records))
+            count = min(count, len(ingredient.records))
+        repeats, rest = divmod(count, len(ingredient.records))
         counts.append(count)
-        records += [*one.records] * repeats + draw.sample(list(one.records), rest)
+        records += [*ingredient.records] * repeats + draw.sample(list(ingredient.records), rest)
     draw.shuffle(records)
     shares = [
-        Mixed(one.name, one.weight, len(one.records), count, round(count / len(records), 4))
-        for one, count in zip(ingredients, counts, strict=True)
+        Mixed(ingredient.name, ingredient.weight, len(ingredient.records), count, round(count / len(records), 4))
+        for ingredient, count in zip(ingredients, counts, strict=True)
     ]
     return records, shares

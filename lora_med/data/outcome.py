@@ -1,4 +1,4 @@
-"""What reading gives: a record, or a drop with its reason. Each item read is one or the other, so counts add up."""
+"""The outcome of reading an item: a record, or a drop with its reason. So the counts always add up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """An item left out. With an `error` it is bad, and stops the run unless bad items are to be skipped."""
+    """An item left out. With an `error` it is bad, and stops the run unless bad items are skipped."""
 
     reason: str
     error: DataError | None = None
@@ -28,7 +28,7 @@ Outcome = Record | Drop
 
 @dataclass(frozen=True)
 class Tally:
-    """How many items were read and kept, and why the others were dropped; `read == kept + sum(dropped.values())`."""
+    """How many items were read and retained, and why others were dropped; `read == kept + sum(dropped.values())`."""
 
     read: int = 0
     kept: int = 0
@@ -50,7 +50,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Again(Generic[Item]):
-    """An iterable that starts from the beginning each time, holding nothing: it calls `make` for each pass."""
+    """An iterable that starts from the beginning at each pass and holds nothing: it calls `make` for each pass."""
 
     make: Callable[[], Iterator[Item]]
 
@@ -75,10 +75,10 @@ Input = Path | HubSet | MemoryRows
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a source may need to know besides where to read; each takes what concerns it.
+    """What a source may need besides its inputs; each uses what concerns it.
 
-    While reading, `met` gathers the access classes of the sources that rows say they were read from: what `data read`
-    wrote of credentialed notes is credentialed when it is read back.
+    While reading, `met` collects the access classes of the sources that rows name. Records that `data read` wrote from
+    credentialed notes are therefore credentialed when they are read back.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -88,14 +88,14 @@ class ReadOptions:
     labels: tuple[str, ...] = ()
 
     def met_access(self) -> Access:
-        """The strictest class that was met so far."""
+        """The strictest class found so far."""
         return strictest(self.met)
 
 
 def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:
-    """The shortest name that tells each input from the others: the file's name, with folders only where they must be.
+    """The shortest name that identifies each input: the file's name, with folders only where names are equal.
 
-    No absolute path gets into identifiers and cards that way.
+    So no absolute path gets into identifiers and cards.
     """
     items = list(dict.fromkeys(inputs))
     names = {item: item.name if isinstance(item, Path) else str(item) for item in items}
@@ -107,7 +107,7 @@ def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:
 
 
 def places(inputs: Iterable[Input]) -> dict[Input, str]:
-    """The names identifiers are made of: `numbered_names`, but a gz is called as what it holds."""
+    """The names in identifiers: `numbered_names`, with a gz named after its content."""
     names = numbered_names(inputs)
     bare = {item: name.removesuffix(".gz") for item, name in names.items()}
     return bare if len(set(bare.values())) == len(names) else names

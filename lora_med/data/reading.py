@@ -25,8 +25,8 @@ MOST_NAMED = 3  # inputs in a message
 
 def _inside(folder: Path, source: Source) -> list[Path]:
     ends = (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ends))
-    return sorted(path for path in found if not path.name.startswith("._"))  # what macOS adds beside each file
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ends))
+    return sorted(path for path in files if not path.name.startswith("._"))  # what macOS adds beside each file
 
 
 def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:
@@ -36,8 +36,8 @@ def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:
     if path.is_dir():
         return list(_inside(path, source))
     if glob.has_magic(pattern):
-        found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-        return [Path(name) for name in sorted(found) if Path(name).is_file()]
+        names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return [Path(name) for name in sorted(names) if Path(name).is_file()]
     hub = HUB_ID.fullmatch(pattern)
     if hub and source.reads_hub and not pattern.lower().endswith((*source.suffixes, ".gz")):
         return [HubSet(hub["name"], hub["config"], hub_split)]
@@ -57,13 +57,13 @@ def find_inputs(source: Source, patterns: Sequence[str], hub_split: str = "train
         raise SettingsError(
             f"no input for the source {source.name!r}", where="data.paths", fix="name at least one file"
         )
-    found: list[Input] = []
+    inputs: list[Input] = []
     for pattern in patterns:
         matched = _matches(pattern, source, hub_split)
         if not matched:
             raise _nothing(pattern, source)
-        found += matched
-    return list(dict.fromkeys(found))
+        inputs += matched
+    return list(dict.fromkeys(inputs))
 
 
 def _nothing(pattern: str, source: Source) -> InputMissingError:
@@ -120,7 +120,7 @@ class Reading:
         self.sha256 = ""
 
     def __iter__(self) -> Iterator[Record]:
-        kept, dropped, whole = 0, Counter[str](), hashlib.sha256()
+        count, dropped, sha256 = 0, Counter[str](), hashlib.sha256()
         self.first = None
         for outcome in _without_duplicates(self._outcomes, self._where):
             if isinstance(outcome, Drop):
@@ -129,34 +129,34 @@ class Reading:
                 dropped[outcome.reason] += 1
             else:
                 self.first = self.first or outcome
-                whole.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
-                kept += 1
+                sha256.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
+                count += 1
                 yield outcome
-            if kept == self._limit:
+            if count == self._limit:
                 break
-        self.tally = Tally(kept + dropped.total(), kept, dict(sorted(dropped.items())))
-        self.sha256 = whole.hexdigest()
+        self.tally = Tally(count + dropped.total(), count, dict(sorted(dropped.items())))
+        self.sha256 = sha256.hexdigest()
 
 
 def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Outcome]:
     contents, uids = set[int](), set[int]()
-    for place, outcome in enumerate(outcomes, 1):
+    for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop):
             yield outcome
             continue
-        said, named = content(outcome), digest(outcome.uid)
-        if said in contents:
+        content_hash, uid_hash = content(outcome), digest(outcome.uid)
+        if content_hash in contents:
             yield Drop("duplicate")
-        elif named in uids:
+        elif uid_hash in uids:
             error = DataError(
                 f"two different records have the uid {outcome.uid!r}",
-                where=f"{where}, record {place:,}",
+                where=f"{where}, record {number:,}",
                 fix="map data.columns.uid to a column that is unique, or leave it out",
             )
             yield Drop("duplicate_uid", error)
         else:
-            contents.add(said)
-            uids.add(named)
+            contents.add(content_hash)
+            uids.add(uid_hash)
             yield outcome
 
 

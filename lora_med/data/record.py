@@ -1,7 +1,8 @@
-"""Records: the one currency between reading, splitting and prompting.
+"""Records: the common type of reading, splitting and prompting.
 
-Four kinds, one per shape of work. `uid` names the item uniquely within its source; `group` names what must never
-straddle a split (patient, PMID, document, question stem); `source` is the name in the catalog. All are immutable.
+There are four kinds, one for each shape of task. `uid` names the item uniquely within its source; `group` names what
+must never straddle a split (patient, PMID, document, question stem); `source` is the name in the catalog. All are
+immutable.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Bibliography:
 class Passage:
     """Running text: an abstract, an article, a note. `title` may be empty; `sections` may be one.
 
-    `about` is there where the source catalogues what it holds (pubmed).
+    `about` is present where the source has catalog data (pubmed).
     """
 
     uid: str
@@ -65,8 +66,8 @@ class Passage:
 class Question:
     """A question, its contexts and options, and the answer.
 
-    `options` is empty for open answers; otherwise `answer` is one of them, and `right` its place if two read alike.
-    `subject` is the exam's subject where the source tells it (mmlu).
+    `options` is empty for open answers; otherwise `answer` is one of them, and `right` is its index if two are equal.
+    `subject` is the exam's subject where the source names it (mmlu).
     """
 
     uid: str
@@ -82,10 +83,10 @@ class Question:
 
     @property
     def right_option(self) -> int:
-        """The place of the answer among the options.
+        """The index of the answer among the options.
 
         Raises:
-            ValueError: it is none of them.
+            ValueError: the answer is no option.
         """
         return self.options.index(self.answer) if self.right is None else self.right
 
@@ -131,7 +132,7 @@ Record = Passage | Question | Annotated | Pair
 
 
 def texts_of(record: Record) -> tuple[str, ...]:
-    """All that a record says, in reading order."""
+    """All texts of a record, in reading order."""
     if isinstance(record, Passage):
         return (record.title, record.text)
     if isinstance(record, Question):
@@ -142,7 +143,7 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
 
 def asked_of(record: Record) -> str:
-    """What tells a record from others of its source: the text, or what is asked, without the answer."""
+    """What distinguishes a record within its source: its text, or the question without the answer."""
     if isinstance(record, Passage):
         return f"{record.title}\n{record.text}"
     if isinstance(record, Question):

@@ -1,4 +1,4 @@
-"""Scores into the adapter's card: what an adapter was measured to do stays with the adapter."""
+"""Scores in the adapter's card: the measurements stay with the adapter."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lora_med.prompts.templates.templates import TEMPLATES
 def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> list[Path]:
     """Write each adapter's scores into its card.json, atomically, under `entry_name`; returns the cards.
 
-    A later evaluation of the same name replaces the entry. Only the card changes: the hashes it holds are those of the
-    files beside it, and a kill leaves the old card or the new one.
+    A later evaluation of the same name replaces the entry. Only the card changes: its hashes are those of the
+    files beside it. A killed process leaves the old card or the new one.
 
     Raises:
         InputMissingError: an adapter is no longer in the store.
@@ -34,16 +34,16 @@ def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> lis
 
 
 def entry_name(evaluation: Evaluation) -> str:
-    """`source/split/template`, and what makes it another measurement: a scoring of another kind, solved examples."""
-    usual = evaluation.template not in TEMPLATES or evaluation.scoring == scoring_of(evaluation.template)
-    asked = [f"{name}={value}" for name, value in evaluation.asked.items() if value]
-    more = "+".join([*([] if usual else [evaluation.scoring]), *asked])
-    return f"{evaluation.source}/{evaluation.split}/{evaluation.template}" + (f"/{more}" if more else "")
+    """`source/split/template`, and a suffix for another kind of scoring or prompt options such as solved examples."""
+    has_default_scoring = evaluation.template not in TEMPLATES or evaluation.scoring == scoring_of(evaluation.template)
+    options = [f"{name}={value}" for name, value in evaluation.asked.items() if value]
+    suffix = "+".join([*([] if has_default_scoring else [evaluation.scoring]), *options])
+    return f"{evaluation.source}/{evaluation.split}/{evaluation.template}" + (f"/{suffix}" if suffix else "")
 
 
 def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
-    """What the card says of one evaluation: what was measured, on what, and against the base."""
-    before = evaluation.subjects[0]
+    """The card's entry of one evaluation: what was measured, on what, and against the base."""
+    base = evaluation.subjects[0]
     fitted = None if subject.confidence is None else subject.confidence.fitted
     return {
         "scoring": evaluation.scoring,
@@ -63,10 +63,10 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
                 "value": value.value,
                 "low": value.interval.low,
                 "high": value.interval.high,
-                "base": before.values[name].value,
+                "base": base.values[name].value,
                 "change": asdict(subject.changes[name]),
             }
             for name, value in subject.values.items()
         },
-        "metrics": {name: asdict(one) for name, one in subject.custom.items()},
+        "metrics": {name: asdict(scored) for name, scored in subject.custom.items()},
     }

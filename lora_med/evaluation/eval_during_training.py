@@ -1,7 +1,7 @@
-"""An adapter's scores while it trains: the same task as `evaluate`, on validation items that are tokens already.
+"""Evaluation during training: the same task as `evaluate`, on validation items that are already tokens.
 
-Whoever trains asks each process for its share of the answers and turns all of them into scores; which adapter is kept,
-and what the scoring must not disturb, is for the trainer.
+The trainer asks each process for its share of the answers and turns all of them into scores. The trainer also decides
+which adapter is kept, and keeps scoring from changing the run.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Answer = tuple[float, ...]
 class ValidationTask:
     """Validation items to score an adapter on every `every` steps.
 
-    `metric` is the score that matters and `lower_is_better` its direction; `chooses` says whether it decides which
-    adapter is kept. `digest` is a SHA-256 of the items, as a score compares with those on the same items only.
+    `metric` is the score that matters and `lower_is_better` its direction. `chooses` says whether it decides which
+    adapter is kept. `digest` is a SHA-256 of the items, because a score compares only with scores on the same items.
     """
 
     metric: str
@@ -50,10 +50,10 @@ class ValidationTask:
     tabled: Callable[[Sequence[Answer]], Numbers]
 
     def answers(self, model: Any, places: Sequence[int]) -> list[Answer]:
-        """What the causal language model, with its adapter as it is now, says of the items at `places`.
+        """The answers of the causal language model, with its current adapter, to the items at `places`.
 
         Raises:
-            DivergedError: the model gives values that are not finite.
+            DivergedError: the model returns values that are not finite.
         """
         return self.answered(model, places)
 
@@ -64,7 +64,7 @@ class ValidationTask:
 
 
 def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> None:
-    """Raise what `watch` would raise, without a model.
+    """Raise what `validation_task` would raise, without a model.
 
     Raises:
         SettingsError: the task has no such metric.
@@ -75,7 +75,7 @@ def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: i
 
 
 def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) -> ValidationTask | None:
-    """The scores to follow in training, as `evaluate` in the settings says; None if it says never.
+    """The scores to follow in training, by the settings' section `evaluate`; None if it asks for none.
 
     Args:
         settings: the section `evaluate`.
@@ -92,22 +92,22 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
     records, template, context = _drawn(corpus, settings, seed=seed), corpus.template, context_of(base)
     if find_template(template).options is None:
         items = text_items(records, template, base.model, base.tokenizer)
-        parts: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "measures": text_measures(),
-            "answered": lambda model, places: _answer_text(model, [items[place] for place in places], context),
+            "answered": lambda model, indices: _answer_text(model, [items[index] for index in indices], context),
             "tabled": lambda answers: _table_text(items, answers),
         }
         tokens = [(item.uid, item.input_ids, sorted(item.unscored)) for item in items]
     else:
         questions = pose_questions(records, template, base.model, base.tokenizer)
         items = questions.items
-        parts = {
+        fields = {
             "measures": option_measures(layout_of(questions, written=False)),
-            "answered": lambda model, places: _answer_choice(model, [items[place] for place in places], context),
+            "answered": lambda model, indices: _answer_choice(model, [items[index] for index in indices], context),
             "tabled": lambda answers: option_table(questions, choose(questions, answers)),
         }
         tokens = [(item.uid, item.prompt_ids, item.option_ids, item.answer) for item in items]
-    measure = _metric(settings, parts["measures"], template)
+    measure = _metric(settings, fields["measures"], template)
     return ValidationTask(
         metric=measure.name,
         lower_is_better=bool(measure.lower_is_better),
@@ -115,12 +115,12 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
         chooses=settings.chooses,
         items=len(items),
         digest=hashlib.sha256(repr(tokens).encode()).hexdigest(),
-        **parts,
+        **fields,
     )
 
 
 def _drawn(corpus: Corpus, settings: EvaluateSettings, *, seed: int) -> list[Record]:
-    """Validation records of the first source that have what its template needs, at most as many as are wanted."""
+    """Validation records of the first source that fit its template, at most `max_eval_samples`."""
     own = [record for record in corpus.validation if record.source == corpus.source.name]
     records = fitting(own, corpus.template)
     if not records:
@@ -132,17 +132,19 @@ def _drawn(corpus: Corpus, settings: EvaluateSettings, *, seed: int) -> list[Rec
         )
     if len(records) <= settings.max_eval_samples:
         return records
-    kept = sorted(random.Random(seed).sample(range(len(records)), settings.max_eval_samples))
-    return [records[place] for place in kept]
+    indices = sorted(random.Random(seed).sample(range(len(records)), settings.max_eval_samples))
+    return [records[index] for index in indices]
 
 
 def _measures(records: Sequence[Record], template: str) -> tuple[Measure, ...]:
-    """What the task measures of these records, found without a tokenizer."""
+    """The measures of these records, without a tokenizer."""
     options = find_template(template).options
     if options is None:
         return text_measures()
     items = tuple(
-        ChoiceItem(row.uid, row.group, (), (), tuple(one.strip() for one in options(record)), row.completion.strip())
+        ChoiceItem(
+            row.uid, row.group, (), (), tuple(option.strip() for option in options(record)), row.completion.strip()
+        )
         for record, row in zip(records, render(records, template), strict=True)
     )
     return option_measures(layout_of(ChoiceQuestions(items, tuple((item,) for item in items)), written=False))
@@ -161,7 +163,9 @@ def _metric(settings: EvaluateSettings, measures: Sequence[Measure], template: s
 
 
 def _answer_text(model: Any, items: Sequence[TextItem], context: int) -> list[Answer]:
-    return [(nll,) for nll in score_text(model, [(one.input_ids, one.first, one.unscored) for one in items], context)]
+    return [
+        (nll,) for nll in score_text(model, [(item.input_ids, item.first, item.unscored) for item in items], context)
+    ]
 
 
 def _table_text(items: Sequence[TextItem], answers: Sequence[Answer]) -> Numbers:
@@ -169,4 +173,7 @@ def _table_text(items: Sequence[TextItem], answers: Sequence[Answer]) -> Numbers
 
 
 def _answer_choice(model: Any, items: Sequence[ChoiceItem], context: int) -> list[Answer]:
-    return [tuple(one) for one in score_options(model, [(item.prompt_ids, item.option_ids) for item in items], context)]
+    return [
+        tuple(scores)
+        for scores in score_options(model, [(item.prompt_ids, item.option_ids) for item in items], context)
+    ]

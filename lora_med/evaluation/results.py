@@ -1,4 +1,4 @@
-"""What an evaluation found, as immutable values; report.py turns them into files."""
+"""The results of an evaluation as immutable values; report/write_report.py writes them to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Recall:
-    """How many of the items with a label were answered so, and Wilson's interval of the share."""
+    """How many of the items with a label were answered with it, and Wilson's interval of the share."""
 
     found: int
     of: int
@@ -26,9 +26,9 @@ class Recall:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a subject chose: a label an item (None: no valid answer), and over closed labels confusion and recall.
+    """What a subject chose: a label for each item (None: no valid answer), and over closed labels confusion and recall.
 
-    The confusion table has true labels in rows and one column more than labels: items without a valid answer.
+    The confusion table has true labels in rows; the column after the labels counts items without a valid answer.
     """
 
     predicted: tuple[str | None, ...]
@@ -40,10 +40,10 @@ class Answers:
 class Subject:
     """The base (`adapter` None) or one adapter, scored on all items.
 
-    `table` is items x columns, whose sums the measures read; `facts` is what is told of each item, without its text.
-    `changes` and `mcnemar` compare with the base and are empty for the base itself; `over` compares by the measure
-    that the verdict rests on with each baseline: better than the base is not enough. `custom` are the user's metrics;
-    `written` the texts as they were written, empty where nothing was or they may not be shown.
+    `table` is items x columns, whose sums the measures read. `facts` is what items.jsonl reports of each item, without
+    its text. `changes` and `mcnemar` compare with the base and are empty for the base itself. `over` compares with each
+    baseline by the measure that the verdict rests on: better than the base is not enough. `custom` are the user's
+    metrics. `written` are the written texts, empty where nothing was written or they may not be shown.
     """
 
     adapter: str | None
@@ -67,7 +67,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Item:
-    """What is kept of a scored item: no text. Sizes for texts, the options' labels and the answer for questions."""
+    """A scored item without its text: sizes for texts, the options' labels and the answer for questions."""
 
     uid: str
     group: str
@@ -79,7 +79,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sample:
-    """A text each subject wrote: the prompt, what really follows, and the outputs by subject name."""
+    """One text by each subject: the prompt, the reference that follows it, and the outputs by subject name."""
 
     uid: str
     prompt: str
@@ -89,7 +89,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Answers that take no model, scored on the same items: what an adapter has to beat before it has learned."""
+    """Answers that need no model, scored on the same items: an adapter that learned something beats them."""
 
     name: str
     values: Mapping[str, Value]
@@ -99,9 +99,8 @@ class Baseline:
 class Evaluation:
     """Base and adapters on the same items: everything report.json holds, and the scores of each item.
 
-    `layout` is what the columns of the subjects' tables are (see work.py); `notes` are sentences for readers; `asked`
-    says how questions were put, where not as the template alone has it; `recipes` names adapters that differ in nothing
-    but their seed.
+    `layout` says what the columns of the subjects' tables are (see scorer.py). `notes` are sentences for readers.
+    `asked` are the prompt options beyond the template. `recipes` names adapters that differ in nothing but their seed.
     """
 
     scoring: Scoring
@@ -141,5 +140,5 @@ class Evaluation:
 
 
 def commonest(labels: Sequence[str]) -> str:
-    """The label that occurs most often; of several, the first in the alphabet."""
+    """The most frequent label; among several, the first in the alphabet."""
     return max(sorted(set(labels)), key=list(labels).count)

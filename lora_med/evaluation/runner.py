@@ -1,4 +1,4 @@
-"""evaluate(): the base and its adapters on the same held-out items, in one process, the base loaded once."""
+"""evaluate(): score the base and its adapters on the same held-out items, in one process, the base loaded once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
-from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.published import AdapterFiles, open_files
 from lora_med.adapters.store.store import find_adapter
-from lora_med.data.access import Access, strictest
+from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.errors import SettingsError
 from lora_med.evaluation.options import EvalOptions
@@ -32,15 +32,15 @@ MOST_CONTEXT = 4096
 
 
 def context_of(base: Base) -> int:
-    """The longest row to score, in tokens: what the base was made for, but at most 4,096, for the memory's sake."""
+    """The longest row to score, in tokens: the base's own limit, but at most 4,096 because of memory."""
     config = base.model.config
-    known = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    return min([MOST_CONTEXT, *(int(size) for size in known if size)])
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    return min([MOST_CONTEXT, *(int(size) for size in limits if size)])
 
 
 def evaluate(
     base: Base,
-    adapters: Sequence[str],
+    adapters: Sequence[str | AdapterFiles],
     heldout: HeldOutRecords,
     options: EvalOptions,
     *,
@@ -49,7 +49,7 @@ def evaluate(
     """Scores of the base and of each adapter on the held-out records, with paired 95% intervals and verdicts.
 
     Args:
-        adapters: names in `options.store`; none scores the base alone.
+        adapters: names in `options.store`, or adapters that are already open; none scores the base alone.
         heldout: as `open_heldout` returns them; a plain list is refused, because it carries no access class.
         pool: the base with these adapters, as `load_many` returns it; None makes one and closes it at the end.
 
@@ -64,19 +64,20 @@ def evaluate(
     options = options.for_source(heldout.source)
     scoring = options.checked_scoring()
     drawn = heldout.with_records(fitting(heldout, options.template)).draw(options.max_items, options.seed)
-    access = access_of(drawn, adapters, options.store)
+    opened = open_adapters(adapters, options.store)
+    access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
     inputs = ScorerInputs(base, context_of(base), drawn, options)
-    with _opened(base, adapters, options.store, pool) as loaded:
+    with _pool(base, opened, options.store, pool) as loaded:
         scorer = make_scorer(scoring, inputs)
-        answered = _answers(loaded, (None, *adapters), scorer)
+        answered = _answers(loaded, (None, *(adapter.name for adapter in opened)), scorer)
         shown = drawn.records[: options.samples] if access == OPEN else ()
-        samples = _shown(scorer, answered, len(shown)) or write_samples(
+        samples = _written_samples(scorer, answered, len(shown)) or write_samples(
             loaded, list(answered), shown, options.template, seed=options.seed
         )
     statistics = Statistics(scorer, scoring, options.bootstrap_samples, options.seed, access == OPEN)
     custom = statistics.custom(options.metrics, answered, options.lower_is_better)
     subjects = statistics.subjects(answered, custom)
-    recipes = tuple(same_recipe({name: read_card(find_adapter(name, options.store)) for name in adapters}))
+    recipes = tuple(same_recipe({adapter.name: adapter.card for adapter in opened}))
     return _evaluation(inputs, statistics, access=access, samples=samples, subjects=subjects, recipes=recipes)
 
 
@@ -94,19 +95,31 @@ def check_heldout(heldout: object) -> None:
         )
 
 
-def access_of(heldout: HeldOutRecords, adapters: Sequence[str], store: Path | str) -> Access:
-    """The strictest class of the records and of what the adapters were trained on."""
-    cards = [read_card(find_adapter(name, store)) for name in adapters]
-    return strictest([heldout.access, *(card.data.access for card in cards)])
+def open_adapters(adapters: Sequence[str | AdapterFiles], store: Path | str) -> list[AdapterFiles]:
+    """The adapters, each card read and each file verified once; names are opened in the store.
+
+    Raises:
+        InputMissingError: there is no such adapter.
+        IntegrityError: a file is not the one that was published.
+    """
+    return [open_files(find_adapter(one, store)) if isinstance(one, str) else one for one in adapters]
+
+
+def pool_of(base: Base, opened: Sequence[AdapterFiles], store: Path | str) -> AdapterPool:
+    """The base with the open adapters in memory."""
+    names = [adapter.name for adapter in opened]
+    return load_many(base, names, store, opened=opened) if names else AdapterPool(base, store)
 
 
 @contextmanager
-def _opened(base: Base, adapters: Sequence[str], store: Path | str, pool: AdapterPool | None) -> Iterator[AdapterPool]:
-    """The bank that was given, or one with the adapters in memory until the end."""
+def _pool(
+    base: Base, opened: Sequence[AdapterFiles], store: Path | str, pool: AdapterPool | None
+) -> Iterator[AdapterPool]:
+    """The pool that was passed, or one with the adapters in memory until the end."""
     if pool is not None:
         yield pool
         return
-    loaded = load_many(base, adapters, store) if adapters else AdapterPool(base, store)
+    loaded = pool_of(base, opened, store)
     try:
         yield loaded
     finally:
@@ -114,7 +127,7 @@ def _opened(base: Base, adapters: Sequence[str], store: Path | str, pool: Adapte
 
 
 def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> Evaluation:
-    """The parts as one value, with what base and settings they came from."""
+    """The results as one value, with the base and the settings that produced them."""
     scorer = statistics.scorer
     return Evaluation(
         scoring=statistics.scoring,
@@ -149,24 +162,27 @@ def describe(base: Base) -> dict[str, object]:
 
 
 def _answers(pool: AdapterPool, names: Sequence[str | None], scorer: Scorer) -> dict[str | None, Answered]:
-    """What each subject answered."""
+    """The answers of each subject."""
     answered: dict[str | None, Answered] = {}
     for name in names:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with use(pool, name):
-            found = scorer.answer()
-        answered[name] = replace(found, seconds=time.perf_counter() - begun)
+            subject_answers = scorer.answer()
+        answered[name] = replace(subject_answers, seconds=time.perf_counter() - started)
     return answered
 
 
-def _shown(scorer: Scorer, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
-    """The first answers as samples, where the task itself is to write; the work's prompts are empty where it is not."""
+def _written_samples(scorer: Scorer, answered: Mapping[str | None, Answered], count: int) -> tuple[Sample, ...]:
+    """The first answers as samples, where the task is to write; otherwise the scorer has no prompts."""
     return tuple(
         Sample(
-            scorer.items[place].uid,
-            scorer.prompts[place],
-            scorer.references[place],
-            {BASE if name is None else name: one.written[place] for name, one in answered.items()},
+            scorer.items[index].uid,
+            scorer.prompts[index],
+            scorer.references[index],
+            {
+                BASE if name is None else name: subject_answers.written[index]
+                for name, subject_answers in answered.items()
+            },
         )
-        for place in range(min(count, len(scorer.prompts)))
+        for index in range(min(count, len(scorer.prompts)))
     )

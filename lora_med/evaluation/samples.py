@@ -1,4 +1,4 @@
-"""Short texts that the base and each adapter write from the same beginning with the same random numbers."""
+"""Short texts by the base and each adapter, from the same beginning with the same random numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 
 @dataclass(frozen=True)
 class _Start:
-    """Where writing begins: the tokens, the same as text, what really follows, and whether it is free text."""
+    """Where writing begins: the tokens, the same as text, the reference that follows, and whether it is free text."""
 
     uid: str
     ids: list[int]
@@ -38,18 +38,18 @@ class _Start:
 def write_samples(
     pool: AdapterPool, names: Sequence[str | None], records: Sequence[Record], template: str, *, seed: int
 ) -> tuple[Sample, ...]:
-    """For each record the continuation each subject writes (None is the base).
+    """For each record the continuation that each subject writes (None is the base).
 
-    Plain text goes on from the record's first 8 words, by seeded nucleus sampling; anything with a prompt is answered
-    from the prompt with the likeliest tokens.
+    Plain text continues from the record's first 8 words, by seeded nucleus sampling. A row with a prompt is answered
+    with the likeliest tokens.
     """
     base = pool.base
-    stops = stop_ids(base.model, base.tokenizer)
-    starts = [_start(row, base.tokenizer, stops) for row in render(records, template)]
+    stop_tokens = stop_ids(base.model, base.tokenizer)
+    starts = [_start(row, base.tokenizer, stop_tokens) for row in render(records, template)]
     written: dict[str, list[str]] = {}
     for name in names:
         with use(pool, name):
-            written[BASE if name is None else name] = [_continue(base, start, stops, seed) for start in starts]
+            written[BASE if name is None else name] = [_continue(base, start, stop_tokens, seed) for start in starts]
     return tuple(
         Sample(start.uid, start.shown, start.reference, {name: texts[index] for name, texts in written.items()})
         for index, start in enumerate(starts)
@@ -58,8 +58,8 @@ def write_samples(
 
 def _start(row: Row, tokenizer: Any, stops: Sequence[int]) -> _Start:
     if row.prompt or row.turns:
-        asked = row.prompt or next((content for role, content in reversed(row.turns) if role == "user"), "")
-        return _Start(row.uid, prompt_ids(row, tokenizer), asked, row.completion.strip(), free=False)
+        prompt = row.prompt or next((content for role, content in reversed(row.turns) if role == "user"), "")
+        return _Start(row.uid, prompt_ids(row, tokenizer), prompt, row.completion.strip(), free=False)
     words = BEGINNING.match(row.completion)
     beginning = words.group() if words else ""
     ids = list(tokenize(replace(row, completion=beginning), tokenizer).input_ids)

@@ -1,4 +1,4 @@
-"""The shape that every kind of task has for the runner: items, answers under the active adapter, tables, baselines."""
+"""The interface of every kind of task to the runner: items, answers of the active adapter, tables, baselines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lora_med.evaluation.statistics.calibration import Confidence
 
 @dataclass(frozen=True)
 class Answered:
-    """What one subject made of all items, in their order.
+    """One subject's answers to all items, in their order.
 
-    `table` is items x columns, as the task's measures read it; `facts` is what items.jsonl says of each item, no text.
-    `right` tells for choices which are correct; `predictions` are the answers as texts, empty where nothing is
-    answered; `written` are the texts as they were written, which may be shown where access is open.
+    `table` is items x columns, as the task's measures read it. `facts` is what items.jsonl reports of each item,
+    without text. `right` marks the correct choices. `predictions` are the answers as texts, empty where nothing is
+    answered. `written` are the written texts, which may be shown where access is open.
     """
 
     table: Numbers = field(repr=False)
@@ -31,21 +31,21 @@ class Answered:
 
 
 class Scorer(Protocol):
-    """A task's items on one loaded base. `layout` is what `measures_of` needs to know of the tables, as JSON values."""
+    """A task's items on one loaded base. `layout` describes the tables to `measures_of`, as JSON values."""
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """What is kept of each item."""
+        """The items without their texts."""
         ...
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """What the columns of the tables are."""
+        """The meaning of the tables' columns."""
         ...
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What is measured of the tables."""
+        """The measures of the tables."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class Scorer(Protocol):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """What each answer follows, as text, to be shown beside it; empty where samples are written on their own."""
+        """The text before each answer, to be shown beside it; empty where samples are written separately."""
         ...
 
     @property
@@ -64,9 +64,9 @@ class Scorer(Protocol):
         ...
 
     def answer(self) -> Answered:
-        """The answers under the adapter that is active."""
+        """The answers of the active adapter."""
         ...
 
     def baselines(self) -> Mapping[str, Numbers]:
-        """Tables of answers that take no model, by what gives them."""
+        """Tables of answers that need no model, by the baseline's name."""
         ...

@@ -1,4 +1,4 @@
-"""Swapping adapters on one loaded base: how long it takes, and proof that leaving restores the base to the bit."""
+"""Swapping adapters on one loaded base: the time, and proof that the restored base is bit-identical."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = "Background: The study asked whether early treatment lowers the risk of s
 
 @dataclass(frozen=True)
 class Swap:
-    """One adapter put on and taken off: the time of both, whether it moved the logits, whether the base came back."""
+    """One adapter activated and deactivated: the time, whether it changed the logits, whether the base returned."""
 
     adapter: str
     milliseconds: float
@@ -25,10 +25,10 @@ class Swap:
 
 
 def check_swaps(pool: AdapterPool, adapters: Sequence[str]) -> tuple[Swap, ...]:
-    """Put each adapter on and take it off in turn, comparing the logits of a fixed text each time.
+    """Activate and deactivate each adapter, comparing the logits of a fixed text each time.
 
     Args:
-        bank: with the adapters in memory, as `load_many` gives it.
+        pool: with the adapters in memory, as `load_many` returns it.
         adapters: names among them.
     """
     model = pool.model
@@ -40,17 +40,17 @@ def check_swaps(pool: AdapterPool, adapters: Sequence[str]) -> tuple[Swap, ...]:
 
     with use(pool, None):
         before = logits()
-    found = []
+    swaps = []
     for name in adapters:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with use(pool, name):
             entered = time.perf_counter()
             adapted = logits()
             leaving = time.perf_counter()
-        taken = time.perf_counter() - leaving + entered - begun
+        taken = time.perf_counter() - leaving + entered - started
         with use(pool, None):
             after = logits()
-        found.append(
+        swaps.append(
             Swap(name, 1000 * taken, changed=not torch.equal(before, adapted), restored=torch.equal(before, after))
         )
-    return tuple(found)
+    return tuple(swaps)

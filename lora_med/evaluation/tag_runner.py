@@ -1,7 +1,7 @@
-"""evaluate_taggers(): adapters that tag tokens on the same held-out texts, in the tables of those that write entities.
+"""evaluate_taggers(): score adapters that tag tokens, in the same tables as adapters that write entities.
 
-Each has a head of its own and so a base object of its own; what they are compared with is a base without an adapter,
-which tags nothing, as its head is zero.
+Each adapter has a head of its own, and therefore a base object of its own. They are compared with a base without an
+adapter, which tags nothing, because its head is zero.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_med.adapters.runtime.attach import detach
-from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.store import find_adapter
+from lora_med.adapters.store.published import AdapterFiles
+from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.results import Evaluation, Item
-from lora_med.evaluation.runner import OPEN, access_of, check_heldout, describe
+from lora_med.evaluation.runner import OPEN, check_heldout, describe, open_adapters
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.entity_answers import seen_mentions
 from lora_med.evaluation.scorers.entity_scorer import DictionaryBaseline
 from lora_med.evaluation.scorers.tag_answers import (
     TagItem,
     answer_tags,
-    open_tagger,
+    load_opened_tagger,
     tag_items,
     tag_measures,
     tag_table,
@@ -39,15 +39,15 @@ TEMPLATE = "tags"
 
 
 def evaluate_taggers(
-    adapters: Sequence[str], heldout: HeldOutRecords, options: EvalOptions, *, base: str | None = None
+    adapters: Sequence[str | AdapterFiles], heldout: HeldOutRecords, options: EvalOptions, *, base: str | None = None
 ) -> Evaluation:
     """Scores of each tagger on the held-out texts, with 95% intervals, beside a base that tags nothing.
 
     Args:
-        adapters: names in `options.store`, all with labels.
+        adapters: names in `options.store`, or adapters that are already open; all with labels.
         heldout: annotated texts; their training records serve unseen mentions and the dictionary baseline.
-        options: the template, scoring, metrics and prompt options in them play no part here.
-        base: where the base is, if not where the cards say.
+        options: template, scoring, metrics and prompt options are not used here.
+        base: where the base is, if it is not where the cards say.
 
     Raises:
         SettingsError: an adapter writes text, or a record is no annotated text.
@@ -57,22 +57,22 @@ def evaluate_taggers(
     check_heldout(heldout)
     annotated = (record for record in heldout if isinstance(record, Annotated))
     drawn = heldout.with_records(annotated).draw(options.max_items, options.seed)
-    store = options.store
-    scorer, answered, about = None, dict[str | None, Answered](), dict[str, object]()
-    for name in adapters:
-        loaded, model = open_tagger(name, store, base=base)
-        length = read_card(find_adapter(name, store)).settings.get("train", {}).get("max_length") or 1024
+    opened = open_adapters(adapters, options.store)
+    scorer, answered, described_base = None, dict[str | None, Answered](), dict[str, object]()
+    for adapter in opened:
+        loaded, model = load_opened_tagger(adapter, base=base)
+        length = adapter.card.settings.get("train", {}).get("max_length") or 1024
         items = tag_items(drawn.records, loaded.tokenizer, int(length))
         if scorer is None:
-            scorer, about = _TagScorer(items, drawn.training), describe(loaded)
+            scorer, described_base = _TagScorer(items, drawn.training), describe(loaded)
             answered[None] = scorer.answered([[] for _ in items], 0.0)
-        begun = time.perf_counter()
-        found = answer_tags(model, loaded.tokenizer, items, loaded.labels)
-        answered[name] = scorer.answered(found, time.perf_counter() - begun)
+        started = time.perf_counter()
+        spans = answer_tags(model, loaded.tokenizer, items, loaded.labels)
+        answered[adapter.name] = scorer.answered(spans, time.perf_counter() - started)
         detach(model)
     if scorer is None:
-        raise DataError("no tagger is named", fix="lora-med adapters list")
-    access = access_of(drawn, adapters, store)
+        raise DataError("no adapter is named", fix="lora-med adapters list")
+    access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
     statistics = Statistics(scorer, "entities", options.bootstrap_samples, options.seed, access == OPEN)
     return Evaluation(
         scoring="entities",
@@ -80,7 +80,7 @@ def evaluate_taggers(
         split=drawn.split,
         template=TEMPLATE,
         access=access,
-        base=about,
+        base=described_base,
         items=scorer.items,
         measures=scorer.measures,
         subjects=statistics.subjects(answered, {}),
@@ -95,48 +95,52 @@ def evaluate_taggers(
 
 
 class _TagScorer:
-    """The texts and their gold mentions; see `Work`."""
+    """The texts and their gold mentions; see `Scorer`."""
 
     prompts: tuple[str, ...] = ()
-    notes = ("A base without an adapter tags nothing: its head is zero.",)
+    notes = ("A base without an adapter tags nothing, because its head is zero.",)
 
     def __init__(self, items: Sequence[TagItem], training: Sequence[Record]) -> None:
-        self._asked = items
+        self._tag_items = items
         self._types = tuple(sorted({mention.type for item in items for mention in item.gold}))
-        self._seen = seen_mentions(training)
-        self._heart = DictionaryBaseline(training) if self._seen else None
-        self.items = tuple(Item(one.uid, one.group) for one in items)
+        self._seen_in_training = seen_mentions(training)
+        self._dictionary = DictionaryBaseline(training) if self._seen_in_training else None
+        self.items = tuple(Item(item.uid, item.group) for item in items)
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """As that of entities that are written."""
-        return {"types": list(self._types), "unseen": bool(self._seen)}
+        """The layout of written entities."""
+        return {"types": list(self._types), "unseen": bool(self._seen_in_training)}
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """As `tag_measures` gives them."""
-        return tag_measures(self._types, with_unseen=bool(self._seen))
+        """The measures of `tag_measures`."""
+        return tag_measures(self._types, with_unseen=bool(self._seen_in_training))
 
     @property
     def references(self) -> tuple[str, ...]:
         """The gold mentions as JSON."""
-        return tuple(write_list((one.type, one.text) for one in item.gold) for item in self._asked)
+        return tuple(write_list((mention.type, mention.text) for mention in item.gold) for item in self._tag_items)
 
     def answer(self) -> Answered:
-        """Nothing tagged, as by a base without an adapter."""
-        return self.answered([[] for _ in self._asked], 0.0)
+        """No mention, as from a base without an adapter."""
+        return self.answered([[] for _ in self._tag_items], 0.0)
 
     def answered(self, spans: Sequence[Sequence[Span]], seconds: float) -> Answered:
-        """What a tagger said, in the shape of all answers."""
-        table = tag_table(self._asked, spans, self._types, self._seen)
-        said = tuple(write_list((one.type, one.text) for one in found) for found in spans)
-        return Answered(table, tuple({"mentions": len(found)} for found in spans), said, said, seconds=seconds)
+        """A tagger's mentions, in the form of all answers."""
+        table = tag_table(self._tag_items, spans, self._types, self._seen_in_training)
+        lists = tuple(write_list((span.type, span.text) for span in item_spans) for item_spans in spans)
+        return Answered(
+            table, tuple({"mentions": len(item_spans)} for item_spans in spans), lists, lists, seconds=seconds
+        )
 
     def baselines(self) -> Mapping[str, Numbers]:
-        """Marking what training marked, wherever it stands."""
-        if self._heart is None:
+        """The dictionary baseline: marking every text that training marked."""
+        if self._dictionary is None:
             return {}
-        found = [read_entities(self._heart.answer(item.text), item.text).spans for item in self._asked]
+        spans = [read_entities(self._dictionary.answer(item.text), item.text).spans for item in self._tag_items]
         return {
-            "Dictionary baseline: entities marked in training": tag_table(self._asked, found, self._types, self._seen)
+            "Dictionary baseline: entities marked in training": tag_table(
+                self._tag_items, spans, self._types, self._seen_in_training
+            )
         }

@@ -1,6 +1,6 @@
-"""The tasks that `lora-med eval --task NAME` knows: what is read, how it is asked, how the answers are scored.
+"""The tasks of `lora-med eval --task NAME`: which source is read, how it is worded, and how answers are scored.
 
-Files are local, or on the Hub when online; a task of your own is a source with a template and one of the scorings.
+Files are local, or on the Hub when online. A task of your own is a source with a template and one of the scorings.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Scoring = Literal["text", "choice", "written_choice", "entities", "writing"]
 
 @dataclass(frozen=True)
 class ScoringKind:
-    """One way to score: what it gives in words, the measure a verdict rests on, and what its items are called.
+    """One way to score: a summary, the measure a verdict rests on, and what its items are called.
 
-    `beside` is a measure that a verdict is not to be read without, and `extent` one of how much was written: who writes
+    `beside` is a measure to be read with every verdict. `extent` measures how much was written: a model that writes
     little says little that is wrong.
     """
 
@@ -56,7 +56,7 @@ SCORINGS: dict[Scoring, ScoringKind] = {
 
 @dataclass(frozen=True)
 class EvalTask:
-    """A task by name: the source that reads it, its held-out part, the template that words it, and its scoring.
+    """A task by name: the source that reads it, its held-out split, the template that words it, and its scoring.
 
     `paths` are files that ship with lora_med; empty where the user brings them.
     """
@@ -120,32 +120,32 @@ def find_task(name: str) -> EvalTask:
 
 
 def scoring_of(template: str) -> Scoring:
-    """How a template's items are scored if nothing is said: options are chosen from, entities written, texts scored."""
-    found = find_template(template)
-    if found.options is not None:
+    """The default scoring of a template: options are chosen, entities written, texts scored."""
+    known = find_template(template)
+    if known.options is not None:
         return "choice"
-    return "entities" if found.takes is Annotated else "text"
+    return "entities" if known.takes is Annotated else "text"
 
 
 def check_scoring(template: str, scoring: Scoring) -> None:
     """Refuse a scoring that the template does not allow.
 
     Raises:
-        SettingsError: options are wanted and the template has none, entities and it asks for none, and so on.
+        SettingsError: such as a choice among options, where the template has none.
     """
-    usual, found = scoring_of(template), find_template(template)
-    running = bool(found.too_long) and found.too_long[0] == "chunk_by_section"
+    usual, known = scoring_of(template), find_template(template)
+    is_running_text = bool(known.too_long) and known.too_long[0] == "chunk_by_section"
     allowed = {
         "text": usual == "text",
         "choice": usual == "choice",
         "written_choice": usual == "choice",
         "entities": usual == "entities",
-        "writing": usual == "text" and not running,
+        "writing": usual == "text" and not is_running_text,
     }
     if not allowed[scoring]:
-        fitting = [name for name, fits in allowed.items() if fits]
+        possible = [name for name, fits in allowed.items() if fits]
         raise SettingsError(
             f"the template {template!r} cannot be scored as {scoring}",
             where="--task",
-            fix=f"--task {' or '.join(fitting)}, or another --template",
+            fix=f"--task {' or '.join(possible)}, or another --template",
         )

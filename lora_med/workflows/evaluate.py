@@ -1,4 +1,4 @@
-"""What `lora-med eval` is asked to do, as jobs: each a task with its data settings, template, scoring and split."""
+"""The jobs of `lora-med eval`: each is a task with its data settings, template, scoring and split."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast, get_args
 
-from lora_med.adapters.runtime.pool import AdapterPool
-from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.published import AdapterFiles
 from lora_med.config.schema import DataSettings
 from lora_med.data.corpus import open_heldout
 from lora_med.data.heldout_records import HeldOutRecords
@@ -18,14 +17,14 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.results import Evaluation
-from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.runner import evaluate, pool_of
 from lora_med.evaluation.scorers.registry import check_prompt_options, learns
 from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, check_scoring, find_task, scoring_of
 from lora_med.models.base import Base
 from lora_med.workflows.heldout_settings import choose_template, heldout_settings, sources_of
 
-MOST_TRAINING = 20_000  # records kept for solved examples, unseen mentions and baselines
+MOST_TRAINING = 20_000  # records read for solved examples, unseen mentions and baselines
 
 
 @dataclass(frozen=True)
@@ -57,70 +56,72 @@ def make_jobs(
     overrides: Sequence[str] = (),
     split: str | None = None,
 ) -> list[Job]:
-    """A job for each task named, or one for what the adapters were trained on.
+    """A job for each named task; without a task, one job for the data that the adapters were trained on.
 
     Args:
         tasks: names of tasks or scorings; `NAME:PATH` gives a task's file, several times for several files.
-        cards: of the adapters to score; may be empty.
-        source, template, paths: for a single job, what its task or the cards do not say, or other than they say.
+        cards: those of the adapters to score; may be empty.
+        source, template, paths: for a single job; they replace or complete what its task and the cards name.
         overrides: `data.key=value`, for every job.
-        split: `validation` or `test`; None takes each task's own, without a task `test`.
+        split: `validation` or `test`; None takes each task's own split, or `test` without a task.
 
     Raises:
-        SettingsError: no such task, no source or path, a template that the scoring does not fit, or a split that an
-            adapter was not trained under.
+        SettingsError: there is no such task, source or path; the template does not fit the scoring; or an adapter was
+            trained under another split.
     """
-    part = None if split is None else _split(split)
+    chosen_split = None if split is None else _split(split)
     template = template or ("entities" if tagging(cards) else None)
-    named = _named(tasks)
-    if len(named) > 1 and (source or template or paths):
+    paths_of_task = _paths_by_task(tasks)
+    if len(paths_of_task) > 1 and (source or template or paths):
         raise SettingsError(
             "several tasks cannot share one source, template or path",
             where="--source, --template, --data",
             fix="--task NAME:PATH for each",
         )
-    found = []
-    for name, given in named.items() or [("", [])]:
+    jobs = []
+    for name, own_paths in paths_of_task.items() or [("", [])]:
         task = TASKS.get(name)
-        chosen = source or (task.source if task else None)
-        files = given or paths or (task.paths if task else ())
-        settings = heldout_settings(cards, source=chosen, paths=files, overrides=overrides)
-        wording = template or (task.template if task else None)
-        wording = choose_template(cards, settings.source, wording)
-        scoring = _scoring(name, task, wording)
-        check_scoring(wording, scoring)
+        source_name = source or (task.source if task else None)
+        files = own_paths or paths or (task.paths if task else ())
+        settings = heldout_settings(cards, source=source_name, paths=files, overrides=overrides)
+        chosen_template = template or (task.template if task else None)
+        chosen_template = choose_template(cards, settings.source, chosen_template)
+        scoring = _scoring(name, task, chosen_template)
+        check_scoring(chosen_template, scoring)
         hold_out_all = not any(settings.source in sources_of(card) for card in cards) and not any(
-            "_share" in one for one in overrides
+            "_share" in override for override in overrides
         )
-        found.append(Job(settings, wording, scoring, part or (task.split if task else "test"), hold_out_all))
-    return found
+        jobs.append(
+            Job(settings, chosen_template, scoring, chosen_split or (task.split if task else "test"), hold_out_all)
+        )
+    return jobs
 
 
 def tagging(cards: Sequence[Card]) -> bool:
-    """Whether the adapters tag tokens, and do not write.
+    """Whether the adapters tag tokens instead of writing.
 
     Raises:
         SettingsError: some do and some do not.
     """
-    tag = [card.name for card in cards if card.labels]
-    if tag and len(tag) < len(cards):
+    taggers = [card.name for card in cards if card.labels]
+    if taggers and len(taggers) < len(cards):
         raise SettingsError(
-            f"{', '.join(tag)} tag tokens and the other adapters write text: they have no base in common",
+            f"{', '.join(taggers)} tag tokens and the other adapters write text: they cannot share one base",
             where="--adapter",
-            fix="score them one after another, and set the reports side by side: lora-med eval compare",
+            fix="score them in two runs, then compare the reports: lora-med eval compare",
         )
-    return bool(tag)
+    return bool(taggers)
 
 
-def _named(tasks: Sequence[str]) -> dict[str, list[str]]:
-    """Each task's name with its paths, in the order in which the names were first given."""
-    found: dict[str, list[str]] = {}
-    for one in tasks:
-        name, _, path = one.partition(":")
+def _paths_by_task(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Each task's name with its paths, in the order of the names."""
+    paths: dict[str, list[str]] = {}
+    for task in tasks:
+        name, _, path = task.partition(":")
         if name not in SCORINGS:
             find_task(name)
-        found.setdefault(name, []).extend([path] if path else [])
-    return found
+        paths.setdefault(name, []).extend([path] if path else [])
+    return paths
 
 
 def _scoring(name: str, task: EvalTask | None, template: str) -> Scoring:
@@ -144,7 +145,7 @@ def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Hel
     """
     if calibrate and job.split == "validation":
         raise SettingsError(
-            "a temperature fitted on the items it is reported on is worth nothing",
+            "a temperature fitted on the reported items is worthless",
             where="--calibrate",
             fix="--split test",
         )
@@ -159,14 +160,18 @@ def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Hel
 
 
 def score_jobs(
-    base: Base, adapters: Sequence[str], jobs: Sequence[Job], opened: Sequence[HeldOutRecords], options: EvalOptions
+    base: Base,
+    adapters: Sequence[AdapterFiles],
+    jobs: Sequence[Job],
+    opened: Sequence[HeldOutRecords],
+    options: EvalOptions,
 ) -> list[Evaluation]:
     """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards.
 
     `options` hold for every job; template and scoring are the job's own.
     """
     evaluations: list[Evaluation] = []
-    pool = load_many(base, adapters, options.store) if adapters else AdapterPool(base, options.store)
+    pool = pool_of(base, adapters, options.store)
     try:
         for job, heldout in zip(jobs, opened, strict=True):
             with _job_files_named(job):
@@ -179,7 +184,7 @@ def score_jobs(
 
 
 def score_taggers(
-    adapters: Sequence[str],
+    adapters: Sequence[AdapterFiles],
     jobs: Sequence[Job],
     opened: Sequence[HeldOutRecords],
     options: EvalOptions,
@@ -198,11 +203,11 @@ def score_taggers(
 
 @contextmanager
 def _job_files_named(job: Job) -> Iterator[None]:
-    """Name the job's files where bad data is found that says no place."""
+    """Name the job's files in a data error that names no location."""
     try:
         yield
     except DataError as error:
         if error.where is not None:
             raise
         files = ", ".join(job.settings.paths)
-        raise type(error)(error.what, where=f"{files} ({job.split} part)", fix=error.fix) from error
+        raise type(error)(error.what, where=f"{files} ({job.split} split)", fix=error.fix) from error

@@ -1,7 +1,7 @@
-"""Which items are held out: the adapters' cards know how their data was split, so nobody has to say it again.
+"""Which items are held out: the adapters' cards record how their data was split, so no user repeats it.
 
-Scoring an adapter on items it was trained on is the easiest mistake there is. Where an adapter learned from the source
-that is scored, the split must be the one it was trained under; another seed or share is refused.
+Scoring an adapter on its own training items is the easiest mistake. If an adapter learned from the scored source, the
+split must be the one of its training; another seed or share is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lora_med.config.schema import DataSettings
 from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
 
-SPLITTING = (  # the last four too: they say what is near-duplicate to what, and so which group moves
+SPLITTING = (  # the last four too: they decide which records are near-duplicates, and so which group moves
     *("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity"),
     *("max_records", "decontaminate", "block_lists", "test_files"),
 )
@@ -32,36 +32,36 @@ def heldout_settings(
     paths: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> DataSettings:
-    """The data settings to score under: those the first card of this source was trained with, then what is given.
+    """The data settings to score under: those of the first card with this source, changed by what is given.
 
     Args:
-        cards: of the adapters to score; may be empty.
+        cards: those of the adapters to score; may be empty.
         source: name in the catalog; None takes the first card's.
         paths: files to read; none takes the card's.
         overrides: `data.key=value`, which win.
 
     Raises:
-        SettingsError: no source or no path is known, or the split is not the one an adapter was trained under.
+        SettingsError: no source or path is known, or an adapter was trained under another split.
     """
-    name = source or (sources_of(cards[0])[0] if cards else None)
-    if name is None:
-        raise SettingsError("no source is named", fix="--source pubmed, or name an adapter whose card knows it")
-    find_source(name)
-    known = next((card for card in cards if name in sources_of(card)), None)
-    lines = [f"data.source={name}"]
-    if known is not None:
-        settings = trained_with(known, name)
+    source_name = source or (sources_of(cards[0])[0] if cards else None)
+    if source_name is None:
+        raise SettingsError("no source is named", fix="--source pubmed, or name an adapter whose card records it")
+    find_source(source_name)
+    trained_card = next((card for card in cards if source_name in sources_of(card)), None)
+    lines = [f"data.source={source_name}"]
+    if trained_card is not None:
+        settings = trained_with(trained_card, source_name)
         lines += [f"data.{key}={json.dumps(getattr(settings, key))}" for key in (*SPLITTING, *READING)]
         lines.append(f"data.paths={json.dumps(settings.paths)}")
     if paths:
         lines.append(f"data.paths={json.dumps(list(paths))}")
-    found = parse(None, [*lines, *overrides]).data
-    if not found.paths:
-        raise SettingsError(f"no file of {name} is named", fix="--data PATH")
+    chosen = parse(None, [*lines, *overrides]).data
+    if not chosen.paths:
+        raise SettingsError(f"no file of {source_name} is named", fix="--data PATH")
     for card in cards:
-        if name in sources_of(card):
-            _same_split(found, card)
-    return found
+        if source_name in sources_of(card):
+            _check_split(chosen, card)
+    return chosen
 
 
 def sources_of(card: Card) -> list[str]:
@@ -70,61 +70,76 @@ def sources_of(card: Card) -> list[str]:
 
 
 def _settings(data: Any, source: str | None) -> DataSettings:
-    """Data settings as a card holds them, of a mixture those of `source`; defaults for what an older card lacks."""
-    known = {key: value for key, value in (data or {}).items() if key in DataSettings.model_fields}
-    whole = DataSettings.model_validate(known)
-    mixed = next((one for one in whole.mix if one.source == source and source != whole.source), None)
-    return whole.model_copy(update={"mix": [], **(vars(mixed) if mixed is not None else {})})
+    """A card's data settings; for a mixture those of `source`, and defaults for what an older card lacks."""
+    values = {key: value for key, value in (data or {}).items() if key in DataSettings.model_fields}
+    settings = DataSettings.model_validate(values)
+    ingredient = next(
+        (mixed_in for mixed_in in settings.mix if mixed_in.source == source and source != settings.source), None
+    )
+    return settings.model_copy(update={"mix": [], **(vars(ingredient) if ingredient is not None else {})})
 
 
-def _leaves(parents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The trained adapters that a composed one goes back to."""
-    return [leaf for one in parents for leaf in (_leaves(one["parents"]) if one.get("parents") else [one])]
+def _trained_ancestors(parents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trained adapters that a composed adapter was made from."""
+    return [
+        ancestor
+        for parent in parents
+        for ancestor in (_trained_ancestors(parent["parents"]) if parent.get("parents") else [parent])
+    ]
 
 
 def trained_with(card: Card, source: str | None = None) -> DataSettings:
-    """The data settings an adapter was trained with; of a composed one, those of its first parent that knows `source`.
+    """The data settings an adapter was trained with; for a composed one, those of its first parent with `source`.
 
-    Of a mixture they are those of `source`; defaults stand for what an older card lacks.
+    For a mixture they are those of `source`; defaults replace what an older card lacks.
     """
     return _all_trained_with(card, source)[0]
 
 
 def _all_trained_with(card: Card, source: str | None) -> list[DataSettings]:
-    leaves = [one for one in _leaves(card.parents) if source is None or source in one["source"].split("+")]
-    return [_settings(one["data"], source) for one in leaves] or [_settings(card.settings.get("data"), source)]
+    ancestors = [
+        ancestor
+        for ancestor in _trained_ancestors(card.parents)
+        if source is None or source in ancestor["source"].split("+")
+    ]
+    return [_settings(ancestor["data"], source) for ancestor in ancestors] or [
+        _settings(card.settings.get("data"), source)
+    ]
 
 
-def _same_split(found: DataSettings, card: Card) -> None:
-    for trained in _all_trained_with(card, found.source):
-        _refuse_another_split(found, trained, card.name)
+def _check_split(settings: DataSettings, card: Card) -> None:
+    for trained in _all_trained_with(card, settings.source):
+        _refuse_another_split(settings, trained, card.name)
 
 
-def _refuse_another_split(found: DataSettings, trained: DataSettings, name: str) -> None:
-    differing = [key for key in SPLITTING if _placeless(key, found) != _placeless(key, trained)]
+def _refuse_another_split(settings: DataSettings, trained: DataSettings, name: str) -> None:
+    differing = [key for key in SPLITTING if _without_folders(key, settings) != _without_folders(key, trained)]
     if differing:
-        lines = [f"data.{key}: trained with {getattr(trained, key)}, now {getattr(found, key)}" for key in differing]
+        lines = [f"data.{key}: trained with {getattr(trained, key)}, now {getattr(settings, key)}" for key in differing]
         raise SettingsError(
             f"adapter {name!r} was trained under another split, so it may have seen these items:\n  "
             + "\n  ".join(lines),
-            fix="leave the split as the card has it",
+            fix="keep the split of the card",
         )
 
 
-def _placeless(key: str, settings: DataSettings) -> Any:
-    """The setting's value, files by their names: a card holds no folder, and a file may have moved."""
+def _without_folders(key: str, settings: DataSettings) -> Any:
+    """The setting's value, files by their names: a card records no folder, and a file may have moved."""
     value = getattr(settings, key)
-    return [re.split(r"[/:\\]", one)[-1] for one in value] if key in FILES and value is not None else value
+    return [re.split(r"[/:\\]", path)[-1] for path in value] if key in FILES and value is not None else value
 
 
 def _trained_template(card: Card, source: str) -> str | None:
-    leaf = next((str(one["template"]) for one in _leaves(card.parents) if one["source"] == source), None)
-    if leaf is not None or source == sources_of(card)[0]:
-        return leaf or card.template
+    template = next(
+        (str(ancestor["template"]) for ancestor in _trained_ancestors(card.parents) if ancestor["source"] == source),
+        None,
+    )
+    if template is not None or source == sources_of(card)[0]:
+        return template or card.template
     return trained_with(card, source).template
 
 
 def choose_template(cards: Sequence[Card], source: str, given: str | None) -> str:
-    """The prompt template: the one given, else the one that trained the first adapter of this source, else its own."""
+    """The prompt template: the given one, else that of the first adapter trained on this source, else the source's."""
     trained = next((_trained_template(card, source) for card in cards if source in sources_of(card)), None)
     return given or trained or find_source(source).template

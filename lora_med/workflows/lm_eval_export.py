@@ -1,8 +1,8 @@
-"""Task files for lm-evaluation-harness with the very same items, so that others can check our numbers with their tool.
+"""Task files for lm-evaluation-harness with the same items, so that others can check our numbers with that tool.
 
 A task is a YAML and a JSON-lines file. Questions hold the prompt, the options and the right one as our template words
-them; running text holds the text, scored as `loglikelihood_rolling`. Accuracies agree; bits per byte agree up to how a
-text longer than the context is cut into windows. Source of the format: lm-evaluation-harness 0.4, docs/task_guide.md.
+them. Running text is scored as `loglikelihood_rolling`. Accuracies agree. Bits per byte agree except for texts longer
+than the context, which are cut into other windows. Source of the format: lm-evaluation-harness 0.4, docs/task_guide.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ so are the bits per byte of texts that fit into the context; a longer one is cut
 
 @dataclass(frozen=True)
 class HarnessTask:
-    """A task that was written: its name there, its files, and how many items it has."""
+    """A written task: its name, its files, and how many items it has."""
 
     name: str
     yaml: Path
@@ -53,7 +53,7 @@ def write_harness(
     """Write the task of these held-out records into the folder `out`.
 
     Raises:
-        NotPermittedError: the source is credentialed: its texts must not be handed on.
+        NotPermittedError: the records are credentialed: their texts must not be handed on.
         SettingsError: a template of conversations, or a scoring that lm-evaluation-harness has no form for.
         OutputError: `out` cannot be written.
     """
@@ -62,26 +62,28 @@ def write_harness(
             f"texts of {heldout.source!r} are under a data use agreement, and task files are for handing on",
             fix="give others `lora-med eval` with the same settings; they need their own access",
         )
-    kind = scoring if scoring is not None else scoring_of(template)
-    chosen = fitting(heldout, template)
-    rows = _questions(chosen, template) if kind == "choice" else _texts(chosen, template, kind)
+    chosen_scoring = scoring if scoring is not None else scoring_of(template)
+    records = fitting(heldout, template)
+    rows = _questions(records, template) if chosen_scoring == "choice" else _texts(records, template, chosen_scoring)
     name = f"{PREFIX}_{heldout.source}_{template}_{heldout.split}"
     folder = Path(out)
-    items = write_atomic(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    items_file = write_atomic(
+        folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
     settings = {
         "task": name,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
         "test_split": "test",
-        **(_choice_settings() if kind == "choice" else _text_settings()),
+        **(_choice_settings() if chosen_scoring == "choice" else _text_settings()),
         "metadata": {"version": 1.0},
     }
-    written = write_atomic(folder / f"{name}.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    return HarnessTask(name, written, items, len(rows))
+    yaml_file = write_atomic(folder / f"{name}.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return HarnessTask(name, yaml_file, items_file, len(rows))
 
 
 def write_readme(tasks: Sequence[HarnessTask], out: Path | str) -> Path:
-    """README.md beside the tasks, with the command."""
+    """README.md beside the tasks, with the command to run them."""
     return write_atomic(Path(out) / "README.md", README.format(tasks=",".join(task.name for task in tasks)))
 
 
@@ -90,22 +92,24 @@ def _questions(records: Sequence[Record], template: str) -> list[dict[str, objec
     rows = render(records, template)
     if options is None or any(row.turns for row in rows):
         raise SettingsError(
-            f"the template {template!r} is a conversation or has no options, which task files do not hold",
+            f"the template {template!r} is a conversation or has no options, which task files cannot hold",
             where="data.template",
             fix="a template such as pubmedqa, medqa, medmcqa, mmlu or choice",
         )
-    found = []
+    questions = []
     for record, row in zip(records, rows, strict=True):
-        offered = [str(one) for one in options(record)]
-        found.append({"uid": row.uid, "prompt": row.prompt, "choices": offered, "gold": offered.index(row.completion)})
-    return found
+        choices = [str(option) for option in options(record)]
+        questions.append(
+            {"uid": row.uid, "prompt": row.prompt, "choices": choices, "gold": choices.index(row.completion)}
+        )
+    return questions
 
 
-def _texts(records: Sequence[Record], template: str, kind: Scoring) -> list[dict[str, object]]:
+def _texts(records: Sequence[Record], template: str, scoring: Scoring) -> list[dict[str, object]]:
     rows = render(records, template)
-    if kind != "text" or any(row.prompt or row.turns for row in rows):
+    if scoring != "text" or any(row.prompt or row.turns for row in rows):
         raise SettingsError(
-            f"{template!r} scored as {kind} has no form in lm-evaluation-harness that gives our numbers",
+            f"{template!r} scored as {scoring} has no form in lm-evaluation-harness that gives our numbers",
             where="--task",
             fix="questions with options, or running text",
         )

@@ -1,4 +1,4 @@
-"""What a run is known by: the facts of its data for the card, and all that makes two runs the same run."""
+"""The identity of a run: the facts of its data for the card, and everything that makes two runs the same run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_med.data.corpus import Corpus
 from lora_med.models.base import Base
 from lora_med.training.rows.documents import tokenizer_settings
 
-# Settings that change what is logged, kept or shown, or where; a resumed run may have others.
+# Settings that change what is logged, kept or shown, or where; a resumed run may change them.
 FREE = {
     "train": {
         "output_dir",
@@ -25,7 +25,7 @@ FREE = {
         "resume",
         "report_to",
     },
-    "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they take out shows in the rows
+    "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they remove is visible in the rows
     "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantized"},
 }
 
@@ -35,11 +35,11 @@ def run_identity(
 ) -> dict[str, Any]:
     """Dotted field -> JSON value of everything a resumed run must share with the run it goes on from.
 
-    A base is known by the hash of its weights, data by the hash of its files, an adapter that is trained further by
-    the hash of its own: a moved folder is the same run.
+    A base is identified by the hash of its weights, data by the hash of its files, and an adapter that is trained
+    further by the hash of its weights: a moved folder is the same run.
 
     Args:
-        stream: of a stream, whose rows the trainer cannot hash, what tells its data from any other (`data_key`).
+        stream: for streamed data, whose rows the trainer cannot hash, the key that identifies them (`data_key`).
     """
     identity: dict[str, Any] = {}
     for section in ("model", "data", "lora", "train"):
@@ -67,15 +67,15 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
 
     The access class is the strictest of the source's, of `adapter.access`, and of the adapter that is trained further.
     """
-    before: DataFacts | None = None
+    parent_data: DataFacts | None = None
     if settings.lora.continue_from is not None:
-        before = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data
-    earlier = [*before.earlier_sources, *before.source.split("+")] if before is not None else []
+        parent_data = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data
+    earlier = [*parent_data.earlier_sources, *parent_data.source.split("+")] if parent_data is not None else []
     tally = corpus.tally
     return DataFacts(
         source="+".join(corpus.templates),
         license=settings.adapter.license or corpus.license,
-        access=strictest([corpus.access, settings.adapter.access, before.access if before else None]),
+        access=strictest([corpus.access, settings.adapter.access, parent_data.access if parent_data else None]),
         hashes=corpus.hashes,
         counts={
             "read": tally.read,

@@ -116,7 +116,7 @@ def test_a_leak_between_published_parts_fails_with_counts_and_uids_or_is_dropped
     write(
         tmp_path / "test.jsonl", [{"uid": "t", "text": changed(sentence(3, 100), 40)}, {"uid": "u", "text": "New one."}]
     )
-    with pytest.raises(DataError, match=r"1 of train nearly say what is said in test \(a3\)") as caught:
+    with pytest.raises(DataError, match=r"1 of train are near-duplicates of test \(a3\)") as caught:
         open_corpus(settings(tmp_path))
     assert caught.value.exit_code == 65 and "data.leaks=drop" in (caught.value.fix or "")
     corpus = open_corpus(settings(tmp_path, leaks="drop", validation_share=0))

@@ -200,7 +200,7 @@ def test_scores_are_averaged_over_the_orders(model: Any, tokenizer: Any) -> None
 
 
 def test_only_lettered_options_are_turned(model: Any, tokenizer: Any) -> None:
-    with pytest.raises(SettingsError, match="'cloze' does not letter its options"):
+    with pytest.raises(SettingsError, match="'cloze' gives its options no letters"):
         pose_questions([question(0)], "cloze", model, tokenizer, rotate=True)
 
 

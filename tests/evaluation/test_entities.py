@@ -268,7 +268,7 @@ def test_missing_llguidance_is_named_with_its_pip_command(
     with pytest.raises(DependencyMissingError, match="llguidance") as caught:
         entity_list(model, tokenizer, ["Disease"])
     assert "lora-med[eval]" in str(caught.value)
-    with pytest.raises(SettingsError, match="no type"):
+    with pytest.raises(SettingsError, match="no entity type"):
         entity_list(model, tokenizer, [])
 
 
@@ -305,4 +305,4 @@ def test_marking_by_heart_finds_what_training_marked_as_whole_words_the_longest_
     # gold 6; marked: APC, zinc (another type), APC, colon cancer, zinc (another type): 3 right of 5
     assert found["micro_f1"] == pytest.approx(2 * 3 / (6 + 5))
     assert found["hallucinated_rate"] == 0
-    assert "6 of 6 gold mentions are within reach" in scorer.notes[0]
+    assert "can reach 6 of 6 gold mentions" in scorer.notes[0]

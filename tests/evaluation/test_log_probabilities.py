@@ -12,9 +12,9 @@ from lora_med.errors import DivergedError
 from lora_med.evaluation.likelihood.log_probabilities import (
     batches,
     cut_left,
+    option_rows,
     score_options,
     score_text,
-    shared,
     windows,
 )
 from tests.tiny import make_model
@@ -96,8 +96,8 @@ def test_options_equal_one_token_at_a_time(model: Any) -> None:
 
 
 def test_options_of_one_token_share_one_row() -> None:
-    assert len(shared([1, 2, 3], [[7], [8], [9]], 64)[0]) == 1
-    assert len(shared([1, 2, 3], [[7, 8], [7], [7, 9], [6, 5]], 64)[0]) == 2
+    assert len(option_rows([1, 2, 3], [[7], [8], [9]], 64)[0]) == 1
+    assert len(option_rows([1, 2, 3], [[7, 8], [7], [7, 9], [6, 5]], 64)[0]) == 2
 
 
 def test_a_prompt_over_the_context_keeps_its_first_token_and_its_end(model: Any) -> None:

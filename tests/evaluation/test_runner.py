@@ -22,7 +22,7 @@ from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.likelihood.log_probabilities import score_text
 from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.report.write_report import write_report
-from lora_med.evaluation.runner import evaluate
+from lora_med.evaluation.runner import evaluate, open_adapters
 from lora_med.evaluation.scorers.items import choice_items, text_items
 from lora_med.evaluation.swap_check import check_swaps
 from lora_med.evaluation.tag_runner import evaluate_taggers
@@ -219,6 +219,24 @@ def test_records_that_lost_their_access_class_are_refused(home: Path, base: Base
         hidden[:3]  # pyright: ignore[reportIndexIssue]
     with pytest.raises(FrozenInstanceError):
         hidden.access = "open"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["by name", "already open"])
+def test_an_evaluation_reads_each_card_once(
+    home: Path, base: Base, opened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = open_adapters(["one", "two"], home / "store") if opened else ["one", "two"]
+    reads: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(f"{path.parent.name}/{path.name}")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    evaluate(base, adapters, heldout(PASSAGES), options(home, samples=0, bootstrap_samples=20))
+    cards = [name for name in reads if name.endswith("/card.json")]
+    assert cards == ([] if opened else ["one/card.json", "two/card.json"])
 
 
 def test_an_adapter_of_another_base_is_refused(home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options as branches of one row and prompts as branches of a trunk, against one ordinary row for each option."""
+"""Options as continuations in one row and prompts with a shared prefix, against one row for each option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.evaluation.likelihood.log_probabilities import score_by_row, score_options
-from lora_med.evaluation.likelihood.shared_prefix_scoring import branch, can_branch, trunks
+from lora_med.evaluation.likelihood.shared_prefix_scoring import can_share_prefixes, question_row, shared_prefixes
 from lora_med.models.base import load_base
 from tests.evaluation.published import publish_random
 from tests.tiny import FAMILIES, make_config, make_model, make_tiny
@@ -55,12 +55,12 @@ def assert_same(found: list[list[float]], wanted: list[list[float]]) -> None:
         assert one == pytest.approx(other, abs=2e-4)
 
 
-@pytest.mark.parametrize("shared", [0, 40], ids=["alone", "trunk"])
+@pytest.mark.parametrize("shared", [0, 40], ids=["alone", "prefix"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_branches_score_as_rows_of_their_own_in_every_family(family: str, shared: int) -> None:
+def test_options_in_one_row_score_as_in_rows_of_their_own_in_every_family(family: str, shared: int) -> None:
     model = make_model(family, context=CONTEXT)
     items = questions(shared)
-    assert can_branch(model, CONTEXT)
+    assert can_share_prefixes(model, CONTEXT)
     wanted = one_by_one(model, items)
     assert_same(score_options(model, items, CONTEXT), wanted)
     assert_same(score_options(model, items, CONTEXT, batch_tokens=64), wanted)
@@ -70,12 +70,12 @@ def test_branches_score_as_rows_of_their_own_in_every_family(family: str, shared
 @pytest.mark.parametrize("attention", ["eager", "lora_med_sdpa"])
 def test_every_attention_that_knows_masks_scores_the_same(attention: str, tmp_path: Path) -> None:
     base = load_base(str(make_tiny("llama", tmp_path)), quantization="none", dtype="float32", attention=attention)
-    assert can_branch(base.model, CONTEXT)
+    assert can_share_prefixes(base.model, CONTEXT)
     assert_same(score_options(base.model, questions(40), CONTEXT), one_by_one(base.model, questions(40)))
 
 
 @pytest.mark.parametrize("quantization", ["none", "4bit"])
-def test_adapters_of_a_bank_score_as_in_rows_of_their_own(quantization: str, tmp_path: Path) -> None:
+def test_adapters_of_a_pool_score_as_in_rows_of_their_own(quantization: str, tmp_path: Path) -> None:
     folder = make_tiny("qwen3", tmp_path / "base")
     publish_random(folder, "one", tmp_path / "store", seed=1, quantization=quantization)
     publish_random(folder, "two", tmp_path / "store", seed=2, quantization=quantization)
@@ -91,7 +91,7 @@ def test_adapters_of_a_bank_score_as_in_rows_of_their_own(quantization: str, tmp
     assert max(differences) > 0.1, "the adapter was active"
 
 
-def test_a_row_that_is_too_long_keeps_its_first_token_and_joins_no_trunk() -> None:
+def test_a_row_that_is_too_long_keeps_its_first_token_and_shares_no_prefix() -> None:
     model = make_model("llama", context=64)
     beginning = [1, *random_ids(0, 30)]
     items = [([*beginning, *random_ids(seed, length)], [[9, 8], [7]]) for seed, length in enumerate((10, 12, 60))]
@@ -101,23 +101,23 @@ def test_a_row_that_is_too_long_keeps_its_first_token_and_joins_no_trunk() -> No
 
 
 def test_options_share_what_they_begin_with() -> None:
-    row = branch([1, 2, 3], [[4, 5, 6], [4, 7], [4, 5, 8], [9]], 64)
+    row = question_row([1, 2, 3], [[4, 5, 6], [4, 7], [4, 5, 8], [9]], 64)
     assert row.tokens == (4, 5)
     assert row.parents == (-1, 0)
-    assert row.places == ((-1, 0, 1), (-1, 0), (-1, 0, 1), (-1,))
-    assert row.chain
-    assert not branch([1], [[4, 5], [6, 7]], 64).chain
+    assert row.offsets == ((-1, 0, 1), (-1, 0), (-1, 0, 1), (-1,))
+    assert row.is_linear
+    assert not question_row([1], [[4, 5], [6, 7]], 64).is_linear
 
 
-def test_prompts_of_two_subjects_get_a_trunk_each_and_what_shares_little_none() -> None:
+def test_prompts_of_two_subjects_get_a_prefix_each_and_what_shares_little_none() -> None:
     one, other = random_ids(1, 30), random_ids(2, 50)
     prompts = [[*one, 5], [*other, 6], [*one, 7], [*other, 8, 9], [*other, 8], [250, 3], [251, 4], one]
-    found = {tuple(group): common for common, group in trunks(prompts)}
-    assert found == {(0, 2, 7): 29, (1, 3, 4): 50, (5, 6): 0}  # the prompt that is all trunk keeps a token of its own
-    assert trunks([[1, 2, 3]]) == [(0, [0])]
+    found = {tuple(group): common for common, group in shared_prefixes(prompts)}
+    assert found == {(0, 2, 7): 29, (1, 3, 4): 50, (5, 6): 0}  # the prompt that is all prefix keeps a token of its own
+    assert shared_prefixes([[1, 2, 3]]) == [(0, [0])]
 
 
-def test_a_trunk_runs_once() -> None:
+def test_a_prefix_runs_once() -> None:
     model = make_model("llama", context=CONTEXT)
     sizes: list[int] = []
     hook = model.model.register_forward_pre_hook(
@@ -147,15 +147,15 @@ def test_a_window_shorter_than_the_row_is_scored_row_by_row() -> None:
     config.sliding_window = 16
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    assert not can_branch(model, 40)
-    assert can_branch(model, 16)
+    assert not can_share_prefixes(model, 40)
+    assert can_share_prefixes(model, 16)
     assert_same(score_options(model, questions(), CONTEXT), one_by_one(model, questions()))
 
 
-def test_models_that_cannot_branch_are_known() -> None:
+def test_models_that_cannot_share_prefixes_are_known() -> None:
     from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig
 
     bloom = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=64, hidden_size=16, n_layer=1, n_head=2))
     mamba = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1))
-    assert not can_branch(bloom, 8)
-    assert not can_branch(mamba, 8)
+    assert not can_share_prefixes(bloom, 8)
+    assert not can_share_prefixes(mamba, 8)

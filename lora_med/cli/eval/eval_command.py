@@ -13,7 +13,7 @@ from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
-    from lora_med.adapters.store.card import Card
+    from lora_med.adapters.store.published import AdapterFiles
     from lora_med.evaluation.report.write_report import Report
     from lora_med.evaluation.results import Evaluation
     from lora_med.models.base import Base
@@ -91,10 +91,11 @@ def evaluate_command(
     from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
     names = list(adapter or [])
-    cards = _cards(names, store, base)
+    opened = _open(names, store, base)
+    cards = [one.card for one in opened]
     asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
-    jobs = make_jobs(task or (), list(cards.values()), **asked)
-    if tagging(list(cards.values())):
+    jobs = make_jobs(task or (), cards, **asked)
+    if tagging(cards):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
         store=store,
@@ -105,11 +106,11 @@ def evaluate_command(
         metrics={name: load_metric(name) for name in metric or ()},
         lower_is_better=lower_is_better or (),
     )
-    opened = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
-    if tagging(list(cards.values())):
-        evaluations = score_taggers(names, jobs, opened, options, base=base)
+    heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
+    if tagging(cards):
+        evaluations = score_taggers(opened, jobs, heldout, options, base=base)
     else:
-        evaluations = score_jobs(_base(cards, base, revision, quantization), names, jobs, opened, options)
+        evaluations = score_jobs(_base(opened, base, revision, quantization), opened, jobs, heldout, options)
     report = write_report(evaluations, out, title=_title(names, evaluations))
     print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
 
@@ -128,31 +129,29 @@ def _refuse(**given: object) -> None:
             )
 
 
-def _cards(names: list[str], store: Path, base: str | None) -> dict[Path, Card]:
-    """Folder -> card of each named adapter; without any, a base must be named."""
+def _open(names: list[str], store: Path, base: str | None) -> list[AdapterFiles]:
+    """Each named adapter, opened once; without any, a base must be named."""
     if not names and base is None:
         raise SettingsError("neither adapter nor base is named", where="--adapter", fix="lora-med adapters list")
-    from lora_med.adapters.store.card import read_card
-    from lora_med.adapters.store.store import find_adapter
+    from lora_med.evaluation.runner import open_adapters
 
-    folders = [find_adapter(name, store) for name in names]
-    return {folder: read_card(folder) for folder in folders}
+    return open_adapters(names, store)
 
 
-def _base(cards: dict[Path, Card], name: str | None, revision: str | None, quantization: str | None) -> Base:
+def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None, quantization: str | None) -> Base:
     """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
     from lora_med.adapters.store.published import check_base
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint
 
-    known = next((card.base for card in cards.values()), None)
+    known = opened[0].card.base if opened else None
     if name is not None or known is None:
         asked, commit = str(name), revision
     else:
         asked, commit = known.name, revision or known.revision
     found = fingerprint(resolve_base(asked, commit)[0])
-    for folder, card in cards.items():
-        check_base(found, asked, card, folder)
+    for adapter in opened:
+        check_base(found, asked, adapter.card, adapter.folder)
     weights = quantization or (known.quantization if known is not None else "none")
     return load_base(asked, quantization=weights, revision=commit)
 

@@ -1,4 +1,4 @@
-"""Splits kept apart: what may not be trained on leaves training, and what says the same stands in one split only.
+"""Decontamination: no record leaks from a held-out split into training.
 
 One scan over the records of all splits finds four things: identifiers on a block-list, runs of words shared with a test
 file, a group or a content in two splits, and near-duplicates in two splits. Where we cut the splits ourselves, the
@@ -31,7 +31,7 @@ Key = tuple[int, Split, str]
 
 @dataclass(frozen=True)
 class Rules:
-    """What keeps splits apart; `similarity` is that of near-duplicates, 0 for none."""
+    """How splits are decontaminated; `similarity` is that of near-duplicates, 0 for none."""
 
     leaks: Literal["error", "drop"] = "error"
     similarity: float = 0.0
@@ -40,8 +40,8 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A record as the scan remembers it: no text. Its uid is its own within its source and split only."""
+class Scanned:
+    """A scanned record without its text. Its uid is unique within its source and split only."""
 
     origin: int
     split: Split
@@ -51,16 +51,16 @@ class Seen:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others."""
+        """Its unique key."""
         return (self.origin, self.split, self.uid)
 
 
 @dataclass(frozen=True)
 class Decontamination:
-    """What was done: the reason for each record taken out, the split of each group that was moved, and by what rules.
+    """The result: the reason for each removed record, the new split of each moved group, and the rules.
 
-    A record is known by its source's place in a mixture (0 for the first), its split and its uid. `sizes` are those of
-    the splits afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
+    A record is identified by its source's index in a mixture (0 for the first), its split and its uid. `sizes` are
+    those of the splits afterwards. Reasons: blocked, test_overlap, leak, near_duplicate.
     """
 
     rules: Rules
@@ -70,15 +70,15 @@ class Decontamination:
     clusters: int = 0
 
     def counts(self) -> dict[str, int]:
-        """How many records were taken out for each reason."""
+        """How many records were removed for each reason."""
         return dict(sorted(Counter(self.removed.values()).items()))
 
     def final_split(self, record: Record, split: Split, origin: int = 0) -> Split | None:
-        """The split a record ends in, None if it was taken out."""
+        """The split a record ends in, None if it was removed."""
         return None if (origin, split, record.uid) in self.removed else self.moved.get(group_of(record), split)
 
     def as_json(self) -> dict[str, Any]:
-        """What the card keeps: rules with the hashes of their files, counts, and the uids taken out, 1,000 a reason."""
+        """The card's entry: rules with the hashes of their files, counts, and up to 1,000 uids for each reason."""
         uids: dict[str, list[str]] = defaultdict(list)
         for (_, _, uid), reason in self.removed.items():
             uids[reason].append(uid)
@@ -94,22 +94,22 @@ class Decontamination:
             "near_duplicate_clusters": self.clusters,
             "groups_moved": len(self.moved),
             "removed": self.counts(),
-            "removed_uids": {reason: found[:LISTED_UIDS] for reason, found in sorted(uids.items())},
+            "removed_uids": {reason: removed[:LISTED_UIDS] for reason, removed in sorted(uids.items())},
         }
 
 
 def group_of(record: Record) -> str:
-    """What must never straddle splits, so named that records of several sources compare: a PMID is one everywhere."""
+    """The unit that must never straddle splits, comparable across sources: a PMID is the same everywhere."""
     return pmid_of(record) or f"{record.source}\x1f{record.group}"
 
 
 def decontaminate(
     assigned: Iterable[tuple[int, Split, Record]], rules: Rules, fixed: frozenset[Split]
 ) -> Decontamination:
-    """What has to leave or move so that the splits are apart. Test records never leave for a block-list or test file.
+    """What has to be removed or moved so that no split leaks. Block-lists and test files never remove test records.
 
     Args:
-        assigned: each record with the place of its source in a mixture (else 0) and its split; passed over once.
+        assigned: each record with the index of its source in a mixture (else 0) and its split; iterated once.
         fixed: the splits that are published, which nothing may move into or out of.
 
     Raises:
@@ -117,7 +117,7 @@ def decontaminate(
             near-duplicates that would join more than a tenth of all groups.
     """
     removed: dict[Key, str] = {}
-    seen: list[Seen] = []
+    seen: list[Scanned] = []
 
     def texts() -> Iterator[str]:
         for origin, split, record in assigned:
@@ -125,23 +125,29 @@ def decontaminate(
             if reason is not None:
                 removed[origin, split, record.uid] = reason
                 continue
-            seen.append(Seen(origin, split, record.uid, group_of(record), content(record)))
+            seen.append(Scanned(origin, split, record.uid, group_of(record), content(record)))
             yield asked_of(record)
 
-    marks: Signatures | None = None
+    text_signatures: Signatures | None = None
     if rules.similarity:
-        marks = signatures(texts())
+        text_signatures = signatures(texts())
     else:
         for _ in texts():
             pass
-    found = clusters(marks, rules.similarity) if marks is not None and len({one.split for one in seen}) > 1 else []
-    leaks = _leaks(seen, found, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
+    duplicates = (
+        clusters(text_signatures, rules.similarity)
+        if text_signatures is not None and len({scanned.split for scanned in seen}) > 1
+        else []
+    )
+    leaks = _leaks(seen, duplicates, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
     if leaks and rules.leaks == "error":
         raise _refusal(leaks, seen)
-    removed |= {seen[place].key: reason for place, (reason, _) in leaks.items()}
-    moved = _together(seen, found) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
-    sizes: Counter[Split] = Counter(moved.get(one.group, one.split) for one in seen if one.key not in removed)
-    return Decontamination(rules, removed, moved, {split: sizes[split] for split in TRAINING_ORDER}, len(found))
+    removed |= {seen[index].key: reason for index, (reason, _) in leaks.items()}
+    moved = _moves(seen, duplicates) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
+    sizes: Counter[Split] = Counter(
+        moved.get(scanned.group, scanned.split) for scanned in seen if scanned.key not in removed
+    )
+    return Decontamination(rules, removed, moved, {split: sizes[split] for split in TRAINING_ORDER}, len(duplicates))
 
 
 def _forbidden(record: Record, rules: Rules) -> str | None:
@@ -157,29 +163,29 @@ def _forbidden(record: Record, rules: Rules) -> str | None:
 
 
 def _leaks(
-    seen: Sequence[Seen], found: Sequence[Sequence[int]], fixed: frozenset[Split]
+    seen: Sequence[Scanned], duplicates: Sequence[Sequence[int]], fixed: frozenset[Split]
 ) -> dict[int, tuple[str, Split]]:
-    """Place of each record that a record of a later, fixed split resembles -> why, and that split."""
-    together: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for place, one in enumerate(seen):
-        together["leak", digest(f"group\x1f{one.group}")].append(place)
-        together["leak", one.content].append(place)
-    for number, members in enumerate(found):
-        together["near_duplicate", number] = list(members)
+    """Index of each record that resembles a record of a later, fixed split -> the reason, and that split."""
+    alike: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, scanned in enumerate(seen):
+        alike["leak", digest(f"group\x1f{scanned.group}")].append(index)
+        alike["leak", scanned.content].append(index)
+    for number, members in enumerate(duplicates):
+        alike["near_duplicate", number] = list(members)
     leaks: dict[int, tuple[str, Split]] = {}
-    for (reason, _), members in together.items():
-        last = max((seen[place] for place in members), key=lambda one: TRAINING_ORDER.index(one.split)).split
-        for place in members if last in fixed else ():
-            if seen[place].split != last:
-                leaks.setdefault(place, (reason, last))
+    for (reason, _), members in alike.items():
+        last = max((seen[index] for index in members), key=lambda scanned: TRAINING_ORDER.index(scanned.split)).split
+        for index in members if last in fixed else ():
+            if seen[index].split != last:
+                leaks.setdefault(index, (reason, last))
     return leaks
 
 
-def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Seen]) -> DataError:
+def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Scanned]) -> DataError:
     listed: dict[tuple[str, Split, Split], list[str]] = defaultdict(list)
-    for place, (reason, other) in leaks.items():
-        listed[reason, seen[place].split, other].append(seen[place].uid)
-    what = {"leak": "share a group or content with", "near_duplicate": "nearly say what is said in"}
+    for index, (reason, other) in leaks.items():
+        listed[reason, seen[index].split, other].append(seen[index].uid)
+    what = {"leak": "share a group or content with", "near_duplicate": "are near-duplicates of"}
     splits = [
         f"{len(uids)} of {split} {what[reason]} {other} ({', '.join(uids[:SHOWN_UIDS])}"
         + (", ...)" if len(uids) > SHOWN_UIDS else ")")
@@ -188,26 +194,26 @@ def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Seen]) -> DataE
     return DataError(
         f"the splits overlap by group or content: {'; '.join(splits)}",
         where="data.paths",
-        fix="data.leaks=drop takes them out of the split nearer to training: what was trained on cannot test",
+        fix="data.leaks=drop removes them from the split nearer to training: what was trained on cannot test",
     )
 
 
-def _together(seen: Sequence[Seen], found: Sequence[Sequence[int]]) -> dict[str, Split]:
-    """Group -> split for each group that near-duplicates tie to a group of another split."""
-    if not found:
+def _moves(seen: Sequence[Scanned], duplicates: Sequence[Sequence[int]]) -> dict[str, Split]:
+    """Group -> new split for each group with near-duplicates in a group of another split."""
+    if not duplicates:
         return {}
     links: Links[str] = Links()
-    for members in found:
-        for place in members[1:]:
-            links.join(seen[members[0]].group, seen[place].group)
-    splits: dict[str, Split] = {one.group: one.split for one in seen}
+    for members in duplicates:
+        for index in members[1:]:
+            links.join(seen[members[0]].group, seen[index].group)
+    splits: dict[str, Split] = {scanned.group: scanned.split for scanned in seen}
     sizes = Counter(map(links.leader, splits))
     largest = sizes.most_common(1)[0][1]
     if largest > max(LARGEST_GROUPS, LARGEST_SHARE * len(splits)):
         raise DataError(
-            f"near-duplicates tie {largest:,} of {len(splits):,} groups together: no split can keep them apart",
+            f"near-duplicates tie {largest:,} of {len(splits):,} groups together: no split can separate them",
             where="data.near_duplicate_similarity",
-            fix="raise it, or data.leaks=drop: then what resembles a held-out record leaves training instead",
+            fix="raise it, or data.leaks=drop: then records that resemble a held-out record leave training instead",
         )
     moved: dict[str, Split] = {}
     for group, split in splits.items():

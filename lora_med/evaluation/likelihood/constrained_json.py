@@ -1,4 +1,4 @@
-"""Answers held to the JSON list of entities that training wrote: each next token is one that keeps the list sound."""
+"""Answers restricted to the JSON list of entities that training wrote: every token keeps the list valid."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ MENTION: /"(\\["\\\/bfnrt]|[^"\\\x00-\x20])(\\["\\\/bfnrt]|[^"\\\x00-\x1f])*"/
 Processors = Callable[[Sequence[int]], Sequence[Any]]  # from the numbers of a batch's rows to its LogitsProcessors
 
 
-def freely(rows: Sequence[int]) -> Sequence[Any]:
-    """No constraint at all."""
+def unconstrained(rows: Sequence[int]) -> Sequence[Any]:
+    """No constraint."""
     return ()
 
 
 def entity_list(model: Any, tokenizer: Any, types: Sequence[str]) -> Processors:
-    """What `greedy` takes as `processors`: every answer is a JSON list of these types, mentions free, and then ends.
+    """What `greedy` takes as `processors`: every answer is a JSON list of these types with any mentions, then ends.
 
-    An answer can still break off at its limit of tokens.
+    An answer can still stop at its limit of tokens.
 
     Raises:
         DependencyMissingError: llguidance is not installed.
-        SettingsError: no type is given.
+        SettingsError: `types` is empty.
     """
     if not types:
-        raise SettingsError("no type of entity to hold the answers to", fix="name at least one")
+        raise SettingsError("there is no entity type to restrict the answers to", fix="name at least one")
     if importlib.util.find_spec("llguidance") is None:
         raise DependencyMissingError(
-            "answers held to JSON need llguidance, which is not installed", fix='pip install "lora-med[eval]"'
+            "answers restricted to JSON need llguidance, which is not installed", fix='pip install "lora-med[eval]"'
         )
     guidance: Any = importlib.import_module("llguidance")
     vocabulary: Any = importlib.import_module("llguidance.hf").from_tokenizer(
@@ -53,20 +53,20 @@ def entity_list(model: Any, tokenizer: Any, types: Sequence[str]) -> Processors:
     grammar = guidance.LLMatcher.grammar_from_lark(f"{LIST}kind: {' | '.join(quoted)}\n")
 
     def processors(rows: Sequence[int]) -> Sequence[Any]:
-        return [_Held([guidance.LLMatcher(vocabulary, grammar) for _ in rows])]
+        return [_AllowedOnly([guidance.LLMatcher(vocabulary, grammar) for _ in rows])]
 
     return processors
 
 
-class _Held(LogitsProcessor):
-    """Forbids, row by row, what a matcher of the grammar does not allow next; after the list, all but the ends."""
+class _AllowedOnly(LogitsProcessor):
+    """Forbids, row by row, each token that the grammar does not allow next; after the list, all but the end tokens."""
 
     def __init__(self, matchers: Sequence[Any]) -> None:
         self.matchers = matchers
         self.begun = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores with what is not allowed at minus infinity."""
+        """The scores, minus infinity for each token that is not allowed."""
         if self.begun:
             for matcher, token in zip(self.matchers, input_ids[:, -1].tolist(), strict=True):
                 if not matcher.is_stopped():

@@ -1,4 +1,4 @@
-"""What is measured of choices: a table with a row for each question; accuracy, F1, recall and more from its sums."""
+"""Measures of choices: a table with a row for each question, and accuracy, F1, recall and more from its sums."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ BEFORE = 3  # columns before the counts of answers: right by length, invalid, ch
 def option_table(questions: ChoiceQuestions, choices: Choices) -> Numbers:
     """Items x columns, as `option_measures` reads them.
 
-    Whether by length it is right, whether it is invalid, and whether the order changed it. Then, over a closed set of
-    labels, (true label, answer) flattened, the last answer being none; else right and one for each item. Then for each
-    subject, where there are several, whether it is right and of this subject, and whether it is of it.
+    The first columns: right by length, invalid, changed by the order. Next, over a closed set of labels, the flattened
+    (true label, answer) counts, the last answer being none; without a closed set, whether the answer is right, and 1.
+    Last, where there are several subjects, two columns for each: right and of this subject, and of this subject.
     """
     labels, count = questions.labels, len(questions.items)
     right = [a == b for a, b in zip(questions.truth, choices.predicted, strict=True)]
     if labels:
-        place = {label: index for index, label in enumerate(labels)}
+        column_of = {label: index for index, label in enumerate(labels)}
         first = np.zeros((count, len(labels) * (len(labels) + 1)))
         for row, (true, got) in enumerate(zip(questions.truth, choices.predicted, strict=True)):
-            answer = len(labels) if got is None else place[got]
-            first[row, place[true] * (len(labels) + 1) + answer] = 1
+            answer = len(labels) if got is None else column_of[got]
+            first[row, column_of[true] * (len(labels) + 1) + answer] = 1
     else:
         first = np.column_stack([right, np.ones(count)]).astype(np.float64)
-    of = [[item.subject == subject for item in questions.items] for subject in subjects_of(questions)]
-    by_subject = [column for one in of for column in (np.logical_and(one, right), one)]
+    of_subject = [[item.subject == subject for item in questions.items] for subject in subjects_of(questions)]
+    by_subject = [column for own in of_subject for column in (np.logical_and(own, right), own)]
     by_length = [a == b for a, b in zip(questions.truth, choices.by_length or [None] * count, strict=True)]
-    invalid = [one is None for one in choices.predicted]
+    invalid = [own is None for own in choices.predicted]
     before = np.column_stack([by_length, invalid, choices.changed or [False] * count]).astype(np.float64)
     return np.hstack([before, first, *(np.asarray(column, dtype=np.float64)[:, None] for column in by_subject)])
 
 
 def subjects_of(questions: ChoiceQuestions) -> tuple[str, ...]:
     """The subjects of the items, where there are two or more."""
-    found = tuple(sorted({item.subject for item in questions.items if item.subject}))
-    return found if len(found) > 1 else ()
+    subjects = tuple(sorted({item.subject for item in questions.items if item.subject}))
+    return subjects if len(subjects) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ChoiceLayout:
     """What the columns of `option_table` are: the closed set of labels (or none), and those that are true of an item.
 
     `lengths` says that options differ in length, `rotated` that they were asked in several orders, `written` that the
-    answers are texts; `subjects` are those that are told apart.
+    answers are texts. `subjects` are those with columns of their own.
     """
 
     labels: tuple[str, ...]
@@ -69,9 +69,9 @@ def layout_of(questions: ChoiceQuestions, *, written: bool) -> ChoiceLayout:
 
 
 def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:
-    """What is measured of the choices; accuracy comes first, and measures that say nothing of these items are left out.
+    """The measures of the choices: accuracy first, without those that do not apply to these items.
 
-    Recall is given for each label that occurs in a closed set, macro-F1 over the whole set.
+    Recall is given for each label of a closed set that occurs, macro-F1 over the whole set.
     """
     labels = layout.labels
 
@@ -81,19 +81,21 @@ def option_measures(layout: ChoiceLayout) -> tuple[Measure, ...]:
 
         return Measure(name, label, unit, falls, lambda sums: hits(sums) / _total(sums, len(labels)), counts)
 
-    found = [share("accuracy", "accuracy", "", lambda sums: _hits(sums, len(labels)))]
+    measures = [share("accuracy", "accuracy", "", lambda sums: _hits(sums, len(labels)))]
     if layout.lengths and not layout.written:
-        found.append(share("accuracy_by_length", "accuracy by length", "", lambda sums: sums[..., 0]))
+        measures.append(share("accuracy_by_length", "accuracy by length", "", lambda sums: sums[..., 0]))
     if labels:
-        found.append(Measure("macro_f1", "macro-F1", "", False, lambda sums: _macro_f1(sums, len(labels))))
-        found += [_recall(labels, label) for label in layout.present]
+        measures.append(Measure("macro_f1", "macro-F1", "", False, lambda sums: _macro_f1(sums, len(labels))))
+        measures += [_recall(labels, label) for label in layout.present]
     if layout.written:
-        found.append(share("invalid_rate", "invalid answers", "share", lambda sums: sums[..., 1], falls=True))
+        measures.append(share("invalid_rate", "invalid answers", "share", lambda sums: sums[..., 1], falls=True))
     if layout.rotated:
-        found.append(share("order_sensitivity", "changed by the order", "share", lambda sums: sums[..., 2], falls=True))
+        measures.append(
+            share("order_sensitivity", "changed by the order", "share", lambda sums: sums[..., 2], falls=True)
+        )
     width = BEFORE + (len(labels) * (len(labels) + 1) or 2)
-    found += [_of_subject(subject, width + 2 * place) for place, subject in enumerate(layout.subjects)]
-    return tuple(found)
+    measures += [_of_subject(subject, width + 2 * number) for number, subject in enumerate(layout.subjects)]
+    return tuple(measures)
 
 
 def confusion(sums: Numbers, labels: int) -> Numbers:
@@ -124,20 +126,20 @@ def _of_subject(subject: str, column: int) -> Measure:
 
 def _macro_f1(sums: Numbers, labels: int) -> Numbers:
     table = confusion(sums, labels)
-    square = np.concatenate([table, np.zeros_like(table[..., :1, :])], axis=-2)  # no item is truly without an answer
+    square = np.concatenate([table, np.zeros_like(table[..., :1, :])], axis=-2)  # every item has a true label
     return f1_of_confusion(square)[..., :labels].mean(-1)
 
 
 def _recall(labels: Sequence[str], label: str) -> Measure:
-    place = list(labels).index(label)
+    index = list(labels).index(label)
 
     def of_sums(sums: Numbers) -> Numbers:
-        row = confusion(sums, len(labels))[..., place, :]
+        row = confusion(sums, len(labels))[..., index, :]
         total = row.sum(-1)
-        return np.divide(row[..., place], total, out=np.zeros_like(total), where=total > 0)
+        return np.divide(row[..., index], total, out=np.zeros_like(total), where=total > 0)
 
     def counts(sums: Numbers) -> tuple[float, float]:
-        row = confusion(sums, len(labels))[place]
-        return float(row[place]), float(row.sum())
+        row = confusion(sums, len(labels))[index]
+        return float(row[index]), float(row.sum())
 
     return Measure(f"recall_{label}", f"recall of {label}", "", False, of_sums, counts)

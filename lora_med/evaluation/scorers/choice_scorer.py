@@ -26,7 +26,7 @@ from lora_med.prompts.few_shot import Shots
 
 
 class ChoiceScorer:
-    """Questions with options; see `Work`."""
+    """Questions with options; see `Scorer`."""
 
     prompts: tuple[str, ...] = ()
 
@@ -44,13 +44,15 @@ class ChoiceScorer:
     ) -> None:
         self._base, self._context, self._written = base, context, written
 
-        def questions(some: Sequence[Record]) -> ChoiceQuestions:
-            return pose_questions(some, template, base.model, base.tokenizer, shots=shots, rotate=rotate)
+        def questions(posed: Sequence[Record]) -> ChoiceQuestions:
+            return pose_questions(posed, template, base.model, base.tokenizer, shots=shots, rotate=rotate)
 
-        self._asked = questions(records)
+        self._questions = questions(records)
         self._validation = questions(validation) if validation and not written else None
-        self._layout = layout_of(self._asked, written=written)
-        self.items = tuple(Item(one.uid, one.group, labels=one.labels, answer=one.answer) for one in self._asked.items)
+        self._layout = layout_of(self._questions, written=written)
+        self.items = tuple(
+            Item(item.uid, item.group, labels=item.labels, answer=item.answer) for item in self._questions.items
+        )
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -59,74 +61,74 @@ class ChoiceScorer:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """As `option_measures` gives them."""
+        """The measures of `option_measures`."""
         return option_measures(self._layout)
 
     @property
     def references(self) -> tuple[str, ...]:
         """The right labels."""
-        return self._asked.truth
+        return self._questions.truth
 
     @property
     def notes(self) -> tuple[str, ...]:
         """How many prompts are too long."""
-        room = ANSWER_TOKENS if self._written else 0
-        cut = sum(
-            len(item.prompt_ids) + (room or max(len(option) for option in item.option_ids) - 1) > self._context
-            for item in self._asked.items
+        answer_tokens = ANSWER_TOKENS if self._written else 0
+        shortened = sum(
+            len(item.prompt_ids) + (answer_tokens or max(len(option) for option in item.option_ids) - 1) > self._context
+            for item in self._questions.items
         )
-        return (f"{cut} prompts were longer than the context and lost their beginning.",) if cut else ()
+        return (f"{shortened} prompts were longer than the context and lost their beginning.",) if shortened else ()
 
     def answer(self) -> Answered:
         """The choice for each question."""
-        model, tokenizer, questions = self._base.model, self._base.tokenizer, self._asked
+        model, tokenizer, questions = self._base.model, self._base.tokenizer, self._questions
         if self._written:
-            found = answer_choices(model, tokenizer, questions, self._context)
+            choices = answer_choices(model, tokenizer, questions, self._context)
         else:
-            found = score_choices(model, questions, self._context)
-        table = option_table(questions, found)
+            choices = score_choices(model, questions, self._context)
+        table = option_table(questions, choices)
         return Answered(
             table,
-            tuple(_facts(found, place, self._written) for place in range(len(questions.items))),
-            predictions=tuple(one or "" for one in found.predicted),
-            written=found.written,
-            right=tuple(a == b for a, b in zip(questions.truth, found.predicted, strict=True)),
-            answers=self._answers(found, table),
-            confidence=None if self._written else confidence(found.scores, _right_places(questions), self._fitted()),
+            tuple(_facts(choices, index, self._written) for index in range(len(questions.items))),
+            predictions=tuple(label or "" for label in choices.predicted),
+            written=choices.written,
+            right=tuple(a == b for a, b in zip(questions.truth, choices.predicted, strict=True)),
+            answers=self._answers(choices, table),
+            confidence=None if self._written else confidence(choices.scores, _right_indices(questions), self._fitted()),
         )
 
     def baselines(self) -> Mapping[str, Numbers]:
-        """Always giving the commonest answer."""
-        label = commonest(self._asked.truth)
-        constant = (label,) * len(self._asked.items)
-        return {f"Always answering “{label}”": option_table(self._asked, Choices(constant, (), by_length=constant))}
+        """Always answering with the most frequent label."""
+        label = commonest(self._questions.truth)
+        constant = (label,) * len(self._questions.items)
+        return {f"Always answering “{label}”": option_table(self._questions, Choices(constant, (), by_length=constant))}
 
     def _fitted(self) -> Fitted | None:
         """Temperature and threshold, from the validation questions under the adapter that is active."""
         if self._validation is None:
             return None
         return fit(
-            score_choices(self._base.model, self._validation, self._context).scores, _right_places(self._validation)
+            score_choices(self._base.model, self._validation, self._context).scores, _right_indices(self._validation)
         )
 
-    def _answers(self, found: Choices, table: Numbers) -> Answers:
-        labels = self._asked.labels
+    def _answers(self, choices: Choices, table: Numbers) -> Answers:
+        labels = self._questions.labels
         if not labels:
-            return Answers(found.predicted, (), {})
+            return Answers(choices.predicted, (), {})
         counts = confusion(table.sum(axis=0), len(labels)).astype(int)
         recall = {
-            label: Recall(int(row[place]), int(row.sum()), wilson(int(row[place]), int(row.sum())))
-            for place, (label, row) in enumerate(zip(labels, counts, strict=True))
+            label: Recall(int(row[index]), int(row.sum()), wilson(int(row[index]), int(row.sum())))
+            for index, (label, row) in enumerate(zip(labels, counts, strict=True))
             if row.sum()
         }
-        return Answers(found.predicted, tuple(tuple(map(int, row)) for row in counts), recall)
+        return Answers(choices.predicted, tuple(tuple(map(int, row)) for row in counts), recall)
 
 
-def _right_places(questions: ChoiceQuestions) -> list[int]:
+def _right_indices(questions: ChoiceQuestions) -> list[int]:
     return [item.labels.index(item.answer) for item in questions.items]
 
 
-def _facts(found: Choices, place: int, written: bool) -> dict[str, Any]:
-    scores = {"shares" if written else "log_probabilities": list(found.scores[place])}
-    order = {"changed_by_order": found.changed[place]} if found.changed else {}
-    return {"predicted": found.predicted[place], **scores, **order}
+def _facts(choices: Choices, index: int, written: bool) -> dict[str, Any]:
+    scores = {"shares" if written else "log_probabilities": list(choices.scores[index])}
+    order = {"changed_by_order": choices.changed[index]} if choices.changed else {}
+    return {"predicted": choices.predicted[index], **scores, **order}

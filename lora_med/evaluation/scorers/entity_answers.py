@@ -16,7 +16,7 @@ import numpy as np
 
 from lora_med.data.record import Annotated, Record
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.likelihood.constrained_json import entity_list, freely
+from lora_med.evaluation.likelihood.constrained_json import entity_list, unconstrained
 from lora_med.evaluation.likelihood.shared_prefix_scoring import cut_left
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.metrics.spans import Mention, collapsed, f1_of_counts, micro, relaxed, strict, unseen
@@ -25,7 +25,7 @@ from lora_med.prompts.render import render
 from lora_med.prompts.templates.entity_json import Entities, read_entities, write_entities
 from lora_med.prompts.tokens import tokenize_rows
 
-# Of each type four times (hits, gold, predicted); of the item hallucinated mentions, 1 answer, 1 if it is invalid.
+# For each type four times (hits, gold, predicted). For the item: hallucinated mentions, 1 answer, 1 if it is invalid.
 STRICT, RELAXED, UNSEEN, COLLAPSED = (slice(first, first + 3) for first in (0, 3, 6, 9))
 WIDTH, REST = 12, 3
 logger = logging.getLogger(__name__)
@@ -46,10 +46,11 @@ class EntityItem:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCoverage:
-    """What no answer can score, for reasons of form: of `mentions` gold mentions the gold list itself finds `placed`.
+    """What no answer can score, for reasons of form: the gold list itself finds `placed` of `mentions` gold mentions.
 
-    The others lie where reading from left to right does not look, or end in blanks. `cut_prompts` have lost their
-    beginning to the context; `long_answers` are items whose gold list has more tokens than an answer may.
+    The other mentions are where reading from left to right does not look, or end in blanks. `cut_prompts` counts the
+    prompts that lost their beginning because of the context. `long_answers` counts the items whose gold list has more
+    tokens than an answer may have.
     """
 
     mentions: int
@@ -59,7 +60,7 @@ class AnswerCoverage:
 
 
 def entity_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[EntityItem]:
-    """One item a record, in the tokens that training would have seen.
+    """One item for each record, in the tokens that training would see.
 
     Raises:
         SettingsError: the template takes another kind of record.
@@ -73,13 +74,13 @@ def entity_items(records: Sequence[Record], template: str, model: Any, tokenizer
         raise DataError(
             f"none of {len(records)} records has an annotated mention", fix="check data.paths: the gold must be there"
         )
-    found: list[EntityItem] = []
+    items: list[EntityItem] = []
     for record, row, tokens in zip(annotated, rows, tokenize_rows(rows, tokenizer), strict=True):
         first = tokens.trained.index(True)
         gold = gold_mentions(record)
         prompt, size = tuple(tokens.input_ids[:first]), len(tokens.input_ids) - first
-        found.append(EntityItem(row.uid, row.group, prompt, record.text, gold, write_entities(record), size))
-    return found
+        items.append(EntityItem(row.uid, row.group, prompt, record.text, gold, write_entities(record), size))
+    return items
 
 
 def gold_mentions(record: Annotated) -> tuple[Mention, ...]:
@@ -93,27 +94,27 @@ def entity_types(items: Iterable[EntityItem]) -> tuple[str, ...]:
 
 
 def seen_mentions(records: Iterable[Record]) -> frozenset[str]:
-    """The casefolded mentions of training records, which tell the unseen ones."""
+    """The casefolded mentions of training records; all other mentions are unseen."""
     return frozenset(
         span.text.strip().casefold() for record in records if isinstance(record, Annotated) for span in record.spans
     )
 
 
 def answer_limit(items: Sequence[EntityItem], context: int) -> int:
-    """How many tokens an answer may have: half as much again as the longest gold list, at most half of the context.
+    """How many tokens an answer may have: 1.5 times the longest gold list, at most half of the context.
 
-    One limit for all items, so that it tells no subject how long the answer to one of them is.
+    One limit serves all items, so that it reveals no single answer's length.
     """
     longest = max(item.answer_tokens for item in items)
     return max(1, min(longest + longest // 2, context // 2))
 
 
 def answer_coverage(items: Sequence[EntityItem], *, context: int, max_new_tokens: int) -> AnswerCoverage:
-    """What cannot be scored whatever a model answers, counted."""
-    found = [micro(strict(item.gold, _predicted(item, read_entities(item.gold_answer, item.text)))) for item in items]
+    """Counts of what cannot be scored, whatever a model answers."""
+    counts = [micro(strict(item.gold, _predicted(item, read_entities(item.gold_answer, item.text)))) for item in items]
     return AnswerCoverage(
-        mentions=sum(one.gold for one in found),
-        placed=sum(one.hits for one in found),
+        mentions=sum(counted.gold for counted in counts),
+        placed=sum(counted.hits for counted in counts),
         cut_prompts=sum(len(item.prompt_ids) + max_new_tokens > context for item in items),
         long_answers=sum(item.answer_tokens > max_new_tokens for item in items),
     )
@@ -129,18 +130,18 @@ def answer_entities(
     types: Sequence[str] | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
-    """What the model, under the adapter that is active, writes after each prompt: the likeliest tokens.
+    """What the model with its active adapter writes after each prompt, by the likeliest tokens.
 
     Args:
         context: the longest row in tokens, prompt and answer; a longer prompt loses its beginning.
-        types: hold every answer to a JSON list of these types (needs llguidance); None lets it write what it likes.
+        types: restrict every answer to a JSON list of these types (needs llguidance); None restricts nothing.
         advance: called with the number of items done, batch by batch.
 
     Raises:
         DependencyMissingError: `types` are given and llguidance is not installed.
     """
     prompts = [cut_left(item.prompt_ids, context - max_new_tokens) for item in items]
-    rule = freely if types is None else entity_list(model, tokenizer, types)
+    rule = unconstrained if types is None else entity_list(model, tokenizer, types)
     tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, processors=rule, advance=advance)
     unfinished = sum(len(one) >= max_new_tokens for one in tokens)
     if unfinished:
@@ -154,9 +155,9 @@ def entity_table(
     """Items x (counts of each type, counts of other types, hallucinated mentions, answers, invalid answers).
 
     Args:
-        answers: one text an item, as `answer_entities` gave them; `gold_answer` of each gives the best there can be.
-        types: as `entity_measures` got them.
-        seen: casefolded mentions of training.
+        answers: one text for each item, from `answer_entities`; the items' `gold_answer` gives the best possible table.
+        types: those that `entity_measures` received.
+        seen: casefolded mentions of the training records.
     """
     table = np.zeros((len(items), WIDTH * (len(types) + 1) + REST))
     for row, item, answer in zip(table, items, answers, strict=True):
@@ -169,33 +170,33 @@ def entity_table(
 def mention_counts(
     gold: Sequence[Mention], predicted: Sequence[Mention], types: Sequence[str], seen: Set[str]
 ) -> Numbers:
-    """One item's counts: of each type, then of all other types, the four readings one after the other."""
+    """One item's counts for each type, then for all other types; each in the four readings one after the other."""
     counts = np.zeros((len(types) + 1, WIDTH))
-    place = {kind: number for number, kind in enumerate(types)}
-    for columns, found in (
+    row_of_type = {kind: number for number, kind in enumerate(types)}
+    for columns, counted in (
         (STRICT, strict(gold, predicted)),
         (RELAXED, relaxed(gold, predicted)),
         (UNSEEN, strict(unseen(gold, seen), unseen(predicted, seen))),
         (COLLAPSED, collapsed(gold, predicted)),
     ):
-        for kind, one in found.items():
-            counts[place.get(kind, len(types)), columns] += (one.hits, one.gold, one.predicted)
+        for kind, total in counted.items():
+            counts[row_of_type.get(kind, len(types)), columns] += (total.hits, total.gold, total.predicted)
     return counts.ravel()
 
 
 def entity_measures(types: Sequence[str], *, with_unseen: bool) -> tuple[Measure, ...]:
-    """Strict F1 first, then its parts, its types and its looser readings, and how answers went wrong.
+    """Strict F1 first, then precision, recall, types and looser readings, and how answers went wrong.
 
     Args:
-        with_unseen: F1 on unseen mentions too, for tables that were told what training had seen.
+        with_unseen: include F1 on unseen mentions, for tables made with the mentions of training.
     """
     by_type = [
         Measure(f"f1_{kind}", f"F1, {kind}", "", False, _f1_of_type(number)) for number, kind in enumerate(types)
     ]
     return (
         Measure("micro_f1", "strict F1", "", False, _micro(STRICT)),
-        Measure("precision", "strict precision", "", False, lambda sums: _share(sums, 0, 2)),
-        Measure("recall", "strict recall", "", False, lambda sums: _share(sums, 0, 1)),
+        Measure("precision", "strict precision", "", False, lambda sums: _ratio(sums, 0, 2)),
+        Measure("recall", "strict recall", "", False, lambda sums: _ratio(sums, 0, 1)),
         Measure("macro_f1", "strict macro-F1", "", False, lambda sums: _strict_by_type(sums).mean(-1)),
         *by_type,
         *([Measure("unseen_f1", "strict F1 on mentions unseen in training", "", False, _micro(UNSEEN))] * with_unseen),
@@ -234,9 +235,9 @@ def _f1_of_type(number: int) -> Callable[[Numbers], Numbers]:
     return lambda sums: _strict_by_type(sums)[..., number]
 
 
-def _share(sums: Numbers, part: int, whole: int) -> Numbers:
+def _ratio(sums: Numbers, numerator: int, denominator: int) -> Numbers:
     counts = _blocks(sums).sum(-2)[..., STRICT]
-    return _divided(counts[..., part], counts[..., whole])
+    return _divided(counts[..., numerator], counts[..., denominator])
 
 
 def _hallucinated(sums: Numbers) -> Numbers:
@@ -244,9 +245,9 @@ def _hallucinated(sums: Numbers) -> Numbers:
 
 
 def _mentions(sums: Numbers) -> Numbers:
-    """How many mentions were predicted."""
+    """The number of predicted mentions."""
     return _blocks(sums).sum(-2)[..., STRICT][..., 2]
 
 
-def _divided(part: Numbers, whole: Numbers) -> Numbers:
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+def _divided(numerator: Numbers, denominator: Numbers) -> Numbers:
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)

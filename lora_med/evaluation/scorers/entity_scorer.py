@@ -1,4 +1,4 @@
-"""Named entities as a task for the runner, with what marking by heart would score."""
+"""Named entities as a task for the runner, with a dictionary baseline."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lora_med.evaluation.scorers.entity_answers import (
 from lora_med.models.base import Base
 from lora_med.prompts.templates.entity_json import write_list
 
-LEAST_LETTERS = 3  # a shorter mention, such as a symbol of a chemical, stands in too many words of other meaning
+LEAST_LETTERS = 3  # a shorter mention, such as a chemical symbol, matches too much text of another meaning
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class EntityScorer:
-    """Texts whose entities are to be written as JSON; see `Work`."""
+    """Texts whose entities are to be written as JSON; see `Scorer`."""
 
     def __init__(
         self,
@@ -43,76 +43,78 @@ class EntityScorer:
         training: Sequence[Record],
     ) -> None:
         self._base, self._context, self._constrained = base, context, constrained
-        self._asked = entity_items(records, template, base.model, base.tokenizer)
-        self._types = entity_types(self._asked)
-        self._limit = answer_limit(self._asked, context)
-        self._seen = seen_mentions(training)
-        self._heart = DictionaryBaseline(training) if self._seen else None
-        self.items = tuple(Item(one.uid, one.group) for one in self._asked)
+        self._to_answer = entity_items(records, template, base.model, base.tokenizer)
+        self._types = entity_types(self._to_answer)
+        self._limit = answer_limit(self._to_answer, context)
+        self._seen_in_training = seen_mentions(training)
+        self._dictionary = DictionaryBaseline(training) if self._seen_in_training else None
+        self.items = tuple(Item(item.uid, item.group) for item in self._to_answer)
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """The types of the gold mentions, and whether those unseen in training are told apart."""
-        return {"types": list(self._types), "unseen": bool(self._seen)}
+        """The types of the gold mentions, and whether unseen mentions are scored separately."""
+        return {"types": list(self._types), "unseen": bool(self._seen_in_training)}
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """As `entity_measures` gives them."""
-        return entity_measures(self._types, with_unseen=bool(self._seen))
+        """The measures of `entity_measures`."""
+        return entity_measures(self._types, with_unseen=bool(self._seen_in_training))
 
     @property
     def references(self) -> tuple[str, ...]:
         """The gold lists as JSON."""
-        return tuple(one.gold_answer for one in self._asked)
+        return tuple(one.gold_answer for one in self._to_answer)
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """The texts."""
-        return tuple(one.text for one in self._asked)
+        return tuple(one.text for one in self._to_answer)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What no answer can score, and where unseen mentions come from."""
-        coverage = answer_coverage(self._asked, context=self._context, max_new_tokens=self._limit)
-        found = [f"{coverage.placed} of {coverage.mentions} gold mentions are within reach of a list without offsets."]
+        coverage = answer_coverage(self._to_answer, context=self._context, max_new_tokens=self._limit)
+        sentences = [f"A list without offsets can reach {coverage.placed} of {coverage.mentions} gold mentions."]
         if coverage.cut_prompts:
-            found.append(
+            sentences.append(
                 f"{coverage.cut_prompts} prompts with their answers were longer than the context and were cut."
             )
         if coverage.long_answers:
-            found.append(f"{coverage.long_answers} gold lists are longer than the {self._limit} tokens of an answer.")
-        if not self._seen:
-            found.append("No training part is known, so unseen mentions are not told apart.")
-        return tuple(found)
+            sentences.append(
+                f"{coverage.long_answers} gold lists are longer than the {self._limit} tokens of an answer."
+            )
+        if not self._seen_in_training:
+            sentences.append("No training split is known, so unseen mentions are not scored separately.")
+        return tuple(sentences)
 
     def answer(self) -> Answered:
-        """The lists written."""
+        """The written lists."""
         written = answer_entities(
             self._base.model,
             self._base.tokenizer,
-            self._asked,
+            self._to_answer,
             context=self._context,
             max_new_tokens=self._limit,
             types=self._types if self._constrained else None,
         )
-        table = entity_table(self._asked, written, self._types, self._seen)
+        table = entity_table(self._to_answer, written, self._types, self._seen_in_training)
         facts = tuple({"hallucinated": int(row[-REST]), "valid_json": not row[-1]} for row in table)
         return Answered(table, facts, predictions=tuple(written), written=tuple(written))
 
     def baselines(self) -> Mapping[str, Numbers]:
-        """Marking what training marked, wherever it stands."""
-        if self._heart is None:
+        """The dictionary baseline: marking every text that training marked."""
+        if self._dictionary is None:
             return {}
-        answers = [self._heart.answer(one.text) for one in self._asked]
+        answers = [self._dictionary.answer(one.text) for one in self._to_answer]
         return {
             "Dictionary baseline: entities marked in training": entity_table(
-                self._asked, answers, self._types, self._seen
+                self._to_answer, answers, self._types, self._seen_in_training
             )
         }
 
 
 class DictionaryBaseline:
-    """The mentions of training records, each with its commonest type; found again word by word, the longest first."""
+    """The mentions of training records, each with its most frequent type; matched word by word, the longest first."""
 
     def __init__(self, training: Sequence[Record]) -> None:
         counts: dict[tuple[str, ...], Counter[str]] = {}
@@ -124,18 +126,18 @@ class DictionaryBaseline:
         self._longest = max(map(len, self._types), default=0)
 
     def answer(self, text: str) -> str:
-        """The list of the mentions, in the order of the text, as an answer is written."""
-        found = list(WORD.finditer(text))
-        words = [one.group().casefold() for one in found]
+        """The list of mentions in the order of the text, in the form of an answer."""
+        matches = list(WORD.finditer(text))
+        words = [match.group().casefold() for match in matches]
         spans: list[tuple[str, str]] = []
-        place = 0
-        while place < len(words):
-            sizes = range(min(self._longest, len(words) - place), 0, -1)
-            size = next((size for size in sizes if tuple(words[place : place + size]) in self._types), 0)
+        index = 0
+        while index < len(words):
+            sizes = range(min(self._longest, len(words) - index), 0, -1)
+            size = next((size for size in sizes if tuple(words[index : index + size]) in self._types), 0)
             if size:
-                start, end = found[place].start(), found[place + size - 1].end()
-                spans.append((self._types[tuple(words[place : place + size])], text[start:end]))
-            place += size or 1
+                start, end = matches[index].start(), matches[index + size - 1].end()
+                spans.append((self._types[tuple(words[index : index + size])], text[start:end]))
+            index += size or 1
         return write_list(spans)
 
 

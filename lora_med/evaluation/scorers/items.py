@@ -22,7 +22,7 @@ from lora_med.prompts.tokens import Tokens, tokenize_rows
 
 @dataclass(frozen=True, slots=True)
 class TextItem:
-    """A text as tokens; those from index `first` on are scored, but for the places in `unscored`.
+    """A text as tokens; those from index `first` on are scored, except the indices in `unscored`.
 
     `size_bytes` is the scored text's length in UTF-8.
     """
@@ -44,7 +44,8 @@ class TextItem:
 class ChoiceItem:
     """A question as prompt tokens, and each option's tokens; `answer` is one of `labels`, which name the options.
 
-    `texts` are the options' words where the labels are letters; `subject` what the question is about, where it is told.
+    `texts` are the options' words where the labels are letters. `subject` is the question's subject, where the source
+    names it.
     """
 
     uid: str
@@ -58,25 +59,25 @@ class ChoiceItem:
 
 
 def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: Any) -> list[TextItem]:
-    """One item a record: every token of the text after BOS, the end token left out, as it is no part of the text.
+    """One item for each record: every token of the text after BOS; the end token is no part of the text.
 
-    Where the tokenizer adds no BOS, its BOS or end token is put in front, so that the first word is scored too. For a
-    template with a prompt only the answer's tokens are scored. Typed tags are read and not scored, as they are never
-    trained.
+    Where the tokenizer adds no BOS, its BOS or end token comes first, so that the first word is scored too. For a
+    template with a prompt only the answer's tokens are scored. Typed tags are input but not scored, because they are
+    never trained.
 
     Raises:
         DataError: nothing is left to score.
     """
     stops = set(stop_ids(model, tokenizer))
     rows = render(records, template)
-    found: list[TextItem] = []
+    items: list[TextItem] = []
     for row, tokens in zip(rows, tokenize_rows(rows, tokenizer), strict=True):
         item = _text_item(row, tokens, stops, tokenizer)
         if item.tokens and item.size_bytes:
-            found.append(item)
-    if not found:
+            items.append(item)
+    if not items:
         raise DataError(f"none of {len(records)} records has text to score", fix="check data.paths and the template")
-    return found
+    return items
 
 
 def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> TextItem:
@@ -89,7 +90,7 @@ def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> Tex
     if first == 0:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         ids, trained, first = [start, *ids], [False, *trained], 1
-    unscored = frozenset(place for place in range(first, len(ids)) if not trained[place])
+    unscored = frozenset(index for index in range(first, len(ids)) if not trained[index])
     size = len(TAG_WITH_SPACE.sub("", row.completion).encode("utf-8"))
     return TextItem(row.uid, row.group, tuple(ids), min(first, len(ids)), size, unscored)
 
@@ -97,45 +98,45 @@ def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> Tex
 def choice_items(
     records: Sequence[Record], template: str, model: Any, tokenizer: Any, *, shots: Shots | None = None
 ) -> list[ChoiceItem]:
-    """One item a record: the prompt, and for each option the tokens that training would have taught, less the end.
+    """One item for each record: the prompt, and each option's tokens as in training, without the end token.
 
     `shots` puts solved examples before each question.
 
     Raises:
         DataError: a record's answer is none of its options, or there is no record.
     """
-    kind = find_template(template)
+    found = find_template(template)
     stops = set(stop_ids(model, tokenizer))
     if not records:
         raise DataError("no records to score", fix="check data.paths and the split")
     rows = render_with_shots(records, template, shots)
-    options = [_options(kind, record) for record in records]
+    options = [_options(found, record) for record in records]
     for row, offered in zip(rows, options, strict=True):
         if len(offered) < 2:
             raise DataError(f"record {row.uid}: a question of {len(offered)} options is always answered right")
         if row.completion not in offered:
             raise DataError(f"record {row.uid}: the answer is none of its {len(offered)} options")
-    every = (_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)
-    tokens = iter(tokenize_rows(every, tokenizer))
-    found: list[ChoiceItem] = []
+    filled = (_answered_with(row, option) for row, offered in zip(rows, options, strict=True) for option in offered)
+    tokens = iter(tokenize_rows(filled, tokenizer))
+    items: list[ChoiceItem] = []
     for record, row, offered in zip(records, rows, options, strict=True):
-        cut = [_split(next(tokens), stops) for _ in offered]
-        if any(prompt != cut[0][0] for prompt, _ in cut):
+        pieces = [_split(next(tokens), stops) for _ in offered]
+        if any(prompt != pieces[0][0] for prompt, _ in pieces):
             raise DataError(f"record {row.uid}: the options do not share one prompt", fix="check the template")
         labels = tuple(option.strip() for option in offered)
-        texts = record.options if kind.lettered and isinstance(record, Question) else ()
+        texts = record.options if found.lettered and isinstance(record, Question) else ()
         answer = labels[offered.index(row.completion)]
-        ids = tuple(option for _, option in cut)
+        ids = tuple(option for _, option in pieces)
         subject = record.subject if isinstance(record, Question) else ""
-        found.append(ChoiceItem(row.uid, row.group, cut[0][0], ids, labels, answer, texts, subject))
-    return found
+        items.append(ChoiceItem(row.uid, row.group, pieces[0][0], ids, labels, answer, texts, subject))
+    return items
 
 
 def _options(template: Template, record: Record) -> tuple[str, ...]:
     return template.options(record) if template.options is not None else ()
 
 
-def _with(row: Any, option: str) -> Any:
+def _answered_with(row: Any, option: str) -> Any:
     turns = (*row.turns[:-1], (row.turns[-1][0], option)) if row.turns else ()
     return replace(row, completion=option, turns=turns)
 

@@ -1,4 +1,4 @@
-"""Each scoring's work: the table that says which module does what."""
+"""The table of scorers: which module scores what."""
 
 from __future__ import annotations
 
@@ -126,14 +126,14 @@ _KINDS: dict[Scoring, _Kind] = {
 
 
 def check_prompt_options(scoring: Scoring, prompt_options: PromptOptions) -> None:
-    """Refuse what a scoring does not know.
+    """Refuse prompt options that a scoring does not have.
 
     Raises:
         SettingsError: such as solved examples for running text.
-        InputMissingError: no encoder there.
+        InputMissingError: there is no encoder at the path.
     """
-    for name, asked in asdict(prompt_options).items():
-        if asked and name not in _KINDS[scoring].prompt_options:
+    for name, value in asdict(prompt_options).items():
+        if value and name not in _KINDS[scoring].prompt_options:
             raise SettingsError(f"{name} does nothing for a task scored as {scoring}", fix=f"leave --{name} out")
     if prompt_options.bertscore:
         read_encoder(prompt_options.bertscore)
@@ -143,17 +143,17 @@ def make_scorer(scoring: Scoring, inputs: ScorerInputs) -> Scorer:
     """The items of one scoring, ready to be answered.
 
     Raises:
-        SettingsError: something is asked that this scoring does not know.
+        SettingsError: a prompt option that this scoring does not have.
     """
     check_prompt_options(scoring, inputs.options.prompt_options)
     return _KINDS[scoring].make(inputs)
 
 
 def measures_of(scoring: Scoring, layout: Mapping[str, Any]) -> tuple[Measure, ...]:
-    """What is measured of tables with this layout, as an earlier work told it."""
+    """The measures of tables with this layout, which an earlier scorer reported."""
     return _KINDS[scoring].measures(layout)
 
 
 def learns(scoring: Scoring, prompt_options: PromptOptions) -> bool:
-    """Whether training records are of use: for solved examples, or for what is known before a model is asked."""
+    """Whether training records are used, for solved examples or for baselines."""
     return _KINDS[scoring].learns or prompt_options.shots > 0

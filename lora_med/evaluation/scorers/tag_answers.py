@@ -1,7 +1,7 @@
-"""Named entities by a head that tags tokens: scored as the entities that a model writes, in the same tables.
+"""Named entities by a head that tags tokens, scored in the same tables as the entities that a model writes.
 
-A tagger says offsets itself, so nothing is placed, hallucinated or invalid; see prompts/entity_tags.py for what tags
-cannot say. A base without an adapter tags nothing, for its head is zero.
+A tagger gives offsets itself, so no mention is placed, hallucinated or invalid. prompts/entity_tags.py lists what tags
+cannot express. A base without an adapter tags nothing, because its head is zero.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.published import locate_base
+from lora_med.adapters.runtime.attach import attach_opened
+from lora_med.adapters.store.published import AdapterFiles, locate_base, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError, SettingsError
@@ -44,35 +43,45 @@ class TagItem:
 def open_tagger(
     name: str, store: Path | str = STORE, *, base: str | None = None, dtype: str = "auto"
 ) -> tuple[Base, Any]:
-    """A published adapter that tags tokens, on its base: the base, with the labels of the card, and the model.
+    """A published adapter that tags tokens: its base with the labels of the card, and the model.
 
     Args:
-        base: where the base is, if not where the card says.
+        base: where the base is, if it is not where the card says.
 
     Raises:
         SettingsError: the adapter writes text.
         InputMissingError: the adapter or its base is not here.
         BaseMismatchError: the base is another one.
     """
-    folder = find_adapter(name, store)
-    card = read_card(folder)
+    return load_opened_tagger(open_files(find_adapter(name, store)), base=base, dtype=dtype)
+
+
+def load_opened_tagger(adapter: AdapterFiles, *, base: str | None = None, dtype: str = "auto") -> tuple[Base, Any]:
+    """What `open_tagger` returns, for an adapter that is already open: no file of it is read again.
+
+    Raises:
+        SettingsError, InputMissingError, BaseMismatchError: as `open_tagger`.
+    """
+    card = adapter.card
     if not card.labels:
         raise SettingsError(
-            f"adapter {name!r} writes text, and has no labels", where=str(folder), fix=f"lora-med eval --adapter {name}"
+            f"adapter {adapter.name!r} writes text, and has no labels",
+            where=str(adapter.folder),
+            fix=f"lora-med eval --adapter {adapter.name}",
         )
-    _, asked = locate_base(card, base)
+    _, base_name = locate_base(card, base)
     loaded = load_tagger(
-        asked,
+        base_name,
         card.labels,
         quantization=card.base.quantization,
         dtype=dtype,
         revision=card.base.revision if base is None else None,
     )
-    return loaded, attach(loaded, name, store)
+    return loaded, attach_opened(loaded, adapter)
 
 
 def tag_items(records: Sequence[Record], tokenizer: Any, max_length: int) -> list[TagItem]:
-    """One item a record, its text cut as it was for training.
+    """One item for each record, its text cut as it was for training.
 
     Raises:
         SettingsError: a record is no annotated text.
@@ -106,66 +115,68 @@ def answer_tags(
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[list[Span]]:
-    """The mentions of each text by the likeliest tag of each token, under the adapter that is active.
+    """The mentions of each text by the likeliest tag of each token, with the active adapter.
 
     Args:
-        batch_tokens: the most tokens in a batch, padding counted.
+        batch_tokens: the most tokens in a batch, padding included.
         advance: called with the number of items done, at the end of each.
     """
     import torch
 
     pieces = [piece for item in items for piece in item.pieces]
-    order = sorted(range(len(pieces)), key=lambda number: -len(pieces[number].input_ids))
+    remaining = sorted(range(len(pieces)), key=lambda number: -len(pieces[number].input_ids))
     tags: dict[int, list[int]] = {}
-    while order:
-        width = len(pieces[order[0]].input_ids)
-        batch, order = order[: max(1, batch_tokens // width)], order[max(1, batch_tokens // width) :]
+    while remaining:
+        width = len(pieces[remaining[0]].input_ids)
+        batch, remaining = remaining[: max(1, batch_tokens // width)], remaining[max(1, batch_tokens // width) :]
         rows = [pieces[number].input_ids for number in batch]
         ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         with torch.inference_mode():
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        for number, row, best in zip(batch, rows, logits.argmax(-1).tolist(), strict=True):
-            tags[number] = best[: len(row)]
-    found, number = [], 0
+        for number, row, likeliest in zip(batch, rows, logits.argmax(-1).tolist(), strict=True):
+            tags[number] = likeliest[: len(row)]
+    mentions, number = [], 0
     for item in items:
         spans: list[Span] = []
         for piece in item.pieces:
             spans += read_tags(piece, tags[number], labels, item.text)
             number += 1
-        found.append(spans)
+        mentions.append(spans)
         advance(1)
-    return found
+    return mentions
 
 
 def tag_table(
     items: Sequence[TagItem], answers: Sequence[Sequence[Span]], types: Sequence[str], seen: Set[str] = frozenset()
 ) -> Numbers:
-    """Items x the columns of `entity_table`, so that adapters which tag and which write can be set side by side.
+    """Items x the columns of `entity_table`, so that tagging and writing adapters can be compared.
 
     Args:
-        answers: the mentions of each item, as `answer_tags` gave them.
-        types: as `tag_measures` got them.
-        seen: casefolded mentions of training.
+        answers: the mentions of each item, from `answer_tags`.
+        types: those that `tag_measures` received.
+        seen: casefolded mentions of the training records.
     """
     table = np.zeros((len(items), WIDTH * (len(types) + 1) + REST))
     for row, item, spans in zip(table, items, answers, strict=True):
-        said = [Mention(item.uid, span.type, span.text, (span.start, span.end)) for span in spans]
-        row[:-REST] = mention_counts(item.gold, said, types, seen)
+        predicted = [Mention(item.uid, span.type, span.text, (span.start, span.end)) for span in spans]
+        row[:-REST] = mention_counts(item.gold, predicted, types, seen)
         row[-REST:] = 0, 1, 0
     return table
 
 
 def tag_measures(types: Sequence[str], *, with_unseen: bool) -> tuple[Measure, ...]:
-    """The measures of `entity_measures` that hold for tags too."""
-    return tuple(one for one in entity_measures(types, with_unseen=with_unseen) if one.name not in OF_WRITING)
+    """The measures of `entity_measures` that apply to tags too."""
+    return tuple(
+        measure for measure in entity_measures(types, with_unseen=with_unseen) if measure.name not in OF_WRITING
+    )
 
 
 def score_tags(model: Any, base: Base, records: Sequence[Record], max_length: int) -> dict[str, float]:
     """Measure -> value on the records, to four decimals, for a card; empty where there is nothing to score.
 
     Args:
-        base: as `load_tagger` gave it; its labels are those of the head.
+        base: from `load_tagger`; its labels are those of the head.
     """
     if not any(isinstance(record, Annotated) and record.spans for record in records):
         return {}
@@ -173,4 +184,4 @@ def score_tags(model: Any, base: Base, records: Sequence[Record], max_length: in
     types = sorted({mention.type for item in items for mention in item.gold})
     model.eval()
     sums = tag_table(items, answer_tags(model, base.tokenizer, items, base.labels), types).sum(axis=0)
-    return {one.name: round(float(one.of_sums(sums)), 4) for one in tag_measures(types, with_unseen=False)}
+    return {measure.name: round(float(measure.of_sums(sums)), 4) for measure in tag_measures(types, with_unseen=False)}

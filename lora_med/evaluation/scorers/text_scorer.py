@@ -1,4 +1,4 @@
-"""Texts as a task: the log-likelihood of every token, over all and by section."""
+"""Texts as a task: the log-likelihood of every token, in all and by section."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lora_med.evaluation.scorers.items import TextItem, text_items
 from lora_med.models.base import Base
 from lora_med.prompts.render import render
 
-MOST_SECTIONS, LEAST_ITEMS = 6, 10  # a section of fewer items tells little
+MOST_SECTIONS, LEAST_ITEMS = 6, 10  # fewer items of a section say too little
 
 
 class TextScorer:
-    """Texts under log-likelihood; see `Work`."""
+    """Texts scored by log-likelihood; see `Scorer`."""
 
     references: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
@@ -30,10 +30,10 @@ class TextScorer:
     def __init__(self, base: Base, records: Sequence[Record], template: str, context: int) -> None:
         self._base, self._context = base, context
         self._scored = text_items(records, template, base.model, base.tokenizer)
-        self._places = _section_places(self._scored, records, template, base.tokenizer)
-        counts = Counter(name for places in self._places for name in places)
+        self._offsets = _section_offsets(self._scored, records, template, base.tokenizer)
+        counts = Counter(name for offsets in self._offsets for name in offsets)
         self._sections = tuple(name for name, count in counts.most_common(MOST_SECTIONS) if count >= LEAST_ITEMS)
-        self.items = tuple(Item(one.uid, one.group, one.tokens, one.size_bytes) for one in self._scored)
+        self.items = tuple(Item(item.uid, item.group, item.tokens, item.size_bytes) for item in self._scored)
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -47,55 +47,59 @@ class TextScorer:
 
     def answer(self) -> Answered:
         """The nll of each text."""
-        rows = [(one.input_ids, one.first) for one in self._scored]
-        found = token_nll(self._base.model, rows, self._context)
-        for item, values in zip(self._scored, found, strict=True):
-            values[[place - item.first for place in item.unscored]] = 0.0
-        nll = [float(values.sum()) for values in found]
-        table = text_table(nll, [one.tokens for one in self._scored], [one.size_bytes for one in self._scored])
-        whole = np.hstack([table, self._by_section(found)])
-        return Answered(whole, tuple({"nll": one} for one in nll))
+        rows = [(item.input_ids, item.first) for item in self._scored]
+        token_values = token_nll(self._base.model, rows, self._context)
+        for item, values in zip(self._scored, token_values, strict=True):
+            values[[offset - item.first for offset in item.unscored]] = 0.0
+        nll = [float(values.sum()) for values in token_values]
+        table = text_table(nll, [item.tokens for item in self._scored], [item.size_bytes for item in self._scored])
+        with_sections = np.hstack([table, self._by_section(token_values)])
+        return Answered(with_sections, tuple({"nll": item} for item in nll))
 
     def baselines(self) -> Mapping[str, Numbers]:
         """None."""
         return {}
 
-    def _by_section(self, found: Sequence[Numbers]) -> Numbers:
+    def _by_section(self, token_values: Sequence[Numbers]) -> Numbers:
         """Items x (nll, tokens) of each section."""
-        table = np.zeros((len(found), 2 * len(self._sections)))
-        for row, item, values, places in zip(table, self._scored, found, self._places, strict=True):
+        table = np.zeros((len(token_values), 2 * len(self._sections)))
+        for row, item, values, offsets in zip(table, self._scored, token_values, self._offsets, strict=True):
             for column, name in enumerate(self._sections):
-                scored = [place for place in places.get(name, ()) if place not in item.unscored]
-                row[2 * column] = values[[place - item.first for place in scored]].sum()
+                scored = [offset for offset in offsets.get(name, ()) if offset not in item.unscored]
+                row[2 * column] = values[[offset - item.first for offset in scored]].sum()
                 row[2 * column + 1] = len(scored)
         return table
 
 
-def _section_places(
+def _section_offsets(
     items: Sequence[TextItem], records: Sequence[Record], template: str, tokenizer: Any
 ) -> list[dict[str, list[int]]]:
-    """For each item the places of its tokens by section; empty where a text has none or is tokenized in parts."""
+    """For each item its token offsets by section; empty for a text without sections or tokenized in pieces."""
     passages = {record.uid: record for record in records if isinstance(record, Passage) and record.sections}
     if not passages or not getattr(tokenizer, "is_fast", False):
         return [{} for _ in items]
     rows = {row.uid: row for row in render(list(passages.values()), template) if not row.prompt and not row.turns}
-    found: list[dict[str, list[int]]] = []
+    offsets_of_items: list[dict[str, list[int]]] = []
     for item in items:
         row = rows.get(item.uid)
         if row is None:
-            found.append({})
+            offsets_of_items.append({})
             continue
         encoded = tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True)
         start = len(item.input_ids) - len(encoded["input_ids"])
-        same = start >= 0 and list(item.input_ids[start:]) == encoded["input_ids"]
-        ends = [end for _, end in encoded["offset_mapping"]] if same else []
-        found.append(_by_name(passages[item.uid], row.completion, ends, max(item.first, start), start))
-    return found
+        matches = start >= 0 and list(item.input_ids[start:]) == encoded["input_ids"]
+        ends = [end for _, end in encoded["offset_mapping"]] if matches else []
+        offsets_of_items.append(
+            _offsets_by_section(passages[item.uid], row.completion, ends, max(item.first, start), start)
+        )
+    return offsets_of_items
 
 
-def _by_name(record: Passage, text: str, ends: Sequence[int], first: int, start: int) -> dict[str, list[int]]:
-    """Places of the tokens that end within each section's text."""
-    found: dict[str, list[int]] = {}
+def _offsets_by_section(
+    record: Passage, text: str, ends: Sequence[int], first: int, start: int
+) -> dict[str, list[int]]:
+    """Offsets of the tokens that end within each section's text."""
+    offsets_of_section: dict[str, list[int]] = {}
     after = 0
     for section in record.sections:
         name = section.category or section.label
@@ -104,6 +108,6 @@ def _by_name(record: Passage, text: str, ends: Sequence[int], first: int, start:
             continue
         after = begin + len(section.text)
         if name:
-            inside = [start + place for place, end in enumerate(ends) if begin < end <= after]
-            found.setdefault(name, []).extend(place for place in inside if place >= first)
-    return {name: places for name, places in found.items() if places}
+            inside = [start + number for number, end in enumerate(ends) if begin < end <= after]
+            offsets_of_section.setdefault(name, []).extend(number for number in inside if number >= first)
+    return {name: offsets for name, offsets in offsets_of_section.items() if offsets}

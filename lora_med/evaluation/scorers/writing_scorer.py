@@ -1,4 +1,4 @@
-"""Texts to be written as a task for the runner, with what copying would score."""
+"""Texts to be written as a task for the runner, with baselines that copy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lora_med.evaluation.results import Item
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.writing_answers import (
     BERT,
+    COLUMN_OF,
     COLUMNS,
-    PLACE,
     lead_answers,
     nearest_answers,
     write_answers,
@@ -24,13 +24,11 @@ from lora_med.metrics.overlap import Encoder
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
 
-LIKE_NOTHING_ELSE = (
-    "The likeness to a reference does not tell whether a text is true; the measures below it look for that."
-)
+SIMILARITY_NOTE = "Similarity to a reference does not show whether a text is true; the measures below it check that."
 
 
 class WritingScorer:
-    """Texts to be written from a source; see `Work`."""
+    """Texts to be written from a source; see `Scorer`."""
 
     def __init__(
         self,
@@ -43,12 +41,12 @@ class WritingScorer:
         bert: Encoder | None = None,
     ) -> None:
         self._base, self._context, self._bert = base, context, bert
-        self._asked = writing_items(records, template, base.tokenizer)
-        fit = fitting(training, template) if training else []
-        self._training = writing_items(fit, template, base.tokenizer) if fit else []
-        longest = max(item.answer_tokens for item in (*self._asked, *self._training))
+        self._to_answer = writing_items(records, template, base.tokenizer)
+        usable = fitting(training, template) if training else []
+        self._training = writing_items(usable, template, base.tokenizer) if usable else []
+        longest = max(item.answer_tokens for item in (*self._to_answer, *self._training))
         self._limit = max(1, min(longest + longest // 2, context // 2))
-        self.items = tuple(Item(one.uid, one.group) for one in self._asked)
+        self.items = tuple(Item(item.uid, item.group) for item in self._to_answer)
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -57,46 +55,47 @@ class WritingScorer:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """As `writing_measures` gives them."""
+        """The measures of `writing_measures`."""
         return writing_measures(with_bert=self._bert is not None)
 
     @property
     def references(self) -> tuple[str, ...]:
         """The texts that people wrote."""
-        return tuple(one.reference for one in self._asked)
+        return tuple(item.reference for item in self._to_answer)
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """The sources."""
-        return tuple(one.source for one in self._asked)
+        return tuple(item.source for item in self._to_answer)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the context did to prompts and answers, and what likeness is worth."""
-        cut = sum(len(one.prompt_ids) + self._limit > self._context for one in self._asked)
-        long = sum(one.answer_tokens > self._limit for one in self._asked)
-        found = [LIKE_NOTHING_ELSE]
-        if cut:
-            found.append(f"{cut} prompts with their answers were longer than the context and were cut.")
-        if long:
-            found.append(f"{long} references are longer than the {self._limit} tokens of an answer.")
+        """How many prompts and answers the context cuts, and what similarity does not show."""
+        shortened = sum(len(item.prompt_ids) + self._limit > self._context for item in self._to_answer)
+        long_references = sum(item.answer_tokens > self._limit for item in self._to_answer)
+        sentences = [SIMILARITY_NOTE]
+        if shortened:
+            sentences.append(f"{shortened} prompts with their answers were longer than the context and were cut.")
+        if long_references:
+            sentences.append(f"{long_references} references are longer than the {self._limit} tokens of an answer.")
         if not self._training:
-            found.append("No training part is known, so copying the nearest training text is not scored.")
-        return tuple(found)
+            sentences.append("No training split is known, so copying the nearest training text is not scored.")
+        return tuple(sentences)
 
     def answer(self) -> Answered:
-        """The texts written."""
+        """The written texts."""
         model, tokenizer = self._base.model, self._base.tokenizer
-        outputs = write_answers(model, tokenizer, self._asked, context=self._context, max_new_tokens=self._limit)
-        table = writing_table(self._asked, outputs, self._bert)
+        outputs = write_answers(model, tokenizer, self._to_answer, context=self._context, max_new_tokens=self._limit)
+        table = writing_table(self._to_answer, outputs, self._bert)
         facts = tuple(
-            {"rouge_l": round(row[PLACE["rouge_l"]], 6), "words": int(row[PLACE["output_words"]])} for row in table
+            {"rouge_l": round(row[COLUMN_OF["rouge_l"]], 6), "words": int(row[COLUMN_OF["output_words"]])}
+            for row in table
         )
         return Answered(table, facts, predictions=tuple(outputs), written=tuple(outputs))
 
     def baselines(self) -> Mapping[str, Numbers]:
         """Copying the beginning of the source, and the training text of the nearest source."""
-        copied = {"Copying the source's first words": lead_answers(self._asked, self._training)}
+        copied = {"Copying the source's first words": lead_answers(self._to_answer, self._training)}
         if self._training:
-            copied["Copying the nearest training text"] = nearest_answers(self._asked, self._training)
-        return {name: writing_table(self._asked, outputs, self._bert) for name, outputs in copied.items()}
+            copied["Copying the nearest training text"] = nearest_answers(self._to_answer, self._training)
+        return {name: writing_table(self._to_answer, outputs, self._bert) for name, outputs in copied.items()}

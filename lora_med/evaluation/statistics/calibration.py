@@ -1,7 +1,7 @@
-"""How sure a subject is of its choices, and what that is worth: calibration, temperature, and when to refer.
+"""Calibration of a subject's choices: calibration error, temperature, and the threshold of abstention.
 
-The temperature and the threshold under which a question goes to a clinician are chosen on validation items, never on
-the items that are reported.
+Below the threshold a question goes to a clinician. Temperature and threshold are chosen on validation items, never on
+the reported items.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from lora_med.metrics.calibration_error import (
     threshold_for,
 )
 
-ACCEPTED_RISK = 0.1  # the share of answers that may be wrong among those that are given
+ACCEPTED_RISK = 0.1  # the share of given answers that may be wrong
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a subject's probabilities are worth, at one temperature.
+    """The calibration of a subject's probabilities at one temperature.
 
-    `error` and `error_by_items` are the expected calibration error over bins of equal width and of equal numbers;
-    `area` is the mean error rate over all coverages; `curve` tells it for each.
+    `error` and `error_by_items` are the expected calibration error over bins of equal width and of equal numbers.
+    `area` is the mean error rate over all coverages; `curve` has it for each coverage.
     """
 
     temperature: float
@@ -49,7 +49,8 @@ class Calibration:
 class Fitted:
     """What was chosen on `items` validation items: the temperature, and the threshold on the confidence it gives.
 
-    Answers at or over the threshold were wrong in at most `risk` of the cases there; None where no threshold does that.
+    Answers at or above the threshold were wrong in at most `risk` of those cases; None where no threshold achieves
+    that.
     """
 
     items: int
@@ -60,7 +61,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Referral:
-    """The fitted threshold on the items reported: the share that is answered, and how often those are wrong."""
+    """The fitted threshold on the reported items: the share that is answered, and the error rate of those answers."""
 
     coverage: float
     risk: float | None
@@ -68,7 +69,7 @@ class Referral:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Calibration as it is, and, with validation items, after fitting."""
+    """Calibration before fitting, and with validation items after it."""
 
     plain: Calibration
     fitted: Fitted | None = None
@@ -77,18 +78,18 @@ class Confidence:
 
 
 def calibrate(scores: Sequence[Sequence[float]], truth: Sequence[int], temperature: float = 1.0) -> Calibration:
-    """The calibration of log-probabilities of options; `truth` is the place of the right one in each row."""
-    sure, right, chances = _choices(scores, truth, temperature)
-    found = bins(sure, right)
-    curve = risk_coverage(sure, right)
+    """The calibration of log-probabilities of options; `truth` is the index of the right one in each row."""
+    confidences, right, chances = _choices(scores, truth, temperature)
+    equal_width = bins(confidences, right)
+    curve = risk_coverage(confidences, right)
     return Calibration(
         temperature=temperature,
-        error=calibration_error(found),
-        error_by_items=calibration_error(bins(sure, right, by="items")),
+        error=calibration_error(equal_width),
+        error_by_items=calibration_error(bins(confidences, right, by="items")),
         brier=brier(chances, truth),
         nll=choice_nll(scores, truth, temperature),
         area=area_under_risk(curve),
-        reliability=tuple(found),
+        reliability=tuple(equal_width),
         curve=tuple(curve),
     )
 
@@ -96,13 +97,13 @@ def calibrate(scores: Sequence[Sequence[float]], truth: Sequence[int], temperatu
 def fit(scores: Sequence[Sequence[float]], truth: Sequence[int], risk: float = ACCEPTED_RISK) -> Fitted:
     """Temperature and threshold from validation items."""
     temperature = fit_temperature(scores, truth)
-    sure, right, _ = _choices(scores, truth, temperature)
-    chosen = threshold_for(risk_coverage(sure, right), risk)
+    confidences, right, _ = _choices(scores, truth, temperature)
+    chosen = threshold_for(risk_coverage(confidences, right), risk)
     return Fitted(len(truth), temperature, risk, None if chosen is None else chosen.threshold)
 
 
 def confidence(scores: Sequence[Sequence[float]], truth: Sequence[int], fitted: Fitted | None) -> Confidence:
-    """Calibration of the items reported, under what was fitted elsewhere."""
+    """Calibration of the reported items, with the temperature and threshold fitted on others."""
     plain = calibrate(scores, truth)
     if fitted is None:
         return Confidence(plain)
@@ -110,13 +111,15 @@ def confidence(scores: Sequence[Sequence[float]], truth: Sequence[int], fitted: 
         plain,
         fitted,
         calibrate(scores, truth, fitted.temperature),
-        None if fitted.threshold is None else _refer(scores, truth, fitted.temperature, fitted.threshold),
+        None if fitted.threshold is None else _abstention(scores, truth, fitted.temperature, fitted.threshold),
     )
 
 
-def _refer(scores: Sequence[Sequence[float]], truth: Sequence[int], temperature: float, threshold: float) -> Referral:
-    sure, right, _ = _choices(scores, truth, temperature)
-    answered = [hit for level, hit in zip(sure, right, strict=True) if level >= threshold]
+def _abstention(
+    scores: Sequence[Sequence[float]], truth: Sequence[int], temperature: float, threshold: float
+) -> Referral:
+    confidences, right, _ = _choices(scores, truth, temperature)
+    answered = [hit for level, hit in zip(confidences, right, strict=True) if level >= threshold]
     wrong = None if not answered else 1 - sum(answered) / len(answered)
     return Referral(len(answered) / len(right), wrong)
 
@@ -124,8 +127,8 @@ def _refer(scores: Sequence[Sequence[float]], truth: Sequence[int], temperature:
 def _choices(
     scores: Sequence[Sequence[float]], truth: Sequence[int], temperature: float
 ) -> tuple[list[float], list[bool], list[Any]]:
-    """Confidence in each choice, whether it is right, and the probabilities of all options."""
+    """The probability of each choice, whether it is right, and the probabilities of all options."""
     chances = [softmax(row, temperature) for row in scores]
     chosen = [max(range(len(row)), key=list(row).__getitem__) for row in scores]
-    sure = [min(1.0, float(row[place])) for row, place in zip(chances, chosen, strict=True)]
-    return sure, [place == right for place, right in zip(chosen, truth, strict=True)], chances
+    confidences = [min(1.0, float(row[place])) for row, place in zip(chances, chosen, strict=True)]
+    return confidences, [place == right for place, right in zip(chosen, truth, strict=True)], chances

@@ -1,4 +1,4 @@
-"""From answers to results: intervals, differences from the base and from baselines, and tests, on the same items."""
+"""From answers to results on the same items: intervals, differences from base and baselines, and tests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Custom = dict[str | None, dict[str, CustomScore]]
 
 @dataclass(frozen=True)
 class Statistics:
-    """How the answers to one task are compared: by which measure verdicts go, and how intervals are resampled.
+    """How the answers to one task are compared: the measure of the verdict, and how intervals are resampled.
 
-    `shown` says whether what was written may be kept.
+    `shown` says whether written texts may be kept.
     """
 
     scorer: Scorer
@@ -35,31 +35,33 @@ class Statistics:
         return [item.group for item in self.scorer.items]
 
     def subjects(self, answered: Mapping[str | None, Answered], custom: Custom) -> tuple[Subject, ...]:
-        """Base and adapters, each with its values and, for adapters, what sets them apart from the base."""
-        trivial = self.scorer.baselines()
+        """Base and adapters, each with its values and for adapters the differences from the base."""
+        baseline_tables = self.scorer.baselines()
         return tuple(
             Subject(
                 adapter=name,
-                values=values(self.scorer.measures, one.table, self.groups, samples=self.resamples, seed=self.seed),
-                changes={} if name is None else self._changes(self.scorer.measures, answered[None].table, one.table),
-                table=one.table,
-                facts=one.facts,
-                seconds=one.seconds,
-                answers=one.answers,
-                mcnemar=None if name is None or not one.right else mcnemar(answered[None].right, one.right),
-                confidence=one.confidence,
+                values=values(self.scorer.measures, answers.table, self.groups, samples=self.resamples, seed=self.seed),
+                changes={}
+                if name is None
+                else self._changes(self.scorer.measures, answered[None].table, answers.table),
+                table=answers.table,
+                facts=answers.facts,
+                seconds=answers.seconds,
+                answers=answers.answers,
+                mcnemar=None if name is None or not answers.right else mcnemar(answered[None].right, answers.right),
+                confidence=answers.confidence,
                 over={
-                    baseline: self._changes([self._primary], table, one.table)[self._primary.name]
-                    for baseline, table in trivial.items()
+                    baseline: self._changes([self._primary], table, answers.table)[self._primary.name]
+                    for baseline, table in baseline_tables.items()
                 },
                 custom=custom.get(name, {}),
-                written=one.written if self.shown else (),
+                written=answers.written if self.shown else (),
             )
-            for name, one in answered.items()
+            for name, answers in answered.items()
         )
 
     def baselines(self) -> tuple[Baseline, ...]:
-        """What answers without a model score."""
+        """The scores of answers without a model."""
         options = {"samples": self.resamples, "seed": self.seed}
         return tuple(
             Baseline(name, values(self.scorer.measures, table, self.groups, **options))
@@ -69,10 +71,10 @@ class Statistics:
     def custom(
         self, functions: Mapping[str, Metric], answered: Mapping[str | None, Answered], lower_is_better: Collection[str]
     ) -> Custom:
-        """The user's metrics of each subject; where there are several, their functions' names stand in front.
+        """The user's metrics of each subject; where there are several, each name begins with its function's name.
 
         Raises:
-            SettingsError: the task has no answers, or a name of `lower_is_better` is none of the metrics'.
+            SettingsError: the task has no answers, or a name in `lower_is_better` is no metric.
         """
         if functions and not self.scorer.references:
             raise SettingsError(
@@ -80,27 +82,27 @@ class Statistics:
                 where="evaluate.metrics",
                 fix="a task that answers: questions, entities, writing",
             )
-        found: Custom = {name: {} for name in answered}
-        predictions = [list(one.predictions) for one in answered.values()]
+        scores: Custom = {name: {} for name in answered}
+        predictions = [list(score.predictions) for score in answered.values()]
         for spec, function in functions.items():
-            before = f"{spec.rpartition(':')[2]}." if len(functions) > 1 else ""
+            prefix = f"{spec.rpartition(':')[2]}." if len(functions) > 1 else ""
             scored = score_custom(
                 function,
                 predictions,
                 list(self.scorer.references),
                 self.groups,
-                lower_is_better={name.removeprefix(before) for name in lower_is_better},
+                lower_is_better={name.removeprefix(prefix) for name in lower_is_better},
                 seed=self.seed,
             )
             for name, numbers in zip(answered, scored, strict=True):
-                found[name] |= {f"{before}{key}": one for key, one in numbers.items()}
-        strange = set(lower_is_better) - set(found[None]) if functions else set()
-        if strange:
+                scores[name] |= {f"{prefix}{key}": score for key, score in numbers.items()}
+        unknown_names = set(lower_is_better) - set(scores[None]) if functions else set()
+        if unknown_names:
             raise SettingsError(
-                f"no metric gives {', '.join(sorted(strange))}; they give {', '.join(found[None])}",
+                f"no metric gives {', '.join(sorted(unknown_names))}; they give {', '.join(scores[None])}",
                 where="evaluate.lower_is_better",
             )
-        return found
+        return scores
 
     @property
     def _primary(self) -> Measure:

@@ -1,4 +1,4 @@
-"""All comparisons of a report side by side, their p-values adjusted for being several."""
+"""All comparisons of a report, with p-values adjusted for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.evaluation.sentences import finding
 from lora_med.metrics.significance import Verdict, holm
 
-LARGEST_P = 0.05  # adjusted: above it a difference may be one of several looked at
+LARGEST_P = 0.05  # adjusted; above it chance alone may explain a difference among several
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One adapter against its base in one task, by the task's first measure.
 
-    `test` is what `p_value` comes from: McNemar's exact test for accuracies, else the paired bootstrap. `adjusted` is
-    it after Holm's correction over the `of` comparisons of the report. Both are None where there is no test.
+    `test` names the source of `p_value`: McNemar's exact test for accuracies, else the paired bootstrap. `adjusted` is
+    the p-value after Holm's correction over the `of` comparisons of the report. Both are None where there is no test.
     """
 
     evaluation: Evaluation
@@ -32,16 +32,16 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What stands among all comparisons: the interval's verdict, unless chance finds one such among so many."""
+        """The interval's verdict, unless chance alone may explain it among so many comparisons."""
         return "cannot tell" if self._by_chance else self.change.verdict
 
     @property
     def sentences(self) -> str:
-        """The finding in words, and whether it stands among all comparisons."""
-        found = finding(self.evaluation, self.subject)
+        """The finding in words, and whether the adjusted p-value supports it."""
+        sentence = finding(self.evaluation, self.subject)
         if not self._by_chance or self.change.verdict == "cannot tell":
-            return found
-        return f"{found} Among {self.of} comparisons that is not enough to tell (adjusted p = {self.adjusted:.2g})."
+            return sentence
+        return f"{sentence} Among {self.of} comparisons that is not enough to tell (adjusted p = {self.adjusted:.2g})."
 
     @property
     def _by_chance(self) -> bool:
@@ -50,21 +50,21 @@ class Comparison:
 
 def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
     """Every adapter of every evaluation, in their order."""
-    pairs = [(one, subject) for one in evaluations for subject in one.subjects[1:]]
+    pairs = [(evaluation, subject) for evaluation in evaluations for subject in evaluation.subjects[1:]]
     tests = [_test(evaluation, subject) for evaluation, subject in pairs]
-    known = [place for place, (_, p_value) in enumerate(tests) if p_value is not None]
-    adjusted = dict(zip(known, holm([p for _, p in tests if p is not None]), strict=True))
+    tested = [number for number, (_, p_value) in enumerate(tests) if p_value is not None]
+    adjusted = dict(zip(tested, holm([p for _, p in tests if p is not None]), strict=True))
     return [
         Comparison(
             evaluation,
             subject,
             evaluation.verdict_by,
             subject.changes[evaluation.verdict_by.name],
-            *tests[place],
-            adjusted.get(place),
+            *tests[number],
+            adjusted.get(number),
             len(pairs),
         )
-        for place, (evaluation, subject) in enumerate(pairs)
+        for number, (evaluation, subject) in enumerate(pairs)
     ]
 
 
@@ -75,5 +75,5 @@ def _test(evaluation: Evaluation, subject: Subject) -> tuple[str, float | None]:
 
 
 def _independent(evaluation: Evaluation) -> bool:
-    """Whether each item is a group of its own, which McNemar's test takes for granted."""
+    """Whether each item is a group of its own, as McNemar's test assumes."""
     return evaluation.groups == len(evaluation.items)

@@ -1,8 +1,8 @@
-"""Adapters that differ in nothing but their seed, taken together: what the recipe gains, not what one run was lucky in.
+"""Adapters that differ only in their seed, taken together: the gain of the recipe, not the luck of one run.
 
-The difference from the base is averaged over the runs. Its standard error adds what the items leave open (bootstrap
-over groups, of the mean over runs) to what the seeds do (their variance over the number of runs); the interval is
-Student's t with Satterthwaite's degrees of freedom (1946). Two runs tell little, and the interval says so.
+The difference from the base is averaged over the runs. Its variance adds the uncertainty over items (bootstrap over
+groups, of the mean over runs) and over seeds (their variance divided by the number of runs). The interval is Student's
+t with Satterthwaite's degrees of freedom (1946). Two runs say little, and the interval shows it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ BESIDE_THE_RECIPE = {"train": ("seed", "output_dir"), "adapter": ("name", "descr
 class Runs:
     """Runs of one recipe in one evaluation, by the measure that the verdict rests on.
 
-    `spread` is the standard deviation of the runs' differences from the base; the interval and the verdict are of their
-    mean.
+    `spread` is the standard deviation of the runs' differences from the base. Interval and verdict refer to their mean.
     """
 
     adapters: tuple[str, ...]
@@ -44,29 +43,29 @@ class Runs:
 
 
 def same_recipe(cards: Mapping[str, Card]) -> list[tuple[str, ...]]:
-    """Names of adapters whose cards differ in no setting but the seed and where things lie; two or more together."""
-    found: dict[str, list[str]] = {}
+    """Names of adapters whose cards differ only in the seed and in paths; two or more together."""
+    names_by_recipe: dict[str, list[str]] = {}
     for name, card in cards.items():
         if card.settings.get("train", {}).get("seed") is not None:
-            found.setdefault(_recipe(card), []).append(name)
-    return [tuple(names) for names in found.values() if len(names) > 1]
+            names_by_recipe.setdefault(_recipe(card), []).append(name)
+    return [tuple(names) for names in names_by_recipe.values() if len(names) > 1]
 
 
 def _recipe(card: Card) -> str:
-    """What an adapter was made by, its seed left out."""
-    kept: dict[str, Any] = {}
+    """The settings that made an adapter, without its seed."""
+    settings: dict[str, Any] = {}
     for section, values in card.settings.items():
         left_out = BESIDE_THE_RECIPE.get(section, ())
-        kept[section] = (
+        settings[section] = (
             {key: value for key, value in values.items() if key not in left_out} if isinstance(values, dict) else values
         )
     return json.dumps(
-        [card.base.fingerprint.weights, card.template, card.data.hashes, kept], sort_keys=True, default=str
+        [card.base.fingerprint.weights, card.template, card.data.hashes, settings], sort_keys=True, default=str
     )
 
 
 def over_seeds(evaluation: Evaluation, names: Sequence[str]) -> Runs:
-    """The runs' mean difference from the base, and how sure it is over items and seeds."""
+    """The runs' mean difference from the base, and its uncertainty over items and seeds."""
     base, measure = evaluation.subjects[0], evaluation.verdict_by
     runs = [_subject(evaluation, name) for name in names]
     gains = [run.changes[measure.name].difference for run in runs]
@@ -86,30 +85,30 @@ def over_seeds(evaluation: Evaluation, names: Sequence[str]) -> Runs:
 
 
 def _subject(evaluation: Evaluation, name: str) -> Subject:
-    return next(one for one in evaluation.subjects if one.adapter == name)
+    return next(subject for subject in evaluation.subjects if subject.adapter == name)
 
 
 def _error_of_items(evaluation: Evaluation, base: Subject, runs: Sequence[Subject]) -> float | None:
-    """The standard error over groups of the mean difference of these runs; None where there is but one group."""
+    """The standard error over groups of the mean difference of these runs; None where there is only one group."""
     width = base.table.shape[1]
-    whole = np.hstack([base.table, *(run.table for run in runs)])
+    tables = np.hstack([base.table, *(run.table for run in runs)])
     of_sums = evaluation.verdict_by.of_sums
 
     def mean_gain(sums: Numbers) -> Numbers:
-        blocks = [of_sums(sums[..., width * place : width * (place + 1)]) for place in range(1, len(runs) + 1)]
+        blocks = [of_sums(sums[..., width * number : width * (number + 1)]) for number in range(1, len(runs) + 1)]
         return np.mean(blocks, axis=0) - of_sums(sums[..., :width])
 
     groups = [item.group for item in evaluation.items]
-    return paired(whole, groups, mean_gain, samples=evaluation.bootstrap_samples, seed=evaluation.seed).error
+    return paired(tables, groups, mean_gain, samples=evaluation.bootstrap_samples, seed=evaluation.seed).error
 
 
 def _interval(mean: float, error: float | None, spread: float, runs: int, groups: int) -> Interval:
     if error is None:
         return Interval(None, None, "none: all items are of one group")
     items, seeds = error**2, spread**2 / runs
-    whole = items + seeds
-    if whole == 0:
+    variance = items + seeds
+    if variance == 0:
         return Interval(mean, mean, "t over items and seeds")
-    freedom = whole**2 / (items**2 / (groups - 1) + seeds**2 / (runs - 1))
-    half = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(whole)
-    return Interval(mean - half, mean + half, "t over items and seeds")
+    freedom = variance**2 / (items**2 / (groups - 1) + seeds**2 / (runs - 1))
+    half_width = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
+    return Interval(mean - half_width, mean + half_width, "t over items and seeds")
