@@ -29,7 +29,7 @@ EVENTS = {
     "on_save": "the loss curve",
     "on_train_end": "the loss curve",
 }
-WORKING = {"transformers": ">=5.10,<6", "trl": ">=1.0,<2"}
+WORKING = {"transformers": ">=5.10.1,<6", "trl": ">=1.0.0,<2"}
 
 
 def check_stack(trainer: type = SFTTrainer, callback: type = TrainerCallback) -> None:

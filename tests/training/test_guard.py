@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from lora_med.errors import DivergedError
 from lora_med.training.run.callbacks import read_metrics
+from lora_med.training.run.checkpoints import newest_name
 from lora_med.training.step.guard import StepGuard
 from tests.training.support import make_trainer, weights
 
@@ -63,3 +65,18 @@ def test_an_infinite_gradient_under_a_scaler_is_not_a_divergence(tmp_path: Path)
 def test_a_stop_request_saves_and_ends_the_run_but_not_in_its_last_step(tmp_path: Path) -> None:
     assert judge(tmp_path, 1.0, 1.0, stop=True) == SimpleNamespace(should_training_stop=True, should_save=True)
     assert judge(tmp_path, 1.0, 1.0, stop=True, step=8) == control()
+
+
+def test_an_adapter_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    """Loss and gradient were finite; the optimizer's own arithmetic was not."""
+    trainer = make_trainer(tmp_path, save_steps=1, logging_steps=1, validation=[])
+
+    class Poison(TrainerCallback):
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step == 2:
+                next(one for one in trainer.model.parameters() if one.requires_grad).data[0] = math.nan
+
+    trainer.add_callback(Poison())
+    with pytest.raises(DivergedError, match="the adapter holds NaN or infinity"):
+        trainer.train()
+    assert newest_name(tmp_path) == "checkpoint-2"
