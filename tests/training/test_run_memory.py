@@ -118,6 +118,12 @@ def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype:
     assert recomputed.holes == expected
 
 
+def test_a_trained_number_takes_four_bytes_as_many_for_its_gradient_and_twice_that_in_adamw(tmp_path: Path) -> None:
+    need = measure(shape_of(make_tiny("llama", tmp_path)))([60], 20, False)
+    assert need.adapters > 0
+    assert (need.gradients, need.optimizer) == (need.adapters, 2 * need.adapters)
+
+
 @pytest.mark.parametrize("returns", [True, False])
 def test_a_plan_counts_on_large_tensors_being_returned_only_where_they_are(
     tmp_path: Path, returns: bool, monkeypatch: pytest.MonkeyPatch
