@@ -87,6 +87,7 @@ def test_a_run_lowers_the_loss_and_leaves_its_traces(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 8, 16]
     assert validation[-1] < validation[0]
     assert {"learning_rate", "grad_norm", "tokens_per_second", "epoch"} <= lines[1].keys()
+    assert all(line["tokens_per_second"] > 0 for line in lines if "loss" in line)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     saved = newest(tmp_path)
     assert saved is not None
