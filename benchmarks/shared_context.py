@@ -23,7 +23,7 @@ from lora_med.models.base import load_base
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.rows.batches import Collator
 from lora_med.training.rows.batches import make_rows as rows_of
-from lora_med.training.rows.shared_prefix_rows import grow_trees
+from lora_med.training.rows.shared_prefix_rows import join_shared_prefixes
 from lora_med.training.step.fused_lora import fused_lora
 from lora_med.training.step.loss import add_compact_loss
 
@@ -84,7 +84,7 @@ def main() -> None:
     asked = parser_for(__doc__).parse_args()
     torch.set_num_threads(2)
     documents = make_documents(asked.data)
-    alone, trees = batches(documents, QUESTIONS), batches(grow_trees(documents, LONGEST), 1)
+    alone, trees = batches(documents, QUESTIONS), batches(join_shared_prefixes(documents, LONGEST), 1)
     sizes = [sum(batch["labels"].numel() for batch in given) for given in (alone, trees)]
     dtype = own_dtype(asked.dtype)
     print(f"{machine()}\n{asked.shape}, {dtype}, 2 threads")

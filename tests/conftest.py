@@ -37,3 +37,17 @@ def _what_is_loaded_is_not_looked_through_for_garbage() -> None:
     """Each run begins with a whole garbage collection by accelerate, 0.7 s of walking over libraries that stay."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line at the end: the tests and seconds of each part, summed over all processes."""
+    seconds: dict[str, float] = {}
+    tests: dict[str, int] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = Path(report.nodeid.partition("::")[0]).parent.name
+                seconds[folder] = seconds.get(folder, 0.0) + report.duration
+                tests[folder] = tests.get(folder, 0) + (report.when == "call")
+    parts = [f"{folder} {tests[folder]} in {seconds[folder]:.0f} s" for folder in sorted(seconds)]
+    terminalreporter.write_line("by part: " + ", ".join(parts))

@@ -85,11 +85,11 @@ def _time(
 ) -> dict[str, Any]:
     """Seconds of an average step and of all steps, validation not counted; or `left_out`, why they are not told."""
     from lora_med.models.memory import free_memory
-    from lora_med.training.planner.run_memory import document_parts
+    from lora_med.training.planner.run_memory import segment_lengths
     from lora_med.training.planner.step_time import time_batch, typical, why_not_timed
 
     together = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    parts = document_parts(documents, train) if documents else [(length,) for length in lengths]
+    parts = segment_lengths(documents, train) if documents else [(length,) for length in lengths]
     wanted = min(statistics.mean(lengths) * train.per_device_train_batch_size, MOST_TIMED[shape.on_gpu])
     chosen = typical(parts, wanted)
     tokens = sum(map(sum, chosen))

@@ -1,4 +1,4 @@
-"""TrainSettings to TRL's SFTConfig: every default that is wrong for LoRA on our rows is set here, each for a reason."""
+"""TrainSettings to TRL's SFTConfig: each default that is wrong for LoRA on our rows is set here, with its reason."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lora_med.run import world_size
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
-FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")  # they keep the documents of one row apart
+FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")  # they separate the documents of one row
 # Fields of SFTConfig that are the same in every run.
 FIXED: dict[str, Any] = {
-    "logging_nan_inf_filter": False,  # it would log loss 0.0 for ever after the first NaN
+    "logging_nan_inf_filter": False,  # it would log loss 0.0 after the first NaN until the end
     "disable_tqdm": True,  # the progress display is ours
     "project": "lora_med",
     "trackio_space_id": None,  # a tracker keeps its numbers on this machine
     "trackio_static_space_id": False,
     "save_strategy": "steps",
-    "save_total_limit": None,  # transformers would rotate any folder named checkpoint-*; ours knows its own
+    "save_total_limit": None,  # transformers would delete any folder named checkpoint-*; ours deletes only its own
     "load_best_model_at_end": False,
     "restore_callback_states_from_checkpoint": False,  # it would restore "stop" from a stopped run
     "max_length": None,  # the rows come tokenized, chunked and checked
@@ -40,7 +40,7 @@ FIXED: dict[str, Any] = {
     "ddp_find_unused_parameters": False,
     "push_to_hub": False,
 }
-# Fields of SFTConfig that would undo what lora_med promises, and why; the fields that lora_med sets are refused too.
+# Fields of SFTConfig that would break a promise of lora_med, and why; the fields that lora_med sets are refused too.
 REFUSED = {
     "auto_find_batch_size": "another batch size is another run",
     "average_tokens_across_devices": "the loss is the mean over all tokens of the step, on all processes",
@@ -53,7 +53,7 @@ REFUSED = {
     "hub_token": "adapters are pushed by `lora-med adapters push`",
     "ignore_data_skip": "a resumed run would see rows twice",
     "label_smoothing_factor": "the one-pass loss does not smooth",
-    "length_column_name": "batches are not grouped by length: they are not padded",
+    "length_column_name": "batches are not grouped by length, as they are not padded",
     "load_best_model_at_end": "the best adapter is always the one published",
     "loss_type": "the loss is the negative log-likelihood",
     "packing_strategy": "lora_med packs the rows itself",
@@ -68,7 +68,7 @@ REFUSED = {
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How many optimizer steps an epoch has (None for a stream), and whether there is anything to validate on."""
+    """Optimizer steps per epoch (None for a stream), and whether there are validation rows."""
 
     steps_per_epoch: int | None
     validates: bool
@@ -84,7 +84,7 @@ class Schedule:
         return math.ceil(settings.num_train_epochs * self.steps_per_epoch)
 
     def eval_steps(self, settings: TrainSettings) -> int:
-        """Steps between validations: as set, or an epoch, or a quarter of a streamed run."""
+        """Steps between validations: as set, else an epoch, or a quarter of a streamed run."""
         every = settings.eval_steps or self.steps_per_epoch or max(1, self.total(settings) // 4)
         return min(every, self.total(settings))
 
@@ -99,7 +99,7 @@ def best_metric(settings: TrainSettings) -> str:
 
 
 def check_tracker(report_to: str) -> None:
-    """Raise DependencyMissingError if the tracker asked for is not installed."""
+    """Raise DependencyMissingError if the configured tracker is not installed."""
     package = TRACKERS.get(report_to)
     if package is not None and importlib.util.find_spec(package) is None:
         raise DependencyMissingError(
@@ -109,7 +109,7 @@ def check_tracker(report_to: str) -> None:
 
 
 def _checkpointing_field() -> str:
-    """The name of the field that recomputes activations; transformers has renamed it, and warns of the old name."""
+    """The name of the field that recomputes activations; transformers renamed it and warns about the old name."""
     new = "activation_checkpointing"
     return new if any(field.name == new for field in dataclasses.fields(SFTConfig)) else "gradient_checkpointing"
 
@@ -136,11 +136,11 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
 
     Args:
         settings: the section `train`.
-        schedule: steps an epoch has, and whether there are validation rows.
+        schedule: steps per epoch, and whether there are validation rows.
         dtype: number format of the base's computation: float32, bfloat16 or float16.
 
     Raises:
-        SettingsError: `trainer_args` has an unknown name (with the near one) or one that lora_med decides.
+        SettingsError: `trainer_args` has an unknown name (the near one is named) or one that lora_med decides.
         DependencyMissingError: the tracker is not installed.
     """
     check_tracker(settings.report_to)
@@ -161,10 +161,10 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
         "warmup_steps": min(settings.warmup_ratio, 0.999),  # below 1 it is a share of the steps
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        # TRL has it on: a third more time, needed or not.
+        # On by default in TRL: it costs a third more time, also where it is not needed.
         _checkpointing_field(): settings.gradient_checkpointing,
         "seed": settings.seed,
-        # fp32 adapters over a bf16 base want autocast on a GPU; on a CPU the base computes in its own format.
+        # fp32 adapters on a bf16 base need autocast on a GPU; on a CPU the base computes in its own format.
         "bf16": on_gpu and dtype == "bfloat16",
         "fp16": on_gpu and dtype == "float16",
         "use_cpu": not on_gpu and not torch.backends.mps.is_available(),
@@ -178,27 +178,27 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
     }
     _check_extra(settings.trainer_args, ours)
     try:
-        made = SFTConfig(**ours, **settings.trainer_args)
+        arguments = SFTConfig(**ours, **settings.trainer_args)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"SFTConfig refuses these settings: {error}", where="train") from error
-    # One process trains on one GPU. With more, transformers would wrap it in DataParallel, which cuts a row of many
-    # documents nowhere and the places of its labels in two.
-    made._n_gpu = min(made.n_gpu, 1)
-    return made
+    # One process trains on one GPU. With more, transformers would use DataParallel, which cannot split a row of many
+    # documents but would split the positions of its labels.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
     """Refuse what this base cannot train.
 
     Raises:
-        SettingsError: an adapter on the output head, packed rows or a shared context with an attention that cannot keep
-            them apart, rows to be kept that noise changes, or several processes that would each choose a batch.
+        SettingsError: an adapter on the output head; packed rows or a shared context with an attention that cannot
+            separate them; a cache of rows that noise changes; several processes that would each choose a batch.
     """
     if settings.batch == "auto" and world_size() > 1:
         raise SettingsError(
-            "each of several processes would choose a batch of its own",
+            "each of several processes would choose its own batch",
             where="train.batch",
-            fix="train.batch=as_set, with the sizes that lora-med plan tells",
+            fix="train.batch=as_set, with the sizes that lora-med plan prints",
         )
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
@@ -210,13 +210,13 @@ def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
         )
     if settings.cache_frozen and settings.trainer_args.get("neftune_noise_alpha"):
         raise SettingsError(
-            "nothing can be kept: the noise of neftune_noise_alpha makes a row differ each time",
+            "nothing can be cached: the noise of neftune_noise_alpha makes a row differ each time",
             where="train.cache_frozen",
             fix="train.cache_frozen=false",
         )
     if settings.share_context and base.attention != PER_DOCUMENT:
         raise SettingsError(
-            f"attention {base.attention!r} cannot keep the branches of a shared context apart",
+            f"attention {base.attention!r} cannot separate the continuations of a shared context",
             where="train.share_context",
             fix="set model.attn_implementation=auto",
         )

@@ -1,4 +1,4 @@
-"""What is wrong with the section `train` by itself, found before a base is loaded."""
+"""Checks of the section `train` by itself, before a base is loaded."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lora_med.models.quantize import load_bitsandbytes
 
 
 def check_training(settings: TrainSettings) -> None:
-    """Find what is wrong with the section `train` by itself; cheap, and to be called before a base is loaded.
+    """Check the section `train` by itself; cheap, to be called before a base is loaded.
 
     Raises:
         SettingsError: an unknown name, or one that lora_med decides.
         DependencyMissingError: the tracker is not installed.
-        OutputError: there is an earlier run in the folder, and `resume` is never.
+        OutputError: the folder holds an earlier run, and `resume` is never.
     """
-    load_bitsandbytes()  # TRL, which the next lines load, brings PEFT, and that would bring torch's compiler with it
+    load_bitsandbytes()  # first: the next lines load TRL and so PEFT, which would otherwise load torch's compiler
     from lora_med.training.arguments import Schedule, training_arguments
     from lora_med.training.run.resume import refuse_used
 

@@ -1,4 +1,4 @@
-"""Training on tags of tokens: records to tagged rows, and AdapterTrainer with a loss over tags in place of words."""
+"""Token tagging: records to tagged rows, and AdapterTrainer with a loss over tags instead of words."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class TaggedRows:
 
 
 def read_tagged(records: Records, base: Base, train: TrainSettings, *, what: str = "training") -> TaggedRows:
-    """The records of a split as tagged rows, a longer text in pieces; what tags cannot say is told.
+    """The records of a split as tagged rows, a longer text in pieces; the log counts what tags cannot express.
 
     Args:
-        base: as `load_tagger` gives it.
+        base: from `load_tagger`.
         what: the split's name, for messages.
 
     Raises:
@@ -59,13 +59,15 @@ def read_tagged(records: Records, base: Base, train: TrainSettings, *, what: str
         PreflightError: there is no row to train on.
     """
     if not base.labels:
-        raise SettingsError("the base writes text, and has no head for tags", fix="load_tagger(base, labels)")
+        raise SettingsError("the base writes text and has no head for tags", fix="load_tagger(base, labels)")
     if train.packing:
         raise SettingsError("packed texts would see each other", where="train.packing", fix="train.packing=false")
     if train.share_context:
-        raise SettingsError("tagged texts share nothing", where="train.share_context", fix="train.share_context=false")
+        raise SettingsError(
+            "tagged texts cannot share a prefix", where="train.share_context", fix="train.share_context=false"
+        )
     if not isinstance(records, Sequence):
-        raise SettingsError("tagged rows are not streamed", where="data.streaming", fix="data.streaming=false")
+        raise SettingsError("tagged rows cannot be streamed", where="data.streaming", fix="data.streaming=false")
     annotated = [record for record in records if isinstance(record, Annotated)]
     if len(annotated) < len(records):
         raise SettingsError("tags need annotated texts", where="data.source", fix="lora-med data list")
@@ -88,22 +90,22 @@ def read_tagged(records: Records, base: Base, train: TrainSettings, *, what: str
     logger.info("%s: %d texts in %d rows", what, len(annotated), len(rows))
     if coverage.recovered < coverage.mentions:
         logger.info(
-            "%s: tags cannot say %d of %d mentions", what, coverage.mentions - coverage.recovered, coverage.mentions
+            "%s: tags cannot express %d of %d mentions", what, coverage.mentions - coverage.recovered, coverage.mentions
         )
     return TaggedRows(rows, report)
 
 
 class TagTrainer(AdapterTrainer):
-    """AdapterTrainer for a base of `load_tagger`: its loss is the cross entropy of each token's tag, nothing shifted.
+    """AdapterTrainer for a base of `load_tagger`: its loss is the cross entropy of each token's tag, not shifted.
 
-    Rows of `read_tagged` are what it takes. Checkpoints, resume and a stop before a bad step are AdapterTrainer's.
+    It trains on the rows of `read_tagged`. Checkpoints, resume and the stop before a bad step are AdapterTrainer's.
     """
 
     def _prepare_loss(self) -> None:
-        """The head has a few outputs: there is nothing to save on."""
+        """None: the head has few outputs, so a one-pass loss would save nothing."""
 
     def total_nll(
-        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, places: torch.Tensor | None = None
+        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, positions: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Negative log-likelihood of the tags of a batch, summed."""
         logits = model(**inputs).logits.float()

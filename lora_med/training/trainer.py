@@ -1,62 +1,69 @@
-"""AdapterTrainer: TRL's SFTTrainer on rows that are ready, with checkpoints that hold and a resume that is exact."""
+"""AdapterTrainer: TRL's SFTTrainer on rows that are ready, with committed checkpoints and a bit-identical resume."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers.trainer_callback import PrinterCallback, TrainerState
+from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
-from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.config.schema import TrainSettings
-from lora_med.errors import DataError, SettingsError, StoppedError
+from lora_med.errors import StoppedError
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
+from lora_med.models.attention.per_document import no_mask
 from lora_med.models.base import Base
 from lora_med.models.memory import spare_memory
 from lora_med.prompts.tokens import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
-from lora_med.training.planner.run_memory import with_room
-from lora_med.training.rows.batches import Collator, Share, Stream, hash_rows, make_rows
-from lora_med.training.rows.shared_prefix_rows import grow_trees
-from lora_med.training.run.adapter_files import load_adapter, restore, save_adapter, saved_weights, trainable_weights
-from lora_med.training.run.callbacks import MetricsFile, ProgressReport
-from lora_med.training.run.checkpoints import announce, commit, rotate, whole, written
-from lora_med.training.run.resume import find_resume
-from lora_med.training.run.stopping import StopRequest
+from lora_med.training.planner.run_memory import fit_to_memory
+from lora_med.training.rows.batches import Collator, Share, load_rows, load_stream
+from lora_med.training.rows.training_rows import rows_in_memory, training_rows
+from lora_med.training.run.adapter_files import load_adapter, restore, trainable_weights
+from lora_med.training.run.callbacks import MetricsFile, ProgressReport, Throughput
+from lora_med.training.run.checkpoint_policy import choose_policy
+from lora_med.training.run.checkpointing import CheckpointingTrainer
+from lora_med.training.run.checkpoints import announce, require_complete
+from lora_med.training.run.resume import find_resume, full_identity
+from lora_med.training.stack_check import check_stack
+from lora_med.training.step.fast_layers import fast_layers
 from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
-from lora_med.training.step.loss import add_compact_loss, why_not_compact
-from lora_med.training.step.self_test import probe
-from lora_med.training.step.task_eval import ValidationTask
-from lora_med.training.steps import SteppingTrainer
+from lora_med.training.step.fused_lora import Group
+from lora_med.training.step.guard import StepGuard
+from lora_med.training.step.loss import add_compact_loss, count_labeled, labeled_positions, why_not_compact
+from lora_med.training.step.out_of_memory import MicroBatches
+from lora_med.training.step.self_test import SelfTest
+from lora_med.training.step.task_eval import TaskEvaluation, ValidationTask
 
 logger = logging.getLogger(__name__)
 
 
-class AdapterTrainer(SteppingTrainer):
+class AdapterTrainer(CheckpointingTrainer):
     """Trains the adapter "default" of a PeftModel and leaves the best one in it.
 
     Args:
         model: a PeftModel with one trainable adapter.
-        base: the base it stands on; its tokenizer, dtype and attention are used.
+        base: the base under it; its tokenizer, dtype and attention are used.
         settings: the section `train`.
         train: documents, none longer than `settings.max_length`: a list, or a re-iterable stream.
         validation: documents to validate on; may be empty, and then the last adapter is the result.
         identity: field -> value of all that a resumed run must share (`run_identity`); the rows are added here.
-        watch: a task to score while training, and perhaps to choose the adapter by; None for none.
+        validation_task: a task to score during training, and perhaps to choose the adapter by; None for none.
 
     Raises:
         DataError: there is nothing to train on.
         SettingsError: a setting that cannot work, or an adapter on the output head.
-        DependencyMissingError: the tracker is not installed.
+        DependencyMissingError: the tracker is not installed, or transformers or TRL lack what this class relies on.
     """
+
+    groups: Sequence[Group] = ()  # during training, the LoRA layers that are computed together
 
     def __init__(
         self,
@@ -69,88 +76,64 @@ class AdapterTrainer(SteppingTrainer):
         identity: Mapping[str, Any] | None = None,
         validation_task: ValidationTask | None = None,
     ) -> None:
+        check_stack()
         refuse_misfit(model, base, settings)
-        settings = with_room(settings, model, base, train) if settings.batch == "auto" else settings
+        settings = fit_to_memory(settings, model, base, train) if settings.batch == "auto" else settings
         self.settings = settings
         self.output_dir = Path(settings.output_dir)
-        self.base_dtype = base.dtype
-        self.stop_request = StopRequest()
         self.share = Share(rank(), world_size())
-        self.progress = ProgressReport()
         self.predicts_words = not base.labels
-        rows = self._rows(train)
-        held_out = self._joined(list(validation))
-        validation_rows = make_rows(held_out, settings.max_length, settings.packing) if held_out else None
-        steps = None
-        if self.stream is None:
-            rows_a_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-            steps = math.ceil(len(rows) / (rows_a_step * self.share.processes))
-        schedule = Schedule(steps, validates=validation_rows is not None)
+        self.validation_task = validation_task
+        self.rows = training_rows(train, settings)
+        held_out = list(validation)
+        schedule = Schedule(self.rows.steps_per_epoch(settings, self.share.processes), validates=bool(held_out))
         tokenizer = base.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        followed = f"eval_{validation_task.metric}" if validation_task else None
-        apart, flat = base.attention == PER_DOCUMENT, base.attention in FLAT
-        self.collator = Collator(pad, flat=flat, unmasked=apart, numbered=settings.cache_frozen)
+        unpadded = base.attention == PER_DOCUMENT
+        self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=unpadded, numbered=settings.cache_frozen)
+        self.policy = choose_policy(settings, validation_task, validates=bool(held_out))
+        arguments = training_arguments(settings, schedule, dtype=base.dtype)
+        if validation_task is not None and validation_task.chooses:
+            arguments.metric_for_best_model = None  # transformers would look for the score in every validation
         weights = trainable_weights(model)
         super().__init__(
             model=model,
-            args=training_arguments(settings, schedule, dtype=base.dtype),
+            args=arguments,
             data_collator=self.collator,  # type: ignore[arg-type]
-            train_dataset=rows,
-            eval_dataset=validation_rows,
+            train_dataset=self.rows.rows,
+            eval_dataset=rows_in_memory(held_out, settings) if held_out else None,
             processing_class=tokenizer,
-            callbacks=[self.progress, MetricsFile(self.output_dir, followed)],
+            callbacks=self._callbacks(),
         )
         # DeepSpeed keeps float32 copies in its optimizer, and cannot gather weights of two formats at once.
         restore(self.model, weights, getattr(torch, base.dtype) if self.is_deepspeed_enabled else torch.float32)
         self.remove_callback(PrinterCallback)
+        # The first of all callbacks, so that a run that is refused opens no tracker.
+        self.callback_handler.callbacks.insert(0, SelfTest(self, base.dtype))
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = self.predicts_words
-        self.identity: dict[str, Any] = json.loads(json.dumps({**(identity or {}), "processes": self.share.processes}))
-        if self.stream is None:
-            self.identity["the training rows (SHA-256)"] = hash_rows(rows)
-        self.validation_task = validation_task
-        if validation_task is not None and validation_task.chooses:
-            self._choose_by(validation_task)
+        self.identity = full_identity(identity or {}, self.rows, self.share, validation_task)
         self.fallback = self._prepare_loss()
-        self.frozen = self._frozen_rows(apart) if settings.cache_frozen else None
-        self._micro_losses: list[torch.Tensor] = []
+        self.frozen: FrozenRows | None = None
+        if settings.cache_frozen:
+            free = spare_memory(self.args.device.type, self.share.processes)
+            complete = self.rows.stream is None and not self.sharded
+            self.frozen = frozen_rows(self.model.get_base_model(), unpadded=unpadded, complete=complete, free=free)
+        self.micro_batches = MicroBatches(cached=settings.cache_frozen)
 
-    def _rows(self, documents: Iterable[Tokens]) -> Dataset:
-        """The training rows; of a stream only the first, which TRL looks at, while `get_train_dataloader` reads it."""
-        settings = self.settings
-        self.stream = None
-        if isinstance(documents, Sequence):
-            if not documents:
-                raise DataError("there is nothing to train on: 0 rows", where="the training split")
-            return make_rows(self._joined(documents), settings.max_length, settings.packing)
-        if settings.share_context:
-            raise SettingsError(
-                "rows of a stream are not there to be joined", where="train.share_context", fix="data.streaming=false"
-            )
-        self.stream = Stream(documents, settings.max_length, settings.packing)
-        return self.stream.first()
-
-    def _joined(self, documents: Sequence[Tokens]) -> Sequence[Tokens]:
-        """The documents, with `share_context` those that begin alike as trees."""
-        return grow_trees(documents, self.settings.max_length) if self.settings.share_context else documents
-
-    def _frozen_rows(self, apart: bool) -> FrozenRows:
-        """Room for what the layers below the adapters give; `apart` as `frozen_rows` takes it."""
-        free = spare_memory(self.args.device.type, self.share.processes)
-        unsplit = self.stream is None and not self.sharded
-        return frozen_rows(self.model.get_base_model(), apart=apart, whole=unsplit, free=free)
-
-    def _choose_by(self, validation_task: ValidationTask) -> None:
-        """Let a watched score choose the adapter, in place of the validation loss."""
-        self.args.metric_for_best_model = f"eval_{validation_task.metric}"
-        self.args.greater_is_better = not validation_task.lower_is_better
-        self.identity["evaluate.metric_for_best_model"] = validation_task.metric
-        self.identity["the items to choose by (SHA-256)"] = validation_task.digest
+    def _callbacks(self) -> list[TrainerCallback]:
+        """Ours, in the order in which they act at one event."""
+        self.guard = StepGuard(self.output_dir)
+        self.throughput = Throughput()
+        self.progress = ProgressReport()
+        task = self.validation_task
+        metrics_file = MetricsFile(self.output_dir, f"eval_{task.metric}" if task is not None else None)
+        scoring = [TaskEvaluation(task, self)] if task is not None else []
+        return [self.guard, self.throughput, self.progress, metrics_file, *scoring, self.policy]
 
     def _prepare_loss(self) -> str | None:
-        """Add the one-pass loss, or say why TRL's standard one is used."""
+        """Add the one-pass loss, or return the reason why TRL's standard one is used."""
         inner = self.model.get_base_model()
         reason = why_not_compact(inner, partitioned=self.is_deepspeed_enabled)
         if reason is None:
@@ -159,43 +142,117 @@ class AdapterTrainer(SteppingTrainer):
             logger.info("loss: TRL's standard path, because %s", reason)
         return reason
 
-    # ---- Checkpoints ----
+    # ---- Steps ----
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the adapter; under FSDP every process takes part, and only the adapter is gathered."""
-        if self.is_deepspeed_enabled:
-            super().save_model(output_dir, _internal_call)
-            return
-        inner = self.accelerator.unwrap_model(self.model)
-        self._save(output_dir, trainable_weights(inner))
+    def get_train_dataloader(self) -> Any:
+        """This process's batches, in an order that any number of processes shares."""
+        size = self.args.per_device_train_batch_size
+        if self.rows.stream is not None:
+            return load_stream(self.rows.stream, self.collator, batch_size=size, share=self.share)
+        return load_rows(self.rows.rows, self.collator, batch_size=size, share=self.share, seed=self.args.seed)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The adapter alone: no tokenizer, no pickled arguments."""
-        if self.args.should_save:
-            inner = self.accelerator.unwrap_model(self.model)
-            save_adapter(inner, Path(output_dir or self.args.output_dir), state_dict or trainable_weights(inner))
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-likelihood over the labeled tokens of the whole step, on all processes."""
+        rows: list[tuple[int, int]] = inputs.pop("rows", [])
+        positions: torch.Tensor | None = inputs.pop("nll_positions", None)
+        frozen = self.frozen.around(rows) if self.frozen is not None and model.training else nullcontext()
+        with frozen, no_mask() if "document_lengths" in inputs else nullcontext():
+            if self.fallback is not None or return_outputs:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            labels = inputs.pop("labels")
+            total = self.total_nll(model, inputs, labels, positions)
+        if num_items_in_batch is None:
+            return total / self.count(labels).clamp(min=1)
+        # DDP averages the gradients of the processes; the sum over all of them is meant.
+        return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.share.processes
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = self.output_dir / f"checkpoint-{self.state.global_step}"
-        if not all(bool(torch.isfinite(value).all()) for value in trainable_weights(self.model).values()):
-            raise self.diverged("the adapter holds NaN or infinity")
-        with written(folder):
-            # Past SFTTrainer, which would add a model card to every checkpoint.
-            super(SFTTrainer, self)._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            finished = self.control.should_training_stop and not self.stopping
-            best = self._best_folder()
-            commit(folder, step=self.state.global_step, identity=self.identity, finished=finished, best=best)
-            rotate(self.output_dir, keep=self.settings.save_total_limit, best=best)
-        self.accelerator.wait_for_everyone()
+    def total_nll(
+        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Negative log-likelihood of all labeled tokens of a batch, summed; `positions` as `labeled_positions`."""
+        return model(**inputs, nll_labels=labels, nll_positions=positions)
 
-    def _best_folder(self) -> Path | None:
-        step = self.state.best_global_step
-        return self.output_dir / f"checkpoint-{step}" if step else None
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """How many tokens of a batch are scored."""
+        return count_labeled(labels)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_adapter(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
+    def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
+        """One forward and backward pass, in micro-batches where memory asks for it; counts its tokens.
+
+        Only where one process trains alone: processes that wait for each other must take the same micro-batches.
+        """
+        mask = inputs.get("attention_mask")
+        self.throughput.add(int(mask.sum()) if mask is not None else inputs["input_ids"].numel())
+        step = super().training_step
+
+        def take(batch: dict[str, Any]) -> torch.Tensor:
+            return step(model, self.located(batch), *arguments, **options)
+
+        alone = self.share.processes == 1 and not self.is_deepspeed_enabled and self.fallback is None
+        loss = self.micro_batches.take(model, inputs, take, self.groups) if alone else take(inputs)
+        self.guard.losses.append(loss.detach())
+        return loss
+
+    def located(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the positions of its labels, found on the host: it would have to wait for a GPU's answer."""
+        if self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu":
+            return {**inputs, "nll_positions": labeled_positions(inputs["labels"])}
+        return inputs
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Hand the gradient norm to the guard, which no public callback receives; clipped gradients do not show it."""
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        self.guard.gradient_norm = norm
+        self.guard.scaled = getattr(self.accelerator, "scaler", None) is not None
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed since the last log to training logs."""
+        if "loss" in logs:
+            tokens, seconds = self.throughput.read()
+            total = float(self._sum(torch.tensor([float(tokens)], dtype=torch.float64))[0])
+            logs["tokens_per_second"] = round(total / seconds, 1) if seconds else 0.0
+        super().log(logs, start_time)
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        if self.share.processes == 1:
+            return values
+        dtype = torch.float32 if self.args.device.type == "mps" else values.dtype
+        return self.accelerator.reduce(values.to(self.args.device, dtype), "sum").cpu()  # type: ignore[return-value]
+
+    # ---- Validation ----
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`eval_loss`: nats per labeled token over all validation rows, a sum over a sum for any batch size."""
+        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        size = self.args.per_device_eval_batch_size
+        model: Any = self.model_wrapped if self.sharded else self.model
+        begun = time.perf_counter()
+        totals = torch.zeros(2, dtype=torch.float64)
+        model.eval()
+        for batch in load_rows(rows, self.collator, batch_size=size, share=self.share, seed=None):
+            inputs = self._prepare_inputs(batch)
+            count = self.count(inputs["labels"])
+            with torch.no_grad(), self.compute_loss_context_manager():
+                mean = self.compute_loss(model, inputs)
+            totals += torch.tensor([float(mean) * int(count), int(count)], dtype=torch.float64)
+        nll, tokens = self._sum(totals).tolist()
+        metrics = {
+            f"{metric_key_prefix}_loss": nll / max(tokens, 1),
+            f"{metric_key_prefix}_tokens": int(tokens),
+            f"{metric_key_prefix}_seconds": round(time.perf_counter() - begun, 3),
+        }
+        if not math.isfinite(nll):
+            raise self.guard.diverged("the validation loss is not finite", self.args, self.state)
+        self.log(metrics)
+        model.train()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     # ---- The run ----
 
@@ -205,95 +262,37 @@ class AdapterTrainer(SteppingTrainer):
         Returns what transformers returns, or None if the run had already ended.
 
         Raises:
-            StoppedError: SIGTERM or Ctrl-C; a checkpoint is committed and the same command goes on from it.
+            StoppedError: SIGTERM or Ctrl-C; a checkpoint is committed and the same command continues from it.
             DivergedError: a loss or gradient is not finite; the step before it is the last that was taken.
             OutputError: there is an earlier run and `train.resume` is never.
             SettingsError: the earlier run was another one.
         """
-        found = find_resume(self.output_dir, self.identity, resume=self.settings.resume, rank=self.share.rank)
-        if found is not None and found.finished:
-            logger.info("the run had ended at step %d", found.step)
-            self.state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
-            load_adapter(self.model, whole(found.best or found.folder))
+        checkpoint = find_resume(self.output_dir, self.identity, resume=self.settings.resume, rank=self.share.rank)
+        if checkpoint is not None and checkpoint.finished:
+            logger.info("the run had ended at step %d", checkpoint.step)
+            self.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+            load_adapter(self.model, require_complete(checkpoint.best or checkpoint.folder))
             return None
-        if found is not None:
-            announce(found)
-        self.args.eval_on_start = found is None and self.eval_dataset is not None
-        remembered = self.model.config.use_cache
+        if checkpoint is not None:
+            announce(checkpoint)
+        self.args.eval_on_start = checkpoint is None and self.eval_dataset is not None
+        use_cache = self.model.config.use_cache
+        layers = fast_layers(self.model, self.args, self.settings, partitioned=self.is_deepspeed_enabled)
         try:
-            with self.stop_request.caught(), self._fused():
-                result = super().train(resume_from_checkpoint=str(found.folder) if found else None)
+            with self.guard.stop_request.caught(), layers as self.groups:
+                result = super().train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         finally:
             self.progress.close()
-            self.model.config.use_cache = remembered
-        if self.stopping:
+            self.model.config.use_cache = use_cache
+        if self.guard.stopping:
             raise StoppedError(
                 f"stopped on request at step {self.state.global_step} of {self.state.max_steps}",
                 where=str(self.output_dir),
-                fix="run the same command again: it goes on from there",
+                fix="run the same command again: it continues from there",
             )
-        self._load_best()
+        self.load_best()
         return result
 
-    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
-        """Look before the first step whether documents stay apart and the one-pass loss is the model's own."""
-        model, loader = super()._prepare_for_training(*arguments, **options)
-        if not self.predicts_words:
-            return model, loader
-        wrong = probe(
-            model if self.sharded else self.model,
-            self.collator,
-            words=self.model.config.get_text_config().vocab_size,
-            dtype=self.base_dtype,
-            device=self.args.device,
-            compact=self.fallback is None,
-            trees=self.settings.share_context,
-        )
-        if "packing" in wrong:
-            raise SettingsError(
-                "with this attention the documents of a batch see each other",
-                where="model.attn_implementation",
-                fix="set model.attn_implementation=sdpa and train.packing=false",
-            )
-        if "trees" in wrong:
-            raise SettingsError(
-                "this model gives rows that share their beginning other numbers than alone",
-                where="train.share_context",
-                fix="train.share_context=false",
-            )
-        if wrong:
-            self.fallback = "the one-pass loss is not the model's own"
-            logger.warning("loss: TRL's standard path, because %s", self.fallback)
-        return model, loader
-
-    def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
-        """The state of a resumed run is the checkpoint's, but how often to log, validate and save is as set now."""
-        found = super()._init_training_state(*arguments, **options)
-        self.state.compute_steps(self.args, self.state.max_steps)
-        return found
-
-    def _load_best(self) -> None:
-        best = self._best_folder()
-        if best is None or self.state.best_global_step == self.state.global_step:
-            return
-        metric, value = self.args.metric_for_best_model, self.state.best_metric
-        logger.info("the best adapter is that of step %d: %s %.4f", self.state.best_global_step, metric, value)
-        if not self.is_deepspeed_enabled:
-            load_adapter(self.accelerator.unwrap_model(self.model), whole(best))
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The adapter's tensors, whole and on the CPU, for `publish(state=...)`; every process must call it."""
-        inner = self.accelerator.unwrap_model(self.model)
-        if self.is_deepspeed_enabled:  # the model holds slices; the checkpoint that was chosen holds the whole
-            return saved_weights(inner, self._best_folder() or self.output_dir / f"checkpoint-{self.state.global_step}")
-        return trainable_weights(inner)
-
     def scores(self) -> dict[str, Any]:
-        """What validation said of the adapter that was chosen: the metric, its value, and the step; may be empty."""
-        if self.state.best_metric is None:
-            return {}
-        step = self.state.best_global_step
-        found = {str(self.args.metric_for_best_model): self.state.best_metric, "step": step}
-        if self.validation_task is not None and self.validation_task.chooses:
-            found["items"] = self.validation_task.items
-        return {"validation": found}
+        """What validation measured for the chosen adapter: the metric, its value, and the step; may be empty."""
+        return self.policy.scores(self.state)

@@ -210,3 +210,21 @@ def test_the_thousand_in_another_order_are_refused(tmp_path: Path) -> None:
     assert open_corpus(settings(path)).split_description.startswith(
         "official PubMedQA test by test_ground_truth.json: 500 items"
     )
+
+
+def test_the_complete_set_gets_the_official_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 1,000 real items are not here: invented ones stand in, under the fingerprints they have."""
+    decisions = [answer for answer, count in FULL.items() for _ in range(count)]
+    items = {
+        str(10_000 + number): ITEM | {"QUESTION": f"Q {number}?", "final_decision": answer}
+        for number, answer in enumerate(decisions)
+    }
+    test, dealt = folds.official({pmid: item["final_decision"] for pmid, item in items.items()})
+    monkeypatch.setattr(folds, "ALL_SHA256", folds.fingerprint(items))
+    monkeypatch.setattr(folds, "TEST_SHA256", folds.fingerprint(test))
+    path = tmp_path / "ori_pqal.json"
+    path.write_text(json.dumps(items))
+    corpus = open_corpus(settings(path, fold=3, near_duplicate_similarity=0, block_lists=[]))
+    assert "official PubMedQA split: 500 test" in corpus.split_description
+    assert {record.group for record in corpus.validation} == set(dealt[3])
+    assert {record.group for record in corpus.train} == set(items) - set(test) - set(dealt[3])

@@ -17,8 +17,8 @@ DOCUMENTS: dict[str, list[tuple[int, ...]]] = {
     "short": [(5,)],
     "longer than a block": [(2 * block_attention.BLOCK + 3,)],
     "several": [(100,), (1,), (64,), (300,), (65,)],
-    "trees": [(130, 70, 64, 1, 128), (40,), (3, 2, 2)],
-    "a tree of more than a block": [(290, 200, 180)],
+    "shared prefixes": [(130, 70, 64, 1, 128), (40,), (3, 2, 2)],
+    "a shared prefix of more than a block": [(290, 200, 180)],
 }
 HEADS = {"a key each": (4, 4, 16), "shared": (6, 2, 64), "a scale that is no power of two": (4, 2, 24)}
 

@@ -18,8 +18,8 @@ from lora_med.training.run.checkpoints import (
     newest,
     newest_name,
     read_commit,
+    require_complete,
     rotate,
-    whole,
     written,
 )
 
@@ -116,11 +116,11 @@ def test_rotation_keeps_what_was_the_best_at_a_checkpoint_that_stays(tmp_path: P
 
 def test_a_best_checkpoint_that_is_damaged_or_gone_is_no_result(tmp_path: Path) -> None:
     folder = write(tmp_path, 5)
-    assert whole(folder) == folder
+    assert require_complete(folder) == folder
     (folder / "adapter_model.safetensors").write_text("adapter_model.safetensorS of 5")
     for damaged in (folder, tmp_path / "checkpoint-4"):
         with pytest.raises(IntegrityError, match=f"{damaged.name}, the best"):
-            whole(damaged)
+            require_complete(damaged)
 
 
 def test_a_full_disk_is_told_however_the_library_tells_it(tmp_path: Path) -> None:
@@ -140,6 +140,6 @@ def test_another_version_of_a_library_is_told(
     assert found is not None and found.versions["torch"]
     with caplog.at_level(logging.INFO):
         announce(found)
-        assert caplog.messages == ["going on from step 5"]
+        assert caplog.messages == ["continuing from step 5"]
         announce(replace(found, versions={**found.versions, "torch": "1.0"}))
     assert "torch: 1.0 then" in caplog.messages[-1]

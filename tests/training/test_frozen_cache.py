@@ -11,7 +11,7 @@ import torch
 from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings, TrainSettings
 from lora_med.errors import SettingsError
-from lora_med.training.step.frozen_cache import FrozenRows, lowest_adapted, why_not_kept
+from lora_med.training.step.frozen_cache import FrozenRows, lowest_adapted, why_not_cached
 from lora_med.training.trainer import AdapterTrainer
 from tests.training.support import documents, make_base, weights
 
@@ -69,7 +69,7 @@ def test_however_the_loss_is_taken(tmp_path: Path, how: str) -> None:
     below = calls(kept)
     kept.train()
     assert float((weights(kept) - weights(plain)).abs().max()) < 1e-4
-    assert len(kept.frozen.held) == 12
+    assert len(kept.frozen.cached) == 12
     assert below[0] <= kept.state.max_steps * options.get("gradient_accumulation_steps", 1) // 3
 
 
@@ -95,14 +95,14 @@ def test_no_layer_below_the_adapters_is_recomputed(tmp_path: Path, adapted: list
     assert "enable_input_require_grads" not in trainer.model.get_base_model().__dict__
 
 
-def test_without_room_every_row_is_computed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_free_memory_every_row_is_computed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_med.models.memory.free_memory", lambda device: 4 * 3000 + 500)
     monkeypatch.setattr("lora_med.models.memory.held_memory", lambda device: 500)
     trainer = upper(tmp_path, cache_frozen=True)
     below = calls(trainer)
     trainer.train()
-    assert len(trainer.frozen.held) < 12
-    assert sum(one.nbytes for one in trainer.frozen.held.values()) <= 3000
+    assert len(trainer.frozen.cached) < 12
+    assert sum(one.nbytes for one in trainer.frozen.cached.values()) <= 3000
     assert below[0] > trainer.state.max_steps // 3
 
 
@@ -111,7 +111,7 @@ def test_the_layers_are_as_before_when_a_step_fails() -> None:
     model = attach_new(base, LoraSettings(r=2, layers_to_transform=[2]), seed=0).train()
     inner = model.get_base_model()
     kept = FrozenRows(inner.model.layers[:2], 1 << 20)
-    kept.held[0] = torch.zeros(5, 64)
+    kept.cached[0] = torch.zeros(5, 64)
     with pytest.raises(ValueError), kept.around([(0, 5)]):
         assert "forward" in inner.model.layers[0].__dict__
         raise ValueError
@@ -134,9 +134,9 @@ def test_where_nothing_can_be_kept_it_is_refused(tmp_path: Path, options: dict[s
 def test_a_base_that_drops_values_by_chance_is_refused() -> None:
     base = make_base("gpt2", layers=3)
     model = attach_new(base, LoraSettings(r=2, layers_to_transform=[2]), seed=0).get_base_model()
-    assert why_not_kept(model) is None
+    assert why_not_cached(model) is None
     model.transformer.h[0].mlp.dropout.p = 0.1
-    assert "by chance" in str(why_not_kept(model))
+    assert "at random" in str(why_not_cached(model))
 
 
 @pytest.mark.parametrize("name", ["dropout", "hidden_dropout_prob", "residual_dropout", "embd_pdrop"])
@@ -146,9 +146,9 @@ def test_a_base_that_says_it_drops_values_is_refused(name: str) -> None:
     model = attach_new(base, LoraSettings(r=2, layers_to_transform=[2]), seed=0).get_base_model()
     for quiet in ({name: 0.0}, {"classifier_dropout": 0.1}, {"summary_first_dropout": 0.1}):
         model.config.update(quiet)
-        assert why_not_kept(model) is None
+        assert why_not_cached(model) is None
     model.config.update({name: 0.1})
-    assert f"{name} is 0.1" in str(why_not_kept(model))
+    assert f"{name} is 0.1" in str(why_not_cached(model))
 
 
 @pytest.mark.parametrize("field", ["gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"])

@@ -11,7 +11,7 @@ import torch
 from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings
 from lora_med.models.base import load_base
-from lora_med.training.step.fused_lora import Member, _Group, draw_kept, find_groups, fused_lora
+from lora_med.training.step.fused_lora import Member, _Group, draw_mask, find_groups, fused_lora
 from tests.tiny import FAMILIES, make_tiny
 from tests.training.support import make_base
 
@@ -77,7 +77,7 @@ def test_the_group_is_differentiated_exactly() -> None:
     matrices = [matrix for member in group.members for matrix in member.matrices]
 
     def outputs(inputs: torch.Tensor, *matrices: torch.Tensor) -> Any:
-        return _Group.apply(inputs, group.members, draw_kept, *matrices)
+        return _Group.apply(inputs, group.members, draw_mask, *matrices)
 
     # The last sum of B's gradient is in float32: coarser differences show the same derivative.
     assert torch.autograd.gradcheck(outputs, (inputs, *matrices), eps=1e-4, atol=1e-4, rtol=1e-3)
@@ -86,9 +86,9 @@ def test_the_group_is_differentiated_exactly() -> None:
 def test_each_input_is_dropped_with_the_probability_asked_for() -> None:
     """0.05 is no whole number of 256ths: the threshold must fall on both sides, 12 and 13, in the right proportion."""
     torch.manual_seed(5)
-    draws = [(draw_kept(torch.empty(200, 501), 0.05) == 0).double() for _ in range(400)]
+    draws = [(draw_mask(torch.empty(200, 501), 0.05) == 0).double() for _ in range(400)]
     shares = torch.stack([one.mean() for one in draws])
-    assert set(draw_kept(torch.empty(200, 501), 0.05).unique().tolist()) == {-1, 0}
+    assert set(draw_mask(torch.empty(200, 501), 0.05).unique().tolist()) == {-1, 0}
     assert abs(float(shares.mean()) - 0.05) < 4 * (1 / 256) * (0.8 * 0.2 / 400) ** 0.5
     high, low = shares[shares > 12.5 / 256], shares[shares <= 12.5 / 256]
     assert abs(float(high.mean()) - 13 / 256) < 1e-4
@@ -102,15 +102,15 @@ def test_each_input_is_dropped_with_the_probability_asked_for() -> None:
 def test_the_draw_follows_torchs_seed_and_moves_on() -> None:
     like = torch.empty(64, 64)
     torch.manual_seed(7)
-    first, second = draw_kept(like, 0.2), draw_kept(like, 0.2)
+    first, second = draw_mask(like, 0.2), draw_mask(like, 0.2)
     torch.manual_seed(7)
-    assert torch.equal(draw_kept(like, 0.2), first)
+    assert torch.equal(draw_mask(like, 0.2), first)
     assert not torch.equal(first, second)
 
 
 def test_a_draw_asks_its_device_nothing() -> None:
     like = torch.empty(64, 30, device="meta")  # which cannot answer
-    assert draw_kept(like, 0.2).shape == like.shape
+    assert draw_mask(like, 0.2).shape == like.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -124,7 +124,7 @@ def test_the_mean_over_dropout_is_the_update_without_it(dtype: torch.dtype) -> N
     plain = (layer.lora_B["default"](layer.lora_A["default"](inputs)) * layer.scaling["default"]).float().detach()
     matrices = [matrix for member in group.members for matrix in member.matrices]
     drawn = torch.stack(
-        [_Group.apply(inputs, group.members, draw_kept, *matrices)[0].float().detach() - base for _ in range(300)]
+        [_Group.apply(inputs, group.members, draw_mask, *matrices)[0].float().detach() - base for _ in range(300)]
     )
     slope = float((drawn.mean(0) * plain).sum() / plain.square().sum())
     assert abs(slope - 1) < 0.02
@@ -138,10 +138,10 @@ def test_dropped_inputs_get_no_gradient_through_the_update() -> None:
     member.layer.base_layer.weight.data.zero_()
     inputs = torch.ones(1, 8, member.matrices[0].shape[1], requires_grad=True)
     torch.manual_seed(3)
-    output = _Group.apply(inputs, (member,), draw_kept, *member.matrices)[0]
+    output = _Group.apply(inputs, (member,), draw_mask, *member.matrices)[0]
     output.square().sum().backward()
     torch.manual_seed(3)
-    kept = draw_kept(inputs[0], 0.5)
+    kept = draw_mask(inputs[0], 0.5)
     assert inputs.grad is not None
     assert torch.equal(inputs.grad[0] == 0, kept == 0)
 
@@ -165,7 +165,7 @@ def test_an_input_without_gradient_needs_none() -> None:
     model = make()
     first = next(one for one in find_groups(model) if len(one.members) == 3)
     outputs = _Group.apply(
-        torch.randn(1, 4, 64), first.members, draw_kept, *[m for one in first.members for m in one.matrices]
+        torch.randn(1, 4, 64), first.members, draw_mask, *[m for one in first.members for m in one.matrices]
     )
     sum(output.sum() for output in outputs).backward()
     assert all(matrix.grad is not None for matrix in first.members[0].matrices)

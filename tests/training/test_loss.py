@@ -10,7 +10,7 @@ from lora_med.training.step.loss import (
     add_compact_loss,
     count_labeled,
     labeled_nll,
-    labeled_places,
+    labeled_positions,
     why_not_compact,
 )
 from tests.tiny import make_model
@@ -71,8 +71,8 @@ def test_a_model_with_the_compact_loss_has_the_loss_of_its_logits(family: str, t
         assert why_not_compact(model) is None
         add_compact_loss(model)
         found = model(input_ids=ids, nll_labels=labels)
-        places = labeled_places(labels)
-        parts = [model(input_ids=ids, nll_labels=labels, nll_places=part) for part in places.split(7)]
+        places = labeled_positions(labels)
+        parts = [model(input_ids=ids, nll_labels=labels, nll_positions=part) for part in places.split(7)]
         again = model(input_ids=ids).logits
     expected = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
@@ -87,7 +87,7 @@ def test_a_model_with_the_compact_loss_has_the_loss_of_its_logits(family: str, t
 def test_the_first_token_of_a_row_is_never_scored() -> None:
     # By hand: of two rows of four, the second and fourth token of the first row, and the third of the second.
     labels = torch.tensor([[7, 7, -100, 7], [7, -100, 7, -100]])
-    assert labeled_places(labels).tolist() == [1, 3, 6]
+    assert labeled_positions(labels).tolist() == [1, 3, 6]
     assert labels[0, 0] == 7
 
 

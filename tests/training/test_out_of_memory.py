@@ -11,8 +11,8 @@ import torch
 
 from lora_med.errors import SettingsError
 from lora_med.training.rows.batches import Collator, make_rows
-from lora_med.training.rows.shared_prefix_rows import grow_trees
-from lora_med.training.step.out_of_memory import cut, is_one_document, out_of_memory
+from lora_med.training.rows.shared_prefix_rows import join_shared_prefixes
+from lora_med.training.step.out_of_memory import is_one_document, out_of_memory, split_batch
 from lora_med.training.trainer import AdapterTrainer
 from tests.training.support import documents, make_base, make_trainer, weights
 from tests.training.test_shared_prefix_rows import questions
@@ -46,7 +46,7 @@ def test_parts_give_the_weights_of_the_whole(tmp_path: Path, backward: bool, acc
     whole.train()
     parted = narrow(make_trainer(tmp_path / "parted", **options), 60, backward=backward)
     parted.train()
-    assert parted.parts > 1
+    assert parted.micro_batches.count > 1
     assert parted.state.global_step == whole.state.global_step == 5
     assert float((weights(parted) - weights(whole)).abs().max()) < 2e-6
     found = [line["loss"] for line in parted.state.log_history if "loss" in line]
@@ -70,7 +70,7 @@ def test_no_output_of_the_pass_that_failed_is_held(tmp_path: Path) -> None:
         lambda *_: held.append(-sum(bool(group.waiting) for group in trainer.groups))
     )
     trainer.train()
-    assert trainer.parts > 1
+    assert trainer.micro_batches.count > 1
     assert max(held) == 1
     assert min(held) == 0  # at the beginning of a pass nothing waits
 
@@ -80,7 +80,7 @@ def test_padded_batches_are_cut_too(tmp_path: Path) -> None:
     whole.train()
     parted = narrow(make_trainer(tmp_path / "parted", base=make_base(attention="sdpa"), **OPTIONS), 90)
     parted.train()
-    assert parted.parts > 1
+    assert parted.micro_batches.count > 1
     assert float((weights(parted) - weights(whole)).abs().max()) < 2e-6
 
 
@@ -101,7 +101,7 @@ def test_other_errors_are_not_taken_for_it(tmp_path: Path) -> None:
     trainer.model.get_base_model().model.layers[0].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="shapes"):
         trainer.train()
-    assert trainer.parts == 1
+    assert trainer.micro_batches.count == 1
 
 
 def test_it_is_said_once_and_every_later_batch_comes_in_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,7 +110,8 @@ def test_it_is_said_once_and_every_later_batch_comes_in_parts(tmp_path: Path, ca
         trainer.train()
     said = [record.getMessage() for record in caplog.records if "out of memory" in record.getMessage()]
     assert said == [
-        f"out of memory: batches are taken in {parts} parts from here on" for parts in (2, 4, 8)[: len(said)]
+        f"out of memory: from here on each batch is split into {parts} micro-batches"
+        for parts in (2, 4, 8)[: len(said)]
     ]
 
 
@@ -123,9 +124,9 @@ def test_torchs_own_refusal_on_a_cpu_is_known() -> None:
 
 @pytest.mark.parametrize("parts", [2, 3, 8, 50])
 def test_a_cut_batch_holds_every_document_once(parts: int) -> None:
-    rows = make_rows(grow_trees([*questions(2, 3), *documents(5)], 128), 128, packing=True)
+    rows = make_rows(join_shared_prefixes([*questions(2, 3), *documents(5)], 128), 128, packing=True)
     batch = Collator(0, flat=True, unmasked=True)([rows[number] for number in range(len(rows))])
-    pieces = cut(batch, parts)
+    pieces = split_batch(batch, parts)
     assert 1 < len(pieces) <= parts
     for name in ("input_ids", "labels", "position_ids"):
         assert torch.equal(torch.cat([piece[name] for piece in pieces], 1), batch[name])
@@ -143,29 +144,29 @@ def test_a_batch_is_cut_where_its_tokens_are_halved() -> None:
         "attention_mask": torch.ones(1, 10),
         "document_lengths": [(1,), (2,), (3,), (4,)],
     }
-    assert [piece["document_lengths"] for piece in cut(batch, 2)] == [[(1,), (2,), (3,)], [(4,)]]
+    assert [piece["document_lengths"] for piece in split_batch(batch, 2)] == [[(1,), (2,), (3,)], [(4,)]]
 
 
 @pytest.mark.parametrize("sizes", [(50, 51), (1, 100), (100, 1, 1), (100, 100, 100, 400)])
 def test_two_parts_are_two_wherever_there_are_two_documents(sizes: tuple[int, ...]) -> None:
     batch = {"input_ids": torch.zeros(1, sum(sizes)), "labels": torch.zeros(1, sum(sizes))}
-    pieces = cut({**batch, "document_lengths": [(size,) for size in sizes]}, 2)
+    pieces = split_batch({**batch, "document_lengths": [(size,) for size in sizes]}, 2)
     assert len(pieces) == 2
-    assert cut({**batch, "document_lengths": [(size,) for size in sizes]}, sum(sizes))[-1]["document_lengths"] == [
-        (sizes[-1],)
-    ]
+    assert split_batch({**batch, "document_lengths": [(size,) for size in sizes]}, sum(sizes))[-1][
+        "document_lengths"
+    ] == [(sizes[-1],)]
 
 
 def test_a_batch_of_flash_attention_is_cut_by_its_offsets() -> None:
     rows = make_rows(documents(6), 128, packing=False)
     batch = Collator(0, flat=True, unmasked=False)([rows[number] for number in range(6)])
     assert "document_lengths" not in batch
-    pieces = cut(batch, 3)
+    pieces = split_batch(batch, 3)
     assert len(pieces) == 3
     assert all(piece.keys() == batch.keys() for piece in pieces)
     assert torch.equal(torch.cat([piece["input_ids"] for piece in pieces], 1), batch["input_ids"])
     assert not is_one_document(batch)
-    assert all(is_one_document(piece) for piece in cut(batch, batch["input_ids"].numel()))
+    assert all(is_one_document(piece) for piece in split_batch(batch, batch["input_ids"].numel()))
 
 
 def test_a_document_longer_than_all_others_is_taken_by_itself(tmp_path: Path) -> None:
@@ -175,5 +176,5 @@ def test_a_document_longer_than_all_others_is_taken_by_itself(tmp_path: Path) ->
     whole.train()
     parted = narrow(make_trainer(tmp_path / "parted", **options), max(len(one.input_ids) for one in given))
     parted.train()
-    assert parted.parts == 2
+    assert parted.micro_batches.count == 2
     assert float((weights(parted) - weights(whole)).abs().max()) < 2e-6

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from lora_med.errors import StoppedError
 from lora_med.training.run.callbacks import read_metrics
@@ -106,7 +107,7 @@ def test_a_stopped_run_commits_the_step_exits_75_and_goes_on(tmp_path: Path, who
 def test_one_process_asked_to_stop_stops_both_and_both_go_on_exactly(tmp_path: Path) -> None:
     def work(folder: Path, stop: bool) -> None:
         trainer = make_trainer(folder, train=documents(14), max_steps=3, eval_steps=3, logging_steps=1)
-        trainer.stop_request.asked = stop and os.environ["RANK"] == "1"
+        trainer.guard.stop_request.requested = stop and os.environ["RANK"] == "1"
         trainer.train()
 
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
@@ -125,13 +126,12 @@ def test_a_stop_in_the_last_step_ends_the_run(tmp_path: Path) -> None:
     whole = make_trainer(tmp_path / "whole", **options)
     whole.train()
     trainer = make_trainer(tmp_path / "stopped", **options)
-    plain = trainer._get_grad_norm
 
-    def ask(*arguments: Any, **rest: Any) -> Any:
-        trainer.stop_request.asked = trainer.state.global_step == 4
-        return plain(*arguments, **rest)
+    class StopInTheLastStep(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            trainer.guard.stop_request.requested = state.global_step == 4
 
-    trainer._get_grad_norm = ask
+    trainer.add_callback(StopInTheLastStep())
     trainer.train()
     again = make_trainer(tmp_path / "stopped", **options)
     assert again.train() is None
@@ -141,7 +141,7 @@ def test_a_stop_in_the_last_step_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_resumed_run_saves_and_validates_as_often_as_is_set_now(tmp_path: Path) -> None:
     first = make_trainer(tmp_path, max_steps=8, save_steps=2, eval_steps=8, logging_steps=8)
-    first.stop_request.asked = True
+    first.guard.stop_request.requested = True
     with pytest.raises(StoppedError):
         first.train()
     again = make_trainer(tmp_path, max_steps=8, save_steps=3, eval_steps=4, logging_steps=2, save_total_limit=9)

@@ -18,7 +18,7 @@ from lora_med.models.base import load_base
 from lora_med.models.memory import weight_bytes
 from lora_med.models.skeleton import skeleton
 from lora_med.training.planner import run_memory as plan
-from lora_med.training.planner.activations import id_of, kept_bytes
+from lora_med.training.planner.activations import id_of, saved_bytes
 from lora_med.training.planner.run_memory import Shape, fit_batch, largest_batch, measure, row_lengths
 from lora_med.training.rows.batches import Collator, make_rows
 from lora_med.training.step.fused_lora import fused_lora
@@ -66,7 +66,7 @@ def test_the_bytes_counted_are_those_autograd_keeps(tmp_path: Path, family: str,
     lora = LoraSettings(r=4, lora_dropout=0.05)
     lengths, expected = really_kept(folder, lora, dtype="float32", checkpointing=checkpointing)
     bare = skeleton(folder)
-    found = kept_bytes(
+    found = saved_bytes(
         folder,
         method_for(bare, lora).peft_config(bare, inference=False),
         dtype="float32",
@@ -99,14 +99,14 @@ def test_the_curve_gives_what_counting_gives(tmp_path: Path) -> None:
     bare.config.save_pretrained(folder)
     shape = shape_of(folder)
     lengths = [190, 70, 33]
-    counted = kept_bytes(
+    counted = saved_bytes(
         folder, shape.config, dtype="float32", attention="lora_med_sdpa", batches=[[9], lengths], checkpointing=False
     )[1]
     assert measure(shape)(lengths, 10, False).activations == pytest.approx(counted, rel=0.01)
 
 
 @pytest.mark.parametrize(("dtype", "beside"), [("float32", plan.FLOAT32), ("bfloat16", plan.ROUNDED)])
-def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype: str, beside: plan.Beside) -> None:
+def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype: str, beside: plan.Overhead) -> None:
     shape = shape_of(make_tiny("llama", tmp_path), dtype=dtype)
     need, lengths = measure(shape), [60, 40]
     kept, recomputed = need(lengths, 20, False), need(lengths, 20, True)
@@ -116,6 +116,12 @@ def test_each_number_format_takes_what_was_measured_in_it(tmp_path: Path, dtype:
     between = recomputed.activations - int(beside.recomputed * kept.activations / layers)
     expected = int(beside.between * between) + int(beside.holes * (recomputed.activations + recomputed.loss))
     assert recomputed.holes == expected
+
+
+def test_a_trained_number_takes_four_bytes_as_many_for_its_gradient_and_twice_that_in_adamw(tmp_path: Path) -> None:
+    need = measure(shape_of(make_tiny("llama", tmp_path)))([60], 20, False)
+    assert need.adapters > 0
+    assert (need.gradients, need.optimizer) == (need.adapters, 2 * need.adapters)
 
 
 @pytest.mark.parametrize("returns", [True, False])
@@ -145,9 +151,9 @@ def test_of_large_tensors_fewer_layers_are_held_and_more_rows_never_need_less(
     found = [need([256] * rows, 1, True) for rows in (64, 127, 128, 129, 200, 256, 1024)]
     assert [one.total for one in found] == sorted(one.total for one in found)
     beside = plan.FLOAT32
-    assert beside.at_once(16 << 20, True) == beside.at_once(1 << 30, False) == beside.recomputed
-    assert beside.at_once(20 << 20, True) == pytest.approx(0.8 * beside.recomputed)
-    assert beside.at_once(1 << 30, True) == beside.returned
+    assert beside.layers_in_memory(16 << 20, True) == beside.layers_in_memory(1 << 30, False) == beside.recomputed
+    assert beside.layers_in_memory(20 << 20, True) == pytest.approx(0.8 * beside.recomputed)
+    assert beside.layers_in_memory(1 << 30, True) == beside.returned
 
 
 def test_the_largest_batch_that_fits_is_taken_and_the_rows_of_a_step_stay(tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_the_batch_is_chosen_for_the_base_as_it_was_loaded(tmp_path: Path, monke
     for options in ({"quantization": "4bit", "double_quant": False}, {"quantization": "none"}):
         base = load_base(str(folder), dtype="float32", **options)
         model = attach_new(base, LoraSettings(r=4), seed=0)
-        plan.with_room(TrainSettings(max_length=64), model, base, documents(4))
+        plan.fit_to_memory(TrainSettings(max_length=64), model, base, documents(4))
     assert [(shape.quantizes, shape.double_quant) for shape in asked] == [(True, False), (False, True)]
 
 

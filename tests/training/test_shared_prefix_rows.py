@@ -12,7 +12,7 @@ from lora_med.errors import SettingsError
 from lora_med.prompts.tokens import Tokens
 from lora_med.training.rows import shared_prefix_rows as trees
 from lora_med.training.rows.batches import Collator, Stream, hash_rows, make_rows
-from lora_med.training.rows.shared_prefix_rows import Tree, grow_trees
+from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
 from lora_med.training.step.loss import add_compact_loss, count_labeled
 from tests.tiny import FAMILIES
 from tests.training.support import EOS, documents, make_base, make_trainer, weights
@@ -42,18 +42,18 @@ def row(ids: list[int], trained_from: int) -> Tokens:
 
 
 def test_a_tree_holds_the_common_beginning_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "LEAST_TRUNK", 3)
+    monkeypatch.setattr(trees, "MIN_PREFIX_TOKENS", 3)
     given = [row([1, 2, 3, 4, 5, 6], 5), row([9, 9], 1), row([1, 2, 3, 7, 8], 4), row([1, 2, 8, 8], 3)]
-    first, second, third = grow_trees(given, 100)
-    assert first == Tree("", [1, 2, 3, 4, 5, 6, 7, 8], [False] * 5 + [True, False, True], lengths=(3, 3, 2))
+    first, second, third = join_shared_prefixes(given, 100)
+    assert first == SharedPrefix("", [1, 2, 3, 4, 5, 6, 7, 8], [False] * 5 + [True, False, True], lengths=(3, 3, 2))
     assert (second, third) == (given[1], given[3])  # [1, 2] is too short a beginning
 
 
 def test_what_predicts_a_trained_token_is_never_in_the_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two answers to one question: the question's last token, which predicts both, stands in each branch."""
-    monkeypatch.setattr(trees, "LEAST_TRUNK", 2)
-    (tree,) = grow_trees([row([1, 2, 3, 4, 5], 4), row([1, 2, 3, 4, 6], 4)], 100)
-    assert isinstance(tree, Tree)
+    monkeypatch.setattr(trees, "MIN_PREFIX_TOKENS", 2)
+    (tree,) = join_shared_prefixes([row([1, 2, 3, 4, 5], 4), row([1, 2, 3, 4, 6], 4)], 100)
+    assert isinstance(tree, SharedPrefix)
     assert tree.lengths == (3, 2, 2)
     assert tree.input_ids == [1, 2, 3, 4, 5, 4, 6]
     assert tree.trained == [False, False, False, False, True, False, True]
@@ -61,11 +61,11 @@ def test_what_predicts_a_trained_token_is_never_in_the_trunk(monkeypatch: pytest
 
 def test_no_tree_is_too_long_and_no_document_is_lost() -> None:
     given = [*questions(6, 9), *documents(20)]
-    grown = grow_trees(given, 128)
+    grown = join_shared_prefixes(given, 128)
     assert max(len(one.input_ids) for one in grown) <= 128
     parts = []
     for one in grown:
-        if not isinstance(one, Tree):
+        if not isinstance(one, SharedPrefix):
             parts.append(one.input_ids)
             continue
         trunk, start = one.input_ids[: one.lengths[0]], one.lengths[0]
@@ -98,7 +98,7 @@ def test_loss_and_gradient_are_those_of_the_documents_one_by_one(family: str, pa
     head.weight.requires_grad_(False)
     given = [*questions(2, 4), *documents(3)]
     collator = Collator(0, flat=True, unmasked=True)
-    grown = make_rows(grow_trees(given, 128), 256, packing)
+    grown = make_rows(join_shared_prefixes(given, 128), 256, packing)
     assert len(grown) < len(given)
     plain = make_rows(given, 256, packing=False)
     expected = gradients(model, [collator([plain[number]]) for number in range(len(plain))])
@@ -115,11 +115,11 @@ def test_a_sliding_window_is_counted_in_each_branch_s_own_positions() -> None:
         layer.self_attn.sliding_window = 16
     collator = Collator(0, flat=True, unmasked=True)
     given = questions(1, 3)
-    (tree,) = make_rows(grow_trees(given, 128), 128, packing=False)
+    (tree,) = make_rows(join_shared_prefixes(given, 128), 128, packing=False)
     with torch.no_grad():
         found = model(**collator([tree]), use_cache=False).logits[0]
         alone = [model(**collator([one]), use_cache=False).logits[0] for one in make_rows(given, 128, packing=False)]
-    trunk, *branches = tree["trees"][0]
+    trunk, *branches = tree["shared_prefixes"][0]
     expected = torch.cat([alone[0][:trunk], *(one[trunk:] for one in alone)])
     assert len(branches) == 3
     assert float((found - expected).abs().max()) < 1e-5
@@ -139,15 +139,15 @@ def test_training_on_trees_gives_the_weights_of_training_one_by_one(tmp_path: Pa
 
 def test_a_resumed_run_and_another_way_of_sharing_are_told_apart() -> None:
     given = questions(2, 3)
-    grown = grow_trees(given, 128)
+    grown = join_shared_prefixes(given, 128)
     rows = make_rows(grown, 128, packing=False)
-    assert hash_rows(rows) == hash_rows(make_rows(grow_trees(given, 128), 128, packing=False))
+    assert hash_rows(rows) == hash_rows(make_rows(join_shared_prefixes(given, 128), 128, packing=False))
     flat = [Tokens(one.uid, one.input_ids, one.trained) for one in grown]
     assert hash_rows(rows) != hash_rows(make_rows(flat, 128, packing=False))
 
 
 def test_where_branches_cannot_be_kept_apart_sharing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="branches"):
+    with pytest.raises(SettingsError, match="continuations"):
         make_trainer(tmp_path, base=make_base(attention="eager"), share_context=True)
     with pytest.raises(SettingsError, match="stream"):
         make_trainer(tmp_path, train=Endless(), share_context=True, max_steps=2)
@@ -161,4 +161,4 @@ class Endless:
 
 
 def test_a_stream_is_left_as_it_is() -> None:
-    assert "trees" not in next(iter(Stream(documents(2), 64, packing=True)))
+    assert "shared_prefixes" not in next(iter(Stream(documents(2), 64, packing=True)))

@@ -274,7 +274,7 @@ def test_a_run_does_not_go_on_with_another_score_or_other_items(tmp_path: Path) 
 
 
 def test_a_score_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="the watched score is not finite at step"):
+    with pytest.raises(DivergedError, match="the validation score is not finite at step"):
         make_trainer(tmp_path, validation_task=Told([0.1, 0.2, float("nan")])).train()
 
 

@@ -15,10 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_med.errors import DataError, DiskError, DivergedError, IntegrityError, OutputError, SettingsError
 from lora_med.models.attention import per_document as attention
-from lora_med.training import steps
 from lora_med.training.run.callbacks import read_metrics
 from lora_med.training.run.checkpoints import newest
-from lora_med.training.step.loss import labeled_places
+from lora_med.training.step import fast_layers as layers
+from lora_med.training.step.fast_layers import fast_layers
+from lora_med.training.step.loss import labeled_positions
 from tests.training.support import documents, make_base, make_trainer, run_ranks, weights
 
 
@@ -36,10 +37,10 @@ def first_loss(trainer: Any) -> float:
 def test_the_loss_is_taken_at_the_places_it_is_told(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, dropout=0.0)
     batch = next(iter(trainer.get_train_dataloader()))
-    places = labeled_places(batch["labels"])
+    places = labeled_positions(batch["labels"])
     whole = trainer.compute_loss(trainer.model.eval(), dict(batch)).item()
     halves = [
-        trainer.compute_loss(trainer.model, {**batch, "nll_places": part}).item() for part in places.tensor_split(2)
+        trainer.compute_loss(trainer.model, {**batch, "nll_positions": part}).item() for part in places.tensor_split(2)
     ]
     assert min(halves) > 0.2 * whole
     assert sum(halves) == pytest.approx(whole, rel=1e-5)
@@ -65,13 +66,14 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("packing", [True, False])
 def test_a_step_reads_nothing_back_before_its_gradient_is_judged(tmp_path: Path, packing: bool) -> None:
     trainer = make_trainer(tmp_path, dropout=0.0, packing=packing, validation=[])
-    batch = trainer._placed(next(iter(trainer.get_train_dataloader())))  # before it, the batch is on the host
-    with trainer._fused(), Reads() as step:
+    batch = trainer.located(next(iter(trainer.get_train_dataloader())))  # before it, the batch is on the host
+    with fast_layers(trainer.model, trainer.args, trainer.settings), Reads() as step:
         loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()
-    trainer._micro_losses.append(loss.detach())
+    trainer.guard.losses.append(loss.detach())
     with Reads() as judgement:
         trainer._get_grad_norm(trainer.model)
+        trainer.callback_handler.on_pre_optimizer_step(trainer.args, trainer.state, trainer.control)
     assert step.found == []
     assert judgement.found == ["_local_scalar_dense"] * 2  # the loss and the norm
 
@@ -85,6 +87,7 @@ def test_a_run_lowers_the_loss_and_leaves_its_traces(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 8, 16]
     assert validation[-1] < validation[0]
     assert {"learning_rate", "grad_norm", "tokens_per_second", "epoch"} <= lines[1].keys()
+    assert all(line["tokens_per_second"] > 0 for line in lines if "loss" in line)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     saved = newest(tmp_path)
     assert saved is not None
@@ -256,8 +259,9 @@ def test_large_tensors_are_returned_where_layers_are_recomputed(
     tmp_path: Path, recomputed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[bool] = []
-    monkeypatch.setattr(steps, "large_tensors_returned", lambda: entered.append(True) or nullcontext())
-    with make_trainer(tmp_path, gradient_checkpointing=recomputed)._fused():
+    monkeypatch.setattr(layers, "large_tensors_returned", lambda: entered.append(True) or nullcontext())
+    trainer = make_trainer(tmp_path, gradient_checkpointing=recomputed)
+    with fast_layers(trainer.model, trainer.args, trainer.settings):
         assert entered == [True] * recomputed
 
 
@@ -293,7 +297,7 @@ def test_a_nan_on_one_process_stops_both(tmp_path: Path) -> None:
         def poisoned(*arguments: Any, **options: Any) -> torch.Tensor:
             loss = step(*arguments, **options)
             if dist.get_rank() == 1 and trainer.state.global_step == 3:
-                trainer._micro_losses[-1] = loss * float("inf")
+                trainer.guard.losses[-1] = loss * float("inf")
             return loss
 
         trainer.training_step = poisoned
@@ -347,7 +351,7 @@ def test_a_best_checkpoint_that_was_changed_is_no_result(tmp_path: Path) -> None
     with pytest.raises(IntegrityError, match=best.parent.name):
         make_trainer(tmp_path, **options).train()
     with pytest.raises(IntegrityError, match=best.parent.name):
-        trainer._load_best()
+        trainer.load_best()
 
 
 def test_a_changed_run_is_refused_and_the_message_names_each_field(tmp_path: Path) -> None:

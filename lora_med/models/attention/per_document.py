@@ -1,13 +1,13 @@
-"""Attention for packed rows: every document attends to itself alone, at linear cost in the number of documents.
+"""Attention for packed rows: every document attends only to itself, at linear cost in the number of documents.
 
-transformers' own SDPA keeps packed documents apart with a dense mask over the whole row: exact, but it costs the square
-of the packed length. Here each document is one call on its own slice, which is exact too and masks nothing; on newer
-GPUs one call of torch's own kernel takes all. A row is packed if `document_lengths` comes with it, or `cu_seq_lens_q`
-(offsets of the documents, as flash attention takes them); any other call, such as generation with a cache or a padded
-batch, goes to transformers' SDPA unchanged. For a model with a window transformers would still make a mask of all
-tokens by all tokens: `no_mask` around the call of a packed row spares it.
+transformers' own SDPA separates packed documents with a dense mask over the complete row: exact, but it costs the
+square of the packed length. Here each document is one call on its own slice, which is exact too and masks nothing. On
+newer GPUs one call of torch's own kernel computes all. A row is packed if it comes with `document_lengths`, or with
+`cu_seq_lens_q` (offsets of the documents, as for flash attention). Any other call, such as generation with a cache or a
+padded batch, goes to transformers' SDPA unchanged. For a model with a window, transformers would still build a mask of
+all tokens by all tokens: `no_mask` around the call of a packed row avoids it.
 
-A document may be a tree: a trunk, and branches that each see the trunk and themselves. Each branch is one call too.
+Documents may share a prefix: then each continuation sees the prefix and itself. Each continuation is one call too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def register_attention() -> str:
 
 @contextlib.contextmanager
 def no_mask() -> Iterator[None]:
-    """Within, transformers makes no mask for this attention: for packed rows, of which their documents say all."""
+    """Inside, transformers builds no mask for this attention: for packed rows, whose document lengths suffice."""
     before = _MASKED.set(False)
     try:
         yield
@@ -51,10 +51,9 @@ def _mask_where_needed(*arguments: Any, **options: Any) -> torch.Tensor | None:
 
 
 def _mask(before: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Where tokens that come after `before` others look: at those and, causally, at themselves; True where they do.
+    """Which keys are visible to tokens that follow `before` others: those, and causally their own; True if visible.
 
-    With a window, no further back than that many tokens, as transformers' sliding window. Shape (length, before +
-    length).
+    A window limits this to that many tokens back, as transformers' sliding window. Shape (length, before + length).
     """
     query = torch.arange(before, before + length, device=device)[:, None]
     distance = query - torch.arange(before + length, device=device)[None]
@@ -62,9 +61,9 @@ def _mask(before: int, length: int, window: int | None, device: torch.device) ->
 
 
 @functools.lru_cache(maxsize=32)
-def _branch_mask(trunk: int, branch: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """The mask of a branch, which every layer of a pass asks for again."""
-    return _mask(trunk, branch, window, device)
+def _continuation_mask(prefix: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """The mask of a continuation, cached because every layer of a pass needs it."""
+    return _mask(prefix, length, window, device)
 
 
 def per_document_attention(
@@ -81,12 +80,12 @@ def per_document_attention(
     """The attention of a row of documents laid end to end.
 
     Args:
-        module: the attention layer; its `num_key_value_groups` says how many query heads share a key head.
+        module: the attention layer; its `num_key_value_groups` is the number of query heads per key head.
         query: shape (1, heads, tokens, head size); `key` and `value` may have fewer heads.
-        attention_mask: for transformers' SDPA; of a packed row the offsets say all there is to say.
-        kwargs: `document_lengths`, for each document its length, or of a tree the lengths of its trunk and its
-            branches; or `cu_seq_lens_q`, shape (documents + 1), int32, the offsets. Without either transformers' SDPA
-            does the work. `sliding_window` limits how far back a token looks.
+        attention_mask: for transformers' SDPA; not used for a packed row.
+        kwargs: `document_lengths`, the length of each document, or for a shared prefix the lengths of the prefix and
+            its continuations; or `cu_seq_lens_q`, shape (documents + 1), int32, the offsets. Without either,
+            transformers' SDPA is used. `sliding_window` limits how far back a token looks.
 
     Returns:
         The output, shape (1, tokens, heads, head size), and None in place of the weights.
@@ -111,27 +110,27 @@ def per_document_attention(
         scale=scaling,
         enable_gqa=getattr(module, "num_key_value_groups", 1) > 1,
     )
-    flat = [part for document in lengths for part in document]
-    parts = zip(query.split(flat, 2), key.split(flat, 2), value.split(flat, 2), strict=True)
+    flat = [length for document in lengths for length in document]
+    segments = zip(query.split(flat, 2), key.split(flat, 2), value.split(flat, 2), strict=True)
     outputs = []
-    for trunk, *branches in lengths:
-        asks, keys, values = next(parts)
-        if window is not None and trunk > window:
-            outputs.append(attend(asks, keys, values, attn_mask=_mask(0, trunk, window, query.device)))
+    for prefix, *continuations in lengths:
+        queries, keys, values = next(segments)
+        if window is not None and prefix > window:
+            outputs.append(attend(queries, keys, values, attn_mask=_mask(0, prefix, window, query.device)))
         else:
-            outputs.append(attend(asks, keys, values, is_causal=True))
-        for branch in branches:
-            asks, own_keys, own_values = next(parts)
-            mask = _branch_mask(trunk, branch, window, query.device)
+            outputs.append(attend(queries, keys, values, is_causal=True))
+        for length in continuations:
+            queries, own_keys, own_values = next(segments)
+            mask = _continuation_mask(prefix, length, window, query.device)
             outputs.append(
-                attend(asks, torch.cat([keys, own_keys], 2), torch.cat([values, own_values], 2), attn_mask=mask)
+                attend(queries, torch.cat([keys, own_keys], 2), torch.cat([values, own_values], 2), attn_mask=mask)
             )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
 def _lengths(options: dict[str, Any]) -> list[tuple[int, ...]] | None:
-    """The documents of a packed row, or None for any other. Lengths that come as numbers cost a GPU no wait."""
-    if (given := options.get("document_lengths")) is not None:
-        return given
+    """The documents of a packed row, or None for any other. Lengths given as Python numbers need no wait for a GPU."""
+    if (lengths := options.get("document_lengths")) is not None:
+        return lengths
     offsets = options.get("cu_seq_lens_q")
     return None if offsets is None else [(length,) for length in offsets.diff().tolist()]

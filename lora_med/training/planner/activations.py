@@ -1,8 +1,8 @@
-"""What a training step keeps for its backward pass, in bytes: counted by running the step's own code without memory.
+"""What a training step saves for its backward pass, in bytes: counted by running the step's own code without memory.
 
-The model is built from config.json with tensors that have a shape and a type but no storage (torch's fake tensors), and
-its forward pass is run on them; autograd tells each tensor it would keep. So the count holds for every family, every
-target, dropout, precision and attention as they are, and takes two seconds for 30 layers.
+The model is built from config.json with tensors that have a shape and a type but no storage (torch's fake tensors). Its
+forward pass runs on them, and autograd reports each tensor that it would save. So the count is valid for every family,
+target, dropout, precision and attention, and takes two seconds for 30 layers.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def shell(folder: Path, config: Any, dtype: str, attention: str) -> Any:
 
 
 def with_adapter(base: Any, config: Any) -> Any:
-    """The PeftModel of a run over `base`, its adapter in float32 and started at random.
+    """The PeftModel of a run on `base`, its adapter in float32 and initialized at random.
 
-    The other starts read the weights, keep as much for the backward pass, and train as fast.
+    Other initializations read the weights; they save as much for the backward pass and train as fast.
     """
     from peft import get_peft_model
 
@@ -55,18 +55,18 @@ def with_adapter(base: Any, config: Any) -> Any:
 
 
 def _without_storage(model: Any) -> None:
-    """Give every parameter and buffer a fake CPU tensor in place of a meta one; to be called in fake mode."""
+    """Replace every meta parameter and buffer by a fake CPU tensor; to be called in fake mode."""
     for module in model.modules():
-        for name, one in module._parameters.items():
-            if one is not None:
-                empty = torch.empty(one.shape, dtype=one.dtype)
-                module._parameters[name] = torch.nn.Parameter(empty, requires_grad=one.requires_grad)
-        for name, one in module._buffers.items():
-            if one is not None:
-                module._buffers[name] = torch.empty(one.shape, dtype=one.dtype)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                module._parameters[name] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def kept_bytes(
+def saved_bytes(
     folder: Path,
     config: Any,
     *,
@@ -75,43 +75,43 @@ def kept_bytes(
     batches: Sequence[Sequence[int]],
     checkpointing: bool,
 ) -> list[int]:
-    """Bytes that the backward pass of each batch finds kept, the frozen weights not counted.
+    """Bytes that are saved for the backward pass of each batch, without the frozen weights.
 
     Args:
-        folder: of the base; only its config.json is read.
+        folder: the base's; only its config.json is read.
         config: PEFT's LoraConfig of the adapter.
-        batches: of each, the tokens of its documents; with an attention that needs padding, each is as the longest.
-        checkpointing: whether the layers are recomputed; then this is what lies between them.
+        batches: for each, the tokens of its documents; with an attention that needs padding, all are as the longest.
+        checkpointing: whether the layers are recomputed; then this is what is saved between them.
     """
     model = shell(folder, config, dtype, attention)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _without_storage(model)
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.get_base_model().disable_input_require_grads()  # as `no_gradient_below` trains
+            model.get_base_model().disable_input_require_grads()  # as `no_gradient_below` does in training
         model.train()
-        held: dict[int, tuple[int, Any]] = {}
-        own = {id_of(one) for one in [*model.parameters(), *model.buffers()]}
+        saved: dict[int, tuple[int, Any]] = {}
+        own = {id_of(tensor) for tensor in [*model.parameters(), *model.buffers()]}
 
         def look(tensor: torch.Tensor) -> torch.Tensor:
             if id_of(tensor) not in own:
-                held[id_of(tensor)] = tensor.untyped_storage().nbytes(), tensor.untyped_storage()
+                saved[id_of(tensor)] = tensor.untyped_storage().nbytes(), tensor.untyped_storage()
             return tensor
 
-        found = []
-        seen = torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor)
-        with fused_lora(model, _undrawn), seen, no_mask() if attention == PER_DOCUMENT else nullcontext():
+        totals = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor)
+        with fused_lora(model, _undrawn), hooks, no_mask() if attention == PER_DOCUMENT else nullcontext():
             for lengths in batches:
                 inputs = _inputs(lengths, attention)
                 last = model.get_base_model().base_model(**inputs, use_cache=False).last_hidden_state
                 del last
-                found.append(sum(size for size, _ in held.values()))
-                held.clear()
-    return found
+                totals.append(sum(size for size, _ in saved.values()))
+                saved.clear()
+    return totals
 
 
 def id_of(tensor: torch.Tensor) -> int:
-    """What two tensors have in common that share their storage."""
+    """Equal for two tensors that share their storage."""
     return tensor.untyped_storage()._cdata
 
 

@@ -1,9 +1,9 @@
-"""What a run will need, before it starts: memory by part and phase, and the batch that fits.
+"""What a run will need, before it starts: memory by purpose and phase, and the batch that fits.
 
-The weights follow from the shapes, the activations from a run of the step's own code without memory. What a CPU needs
-beside that is measured (docs/performance.md), in float32 and in bfloat16: the libraries, and the holes that the C
-library's allocator leaves between tensors of many sizes. On a GPU, whose allocator leaves few, those numbers are not
-measured.
+The weights follow from the shapes, the activations from a run of the step's own code without memory. A CPU needs more
+than that, which was measured in float32 and in bfloat16 (docs/performance.md): the libraries, and the holes that the C
+library's allocator leaves between tensors of many sizes. On a GPU, whose allocator leaves few holes, those numbers were
+not measured.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
 from lora_med.models.targets import linear_layers
 from lora_med.prompts.tokens import Tokens
-from lora_med.training.planner.activations import kept_bytes, shell
+from lora_med.training.planner.activations import saved_bytes, shell
 from lora_med.training.rows.batches import pack
-from lora_med.training.rows.shared_prefix_rows import Tree, grow_trees
+from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
 from lora_med.training.step.loss import BLOCK_ROWS, why_not_compact
 
 logger = logging.getLogger(__name__)
 MIB = 1 << 20
 CONTEXT, GPU_HOLES = 500 * MIB, 0.1  # libraries and holes on a GPU, not measured
-USABLE = 0.9  # share of the free memory that is planned with
-QUANTIZING = 1.7  # of the full weights: what is left behind where a CPU quantizes them in this very run
-PROBED = (128, 256)  # tokens of the documents from which the bytes of any other are taken
+USABLE = 0.9  # share of the free memory that a plan may use
+QUANTIZING = 1.7  # of the full weights: memory not returned where a CPU quantizes them in this run
+PROBED = (128, 256)  # tokens of the documents from which the bytes of any other are computed
 ADAPTER_BYTES = 4  # float32
 MOMENTS = 2  # of AdamW, for each trained number
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What a run on a CPU takes beside its tensors.
+class Overhead:
+    """The memory of a run on a CPU in addition to its tensors.
 
-    `libraries`: bytes of torch, transformers, PEFT, TRL and the code they make on the first step; `holes`: of the
-    activations, the room between tensors that no other fits into; `between`: the same where layers are recomputed, of
-    what is kept between them, each part of which lies in the room of larger tensors and spoils it; `recomputed`:
-    layers' worth of activations while one layer is recomputed and its gradient taken; `returned`: the same where the
-    layer's tensors are so large that their memory goes back at once.
+    Attributes:
+        libraries: bytes of torch, transformers, PEFT, TRL and the code they generate on the first step.
+        holes: share of the activations; the gaps between tensors that no other tensor fits into.
+        between: the same share of what is saved between recomputed layers, which fragments the memory.
+        recomputed: activations, in layers, while one layer is recomputed and its gradient computed.
+        returned: the same where the layer's tensors are so large that their memory is returned immediately.
     """
 
     libraries: int
@@ -56,22 +57,22 @@ class Beside:
     recomputed: float
     returned: float
 
-    def at_once(self, widest_bytes: int, returns: bool) -> float:
-        """Layers' worth of activations while one is recomputed, its widest tensor of so many bytes.
+    def layers_in_memory(self, widest_bytes: int, returns: bool) -> float:
+        """Activations, in layers, while one layer is recomputed whose widest tensor has so many bytes.
 
-        Where large tensors are returned, no more than a shorter batch of the same run takes, whose tensors are not.
+        Where large tensors are returned, at most what a shorter batch of the same run needs, whose tensors are not.
         """
         share = min(1.0, LARGE_BYTES / widest_bytes) if returns else 1.0
         return max(self.returned, self.recomputed * share)
 
 
-FLOAT32 = Beside(libraries=600 * MIB, holes=0.45, between=4.0, recomputed=4.2, returned=2.2)
-ROUNDED = Beside(libraries=705 * MIB, holes=0.33, between=0.0, recomputed=4.8, returned=4.8)
+FLOAT32 = Overhead(libraries=600 * MIB, holes=0.45, between=4.0, recomputed=4.2, returned=2.2)
+ROUNDED = Overhead(libraries=705 * MIB, holes=0.33, between=0.0, recomputed=4.8, returned=4.8)
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a run needs at its largest batch, by what they are for."""
+    """Bytes that a run needs at its largest batch, by purpose."""
 
     libraries: int
     weights: int
@@ -86,7 +87,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All at once: the end of a forward pass, in any step but the first."""
+        """The peak: the end of a forward pass, in any step except the first."""
         return sum(asdict(self).values())
 
     @property
@@ -96,13 +97,13 @@ class Need:
 
     @property
     def resting(self) -> int:
-        """Between two steps: what is loaded, and the optimizer's moments."""
+        """Between two steps: what is loaded, plus the optimizer's moments."""
         return self.loaded + self.optimizer
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The run whose memory is asked for: base, adapter, precision and attention."""
+    """The run whose memory is estimated: base, adapter, precision and attention."""
 
     folder: Path
     config: Any
@@ -111,18 +112,18 @@ class Shape:
     dtype: str
     attention: str
     on_gpu: bool = False
-    quantizes: bool = False  # whether this run must quantize, no earlier one having kept the weights
+    quantizes: bool = False  # whether this run must quantize, because no earlier run cached the weights
 
 
 Needs = Callable[[Sequence[int], int, bool], Need]
 
 
 def measure(shape: Shape) -> Needs:
-    """What tells the need of a batch: of its documents' lengths, labeled tokens, and whether layers are recomputed."""
+    """A function from a batch (document lengths, labeled tokens, whether layers are recomputed) to its need."""
     model = skeleton(shape.folder)
     weights = weight_bytes(model, quantization=shape.quantization, double_quant=shape.double_quant, dtype=shape.dtype)
     adapted = shell(shape.folder, shape.config, shape.dtype, shape.attention)
-    trained = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     text = model.config.get_text_config()
     returned = returns_large_tensors() and not shape.on_gpu
     widest = max(max(layer.inputs, layer.outputs) for layer in linear_layers(model))
@@ -131,42 +132,42 @@ def measure(shape: Shape) -> Needs:
     in_full = weight_bytes(model, quantization="none", double_quant=False, dtype=shape.dtype).total
     left_behind = int(QUANTIZING * in_full) if shape.quantizes and not shape.on_gpu else 0
     activations = _activations(shape)
-    beside = FLOAT32 if shape.dtype == "float32" else ROUNDED
+    overhead = FLOAT32 if shape.dtype == "float32" else ROUNDED
 
     def need(lengths: Sequence[int], labeled: int, checkpointing: bool) -> Need:
-        kept = activations(lengths, checkpointing)
-        between = int(beside.between * kept) if checkpointing and not shape.on_gpu else 0
+        saved = activations(lengths, checkpointing)
+        between = int(overhead.between * saved) if checkpointing and not shape.on_gpu else 0
         if checkpointing:
-            held = beside.at_once(sum(lengths) * widest * size, returned)
-            kept += int(held * activations(lengths, False) / text.num_hidden_layers)
+            layers = overhead.layers_in_memory(sum(lengths) * widest * size, returned)
+            saved += int(layers * activations(lengths, False) / text.num_hidden_layers)
         rows = min(BLOCK_ROWS, labeled) if compact else sum(lengths)
         loss = rows * text.vocab_size * (size if compact else size + 2 * 4)
         return Need(
-            libraries=CONTEXT if shape.on_gpu else beside.libraries,
+            libraries=CONTEXT if shape.on_gpu else overhead.libraries,
             weights=weights.full + weights.quantized,
             quantization_constants=weights.constants,
             quantizing=left_behind,
             adapters=trained * ADAPTER_BYTES,
             gradients=trained * ADAPTER_BYTES,
             optimizer=trained * ADAPTER_BYTES * MOMENTS,
-            activations=kept,
+            activations=saved,
             loss=loss,
-            holes=between + int((GPU_HOLES if shape.on_gpu else beside.holes) * (kept + loss)),
+            holes=between + int((GPU_HOLES if shape.on_gpu else overhead.holes) * (saved + loss)),
         )
 
     return need
 
 
 def _activations(shape: Shape) -> Callable[[Sequence[int], bool], int]:
-    """Bytes kept, for any lengths.
+    """Bytes saved for the backward pass, for any lengths.
 
-    Where documents are apart, each adds a term in its tokens and one in their square (attention with dropout keeps
-    its weights), which two lengths give; with any other attention each batch is counted.
+    Where documents are separate, each adds a term in its tokens and one in their square (attention with dropout saves
+    its weights). Two lengths determine both terms. With any other attention each batch is counted.
     """
     curves: dict[bool, tuple[float, float, float]] = {}
 
     def count(batches: Sequence[Sequence[int]], checkpointing: bool) -> list[int]:
-        return kept_bytes(
+        return saved_bytes(
             shape.folder,
             shape.config,
             dtype=shape.dtype,
@@ -180,10 +181,10 @@ def _activations(shape: Shape) -> Callable[[Sequence[int], bool], int]:
             return count([lengths], checkpointing)[0]
         if checkpointing not in curves:
             short, long = PROBED
-            one, two, other = count([[short], [short, short], [long]], checkpointing)
-            first, second = two - one, other - (2 * one - two)
+            single, double, longer = count([[short], [short, short], [long]], checkpointing)
+            first, second = double - single, longer - (2 * single - double)
             square = (second / long - first / short) / (long - short)
-            curves[checkpointing] = (2 * one - two, first / short - square * short, square)
+            curves[checkpointing] = (2 * single - double, first / short - square * short, square)
         fixed, slope, square = curves[checkpointing]
         return int(fixed + sum(slope * length + square * length**2 for length in lengths))
 
@@ -191,21 +192,21 @@ def _activations(shape: Shape) -> Callable[[Sequence[int], bool], int]:
 
 
 def largest_batch(lengths: Sequence[int], rows: int) -> list[int]:
-    """The longest rows that could come together in a batch of so many."""
+    """The longest rows that could be in one batch of so many rows."""
     return sorted(lengths, reverse=True)[:rows]
 
 
 def fit_batch(
     settings: TrainSettings, lengths: Sequence[int], labeled_share: float, need: Needs, free: int
 ) -> tuple[TrainSettings, list[Choice]]:
-    """The settings with the largest batch that fits in `free` bytes, the rows of a step as they were; and why.
+    """The settings with the largest batch that fits in `free` bytes, and the reasons; the rows per step do not change.
 
-    Layers are recomputed only where no batch fits without, or the settings ask for it.
+    Layers are recomputed only where no batch fits otherwise, or the settings ask for it.
 
     Args:
-        lengths: tokens of each row there is.
-        labeled_share: of the tokens, how many are trained.
-        need: what `measure` gives for the run.
+        lengths: tokens of each row.
+        labeled_share: the share of the tokens that is trained.
+        need: the function that `measure` returns for the run.
 
     Raises:
         SettingsError: not even one row at a time fits.
@@ -231,15 +232,15 @@ def fit_batch(
 def _fitted(
     settings: TrainSettings, size: int, accumulation: int, checkpointing: bool, total: int, free: int
 ) -> tuple[TrainSettings, list[Choice]]:
-    room = f"{total / 2**30:.1f} GiB of the {free / 2**30:.1f} that are free"
+    memory = f"{total / 2**30:.1f} GiB of the {free / 2**30:.1f} that are free"
     choices = [
-        Choice("batch", f"{size} rows, {accumulation} in turn", f"its longest rows need {room}"),
+        Choice("batch", f"{size} rows, {accumulation} accumulated", f"its longest rows need {memory}"),
         Choice(
             "gradient checkpointing",
             "on" if checkpointing else "off",
             "train.gradient_checkpointing is set"
             if settings.gradient_checkpointing
-            else "no batch fits without"
+            else "no batch fits without it"
             if checkpointing
             else "the activations fit",
         ),
@@ -255,30 +256,30 @@ def _fitted(
 def row_lengths(documents: Sequence[Tokens] | None, settings: TrainSettings) -> tuple[list[int], float]:
     """Tokens of each row that is trained on, and the share of them that is trained.
 
-    Where the documents are not known, each row of a step counts as a full one that is trained whole.
+    Where the documents are not known, each row of a step counts as full and completely trained.
     """
     if not documents:
         return [settings.max_length] * (
             settings.per_device_train_batch_size * settings.gradient_accumulation_steps
         ), 1.0
-    grown = grow_trees(documents, settings.max_length) if settings.share_context else documents
-    rows = pack(grown, settings.max_length) if settings.packing else [[one] for one in grown]
-    lengths = [sum(len(one.input_ids) for one in row) for row in rows]
-    return lengths, sum(sum(one.trained) for one in grown) / sum(lengths)
+    joined = join_shared_prefixes(documents, settings.max_length) if settings.share_context else documents
+    rows = pack(joined, settings.max_length) if settings.packing else [[document] for document in joined]
+    lengths = [sum(len(document.input_ids) for document in row) for row in rows]
+    return lengths, sum(sum(document.trained) for document in joined) / sum(lengths)
 
 
-def document_parts(documents: Sequence[Tokens], settings: TrainSettings) -> list[tuple[int, ...]]:
-    """Of each document its length; with a shared context, of each tree the lengths of its trunk and its branches."""
-    grown = grow_trees(documents, settings.max_length) if settings.share_context else documents
-    return [one.lengths if isinstance(one, Tree) else (len(one.input_ids),) for one in grown]
+def segment_lengths(documents: Sequence[Tokens], settings: TrainSettings) -> list[tuple[int, ...]]:
+    """The length of each document; with `share_context`, the lengths of each shared prefix and its continuations."""
+    joined = join_shared_prefixes(documents, settings.max_length) if settings.share_context else documents
+    return [row.lengths if isinstance(row, SharedPrefix) else (len(row.input_ids),) for row in joined]
 
 
-def with_room(settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens]) -> TrainSettings:
-    """The settings with the batch that fits into this machine's memory, said in the log; see `fit_batch`.
+def fit_to_memory(settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens]) -> TrainSettings:
+    """The settings with the batch that fits into this machine's memory, reported in the log; see `fit_batch`.
 
     Args:
         model: the PeftModel to be trained.
-        documents: those to train on; of a stream, whose lengths are not known, each row counts as a full one.
+        documents: those to train on; each row of a stream, whose lengths are not known, counts as full.
     """
     device = model.get_input_embeddings().weight.device.type
     lengths, share = row_lengths(documents if isinstance(documents, Sequence) else None, settings)

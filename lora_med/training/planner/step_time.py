@@ -1,9 +1,9 @@
-"""How fast a run will go on this machine: its own step, taken over one and two layers of its base's shape.
+"""The step time of a run on this machine: its own step, measured over one and two layers of its base's shape.
 
-Where the layers of a base are alike, the step is timed and not computed: what a second layer adds is what each costs,
-and the rest is there once. The weights are random, made from config.json; quantization, adapters, dropout, attention
-and recomputing are those of the run. Of the output head a slice is timed, as all of its words cost the same. Bases
-whose layers differ are not timed: `why_not_timed` says so.
+Where the layers of a base are alike, the difference between one and two layers is the cost of each; the remainder
+counts once. The weights are random, made from config.json. Quantization, adapters, dropout, attention and recomputation
+are those of the run. Only a slice of the output head is timed, as all of its words cost the same. Bases whose layers
+differ are not timed: `why_not_timed` gives the reason.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAYERS = 2
 WORDS = 2048  # of the vocabulary, or fewer if there are fewer
 REPEATS = 3
 SLOW = 5.0  # seconds after which a pass is not repeated
-WEIGHTS_HELD = 3  # times over: as they are made, on the disk, which may be memory, and as they are loaded
+WEIGHTS_HELD = 3  # copies of the weights: as created, on the disk (which may be memory), and as loaded
 WINDOWS = {"full_attention", "sliding_attention", "chunked_attention"}  # alike for rows that fit into the window
 MIXTURES = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 Step = Callable[[], None]
@@ -49,7 +49,7 @@ Lengths = Sequence[tuple[int, ...]]
 class StepTime:
     """Seconds of a forward and backward pass over `tokens` real tokens, padding never counted.
 
-    `below` is the part of the layers below the lowest adapter, which `train.cache_frozen` saves after the first epoch.
+    `below` are the seconds of the layers below the lowest adapter, which `train.cache_frozen` saves after one epoch.
     """
 
     tokens: int
@@ -58,32 +58,32 @@ class StepTime:
 
     @property
     def seconds(self) -> float:
-        """Of the whole pass."""
+        """Of the complete pass."""
         return self.above + self.below
 
 
-def extrapolate(one: float, two: float, layers: int) -> float:
+def extrapolate(one_layer: float, two_layers: float, layers: int) -> float:
     """Seconds of a pass over so many layers, from those of one layer and of two."""
-    each = max(two - one, 0.0)
-    return max(one - each, 0.0) + layers * each
+    each = max(two_layers - one_layer, 0.0)
+    return max(one_layer - each, 0.0) + layers * each
 
 
 def typical(documents: Lengths, tokens: float) -> list[tuple[int, ...]]:
-    """Documents of about so many tokens together, one from the middle of each equal part of all, by length.
+    """Documents of about so many tokens in total: the middle one of each equal group, sorted by length.
 
-    At least one; not more than there are.
+    At least one, and at most all.
     """
     ordered = sorted(documents, key=sum)
     mean = sum(map(sum, ordered)) / len(ordered)
     count = min(max(1, round(tokens / mean)), len(ordered))
-    return [ordered[int((place + 0.5) / count * len(ordered))] for place in range(count)]
+    return [ordered[int((group + 0.5) / count * len(ordered))] for group in range(count)]
 
 
 def why_not_timed(shape: Shape, longest: int, free: int) -> str | None:
     """Why a run cannot be timed by two of its layers, or None if it can.
 
     Args:
-        longest: tokens of the longest document that is timed.
+        longest: tokens of the longest document in the timed batch.
         free: bytes of memory; half of them may be used.
     """
     text = read_config(shape.folder).get_text_config()
@@ -99,50 +99,50 @@ def why_not_timed(shape: Shape, longest: int, free: int) -> str | None:
         different = set(map(str, kinds))
         if len(different) > 1 and (different - WINDOWS or (window is not None and longest > window)):
             return f"its layers are of several kinds ({name})"
-    found = lowest_adapted(skeleton_with_adapters(shape))
-    if found is None:
-        return "an adapter stands outside the numbered layers"
-    numbers = sum(one.numel() for layer in found[0][:LAYERS] for one in layer.parameters())
+    adapted = lowest_adapted(skeleton_with_adapters(shape))
+    if adapted is None:
+        return "an adapter is outside the numbered layers"
+    numbers = sum(parameter.numel() for layer in adapted[0][:LAYERS] for parameter in layer.parameters())
     if WEIGHTS_HELD * numbers * BYTES[shape.dtype] > free // 2:
         return f"two layers of {numbers / 1e6:,.0f} million weights do not fit into half of the free memory"
     return None
 
 
 def skeleton_with_adapters(shape: Shape) -> Any:
-    """The transformers model inside the adapters of a run, without memory."""
+    """The transformers model inside the adapters of a run, on the meta device."""
     return shell(shape.folder, shape.config, shape.dtype, shape.attention).get_base_model()
 
 
 def time_batch(shape: Shape, documents: Lengths, labeled: int, *, checkpointing: bool) -> StepTime:
-    """The pace over some documents on this machine, as its libraries and threads are set now; `why_not_timed` is None.
+    """The step time over some documents on this machine, with the libraries and threads as they are set now.
 
-    It takes seconds, with layers of hundreds of millions of weights a minute or two. Layers above the lowest adapter
-    that have none themselves are counted as if they had.
+    `why_not_timed` must be None. It takes seconds; with layers of hundreds of millions of weights a minute or two.
+    Layers above the lowest adapter without one of their own are counted as if they had one.
 
     Args:
-        documents: of each its length, or of a tree the lengths of its trunk and its branches.
-        labeled: how many of all these tokens are trained.
+        documents: the length of each, or for a shared prefix the lengths of the prefix and its continuations.
+        labeled: how many of these tokens are trained.
         checkpointing: whether layers are recomputed.
     """
     text = read_config(shape.folder).get_text_config()
-    found = lowest_adapted(skeleton_with_adapters(shape))
-    below = found[1] if found is not None else 0
-    with tempfile.TemporaryDirectory() as place:
-        model = _two_layers(shape, Path(place))
+    adapted = lowest_adapted(skeleton_with_adapters(shape))
+    below = adapted[1] if adapted is not None else 0
+    with tempfile.TemporaryDirectory() as folder:
+        model = _two_layers(shape, Path(folder))
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     inner = model.get_base_model()
-    given = _inputs(shape, documents, inner.get_input_embeddings().weight)
+    inputs = _inputs(shape, documents, inner.get_input_embeddings().weight)
     head = _seconds(_head(inner, sum(map(sum, documents)), labeled)) * text.vocab_size / min(WORDS, text.vocab_size)
-    layers = lowest_adapted(inner)[0]  # type: ignore[index] - it is a part of a model that has them
+    layers = lowest_adapted(inner)[0]  # type: ignore[index] - the model has adapted layers
     passes, forwards = [], []
     with fused_lora(model), no_gradient_below(inner):
         for count in (2, 1):
             del layers[count:]
-            passes.append(_seconds(lambda: _pass(inner, given)))
+            passes.append(_seconds(lambda: _pass(inner, inputs)))
             with model.disable_adapter():
-                forwards.append(_seconds(lambda: _forward(inner, given)) if below else 0.0)
+                forwards.append(_seconds(lambda: _forward(inner, inputs)) if below else 0.0)
     above = extrapolate(passes[1], passes[0], text.num_hidden_layers - below) + head
     return StepTime(sum(map(sum, documents)), above, below * max(forwards[0] - forwards[1], 0.0))
 
@@ -156,10 +156,10 @@ def _by_layer(text: Any) -> dict[str, list[Any]]:
     }
 
 
-def _two_layers(shape: Shape, place: Path) -> Any:
-    """The PeftModel of a run, cut to the first layers and words, loaded as `load_base` loads it.
+def _two_layers(shape: Shape, folder: Path) -> Any:
+    """The PeftModel of a run, reduced to the first layers and words, loaded as `load_base` loads it.
 
-    An adapter that is on some layers only is on both of these.
+    An adapter that is only on some layers is on both of these.
     """
     from transformers import AutoModelForCausalLM
 
@@ -173,14 +173,14 @@ def _two_layers(shape: Shape, place: Path) -> Any:
     for each in (config, text):
         each.pad_token_id = each.bos_token_id = each.eos_token_id = None
     dtype = getattr(torch, shape.dtype)
-    made = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     with progress_on_terminals_only():
-        made.save_pretrained(place)
-    del made
+        model.save_pretrained(folder)
+    del model
     quantized = bitsandbytes_config(
         shape.quantization, quant_type="nf4", double_quant=shape.double_quant, dtype=shape.dtype
     )
-    base = load_weights(place, config, quantized, shape.dtype, shape.attention)
+    base = load_weights(folder, config, quantized, shape.dtype, shape.attention)
     adapter = copy.copy(shape.config)
     adapter.layers_to_transform = None
     adapter.target_modules = {name.rpartition(".")[2] for name in shape.config.target_modules}
@@ -188,7 +188,7 @@ def _two_layers(shape: Shape, place: Path) -> Any:
 
 
 def _inputs(shape: Shape, documents: Lengths, embedding: torch.Tensor) -> dict[str, Any]:
-    """The documents as the run's attention takes them: in one row, or padded to the longest."""
+    """The documents as the run's attention expects them: in one row, or padded to the longest."""
     generator = torch.Generator().manual_seed(0)
     sizes = list(map(sum, documents))
     if shape.attention == PER_DOCUMENT or shape.attention.startswith("flash"):
@@ -196,29 +196,29 @@ def _inputs(shape: Shape, documents: Lengths, embedding: torch.Tensor) -> dict[s
         flat: dict[str, Any] = {"input_ids": ids, "position_ids": positions(documents)}
         if shape.attention == PER_DOCUMENT:
             flat |= {"attention_mask": torch.ones_like(ids), "document_lengths": list(documents)}
-        return {name: one.to(embedding.device) if torch.is_tensor(one) else one for name, one in flat.items()}
+        return {name: value.to(embedding.device) if torch.is_tensor(value) else value for name, value in flat.items()}
     ids = torch.randint(len(embedding), (len(sizes), max(sizes)), generator=generator)
     mask = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
     return {"input_ids": ids.to(embedding.device), "attention_mask": mask.long().to(embedding.device)}
 
 
-def _pass(inner: Any, given: dict[str, Any]) -> None:
-    last = _hidden(inner, given)
+def _pass(inner: Any, inputs: dict[str, Any]) -> None:
+    last = _hidden(inner, inputs)
     last.backward(torch.ones_like(last))
 
 
-def _forward(inner: Any, given: dict[str, Any]) -> None:
+def _forward(inner: Any, inputs: dict[str, Any]) -> None:
     with torch.no_grad():
-        _hidden(inner, given)
+        _hidden(inner, inputs)
 
 
-def _hidden(inner: Any, given: dict[str, Any]) -> torch.Tensor:
-    with no_mask() if "document_lengths" in given else nullcontext():
-        return inner.base_model(**given, use_cache=False).last_hidden_state
+def _hidden(inner: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    with no_mask() if "document_lengths" in inputs else nullcontext():
+        return inner.base_model(**inputs, use_cache=False).last_hidden_state
 
 
 def _head(inner: Any, tokens: int, labeled: int) -> Step:
-    """What scores the labeled tokens over the words there are; all tokens where the model's own code must do it."""
+    """Scores the labeled tokens over the reduced vocabulary; all tokens where the model's own code must run."""
     weight = inner.get_output_embeddings().weight.detach()
     compact = why_not_compact(inner) is None
     count = labeled if compact else tokens
@@ -236,12 +236,12 @@ def _head(inner: Any, tokens: int, labeled: int) -> Step:
 
 
 def _seconds(step: Step) -> float:
-    """The median of a few times after one that warms up, which alone counts where it was slow."""
-    taken: list[float] = []
-    while len(taken) <= REPEATS and (not taken or taken[0] < SLOW):
+    """The median of a few measurements after a warm-up; a slow warm-up is the only measurement."""
+    times: list[float] = []
+    while len(times) <= REPEATS and (not times or times[0] < SLOW):
         begun = time.perf_counter()
         step()
         if device_kind() == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken[1:] or taken)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:] or times)

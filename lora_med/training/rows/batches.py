@@ -1,10 +1,9 @@
 """Rows of tokens in, batches out: packed without waste, in an order that any number of processes shares.
 
-A row is one document, or with packing several laid end to end. With an attention that keeps documents apart, a batch is
-one long row without padding; otherwise rows are padded to the longest. The order of an epoch depends on the seed and
-the epoch alone, and the k-th batch holds the same rows whether one process takes it or several share it: then each gets
-about as many tokens as the others. The last batch of an epoch is short rather than filled with rows seen before, so
-that every row counts once.
+A row is one document, or with packing several end to end. Where the attention separates documents, a batch is one long
+row without padding; otherwise rows are padded to the longest. The order of an epoch depends only on the seed and the
+epoch. The k-th batch holds the same rows for any number of processes, and each process gets about as many tokens as the
+others. The last batch of an epoch may be short, so that every row counts once.
 """
 
 from __future__ import annotations
@@ -23,23 +22,24 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lora_med.errors import DataError
 from lora_med.prompts.tokens import Tokens
-from lora_med.training.rows.shared_prefix_rows import Tree
+from lora_med.training.rows.shared_prefix_rows import SharedPrefix
 
 UNTRAINED = -100
 COLUMNS = Features(
     {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "seq_lengths": List(Value("int32"))}
 )
-BRANCHED = Features({**COLUMNS, "trees": List(List(Value("int32")))})
+SHARED_PREFIX_COLUMNS = Features({**COLUMNS, "shared_prefixes": List(List(Value("int32")))})
 Row = dict[str, Any]
 
 
 def to_row(documents: Sequence[Tokens]) -> Row:
     """One row holding `documents` end to end; labels are -100 where a token is not trained.
 
-    Where one is a tree, `trees` holds the lengths of each document's trunk and branches, empty for plain ones.
+    Where a document has a shared prefix, `shared_prefixes` holds for each document the lengths of its prefix and
+    continuations; for a plain document an empty list.
     """
-    branched = any(isinstance(document, Tree) for document in documents)
-    trees = [list(document.lengths) if isinstance(document, Tree) else [] for document in documents]
+    shared = any(isinstance(document, SharedPrefix) for document in documents)
+    lengths = [list(document.lengths) if isinstance(document, SharedPrefix) else [] for document in documents]
     return {
         "input_ids": [token for document in documents for token in document.input_ids],
         "labels": [
@@ -48,33 +48,33 @@ def to_row(documents: Sequence[Tokens]) -> Row:
             for target, trained in zip(document.targets, document.trained, strict=True)
         ],
         "seq_lengths": [len(document.input_ids) for document in documents],
-        **({"trees": trees} if branched else {}),
+        **({"shared_prefixes": lengths} if shared else {}),
     }
 
 
 def pack(documents: Sequence[Tokens], max_length: int) -> list[list[Tokens]]:
-    """Documents in groups of at most `max_length` tokens, each placed whole where it fits best, longest first."""
-    rooms: list[int] = []  # free tokens of the open groups, ascending
+    """Documents in groups of at most `max_length` tokens: best fit, the longest first, no document cut."""
+    free: list[int] = []  # free tokens of the open groups, ascending
     members: dict[int, list[list[Tokens]]] = {}  # free tokens -> the groups that have them
     groups: list[list[Tokens]] = []
     for document in sorted(documents, key=lambda item: len(item.input_ids), reverse=True):
         size = len(document.input_ids)
-        place = bisect.bisect_left(rooms, size)
-        if place < len(rooms):
-            room = rooms.pop(place)
-            group = members[room].pop()
+        index = bisect.bisect_left(free, size)
+        if index < len(free):
+            space = free.pop(index)
+            group = members[space].pop()
         else:
-            room, group = max_length, []
+            space, group = max_length, []
             groups.append(group)
         group.append(document)
-        bisect.insort(rooms, room - size)
-        members.setdefault(room - size, []).append(group)
+        bisect.insort(free, space - size)
+        members.setdefault(space - size, []).append(group)
     return groups
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows for ever, pass after pass over `documents`; with packing, each is filled in reading order."""
+    """Endless rows, pass after pass over `documents`; with packing, each row is filled in reading order."""
 
     documents: Iterable[Tokens]
     max_length: int
@@ -111,7 +111,7 @@ def make_rows(documents: Sequence[Tokens], max_length: int, packing: bool) -> Da
     """The rows of a corpus in memory, four bytes a token."""
     groups = pack(documents, max_length) if packing else [[document] for document in documents]
     rows = [to_row(group) for group in groups]
-    columns = BRANCHED if any("trees" in row for row in rows) else COLUMNS
+    columns = SHARED_PREFIX_COLUMNS if any("shared_prefixes" in row for row in rows) else COLUMNS
     blank: list[Any] = []
     return Dataset.from_dict({name: [row.get(name, blank) for row in rows] for name in columns}, features=columns)
 
@@ -124,14 +124,15 @@ def hash_rows(rows: Dataset) -> str:
             for values in block[name]:
                 digest.update(numpy.asarray(values, dtype="<i4").tobytes())
             digest.update(b"|")
-        trees: Any = dict(block).get("trees", [])
-        digest.update(b"".join(repr([[int(one) for one in tree] for tree in row]).encode() for row in trees))
+        shared: Any = dict(block).get("shared_prefixes", [])
+        for row in shared:
+            digest.update(repr([[int(length) for length in lengths] for lengths in row]).encode())
     return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Share:
-    """This process's part of every batch."""
+    """This process's rank, and how many processes share every batch."""
 
     rank: int = 0
     processes: int = 1
@@ -141,10 +142,10 @@ class BatchOrder(Sampler[list[int]]):
     """Row numbers of this process's batches, epoch by epoch; an empty list where the last batch has no row for it.
 
     Args:
-        lengths: tokens of each row; several processes share a batch so that each has about as many of them, because
-            all wait for the one that has most.
+        lengths: tokens of each row; processes share a batch so that each has about as many, because all wait for the
+            one with the most.
         batch_size: the most rows that a process takes at once.
-        seed: of the order; None for the order the rows have.
+        seed: of the order; None for the order of the rows.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, share: Share, *, seed: int | None) -> None:
@@ -172,19 +173,20 @@ class BatchOrder(Sampler[list[int]]):
 
 
 def share_out(rows: Sequence[int], lengths: Sequence[int], processes: int, most: int) -> list[list[int]]:
-    """The rows of one batch for each process, at most so many, with about as many tokens each; in the order they had.
+    """The rows of one batch for each process: at most `most` rows, about equal tokens, in their original order.
 
-    The longest row first, each to the process that has the fewest tokens so far.
+    The rows are handed out longest first, each to the process with the fewest tokens so far.
     """
     if processes == 1:
         return [list(rows)]
-    parts: list[list[int]] = [[] for _ in range(processes)]
+    shares: list[list[int]] = [[] for _ in range(processes)]
     tokens = [0] * processes
-    for place in sorted(range(len(rows)), key=lambda place: -lengths[rows[place]]):
-        least = min((one for one in range(processes) if len(parts[one]) < most), key=lambda one: (tokens[one], one))
-        parts[least].append(place)
-        tokens[least] += lengths[rows[place]]
-    return [[rows[place] for place in sorted(part)] for part in parts]
+    for index in sorted(range(len(rows)), key=lambda index: -lengths[rows[index]]):
+        open_ranks = (rank for rank in range(processes) if len(shares[rank]) < most)
+        least = min(open_ranks, key=lambda rank: (tokens[rank], rank))
+        shares[least].append(index)
+        tokens[least] += lengths[rows[index]]
+    return [[rows[index] for index in sorted(share)] for share in shares]
 
 
 class _Numbered(torch.utils.data.Dataset[list[Row]]):
@@ -201,8 +203,8 @@ class _Numbered(torch.utils.data.Dataset[list[Row]]):
             return []
         batch: dict[str, list[Any]] = self.rows[numbers]
         return [
-            {"number": number, **{name: values[place] for name, values in batch.items()}}
-            for place, number in enumerate(numbers)
+            {"number": number, **{name: values[index] for name, values in batch.items()}}
+            for index, number in enumerate(numbers)
         ]
 
 
@@ -226,20 +228,22 @@ class _Streamed(IterableDataset[list[Row]]):
 
 
 def document_lengths(rows: Sequence[Row]) -> list[tuple[int, ...]]:
-    """Of each document of a batch its length; of a tree the lengths of its trunk and its branches."""
+    """The length of each document of a batch; with a shared prefix, the lengths of prefix and continuations."""
     return [
-        tuple(tree) or (length,)
+        tuple(shared) or (length,)
         for row in rows
-        for length, tree in zip(row["seq_lengths"], row.get("trees") or [[]] * len(row["seq_lengths"]), strict=True)
+        for length, shared in zip(
+            row["seq_lengths"], row.get("shared_prefixes") or [[]] * len(row["seq_lengths"]), strict=True
+        )
     ]
 
 
 def positions(lengths: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Where each token stands in its own document, shape (1, tokens): each branch goes on where its trunk ends."""
-    parts = []
-    for trunk, *branches in lengths:
-        parts += [torch.arange(trunk), *(torch.arange(trunk, trunk + branch) for branch in branches)]
-    return torch.cat(parts)[None]
+    """Each token's position in its own document, shape (1, tokens); a continuation starts where its prefix ends."""
+    ranges = []
+    for prefix, *continuations in lengths:
+        ranges += [torch.arange(prefix), *(torch.arange(prefix, prefix + length) for length in continuations)]
+    return torch.cat(ranges)[None]
 
 
 class Collator:
@@ -247,17 +251,17 @@ class Collator:
 
     def __init__(self, pad_token: int, *, flat: bool, unmasked: bool, numbered: bool = False) -> None:
         self.flat = flat
-        self.numbered = numbered  # whether the batch tells the numbers and lengths of its rows
+        self.numbered = numbered  # whether the batch includes the numbers and lengths of its rows
         self.unmasked = unmasked
         self.blank: Row = {"input_ids": [pad_token], "labels": [UNTRAINED], "seq_lengths": [1]}
         self.collate = DataCollatorForLanguageModeling(pad_token_id=pad_token, padding_free=flat)
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
-        """The model's inputs; `rows` may be empty, and then nothing in them is trained."""
+        """The model's inputs; without rows, one padding token that is not trained."""
         batch: dict[str, Any] = dict(self.collate(rows or [self.blank]))
         batch.pop("seq_idx", None)
         if self.flat and self.unmasked:
-            # All ones: transformers builds no dense mask then, and our attention goes by the offsets.
+            # All ones: then transformers builds no dense mask, and our attention uses the document lengths.
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
             batch["document_lengths"] = document_lengths(rows or [self.blank])
             batch["position_ids"] = positions(batch["document_lengths"])
@@ -267,7 +271,7 @@ class Collator:
 
 
 class RowLoader(DataLoader[Any]):
-    """A data loader whose order follows the epoch and which leaves the global random state alone."""
+    """A data loader whose order follows the epoch; it does not touch the global random state."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers at the start of every epoch."""
@@ -277,7 +281,7 @@ class RowLoader(DataLoader[Any]):
 
 def load_rows(rows: Dataset, collator: Collator, *, batch_size: int, share: Share, seed: int | None) -> RowLoader:
     """Batches of rows in memory, shuffled anew each epoch if `seed` is given."""
-    # One process takes whole batches, whatever the lengths, and need not read them.
+    # One process takes complete batches and does not need the lengths.
     lengths = [sum(row) for row in rows["seq_lengths"][:]] if share.processes > 1 else [0] * len(rows)
     order = BatchOrder(lengths, batch_size, share, seed=seed)
     generator = torch.Generator().manual_seed(seed or 0)

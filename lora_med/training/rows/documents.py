@@ -1,4 +1,4 @@
-"""Records to the documents a trainer takes: held in memory, or of a stream read again at every pass."""
+"""Records to the documents of a trainer: a list in memory, or a stream that is read again at every pass."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ CHECKED_OF_A_STREAM = 1000
 
 @dataclass(frozen=True)
 class DocumentStream:
-    """Documents no longer than `max_length`, rendered and tokenized anew at every pass over the records.
+    """Documents no longer than `max_length`, rendered and tokenized again at every pass over the records.
 
-    Running text is chunked; a longer answer is left out, never cut, and said in the log at the first, second, fourth...
+    Running text is chunked. A row with a longer answer is left out, never cut; the log reports the first, second,
+    fourth and so on.
     """
 
     records: Iterable[Any]
@@ -62,7 +63,7 @@ class DocumentStream:
 def _documents(
     records: Iterable[Any], template: str | Mapping[str, str], tokenizer: Any, max_length: int, too_long: TooLong | None
 ) -> Iterator[Tokens]:
-    """One document a record, contexts shortened where they may be, tokenized some hundred at a time."""
+    """One document per record, contexts shortened where this is allowed, tokenized in blocks of 256."""
     rows = render_stream(records, template, too_long)
     while block := list(itertools.islice(rows, BLOCK)):
         yield from fit_rows(block, tokenizer, max_length)
@@ -80,45 +81,45 @@ def read_documents(
 ) -> Checked:
     """The documents of a split, fitted to `train.max_length` and checked by `preflight`.
 
-    Of a training stream the first 1,000 are checked.
+    Of a training stream only the first 1,000 are checked.
 
     Args:
-        template: a template's name; of a mixture, each source's name mapped to one.
+        template: a template's name; for a mixture, a mapping of each source's name to one.
         access: class of the data; rows of a credentialed source are not shown.
         what: the split's name, for messages.
-        key: what tells the data from any other (`data_key`): then they are kept in `train.output_dir`, and a second run
-            takes them from there; None keeps nothing.
+        key: identifies the data (`data_key`). The documents are cached under it in `train.output_dir` for a second
+            run. None caches nothing.
 
     Raises:
         SettingsError: the template takes another kind of record, or cannot be fitted as `train.too_long` says.
         PreflightError: see `preflight`.
     """
-    whole = _documents(records, template, base.tokenizer, train.max_length, train.too_long)
+    all_documents = _documents(records, template, base.tokenizer, train.max_length, train.too_long)
     if isinstance(records, Sequence):
-        documents = _kept(whole, base, train, what, key) if key is not None else list(whole)
+        documents = _cached(all_documents, base, train, what, key) if key is not None else list(all_documents)
         return preflight(documents, base, train, access=access, what=what)
     if what != "training":  # validation is read often, and small
-        return preflight(list(whole), base, train, access=access, what=what)
-    head = preflight(list(itertools.islice(whole, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
+        return preflight(list(all_documents), base, train, access=access, what=what)
+    head = preflight(list(itertools.islice(all_documents, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
     stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long)
     return Checked(stream, {**head.report, "streamed": True})
 
 
 def tokenizer_settings(base: Base) -> str:
-    """SHA-256 of tokenizer_config.json, or '': whether a text begins with BOS may stand in it alone."""
+    """SHA-256 of tokenizer_config.json, or '': it may be the only file that says whether a text begins with BOS."""
     file = base.folder / TOKENIZER_CONFIG
     return sha256_file(file) if file.is_file() else ""
 
 
-def _kept(documents: Iterable[Tokens], base: Base, train: TrainSettings, what: str, key: str) -> list[Tokens]:
-    """The documents as an earlier run kept them; else made now, and kept."""
+def _cached(documents: Iterable[Tokens], base: Base, train: TrainSettings, what: str, key: str) -> list[Tokens]:
+    """The documents from the cache of an earlier run; else computed now, and cached."""
     marks = base.fingerprint
     tokenizer = [marks.tokenizer, marks.template, tokenizer_settings(base)]
     path = prepared_path(Path(train.output_dir), key, what, *tokenizer, train.max_length, train.too_long)
-    found = load(path)
-    if found is None:
-        found = list(documents)
-        save(path, found)
-    else:
-        logger.info("%s: %d documents as an earlier run prepared them", what, len(found))
-    return found
+    cached = load(path)
+    if cached is not None:
+        logger.info("%s: %d documents from the cache of an earlier run", what, len(cached))
+        return cached
+    tokenized = list(documents)
+    save(path, tokenized)
+    return tokenized

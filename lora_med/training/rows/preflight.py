@@ -1,7 +1,7 @@
-"""Before any time on a GPU: would these rows train what is meant?
+"""Preflight, before any time on a GPU: would these rows train what is meant?
 
-Each check stands for a run that looks healthy and is not: nothing to learn from, an answer that never ends, two
-beginnings, an answer cut in the middle. What is refused is named by uid and count, never by its text.
+Each check prevents a run that looks healthy and is not: nothing to learn from, an answer that never ends, two
+beginnings, an answer cut in the middle. Refused rows are named by uid and count, never by their text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Checked:
 
     @property
     def streamed(self) -> bool:
-        """Whether they are read anew at every pass."""
+        """Whether they are read again at every pass."""
         return not isinstance(self.documents, Sequence)
 
     def sample(self, rows: int = 64) -> list[list[int]]:
@@ -49,12 +49,12 @@ class Checked:
 def preflight(
     documents: Sequence[Tokens], base: Base, train: TrainSettings, *, access: str, what: str = "training"
 ) -> Checked:
-    """The documents as they will be trained on: running text chunked to max_length, longer answers left out.
+    """The documents to train on: running text chunked to max_length, rows with longer answers left out.
 
     Args:
-        documents: whole documents, as `tokenize_rows` or `fit_rows` makes them.
-        base: whose tokenizer and generation settings say what begins and ends a row.
-        train: `max_length` and `allow_rows_dropped` are used; what else may be done, each document says itself.
+        documents: complete documents, from `tokenize_rows` or `fit_rows`.
+        base: its tokenizer and generation settings define the beginning and the end of a row.
+        train: `max_length` and `allow_rows_dropped` are used; each document itself says what else is allowed.
         access: class of the data; three training rows are shown on stderr unless it is credentialed.
         what: the split's name, for messages.
 
@@ -65,18 +65,18 @@ def preflight(
     _refuse_bad_rows(documents, base, what)
     if what == "training":
         show_rows(documents, base.tokenizer, access=access)
-    kept: list[Tokens] = []
+    retained: list[Tokens] = []
     chunked: list[str] = []
     dropped: list[Tokens] = []
     for document in documents:
         if len(document.input_ids) <= train.max_length:
-            kept.append(document)
+            retained.append(document)
         elif document.running and document.too_long == "chunk_by_section":
             chunked.append(document.uid)
-            kept.extend(chunk(document, train.max_length))
+            retained.extend(chunk(document, train.max_length))
         else:
             dropped.append(document)
-    report = _report(documents, kept, chunked, dropped)
+    report = _report(documents, retained, chunked, dropped)
     _log_report(report, what, train.max_length)
     refused = [document for document in dropped if document.too_long != "drop"]
     if len(refused) > train.allow_rows_dropped * len(documents):
@@ -86,7 +86,7 @@ def preflight(
             where=f"the {what} split",
             fix="raise train.max_length, or set train.too_long: drop leaves them out, trim_context shortens contexts",
         )
-    return Checked(kept, report)
+    return Checked(retained, report)
 
 
 def _uids(uids: Sequence[str]) -> str:
@@ -119,16 +119,16 @@ def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None
 
 
 def _report(
-    documents: Sequence[Tokens], kept: Sequence[Tokens], chunked: Sequence[str], dropped: Sequence[Tokens]
+    documents: Sequence[Tokens], retained: Sequence[Tokens], chunked: Sequence[str], dropped: Sequence[Tokens]
 ) -> dict[str, Any]:
     answers = sum(sum(row.trained) for row in documents)
     lost = sum(sum(row.trained) for row in dropped)
     trimmed, context_lost = lost_tokens(documents)
     return {
         "documents": len(documents),
-        "rows": len(kept),
-        "tokens": sum(len(row.input_ids) for row in kept),
-        "trained_tokens": sum(sum(row.trained) for row in kept),
+        "rows": len(retained),
+        "tokens": sum(len(row.input_ids) for row in retained),
+        "trained_tokens": sum(sum(row.trained) for row in retained),
         "length_quantiles": quantiles([len(row.input_ids) for row in documents]),
         "documents_chunked": len(chunked),
         "rows_trimmed": trimmed,
@@ -168,7 +168,7 @@ def _log_report(report: dict[str, Any], what: str, max_length: int) -> None:
 
 
 def show_rows(documents: Sequence[Tokens], tokenizer: Any, *, access: str, width: int | None = None) -> None:
-    """Print three rows on stderr, token by token, the trained ones in green; from a credentialed source nothing."""
+    """Print three rows on stderr, trained tokens in green; print nothing from a credentialed source."""
     if rank() or access == "credentialed":
         return
     console = Console(stderr=True, width=width)
@@ -177,14 +177,14 @@ def show_rows(documents: Sequence[Tokens], tokenizer: Any, *, access: str, width
 
 
 def color_row(document: Tokens, tokenizer: Any) -> Text:
-    """The row's text, trained tokens black on green, the rest dim; the middle of a long row is left out."""
+    """The row's text, trained tokens black on green, others dim; the middle of a long row is left out."""
     text = Text(f"{document.uid}: ", style="bold")
     pairs = list(zip(document.input_ids, document.trained, strict=True))
-    parts = [pairs] if len(pairs) <= 2 * SHOWN_TOKENS else [pairs[:SHOWN_TOKENS], pairs[-SHOWN_TOKENS:]]
-    for number, part in enumerate(parts):
+    pieces = [pairs] if len(pairs) <= 2 * SHOWN_TOKENS else [pairs[:SHOWN_TOKENS], pairs[-SHOWN_TOKENS:]]
+    for number, piece in enumerate(pieces):
         if number:
             text.append(f" [... {len(pairs) - 2 * SHOWN_TOKENS} tokens ...] ", style="bold")
-        # Neighbors of one color are decoded together, so that a character of several tokens stays whole.
-        for trained, group in itertools.groupby(part, lambda pair: pair[1]):
+        # Neighbors of one color are decoded together, so that a character of several tokens stays complete.
+        for trained, group in itertools.groupby(piece, lambda pair: pair[1]):
             text.append(tokenizer.decode([token for token, _ in group]), "black on green" if trained else "dim")
     return text

@@ -1,8 +1,8 @@
-"""Tokenized documents kept in the run's own folder, so that the second run on the same data starts at once.
+"""Tokenized documents cached in the run's own folder, so that the second run on the same data starts at once.
 
-What is kept is known by all that it depends on: the data's hashes, what was taken out of them, template, lengths,
-tokenizer, versions of the libraries, and the code that reads and renders. Another of these is another file; the newest
-few are kept. A damaged file is made again.
+The name of a cached file depends on everything that decides its content: the data's hashes, the removed records,
+template, lengths, tokenizer, versions of the libraries, and the code that reads and renders. A change of any of these
+gives another file; only the newest few remain. A damaged file is replaced.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from lora_med.run import rank
 FOLDER = "prepared"
 CODE = ("data", "prompts")
 LIBRARIES = ("transformers", "tokenizers", "rensa")
-KEPT = 8  # files: those of training and validation, of some settings tried in one folder
-PLACES = {"paths", "test_files", "block_lists"}  # where data lie says nothing; their hashes are in the key
+MAX_FILES = 8  # of training and validation, for some settings tried in one folder
+PATH_FIELDS = {"paths", "test_files", "block_lists"}  # not in the key: the hashes of their files are
 logger = logging.getLogger(__name__)
 
 
 def data_key(settings: Settings, corpus: Corpus) -> str:
-    """What tells the data of a run from any other: SHA-256 of its settings, hashes, separation and code."""
+    """Identifies the data of a run: SHA-256 of its settings, hashes, separation and code."""
     package = Path(__file__).parents[2]
     code = hashlib.sha256()
     for room in CODE:
         for path in sorted((package / room).rglob("*.py")):
             code.update(path.read_bytes())
-    data = settings.data.model_dump(mode="json", exclude={*PLACES, "mix"})
-    mix = [one.model_dump(mode="json", exclude=PLACES) for one in settings.data.mix]
+    data = settings.data.model_dump(mode="json", exclude={*PATH_FIELDS, "mix"})
+    mix = [source.model_dump(mode="json", exclude=PATH_FIELDS) for source in settings.data.mix]
     libraries = {name: metadata.version(name) for name in LIBRARIES}
-    known = [
+    content = [
         libraries,
         data,
         mix,
@@ -52,58 +52,58 @@ def data_key(settings: Settings, corpus: Corpus) -> str:
         corpus.templates,
         code.hexdigest(),
     ]
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def prepared_path(folder: Path, *parts: object) -> Path:
-    """The file of the documents that depend on `parts`."""
-    name = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:32]
+def prepared_path(folder: Path, *dependencies: object) -> Path:
+    """The file of the documents that depend on these values."""
+    name = hashlib.sha256(json.dumps([str(value) for value in dependencies]).encode()).hexdigest()[:32]
     return folder / FOLDER / f"{name}.npz"
 
 
 def save(path: Path, documents: Iterable[Tokens]) -> None:
-    """Keep the documents, whole or not at all; only the first process writes.
+    """Cache the documents, atomically; only rank 0 writes.
 
     Raises:
         OutputError, DiskError: they cannot be written.
     """
     if rank():
         return
-    held = list(documents)
-    facts = [[one.uid, one.running, one.bos, list(one.breaks), one.too_long, one.lost, _runs(one)] for one in held]
-    sizes = np.fromiter((len(one.input_ids) for one in held), np.int64, len(held))
+    rows = list(documents)
+    facts = [[row.uid, row.running, row.bos, list(row.breaks), row.too_long, row.lost, _runs(row)] for row in rows]
+    sizes = np.fromiter((len(row.input_ids) for row in rows), np.int64, len(rows))
     count = int(sizes.sum())
-    ids = np.fromiter((number for one in held for number in one.input_ids), np.int32, count)
+    ids = np.fromiter((number for row in rows for number in row.input_ids), np.int32, count)
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     with atomic_stream(path) as stream:
         np.savez(stream, sizes=sizes, ids=ids, facts=text)
-    for old in sorted(path.parent.glob("*.npz"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+    for old in sorted(path.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
         old.unlink(missing_ok=True)
 
 
 def load(path: Path) -> list[Tokens] | None:
-    """The documents that are kept there; None where there are none, or the file is damaged."""
+    """The cached documents; None where there is no file, or it is damaged."""
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            sizes, ids = kept["sizes"], kept["ids"].tolist()
-            facts: list[Any] = json.loads(kept["facts"].tobytes())
+        with np.load(path, allow_pickle=False) as arrays:
+            sizes, ids = arrays["sizes"], arrays["ids"].tolist()
+            facts: list[Any] = json.loads(arrays["facts"].tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("%s is damaged (%s): the documents are prepared again", path.name, type(error).__name__)
+        logger.warning("%s is damaged (%s): the documents are tokenized again", path.name, type(error).__name__)
         return None
-    found: list[Tokens] = []
+    documents: list[Tokens] = []
     end = 0
     for size, (uid, running, bos, breaks, too_long, lost, runs) in zip(sizes.tolist(), facts, strict=True):
         start, end = end, end + size
         trained: list[bool] = []
         for number, length in enumerate(runs):
             trained += [number % 2 == 1] * length
-        found.append(Tokens(uid, ids[start:end], trained, running, bos, tuple(breaks), too_long, lost))
-    return found
+        documents.append(Tokens(uid, ids[start:end], trained, running, bos, tuple(breaks), too_long, lost))
+    return documents
 
 
 def _runs(document: Tokens) -> list[int]:
-    """Which tokens are trained, as lengths of stretches: not trained, trained, not trained, ..."""
-    runs = [len(list(stretch)) for _, stretch in groupby(document.trained)]
+    """Which tokens are trained, as run lengths: not trained, trained, not trained, ..."""
+    runs = [len(list(run)) for _, run in groupby(document.trained)]
     return [0, *runs] if document.trained[:1] == [True] else runs

@@ -1,4 +1,4 @@
-"""The adapter's weights to a checkpoint and back, strictly: every tensor there, in shape, finite, in float32."""
+"""The adapter's weights to a checkpoint and back, strictly: every tensor present, of its shape, finite, in float32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _trainable(model: Any) -> dict[str, Any]:
 
 
 def trainable_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Copies of all trained tensors, whole and on the CPU. Under FSDP every process must call it."""
+    """Copies of all trained tensors, complete and on the CPU. Under FSDP every process must call it."""
     return {
         name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu().clone()
         for name, value in _trainable(model).items()
@@ -26,7 +26,7 @@ def trainable_weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 def restore(model: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """Put `weights` back into the trainable parameters as `dtype`: TRL rounds those on a 4-bit base to bfloat16."""
+    """Restore the trainable parameters as `dtype`: TRL rounds those on a 4-bit base to bfloat16."""
     for name, parameter in _trainable(model).items():
         parameter.data = weights[name].to(parameter.device, dtype)
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics.jsonl, loss.png, and a progress bar or plain lines."""
+"""What a run reports during training: metrics.jsonl, loss.png, and a progress bar or plain lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+    """The lines of metrics.jsonl; a last line that a kill cut off is left out."""
     lines = []
     try:
         text = (output_dir / METRICS).read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends each log to metrics.jsonl, one object a line, and draws loss.png, a watched `score` too; rank 0 only."""
+    """Appends each log to metrics.jsonl, one object per line, and draws loss.png with the `score`; rank 0 only."""
 
     def __init__(self, output_dir: Path, score: str | None = None) -> None:
         self.output_dir = output_dir
@@ -47,33 +47,60 @@ class MetricsFile(TrainerCallback):
         self.drawn = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Drop what a killed run logged after the checkpoint that is resumed: those steps are taken again."""
+        """Remove what a killed run logged after the resumed checkpoint: those steps are computed again."""
         if state.is_world_process_zero:
-            kept = [line for line in read_metrics(self.output_dir) if 0 < state.global_step >= line["step"]]
-            write_atomic(self.output_dir / METRICS, "".join(_line(entry) for entry in kept))
+            valid = [line for line in read_metrics(self.output_dir) if 0 < state.global_step >= line["step"]]
+            write_atomic(self.output_dir / METRICS, "".join(_line(entry) for entry in valid))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
-        """Append the newest log; the summary transformers logs at the end is not a step."""
+        """Append the newest log; the summary that transformers logs at the end is not a step."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             path = self.output_dir / METRICS
             with disk_errors(path), open(path, "a", encoding="utf-8") as handle:
                 handle.write(_line({"step": state.global_step, **logs}))
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Draw the curve with a checkpoint, but not more often than a reader looks."""
+        """Draw the curve at a checkpoint, at most every 30 seconds."""
         if state.is_world_process_zero:
             sync(self.output_dir / METRICS)
             if time.monotonic() - self.drawn > SECONDS_BETWEEN_DRAWINGS:
                 self._draw()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Draw the whole curve."""
+        """Draw the complete curve."""
         if state.is_world_process_zero:
             self._draw()
 
     def _draw(self) -> None:
         draw_loss(read_metrics(self.output_dir), self.output_dir / "loss.png", score=self.score)
         self.drawn = time.monotonic()
+
+
+class Throughput(TrainerCallback):
+    """Tokens trained on, and the seconds of the steps, since the last reading; time between steps is not counted."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.seconds = 0.0
+        self.begun: float | None = None
+
+    def add(self, tokens: int) -> None:
+        """Count the tokens of a micro-batch that is about to be computed; the first one of a step starts the clock."""
+        if self.begun is None:
+            self.begun = time.perf_counter()
+        self.tokens += tokens
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Stop the clock."""
+        if self.begun is not None:
+            self.seconds += time.perf_counter() - self.begun
+            self.begun = None
+
+    def read(self) -> tuple[int, float]:
+        """Tokens of this process and seconds since the last reading; both start again at zero."""
+        reading = self.tokens, self.seconds
+        self.tokens, self.seconds = 0, 0.0
+        return reading
 
 
 def _line(entry: dict[str, Any]) -> str:
@@ -86,7 +113,7 @@ def _line(entry: dict[str, Any]) -> str:
 
 
 class ProgressReport(TrainerCallback):
-    """A bar with tokens per second and the time left on a terminal; one plain line per log elsewhere; rank 0 only."""
+    """On a terminal a bar with tokens per second and the time left, elsewhere one line per log; rank 0 only."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -128,7 +155,7 @@ class ProgressReport(TrainerCallback):
         logger.info("step %d of %d: %s%s", state.global_step, state.max_steps, numbers, remaining)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar from the terminal."""
         self.close()
 
     def close(self) -> None:
@@ -139,11 +166,11 @@ class ProgressReport(TrainerCallback):
 
 
 def _numbers(logs: dict[str, Any]) -> str:
-    """The numbers of a log for readers; of a watched task, all its scores and what they took."""
+    """The numbers of a log for readers; for a scored task, all its scores and their time."""
     if ITEMS in logs:
-        told = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-        items, seconds = told.pop("items"), told.pop("seconds")
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in told.items())
+        scored = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        items, seconds = scored.pop("items"), scored.pop("seconds")
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in scored.items())
         return f"{scores} on {items} validation items in {seconds:.1f} s"
     return ", ".join(
         text.format(logs[name])

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or do not count.
+"""Checkpoints that are complete or do not count.
 
-transformers writes a checkpoint file by file, so a kill may leave a torn one, and it rotates away any folder that looks
-like a checkpoint. Here a checkpoint counts once COMMIT.json stands in it: the name, size and SHA-256 of every file, the
-step, and the identity of the run. It is written last, by rename, after everything else is on disk. Only committed
-checkpoints are rotated or resumed; the rest is moved aside, never deleted.
+transformers writes a checkpoint file by file, so a kill may leave a torn one. It also deletes any folder that looks
+like an old checkpoint. Here a checkpoint counts once it holds COMMIT.json: the name, size and SHA-256 of every file,
+the step, and the identity of the run. That file is written last, by rename, after everything else is on disk. Only
+committed checkpoints are rotated or resumed; the rest is moved aside, never deleted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lora_med.run import versions
 
 COMMIT = "COMMIT.json"
 TORN = "torn"
-TORCH_WRITER = "PytorchStreamWriter failed"  # how torch.save tells that it could not write
+TORCH_WRITER = "PytorchStreamWriter failed"  # in the message of torch.save when it cannot write
 NEEDED = ("adapter_model.safetensors", "trainer_state.json")
 _NAME = re.compile(r"checkpoint-(\d+)")
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """A committed checkpoint: its folder, the optimizer step, the run's identity, and whether the run ended there.
 
-    `best` is the folder of the best checkpoint so far, or None where nothing chooses one; `versions` are those of the
+    `best` is the folder of the best checkpoint so far; None where nothing chooses one. `versions` are those of the
     libraries that wrote it.
     """
 
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def written(folder: Path) -> Iterator[None]:
-    """Around what transformers writes into `folder`: a full disk is a DiskError, as torch's own writer tells it too."""
+    """Around what transformers writes into `folder`: a full disk is a DiskError, also from torch's own writer."""
     with disk_errors(folder):
         try:
             yield
@@ -60,7 +60,7 @@ def written(folder: Path) -> Iterator[None]:
 
 
 def commit(folder: Path, *, step: int, identity: dict[str, Any], finished: bool, best: Path | None = None) -> None:
-    """Flush every file of `folder` to disk and declare it whole."""
+    """Flush every file of `folder` to disk and mark it as complete."""
     with disk_errors(folder):
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with the Hub token in clear
         sync_tree(folder)
@@ -76,8 +76,8 @@ def commit(folder: Path, *, step: int, identity: dict[str, Any], finished: bool,
 
 def _names(output_dir: Path) -> list[tuple[int, Path]]:
     """`(step, folder)` of everything named like a checkpoint, oldest first."""
-    found = [(_NAME.fullmatch(path.name), path) for path in output_dir.iterdir() if path.is_dir()]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    folders = [(_NAME.fullmatch(path.name), path) for path in output_dir.iterdir() if path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in folders if match)
 
 
 def read_commit(folder: Path, *, verify: bool = True) -> Checkpoint | None:
@@ -85,95 +85,96 @@ def read_commit(folder: Path, *, verify: bool = True) -> Checkpoint | None:
     try:
         content = read_json(folder / COMMIT)
         files: dict[str, Any] = content["files"]
-        whole = all(name in files for name in NEEDED) and all(
+        complete = all(name in files for name in NEEDED) and all(
             (folder / name).is_file()
             and (folder / name).stat().st_size == file["bytes"]
             and (not verify or sha256_file(folder / name) == file["sha256"])
             for name, file in files.items()
         )
         best = folder.parent / content["best"] if content["best"] else None
-        finished, made = bool(content["finished"]), dict(content.get("versions", {}))
-        found = Checkpoint(folder, int(content["step"]), content["identity"], finished, best, made)
+        finished, written_by = bool(content["finished"]), dict(content.get("versions", {}))
+        checkpoint = Checkpoint(folder, int(content["step"]), content["identity"], finished, best, written_by)
     except (LoraMedError, OSError, KeyError, TypeError, ValueError):
         return None
-    return found if whole else None
+    return checkpoint if complete else None
 
 
-def whole(folder: Path) -> Path:
-    """`folder`, if the checkpoint in it is whole.
+def require_complete(folder: Path) -> Path:
+    """`folder`, if the checkpoint in it is complete and unchanged.
 
     Raises:
-        IntegrityError: a file of it is not the one that was written, or it is not there.
+        IntegrityError: a file is missing or is not the one that was written.
     """
     if read_commit(folder) is None:
         raise IntegrityError(
-            f"{folder.name}, the best checkpoint of this run, is not there or not whole",
+            f"{folder.name}, the best checkpoint of this run, is missing or incomplete",
             where=str(folder.parent),
-            fix="put it back, or train again in another train.output_dir",
+            fix="restore it, or train again in another train.output_dir",
         )
     return folder
 
 
 def announce(checkpoint: Checkpoint) -> None:
-    """Say that a run goes on from here, and of each library that is another one now than when this was written."""
-    logger.info("going on from step %d", checkpoint.step)
+    """Log that a run continues from here, and warn of each library whose version has changed since."""
+    logger.info("continuing from step %d", checkpoint.step)
     for line in differences(checkpoint.versions, versions()) if checkpoint.versions else []:
-        logger.warning("the steps so far were taken with another version: %s", line)
+        logger.warning("the steps so far were computed with another version: %s", line)
 
 
 def newest(output_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that verifies; those that do not are moved to `torn/`, and the log says so."""
+    """The newest checkpoint that verifies; those that do not are moved to `torn/`, with a warning."""
     if not output_dir.is_dir():
         return None
     good: Checkpoint | None = None
     for _, folder in reversed(_names(output_dir)):
         if good is not None and read_commit(folder, verify=False):
             continue
-        found = read_commit(folder)
-        if found is None:
+        checkpoint = read_commit(folder)
+        if checkpoint is None:
             _set_aside(folder)
         elif good is None:
-            good = found
+            good = checkpoint
     return good
 
 
 def newest_name(output_dir: Path) -> str | None:
-    """Name of the newest committed checkpoint; reads marks only, moves nothing."""
+    """Name of the newest committed checkpoint; reads only the presence of COMMIT.json, moves nothing."""
     names = [folder.name for _, folder in _names(output_dir) if (folder / COMMIT).is_file()]
     return names[-1] if names else None
 
 
 def _set_aside(folder: Path) -> None:
-    place = folder.parent / TORN / folder.name
+    target = folder.parent / TORN / folder.name
     with disk_errors(folder):
-        place.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         number = 1
-        while place.exists():
+        while target.exists():
             number += 1
-            place = folder.parent / TORN / f"{folder.name}.{number}"
-        os.replace(folder, place)
-    logger.warning("%s is not whole and was moved to %s/%s", folder.name, TORN, place.name)
+            target = folder.parent / TORN / f"{folder.name}.{number}"
+        os.replace(folder, target)
+    logger.warning("%s is incomplete and was moved to %s/%s", folder.name, TORN, target.name)
 
 
 def rotate(output_dir: Path, *, keep: int, best: Path | None) -> None:
-    """Remove all committed checkpoints but the newest `keep`, `best`, and what was the best at one of those that stay.
+    """Remove committed checkpoints, except the newest `keep`, `best`, and what was best at each of those that stay.
 
-    A run that must go on from an older one then finds the best of that time. Whatever is not committed stays.
+    So a run that must continue from an older checkpoint finds the best of that time. What is not committed stays.
     """
     committed = [folder for _, folder in _names(output_dir) if (folder / COMMIT).is_file()]
     stay = [read_commit(folder, verify=False) for folder in committed[-keep:]]
-    bests = {one.name for one in [best, *(found.best for found in stay if found is not None)] if one is not None}
+    bests = [best, *(checkpoint.best for checkpoint in stay if checkpoint is not None)]
+    protected = {folder.name for folder in bests if folder is not None}
     for folder in committed[:-keep]:
-        if folder.name in bests:
+        if folder.name in protected:
             continue
-        # The mark goes first: a kill from here on leaves a folder that no longer counts.
+        # COMMIT.json goes first: a kill from here on leaves a folder that no longer counts.
         (folder / COMMIT).unlink()
         sync(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One line for each field of two identities that is not the same: `lora.r: 16 then, 8 now`."""
+    """One line for each field that differs between two identities: `lora.r: 16 then, 8 now`."""
     absent = object()
     return [
         f"{name}: {_show(before.get(name, absent), absent)} then, {_show(now.get(name, absent), absent)} now"

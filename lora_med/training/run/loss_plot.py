@@ -15,9 +15,9 @@ def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, *, score: str | Non
 
     Args:
         metrics: lines of metrics.jsonl; those with `loss` are training, those with `eval_loss` validation.
-        score: a watched score, `eval_<name>`, to draw beside them on an axis of its own.
+        score: a task's score, `eval_<name>`, to draw on a second axis.
     """
-    # A second to load, and a run begins long before it draws.
+    # Takes a second to load, and is needed long after a run has begun.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,18 +1,36 @@
-"""Where a run goes on from: the newest whole checkpoint of the same run, or the start."""
+"""Where a run continues from: the newest complete checkpoint of the same run, or the start."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from lora_med.errors import LoraMedError, OutputError, SettingsError
+from lora_med.training.rows.batches import Share, hash_rows
+from lora_med.training.rows.training_rows import TrainingRows
 from lora_med.training.run.checkpoints import Checkpoint, differences, newest, newest_name
+from lora_med.training.step.task_eval import ValidationTask
+
+
+def full_identity(
+    given: Mapping[str, Any], rows: TrainingRows, share: Share, task: ValidationTask | None
+) -> dict[str, Any]:
+    """All that a resumed run must share: the given fields, the processes, the rows, and a task that chooses."""
+    identity: dict[str, Any] = json.loads(json.dumps({**given, "processes": share.processes}))
+    if rows.stream is None:
+        identity["the training rows (SHA-256)"] = hash_rows(rows.rows)
+    if task is not None and task.chooses:
+        identity["evaluate.metric_for_best_model"] = task.metric
+        identity["the items to choose by (SHA-256)"] = task.digest
+    return identity
 
 
 def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str, rank: int) -> Checkpoint | None:
-    """The checkpoint to go on from, None to start anew; rank 0 looks, all processes get its answer.
+    """The checkpoint to continue from, None to start from zero; rank 0 searches, all processes get its answer.
 
     Raises:
         OutputError: there is a checkpoint and `resume` is "never".
@@ -32,26 +50,26 @@ def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str, rank
 
 
 def refuse_used(output_dir: Path, resume: str) -> None:
-    """Refuse a folder with a checkpoint where `resume` is "never"; reads marks only."""
+    """Refuse a folder with a checkpoint where `resume` is "never"; reads only the presence of COMMIT.json."""
     name = newest_name(output_dir) if resume == "never" and output_dir.is_dir() else None
     if name is not None:
         raise OutputError(
-            f"{name} of an earlier run is there and train.resume is never",
+            f"{name} of an earlier run exists and train.resume is never",
             where=str(output_dir),
-            fix="choose another train.output_dir, or set train.resume=auto to go on",
+            fix="choose another train.output_dir, or set train.resume=auto to continue",
         )
 
 
 def _look(output_dir: Path, identity: dict[str, Any], resume: str) -> Checkpoint | None:
-    found = newest(output_dir)
-    if found is None:
+    checkpoint = newest(output_dir)
+    if checkpoint is None:
         return None
     refuse_used(output_dir, resume)
-    changed = differences(found.identity, identity)
+    changed = differences(checkpoint.identity, identity)
     if changed:
         raise SettingsError(
-            f"the run in this folder, at step {found.step}, is another one:\n  " + "\n  ".join(changed),
+            f"the run in this folder, at step {checkpoint.step}, is another one:\n  " + "\n  ".join(changed),
             where=str(output_dir),
             fix="choose another train.output_dir for the new run, or set the fields back to resume the old one",
         )
-    return found
+    return checkpoint

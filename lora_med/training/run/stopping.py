@@ -19,22 +19,22 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class StopRequest:
-    """Whether someone asked this process to stop; `caught` inside turns the signals into the request."""
+    """Whether a stop of this process was requested; `caught` turns SIGTERM and Ctrl-C into such a request."""
 
-    asked: bool = False
+    requested: bool = False
     _previous: dict[int, Any] = field(default_factory=dict)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:  # the second time, at once
+        if self.requested:  # a second signal stops at once
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)
             return
-        self.asked = True
-        logger.warning("stopping after this step; once more to stop at once, without a checkpoint")
+        self.requested = True
+        logger.warning("stopping after this step; send the signal again to stop at once, without a checkpoint")
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[StopRequest]:
-        """Catch SIGTERM and Ctrl-C inside; outside the main thread, where that is impossible, do nothing."""
+        """Catch SIGTERM and Ctrl-C inside the block; outside the main thread, where this is impossible, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -47,7 +47,7 @@ class StopRequest:
 
 
 def agree(flags: list[bool], device: torch.device) -> list[bool]:
-    """True in each place where any process says so: all processes take the same decision at the same step."""
+    """Each flag, true if it is true on any process: all processes take the same decision at the same step."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return flags
     votes = torch.tensor([float(flag) for flag in flags], device=device)

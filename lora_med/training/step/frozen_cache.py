@@ -1,7 +1,7 @@
-"""Adapters on the upper layers only: what the layers below give for a row is computed once, and kept.
+"""Adapters on the upper layers only: the output of the layers below is computed once per row, and cached.
 
-Below the lowest adapter nothing is trained, so a row comes out of those layers the same in every epoch. It is kept the
-first time, and from then on the layers below are stepped over. Up to rounding: a row kept from one batch is used in
+Below the lowest adapter nothing is trained, so those layers give the same output for a row in every epoch. It is cached
+the first time; from then on the layers below are skipped. Equal up to rounding: a row cached from one batch is used in
 another, where its products might have been summed in another order.
 """
 
@@ -24,40 +24,40 @@ logger = logging.getLogger(__name__)
 
 
 def lowest_adapted(model: Any) -> tuple[Any, int] | None:
-    """The list of layers, and the number of the lowest that is adapted; None where an adapter stands outside of it."""
-    numbers, places = set(), set()
+    """The list of layers, and the number of the lowest adapted one; None where an adapter is outside that list."""
+    numbers, lists = set(), set()
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer):
-            found = LAYER_NUMBER.match(f"{name}.")
-            if found is None:
+            match = LAYER_NUMBER.match(f"{name}.")
+            if match is None:
                 return None
-            numbers.add(int(found["number"]))
-            places.add(name[: found.start("number") - 1])
-    if len(places) != 1:
+            numbers.add(int(match["number"]))
+            lists.add(name[: match.start("number") - 1])
+    if len(lists) != 1:
         return None
-    return model.get_submodule(places.pop()), min(numbers)
+    return model.get_submodule(lists.pop()), min(numbers)
 
 
-def why_not_kept(model: Any) -> str | None:
-    """Why the layers below cannot be stepped over in this language model, or None if they can."""
-    found = lowest_adapted(model)
-    if found is None:
-        return "an adapter stands outside the numbered layers"
-    layers, lowest = found
+def why_not_cached(model: Any) -> str | None:
+    """Why the layers below cannot be skipped in this language model, or None if they can."""
+    adapted = lowest_adapted(model)
+    if adapted is None:
+        return "an adapter is outside the numbered layers"
+    layers, lowest = adapted
     if lowest == 0:
         return "the lowest layer is adapted"
     settings = model.config.get_text_config().to_dict()
-    by_chance = [f"{name} is {value:g}" for name, value in settings.items() if _drops(name, value)]
+    at_random = [f"{name} is {value:g}" for name, value in settings.items() if _drops(name, value)]
     below = [model.get_input_embeddings(), *layers[:lowest]]
-    if any(isinstance(one, torch.nn.Dropout) and one.p for module in below for one in module.modules()):
-        by_chance.append("a layer below has a dropout")
-    if by_chance:
-        return f"the base drops values by chance, so a row differs each time: {', '.join(by_chance)}"
+    if any(isinstance(module, torch.nn.Dropout) and module.p for layer in below for module in layer.modules()):
+        at_random.append("a layer below has a dropout")
+    if at_random:
+        return f"the base drops values at random, so a row differs each time: {', '.join(at_random)}"
     return None
 
 
 def _drops(name: str, value: Any) -> bool:
-    """Whether a setting of a base drops something in its layers: many do so without a module that could be seen."""
+    """Whether a setting of a base is a dropout in its layers; many families apply it without a visible module."""
     return "drop" in name and not name.startswith(HEADS_DROP) and isinstance(value, float | int) and value > 0
 
 
@@ -65,8 +65,8 @@ def _drops(name: str, value: Any) -> bool:
 def no_gradient_below(model: Any) -> Iterator[None]:
     """While training, the gradient of this transformers model ends at the lowest adapter.
 
-    transformers lets it run down to the embedding where layers are recomputed. Only reentrant recomputing needs that,
-    and layers below the adapters would be computed a second time for nothing.
+    transformers extends it to the embedding where layers are recomputed. Only reentrant recomputation needs that. The
+    layers below the adapters would be computed a second time without use.
     """
     model.disable_input_require_grads()
     model.enable_input_require_grads = lambda: None
@@ -76,50 +76,50 @@ def no_gradient_below(model: Any) -> Iterator[None]:
         del model.enable_input_require_grads
 
 
-def frozen_rows(model: Any, *, apart: bool, whole: bool, free: int) -> FrozenRows:
-    """Room for what the layers below the adapters give.
+def frozen_rows(model: Any, *, unpadded: bool, complete: bool, free: int) -> FrozenRows:
+    """A cache for the outputs of the layers below the adapters.
 
     Args:
         model: the transformers model inside the adapters.
-        apart: whether the documents of a batch lie in one row without padding.
-        whole: whether each process holds the whole model and all rows.
+        unpadded: whether the documents of a batch are in one row without padding.
+        complete: whether each process holds the complete model and all rows.
         free: bytes of memory that are free; a quarter is used.
 
     Raises:
-        SettingsError: rows do not come out of those layers the same each time, or cannot be told apart.
+        SettingsError: the outputs of those layers differ each time, or cannot be assigned to rows.
     """
-    found = lowest_adapted(model)
-    reason = why_not_kept(model)
-    if not apart:
+    adapted = lowest_adapted(model)
+    reason = why_not_cached(model)
+    if not unpadded:
         reason = "with this attention batches are padded"
-    if not whole:
+    if not complete:
         reason = "the model is in shards, or its rows are a stream"
-    if found is None or reason is not None:
+    if adapted is None or reason is not None:
         raise SettingsError(
-            f"nothing can be kept: {reason}", where="train.cache_frozen", fix="train.cache_frozen=false"
+            f"nothing can be cached: {reason}", where="train.cache_frozen", fix="train.cache_frozen=false"
         )
-    layers, lowest = found
+    layers, lowest = adapted
     return FrozenRows(layers[:lowest], int(SHARE * free))
 
 
 class FrozenRows:
-    """What comes out below the lowest adapter, for each row of the training set that was seen.
+    """The cached outputs of the layers below the lowest adapter, for each training row that was computed.
 
     Args:
-        below: the layers below the lowest adapter, in order; `why_not_kept` says None of their model.
-        room: bytes that may be kept; further rows are computed each time.
+        below: the layers below the lowest adapter, in order; `why_not_cached` returns None for their model.
+        free_bytes: bytes that may be used; further rows are computed each time.
     """
 
-    def __init__(self, below: Iterable[Any], room: int) -> None:
+    def __init__(self, below: Iterable[Any], free_bytes: int) -> None:
         self.below = list(below)
-        self.room = room
-        self.held: dict[int, torch.Tensor] = {}
+        self.free_bytes = free_bytes
+        self.cached: dict[int, torch.Tensor] = {}
 
     @contextmanager
     def around(self, rows: Sequence[tuple[int, int]]) -> Iterator[None]:
-        """Around a forward pass over one flat batch of rows, by number and tokens: step over, or look and keep."""
-        if rows and all(row in self.held for row, _ in rows):
-            with self._stepped_over(torch.cat([self.held[row] for row, _ in rows])[None]):
+        """Around a forward pass over one flat batch of rows, by number and tokens: use the cache, or fill it."""
+        if rows and all(row in self.cached for row, _ in rows):
+            with self._skipped(torch.cat([self.cached[row] for row, _ in rows])[None]):
                 yield
             return
         seen: list[Any] = []
@@ -130,27 +130,27 @@ class FrozenRows:
             hook.remove()
         lengths = [length for _, length in rows]
         if len(seen) == 1 and isinstance(seen[0], torch.Tensor) and seen[0].shape[1] == sum(lengths):
-            for (row, _), part in zip(rows, seen[0][0].detach().split(lengths), strict=True):
-                self._keep(row, part)
+            for (row, _), hidden in zip(rows, seen[0][0].detach().split(lengths), strict=True):
+                self._store(row, hidden)
 
-    def _keep(self, row: int, part: torch.Tensor) -> None:
-        size = part.numel() * part.element_size()
-        if row in self.held or self.room <= 0:
+    def _store(self, row: int, hidden: torch.Tensor) -> None:
+        size = hidden.numel() * hidden.element_size()
+        if row in self.cached or self.free_bytes <= 0:
             return
-        if size > self.room:
-            logger.info("%d rows are kept below the adapters; there is no room for more", len(self.held))
-            self.room = 0
+        if size > self.free_bytes:
+            logger.info("train.cache_frozen: %d rows are cached; the memory for the cache is used up", len(self.cached))
+            self.free_bytes = 0
             return
-        self.room -= size
-        self.held[row] = part.clone()
+        self.free_bytes -= size
+        self.cached[row] = hidden.clone()
 
     @contextmanager
-    def _stepped_over(self, given: torch.Tensor) -> Iterator[None]:
+    def _skipped(self, outputs: torch.Tensor) -> Iterator[None]:
         *lower, last = self.below
         try:
             for layer in lower:
                 layer.forward = _passed
-            last.forward = lambda hidden, *rest, **options: given.to(hidden.device)
+            last.forward = lambda hidden, *rest, **options: outputs.to(hidden.device)
             yield
         finally:
             for layer in self.below:

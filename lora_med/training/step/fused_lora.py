@@ -1,14 +1,14 @@
 """LoRA without copies: the layers that read one input become one step of the backward pass.
 
-PEFT adds an adapter by six operations a layer, each of which writes a tensor as large as the layer's input or output
-and keeps some of them for the backward pass: a copy of the input in the adapter's precision, a dropout mask, the scaled
-update, the sum. Here the layers that read the same input (query, key and value; gate and up) share one dropout draw and
-one product with their stacked A matrices, the update is added in place, and the backward pass sums the gradients of the
-input in place. The adapters stay in float32; all products are in the base's precision.
+PEFT adds an adapter by six operations per layer. Each writes a tensor as large as the layer's input or output, and some
+are saved for the backward pass: a copy of the input in the adapter's precision, a dropout mask, the scaled update, the
+sum. Here the layers that read the same input (query, key and value; gate and up) share one dropout mask and one product
+with their stacked A matrices. The update is added in place, and the backward pass sums the gradients of the input in
+place. The adapters stay in float32; all products are in the base's precision.
 
-The draw is PEFT's in distribution and not in its random numbers: each layer by itself sees independent draws, and the
-layers of a group see the same one. torch draws dropout masks on a CPU one number at a time from one generator, which is
-a quarter of a step; `draw_kept` takes the bytes of a faster one, seeded by torch's.
+The dropout has PEFT's distribution, but not its random numbers: each layer by itself sees independent draws, and the
+layers of a group see the same one. On a CPU torch draws dropout masks one number at a time from one generator, which
+takes a quarter of a step. `draw_mask` uses the bytes of a faster generator, seeded by torch's.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ FEW = 32  # tokens of an evaluation, as in generation: 4-bit products have a ker
 Draw = Callable[[torch.Tensor, float], torch.Tensor]
 
 
-def draw_kept(like: torch.Tensor, dropout: float) -> torch.Tensor:
-    """Which elements of a tensor a dropout keeps, as int8 of its shape: -1 kept, 0 dropped.
+def draw_mask(like: torch.Tensor, dropout: float) -> torch.Tensor:
+    """The dropout mask of a tensor, as int8 of its shape: -1 retained, 0 dropped.
 
-    Each is dropped with the probability asked for: a byte of randomness is below a threshold, which itself is drawn
-    between the two nearest bytes. The draw depends on torch's random state alone.
+    Each element is dropped with exactly the given probability: a random byte is compared with a threshold, which itself
+    is drawn between the two nearest bytes. The mask depends only on torch's random state.
     """
     drawn = torch.rand((), dtype=torch.float64)
     threshold = int(dropout * LEVELS + float(drawn)) - LEVELS // 2
     if like.device.type == "cpu":
         seed = int(torch.randint(np.iinfo(np.int64).max, ()))
         noise = np.random.SFC64(seed).random_raw(-(-like.numel() // 8)).view(np.int8)[: like.numel()]
-        kept = torch.from_numpy(noise >= threshold)  # numpy compares bytes five times faster than torch on a CPU
+        retained = torch.from_numpy(noise >= threshold)  # numpy compares bytes five times faster than torch on a CPU
     else:
-        kept = torch.empty(like.numel(), dtype=torch.int8, device=like.device).random_(-128, 128) >= threshold
-    return kept.view(torch.int8).neg_().view(like.shape)
+        retained = torch.empty(like.numel(), dtype=torch.int8, device=like.device).random_(-128, 128) >= threshold
+    return retained.view(torch.int8).neg_().view(like.shape)
 
 
-def _keep(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`values` with zeros where the mask says dropped, by the bits: three times faster than by a product."""
+def _masked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`values` with zeros where the mask is 0, by a bitwise `and`: three times faster than by a product."""
     bits = as_bits(values)
     return (bits & mask.to(bits.dtype)).view(values.dtype)
 
@@ -79,11 +79,11 @@ class Member:
         return self.layer.lora_A[self.adapter].weight, self.layer.lora_B[self.adapter].weight
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """The frozen weight, shape (outputs, inputs), read anew: a sharded or quantized one is whole only now."""
+        """The frozen weight, shape (outputs, inputs); read at each call, as shards are complete only then."""
         base = self.layer.base_layer
         if isinstance(base, Conv1D):
             return base.weight.t().to(dtype)
-        # FSDP hands out the packed numbers alone; the layer knows their state too.
+        # FSDP hands out only the packed numbers; the layer also holds their quantization state.
         state = getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
         if state is not None:
             from bitsandbytes.functional import dequantize_4bit
@@ -102,57 +102,57 @@ class _Group(torch.autograd.Function):
         dtype = compute_dtype(inputs, members[0])
         flat = inputs.reshape(-1, inputs.shape[-1]).to(dtype)
         dropout = members[0].dropout if members[0].layer.training else 0.0
-        kept = draw(flat, dropout) if dropout else None
+        mask = draw(flat, dropout) if dropout else None
         scales = [member.scaling / (1 - dropout) for member in members]
         downs = torch.cat(matrices[::2]).to(dtype)
         ups = [(up * scale).to(dtype) for up, scale in zip(matrices[1::2], scales, strict=True)]
         with torch.autocast(inputs.device.type, enabled=False):
-            inner = (flat if kept is None else _keep(flat, kept)) @ downs.t()
+            inner = (flat if mask is None else _masked(flat, mask)) @ downs.t()
             ranks = [len(down) for down in matrices[::2]]
             outputs = []
-            for member, up, part in zip(members, ups, inner.split(ranks, 1), strict=True):
+            for member, up, reduced in zip(members, ups, inner.split(ranks, 1), strict=True):
                 bias = member.layer.base_layer.bias
                 output = torch.nn.functional.linear(
                     flat, member.weight(dtype), None if bias is None else bias.to(dtype)
                 )
-                outputs.append(output.addmm_(part, up.t()).view(*inputs.shape[:-1], -1))
+                outputs.append(output.addmm_(reduced, up.t()).view(*inputs.shape[:-1], -1))
         ctx.members, ctx.ranks, ctx.scales = members, ranks, scales
         ctx.kinds = inputs.dtype, [matrix.dtype for matrix in matrices]
-        ctx.save_for_backward(flat, kept, inner, downs, *ups)
+        ctx.save_for_backward(flat, mask, inner, downs, *ups)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        flat, kept, inner, downs, *ups = ctx.saved_tensors
+        flat, mask, inner, downs, *ups = ctx.saved_tensors
         dtype = flat.dtype
         shape = next(gradient.shape for gradient in gradients if gradient is not None)
         inwards, outer = [], []
         total = None
-        for member, up, part, scale, gradient in zip(
+        for member, up, reduced, scale, gradient in zip(
             ctx.members, ups, inner.split(ctx.ranks, 1), ctx.scales, gradients, strict=True
         ):
             if gradient is None:
                 gradient = flat.new_zeros(*shape[:-1], len(up))
             gradient = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
             inwards.append(gradient @ up)
-            outer.append((gradient.t() @ part).float().mul_(scale))
+            outer.append((gradient.t() @ reduced).float().mul_(scale))
             if ctx.needs_input_grad[0]:
                 weight = member.weight(dtype)
                 total = gradient @ weight if total is None else total.addmm_(gradient, weight)
         inward = torch.cat(inwards, 1)
-        within = inward.t() @ (flat if kept is None else _keep(flat, kept))
+        within = inward.t() @ (flat if mask is None else _masked(flat, mask))
         if total is not None:
-            if kept is None:
+            if mask is None:
                 total.addmm_(inward, downs)
             else:
-                total.add_(_keep(inward @ downs, kept))
+                total.add_(_masked(inward @ downs, mask))
             total = total.view(*shape[:-1], -1).to(ctx.kinds[0])
-        found = [one for pair in zip(within.split(ctx.ranks), outer, strict=True) for one in pair]
-        return total, None, None, *(one.to(kind) for one, kind in zip(found, ctx.kinds[1], strict=True))
+        matrices = [matrix for pair in zip(within.split(ctx.ranks), outer, strict=True) for matrix in pair]
+        return total, None, None, *(matrix.to(kind) for matrix, kind in zip(matrices, ctx.kinds[1], strict=True))
 
 
 def compute_dtype(inputs: torch.Tensor, member: Member) -> torch.dtype:
-    """The precision a layer multiplies in: autocast's where it is on, else that of its weights or 4-bit computation."""
+    """The precision of a layer's products: autocast's where it is on, else that of its weights or 4-bit computation."""
     kind = inputs.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -161,37 +161,37 @@ def compute_dtype(inputs: torch.Tensor, member: Member) -> torch.dtype:
 
 
 class Group:
-    """The members of a group as their `forward`s: the first that is called computes all, the others take theirs."""
+    """Replaces the `forward` of each member: the first call computes all outputs, the others take theirs."""
 
-    def __init__(self, members: tuple[Member, ...], draw: Draw = draw_kept) -> None:
+    def __init__(self, members: tuple[Member, ...], draw: Draw = draw_mask) -> None:
         self.members = members
         self.draw = draw
         self.source: torch.Tensor | None = None
         self.waiting: dict[int, torch.Tensor] = {}
 
     def forward(
-        self, place: int, original: Callable[..., Any], inputs: torch.Tensor, *rest: Any, **options: Any
+        self, index: int, original: Callable[..., Any], inputs: torch.Tensor, *rest: Any, **options: Any
     ) -> Any:
-        """The output of the member at `place`; `original` is PEFT's forward, for what is few or not plain LoRA."""
-        member = self.members[place]
+        """The output of one member; `original` is PEFT's forward, used for few tokens or other than plain LoRA."""
+        member = self.members[index]
         few = not torch.is_grad_enabled() and inputs.shape[:-1].numel() < FEW
         if rest or options or few or not _plain(member.layer):
             return original(inputs, *rest, **options)
-        if self.source is inputs and place in self.waiting:
-            output = self.waiting.pop(place)
+        if self.source is inputs and index in self.waiting:
+            output = self.waiting.pop(index)
         else:
-            matrices = [matrix for one in self.members for matrix in one.matrices]
+            matrices = [matrix for member in self.members for matrix in member.matrices]
             self.source, self.waiting = (
                 inputs,
                 dict(enumerate(_Group.apply(inputs, self.members, self.draw, *matrices))),
             )  # type: ignore[arg-type]
-            output = self.waiting.pop(place)
+            output = self.waiting.pop(index)
         if not self.waiting:
             self.source = None
         return output
 
     def forget(self) -> None:
-        """Drop the outputs that wait, of a pass that failed before they were asked for."""
+        """Drop the waiting outputs of a pass that failed before they were used."""
         self.source, self.waiting = None, {}
 
 
@@ -224,15 +224,15 @@ def _fusable(module: Any) -> bool:
 
 
 @torch.no_grad()
-def find_groups(model: Any, draw: Draw = draw_kept) -> list[Group]:
-    """The layers of a PeftModel that can be fused, those that read one and the same tensor together.
+def find_groups(model: Any, draw: Draw = draw_mask) -> list[Group]:
+    """The layers of a PeftModel that can be fused; those that read the same tensor form one group.
 
-    Found by running the model over two tokens and looking; nothing of it is changed, no random number is drawn. A layer
-    that is called more than once in a pass, as where several blocks share it, is left to PEFT.
+    The model is run over two tokens and observed. It does not change, and no random number is drawn. A layer that is
+    called more than once in a pass, because several blocks share it, stays with PEFT.
     """
     layers = [module for module in model.modules() if _fusable(module)]
     readers: dict[int, list[Any]] = {}
-    tensors: list[torch.Tensor] = []  # kept, so that no two are given one id
+    tensors: list[torch.Tensor] = []  # referenced, so that no two get the same id
 
     def look(module: Any, inputs: tuple[Any, ...]) -> None:
         tensors.append(inputs[0])
@@ -246,34 +246,34 @@ def find_groups(model: Any, draw: Draw = draw_kept) -> list[Group]:
     finally:
         for hook in hooks:
             hook.remove()
-    calls = Counter(layer for found in readers.values() for layer in found)
-    once = [[layer for layer in found if calls[layer] == 1] for found in readers.values()]
-    return [Group(part, draw) for found in once for part in _alike(found)]
+    calls = Counter(layer for layers in readers.values() for layer in layers)
+    once = [[layer for layer in layers if calls[layer] == 1] for layers in readers.values()]
+    return [Group(members, draw) for layers in once for members in _same_dropout(layers)]
 
 
-def _alike(layers: list[Any]) -> list[tuple[Member, ...]]:
-    """Layers that read one tensor, in groups of one dropout."""
-    parts: dict[float, list[Member]] = {}
+def _same_dropout(layers: list[Any]) -> list[tuple[Member, ...]]:
+    """Layers that read one tensor, in groups of equal dropout."""
+    groups: dict[float, list[Member]] = {}
     for layer in layers:
         (adapter,) = (name for name in layer.active_adapters if name in layer.lora_A)
         member = Member(layer, adapter)
-        parts.setdefault(member.dropout, []).append(member)
-    return [tuple(part) for part in parts.values()]
+        groups.setdefault(member.dropout, []).append(member)
+    return [tuple(members) for members in groups.values()]
 
 
 @contextlib.contextmanager
-def fused_lora(model: Any, draw: Draw = draw_kept) -> Iterator[list[Group]]:
-    """Within, the adapters of a PeftModel work in groups, in training and in evaluation.
+def fused_lora(model: Any, draw: Draw = draw_mask) -> Iterator[list[Group]]:
+    """Inside, the adapters of a PeftModel work in groups, in training and in evaluation.
 
     Args:
-        draw: what draws the dropouts, as `draw_kept` does.
+        draw: draws the dropout masks, as `draw_mask` does.
     """
     groups = find_groups(model, draw)
     changed = []
     for group in groups:
-        for place, member in enumerate(group.members):
+        for index, member in enumerate(group.members):
             original = member.layer.forward
-            member.layer.forward = _bound(group, place, original)
+            member.layer.forward = _bound(group, index, original)
             changed.append(member.layer)
     try:
         yield groups
@@ -282,8 +282,8 @@ def fused_lora(model: Any, draw: Draw = draw_kept) -> Iterator[list[Group]]:
             del layer.forward
 
 
-def _bound(group: Group, place: int, original: Callable[..., Any]) -> Callable[..., Any]:
+def _bound(group: Group, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
     def forward(inputs: torch.Tensor, *rest: Any, **options: Any) -> Any:
-        return group.forward(place, original, inputs, *rest, **options)
+        return group.forward(index, original, inputs, *rest, **options)
 
     return forward

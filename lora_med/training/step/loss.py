@@ -1,9 +1,9 @@
-"""The training loss, over the labeled tokens alone, in one pass.
+"""The training loss, over the labeled tokens only, in one pass.
 
-Where there is no Triton, TRL's loss scores every position, prompt and padding too, and computes the logits again in the
-backward pass. As the output head of a LoRA run is frozen, the gradient needs to reach the hidden states only, and it is
-known as soon as the logits are: softmax minus one-hot, times the head. So it is made at once, block by block, and the
-backward pass is one multiplication. Exact: equal to torch's cross entropy up to rounding.
+Without Triton, TRL's loss scores every position, prompt and padding too, and computes the logits again in the backward
+pass. The output head of a LoRA run is frozen, so only the hidden states need a gradient. It follows from the logits:
+softmax minus one-hot, times the head. So it is computed together with the loss, block by block, and the backward pass
+is one multiplication. Exact: equal to torch's cross entropy up to rounding.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-BLOCK_ROWS = 256  # rows of logits held at once
-CACHED_ROWS = 8  # rows of them turned into probabilities at once: on a CPU these stay in its cache
+BLOCK_ROWS = 256  # rows of logits in memory at once
+CACHED_ROWS = 8  # rows of them converted to probabilities at once: on a CPU these stay in its cache
 # Settings by which a model family changes its logits after the head; where one is set, the model's own code must run.
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
 
@@ -33,15 +33,15 @@ class _LabeledNll(torch.autograd.Function):
         for start in range(0, len(hidden), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             logits = torch.nn.functional.linear(hidden[block].to(weight.dtype), weight, bias)
-            parts = zip(
+            pieces = zip(
                 logits.split(together), labels[block, None].split(together), losses[block].split(together), strict=True
             )
-            for part, chosen, nll in parts:
-                logarithms = torch.log_softmax(part, -1, dtype=torch.float32)
+            for piece, chosen, nll in pieces:
+                logarithms = torch.log_softmax(piece, -1, dtype=torch.float32)
                 nll.copy_(logarithms.gather(1, chosen)[:, 0].neg_())
                 if gradient is not None:
                     probabilities = logarithms.exp_()
-                    part.copy_(probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32)))
+                    piece.copy_(probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32)))
             if gradient is not None:
                 gradient[block] = (logits @ weight).to(hidden.dtype)
         if gradient is not None:
@@ -74,10 +74,10 @@ def count_labeled(labels: torch.Tensor) -> torch.Tensor:
     return (labels[:, 1:] != -100).sum()
 
 
-def labeled_places(labels: torch.Tensor) -> torch.Tensor:
-    """Where those tokens stand in `labels`, row after row: shape (tokens scored), int64.
+def labeled_positions(labels: torch.Tensor) -> torch.Tensor:
+    """Positions of those tokens in the flattened `labels`: shape (tokens scored), int64.
 
-    Of labels on a GPU the host waits for the answer.
+    For labels on a GPU the host waits for the answer.
     """
     scored = labels != -100
     scored[:, 0] = False
@@ -112,8 +112,8 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
 def add_compact_loss(model: Any) -> None:
     """Let `model(..., nll_labels=labels)` return the summed nll of the labeled tokens instead of logits.
 
-    With `nll_places`, what `labeled_places` says of the labels, a GPU need not be asked where they are. The call goes
-    through the model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
+    `nll_positions`, the result of `labeled_positions`, spares the wait for a GPU's answer. The call goes through the
+    model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
     """
     original: Callable[..., Any] = model.forward
 
@@ -122,21 +122,21 @@ def add_compact_loss(model: Any) -> None:
         self: Any,
         *arguments: Any,
         nll_labels: torch.Tensor | None = None,
-        nll_places: torch.Tensor | None = None,
+        nll_positions: torch.Tensor | None = None,
         **options: Any,
     ) -> Any:
         if nll_labels is None:
             return original(*arguments, **options)
         options["use_cache"] = False
         hidden = self.base_model(*arguments, **options).last_hidden_state.flatten(0, 1)
-        places = labeled_places(nll_labels) if nll_places is None else nll_places
+        positions = labeled_positions(nll_labels) if nll_positions is None else nll_positions
         head = self.get_output_embeddings()
-        weight, bias = _whole(head.weight), _whole(head.bias)
-        return labeled_nll(hidden[places - 1], weight, nll_labels.flatten()[places], bias)
+        weight, bias = _complete(head.weight), _complete(head.bias)
+        return labeled_nll(hidden[positions - 1], weight, nll_labels.flatten()[positions], bias)
 
     model.forward = types.MethodType(forward, model)
 
 
-def _whole(weight: Any) -> Any:
-    """FSDP2 hands out shards as DTensors; the loss needs the whole head."""
+def _complete(weight: Any) -> Any:
+    """FSDP2 hands out shards as DTensors; the loss needs the complete head."""
     return weight.full_tensor() if isinstance(weight, DTensor) else weight

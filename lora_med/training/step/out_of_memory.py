@@ -1,12 +1,13 @@
-"""Out of memory in a step: the batch is cut in two and taken in turns, with the same gradient.
+"""Out-of-memory recovery: the batch is split into micro-batches, computed one after the other, with the same gradient.
 
-The loss of a batch is a sum over its labeled tokens, divided by their number in the whole step. So a batch can be
-taken in parts, whose gradients add up to its own: no row moves to another step, and the schedule stays as it is.
+The loss of a batch is a sum over its labeled tokens, divided by their number in the whole step. So the gradients of
+its micro-batches add up to its own. No row moves to another step, and the schedule does not change.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,8 +15,60 @@ import torch
 
 from lora_med.errors import SettingsError
 from lora_med.training.rows.batches import positions
+from lora_med.training.step.fused_lora import Group
 
-FAILED_ALLOCATION = "can't allocate memory"  # what torch says of a CPU, where it has no error class of its own
+FAILED_ALLOCATION = "can't allocate memory"  # torch's message on a CPU, where it has no error class of its own
+logger = logging.getLogger(__name__)
+
+
+class MicroBatches:
+    """Computes a batch in `count` micro-batches; `count` doubles where memory runs out, and stays for later batches.
+
+    `cached`: whether the outputs of frozen layers are cached, which micro-batches cannot use.
+    """
+
+    def __init__(self, *, cached: bool) -> None:
+        self.count = 1
+        self.cached = cached
+
+    def take(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        step: Callable[[dict[str, Any]], torch.Tensor],
+        groups: Sequence[Group],
+    ) -> torch.Tensor:
+        """The loss of a batch, its gradient added to the parameters.
+
+        Args:
+            step: the forward and backward pass of one micro-batch; returns its loss.
+            groups: the fused layers, whose waiting outputs are dropped after a failure.
+
+        Raises:
+            SettingsError: a single document does not fit into memory.
+        """
+        restore = keep_gradients(model)
+        while True:
+            losses: list[torch.Tensor] = []
+            batches = split_batch(inputs, self.count) if self.count > 1 else [inputs]
+            try:
+                for batch in batches:
+                    losses.append(step(batch))
+                return torch.stack(losses).sum()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                failed = error.with_traceback(None)  # its frames hold the tensors of the step that failed
+            restore()
+            for group in groups:
+                group.forget()
+            too_large = batches[len(losses)]
+            if is_one_document(too_large):
+                raise too_small(too_large) from failed
+            self.count *= 2
+            logger.warning("out of memory: from here on each batch is split into %d micro-batches", self.count)
+            if self.cached:
+                logger.warning("train.cache_frozen: the cache is not used for batches that are split")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -23,25 +76,28 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or FAILED_ALLOCATION in str(error)
 
 
-def cut(inputs: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """A batch in at most `parts` parts of about as many tokens each, no document cut; labels included.
+def split_batch(inputs: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """A batch as at most `count` micro-batches of about as many tokens each; no document is cut.
 
     Args:
-        inputs: as the collator makes them: one row with its documents' lengths or offsets, or padded rows.
+        inputs: from the collator, labels included: one row with its documents' lengths or offsets, or padded rows.
     """
     documents = _lengths(inputs)
     if documents is None:
         rows = len(inputs["input_ids"])
-        each = -(-rows // min(parts, rows))
+        each = -(-rows // min(count, rows))
         return [
-            {name: one[start : start + each] if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+            {
+                name: value[start : start + each] if isinstance(value, torch.Tensor) else value
+                for name, value in inputs.items()
+            }
             for start in range(0, rows, each)
         ]
-    return [_documents(inputs, documents, start, end) for start, end in _spans(list(map(sum, documents)), parts)]
+    return [_documents(inputs, documents, start, end) for start, end in _spans(list(map(sum, documents)), count)]
 
 
 def is_one_document(inputs: dict[str, Any]) -> bool:
-    """Whether a batch, or a part of one, cannot be cut."""
+    """Whether a batch or micro-batch cannot be split."""
     documents = _lengths(inputs)
     return len(inputs["input_ids"] if documents is None else documents) == 1
 
@@ -54,16 +110,16 @@ def _lengths(inputs: dict[str, Any]) -> Sequence[tuple[int, ...]] | None:
     return [(length,) for length in offsets.diff().tolist()]
 
 
-def _spans(sizes: Sequence[int], parts: int) -> Iterator[tuple[int, int]]:
-    """First and last (excluded) document of each part: each document lies in the share where its middle falls.
+def _spans(sizes: Sequence[int], count: int) -> Iterator[tuple[int, int]]:
+    """First and last (excluded) document of each micro-batch: a document goes where its middle token falls.
 
-    So the first and the last are apart wherever there are two.
+    So the first and the last document are separated wherever there are two.
     """
     middles = [2 * before + size for before, size in zip(itertools.accumulate(sizes, initial=0), sizes, strict=False)]
-    shares = [middle * parts // (2 * sum(sizes)) for middle in middles]
+    shares = [middle * count // (2 * sum(sizes)) for middle in middles]
     start = 0
-    for _, one in itertools.groupby(shares):
-        end = start + len(list(one))
+    for _, members in itertools.groupby(shares):
+        end = start + len(list(members))
         yield start, end
         start = end
 
@@ -88,22 +144,22 @@ def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], sta
 
 
 def keep_gradients(model: Any) -> Callable[[], None]:
-    """What puts the gradients back as they are now: a backward pass that fails has added some of its own."""
-    trained = [one for one in model.parameters() if one.requires_grad]
-    before = [None if one.grad is None else one.grad.clone() for one in trained]
+    """A function that restores the gradients of now: a backward pass that fails has added some of its own."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    before = [None if parameter.grad is None else parameter.grad.clone() for parameter in trained]
 
     def restore() -> None:
-        for one, gradient in zip(trained, before, strict=True):
-            one.grad = None if gradient is None else gradient.clone()
+        for parameter, gradient in zip(trained, before, strict=True):
+            parameter.grad = None if gradient is None else gradient.clone()
 
     return restore
 
 
 def too_small(inputs: dict[str, Any]) -> SettingsError:
-    """The error where one document, a part by itself, does not fit."""
+    """The error where a single document does not fit."""
     tokens = inputs["input_ids"].shape[-1]
     return SettingsError(
         f"one document of {tokens:,} tokens needs more memory than there is",
         where="train.max_length",
-        fix="set train.gradient_checkpointing=true, or a smaller train.max_length; lora-med plan tells what they need",
+        fix="set train.gradient_checkpointing=true, or a smaller train.max_length; lora-med plan shows what they need",
     )

@@ -1,28 +1,32 @@
-"""A first look before the first step: does the model keep packed documents apart, and is the one-pass loss its own?"""
+"""The self-test before the first step: are packed documents separate, and is the one-pass loss the model's own?"""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
+from lora_med.errors import SettingsError
 from lora_med.training.rows.batches import Collator
 
 LENGTHS = (12, 9)
-TRUNK = 5
+PREFIX = 5
 EXACT, ROUNDED = 1e-4, 0.05  # largest relative difference in float32, and where bfloat16 or 4-bit weights round
+logger = logging.getLogger(__name__)
 
 
 def _documents(words: int) -> list[list[int]]:
-    """Two documents of token ids spread over the vocabulary; the second begins as the first, to tempt the model."""
+    """Two documents of token ids spread over the vocabulary; the second begins like the first, to reveal a leak."""
     ids = [(number * 7919 + 11) % words for number in range(LENGTHS[0])]
     return [ids, ids[: LENGTHS[1]]]
 
 
-def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Root mean square of the difference over that of the expected values around their mean."""
     spread = (expected - expected.mean(-1, keepdim=True)).square().mean().sqrt()
-    return float((found - expected).square().mean().sqrt() / spread)
+    return float((actual - expected).square().mean().sqrt() / spread)
 
 
 def _on(device: torch.device, batch: dict[str, Any]) -> dict[str, Any]:
@@ -38,13 +42,13 @@ def probe(
     dtype: str,
     device: torch.device,
     compact: bool,
-    trees: bool = False,
+    shared_prefix: bool = False,
 ) -> list[str]:
-    """What the probe found wrong: any of "packing", "trees" and "loss", or nothing.
+    """The failed checks: any of "packing", "shared_prefix" and "loss", or none.
 
-    "packing": documents of one batch get other logits than alone; "trees", looked for if `trees`: those that share
-    their beginning do. "loss": the one-pass loss is not that of the logits. The model is left as it was; no random
-    number is drawn. Every process must call it.
+    "packing": documents of one batch get other logits than alone. "shared_prefix", checked only if asked for: the same
+    for documents that share their beginning. "loss": the one-pass loss is not that of the logits. The model does not
+    change, and no random number is drawn. Every process must call it.
     """
     tolerance = EXACT if dtype == "float32" else ROUNDED
     documents = _documents(words)
@@ -59,24 +63,71 @@ def probe(
     ]
     logits = model(**batch, use_cache=False).logits.float()
     together = logits[0].split(LENGTHS) if collator.flat else [logits[n, :length] for n, length in enumerate(LENGTHS)]
-    if any(_difference(found, expected) > tolerance for found, expected in zip(together, alone, strict=True)):
+    if any(_difference(actual, expected) > tolerance for actual, expected in zip(together, alone, strict=True)):
         wrong.append("packing")
-    if trees:
+    if shared_prefix:
         first, second = documents
-        ids = first + second[TRUNK:]
-        lengths = [TRUNK, len(first) - TRUNK, len(second) - TRUNK]
-        row = {"input_ids": ids, "labels": ids, "seq_lengths": [len(ids)], "trees": [lengths]}
+        ids = first + second[PREFIX:]
+        lengths = [PREFIX, len(first) - PREFIX, len(second) - PREFIX]
+        row = {"input_ids": ids, "labels": ids, "seq_lengths": [len(ids)], "shared_prefixes": [lengths]}
         inputs = _on(device, collator([row]))
         inputs.pop("labels")
-        found = model(**inputs, use_cache=False).logits.float()[0]
-        if _difference(found, torch.cat([alone[0], alone[1][TRUNK:]])) > tolerance:
-            wrong.append("trees")
+        actual = model(**inputs, use_cache=False).logits.float()[0]
+        if _difference(actual, torch.cat([alone[0], alone[1][PREFIX:]])) > tolerance:
+            wrong.append("shared_prefix")
     if compact:
         expected = torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
         )
-        found = model(**batch, nll_labels=labels)
-        if abs(float(found / expected) - 1) > tolerance:
+        actual = model(**batch, nll_labels=labels)
+        if abs(float(actual / expected) - 1) > tolerance:
             wrong.append("loss")
     model.train(training)
     return wrong
+
+
+class SelfTest(TrainerCallback):
+    """Runs the self-test before the first step, and refuses what would train on something else than was set.
+
+    It also takes the logging, validation and saving intervals from the settings of now: transformers would take those
+    of the checkpoint that is resumed.
+    """
+
+    def __init__(self, trainer: Any, dtype: str) -> None:
+        self.trainer = trainer
+        self.dtype = dtype
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Check the model as it is prepared for training.
+
+        Raises:
+            SettingsError: documents see each other, or a shared prefix changes the logits.
+        """
+        state.compute_steps(args, state.max_steps)
+        trainer = self.trainer
+        if not trainer.predicts_words:
+            return
+        wrong = probe(
+            trainer.model_wrapped if trainer.sharded else trainer.model,
+            trainer.collator,
+            words=trainer.model.config.get_text_config().vocab_size,
+            dtype=self.dtype,
+            device=args.device,
+            compact=trainer.fallback is None,
+            shared_prefix=trainer.settings.share_context,
+        )
+        if "packing" in wrong:
+            raise SettingsError(
+                "with this attention the documents of a batch see each other",
+                where="model.attn_implementation",
+                fix="set model.attn_implementation=sdpa and train.packing=false",
+            )
+        if "shared_prefix" in wrong:
+            raise SettingsError(
+                "this model computes other logits for rows with a shared prefix than for each row alone",
+                where="train.share_context",
+                fix="train.share_context=false",
+            )
+        if wrong:
+            trainer.fallback = "the one-pass loss is not the model's own"
+            logger.warning("loss: TRL's standard path, because %s", trainer.fallback)
