@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from lora_med.cli.command_groups import CommandGroup
+from lora_med.cli.options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
@@ -15,14 +15,19 @@ from lora_med.config.shipped import find_config, list_configs
 from lora_med.errors import OutputError
 from lora_med.files import write_atomic
 
-app = typer.Typer(help="Settings: what a file resolves to, and every key there is.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Show the resolved settings of a file, and every key.",
+    cls=CommandGroup,
+)
 
 
 @app.command()
 def show(
-    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
-    config: Annotated[Path | None, typer.Option(help="a YAML file, or the name of one that ships")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of YAML")] = False,
+    overrides: Overrides = None,
+    config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print every setting as the run would see it."""
     values = parse(config, overrides or []).model_dump(mode="json")

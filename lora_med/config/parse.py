@@ -16,7 +16,7 @@ from lora_med.errors import InputMissingError, SettingsError
 
 
 def _without(values: Any, path: Keys) -> Any:
-    """A copy of nested `values` without the value at `path`. An item of a list removes the list; no path, everything."""
+    """A copy of nested `values` without the value at `path`. An item of a list removes the list."""
     if not path:
         return {}
     first, rest = path[0], path[1:]
