@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from lora_med.cli.command_groups import CommandGroup
-from lora_med.cli.options import AsJson, Config, Overrides
+from lora_med.cli.shared_options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
@@ -18,7 +20,7 @@ from lora_med.files import write_atomic
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
-    help="Show the resolved settings of a file, and every key.",
+    help="Show resolved settings and every key; list and copy the files that ship.",
     cls=CommandGroup,
 )
 
@@ -42,7 +44,7 @@ def schema() -> None:
 
 @app.command("list")
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of lines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the settings files that ship, each with its purpose."""
     configs = list_configs()
@@ -55,8 +57,10 @@ def list_command(
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(help="a name of `lora-med config list`")],
-    out: Annotated[Path | None, typer.Option(help="the file to write; else NAME.yaml here")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `lora-med config list`.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file to write. [default: NAME.yaml]")
+    ] = None,
 ) -> None:
     """Copy a settings file that ships, to be edited."""
     target = out or Path(f"{name}.yaml")

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lora_med.cli.command_groups import complete_adapter
-from lora_med.cli.options import STORE, Access, AsJson, BaseName, Online, Overwrite, RequiredBase, Revision, Seed, Store
+from lora_med.cli.shared_options import (
+    STORE,
+    Access,
+    AsJson,
+    BaseName,
+    Online,
+    Overwrite,
+    RequiredBase,
+    Revision,
+    Seed,
+    Store,
+)
 from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment

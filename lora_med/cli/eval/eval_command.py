@@ -13,7 +13,7 @@ from lora_med.cli.command_groups import SettingsGroup
 from lora_med.cli.eval.compare_command import compare_command
 from lora_med.cli.eval.harness_command import harness_command
 from lora_med.cli.eval.heldout_paths import ask_for_data
-from lora_med.cli.options import (
+from lora_med.cli.shared_options import (
     STORE,
     Adapters,
     AsJson,

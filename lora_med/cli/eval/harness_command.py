@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lora_med.cli.eval.heldout_paths import ask_for_data
-from lora_med.cli.options import (
+from lora_med.cli.shared_options import (
     STORE,
     Adapters,
     AsJson,

@@ -30,9 +30,6 @@ class GgufDtype(StrEnum):
     Q4_0 = "q4_0"
 
 
-    "GgufDtype", {name: name for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")}
-)
-
 AdapterName = Annotated[
     str,
     typer.Argument(
@@ -59,7 +56,7 @@ BaseName = Annotated[
 ]
 RequiredBase = Annotated[str, typer.Option("--base", metavar="BASE", help="A folder, a Hub id or `micro`.")]
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A YAML file of settings, or the name of one that ships.")
+    Path | None, typer.Option("--config", metavar="FILE", help="A YAML file of settings, or a name of `config list`.")
 ]
 Overrides = Annotated[
     list[str] | None,
