@@ -29,8 +29,11 @@ def edit_distance(first: str, second: str) -> int:
     return above[-1]
 
 
-def _errors_allowed(length: int) -> int:
-    """None for a word of one or two letters, one up to five letters, two up to eight, three beyond."""
+def _errors_allowed(first: str, second: str) -> int:
+    """None for a word of one or two letters, one up to five letters (two if both start alike), two to eight, then 3."""
+    length = min(len(first), len(second))
+    if length == 5 and first[:3] == second[:3]:
+        return 2
     return 0 if length < 3 else 1 if length < 6 else 2 if length < 9 else 3
 
 
@@ -48,7 +51,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     ranked: list[tuple[int, str]] = []
     for candidate in known:
         distance = edit_distance(typed, candidate.lower())
-        if distance <= _errors_allowed(min(len(typed), len(candidate))) or _abbreviates(typed, candidate.lower()):
+        if distance <= _errors_allowed(typed, candidate.lower()) or _abbreviates(typed, candidate.lower()):
             ranked.append((distance, candidate))
     return min(ranked)[1] if ranked else None
 

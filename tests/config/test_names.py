@@ -38,6 +38,7 @@ def test_an_abbreviation_finds_its_name_and_a_far_word_finds_none() -> None:
     assert nearest("bf16", ("bfloat16", "float16")) == "bfloat16"
     assert nearest("stage", ("store", "source", "seed")) is None
     assert nearest("b", ("r",)) is None
+    assert nearest("plane", ("plain",)) == "plain"
 
 
 def test_an_unknown_name_is_told_the_near_one_and_all_others() -> None:

@@ -110,6 +110,8 @@ def verify(
         marks = {"ok": "ok     ", "wrong": "WRONG  ", "skipped": "skipped"}
         for check in report.checks:
             print(f"{marks[check.outcome]}  {check.what:<8}  {check.detail}")
+        if not report.whole:
+            raise error
 
 
 app.command("check", cls=AdapterCommand)(check_command)

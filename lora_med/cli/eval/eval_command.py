@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -98,21 +98,17 @@ def evaluate_command(
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
     if context.invoked_subcommand is not None:
-        return
+        return None
     if list_tasks:
-        _list_tasks(as_json)
-        return
+        return _list_tasks(as_json)
     prepare_environment(offline=not online)
     from lora_med.evaluation.options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import write_report
-    from lora_med.metrics.custom_metric import load_metric
     from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
     names = list(adapter or [])
     cards = _cards(names, store, base)
     asked = {"source": source, "template": template, "paths": data or (), "overrides": context.args, "split": split}
-    with ask_for_data(data):
-        jobs = make_jobs(task or (), list(cards.values()), **asked)
     if tagging(list(cards.values())):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
@@ -121,10 +117,11 @@ def evaluate_command(
         bootstrap_samples=bootstrap_samples,
         seed=seed,
         prompt_options=PromptOptions(shots, rotate, constrained, bertscore),
-        metrics={name: load_metric(name) for name in metric or ()},
+        metrics=_metrics(metric or ()),
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
+        jobs = make_jobs(task or (), list(cards.values()), **asked)
         opened = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(list(cards.values())):
         evaluations = score_taggers(names, jobs, opened, options, base=base)
@@ -132,6 +129,12 @@ def evaluate_command(
         evaluations = score_jobs(_base(cards, base, revision, quantization), names, jobs, opened, options)
     report = write_report(evaluations, out, title=_title(names, evaluations))
     print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
+
+
+def _metrics(names: Sequence[str]) -> dict[str, Any]:
+    from lora_med.metrics.custom_metric import load_metric
+
+    return {name: load_metric(name) for name in names}
 
 
 def _title(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
