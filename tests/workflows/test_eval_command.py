@@ -79,7 +79,7 @@ def test_another_base_of_equal_shape_is_refused_with_76(
         (("--task", "pubmedqa", "--task", "medqa"), 2, "several tasks cannot share"),
         (("--shots", "2"), 2, "shots does nothing for a task scored as text"),
         (("--metric", "nowhere:one"), 2, "no module named 'nowhere'"),
-        (("--split", "train"), 2, "known: test, validation"),
+        (("--split", "train"), 2, "is not one of 'test', 'validation'"),
         (("--template", "pubmedqa"), 2, "takes a Question"),
         (("--adapter", "plane"), 66, "did you mean 'plain'"),
     ],

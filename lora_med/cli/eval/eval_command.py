@@ -98,9 +98,10 @@ def evaluate_command(
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
     if context.invoked_subcommand is not None:
-        return None
+        return
     if list_tasks:
-        return _list_tasks(as_json)
+        _list_tasks(as_json)
+        return
     prepare_environment(offline=not online)
     from lora_med.evaluation.options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import write_report
