@@ -128,7 +128,10 @@ def evaluate_command(
         evaluations = score_taggers(names, jobs, opened, options, base=base)
     else:
         evaluations = score_jobs(_base(cards, base, revision, quantization), names, jobs, opened, options)
-    report = write_report(evaluations, out, title=_title(names, evaluations))
+    _show(evaluations, write_report(evaluations, out, title=_title(names, evaluations)), as_json)
+
+
+def _show(evaluations: Sequence[Evaluation], report: Report, as_json: bool) -> None:
     print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
 
 
