@@ -2,27 +2,28 @@
 
     LoraMedError                     70  internal: a bug in lora_med
     |-- SettingsError                 2  a setting or an argument is wrong
+    |   `-- UsageError                2  the command line does not have the form of its command
     |-- DataError                    65  a file does not hold what its format promises
-    |   `-- PreflightError           65  the data would train something other than what is meant
+    |   `-- PreflightError           65  the data would train something unintended
     |-- InputMissingError            66  a file, adapter or model that was named is not there
     |-- DependencyMissingError       69  an optional package is not installed
     |-- OutputError                  73  the output cannot be created, is not empty, or is locked
     |-- DiskError                    74  disk full, or an input/output error
     |-- StoppedError                 75  stopped on request; the same command resumes
     |-- IntegrityError               76  a hash is wrong or a file is torn
-    |   `-- BaseMismatchError        76  an adapter was offered a base it was not trained on
+    |   `-- BaseMismatchError        76  an adapter and a base it was not trained on
     |-- NotPermittedError            77  the license or access class forbids it
     `-- DivergedError                78  training met a loss or gradient that is not finite
 
-Each message has three parts: what was wrong with the value we got, `where` it is, and `fix`, the thing to do.
-No message may carry text from a clinical source: uids, offsets and counts only.
+Each message has three parts: what was wrong with the value, `where` it is, and `fix`, the command or change that helps.
+No message may contain text from a clinical source: uids, offsets and counts only.
 """
 
 from __future__ import annotations
 
 
 class LoraMedError(Exception):
-    """An error with a place, a remedy and an exit code; `str()` gives all three lines."""
+    """An error with its location, its fix and its exit code; `str()` gives all three lines."""
 
     exit_code = 70
     name = "internal"
@@ -37,6 +38,16 @@ class LoraMedError(Exception):
     def code(self) -> str:
         """The stable identifier shown to users, such as `E076-base-mismatch`."""
         return f"E{self.exit_code:03d}-{self.name}"
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """The error as a command prints it under --json."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "where": self.where,
+            "fix": self.fix,
+            "exit_code": self.exit_code,
+        }
 
     def __str__(self) -> str:
         lines = [f"error[{self.code}]: {self.what}"]
@@ -57,6 +68,13 @@ def _rebuild(kind: type[LoraMedError], what: str, where: str | None, fix: str | 
 class SettingsError(LoraMedError):
     exit_code = 2
     name = "settings"
+
+
+class UsageError(SettingsError):
+    name = "usage"
+
+    def __init__(self, what: str, *, where: str | None = "the command line", fix: str | None = None) -> None:
+        super().__init__(what, where=where, fix=fix)
 
 
 class DataError(LoraMedError):

@@ -38,16 +38,16 @@ VERSIONED = (
     "numpy",
 )
 NOISY = ("httpx", "httpx2", "httpcore", "filelock", "urllib3", "matplotlib", "bitsandbytes", "fsspec")
-NOISY += ("gguf", "onnx_ir", "onnxscript")  # they tell each step at the level of progress
-GARBAGE_THRESHOLDS = 100_000, 20, 20  # objects made before a look at the young ones, and looks before the next older
+NOISY += ("gguf", "onnx_ir", "onnxscript")  # they log each step at INFO
+GARBAGE_THRESHOLDS = 100_000, 20, 20  # allocations before a collection, and collections before the next generation
 logger = logging.getLogger(__name__)
 
 
 def prepare_environment(offline: bool) -> None:
-    """Set what the libraries read when they are imported; call it before the first of them is.
+    """Set the environment variables that the libraries read at import; call it before the first import.
 
-    Offline, no library asks the network. Telemetry is off either way. Garbage is collected less often:
-    loading libraries makes hardly any, and collection takes a tenth of the time to the first step.
+    Offline, no library uses the network. Telemetry is off in both cases. Garbage is collected less often: imports
+    produce hardly any, and collecting takes a tenth of the time to the first step.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -67,11 +67,18 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def set_verbosity(level: int) -> None:
+    """Log `level` (of `logging`) and above from this package; NOTSET is the usual one, INFO. Later set-ups keep it."""
+    logging.getLogger("lora_med").setLevel(level if rank() == 0 else logging.NOTSET)
+    if logging.getLogger().handlers:
+        set_up_logging()
+
+
 def set_up_logging() -> None:
-    """Log to stderr from rank 0; other ranks speak only of errors."""
-    logging.basicConfig(
-        level=logging.INFO if rank() == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
-    )
+    """Log to stderr from rank 0, at the level of `set_verbosity`; other ranks log errors only."""
+    usual = logging.INFO if rank() == 0 else logging.ERROR
+    level = max(usual, logging.getLogger("lora_med").level)
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -15,6 +15,7 @@ from lora_med.errors import LoraMedError
 EXIT_CODES = {
     "LoraMedError": (70, "E070-internal"),
     "SettingsError": (2, "E002-settings"),
+    "UsageError": (2, "E002-usage"),
     "DataError": (65, "E065-data"),
     "PreflightError": (65, "E065-preflight"),
     "InputMissingError": (66, "E066-input-missing"),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lora_med.cli.command_groups import CommandGroup
+from lora_med.cli.shared_options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
@@ -15,14 +17,19 @@ from lora_med.config.shipped import find_config, list_configs
 from lora_med.errors import OutputError
 from lora_med.files import write_atomic
 
-app = typer.Typer(help="Settings: what a file resolves to, and every key there is.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Show resolved settings and every key; list and copy the files that ship.",
+    cls=CommandGroup,
+)
 
 
 @app.command()
 def show(
-    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
-    config: Annotated[Path | None, typer.Option(help="a YAML file, or the name of one that ships")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of YAML")] = False,
+    overrides: Overrides = None,
+    config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print every setting as the run would see it."""
     values = parse(config, overrides or []).model_dump(mode="json")
@@ -37,7 +44,7 @@ def schema() -> None:
 
 @app.command("list")
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of lines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the settings files that ship, each with its purpose."""
     configs = list_configs()
@@ -50,8 +57,10 @@ def list_command(
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(help="a name of `lora-med config list`")],
-    out: Annotated[Path | None, typer.Option(help="the file to write; else NAME.yaml here")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `lora-med config list`.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file to write. [default: NAME.yaml]")
+    ] = None,
 ) -> None:
     """Copy a settings file that ships, to be edited."""
     target = out or Path(f"{name}.yaml")

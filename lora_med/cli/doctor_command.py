@@ -1,26 +1,29 @@
-"""lora-med doctor: what this machine can do for training, and what to do about each problem."""
+"""lora-med doctor: what this machine can do for training, and how to fix each problem.
+
+What costs no import is printed first; then the device, which imports torch; last bitsandbytes, the slowest.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
-import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from lora_med.cli.shared_options import AsJson
+from lora_med.errors import DependencyMissingError
 from lora_med.run import host, prepare_environment, versions
 
 NEEDED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors")
-LITTLE_DISK_GB = 5.0
-LITTLE_MEMORY_GB = 4.0
+LITTLE_DISK_GIB = 5.0
+LITTLE_MEMORY_GIB = 4.0
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,17 @@ class Finding:
 
 
 def packages() -> list[Finding]:
-    """Installed versions of what lora_med stands on."""
-    found = versions()
-    rows = [Finding("python", found["python"])]
+    """Installed versions of the libraries that lora_med needs."""
+    installed = versions()
+    rows = [Finding("python", installed["python"])]
     for name in NEEDED:
-        fix = "" if name in found else f"pip install {name} -c constraints.txt (torch first)"
-        rows.append(Finding(name, found.get(name, "missing"), fix=fix))
+        fix = "" if name in installed else f"pip install {name}"
+        rows.append(Finding(name, installed.get(name, "missing"), fix=fix))
     return rows
 
 
 def devices() -> list[Finding]:
-    """The device that training would use, its number format and why, and the threads."""
+    """The device that training would use, its threads, its number format and why."""
     import torch
 
     from lora_med.models.precision import best_dtype
@@ -60,79 +63,73 @@ def devices() -> list[Finding]:
 
 
 def quantization() -> Finding:
-    """Whether bitsandbytes loads, and with which backend."""
+    """Whether bitsandbytes loads, and with which kernels."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        return Finding("4-bit and 8-bit", "not available", fix="pip install bitsandbytes -c constraints.txt")
+        return Finding("4-bit and 8-bit", "not available", fix="pip install bitsandbytes")
     try:
         import torch
         from bitsandbytes.cextension import ErrorHandlerMockBNBNativeLibrary, lib
     except (ImportError, OSError, RuntimeError) as error:
         cause = type(error).__name__
-        return Finding("4-bit and 8-bit", "broken", why=cause, fix="python -m bitsandbytes tells what is missing")
+        return Finding("4-bit and 8-bit", "broken", why=cause, fix="python -m bitsandbytes shows what is missing")
     backend = "CUDA" if torch.cuda.is_available() else "CPU"
-    plain = isinstance(lib, ErrorHandlerMockBNBNativeLibrary)
-    why = "plain PyTorch kernels, slower" if plain else "native kernels"
+    slow = isinstance(lib, ErrorHandlerMockBNBNativeLibrary)
+    why = "plain PyTorch kernels, slower" if slow else "native kernels"
     return Finding("4-bit and 8-bit", f"bitsandbytes on {backend}", why=why)
 
 
-def room() -> list[Finding]:
+def free_space() -> list[Finding]:
     """Free disk of the working directory and free memory, in GiB."""
     import psutil
 
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = psutil.virtual_memory().available / 2**30
-    disk_fix = "" if disk > LITTLE_DISK_GB else "free some space: checkpoints and merges need it"
+    disk_fix = "" if disk > LITTLE_DISK_GIB else "free some disk space: checkpoints and merges need it"
+    memory_fix = "" if memory > LITTLE_MEMORY_GIB else "close other programs, choose a smaller base or load_in_4bit"
     return [
         Finding("free disk", f"{disk:.1f} GiB", fix=disk_fix),
-        Finding(
-            "free memory",
-            f"{memory:.1f} GiB",
-            fix="" if memory > LITTLE_MEMORY_GB else "close other programs, or choose a smaller base or load_in_4bit",
-        ),
+        Finding("free memory", f"{memory:.1f} GiB", fix=memory_fix),
     ]
 
 
 def network() -> Finding:
-    """Whether the libraries may ask the network, as the environment stands outside lora_med."""
+    """Whether the libraries may use the network, by the environment outside lora_med."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     why = "HF_HUB_OFFLINE is set" if offline else "runs are offline unless the settings say offline: false"
     return Finding("network", "offline", why=why)
 
 
-@app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
-    """Print versions, device, number format and why, quantization, free room, and what to mend.
-
-    The exit code is 69 if a package is missing.
-    """
-    here = network()
-    prepare_environment(offline=True)
+def _findings(network_row: Finding) -> Iterator[Finding]:
+    """Every finding, the fast ones first."""
     facts = host()
-    findings = [Finding("system", f"{facts['system']} {facts['machine']}", why=facts["processor"]), *packages()]
-    if all(row.value != "missing" for row in findings):
-        findings += [*devices(), quantization()]
-    findings += [*room(), here]
+    yield Finding("system", f"{facts['system']} {facts['machine']}", why=facts["processor"])
+    rows = packages()
+    yield from rows
+    yield from free_space()
+    yield network_row
+    if all(row.value != "missing" for row in rows):
+        yield from devices()
+        yield quantization()
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check versions, device, number format, quantization, disk and memory, and show how to fix each problem.
+
+    The exit code is 69 if a package is missing or broken.
+    """
+    network_row = network()
+    prepare_environment(offline=True)
+    findings: list[Finding] = []
+    for row in _findings(network_row):
+        findings.append(row)
+        if not as_json:
+            mark = "x" if row.fix else "ok"
+            print(f"{mark:<3} {row.what:<16} {row.value:<22} {row.why}".rstrip(), flush=True)
     wrong = [row for row in findings if row.fix]
     if as_json:
         print(json.dumps({"ok": not wrong, "findings": [asdict(row) for row in findings]}))
     else:
-        _draw(findings, wrong)
+        print("".join(f"\n{row.what}: {row.fix}" for row in wrong) or "\nNo problem. Next: lora-med train --help")
     if any(row.value in ("missing", "broken") for row in findings):
-        sys.exit(69)
-
-
-def _draw(findings: list[Finding], wrong: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "what", "found", "why"):
-        table.add_column(title)
-    for row in findings:
-        table.add_row("[red]x[/]" if row.fix else "[green]ok[/]", row.what, row.value, row.why)
-    console = Console()
-    console.print(table)
-    for row in wrong:
-        console.print(f"[bold]{row.what}[/]: {row.fix}")
-    if not wrong:
-        console.print("\nNothing to mend. Next: make quickstart")
+        raise typer.Exit(DependencyMissingError.exit_code)

@@ -1,65 +1,101 @@
-"""lora-med generate: text from a base with one of its adapters."""
+"""lora-med generate: text from a base with an adapter, or from a base or merged model alone."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_med.errors import SettingsError
+from lora_med.cli.shared_options import STORE, AsJson, BaseName, OneAdapter, Online, Quantization, Revision, Seed, Store
+from lora_med.errors import SettingsError, UsageError
 from lora_med.run import prepare_environment
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    from lora_med.adapters.store.published import Published
+    from lora_med.models.base import Base
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def generate(
-    adapter: Annotated[str, typer.Option(help="the adapter's name in the store")],
-    prompt: Annotated[str, typer.Option(help="the text to go on from, or the question; - reads it from stdin")],
-    base: Annotated[str | None, typer.Option(help="where the base lies; left out, the card's")] = None,
-    store: Annotated[Path, typer.Option(help="the folder that holds the adapters")] = Path("adapters"),
-    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit; left out, as it was trained")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer, in tokens")] = 128,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue, or the question; - reads stdin.")],
+    adapter: OneAdapter = None,
+    base: BaseName = None,
+    revision: Revision = None,
+    store: Store = STORE,
+    quantization: Quantization = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 128,
     chat: Annotated[
-        bool | None, typer.Option("--chat/--plain", help="as a chat turn, or as bare text; left out, by its template")
+        bool | None,
+        typer.Option("--chat/--plain", help="A chat turn, or bare text. [default: as in training]"),
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="above 0, sample; 0 takes the likeliest token")] = 0.0,
-    seed: Annotated[int, typer.Option(help="seed of the sampling")] = 42,
-    online: Annotated[bool, typer.Option("--online", help="let the base be loaded from the Hub")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; above 0, sample.")] = 0.0,
+    seed: Seed = 42,
+    online: Online = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write text with an adapter on its base; another base, even of equal shape, is refused (exit 76)."""
+    """Generate text with an adapter on its base, or with --base alone: a base or a merged model.
+
+    A base that the adapter was not trained on is refused (exit 76).
+    """
     prepare_environment(offline=not online)
-    from lora_med.adapters.runtime.swap import load_many, use
-    from lora_med.adapters.store.published import open_published
-    from lora_med.models.base import load_base
     from lora_med.prompts.row import Row
     from lora_med.prompts.tokens import prompt_ids
 
-    published = open_published(adapter, store, base)  # refuses another base before the weights are loaded
-    card, name = published.card, published.base_name
-    loaded = load_base(name, quantization=quantization or card.base.quantization, revision=published.revision)
-    pool = load_many(loaded, [adapter], store, opened=[published])
+    loaded, opened = _load(adapter, base, revision, store, quantization)
     text = sys.stdin.read() if prompt == "-" else prompt
-    as_chat = card.template.endswith("_chat") if chat is None else chat
+    of_template = opened is not None and opened.card.template.endswith("_chat")
+    as_chat = of_template if chat is None else chat
     turns = (("user", text), ("assistant", "")) if as_chat else ()
     ids = prompt_ids(Row("prompt", "prompt", turns, "" if as_chat else text, ""), loaded.tokenizer)
-    room = _room(loaded, len(ids), max_new_tokens)
+    limit = _token_limit(loaded, len(ids), max_new_tokens)
     begun = time.perf_counter()
-    with use(pool, adapter) as model:
-        new = _write(model, loaded.tokenizer, ids, room, temperature, seed, stream=not as_json)
+    with _model(loaded, opened, store) as model:
+        new = _write(model, loaded.tokenizer, ids, limit, temperature, seed, stream=not as_json)
     if as_json:
         answer = loaded.tokenizer.decode(new, skip_special_tokens=True)
-        facts = {"adapter": adapter, "base": name, "chat": as_chat, "prompt_tokens": len(ids), "new_tokens": len(new)}
-        print(json.dumps({**facts, "seconds": round(time.perf_counter() - begun, 3), "text": answer}))
+        facts = {"adapter": adapter, "base": loaded.name, "chat": as_chat, "prompt_tokens": len(ids)}
+        facts |= {"new_tokens": len(new), "seconds": round(time.perf_counter() - begun, 3), "text": answer}
+        print(json.dumps(facts))
 
 
-def _room(base: Any, prompt_tokens: int, wanted: int) -> int:
-    """How many tokens can be written: those wanted, or what the base's context leaves.
+def _load(
+    adapter: str | None, base: str | None, revision: str | None, store: Path, quantization: str | None
+) -> tuple[Base, Published | None]:
+    """The base, and the opened adapter if one is named; a wrong base is refused before its weights are loaded."""
+    from lora_med.adapters.store.published import open_published
+    from lora_med.models.base import load_base
+
+    if adapter is None:
+        if base is None:
+            raise UsageError("neither --adapter nor --base is given", fix="lora-med adapters list")
+        return load_base(base, quantization=quantization or "none", revision=revision), None
+    opened = open_published(adapter, store, base, revision)
+    bits = quantization or opened.card.base.quantization
+    return load_base(opened.base_name, quantization=bits, revision=opened.revision), opened
+
+
+@contextmanager
+def _model(loaded: Base, opened: Published | None, store: Path) -> Iterator[Any]:
+    """The base's model, with the adapter in use if one is named."""
+    if opened is None:
+        yield loaded.model
+        return
+    from lora_med.adapters.runtime.swap import load_many, use
+
+    with use(load_many(loaded, [opened.name], store, opened=[opened]), opened.name) as model:
+        yield model
+
+
+def _token_limit(base: Any, prompt_tokens: int, wanted: int) -> int:
+    """How many tokens can be generated: those wanted, or as many as the base's context still holds.
 
     Raises:
         SettingsError: the prompt alone fills the context.
@@ -67,7 +103,7 @@ def _room(base: Any, prompt_tokens: int, wanted: int) -> int:
     context = getattr(base.model.config, "max_position_embeddings", None) or prompt_tokens + wanted
     if prompt_tokens >= context:
         raise SettingsError(
-            f"the prompt has {prompt_tokens} tokens; {base.name} can hold {context}, its answer included",
+            f"the prompt has {prompt_tokens} tokens; {base.name} holds {context}, with the answer",
             where="--prompt",
             fix="shorten the prompt",
         )
@@ -77,7 +113,7 @@ def _room(base: Any, prompt_tokens: int, wanted: int) -> int:
 def _write(
     model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int, temperature: float, seed: int, *, stream: bool
 ) -> list[int]:
-    """The new tokens; with `stream`, their text goes to stdout as it comes."""
+    """The new tokens; with `stream`, their text is printed token by token."""
     import torch
     from transformers import TextStreamer
 
@@ -89,7 +125,7 @@ def _write(
         sampling["temperature"] = temperature
         torch.manual_seed(seed)
     with torch.inference_mode():
-        whole = model.generate(
+        sequence = model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_new_tokens,
@@ -98,4 +134,4 @@ def _write(
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             **sampling,
         )
-    return whole[0, len(ids) :].tolist()
+    return sequence[0, len(ids) :].tolist()

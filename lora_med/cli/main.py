@@ -1,97 +1,103 @@
-"""`lora-med`: one table from subcommand to module. The module, and what it needs, is loaded only when it is called."""
+"""`lora-med`: one table from command to module. The module, and what it needs, is imported when it is called."""
 
 from __future__ import annotations
 
-import importlib
+import json
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
 
 from lora_med import __version__
-from lora_med.config.near_names import unknown
-from lora_med.errors import LoraMedError, SettingsError
-from lora_med.run import set_up_logging
+from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
+from lora_med.errors import LoraMedError, UsageError
+from lora_med.run import set_up_logging, set_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("lora_med.cli.doctor_command", "what this machine can do, and what to mend"),
-    "train": ("lora_med.cli.train_command", "train an adapter by a settings file, and publish it"),
-    "config": ("lora_med.cli.config_command", "show resolved settings, or their JSON schema"),
-    "plan": (
-        "lora_med.cli.plan_command",
-        "what a run will need: memory by part, the batch that fits, tokens, steps, time",
-    ),
-    "data": ("lora_med.cli.data.data_command", "list sources, read them to JSON lines, preview what is trained"),
-    "adapters": ("lora_med.cli.adapters.adapters_command", "list, show, verify, push, remove adapters"),
-    "generate": ("lora_med.cli.generate_command", "write text with an adapter"),
-    "eval": ("lora_med.cli.eval.eval_command", "compare adapters with their base on held-out items"),
-    "eval compare": ("lora_med.cli.eval.compare_command", "set two reports of eval side by side"),
-    "eval harness": (
-        "lora_med.cli.eval.harness_command",
-        "write task files for lm-evaluation-harness, to be checked by others",
-    ),
-    "merge": ("lora_med.cli.merge_command", "merge an adapter into its base, and prove it"),
-    "export": ("lora_med.cli.export_command", "write adapters and models for other engines, proved there"),
+    "doctor": ("lora_med.cli.doctor_command", "Check this machine: packages, device, memory, and what to fix."),
+    "train": ("lora_med.cli.train_command", "Train an adapter from a settings file, and publish it."),
+    "config": ("lora_med.cli.config_command", "Show the resolved settings, their JSON schema, the files that ship."),
+    "plan": ("lora_med.cli.plan_command", "Estimate a run: memory, the batch that fits, tokens, steps, time."),
+    "data": ("lora_med.cli.data.data_command", "List sources, read them to JSON lines, preview training rows."),
+    "adapters": ("lora_med.cli.adapters.adapters_command", "List, show, verify, compose, push, remove adapters."),
+    "generate": ("lora_med.cli.generate_command", "Generate text with an adapter, a base or a merged model."),
+    "eval": ("lora_med.cli.eval.eval_command", "Compare adapters with their base on held-out items."),
+    "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
+    "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
 }
+ClickError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, which typer imports or brings itself
 
 
-def usage() -> str:
-    """The help page: every subcommand with its line."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: lora-med COMMAND [OPTIONS]",
-            "",
-            "Medical text in, a small adapter you can trust out.",
-            "",
-            *lines,
-            "",
-            "lora-med COMMAND --help explains one; --debug shows the traceback of an error; --version.",
-            "Training on several processes: accelerate launch -m lora_med train --config quickstart_pubmed",
-        ]
-    )
+class Root(RootGroup):
+    """The group of COMMANDS."""
+
+    table = COMMANDS
 
 
-def _dispatch(name: str, arguments: list[str]) -> int:
-    if arguments and f"{name} {arguments[0]}" in COMMANDS:
-        name, arguments = f"{name} {arguments[0]}", arguments[1:]
-    if name not in COMMANDS:
-        raise SettingsError(unknown("command", name, COMMANDS), where="the command line", fix="lora-med --help")
-    module = importlib.import_module(COMMANDS[name][0])
-    try:
-        module.app(args=arguments, prog_name=f"lora-med {name}")
-    except SystemExit as ended:  # typer's own way out: 0, or 2 with its usage page printed
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return 0
+app = typer.Typer(cls=Root, rich_markup_mode=None, context_settings={**WIDTH, "help_option_names": ["--help", "-h"]})
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback(epilog="Several processes: accelerate launch -m lora_med train --config quickstart_pubmed")
+def lora_med(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Medical text in, a small adapter you can trust out."""
+
+
+def _report(error: LoraMedError, *, as_json: bool) -> int:
+    """Print an error on stderr, with --json also as one JSON object on stdout; returns its exit code."""
+    print(error, file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps(error.as_json()))
+    return error.exit_code
+
+
+def _usage_error(error: Any) -> UsageError:
+    """Click's error about a command line, as one of ours."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return UsageError(message, fix=f"{context.command_path if context else 'lora-med'} --help")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name); returns the exit code of DESIGN's table.
 
-    An error of ours becomes its three lines on stderr; anything else is a bug of ours, exit 70.
+    An error of ours becomes its three lines on stderr; any other exception is a bug of ours, exit 70.
     """
-    rest = [argument for argument in arguments if argument != "--debug"]
-    debug = len(rest) != len(arguments)
-    if not rest or rest[0] in ("--help", "-h", "help"):
-        print(usage())
-        return 0
-    if rest[0] == "--version":
-        print(__version__)
-        return 0
+    options = list(arguments)[: list(arguments).index("--")] if "--" in arguments else list(arguments)
+    debug, as_json = "--debug" in options, "--json" in options
+    set_verbosity(logging.NOTSET)
     set_up_logging()
     try:
-        return _dispatch(rest[0], rest[1:])
+        root = with_common_options(get_command(app))
+        code = root.main(args=list(arguments) or ["--help"], prog_name="lora-med", standalone_mode=False)
     except LoraMedError as error:
         if debug:
             traceback.print_exc()
-        print(error, file=sys.stderr)
-        return error.exit_code
+        return _report(error, as_json=as_json)
+    except ClickError as error:
+        return _report(_usage_error(error), as_json=as_json)
     except BrokenPipeError:
         return 0
-    except Exception as error:  # the last resort: whatever it is, it is ours to mend
-        from lora_med.cli.recipe import report_bug  # it loads what --help does without
+    except Exception as error:  # the last resort: any other exception is a bug of ours
+        from lora_med.cli.recipe import bug  # it imports pydantic, which --help does without
 
-        return report_bug(error, debug=debug)
+        if debug:
+            traceback.print_exc()
+        return _report(bug(error), as_json=as_json)
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

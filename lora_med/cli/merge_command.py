@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from lora_med.cli.command_groups import AdapterCommand
+from lora_med.cli.shared_options import STORE, AdapterName, AsJson, BaseName, Dtype, NewFolder, Online, Revision, Store
+from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.run import prepare_environment
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=AdapterCommand)
 def merge(
-    name: Annotated[str, typer.Argument(help="the adapter's name in the store")],
-    out: Annotated[Path, typer.Option(help="folder of the merged model; must not exist yet, or be empty")],
-    base: Annotated[str | None, typer.Option(help="folder, Hub id or micro; without it, what the card names")] = None,
-    revision: Annotated[str | None, typer.Option(help="commit, tag or branch of a base on the Hub")] = None,
-    store: Annotated[Path, typer.Option(help="the folder of adapters")] = Path("adapters"),
+    name: AdapterName,
+    out: NewFolder,
+    base: BaseName = None,
+    revision: Revision = None,
+    store: Store = STORE,
     onto: Annotated[
-        str, typer.Option(help="original, or dequantized: the base as quantized while the adapter was trained")
+        Literal["original", "dequantized"],
+        typer.Option(help="The base's own weights, or their quantized values, which the adapter was trained on."),
     ] = "original",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; without it, the base's own")] = None,
+    dtype: Dtype = None,
     verify: Annotated[
-        str, typer.Option(help="probes (logits), tensors (rows recomputed), none; auto: both if the model fits")
+        Literal["auto", "probes", "tensors", "none"],
+        typer.Option(help="Compare logits (probes), or recomputed rows (tensors); auto: both if the model fits."),
     ] = "auto",
     heldout: Annotated[
-        Path | None, typer.Option(help="a text file, a text a line: nll under base + adapter and under the merge")
+        Path | None,
+        typer.Option(help="A text file, one text a line: compare the loss of base + adapter and of the merge on it."),
     ] = None,
-    online: Annotated[bool, typer.Option("--online", help="let the base be loaded from the Hub")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="the certificate as one JSON object on stdout")] = False,
+    online: Online = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Merge an adapter into its base: fp32 sums, one rounding, verified against base + adapter before it is kept."""
+    """Merge an adapter into its base: fp32 sums, one rounding, verified against base + adapter before it is saved."""
     prepare_environment(offline=not online)
     from lora_med.merge.merge import merge_adapter
 
-    with _progress() as progress:
+    with progress_bar("writing", in_bytes=True) as progress:
         merged = merge_adapter(
             name,
             out,
@@ -59,34 +64,18 @@ def merge(
         _draw(merged.folder, merged.certificate)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("writing"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    hidden = not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
-        task = progress.add_task("writing", total=None)
-        yield lambda done, whole: progress.update(task, completed=done, total=whole)
-
-
 def _draw(folder: Path, certificate: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("merged against base + adapter", "found", "remark"):
-        table.add_column(title)
+    table = new_table(("merged against base + adapter", "result", "remark"))
     for row in _rows(certificate):
         table.add_row(*row)
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     proved = " and ".join(certificate["verified_by"])
-    console.print(
+    screen.print(
         f"\n{f'verified by {proved}' if proved else 'NOT verified'}, written in {certificate['seconds']} s: {folder}"
     )
-    console.print(f'Next: lora-med generate --base {folder} --prompt "..."')
+    chat = " --chat" if str(certificate["adapter"]["template"]).endswith("_chat") else ""
+    screen.print(f'Next: lora-med generate --base {shlex.quote(str(folder))}{chat} --prompt "..."', soft_wrap=True)
 
 
 def _rows(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -6,11 +6,11 @@ import json
 import math
 import statistics
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_med.cli.shared_options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.errors import LoraMedError
 from lora_med.run import prepare_environment
@@ -20,36 +20,44 @@ if TYPE_CHECKING:
     from lora_med.prompts.tokens import Tokens
     from lora_med.training.planner.run_memory import Need, Shape
 
-app = typer.Typer(help="What a run will need: memory by part, the batch that fits, tokens, steps and time.")
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Estimate a run: memory, the batch that fits, tokens, steps and time.",
+)
 GIB = 1 << 30
 MOST_TIMED = {False: 2048, True: 16384}  # tokens that are timed: on a CPU, on a GPU
 
 
 @app.command()
 def plan(
-    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
-    config: Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")] = None,
-    memory: Annotated[float | None, typer.Option(min=0.1, help="GiB to plan with; left out, what is free here")] = None,
-    data: Annotated[bool, typer.Option("--data/--no-data", help="read the data for its lengths and steps")] = True,
-    timed: Annotated[bool, typer.Option("--time/--no-time", help="time the step of two layers on this machine")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    overrides: Overrides = None,
+    config: Config = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, help="Memory to plan with, in GiB. [default: what is free]")
+    ] = None,
+    read_data: Annotated[bool, typer.Option(help="Read the data for its lengths and steps.")] = True,
+    timed: Annotated[
+        bool, typer.Option("--time/--no-time", help="Measure the step time of two layers on this machine.")
+    ] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Tell the memory a run needs, which batch fits, and how long it takes; no weights of the base are loaded."""
+    """Estimate the memory a run needs, the batch that fits, and its time. No weights of the base are loaded."""
     settings = parse(config, overrides or [])
     prepare_environment(settings.offline)
     from rich.console import Console
 
     with Console(stderr=True).status("building the model without memory, reading lengths, timing two layers"):
-        report = _report(settings, memory, data, timed)
+        report = _report(settings, memory, read_data, timed)
     print(json.dumps(report)) if as_json else _print(report)
 
 
-def _report(settings: Settings, memory: float | None, data: bool, timed: bool) -> dict[str, Any]:
+def _report(settings: Settings, memory: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
     from lora_med.models.memory import free_memory
     from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure, row_lengths
 
     shape = _shape(settings)
-    documents = _documents(settings) if data and (settings.data.paths or settings.data.mix) else None
+    documents = _documents(settings) if read_data and (settings.data.paths or settings.data.mix) else None
     train = settings.train
     lengths, labeled = row_lengths(documents, train)
     free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
@@ -169,15 +177,15 @@ def _documents(settings: Settings) -> list[Tokens]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    told = report["as_set"]
-    print(f"memory       at the {told['rows']} longest rows together, {told['tokens']:,} tokens:")
-    for name, size in told["bytes"].items():
+    planned = report["as_set"]
+    print(f"memory       for the {planned['rows']} longest rows together, {planned['tokens']:,} tokens:")
+    for name, size in planned["bytes"].items():
         if size:
             print(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
-    for name, size in told["phases"].items():
+    for name, size in planned["phases"].items():
         print(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
     verdict = "fits" if report["fits"] else "does not fit"
-    print(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch as it is set {verdict}")
+    print(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch of the settings {verdict}")
     for line in report["chosen"]["because"]:
         print(f"auto         {line}")
     if report["rows"] is not None:
@@ -185,11 +193,11 @@ def _print(report: dict[str, Any]) -> None:
         print(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
     time = report["time"]
     if time is not None and "left_out" in time:
-        print(f"time         not told: {time['left_out']}")
+        print(f"time         not measured: {time['left_out']}")
     elif time is not None:
         whole = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
         print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{whole}")
-        print("             as two layers took on this machine; validation is not counted")
+        print("             measured on two layers on this machine; validation is not counted")
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The entry of every recipe: settings in, `main(settings)` run, errors out as one message and an exit code."""
+"""The entry point of every recipe: parse the settings, run `main(settings)`, report errors with an exit code."""
 
 from __future__ import annotations
 
@@ -22,23 +22,20 @@ def report_error(error: LoraMedError, *, debug: bool = False) -> int:
     return error.exit_code
 
 
-def report_bug(error: Exception, *, debug: bool = False) -> int:
-    """Print what kind of error came from where, and no word of its message: that may hold a text of the data."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    told = LoraMedError(
+def bug(error: Exception) -> LoraMedError:
+    """An unexpected exception as an error of ours: its class and line, no word of its message, which may quote data."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return LoraMedError(
         f"a bug in lora_med: {type(error).__name__}",
-        where=f"{place.filename}:{place.lineno} in {place.name}",
+        where=f"{frame.filename}:{frame.lineno} in {frame.name}",
         fix="run it again with --debug and report the traceback",
     )
-    if debug:
-        traceback.print_exception(error)
-    return report_error(told)
 
 
 def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: Sequence[str] | None = None) -> None:
     """Parse `--config FILE key=value...`, call `main`, and leave the process with DESIGN's exit code."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="the YAML with the settings; lora_med/assets/configs has one for each use")
+    parser.add_argument("--config", help="the YAML file of the settings")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
     options = parser.parse_args(arguments)
@@ -49,7 +46,9 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     except LoraMedError as error:
         sys.exit(report_error(error, debug=options.debug))
     except KeyboardInterrupt:
-        told = StoppedError("interrupted, with no training step under way", fix="run the same command again")
-        sys.exit(report_error(told, debug=options.debug))
-    except Exception as error:  # the last resort: whatever it is, it is ours to mend
-        sys.exit(report_bug(error, debug=options.debug))
+        stopped = StoppedError("interrupted, with no training step in progress", fix="run the same command again")
+        sys.exit(report_error(stopped, debug=options.debug))
+    except Exception as error:  # the last resort: any other exception is a bug of ours
+        if options.debug:
+            traceback.print_exception(error)
+        sys.exit(report_error(bug(error)))

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from lora_med.cli.shared_options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.errors import StoppedError
 from lora_med.run import prepare_environment, rank
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command("train")
 def train_command(
-    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")] = None,
-    config: Annotated[Path | None, typer.Option(help="a YAML file, or the name of one that ships")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    overrides: Overrides = None,
+    config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train an adapter on text, on a task or on entity tags, and publish it; the same command resumes a stopped run."""
     settings = parse(config, overrides or [])

@@ -1,4 +1,4 @@
-"""What is wrong with settings, one line each: the place, the key, the value got, what would be right, a near name."""
+"""What is wrong with settings, one line each: the line of the file, the key, its value, what is right, a near name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lora_med.config.near_names import nearest
 from lora_med.config.read import Keys, branches, inside, is_section, wanted_at
 from lora_med.config.schema import Settings
 
-# Names that other tools use for what we call otherwise.
+# Names of the same settings in other tools.
 ELSEWHERE = {
     "alpha": "lora.lora_alpha",
     "attention": "model.attn_implementation",
@@ -54,7 +54,7 @@ LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than
 
 
 def describe(annotation: Any) -> str:
-    """What a field wants, in words: `a whole number`, `a list of text`, `one of nf4, fp4`."""
+    """What a field takes, in words: `a whole number`, `a list of text`, `one of nf4, fp4`."""
     if is_section(annotation):
         return f"a section with {', '.join(list(annotation.model_fields)[:3])}, ..."
     kind, *others = branches(annotation)
@@ -71,8 +71,8 @@ def describe(annotation: Any) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
-    found = [typing.get_args(branch) for branch in branches(annotation) if typing.get_origin(branch) is typing.Literal]
-    return [str(choice) for choices in found for choice in choices]
+    literals = [branch for branch in branches(annotation) if typing.get_origin(branch) is typing.Literal]
+    return [str(choice) for literal in literals for choice in typing.get_args(literal)]
 
 
 def _shown(value: Any) -> str:
@@ -82,37 +82,39 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _everywhere() -> Iterable[tuple[str, str]]:
-    for title, field in Settings.model_fields.items():
-        yield title, title
-        if is_section(field.annotation):
-            yield from ((f"{title}.{name}", name) for name in typing.cast(Any, field.annotation).model_fields)
+def _all_keys() -> list[tuple[str, str]]:
+    """`(train.seed, seed)` for every key of every section."""
+    return [
+        (f"{section}.{name}", name)
+        for section, field in Settings.model_fields.items()
+        if is_section(field.annotation)
+        for name in typing.cast(Any, field.annotation).model_fields
+    ]
 
 
-def _unknown(path: Keys) -> str:
-    """Where the name that was meant may be: here, under another section, or under another name."""
-    name, holder = str(path[-1]), wanted_at(path[:-1])
-    here = list(holder.model_fields)
+def _suggest(path: Keys) -> str:
+    """Which key was meant: the same one in another section, one of another tool's names, or a near one here."""
+    name, known = str(path[-1]), list(wanted_at(path[:-1]).model_fields)
     prefix = "".join(f"{key}." for key in path[:-1])
-    meant = ELSEWHERE.get(name.lower().replace("-", "_"))
-    meant = meant or next(
-        (dotted for dotted, own in _everywhere() if own == name and not dotted.startswith(prefix)), None
-    )
-    if meant and (name not in here):
-        return f"did you mean `{meant}`?"
-    near = nearest(name, here)
+    exact = [dotted for dotted, key in _all_keys() if key == name]
+    if exact:
+        return f"did you mean {' or '.join(f'`{dotted}`' for dotted in exact)}?"
+    elsewhere = ELSEWHERE.get(name.lower().replace("-", "_"))
+    if elsewhere:
+        return f"did you mean `{elsewhere}`?"
+    near = nearest(name, known)
     if near:
         return f"did you mean `{prefix}{near}`?"
-    if not path[:-1]:
-        found = nearest(name, (own for _, own in _everywhere()))
-        if found:
-            return f"did you mean `{next(dotted for dotted, own in _everywhere() if own == found)}`?"
+    if not prefix:
+        near = nearest(name, {key for _, key in _all_keys()})
+        if near:
+            return f"did you mean `{next(dotted for dotted, key in _all_keys() if key == near)}`?"
     other = "; any other field of TRL's SFTConfig goes under train.trainer_args" if prefix == "train." else ""
-    return f"known: {', '.join(here)}{other}"
+    return f"known: {', '.join(known)}{other}"
 
 
 def _descended(location: Iterable[str | int], values: Any) -> Keys:
-    """The keys of a pydantic location without the names of union branches, which stand for no key."""
+    """The keys of a pydantic location, without the names of union branches, which are no keys."""
     path: list[str | int] = []
     for key in location:
         try:
@@ -126,10 +128,10 @@ def _descended(location: Iterable[str | int], values: Any) -> Keys:
 def _sentence(kind: str, path: Keys, error: Mapping[str, Any]) -> str:
     dotted = ".".join(map(str, path))
     if kind == "extra_forbidden":
-        return f"unknown key `{dotted}`: {_unknown(path)}"
+        return f"unknown key `{dotted}`: {_suggest(path)}"
     if kind == "value_error":
-        told = error["msg"].removeprefix("Value error, ")
-        return f"`{dotted}`: {told}" if path else told  # between two sections the text names both
+        message = error["msg"].removeprefix("Value error, ")
+        return f"`{dotted}`: {message}" if path else message  # a check across sections names both keys itself
     value, wanted = error["input"], wanted_at(path)
     got = f"`{dotted}`: got {_shown(value)}"
     limits = [f"{LIMITS[name]} {bound:g}" for name, bound in error.get("ctx", {}).items() if name in LIMITS]
@@ -156,16 +158,19 @@ def inside_description(path: Keys) -> str:
     return (field.description if field is not None else None) or ""
 
 
-def explain(errors: Iterable[Mapping[str, Any]], values: Any, places: Mapping[Keys, str]) -> dict[Keys, str]:
-    """Path -> line, for pydantic's errors about `values`; of a union's several complaints, the deepest."""
-    found: dict[Keys, str] = {}
+def explain(errors: Iterable[Mapping[str, Any]], values: Any, lines: Mapping[Keys, str]) -> dict[Keys, str]:
+    """Path -> message, for pydantic's errors about `values`; `lines` holds the line of each path in the file.
+
+    Pydantic reports one error per branch of a union: the one with the longest path is kept.
+    """
+    messages: dict[Keys, str] = {}
     for error in errors:
         path = _descended(error["loc"], values)
-        place = next((places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in places), "")
-        line = _sentence(error["type"], path, error)
-        found.setdefault(path, f"{place}: {line}" if place else line)
+        line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), "")
+        message = _sentence(error["type"], path, error)
+        messages.setdefault(path, f"{line}: {message}" if line else message)
     return {
-        path: line
-        for path, line in found.items()
-        if not any(other[: len(path)] == path and len(other) > len(path) for other in found)
+        path: message
+        for path, message in messages.items()
+        if not any(longer[: len(path)] == path and len(longer) > len(path) for longer in messages)
     }

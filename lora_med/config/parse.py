@@ -1,4 +1,4 @@
-"""YAML and `key=value` in, frozen Settings out; every error in one message, each with the name that was near."""
+"""YAML and `key=value` in, frozen Settings out; every error in one message, each with a near name."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from lora_med.errors import InputMissingError, SettingsError
 
 
 def _without(values: Any, path: Keys) -> Any:
-    """A copy of nested `values` without what stands at `path`; of a list, all of it; at no key is everything."""
+    """A copy of nested `values` without the value at `path`. An item of a list removes the list."""
     if not path:
         return {}
     first, rest = path[0], path[1:]
-    left = {key: value for key, value in values.items() if key != first}
+    remaining = {key: value for key, value in values.items() if key != first}
     if rest and isinstance(values.get(first), dict):
-        left[first] = _without(values[first], rest)
-    return left
+        remaining[first] = _without(values[first], rest)
+    return remaining
 
 
-def _by_line(line: str) -> int:
-    number = line.removeprefix("line ").partition(":")[0]
-    return int(number) if number.isdigit() else 1_000_000
+def _line_number(message: str) -> int:
+    number = message.removeprefix("line ").partition(":")[0]
+    return int(number) if number.isdigit() else 1_000_000  # what came from the command line is shown last
 
 
-def _check(values: dict[str, Any], places: Mapping[Keys, str], where: str) -> Settings:
+def _check(values: dict[str, Any], lines: Mapping[Keys, str], where: str) -> Settings:
     """The settings that `values` make.
 
-    Pydantic checks a section as a whole only once each of its fields is right; so what is wrong is noted, left out,
-    and the rest checked again, until nothing more is found.
+    Pydantic checks a section as a whole only when all its fields are right. So each wrong value is noted and removed,
+    and the rest is checked again until no error remains.
     """
-    lines: list[str] = []
-    left = values
+    messages: list[str] = []
+    remaining = values
     while True:
         try:
-            settings = Settings.model_validate(left)
+            settings = Settings.model_validate(remaining)
         except ValidationError as error:
-            found = explain(error.errors(), left, places)
-            lines += found.values()
-            for path in found:
-                left = _without(left, path)
+            explained = explain(error.errors(), remaining, lines)
+            messages += explained.values()
+            for path in explained:
+                remaining = _without(remaining, path)
             continue
-        if not lines:
+        if not messages:
             return settings
-        count = "1 setting is wrong" if len(lines) == 1 else f"{len(lines)} settings are wrong"
+        count = "1 setting is wrong" if len(messages) == 1 else f"{len(messages)} settings are wrong"
         raise SettingsError(
-            "\n  ".join([f"{count}:", *sorted(lines, key=_by_line)]),
+            "\n  ".join([f"{count}:", *sorted(messages, key=_line_number)]),
             where=where,
             fix="`lora-med config schema` lists every key",
         )
@@ -69,7 +69,7 @@ def _text(path: Path) -> str:
         raise InputMissingError(
             f"cannot read the settings file: {error.strerror}",
             where=str(path),
-            fix="`lora-med config list` shows those that ship",
+            fix="check the path; `lora-med config list` names the files that ship",
         ) from error
 
 
@@ -79,11 +79,11 @@ def parse(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Sett
     `path` may be the name of a file that ships, such as `micro_pubmed`.
 
     Raises:
-        InputMissingError: the file is not there.
-        SettingsError: all that is wrong, one line each: place, key, value got, what would be right, near name.
+        InputMissingError: the file does not exist.
+        SettingsError: every error, one a line: line of the file, key, value, what is right, near name.
     """
     where = COMMAND_LINE if path is None else str(path)
-    values, places = ({}, {}) if path is None else read_file(_text(find_config(path)), where)
+    values, lines = ({}, {}) if path is None else read_file(_text(find_config(path)), where)
     for argument in overrides:
-        put_override(values, places, argument)
-    return _check(values, {} if path is None else places, where)
+        put_override(values, lines, argument)
+    return _check(values, {} if path is None else lines, where)

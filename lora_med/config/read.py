@@ -1,7 +1,7 @@
-"""YAML and `key=value` in, plain values out, with the place of each: strict where YAML is lax.
+"""YAML and `key=value` in, plain values out, with the line of each: strict where YAML is lax.
 
-A field that wants text gets it as written: `revision: 1234567`, `name: on` and `output_dir: 1e5` need no quotes.
-Elsewhere `1e-4` is a number, as in YAML 1.2.
+A text field takes its value as written: `revision: 1234567`, `name: on` and `output_dir: 1e5` need no quotes.
+In other fields `1e-4` is a number, as in YAML 1.2.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def is_section(annotation: Any) -> bool:
 
 
 def inside(annotation: Any, key: str | int) -> Any:
-    """What is wanted at `key` of a value of that kind; Any if it is free."""
+    """The type of `key` in a value of that type; Any if it is not declared."""
     for branch in branches(annotation):
         origin, arguments = typing.get_origin(branch), typing.get_args(branch)
         if is_section(branch):
@@ -53,7 +53,7 @@ def inside(annotation: Any, key: str | int) -> Any:
 
 
 def wanted_at(path: Keys) -> Any:
-    """What the settings want at `path`."""
+    """The type that the settings declare at `path`."""
     annotation: Any = Settings
     for key in path:
         annotation = inside(annotation, key)
@@ -66,13 +66,13 @@ def _wants_text(annotation: Any) -> bool:
 
 def _wrong(problem: str | None, mark: yaml.Mark | None, where: str, line: int | None = None) -> SettingsError:
     number = line or (mark.line + 1 if mark is not None else None)
-    place = f"{where}:{number}" if number and where != COMMAND_LINE else where
-    fix = "look at the indentation, brackets and quotes around that line"
-    return SettingsError(f"not valid YAML: {problem}", where=place, fix=fix)
+    line_of_file = f"{where}:{number}" if number and where != COMMAND_LINE else where
+    fix = "check the indentation, brackets and quotes around that line"
+    return SettingsError(f"not valid YAML: {problem}", where=line_of_file, fix=fix)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that would be read back as a number."""
+    """Quotes text that YAML would read as a number."""
 
 
 _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^{_NUMBER.pattern}$"), list("+-.0123456789"))
@@ -84,14 +84,14 @@ def to_yaml(values: Any) -> str:
 
 
 class _Reader:
-    """Reads one text; `places` gathers where each value stands."""
+    """Reads one text; `lines` collects the line of each value."""
 
-    def __init__(self, where: str, places: dict[Keys, str]) -> None:
+    def __init__(self, where: str, lines: dict[Keys, str]) -> None:
         self.where = where
-        self.places = places
+        self.lines = lines
 
     def read(self, text: str, path: Keys) -> Any:
-        """The value of `text`, which is to stand at `path` of the settings."""
+        """The value of `text`, for `path` of the settings."""
         loader = None
         try:
             loader = yaml.SafeLoader(text)
@@ -108,33 +108,33 @@ class _Reader:
             if loader is not None:
                 loader.dispose()
 
-    def _place(self, mark: yaml.Mark) -> str:
+    def _line(self, mark: yaml.Mark) -> str:
         return COMMAND_LINE if self.where == COMMAND_LINE else f"line {mark.line + 1}"
 
     def _value(self, loader: yaml.SafeLoader, node: yaml.Node, path: Keys) -> Any:
-        self.places[path] = self._place(node.start_mark)
+        self.lines[path] = self._line(node.start_mark)
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(loader, node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-            return [self._value(loader, item, (*path, place)) for place, item in enumerate(node.value)]
+            return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return _scalar(loader, node, wanted_at(path))
         raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
 
     def _mapping(self, loader: yaml.SafeLoader, node: yaml.MappingNode, path: Keys) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        lines: dict[str, int] = {}
+        first_lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             mark, key = key_node.start_mark, key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{_TAG}str":
                 shown = key if isinstance(key, str) else "of several values"
                 raise yaml.MarkedYAMLError(problem=f"the key {shown} is not a plain word", problem_mark=mark)
-            if key in lines:
-                both = f"the key {key!r} stands on lines {lines[key]} and {mark.line + 1}"
-                raise yaml.MarkedYAMLError(problem=both, problem_mark=mark)
-            lines[key] = mark.line + 1
+            if key in first_lines:
+                twice = f"the key {key!r} is on lines {first_lines[key]} and {mark.line + 1}"
+                raise yaml.MarkedYAMLError(problem=twice, problem_mark=mark)
+            first_lines[key] = mark.line + 1
             values[key] = self._value(loader, value_node, (*path, key))
-            self.places[(*path, key)] = self._place(mark)
+            self.lines[(*path, key)] = self._line(mark)
         return values
 
 
@@ -158,23 +158,23 @@ def read_file(text: str, where: str) -> tuple[dict[str, Any], dict[Keys, str]]:
     Raises:
         SettingsError: it is not YAML, has a key twice, or holds no sections.
     """
-    places: dict[Keys, str] = {}
-    values = _Reader(where, places).read(text, ())
+    lines: dict[Keys, str] = {}
+    values = _Reader(where, lines).read(text, ())
     if values is not None and not isinstance(values, dict):
         raise SettingsError(
             f"the file holds {'a list' if isinstance(values, list) else 'one value'}, not sections",
             where=where,
-            fix="begin with a section, such as `train:`, and indent its settings",
+            fix="start with a section, such as `train:`, and indent its settings",
         )
     empty = {key for key, value in (values or {}).items() if value is None and is_section(wanted_at((key,)))}
-    return {key: {} if key in empty else value for key, value in (values or {}).items()}, places
+    return {key: {} if key in empty else value for key, value in (values or {}).items()}, lines
 
 
-def put_override(values: dict[str, Any], places: dict[Keys, str], argument: str) -> None:
-    """Set what `section.key=value` says, over what is there.
+def put_override(values: dict[str, Any], lines: dict[Keys, str], argument: str) -> None:
+    """Set the value of `section.key=value` in `values`, over the value that is there.
 
     Raises:
-        SettingsError: it has no such form, or its value is not YAML.
+        SettingsError: it is not of that form, or its value is not YAML.
     """
     name, sign, text = argument.partition("=")
     path: Keys = tuple(name.strip().split("."))
@@ -185,16 +185,16 @@ def put_override(values: dict[str, Any], places: dict[Keys, str], argument: str)
             fix="for example train.learning_rate=1e-4",
         )
     inner = values
-    for place, key in enumerate(path[:-1], 1):
+    for depth, key in enumerate(path[:-1], 1):
         if inner.get(str(key)) is None:
             inner[str(key)] = {}
         inner = inner[str(key)]
         if not isinstance(inner, dict):
-            parent = ".".join(map(str, path[:place]))
+            parent = ".".join(map(str, path[:depth]))
             raise SettingsError(f"`{argument}`: `{parent}` is a value, not a section", where=COMMAND_LINE)
     raw = _wants_text(wanted_at(path)) and text.strip()[:1] not in ("", "'", '"') and text.strip() not in ("null", "~")
-    places[path] = COMMAND_LINE
+    lines[path] = COMMAND_LINE
     try:
-        inner[str(path[-1])] = text if raw else _Reader(COMMAND_LINE, places).read(text, path)
+        inner[str(path[-1])] = text if raw else _Reader(COMMAND_LINE, lines).read(text, path)
     except SettingsError as error:
         raise SettingsError(f"`{argument}`: {error.what}", where=COMMAND_LINE, fix="put the value in quotes") from error

@@ -148,11 +148,26 @@ def test_every_error_is_told_at_once_with_its_place(write: Write) -> None:
         ("bootstrap_sample=3", "evaluate.bootstrap_samples"),
         ("data.model_name_or_path=x", "model.base"),
         ("train.max_seq_length=9", "train.max_length"),
+        ("template=entities", "data.template"),
+        ("lora.template=entities", "data.template"),
+        ("access=open", "adapter.access"),
+        ("templat=entities", "data.template"),
     ],
 )
 def test_a_misspelt_or_misplaced_key_is_told_the_near_one(override: str, meant: str) -> None:
     (line,) = complaints(None, override)
     assert line.endswith(f"did you mean `{meant}`?")
+
+
+def test_a_key_of_two_sections_is_suggested_with_both() -> None:
+    (line,) = complaints(None, "eval_steps=5")
+    assert line.endswith("did you mean `train.eval_steps` or `evaluate.eval_steps`?")
+
+
+@pytest.mark.parametrize("override", ["stage=2", "train.stage=2", "lora.b=1", "zebra=1"])
+def test_a_far_key_gets_no_suggestion(override: str) -> None:
+    (line,) = complaints(None, override)
+    assert "did you mean" not in line and "known: " in line
 
 
 def test_names_of_other_tools_lead_to_settings_that_exist() -> None:
@@ -222,7 +237,7 @@ def test_shares_must_leave_something_to_train_on() -> None:
 
 def test_a_key_given_twice_is_told_with_both_lines(write: Write) -> None:
     error = refusal(path := write("train:\n  seed: 1\n  max_length: 9\n  seed: 2\n"))
-    assert "'seed' stands on lines 2 and 4" in error.what
+    assert "'seed' is on lines 2 and 4" in error.what
     assert error.where == f"{path}:4"
     assert "lines 1 and 3" in refusal(write("train:\n  seed: 1\ntrain:\n  seed: 1\n")).what
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,16 @@ def test_a_misspelt_name_is_answered_with_the_near_one(
 ) -> None:
     assert run(["merge", "plane", "--out", str(tmp_path / "out"), "--store", str(home / "store")]) == 66
     assert "did you mean 'plain'?" in capsys.readouterr().err
+
+
+def test_the_command_that_a_merge_suggests_runs(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(home, tmp_path / "out")) == 0
+    suggested = capsys.readouterr().out.partition("Next: lora-med ")[2].splitlines()[0]
+    assert run([*shlex.split(suggested), "--max-new-tokens", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["adapter"] is None and answer["base"] == str(tmp_path / "out")
+
+
+def test_the_adapter_may_be_named_by_option(home: Path, tmp_path: Path) -> None:
+    first, _, *rest = arguments(home, tmp_path / "out")
+    assert run([first, *rest, "--adapter", "plain", "--json"]) == 0

@@ -79,7 +79,7 @@ def test_another_base_of_equal_shape_is_refused_with_76(
         (("--task", "pubmedqa", "--task", "medqa"), 2, "several tasks cannot share"),
         (("--shots", "2"), 2, "shots does nothing for a task scored as text"),
         (("--metric", "nowhere:one"), 2, "no module named 'nowhere'"),
-        (("--split", "train"), 2, "known: test, validation"),
+        (("--split", "train"), 2, "is not one of 'test', 'validation'"),
         (("--template", "pubmedqa"), 2, "takes a Question"),
         (("--adapter", "plane"), 66, "did you mean 'plain'"),
     ],
@@ -204,3 +204,18 @@ def test_what_decides_which_group_moves_is_the_cards_too(home: Path, tmp_path: P
     for other in ("max_records=41", "decontaminate=true", "block_lists=[other.json]", "test_files=[]"):
         with pytest.raises(SettingsError, match="trained under another split"):
             heldout_settings([bound], overrides=[f"data.{other}"])
+
+
+def test_files_of_the_card_that_are_not_here_are_asked_for_with_data(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"source": "custom", "paths": ["rows.jsonl"], "test_share": 0.4, "split_seed": 3}
+    settings = Settings.model_validate({"data": data}).model_dump(mode="json")
+    publish_random(home / "base", "relative", tmp_path / "store", settings=settings)
+    monkeypatch.chdir(tmp_path)
+    named = ["eval", "--adapter", "relative", "--base", str(home / "base"), "--store", "store", "--out", "out"]
+    assert run(named) == 66
+    message = capsys.readouterr().err
+    assert "give --data" in message and "data.paths" not in message
+    assert run([*named, "--data", "gone.jsonl"]) == 66
+    assert "where: --data" in capsys.readouterr().err

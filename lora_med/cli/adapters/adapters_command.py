@@ -1,8 +1,9 @@
-"""lora-med adapters list|show|verify|check|adopt|compose|diff|push|remove: what is in the store, and is it whole?"""
+"""lora-med adapters list|show|verify|check|adopt|compose|diff|push|remove: the adapters of the store."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,17 +12,18 @@ import typer
 
 from lora_med.cli.adapters.check_command import check_command
 from lora_med.cli.adapters.compose_command import adopt_command, compose_command, diff_command
+from lora_med.cli.command_groups import AdapterCommand, CommandGroup
+from lora_med.cli.shared_options import STORE, AdapterName, AsJson, BaseName, Permission, Store, Yes
+from lora_med.cli.terminal import console, new_table
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment
 
 app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
     help="The adapters in the store: list, show, verify, check, adopt, compose, diff, push, remove.",
-    no_args_is_help=True,
+    cls=CommandGroup,
 )
-Name = Annotated[str, typer.Argument(help="the adapter's name in the store")]
-Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-STORE = Path("adapters")
 app.command("adopt")(adopt_command)
 app.command("compose")(compose_command)
 app.command("diff")(diff_command)
@@ -50,15 +52,12 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
         print(json.dumps({"store": str(store), "adapters": rows}))
         return
     if not rows:
-        print(f"no adapters in {store}; recipes/sft_pubmed.py trains one")
+        print(f"no adapters in {store}; `lora-med train --config quickstart_pubmed` trains one")
         return
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("name", "base", "template", "rank", "size", "access", "published"):
-        table.add_column(title, justify="right" if title in ("rank", "size") else "left")
+    titles = ("name", "base", "template", "rank", "size", "access", "published")
+    table = new_table(titles, right=("rank", "size"))
     for row in rows:
         size = f"{row['bytes'] / 1e6:.1f} MB"
         if "error" in row:
@@ -66,11 +65,11 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
         else:
             cells = (row["name"], row["base"], row["template"], str(row["rank"]), size, row["access"], row["created"])
             table.add_row(*map(escape, cells))
-    Console().print(table)
+    console().print(table)
 
 
-@app.command()
-def show(name: Name, store: Store = STORE, as_json: AsJson = False) -> None:
+@app.command(cls=AdapterCommand)
+def show(name: AdapterName, store: Store = STORE, as_json: AsJson = False) -> None:
     """Show the card of one adapter: base, method, data, settings, scores, versions, files."""
     import yaml
 
@@ -81,11 +80,11 @@ def show(name: Name, store: Store = STORE, as_json: AsJson = False) -> None:
     print(json.dumps(value) if as_json else yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
 
 
-@app.command()
+@app.command(cls=AdapterCommand)
 def verify(
-    name: Name,
+    name: AdapterName,
     store: Store = STORE,
-    base: Annotated[str | None, typer.Option(help="where the base lies, if not where the card says")] = None,
+    base: BaseName = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute hashes, tensors and the base's fingerprint again; exit 76 if anything is not as published."""
@@ -94,32 +93,39 @@ def verify(
     from lora_med.adapters.store.verify import verify as verify_adapter
 
     folder = find_adapter(name, store)
-    found = verify_adapter(folder, base)
+    report = verify_adapter(folder, base)
+    wrong = [check.what for check in report.checks if check.outcome == "wrong"]
+    error = IntegrityError(
+        f"adapter {name!r} is not as it was published: {', '.join(wrong)}",
+        where=str(folder),
+        fix="copy it again from its source, or train it again",
+    )
     if as_json:
-        print(json.dumps({"name": found.name, "whole": found.whole, "checks": [asdict(one) for one in found.checks]}))
+        content = {"name": report.name, "whole": report.whole, "checks": [asdict(check) for check in report.checks]}
+        print(json.dumps(content if report.whole else content | error.as_json()))
+        if not report.whole:
+            print(error, file=sys.stderr)
+            raise typer.Exit(error.exit_code)
     else:
         marks = {"ok": "ok     ", "wrong": "WRONG  ", "skipped": "skipped"}
-        for check in found.checks:
+        for check in report.checks:
             print(f"{marks[check.outcome]}  {check.what:<8}  {check.detail}")
-    if not found.whole:
-        wrong = [check.what for check in found.checks if check.outcome == "wrong"]
-        raise IntegrityError(
-            f"adapter {name!r} is not as it was published: {', '.join(wrong)}",
-            where=str(folder),
-            fix="copy it again from where it came, or train it again",
-        )
+        if not report.whole:
+            raise error
 
 
-app.command("check")(check_command)
+app.command("check", cls=AdapterCommand)(check_command)
 
 
-@app.command()
+@app.command(cls=AdapterCommand)
 def push(
-    name: Name,
-    repo: Annotated[str, typer.Argument(help="the Hub repository, such as your-name/pubmed-micro")],
+    name: AdapterName,
+    repo: Annotated[
+        str, typer.Argument(metavar="REPOSITORY", help="The Hub repository, such as your-name/pubmed-micro.")
+    ],
     store: Store = STORE,
-    public: Annotated[bool, typer.Option("--public", help="make it public; private otherwise")] = False,
-    permission: Annotated[str | None, typer.Option(help="of credentialed data: who allows it, in writing")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public. [default: private]")] = False,
+    permission: Permission = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload an adapter's four files to the Hub; refused (77) for credentialed data without a permission."""
@@ -131,11 +137,11 @@ def push(
     print(json.dumps({"name": name, "address": address, "private": not public}) if as_json else address)
 
 
-@app.command()
+@app.command(cls=AdapterCommand)
 def remove(
-    name: Name,
+    name: AdapterName,
     store: Store = STORE,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete an adapter from the store."""
@@ -152,5 +158,5 @@ def remove(
 def _confirmed(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
-    except typer.Abort:  # no answer is to be had: the end of what comes in, or Ctrl-C
+    except typer.Abort:  # standard input has ended, or Ctrl-C
         return False

@@ -1,14 +1,15 @@
-"""lora-med adapters check NAME | --config F: what another engine refuses of an adapter, before training it too."""
+"""lora-med adapters check NAME | --config F: what another engine refuses, also before training."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lora_med.cli.shared_options import STORE, AsJson, BaseName, Config, Store
 from lora_med.errors import InputMissingError, SettingsError
 from lora_med.run import prepare_environment
 
@@ -19,33 +20,36 @@ WORDS = {"adapter": "the adapter by itself", "merged": "the merged model"}
 
 
 def check_command(
-    target: Annotated[str, typer.Option(help="vllm, gguf, ollama or onnx")],
-    name: Annotated[str | None, typer.Argument(help="the adapter's name in the store")] = None,
-    config: Annotated[Path | None, typer.Option(help="instead of a name: the YAML of a run, before training")] = None,
-    part: Annotated[
-        str | None, typer.Option(help="adapter or merged; without it both are told, and either may pass")
+    target: Annotated[Literal["vllm", "gguf", "ollama", "onnx"], typer.Option(help="The engine to check for.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The adapter's name in the store; `--adapter NAME` too.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="where the base lies, if not where card or YAML say")] = None,
-    store: Annotated[Path, typer.Option(help="the folder that holds the adapters")] = Path("adapters"),
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    config: Config = None,
+    part: Annotated[
+        Literal["adapter", "merged"] | None,
+        typer.Option(help="Check this form only. [default: both; one must pass]"),
+    ] = None,
+    base: BaseName = None,
+    store: Store = STORE,
+    as_json: AsJson = False,
 ) -> None:
-    """Tell what a target refuses of an adapter; exit 2 if it takes it neither way (or not as --part says)."""
+    """Show what another engine refuses of an adapter, or with --config of a planned run; exit 2 if it refuses."""
     prepare_environment(offline=True)
     from lora_med.export.compatibility import PARTS, check
 
     if (name is None) == (config is None):
         raise SettingsError(
-            "expected an adapter's name or --config, one of them", where="the command line", fix="name one adapter"
+            "expected either NAME or --config", where="the command line", fix="lora-med adapters check --help"
         )
     shape = _shape(name, config, base, store)
-    found = {one: check(shape, target, one) for one in ([part] if part else PARTS)}
-    refused = {one: any(finding.level == "refusal" for finding in findings) for one, findings in found.items()}
+    checked = {form: check(shape, target, form) for form in ([part] if part else PARTS)}
+    refused = {form: any(finding.level == "refusal" for finding in findings) for form, findings in checked.items()}
     if as_json:
-        parts = {one: [asdict(finding) for finding in findings] for one, findings in found.items()}
-        print(json.dumps({"target": target, "parts": parts, "taken": [one for one in found if not refused[one]]}))
+        parts = {form: [asdict(finding) for finding in findings] for form, findings in checked.items()}
+        print(json.dumps({"target": target, "parts": parts, "taken": [form for form in checked if not refused[form]]}))
     else:
-        for one, findings in found.items():
-            verdict = f"{target} {'refuses' if refused[one] else 'takes'} {WORDS[one]}"
+        for form, findings in checked.items():
+            verdict = f"{target} {'refuses' if refused[form] else 'takes'} {WORDS[form]}"
             print(f"{verdict}:" if findings else verdict)
             for finding in findings:
                 print(f"  {finding.level}: {finding.what}; {finding.fix}")
@@ -69,7 +73,7 @@ def _shape(name: str | None, config: Path | None, base: str | None, store: Path)
 
 
 def _base_here(name: str, revision: str | None, given: str | None) -> Path | None:
-    """The base's folder if it is on this machine; a base that was given by hand must be."""
+    """The base's folder if it is on this machine; a base named on the command line must be."""
     from lora_med.models.files.resolve import resolve_base
 
     try:

@@ -1,53 +1,59 @@
-"""lora-med adapters adopt|compose|diff: adapters made elsewhere, or of others, and what sets two apart."""
+"""lora-med adapters adopt|compose|diff: adapters from other tools, combined ones, and how two differ."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lora_med.cli.command_groups import complete_adapter
+from lora_med.cli.shared_options import (
+    STORE,
+    Access,
+    AsJson,
+    BaseName,
+    Online,
+    Overwrite,
+    RequiredBase,
+    Revision,
+    Seed,
+    Store,
+)
+from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
     from lora_med.adapters.algebra.diff import Diff, LayerDiff
 
-Store = Annotated[Path, typer.Option(help="the folder that holds the adapters")]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-STORE = Path("adapters")
-BARS_FIT = 100  # characters a line that leave room for bars beside a layer's whole name
+BARS_FIT = 100  # characters in a line that holds a layer's name and a bar
 
 
 def adopt_command(
-    folder: Annotated[Path, typer.Argument(help="a folder that PEFT saved")],
-    base: Annotated[str, typer.Option(help="the base it belongs to: folder, Hub id or micro")],
-    name: Annotated[str | None, typer.Option(help="its name in the store; without it, the folder's")] = None,
-    revision: Annotated[str | None, typer.Option(help="commit, tag or branch of a base on the Hub")] = None,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that PEFT saved.")],
+    base: RequiredBase,
+    name: Annotated[str | None, typer.Option(help="Its name in the store. [default: the folder's name]")] = None,
+    revision: Revision = None,
     store: Store = STORE,
-    template: Annotated[str, typer.Option(help="the prompt template it was trained with; text: none")] = "text",
-    access: Annotated[
-        str | None, typer.Option(help="open, registered or credentialed: the data it learned from; unknown: the last")
-    ] = None,
-    license: Annotated[str, typer.Option(help="of these data")] = "unknown",
-    source: Annotated[str, typer.Option(help="what these data are")] = "unknown",
+    template: Annotated[str, typer.Option(help="The prompt template it was trained with; `text` is none.")] = "text",
+    access: Access = None,
+    license: Annotated[str, typer.Option(help="The license of the training data.")] = "unknown",
+    source: Annotated[str, typer.Option(help="The name of the training data.")] = "unknown",
     trained_on: Annotated[
-        str, typer.Option(help="none, 8bit or 4bit: how the base was quantized in training")
+        Literal["none", "8bit", "4bit"], typer.Option(help="How the base was quantized in training.")
     ] = "none",
-    description: Annotated[str, typer.Option(help="a sentence for its card")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an adapter of that name")] = False,
+    description: Annotated[str, typer.Option(help="A sentence for its card.")] = "",
+    overwrite: Overwrite = False,
     new_base: Annotated[
-        Path | None, typer.Option(help="for a resized vocabulary or trained biases: the folder to write their base to")
+        Path | None, typer.Option(help="With a resized vocabulary or trained biases: the folder to write its base to.")
     ] = None,
-    online: Annotated[bool, typer.Option("--online", help="let the base be loaded from the Hub")] = False,
+    online: Online = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a PEFT folder into the store: settings and every tensor checked against the base, which its card names."""
+    """Import a PEFT folder into the store: check its settings and every tensor against the base, and write its card."""
     prepare_environment(offline=not online)
     from lora_med.adapters.store.import_peft import Origin, adopt
     from lora_med.merge.rebase import adopt_with_base
@@ -55,48 +61,55 @@ def adopt_command(
 
     find_template(template)  # what the card names, generate and eval look up
     origin = Origin(template, access or "credentialed", license, source, trained_on, description)
-    asked: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
-    asked |= {"store": store, "origin": origin, "overwrite": overwrite}
-    adopted = adopt(folder, **asked) if new_base is None else adopt_with_base(folder, new_base, **asked)
+    options: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
+    options |= {"store": store, "origin": origin, "overwrite": overwrite}
+    adopted = adopt(folder, **options) if new_base is None else adopt_with_base(folder, new_base, **options)
     remarks = list(adopted.remarks)
     if access is None:
         remarks.append(
-            "what it learned from is not known, so it is treated as credentialed; --access open says it is not"
+            "its training data is unknown, so it is treated as credentialed; `--access open` declares it open"
         )
     if as_json:
         print(json.dumps({"folder": str(adopted.folder), "remarks": remarks, "card": adopted.card.as_json()}))
         return
-    marks = adopted.card.base.fingerprint
+    prints = adopted.card.base.fingerprint
     print(adopted.folder)
-    print(f"base  {adopted.card.base.name}: weights {marks.weights[:16]}, tokenizer {marks.tokenizer[:16]}")
+    print(f"base  {adopted.card.base.name}: weights {prints.weights[:16]}, tokenizer {prints.tokenizer[:16]}")
     for remark in remarks:
         print(f"note  {remark}")
 
 
 def compose_command(
-    name: Annotated[str, typer.Argument(help="the new adapter's name in the store")],
-    parents: Annotated[list[str], typer.Option("--from", help="NAME:WEIGHT of an adapter to combine")],
-    others: Annotated[list[str] | None, typer.Argument(help="NAME:WEIGHT of the others", show_default=False)] = None,
-    method: Annotated[str, typer.Option(help="linear, svd, concat, ties or dare")] = "linear",
-    rank: Annotated[
-        int | None, typer.Option(help="of the result; svd, ties and dare: else the parents' largest")
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new adapter's name in the store.")],
+    parents: Annotated[
+        list[str], typer.Option("--from", metavar="NAME:WEIGHT", help="An adapter to combine, with its weight.")
+    ],
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME:WEIGHT]...", help="The other adapters.", show_default=False)
     ] = None,
-    density: Annotated[float, typer.Option(help="the share of each change that ties and dare keep")] = 0.5,
-    seed: Annotated[int, typer.Option(help="of what dare draws")] = 0,
-    base: Annotated[str | None, typer.Option(help="where the base lies, if not where the card says")] = None,
+    method: Annotated[
+        Literal["linear", "svd", "concat", "ties", "dare"], typer.Option(help="How to combine.")
+    ] = "linear",
+    rank: Annotated[
+        int | None,
+        typer.Option(help="Rank of the result, for svd, ties and dare. [default: the largest of the parents]"),
+    ] = None,
+    density: Annotated[float, typer.Option(help="The share of each change that ties and dare keep.")] = 0.5,
+    seed: Seed = 0,
+    base: BaseName = None,
     store: Store = STORE,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an adapter of that name")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make one adapter of several by their exact changes to the base, and tell what cutting it to a rank lost."""
+    """Combine adapters by their exact changes to the base, and report the error of reducing the result to a rank."""
     prepare_environment(offline=True)
     from lora_med.adapters.algebra.compose import compose
 
-    named = [_weighted(one) for one in (*parents, *(others or ()))]
-    with _progress("layers") as advance:
+    weighted = [_weighted(parent) for parent in (*parents, *(others or ()))]
+    with progress_bar("layers") as advance:
         made = compose(
             name,
-            named,
+            weighted,
             method=method,
             rank=rank,
             density=density,
@@ -122,58 +135,45 @@ def _weighted(text: str) -> tuple[str, float]:
         raise SettingsError(f"{weight!r} is no weight", where="--from", fix=f"--from {name}:0.5") from error
 
 
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, whole: progress.update(task, completed=done, total=whole)
-
-
 def diff_command(
-    first: Annotated[str, typer.Argument(help="an adapter's name in the store")],
-    second: Annotated[str, typer.Argument(help="another's, of the same base")],
-    base: Annotated[str | None, typer.Option(help="where the base lies, if not where the card says (for DoRA)")] = None,
+    first: Annotated[
+        str, typer.Argument(metavar="FIRST", help="An adapter's name in the store.", autocompletion=complete_adapter)
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="SECOND", help="Another's name, of the same base.", autocompletion=complete_adapter)
+    ],
+    base: BaseName = None,
     store: Store = STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show, layer by layer, how much two adapters change the base, how far apart they are, and at what angle."""
+    """Show, layer by layer, how much two adapters change the base, how large their difference is, and at what angle."""
     prepare_environment(offline=True)
     from lora_med.adapters.algebra.diff import diff
     from lora_med.adapters.store.store import find_adapter
 
-    found = diff(find_adapter(first, store), find_adapter(second, store), base=base)
-    if as_json:
-        print(json.dumps(asdict(found)))
-        return
-    _draw(found)
+    difference = diff(find_adapter(first, store), find_adapter(second, store), base=base)
+    print(json.dumps(asdict(difference))) if as_json else _draw(difference)
 
 
-def _draw(found: Diff) -> None:
-    from rich.console import Console
+def _draw(diff: Diff) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    console = Console()
-    drawn = console.width >= BARS_FIT
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("layer", no_wrap=True, overflow="fold")
-    for title in (found.first, found.second, "difference", "cosine"):
-        table.add_column(escape(title), justify="right")
-    if drawn:
+    screen = console()
+    has_bars = screen.width >= BARS_FIT
+    numbers = tuple(map(escape, (diff.first, diff.second, "difference", "cosine")))
+    table = new_table(("layer", *numbers), right=numbers)
+    if has_bars:
         table.add_column("difference")
-    longest = max((one.difference for one in found.layers), default=0.0) or 1.0
-    for one in found.layers:
-        bar = ["\u2588" * round(20 * one.difference / longest)] if drawn else []
-        table.add_row(*map(escape, _cells(one)), *bar)
+    longest = max((layer.difference for layer in diff.layers), default=0.0) or 1.0
+    for layer in diff.layers:
+        bar = ["\u2588" * round(20 * layer.difference / longest)] if has_bars else []
+        table.add_row(*map(escape, _cells(layer)), *bar)
     table.add_section()
-    table.add_row(*_cells(found.whole))
-    console.print(table)
-    console.print("\nFrobenius norms of the changes to the base's weights; cosine 1: the same direction, 0: unrelated.")
+    table.add_row(*_cells(diff.whole))
+    screen.print(table)
+    screen.print("\nFrobenius norms of the changes to the base's weights; cosine 1: the same direction, 0: unrelated.")
 
 
-def _cells(one: LayerDiff) -> tuple[str, str, str, str, str]:
-    cosine = "" if one.cosine is None else f"{one.cosine:.3f}"
-    return one.layer, f"{one.first:.4g}", f"{one.second:.4g}", f"{one.difference:.4g}", cosine
+def _cells(layer: LayerDiff) -> tuple[str, str, str, str, str]:
+    cosine = "" if layer.cosine is None else f"{layer.cosine:.3f}"
+    return layer.layer, f"{layer.first:.4g}", f"{layer.second:.4g}", f"{layer.difference:.4g}", cosine

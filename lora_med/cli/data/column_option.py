@@ -1,4 +1,4 @@
-"""--column field=name: how a custom file's columns are told on the command line."""
+"""--column field=name: the columns of a custom file on the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import typer
 
 from lora_med.errors import SettingsError
 
-Columns = Annotated[list[str] | None, typer.Option("--column", help="field=column, for the source custom; repeatable")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="FIELD=COLUMN", help="For the source custom: the column of a field; repeat it for several."
+    ),
+]
 
 
 def columns_of(mappings: Iterable[str]) -> dict[str, str]:

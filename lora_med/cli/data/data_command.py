@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_med.cli.command_groups import CommandGroup
 from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
 from lora_med.cli.data.preview_command import check_command, preview_command
 from lora_med.cli.data.stdin import StdinName, spooled
+from lora_med.cli.shared_options import AsJson, Online, OutFile, OutFolder, Paths, SkipBad, Source, SourceName
+from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
     from lora_med.data.record import Record
 
-app = typer.Typer(help="Data: the sources there are, their records, what a run would train on.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List sources, read their records, check and preview what a run trains on.",
+    cls=CommandGroup,
+)
 app.command("check")(check_command)
 app.command("preview")(preview_command)
 app.command("deidentify")(deidentify_command)
@@ -49,18 +56,16 @@ def list_command(as_json: AsJson = False) -> None:
 
 @app.command("read")
 def read_command(
-    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
-    paths: Annotated[
-        list[str], typer.Argument(help="files, folders, glob patterns, a Hub data set id, or - for stdin")
-    ],
-    out: Annotated[Path, typer.Option(help="the JSON lines file to write")],
+    source: SourceName,
+    paths: Paths,
+    out: OutFile,
     column: Columns = None,
     stdin_filename: StdinName = None,
-    hub_split: Annotated[str, typer.Option(help="for a Hub data set: the split to read")] = "train",
-    keep_retracted: Annotated[bool, typer.Option(help="keep retracted articles")] = False,
-    max_records: Annotated[int | None, typer.Option(min=1, help="write at most this many")] = None,
-    skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
-    online: Annotated[bool, typer.Option(help="let the Hub be asked")] = False,
+    hub_split: Annotated[str, typer.Option(help="For a Hub data set: the split to read.")] = "train",
+    keep_retracted: Annotated[bool, typer.Option(help="Keep retracted articles.")] = False,
+    max_records: Annotated[int | None, typer.Option(min=1, help="Write at most this many records.")] = None,
+    skip_bad: SkipBad = False,
+    online: Online = False,
     as_json: AsJson = False,
 ) -> None:
     """Read a source and write its records as JSON lines, whole or not at all; print what was read, kept and dropped."""
@@ -134,12 +139,14 @@ def templates_command(as_json: AsJson = False) -> None:
 
 @app.command("get")
 def get_command(
-    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
-    out: Annotated[Path, typer.Option(help="the folder to download to")] = Path("data"),
-    download: Annotated[bool, typer.Option(help="fetch the files that are open to all, checksums compared")] = False,
+    source: SourceName,
+    out: OutFolder = Path("data"),
+    download: Annotated[
+        bool, typer.Option("--download", help="Download the open files and check their SHA-256.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how to obtain a source; with --download fetch what is open of it, whole and with the right checksum."""
+    """Show how to obtain a source; with --download fetch its open files and check them."""
     from lora_med.data.catalog import find_source
     from lora_med.data.download import HOWTOS
 
@@ -173,30 +180,21 @@ def get_command(
 
 
 def _downloaded(remotes: Iterable[Any], folder: Path) -> list[str]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from lora_med.data.download import download
 
-    found: list[str] = []
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        for remote in remotes:
-            task = progress.add_task(remote.name, total=None)
-            path = download(
-                remote,
-                folder,
-                lambda done, whole, task=task: progress.update(task, completed=done, total=whole or None),
-            )
-            found.append(str(path))
-    return found
+    paths: list[str] = []
+    for remote in remotes:
+        with progress_bar(remote.name, in_bytes=True) as progress:
+            paths.append(str(download(remote, folder, progress)))
+    return paths
 
 
 @app.command("blocklist")
 def blocklist_command(
-    out: Annotated[Path, typer.Option(help="the file to write")],
-    source: Annotated[str | None, typer.Option(help="the source of the test set, to take its identifiers")] = None,
+    out: OutFile,
+    source: Source = None,
     paths: Annotated[
-        list[str] | None, typer.Argument(help="its files; without --source, files of one PMID a line")
+        list[str] | None, typer.Argument(help="Files of the source; without --source, files of one PMID a line.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -238,13 +236,8 @@ def _pmids(paths: Iterable[str]) -> list[str]:
     return found
 
 
-def _print_table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
+def _print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = new_table(titles)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)

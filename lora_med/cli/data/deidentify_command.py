@@ -13,27 +13,26 @@ import typer
 
 from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.stdin import StdinName, spooled
+from lora_med.cli.shared_options import AsJson, OutFile, Paths, SkipBad, SourceName, Yes
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-
-
-LEAST_CHANCE = 16  # bytes
+LEAST_SECRET_BYTES = 16
 
 
 def deidentify_command(
-    source: Annotated[str, typer.Argument(help="the source's name; `lora-med data list` shows them")],
-    paths: Annotated[list[str], typer.Argument(help="files, folders, glob patterns, or - for stdin")],
-    out: Annotated[Path, typer.Option(help="the JSON lines file to write, its owner's alone")],
+    source: SourceName,
+    paths: Paths,
+    out: OutFile,
     secret: Annotated[
-        Path | None, typer.Option(help="a file of chance, made if missing: equal dates move alike in every run with it")
+        Path | None,
+        typer.Option(help="A file of random bytes, created if missing: with it, equal dates move alike in every run."),
     ] = None,
     column: Columns = None,
     stdin_filename: StdinName = None,
-    skip_bad: Annotated[bool, typer.Option(help="skip and count what is bad instead of stopping")] = False,
+    skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a source's records, what has the shape of an identifier replaced, dates moved: no legal guarantee."""
+    """Write a source's records with identifiers replaced and dates moved, readable by you only: no legal guarantee."""
     from rich.console import Console
 
     from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
@@ -45,7 +44,7 @@ def deidentify_command(
     from lora_med.files import atomic_stream
 
     found = find_source(source)
-    chance = _chance(secret)
+    secret_bytes = _secret_bytes(secret)
     counts: Counter[str] = Counter()
     touched = 0
     waiting = Console(stderr=True).status("looking for identifiers")
@@ -56,7 +55,7 @@ def deidentify_command(
         reading = read_records(found, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:
-                clean, here = deidentified(record, find, chance)
+                clean, here = deidentified(record, find, secret_bytes)
                 counts += here
                 touched += bool(here)
                 stream.write(as_line(clean))
@@ -71,8 +70,8 @@ def deidentify_command(
     print(f"This is no legal guarantee: {recall}. The access class stays {access}.", file=sys.stderr)
 
 
-def _chance(path: Path | None) -> bytes:
-    """What the moving of dates hangs on: of this run alone, or of a file that is its owner's alone."""
+def _secret_bytes(path: Path | None) -> bytes:
+    """The secret that decides how far dates move: of this run alone, or of a file readable by its owner only."""
     from lora_med.files import atomic_stream
 
     if path is None:
@@ -80,20 +79,22 @@ def _chance(path: Path | None) -> bytes:
     if not path.is_file():
         with atomic_stream(path, private=True) as stream:
             stream.write(os.urandom(32))
-    chance = path.read_bytes()
-    if len(chance) < LEAST_CHANCE:
+    secret_bytes = path.read_bytes()
+    if len(secret_bytes) < LEAST_SECRET_BYTES:
         raise SettingsError(
-            f"the file holds {len(chance)} bytes: who guesses them knows how far dates were moved",
+            f"the file holds {len(secret_bytes)} bytes: whoever guesses them knows how far dates were moved",
             where=f"--secret {path}",
-            fix=f"name a file that does not exist yet, or one of {LEAST_CHANCE} bytes of chance or more",
+            fix=f"name a file that does not exist yet, or one of {LEAST_SECRET_BYTES} random bytes or more",
         )
-    return chance
+    return secret_bytes
 
 
 def purge_command(
-    source: Annotated[str, typer.Argument(help="the source whose traces are to go")],
-    roots: Annotated[list[Path] | None, typer.Argument(help="folders to look through; left out, this one")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="delete; without it they are only listed")] = False,
+    source: SourceName,
+    roots: Annotated[
+        list[Path] | None, typer.Argument(help="Folders to search. [default: the working directory]")
+    ] = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """List, and with --yes delete, what was made from a source: records, runs, adapters, merged models, reports."""

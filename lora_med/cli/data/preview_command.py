@@ -1,4 +1,4 @@
-"""lora-med data check|preview: what a run would learn from, told and shown before it costs anything."""
+"""lora-med data check|preview: what a run would learn from, checked and shown before training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_med.cli.shared_options import AsJson, Config, Overrides, Permission
+from lora_med.cli.terminal import console
 from lora_med.config.parse import parse
 from lora_med.run import prepare_environment
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     from lora_med.config.schema import Settings
     from lora_med.data.corpus import Corpus
 
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-Config = Annotated[Path | None, typer.Option(help="the YAML; without it, the defaults")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, winning over the file")]
 SHOWN_LABELS = 6
 
 
@@ -86,9 +85,12 @@ def _print_source(source: SourceCheck, max_length: int) -> None:
 def preview_command(
     overrides: Overrides = None,
     config: Config = None,
-    rows: Annotated[int, typer.Option(min=1, help="how many rows to show")] = 3,
-    out: Annotated[Path | None, typer.Option(help="write one HTML page with the rows and all that check finds")] = None,
-    permission: Annotated[str | None, typer.Option(help="of credentialed data: who allows it, in writing")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The file to write: one HTML page with the rows and the check."),
+    ] = None,
+    permission: Permission = None,
     as_json: AsJson = False,
 ) -> None:
     """Show training rows as the model will see them, trained tokens in color; with --out, one page with figures."""
@@ -118,12 +120,10 @@ def preview_command(
     if out is not None:
         print(out)
         return
-    from rich.console import Console
-
-    console = Console()
-    console.print(f"template {corpus.template}; trained tokens in color\n", style="bold")
+    screen = console()
+    screen.print(f"template {corpus.template}; trained tokens in color\n", style="bold")
     for tokens in shown:
-        console.print(color_row(tokens, tokenizer), end="\n\n")
+        screen.print(color_row(tokens, tokenizer), end="\n\n")
 
 
 def _spelled(tokens: Any, tokenizer: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lora_med.errors import SettingsError
 from lora_med.files import disk_errors
 
 StdinName = Annotated[
-    str | None, typer.Option(help="with the path `-`: the file name that stands for standard input, with its ending")
+    str | None, typer.Option(metavar="NAME", help="For the path -: a file name for standard input, with its ending.")
 ]
 
 

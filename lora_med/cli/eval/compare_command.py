@@ -9,45 +9,39 @@ from typing import Annotated
 
 import typer
 
+from lora_med.cli.shared_options import AsJson, Resamples, Seed
+from lora_med.cli.terminal import console, new_table
 from lora_med.run import prepare_environment
 
-app = typer.Typer()
 
-
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(help="a folder that lora-med eval wrote, or its report.json")],
-    second: Annotated[Path, typer.Argument(help="another")],
-    bootstrap_samples: Annotated[int, typer.Option(min=1, help="resamples behind each interval")] = 10_000,
-    seed: Annotated[int, typer.Option(help="of the resampling")] = 42,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+def compare_command(
+    first: Annotated[
+        Path, typer.Argument(metavar="FIRST", help="A folder that `lora-med eval` wrote, or its report.json.")
+    ],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
+    bootstrap_samples: Resamples = 10_000,
+    seed: Seed = 42,
+    as_json: AsJson = False,
 ) -> None:
     """Set two reports side by side: each measure in both, and the paired difference where the items are the same."""
     prepare_environment(offline=True)
-    from rich.console import Console
-    from rich.table import Table
-
     from lora_med.evaluation.report.compare_reports import side_by_side
     from lora_med.evaluation.sentences import number, signed, span
 
-    found = side_by_side(first, second, samples=bootstrap_samples, seed=seed)
+    comparison = side_by_side(first, second, samples=bootstrap_samples, seed=seed)
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(comparison)))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("task", "subject", "measure"):
-        table.add_column(title)
-    for title in ("first", "second", "difference", "95% interval"):
-        table.add_column(title, justify="right")
-    table.add_column("the second is")
-    for one in found.lines:
-        same = one.first_subject == one.second_subject
-        subject = one.first_subject if same else f"{one.first_subject}, {one.second_subject}"
-        said = ("–", "–", "other items")
-        if one.change is not None:
-            said = (signed(one.change.difference), span(one.change.interval, sign=True), one.change.verdict)
-        table.add_row(one.what, subject, one.measure, number(one.first), number(one.second), *said)
-    console = Console()
-    console.print(table)
-    for remark in found.remarks:
-        console.print(f"note  {remark}")
+    numbers = ("first", "second", "difference", "95% interval")
+    table = new_table(("task", "subject", "measure", *numbers, "the second is"), right=numbers)
+    for line in comparison.lines:
+        same = line.first_subject == line.second_subject
+        subject = line.first_subject if same else f"{line.first_subject}, {line.second_subject}"
+        verdict = ("–", "–", "other items")
+        if line.change is not None:
+            verdict = (signed(line.change.difference), span(line.change.interval, sign=True), line.change.verdict)
+        table.add_row(line.what, subject, line.measure, number(line.first), number(line.second), *verdict)
+    screen = console()
+    screen.print(table)
+    for remark in comparison.remarks:
+        screen.print(f"note  {remark}")

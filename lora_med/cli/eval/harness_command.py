@@ -1,32 +1,37 @@
-"""lora-med eval harness: task files for lm-evaluation-harness, so that others can check the same items."""
+"""lora-med eval harness: task files for lm-evaluation-harness, to score the same items there."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from lora_med.cli.eval.heldout_paths import ask_for_data
+from lora_med.cli.shared_options import (
+    STORE,
+    Adapters,
+    AsJson,
+    Data,
+    OutFolder,
+    Overrides,
+    Source,
+    Split,
+    Store,
+    Tasks,
+    Template,
+)
 from lora_med.run import prepare_environment
 
-app = typer.Typer()
 
-
-@app.command()
-def harness(
-    out: Annotated[Path, typer.Option(help="folder for the task files and their README.md")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="data.key=value")] = None,
-    adapter: Annotated[
-        list[str] | None, typer.Option(help="name in the store, whose card says what is held out")
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="a task's name, or NAME:PATH; see lora-med eval")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="files to read")] = None,
-    source: Annotated[str | None, typer.Option(help="name in the catalog")] = None,
-    template: Annotated[str | None, typer.Option(help="prompt template")] = None,
-    store: Annotated[Path, typer.Option(help="the folder of adapters")] = Path("adapters"),
-    split: Annotated[str | None, typer.Option(help="test or validation")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+def harness_command(
+    out: OutFolder,
+    overrides: Overrides = None,
+    adapter: Adapters = None,
+    task: Tasks = None,
+    data: Data = None,
+    source: Source = None,
+    template: Template = None,
+    store: Store = STORE,
+    split: Split = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the held-out items as tasks of lm-evaluation-harness: the same questions, options and texts."""
     prepare_environment(offline=True)
@@ -39,8 +44,11 @@ def harness(
     cards = [read_card(find_adapter(name, store)) for name in adapter or ()]
     asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
     written = []
-    for job in make_jobs(task or (), cards, **asked):
-        heldout = open_job(job, PromptOptions(), calibrate=False)
+    with ask_for_data(data):
+        jobs = make_jobs(task or (), cards, **asked)
+    for job in jobs:
+        with ask_for_data(data):
+            heldout = open_job(job, PromptOptions(), calibrate=False)
         written.append(write_harness(heldout, out, template=job.template, scoring=job.scoring))
     readme = write_readme(written, out)
     if as_json:

@@ -1,0 +1,48 @@
+"""What commands print: tables that fold on a screen and stay whole in a pipe, and progress bars on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PIPE_WIDTH = 100_000  # no line is cut or folded where no screen reads it
+
+
+def console() -> Console:
+    """A rich console on stdout: as wide as the screen, or without a limit in a pipe or a file."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=PIPE_WIDTH, highlight=False)
+
+
+def new_table(titles: Sequence[str], right: Iterable[str] = ()) -> Table:
+    """An empty table without borders. The first column, the names, is never cut; others fold on a narrow screen."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, title in enumerate(titles):
+        justify = "right" if title in right else "left"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=index == 0)
+    return table
+
+
+@contextmanager
+def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, only on a terminal and without --quiet; call the result with what is done and the total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn(what), BarColumn())
+    columns += (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (TaskProgressColumn(),)
+    quiet = logging.getLogger("lora_med").level >= logging.WARNING
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
