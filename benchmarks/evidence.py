@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_med.evaluation.options import EvalOptions
+from lora_med.evaluation.eval_options import EvalOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import open_adapters

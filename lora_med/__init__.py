@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AdapterPool": "lora_med.adapters.runtime.pool",
     "Base": "lora_med.models.base",
-    "EvalOptions": "lora_med.evaluation.options",
+    "EvalOptions": "lora_med.evaluation.eval_options",
     "Evaluation": "lora_med.evaluation.results",
     "HeldOutRecords": "lora_med.data.heldout_records",
     "LoraMedError": "lora_med.errors",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from lora_med.data.heldout_records import HeldOutRecords as HeldOutRecords
     from lora_med.errors import LoraMedError as LoraMedError
     from lora_med.evaluation.cards import record_scores as record_scores
-    from lora_med.evaluation.options import EvalOptions as EvalOptions
+    from lora_med.evaluation.eval_options import EvalOptions as EvalOptions
     from lora_med.evaluation.report.write_report import write_report as write_report
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lora_med.cli.command_groups import CommandGroup
-from lora_med.cli.shared_options import AsJson, Config, Overrides
+from lora_med.cli.options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import typer
 
-from lora_med.cli.shared_options import AsJson
+from lora_med.cli.options import AsJson
 from lora_med.errors import DependencyMissingError
 from lora_med.run import host, prepare_environment, versions
 

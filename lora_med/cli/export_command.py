@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
-from lora_med.cli.shared_options import (
+from lora_med.cli.options import (
     GGUF_DTYPE_HELP,
     STORE,
     AdapterName,

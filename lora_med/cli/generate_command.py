@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_med.cli.shared_options import STORE, AsJson, BaseName, OneAdapter, Online, Quantization, Revision, Seed, Store
+from lora_med.cli.options import STORE, AsJson, BaseName, OneAdapter, Online, Quantization, Revision, Seed, Store
 from lora_med.errors import SettingsError, UsageError
 from lora_med.run import prepare_environment
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lora_med.cli.command_groups import AdapterCommand
-from lora_med.cli.shared_options import STORE, AdapterName, AsJson, BaseName, Dtype, NewFolder, Online, Revision, Store
+from lora_med.cli.options import STORE, AdapterName, AsJson, BaseName, Dtype, NewFolder, Online, Revision, Store
 from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.run import prepare_environment
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from lora_med.cli.shared_options import AsJson, Config, Overrides
+from lora_med.cli.options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.errors import StoppedError
 from lora_med.run import prepare_environment, rank

@@ -16,7 +16,7 @@ from lora_med.adapters.store.store import find_adapter
 from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.errors import SettingsError
-from lora_med.evaluation.options import EvalOptions
+from lora_med.evaluation.eval_options import EvalOptions
 from lora_med.evaluation.results import BASE, Evaluation, Sample
 from lora_med.evaluation.samples import write_samples
 from lora_med.evaluation.scorer import Answered, Scorer

@@ -16,8 +16,8 @@ from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError
+from lora_med.evaluation.eval_options import EvalOptions
 from lora_med.evaluation.measures import Measure, Numbers
-from lora_med.evaluation.options import EvalOptions
 from lora_med.evaluation.results import Evaluation, Item
 from lora_med.evaluation.runner import OPEN, check_heldout, describe, open_adapters
 from lora_med.evaluation.scorer import Answered

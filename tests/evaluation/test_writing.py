@@ -12,8 +12,8 @@ import pytest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Pair, Passage, Section
 from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
 from lora_med.evaluation.measures import NOTHING, Numbers, changes, values
-from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.scorers.registry import measures_of

@@ -13,7 +13,7 @@ from lora_med.cli.main import run
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Pair, Passage, Question
 from lora_med.errors import NotPermittedError, SettingsError
-from lora_med.evaluation.options import EvalOptions
+from lora_med.evaluation.eval_options import EvalOptions
 from lora_med.evaluation.runner import evaluate
 from lora_med.models.base import load_base
 from lora_med.workflows.lm_eval_export import write_harness, write_readme

@@ -13,7 +13,7 @@ import typer
 from lora_med.cli.adapters.check_command import check_command
 from lora_med.cli.adapters.compose_command import adopt_command, compose_command, diff_command
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
-from lora_med.cli.shared_options import STORE, AdapterName, AsJson, BaseName, Permission, Store, Yes
+from lora_med.cli.options import STORE, AdapterName, AsJson, BaseName, Permission, Store, Yes
 from lora_med.cli.terminal import console, new_table
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lora_med.cli.shared_options import STORE, AsJson, BaseName, Config, Store
+from lora_med.cli.options import STORE, AsJson, BaseName, Config, Store
 from lora_med.errors import InputMissingError, SettingsError
 from lora_med.run import prepare_environment
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lora_med.cli.command_groups import complete_adapter
-from lora_med.cli.shared_options import (
+from lora_med.cli.options import (
     STORE,
     Access,
     AsJson,

@@ -16,7 +16,7 @@ from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
 from lora_med.cli.data.preview_command import check_command, preview_command
 from lora_med.cli.data.stdin import StdinName, spooled
-from lora_med.cli.shared_options import AsJson, Online, OutFile, OutFolder, Paths, SkipBad, Source, SourceName
+from lora_med.cli.options import AsJson, Online, OutFile, OutFolder, Paths, SkipBad, Source, SourceName
 from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment

@@ -13,7 +13,7 @@ import typer
 
 from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.stdin import StdinName, spooled
-from lora_med.cli.shared_options import AsJson, OutFile, Paths, SkipBad, SourceName, Yes
+from lora_med.cli.options import AsJson, OutFile, Paths, SkipBad, SourceName, Yes
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 LEAST_SECRET_BYTES = 16

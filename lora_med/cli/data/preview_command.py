@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_med.cli.shared_options import AsJson, Config, Overrides, Permission
+from lora_med.cli.options import AsJson, Config, Overrides, Permission
 from lora_med.cli.terminal import console
 from lora_med.config.parse import parse
 from lora_med.run import prepare_environment

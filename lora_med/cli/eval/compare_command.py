@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lora_med.cli.shared_options import AsJson, Resamples, Seed
+from lora_med.cli.options import AsJson, Resamples, Seed
 from lora_med.cli.terminal import console, new_table
 from lora_med.run import prepare_environment
 

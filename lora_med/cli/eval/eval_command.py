@@ -13,7 +13,7 @@ from lora_med.cli.command_groups import SettingsGroup
 from lora_med.cli.eval.compare_command import compare_command
 from lora_med.cli.eval.harness_command import harness_command
 from lora_med.cli.eval.heldout_paths import ask_for_data
-from lora_med.cli.shared_options import (
+from lora_med.cli.options import (
     STORE,
     Adapters,
     AsJson,
@@ -98,18 +98,16 @@ def evaluate_command(
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
     if context.invoked_subcommand is not None:
-        return
+        return None
     if list_tasks:
-        _list_tasks(as_json)
-        return
+        return _list_tasks(as_json)
     prepare_environment(offline=not online)
-    from lora_med.evaluation.options import EvalOptions, PromptOptions
+    from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import write_report
     from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
-    names = list(adapter or [])
-    opened = _open(names, store, base)
-    cards = [one.card for one in opened]
+    opened = _open(adapter or [], store, base)
+    cards = [published.card for published in opened]
     asked = {"source": source, "template": template, "paths": data or (), "overrides": context.args, "split": split}
     if tagging(cards):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
@@ -129,10 +127,7 @@ def evaluate_command(
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
     else:
         evaluations = score_jobs(_base(opened, base, revision, quantization), opened, jobs, heldout, options)
-    _show(evaluations, write_report(evaluations, out, title=_title(names, evaluations)), as_json)
-
-
-def _show(evaluations: Sequence[Evaluation], report: Report, as_json: bool) -> None:
+    report = write_report(evaluations, out, title=_title(adapter or [], evaluations))
     print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
 
 
@@ -156,7 +151,7 @@ def _refuse(**given: object) -> None:
             )
 
 
-def _open(names: list[str], store: Path, base: str | None) -> list[AdapterFiles]:
+def _open(names: Sequence[str], store: Path, base: str | None) -> list[AdapterFiles]:
     """Each named adapter, opened once; without any, a base must be named."""
     if not names and base is None:
         raise SettingsError("neither adapter nor base is named", where="--adapter", fix="lora-med adapters list")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lora_med.cli.eval.heldout_paths import ask_for_data
-from lora_med.cli.shared_options import (
+from lora_med.cli.options import (
     STORE,
     Adapters,
     AsJson,
@@ -37,7 +37,7 @@ def harness_command(
     prepare_environment(offline=True)
     from lora_med.adapters.store.card import read_card
     from lora_med.adapters.store.store import find_adapter
-    from lora_med.evaluation.options import PromptOptions
+    from lora_med.evaluation.eval_options import PromptOptions
     from lora_med.workflows.evaluate import make_jobs, open_job
     from lora_med.workflows.lm_eval_export import write_harness, write_readme
 

@@ -9,8 +9,8 @@ from typing import Any
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
+from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
 from lora_med.evaluation.measures import Measure, text_measures
-from lora_med.evaluation.options import EvalOptions, PromptOptions
 from lora_med.evaluation.scorer import Scorer
 from lora_med.evaluation.scorers.choice_measures import ChoiceLayout, option_measures
 from lora_med.evaluation.scorers.choice_scorer import ChoiceScorer
