@@ -91,7 +91,7 @@ def test_check_before_training(home: Path, tmp_path: Path, capsys: pytest.Captur
     found = json.loads(capsys.readouterr().out)["parts"]["adapter"]
     assert [one["level"] for one in found] == ["refusal"] * 3
     assert run(["adapters", "check", "plain", "--config", str(config), "--target", "vllm"]) == 2
-    assert "one of them" in capsys.readouterr().err
+    assert "either NAME or --config" in capsys.readouterr().err
 
 
 def test_what_an_adopted_adapter_has_besides_is_refused_by_name(tmp_path: Path) -> None:

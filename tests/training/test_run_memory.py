@@ -253,9 +253,9 @@ def test_the_command_tells_parts_phases_and_steps(tmp_path: Path, capsys: pytest
     assert time["seconds"] == pytest.approx(2 * report["tokens_an_epoch"] / time["tokens_per_second"], rel=0.05)
     told = report["as_set"]
     assert told["phases"]["end of a forward pass"] == sum(told["bytes"].values())
-    assert run(["plan", "--no-data", "--no-time", "model.base=micro"]) == 0
+    assert run(["plan", "--no-read-data", "--no-time", "model.base=micro"]) == 0
     told = capsys.readouterr().out
     assert "libraries" in told
     assert "time" not in told
-    assert run(["plan", "--no-data", "model.base=micro", "train.max_length=4096"]) == 0
-    assert "time         not told: a document of 4,096 tokens is longer" in capsys.readouterr().out
+    assert run(["plan", "--no-read-data", "model.base=micro", "train.max_length=4096"]) == 0
+    assert "time         not measured: a document of 4,096 tokens is longer" in capsys.readouterr().out
