@@ -43,7 +43,7 @@ def test_what_is_adopted_says_what_the_trained_model_said(kind: str, tmp_path: P
     assert torch.allclose(found, expected, atol=2e-6)
     card = read_card(adopted.folder)
     assert card.base.fingerprint == fingerprint(base)
-    assert verify(adopted.folder, str(base)).whole
+    assert verify(adopted.folder, str(base)).intact
 
 
 @pytest.mark.parametrize("kind", UNFIT)

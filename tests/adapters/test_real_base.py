@@ -23,6 +23,6 @@ def test_an_adapter_of_a_real_base_comes_back_the_same(tmp_path: Path) -> None:
     assert base.tokenizer.decode(base.tokenizer(text).input_ids, skip_special_tokens=True).strip() == text
     model = train(base, store=tmp_path)
     folder = put(model, base, "stories", tmp_path)
-    assert verify(folder, str(STORIES)).whole
+    assert verify(folder, str(STORIES)).intact
     fresh = attach(load_base(str(STORIES), quantization="4bit"), "stories", tmp_path)
     assert torch.equal(logits(fresh), logits(model))

@@ -97,7 +97,7 @@ def test_a_rank_16_adapter_of_micro_is_under_3_megabytes(tmp_path: Path) -> None
     base = load_base("micro", quantization="4bit")
     folder = put(train(base, store=tmp_path, r=16, steps=1), base, "small", tmp_path)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
-    assert verify(folder).whole
+    assert verify(folder).intact
 
 
 def test_a_name_is_not_taken_twice_unless_asked(base: Base, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_verify_passes_what_was_published(shelf: Path, llama: Path) -> None:
 def test_verify_skips_a_base_that_is_not_here(shelf: Path) -> None:
     found = verify(shelf / "abstracts")
     assert {check.what: check.outcome for check in found.checks}["base"] == "skipped"
-    assert found.whole
+    assert found.intact
 
 
 def test_verify_finds_a_flipped_bit(store: Path) -> None:
@@ -186,7 +186,7 @@ def test_verify_finds_a_flipped_bit(store: Path) -> None:
     content[-50] ^= 4
     path.write_bytes(content)
     found = verify(store / "abstracts")
-    assert not found.whole
+    assert not found.intact
     assert [check.what for check in found.checks if check.outcome == "wrong"] == ["hashes"]
 
 

@@ -342,7 +342,7 @@ def test_scores_go_into_the_card_and_the_adapter_stays_whole(home: Path, base: B
     assert entry["template"] == "text"
     assert entry["measures"]["bits_per_byte"]["value"] == found.subjects[1].values["bits_per_byte"].value
     assert entry["lora_med"] == found.versions["lora-med"]
-    assert verify(home / "store/two").whole
+    assert verify(home / "store/two").intact
     json.dumps(card.as_json(), allow_nan=False)
 
 

@@ -88,7 +88,7 @@ def test_an_adapter_learns_to_tag_and_comes_back_from_the_store_and_in_peft(fold
     items = tag_items(RECORDS, opened.tokenizer, 64)
     together = answer_tags(again, opened.tokenizer, items, LABELS)
     assert together == [answer_tags(again, opened.tokenizer, [item], LABELS)[0] for item in items]
-    assert verify(tmp_path / "tags", base=str(folder)).whole
+    assert verify(tmp_path / "tags", base=str(folder)).intact
 
 
 def test_loss_and_gradient_are_torchs_over_the_tagged_tokens(folder: Path, tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ def weighted_sum(deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int |
     Raises:
         SettingsError: the weights turn an output around, which no DoRA can.
     """
-    whole = _own_share(deltas)
+    own_share = _own_share(deltas)
     ups = [
-        share * ((1 if delta.factor is None else delta.factor) / whole)[:, None] * delta.up for share, delta in deltas
+        share * ((1 if delta.factor is None else delta.factor) / own_share)[:, None] * delta.up
+        for share, delta in deltas
     ]
     up, down = torch.cat(ups, 1), torch.cat([delta.down for _, delta in deltas])
     wanted = sum(share * delta.dense(weight) for share, delta in deltas)
@@ -73,12 +74,12 @@ def of_dense(
 
 def _own_share(deltas: Sequence[tuple[float, Delta]]) -> Any:
     """By how much the sum of the deltas scales the base's own weights, an output each; 1 where none is a DoRA."""
-    whole = torch.ones(deltas[0][1].up.shape[0], dtype=torch.float64)
+    own_share = torch.ones(deltas[0][1].up.shape[0], dtype=torch.float64)
     for share, delta in deltas:
-        whole += 0 if delta.factor is None else share * (delta.factor - 1)
-    if bool((whole <= 0).any()):
+        own_share += 0 if delta.factor is None else share * (delta.factor - 1)
+    if bool((own_share <= 0).any()):
         raise SettingsError("these weights turn an output of a DoRA around", where="--from", fix="smaller weights")
-    return whole
+    return own_share
 
 
 def ties(deltas: Sequence[tuple[float, Any]], density: float, absent: float = 0) -> Any:
@@ -89,10 +90,10 @@ def ties(deltas: Sequence[tuple[float, Any]], density: float, absent: float = 0)
     Args:
         absent: the weights of those that leave this layer as it is: they have no say, but count in the sum.
     """
-    kept = [share * _largest(delta, density) for share, delta in deltas]
-    side = torch.sign(torch.stack(kept).sum(0))
-    agreeing = [torch.where(torch.sign(one) == side, one, 0) for one in kept]
-    shares = torch.stack([abs(share) * (one != 0) for (share, _), one in zip(deltas, agreeing, strict=True)]).sum(0)
+    largest = [share * _largest(delta, density) for share, delta in deltas]
+    side = torch.sign(torch.stack(largest).sum(0))
+    agreeing = [torch.where(torch.sign(delta) == side, delta, 0) for delta in largest]
+    shares = torch.stack([abs(share) * (delta != 0) for (share, _), delta in zip(deltas, agreeing, strict=True)]).sum(0)
     total = absent + sum(abs(share) for share, _ in deltas)
     return torch.stack(agreeing).sum(0) * torch.where(shares > 0, total / shares.clamp_min(1e-300), 0)
 
@@ -101,8 +102,8 @@ def dare(deltas: Sequence[tuple[float, Any]], density: float, seed: int) -> Any:
     """DARE: of each dense delta a random share `density`, grown by 1 / density, summed."""
     draw = torch.Generator().manual_seed(seed)
     masks = [torch.rand(delta.shape, generator=draw) < density for _, delta in deltas]
-    kept = [share * delta * mask / density for (share, delta), mask in zip(deltas, masks, strict=True)]
-    return torch.stack(kept).sum(0)
+    scaled = [share * delta * mask / density for (share, delta), mask in zip(deltas, masks, strict=True)]
+    return torch.stack(scaled).sum(0)
 
 
 def _largest(delta: Any, density: float) -> Any:

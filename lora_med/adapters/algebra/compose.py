@@ -62,7 +62,7 @@ def compose(
     base: str | None = None,
     store: Path | str = STORE,
     overwrite: bool = False,
-    advance: Callable[[int, int], None] = lambda done, whole: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Composition:
     """Publish in the store an adapter that changes the base by a combination of its parents' changes.
 
@@ -81,12 +81,12 @@ def compose(
     """
     _check_choices(method, rank, density, seed, parents)
     target = check_free(name, store, overwrite=overwrite)
-    read = [_read(find_adapter(one, store), weight) for one, weight in parents]
+    read = [_read(find_adapter(parent, store), weight) for parent, weight in parents]
     _check_one_base(read)
     folder = with_base(read[0].adapter, base).base
     dora = _check_kinds(read)
     weights = open_base(folder)
-    layers = sorted({layer for one in read for layer in one.updates})
+    layers = sorted({layer for parent in read for layer in parent.updates})
     combined: dict[str, Combined] = {}
     for number, layer in enumerate(layers, 1):
         combined[layer] = _combine(layer, read, weights, method, rank, density, seed + number, dora)
@@ -98,7 +98,7 @@ def compose(
     tensors = _tensors(combined, shape)
     check_tensors(shape.expected(model), tensors, where=target)
     write_adapter(target, card, shape, tensors, model, overwrite=overwrite)
-    errors = {layer: _relative([one]) for layer, one in combined.items()}
+    errors = {layer: _relative([merged]) for layer, merged in combined.items()}
     return Composition(target, read_card(target), _relative(combined.values()), errors)
 
 
@@ -131,7 +131,7 @@ def _read(folder: Path, weight: float) -> _Parent:
 
 def _check_one_base(read: Sequence[_Parent]) -> None:
     first = read[0].card
-    for other in (one.card for one in read[1:]):
+    for other in (parent.card for parent in read[1:]):
         differing = first.base.fingerprint.differing(other.base.fingerprint)
         if differing:
             lines = [
@@ -152,7 +152,7 @@ def _check_kinds(read: Sequence[_Parent]) -> bool:
     Raises:
         SettingsError: biases with what PEFT knows no biases in.
     """
-    updates = [update for one in read for update in one.updates.values()]
+    updates = [update for parent in read for update in parent.updates.values()]
     dora = any(update.magnitude is not None for update in updates)
     embedding = any("lora_embedding_" in update.down.name for update in updates)
     if (dora or embedding) and any(update.bias is not None for update in updates):
@@ -173,7 +173,7 @@ def _combine(
 ) -> Combined:
     import torch
 
-    present = [(one.weight, one.updates[layer]) for one in read if layer in one.updates]
+    present = [(parent.weight, parent.updates[layer]) for parent in read if layer in parent.updates]
     weight = weights.read(present[0][1]) if dora else None
     deltas: list[tuple[float, Delta]] = [(share, delta_of(update, weight)) for share, update in present]
     with torch.no_grad():
@@ -181,21 +181,21 @@ def _combine(
             wanted = max(delta.up.shape[1] for _, delta in deltas) if method == "svd" and rank is None else rank
             return weighted_sum(deltas, weight, wanted, dora)
         dense = [(share, delta.dense(weight)) for share, delta in deltas]
-        absent = sum(abs(one.weight) for one in read if layer not in one.updates)
+        absent = sum(abs(parent.weight) for parent in read if layer not in parent.updates)
         change = ties(dense, density, absent) if method == "ties" else dare(dense, density, seed)
         wanted = rank or max(delta.up.shape[1] for _, delta in deltas)
         return of_dense(change, deltas, weight, min(wanted, *change.shape), dora, seed)
 
 
-def _relative(some: Iterable[Combined]) -> float:
-    some = list(some)
-    size = sum(one.size for one in some)
-    return math.sqrt(sum(one.lost for one in some) / size) if size else 0.0
+def _relative(layers: Iterable[Combined]) -> float:
+    layers = list(layers)
+    size = sum(layer.size for layer in layers)
+    return math.sqrt(sum(layer.lost for layer in layers) / size) if size else 0.0
 
 
 def _method(combined: Mapping[str, Combined], dora: bool) -> Method:
     """LoRA at scale 1: alpha is the rank, layer by layer."""
-    ranks = {layer: one.up.shape[1] for layer, one in combined.items()}
+    ranks = {layer: merged.up.shape[1] for layer, merged in combined.items()}
     usual = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
     others = {exactly(layer): rank for layer, rank in ranks.items() if rank != usual}
     return Method(
@@ -205,52 +205,56 @@ def _method(combined: Mapping[str, Combined], dora: bool) -> Method:
         rank_pattern=others,
         alpha_pattern={layer: float(rank) for layer, rank in others.items()},
         use_dora=dora,
-        lora_bias=any(one.bias is not None for one in combined.values()),
+        lora_bias=any(merged.bias is not None for merged in combined.values()),
     )
 
 
 def _tensors(combined: Mapping[str, Combined], shape: Method) -> dict[str, Any]:
     import torch
 
-    found: dict[str, Any] = {}
-    for layer, one in combined.items():
-        down, up = ("lora_embedding_A", "lora_embedding_B") if one.embedding else ("lora_A.weight", "lora_B.weight")
-        found[f"{PREFIX}{layer}.{down}"], found[f"{PREFIX}{layer}.{up}"] = one.down, one.up
-        if one.magnitude is not None:
-            found[f"{PREFIX}{layer}.lora_magnitude_vector"] = one.magnitude
-        if shape.lora_bias and not one.embedding:
-            found[f"{PREFIX}{layer}.lora_B.bias"] = one.bias if one.bias is not None else torch.zeros(one.up.shape[0])
-    return found
+    tensors: dict[str, Any] = {}
+    for layer, merged in combined.items():
+        down, up = ("lora_embedding_A", "lora_embedding_B") if merged.embedding else ("lora_A.weight", "lora_B.weight")
+        tensors[f"{PREFIX}{layer}.{down}"], tensors[f"{PREFIX}{layer}.{up}"] = merged.down, merged.up
+        if merged.magnitude is not None:
+            tensors[f"{PREFIX}{layer}.lora_magnitude_vector"] = merged.magnitude
+        if shape.lora_bias and not merged.embedding:
+            tensors[f"{PREFIX}{layer}.lora_B.bias"] = (
+                merged.bias if merged.bias is not None else torch.zeros(merged.up.shape[0])
+            )
+    return tensors
 
 
 def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, Any]) -> Card:
     """The new card: all that the parents learned from, under the strictest of their classes."""
     first = read[0].card
-    named = [source for one in read for source in one.card.data.source.split("+")]
-    earlier = [source for one in read for source in one.card.data.earlier_sources]
+    named = [source for parent in read for source in parent.card.data.source.split("+")]
+    earlier = [source for parent in read for source in parent.card.data.earlier_sources]
     data = DataFacts(
         source="+".join(dict.fromkeys(named)),
-        license="; ".join(dict.fromkeys(one.card.data.license for one in read)),
-        access=strictest([one.card.data.access for one in read]),
-        hashes={f"{one.card.name}: {file}": digest for one in read for file, digest in one.card.data.hashes.items()},
+        license="; ".join(dict.fromkeys(parent.card.data.license for parent in read)),
+        access=strictest([parent.card.data.access for parent in read]),
+        hashes={
+            f"{parent.card.name}: {file}": digest for parent in read for file, digest in parent.card.data.hashes.items()
+        },
         earlier_sources=list(dict.fromkeys(earlier)),
     )
     parents = [
         {
-            "name": one.card.name,
-            "weight": one.weight,
-            "card_sha256": one.adapter.card_sha256,
-            "source": one.card.data.source,
-            "template": one.card.template,
-            "data": one.card.settings.get("data"),
-            "parents": one.card.parents,
+            "name": parent.card.name,
+            "weight": parent.weight,
+            "card_sha256": parent.adapter.card_sha256,
+            "source": parent.card.data.source,
+            "template": parent.card.template,
+            "data": parent.card.settings.get("data"),
+            "parents": parent.card.parents,
         }
-        for one in read
+        for parent in read
     ]
-    said = " + ".join(f"{one.weight:g} x {one.card.name}" for one in read)
+    formula = " + ".join(f"{parent.weight:g} x {parent.card.name}" for parent in read)
     return Card(
         name=name,
-        description=f"{said} ({how['method']})",
+        description=f"{formula} ({how['method']})",
         base=first.base,
         method=shape.as_json(),
         template=first.template,

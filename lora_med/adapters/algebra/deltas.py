@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.tensors.contents import LowRank, read_contents
-from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, lies_transposed
+from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, stored_transposed
 from lora_med.adapters.tensors.weight_update import finite
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
@@ -54,17 +54,17 @@ class BaseWeights:
         """
         name = find_tensor(f"{low_rank.layer}.weight", self.tensors) or self._tied(low_rank)
         stored = self.tensors[name]
-        turned = lies_transposed(stored.dtype, stored.shape, low_rank, self.conv1d, self.folder)
+        turned = stored_transposed(stored.dtype, stored.shape, low_rank, self.conv1d, self.folder)
         with open(stored.file, "rb") as handle:
             weight = read_rows(handle, stored).double()
         return weight.T if turned else weight
 
     def _tied(self, low_rank: LowRank) -> str:
         ends = ("embed_tokens.weight", "wte.weight")
-        found = next((name for name in self.tensors if name.endswith(ends)), None)
-        if found is None or low_rank.layer != "lm_head":
+        embedding = next((name for name in self.tensors if name.endswith(ends)), None)
+        if embedding is None or low_rank.layer != "lm_head":
             raise IntegrityError(f"the base has no tensor for layer {low_rank.layer!r}", where=str(self.folder))
-        return found
+        return embedding
 
 
 def open_base(folder: Path) -> BaseWeights:

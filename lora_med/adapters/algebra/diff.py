@@ -57,13 +57,13 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
             fix=f"{cards[0].name}: {cards[0].base.name}; {cards[1].name}: {cards[1].base.name}",
         )
     updates = [read_updates(adapter.folder, adapter.contents) for adapter in adapters]
-    dora = any(one.magnitude is not None for some in updates for one in some.values())
+    dora = any(update.magnitude is not None for layers in updates for update in layers.values())
     weights = open_base(with_base(adapters[0], base).base) if dora else None
     layers = sorted({*updates[0], *updates[1]}, key=_natural)
     products = [_products(layer, updates, weights) for layer in layers]
-    found = tuple(_layer(layer, *three) for layer, three in zip(layers, products, strict=True))
-    whole = _layer("all", *(sum(three[place] for three in products) for place in range(3)))
-    return Diff(cards[0].name, cards[1].name, found, whole)
+    layer_diffs = tuple(_layer(layer, *three) for layer, three in zip(layers, products, strict=True))
+    overall = _layer("all", *(sum(three[number] for three in products) for number in range(3)))
+    return Diff(cards[0].name, cards[1].name, layer_diffs, overall)
 
 
 def _natural(layer: str) -> list[tuple[int, str]]:
@@ -76,18 +76,18 @@ def _products(
     """<a, a>, <b, b> and <a, b> of the two changes of a layer."""
     held = [some.get(layer) for some in updates]
     weight = None
-    if weights is not None and any(one is not None and one.magnitude is not None for one in held):
-        weight = weights.read(next(one for one in held if one is not None))
-    one, other = (None if update is None else delta_of(update, weight) for update in held)
-    return _inner(one, one, weight), _inner(other, other, weight), _inner(one, other, weight)
+    if weights is not None and any(update is not None and update.magnitude is not None for update in held):
+        weight = weights.read(next(update for update in held if update is not None))
+    first, second = (None if update is None else delta_of(update, weight) for update in held)
+    return _inner(first, first, weight), _inner(second, second, weight), _inner(first, second, weight)
 
 
-def _inner(one: Delta | None, other: Delta | None, weight: Any) -> float:
-    if one is None or other is None:
+def _inner(first: Delta | None, second: Delta | None, weight: Any) -> float:
+    if first is None or second is None:
         return 0.0
-    if one.factor is None and other.factor is None:  # tr((B1 A1)^T B2 A2), without either product
-        return float(((one.up.T @ other.up) * (one.down @ other.down.T)).sum())
-    return float((one.dense(weight) * other.dense(weight)).sum())
+    if first.factor is None and second.factor is None:  # tr((B1 A1)^T B2 A2), without either product
+        return float(((first.up.T @ second.up) * (first.down @ second.down.T)).sum())
+    return float((first.dense(weight) * second.dense(weight)).sum())
 
 
 def _layer(layer: str, first: float, second: float, both: float) -> LayerDiff:

@@ -117,10 +117,12 @@ def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
-    found = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    held = {key: found[key].cpu() for key in tensors if key in found}
+    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    attached = {key: state[key].cpu() for key in tensors if key in state}
     lost = sorted(
-        key for key, one in tensors.items() if key not in held or not bool((held[key] == one.to(held[key].dtype)).all())
+        key
+        for key, tensor in tensors.items()
+        if key not in attached or not bool((attached[key] == tensor.to(attached[key].dtype)).all())
     )
     if lost:
         raise IntegrityError(f"PEFT did not take {len(lost)} of the adapter's tensors, such as {lost[0]!r}")

@@ -90,18 +90,18 @@ class Stack:
 
 def stack(updates: Sequence[Update | None]) -> Stack:
     """The updates of one layer stacked in this order; None for an adapter that leaves the layer alone."""
-    there = [one for one in updates if one is not None]
+    present = [update for update in updates if update is not None]
     gains = gains_of_bias = None
-    if any(one.gain is not None for one in there):
-        nothing = torch.zeros(len(there[0].up), device=there[0].up.device)
-        gains = torch.stack([nothing if one is None or one.gain is None else one.gain for one in updates])
+    if any(update.gain is not None for update in present):
+        zeros = torch.zeros(len(present[0].up), device=present[0].up.device)
+        gains = torch.stack([zeros if update is None or update.gain is None else update.gain for update in updates])
         gains_of_bias = torch.stack(
-            [nothing if one is None or one.gain_of_bias is None else one.gain_of_bias for one in updates]
+            [zeros if update is None or update.gain_of_bias is None else update.gain_of_bias for update in updates]
         )
     return Stack(
-        ranks=tuple(0 if one is None else one.rank for one in updates),
-        down=torch.cat([one.down for one in there]),
-        up=torch.cat([one.up.T for one in there]),
+        ranks=tuple(0 if update is None else update.rank for update in updates),
+        down=torch.cat([update.down for update in present]),
+        up=torch.cat([update.up.T for update in present]),
         gains=gains,
         gains_of_bias=gains_of_bias,
     )
@@ -113,11 +113,11 @@ def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, to
     Raises:
         SettingsError: it is more than updates of inner layers, as an adapter made elsewhere may be.
     """
-    inner = {one.name for one in linear_layers(model)}
-    strange = [one.name for one in method.targets(model) if one.name not in inner]
+    inner = {layer.name for layer in linear_layers(model)}
+    strange = [layer.name for layer in method.targets(model) if layer.name not in inner]
     if strange or method.lora_bias or method.modules_to_save or method.trainable_token_indices:
         kinds = {"biases": method.lora_bias, "whole layers": method.modules_to_save, "updates at the ends": strange}
-        more = [kind for kind, there in kinds.items() if there] or ["trained tokens"]
+        more = [kind for kind, present in kinds.items() if present] or ["trained tokens"]
         raise SettingsError(
             f"adapter {name!r} has {', '.join(more)}, which cannot be swapped with others",
             fix=f"attach it alone (lora_med.attach), or merge it: lora-med merge {name} --out FOLDER",
@@ -125,30 +125,31 @@ def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, to
     # Made outside of any inference mode, so that they serve every caller's, whoever was the first.
     with torch.inference_mode(False), torch.no_grad():
         updates = {
-            one.name: _update(one, model.get_submodule(one.name), method, tensors) for one in method.targets(model)
+            layer.name: _update(layer, model.get_submodule(layer.name), method, tensors)
+            for layer in method.targets(model)
         }
     return Adapter(name, updates)
 
 
-def _update(one: Linear, layer: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Update:
+def _update(layer: Linear, module: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Update:
     def placed(part: str) -> torch.Tensor:  # a copy, for what is read from a file keeps all its bytes in memory
-        return tensors[f"{PREFIX}{one.name}.{part}"].to(layer.weight.device, torch.float32, copy=True)
+        return tensors[f"{PREFIX}{layer.name}.{part}"].to(module.weight.device, torch.float32, copy=True)
 
-    down, up = placed("lora_A.weight"), placed("lora_B.weight") * method.scale(one.name)
+    down, up = placed("lora_A.weight"), placed("lora_B.weight") * method.scale(layer.name)
     if not method.use_dora:
         return Update(down, up)
-    factor = placed(MAGNITUDE) / torch.linalg.norm(_weight(one, layer) + up @ down, dim=1)
+    factor = placed(MAGNITUDE) / torch.linalg.norm(_weight(layer, module) + up @ down, dim=1)
     gain = factor - 1
-    bias = None if layer.bias is None else gain * layer.bias.to(torch.float32)
+    bias = None if module.bias is None else gain * module.bias.to(torch.float32)
     return Update(down, up * factor[:, None], gain, bias)
 
 
-def _weight(one: Linear, layer: Any) -> torch.Tensor:
+def _weight(layer: Linear, module: Any) -> torch.Tensor:
     """The layer's weight (outputs, inputs) in float32, as its forward pass sees it."""
-    weight = layer.weight
+    weight = module.weight
     if hasattr(weight, "quant_state"):
         from bitsandbytes.functional import dequantize_4bit
 
         weight = dequantize_4bit(weight.data, weight.quant_state)
     weight = weight.to(torch.float32)
-    return weight.T if one.transposed else weight
+    return weight.T if layer.transposed else weight

@@ -72,10 +72,10 @@ class AdapterPool:
         self._changed = threading.Condition()
         self._mixture = Mixture(())
         hooks = [
-            base.model.get_submodule(one.name).register_forward_hook(partial(_add, self.key, one.name))
-            for one in linear_layers(base.model)
+            base.model.get_submodule(layer.name).register_forward_hook(partial(_add, self.key, layer.name))
+            for layer in linear_layers(base.model)
         ]
-        self._take_off = weakref.finalize(self, _remove, hooks)
+        self._remove_hooks = weakref.finalize(self, _remove, hooks)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +91,7 @@ class AdapterPool:
 
     def close(self) -> None:
         """Take the hooks off and let the adapters go: the base is as it was. Call it when no thread runs the model."""
-        self._take_off()
+        self._remove_hooks()
         with self._changed:
             self._slots.clear()
             self._mixture = Mixture(())
@@ -136,7 +136,7 @@ class AdapterPool:
         A thread waits for room only while it holds none itself, so no two can wait for each other.
         """
         with self._changed:
-            while not self._make_room(wanted):
+            while not self._evict(wanted):
                 if holding():
                     raise SettingsError(
                         f"no room for {', '.join(map(repr, wanted))}: all {self.most_resident} places are in use, at "
@@ -154,9 +154,9 @@ class AdapterPool:
                 self._load(name, slot)
         return slots
 
-    def _make_room(self, wanted: Sequence[str]) -> bool:
+    def _evict(self, wanted: Sequence[str]) -> bool:
         """Evict what stands in the way of the wanted; False, with nothing evicted, if too much of it is in use."""
-        if not self._take_off.alive:  # asked again after each wait: the bank may have been closed meanwhile
+        if not self._remove_hooks.alive:  # asked again after each wait: the bank may have been closed meanwhile
             raise SettingsError("this bank is closed", fix="make a new one of the same base")
         others = [name for name in self._slots if name not in wanted]
         surplus = len(wanted) + len(others) - self.most_resident
@@ -186,10 +186,10 @@ class AdapterPool:
     def _mix(self, adapters: Sequence[Adapter]) -> Mixture:
         """A mixture that holds these adapters: the last one, or a new one of all in memory, or of these alone."""
         with self._changed:
-            kept = self._mixture.adapters
-            if not (set(adapters) <= set(kept) and len(kept) <= WIDEST * len(adapters)):
+            mixed = self._mixture.adapters
+            if not (set(adapters) <= set(mixed) and len(mixed) <= WIDEST * len(adapters)):
                 ready = [slot.ready for slot in self._slots.values()]
-                resident = [one.result() for one in ready if one.done() and not one.exception()]
+                resident = [future.result() for future in ready if future.done() and not future.exception()]
                 narrow = len(resident) > WIDEST * len(adapters)
                 self._mixture = Mixture(tuple(adapters if narrow else resident))
             return self._mixture

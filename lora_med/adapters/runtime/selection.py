@@ -40,12 +40,12 @@ class Mixture:
 
     def stack(self, layer: str) -> Stack:
         """The updates of all these adapters in one layer, which at least one of them adapts."""
-        found = self.stacks.get(layer)
-        if found is None:
+        layer_stack = self.stacks.get(layer)
+        if layer_stack is None:
             with torch.inference_mode(False), torch.no_grad():
-                found = stack([one.updates.get(layer) for one in self.adapters])
-            self.stacks[layer] = found  # two threads that come at once make it twice, the same
-        return found
+                layer_stack = stack([adapter.updates.get(layer) for adapter in self.adapters])
+            self.stacks[layer] = layer_stack  # two threads that come at once make it twice, the same
+        return layer_stack
 
 
 class Rows:
@@ -53,16 +53,16 @@ class Rows:
 
     def __init__(self, rows: Sequence[Adapter | None], mixture: Mixture) -> None:
         """`mixture` holds at least the adapters of `rows`."""
-        place = {one: number for number, one in enumerate(mixture.adapters)}
-        self._owners = [-1 if one is None else place[one] for one in rows]
+        numbers = {adapter: number for number, adapter in enumerate(mixture.adapters)}
+        self._owners = [-1 if adapter is None else numbers[adapter] for adapter in rows]
         self._mixture = mixture
-        self._adapters = tuple({one: None for one in rows if one is not None})
+        self._adapters = tuple({adapter: None for adapter in rows if adapter is not None})
         self._runs: list[tuple[slice, Adapter]] = []
         begin = 0
-        for one, members in groupby(rows):
+        for adapter, members in groupby(rows):
             end = begin + len(list(members))
-            if one is not None:
-                self._runs.append((slice(begin, end), one))
+            if adapter is not None:
+                self._runs.append((slice(begin, end), adapter))
             begin = end
         self._foreign: dict[tuple[tuple[int, ...], torch.device], torch.Tensor] = {}
         self._gains: dict[str, torch.Tensor | None] = {}
@@ -73,7 +73,7 @@ class Rows:
         Raises:
             SettingsError: the batch has not as many rows as adapters were named for.
         """
-        if not any(layer in one.updates for one in self._adapters):
+        if not any(layer in adapter.updates for adapter in self._adapters):
             return
         if output.ndim != 3 or len(output) != len(self._owners):
             raise SettingsError(
@@ -81,35 +81,39 @@ class Rows:
                 fix="one name per row, and no beams or several answers per prompt",
             )
         if output.shape[1] >= LONG_ROWS:
-            for rows, one in self._runs:
-                update = one.updates.get(layer)
+            for rows, adapter in self._runs:
+                update = adapter.updates.get(layer)
                 if update is not None:
                     update.add(x[rows], output[rows])
             return
-        found = self._mixture.stack(layer)
-        found.add(x, output, self._foreign_to_rows(found), self._gains_of_rows(layer, found))
+        layer_stack = self._mixture.stack(layer)
+        layer_stack.add(x, output, self._foreign_to_rows(layer_stack), self._gains_of_rows(layer, layer_stack))
 
-    def _foreign_to_rows(self, found: Stack) -> torch.Tensor:
+    def _foreign_to_rows(self, layer_stack: Stack) -> torch.Tensor:
         """(rows, 1, ranks): true where the row belongs to another adapter than the rank; many layers share one."""
-        key = found.ranks, found.down.device
+        key = layer_stack.ranks, layer_stack.down.device
         mask = self._foreign.get(key)
         if mask is None:
             with torch.inference_mode(False):
-                owners = torch.repeat_interleave(torch.arange(len(found.ranks)), torch.tensor(found.ranks))
-                mask = (torch.tensor(self._owners)[:, None, None] != owners).to(found.down.device)
+                owners = torch.repeat_interleave(torch.arange(len(layer_stack.ranks)), torch.tensor(layer_stack.ranks))
+                mask = (torch.tensor(self._owners)[:, None, None] != owners).to(layer_stack.down.device)
             self._foreign[key] = mask
         return mask
 
-    def _gains_of_rows(self, layer: str, found: Stack) -> torch.Tensor | None:
+    def _gains_of_rows(self, layer: str, layer_stack: Stack) -> torch.Tensor | None:
         """(2, rows, 1, outputs): gain and gain of the bias of each row; None if no row's adapter has any here."""
         if layer in self._gains:
             return self._gains[layer]
         rows = None
-        here: list[Update | None] = [one.updates.get(layer) for one in self._adapters]
-        if found.gains is not None and found.gains_of_bias is not None and any(u and u.gain is not None for u in here):
+        here: list[Update | None] = [adapter.updates.get(layer) for adapter in self._adapters]
+        if (
+            layer_stack.gains is not None
+            and layer_stack.gains_of_bias is not None
+            and any(u and u.gain is not None for u in here)
+        ):
             with torch.inference_mode(False), torch.no_grad():
-                owners = torch.tensor(self._owners, device=found.gains.device)
-                both = torch.stack([found.gains, found.gains_of_bias])[:, owners.clamp_min(0)]
+                owners = torch.tensor(self._owners, device=layer_stack.gains.device)
+                both = torch.stack([layer_stack.gains, layer_stack.gains_of_bias])[:, owners.clamp_min(0)]
                 rows = (both * (owners >= 0)[:, None])[:, :, None]
         self._gains[layer] = rows
         return rows

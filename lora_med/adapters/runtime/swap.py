@@ -92,7 +92,7 @@ def generate_rows(
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
     with use(pool, names), torch.inference_mode():
-        whole = model.generate(
+        sequences = model.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
@@ -100,4 +100,4 @@ def generate_rows(
             pad_token_id=pad,
             eos_token_id=ends,
         )
-    return [before_end(row[width:].tolist(), ends) for row in whole]
+    return [before_end(row[width:].tolist(), ends) for row in sequences]

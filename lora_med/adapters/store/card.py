@@ -142,14 +142,14 @@ def _reason(error: Exception) -> str:
 
 def _parse(raw: Mapping[str, Any]) -> Card:
     base, data = raw["base"], raw["data"]
-    marks = base["fingerprint"]
+    hashes = base["fingerprint"]
     return Card(
         name=_text(raw, "name"),
         description=_text(raw, "description"),
         base=BaseIdentity(
             name=_text(base, "name"),
             revision=base["revision"],
-            fingerprint=Fingerprint(_text(marks, "weights"), _text(marks, "tokenizer"), _text(marks, "template")),
+            fingerprint=Fingerprint(_text(hashes, "weights"), _text(hashes, "tokenizer"), _text(hashes, "template")),
             quantization=_text(base, _key("quantization", base)),
             dtype=_text(base, "dtype"),
         ),
@@ -170,8 +170,8 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         versions=dict(raw["versions"]),
         created=_text(raw, "created"),
         files=dict(raw["files"]),
-        parents=[dict(one) for one in raw.get("parents", [])],
-        labels=[str(one) for one in raw.get("labels", [])],
+        parents=[dict(parent) for parent in raw.get("parents", [])],
+        labels=[str(label) for label in raw.get("labels", [])],
     )
 
 

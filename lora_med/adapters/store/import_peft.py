@@ -109,32 +109,34 @@ def adopt(
     source_folder = Path(folder)
     target = check_free(name, store, overwrite=overwrite)
     config = read_settings(source_folder)
-    found, commit = resolve_base(base, revision)
+    base_folder, commit = resolve_base(base, revision)
     contents = read_contents(source_folder)
-    model = skeleton(found)
-    kept = _without_copies(contents, found, source_folder)
+    model = skeleton(base_folder)
+    stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
-    tensors = _checked_tensors(kept, method, model, base, source_folder)
-    identity = BaseIdentity(display_name(base), commit, fingerprint(found), origin.trained_on, UNKNOWN)
+    tensors = _checked_tensors(stored, method, model, base, source_folder)
+    identity = BaseIdentity(display_name(base), commit, fingerprint(base_folder), origin.trained_on, UNKNOWN)
     peft = peft_version(config)
     card = origin.card(name, identity, method.as_json(), peft=peft, files={})
 
     write_adapter(target, card, method, tensors, model, overwrite=overwrite)
-    return Adoption(target, read_card(target), tuple(_remarks(config, base, contents, kept)))
+    return Adoption(target, read_card(target), tuple(_remarks(config, base, contents)))
 
 
 def peft_version(config: Mapping[str, Any]) -> str:
     """The version of PEFT that saved an adapter, by its settings; what has not the form of one is unknown."""
-    found = config.get("peft_version")
-    return found if isinstance(found, str) and VERSION.fullmatch(found) else UNKNOWN
+    version = config.get("peft_version")
+    return version if isinstance(version, str) and VERSION.fullmatch(version) else UNKNOWN
 
 
-def _checked_tensors(kept: Mapping[str, Stored], method: Method, model: Any, base: str, folder: Path) -> dict[str, Any]:
+def _checked_tensors(
+    stored: Mapping[str, Stored], method: Method, model: Any, base: str, folder: Path
+) -> dict[str, Any]:
     try:
         expected = method.expected(model)
     except SettingsError as error:
         raise IntegrityError(f"the adapter does not fit {base!r}: {error.what}", where=str(folder)) from error
-    tensors = {key: _read(one) for key, one in kept.items()}
+    tensors = {key: _read(tensor) for key, tensor in stored.items()}
     check_tensors(expected, tensors, where=folder)
     return tensors
 
@@ -145,19 +147,20 @@ def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, S
     Raises:
         SettingsError: a tensor stands for the base's own and is another: the adapter belongs to a changed base.
     """
-    kept: dict[str, Stored] = {}
-    for layer, one in contents.low_rank.items():
-        inside = "lora_embedding_" in one.down.name
-        kept[f"{PREFIX}{layer}.{'lora_embedding_A' if inside else 'lora_A.weight'}"] = one.down
-        kept[f"{PREFIX}{layer}.{'lora_embedding_B' if inside else 'lora_B.weight'}"] = one.up
-        if one.magnitude is not None:
-            kept[f"{PREFIX}{layer}.lora_magnitude_vector"] = one.magnitude
-        if one.bias is not None:
-            kept[f"{PREFIX}{layer}.lora_B.bias"] = one.bias
-    kept |= {
-        f"{PREFIX}{layer}.token_adapter.trainable_tokens_delta": one.rows for layer, one in contents.tokens.items()
+    tensors: dict[str, Stored] = {}
+    for layer, update in contents.low_rank.items():
+        embedding = "lora_embedding_" in update.down.name
+        tensors[f"{PREFIX}{layer}.{'lora_embedding_A' if embedding else 'lora_A.weight'}"] = update.down
+        tensors[f"{PREFIX}{layer}.{'lora_embedding_B' if embedding else 'lora_B.weight'}"] = update.up
+        if update.magnitude is not None:
+            tensors[f"{PREFIX}{layer}.lora_magnitude_vector"] = update.magnitude
+        if update.bias is not None:
+            tensors[f"{PREFIX}{layer}.lora_B.bias"] = update.bias
+    tensors |= {
+        f"{PREFIX}{layer}.token_adapter.trainable_tokens_delta": trained.rows
+        for layer, trained in contents.tokens.items()
     }
-    kept |= {f"{PREFIX}{name}": one for name, one in contents.saved.items()}
+    tensors |= {f"{PREFIX}{name}": tensor for name, tensor in contents.saved.items()}
     own = own_tensors(contents, base)
     if own:
         raise SettingsError(
@@ -165,22 +168,24 @@ def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, S
             where=str(folder),
             fix="its base was changed (a resized vocabulary, say): --new-base DIR writes the base it needs",
         )
-    return kept
+    return tensors
 
 
 def own_tensors(contents: Contents, base: Path) -> list[str]:
     """The names of the tensors that stand for the base's and are not copies of them."""
     stored = read_headers(base) if contents.base else {}
-    found = []
-    for name, one in contents.base.items():
+    names = []
+    for name, tensor in contents.base.items():
         original = stored.get(name) or stored.get(name.partition(".")[2]) or _tied(stored)
-        if original is None or original.shape != one.shape or not _equal(original, one):
-            found.append(name)
-    return found
+        if original is None or original.shape != tensor.shape or not _equal(original, tensor):
+            names.append(name)
+    return names
 
 
 def _tied(stored: Mapping[str, Stored]) -> Stored | None:
-    return next((one for name, one in stored.items() if name.endswith(("embed_tokens.weight", "wte.weight"))), None)
+    return next(
+        (tensor for name, tensor in stored.items() if name.endswith(("embed_tokens.weight", "wte.weight"))), None
+    )
 
 
 def _read(stored: Stored) -> Any:
@@ -188,10 +193,10 @@ def _read(stored: Stored) -> Any:
         return read_rows(handle, stored)
 
 
-def _equal(one: Stored, other: Stored) -> bool:
+def _equal(first: Stored, second: Stored) -> bool:
     """Whether two stored tensors are the same numbers, the second in the first one's precision."""
-    first, second = _read(one), _read(other)
-    return bool((first == second.to(first.dtype)).all())
+    numbers, other_numbers = _read(first), _read(second)
+    return bool((numbers == other_numbers.to(numbers.dtype)).all())
 
 
 def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: Path) -> Method:
@@ -203,7 +208,7 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
             where=str(folder / CONFIG),
             fix="train one that does",
         )
-    tokens = {layer: list(one.indices) for layer, one in contents.tokens.items()}
+    tokens = {layer: list(trained.indices) for layer, trained in contents.tokens.items()}
     plain = {
         **{key: config.get(key) for key in ("peft_type", "r", "lora_alpha")},
         "modules_to_save": sorted({name.rpartition(".")[0] for name in contents.saved}),
@@ -217,25 +222,25 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
         "lora_bias": config.get("lora_bias") is True,
         "trainable_token_indices": tokens,
     }
-    found = read_method(plain, where=str(folder / CONFIG))
+    method = read_method(plain, where=str(folder / CONFIG))
     ranks = {layer: contents.low_rank[layer].down.shape[0] for layer in layers}
-    alphas = {layer: pattern_value(config.get("alpha_pattern") or {}, layer, found.lora_alpha) for layer in layers}
+    alphas = {layer: pattern_value(config.get("alpha_pattern") or {}, layer, method.lora_alpha) for layer in layers}
     return replace(
-        found,
-        rank_pattern={exactly(layer): rank for layer, rank in ranks.items() if rank != found.r},
-        alpha_pattern={exactly(layer): float(one) for layer, one in alphas.items() if one != found.lora_alpha},
+        method,
+        rank_pattern={exactly(layer): rank for layer, rank in ranks.items() if rank != method.r},
+        alpha_pattern={exactly(layer): float(alpha) for layer, alpha in alphas.items() if alpha != method.lora_alpha},
     )
 
 
 def _ends(layers: list[str], model: Any) -> list[str]:
     """The layers' names by their ends, if these name no other layer as well."""
     ends = sorted({layer.rpartition(".")[2] for layer in layers})
-    there = [one.name for one in linear_layers(model, ends=True)]
-    named = [name for name in there if name.rpartition(".")[2] in ends]
-    return ends if sorted(named) == layers else layers
+    names = [layer.name for layer in linear_layers(model, ends=True)]
+    matching = [name for name in names if name.rpartition(".")[2] in ends]
+    return ends if sorted(matching) == layers else layers
 
 
-def _remarks(config: Mapping[str, Any], base: str, contents: Contents, kept: Mapping[str, Stored]) -> list[str]:
+def _remarks(config: Mapping[str, Any], base: str, contents: Contents) -> list[str]:
     named = str(config.get("base_model_name_or_path") or "")
     remarks = []
     last = PureWindowsPath(named).name  # it parts at / and at \, and no folder of theirs is repeated

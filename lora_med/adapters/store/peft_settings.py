@@ -100,9 +100,9 @@ def _compiles(pattern: str) -> bool:
 
 
 def _dropout(config: Mapping[str, Any]) -> str | None:
-    found = config.get("lora_dropout") or 0
-    if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found <= 1:
-        return f"lora_dropout {str(found)[:40]}, wanted a number from 0 to 1"
+    dropout = config.get("lora_dropout") or 0
+    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        return f"lora_dropout {str(dropout)[:40]}, wanted a number from 0 to 1"
     return None
 
 
@@ -113,7 +113,7 @@ def _lists(config: Mapping[str, Any]) -> str | None:
         if value is not None and not isinstance(value, list) and not number:
             return f"{key} is no list"
     names = config.get("modules_to_save") or []
-    if not all(isinstance(one, str) and PATTERN.fullmatch(one) for one in names):
+    if not all(isinstance(name, str) and PATTERN.fullmatch(name) for name in names):
         return "modules_to_save names something that is no layer"
     return None
 

@@ -143,10 +143,10 @@ def _check_labels(base: Base, card: Card, where: Path) -> None:
     """Refuse an adapter that tags on a base that writes, the other way round, and one of other tags."""
     if tuple(card.labels) == base.labels:
         return
-    wanted = f"tags tokens as {', '.join(card.labels)}" if card.labels else "writes text"
-    found = f"has a head for {', '.join(base.labels)}" if base.labels else "is loaded to write text"
+    trained = f"tags tokens as {', '.join(card.labels)}" if card.labels else "writes text"
+    actual = f"has a head for {', '.join(base.labels)}" if base.labels else "is loaded to write text"
     raise BaseMismatchError(
-        f"adapter {card.name!r} {wanted}, and the base {found}",
+        f"adapter {card.name!r} {trained}, and the base {actual}",
         where=str(where),
         fix="load_tagger(base, card.labels) gives the base it needs" if card.labels else "load_base gives it",
     )
@@ -158,42 +158,42 @@ def locate_base(card: Card, base: str | None, revision: str | None = None) -> tu
     Raises:
         InputMissingError: it is not here.
     """
-    asked = base if base is not None else card.base.name
+    base_name = base if base is not None else card.base.name
     try:
-        folder, _ = resolve_base(asked, revision or (card.base.revision if base is None else None))
+        folder, _ = resolve_base(base_name, revision or (card.base.revision if base is None else None))
     except InputMissingError as error:
         if base is not None:
             raise
-        here = folder_with(card.base.fingerprint)
-        marks = f"it is the one with weights {card.base.fingerprint.weights[:16]}"
+        folder_here = folder_with(card.base.fingerprint)
+        hint = f"it is the one with weights {card.base.fingerprint.weights[:16]}"
         raise InputMissingError(
             f"the base {card.base.name!r} of adapter {card.name!r} is not here",
             where=error.where,
-            fix=f"--base {here}" if here else f"give its folder with --base; {marks}",
+            fix=f"--base {folder_here}" if folder_here else f"give its folder with --base; {hint}",
         ) from error
-    return folder, asked
+    return folder, base_name
 
 
-def check_base(found: Fingerprint, name: str, card: Card, where: Path | str) -> None:
+def check_base(actual: Fingerprint, name: str, card: Card, where: Path | str) -> None:
     """Refuse a base whose weights, tokenizer or template are not those the card names.
 
     Raises:
         BaseMismatchError: naming both fingerprints and the base to load.
     """
-    differing = card.base.fingerprint.differing(found)
+    differing = card.base.fingerprint.differing(actual)
     if not differing:
         return
     lines = [
         f"  {part}: the adapter needs {getattr(card.base.fingerprint, part)[:16]}, "
-        f"{name!r} has {getattr(found, part)[:16]}"
+        f"{name!r} has {getattr(actual, part)[:16]}"
         for part in differing
     ]
     wanted = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")
-    here = folder_with(card.base.fingerprint)
+    folder_here = folder_with(card.base.fingerprint)
     raise BaseMismatchError(
         f"adapter {card.name!r} was trained on another base:\n" + "\n".join(lines),
         where=str(where),
-        fix=f"load the base it belongs to: {wanted}" + (f", as in {here}" if here else ""),
+        fix=f"load the base it belongs to: {wanted}" + (f", as in {folder_here}" if folder_here else ""),
     )
 
 
@@ -212,10 +212,10 @@ def read_files(folder: Path, card: Card) -> dict[str, bytes]:
         if not path.is_file():
             raise InputMissingError(f"no {name} in the adapter", where=str(folder), fix="copy the adapter again")
         contents[name] = path.read_bytes()
-        found = hashlib.sha256(contents[name]).hexdigest()
-        if found != card.files[name]:
+        digest = hashlib.sha256(contents[name]).hexdigest()
+        if digest != card.files[name]:
             raise IntegrityError(
-                f"{name} is not the file that was published: SHA-256 {found[:16]}, the card says "
+                f"{name} is not the file that was published: SHA-256 {digest[:16]}, the card says "
                 f"{card.files[name][:16]}",
                 where=str(path),
                 fix="copy the adapter again, or train it again",

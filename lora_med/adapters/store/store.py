@@ -187,10 +187,10 @@ def _fill(folder: Path, card: Card, method: Method, tensors: Mapping[str, Any], 
     write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
     write_json(folder / CONFIG, method.published_config(model, card.base.name))
     write_atomic(folder / README, render_readme(card, method))
-    whole = replace(card, files={file: sha256_file(folder / file) for file in FILES})
+    hashed = replace(card, files={file: sha256_file(folder / file) for file in FILES})
     for file in FILES:
         (folder / file).chmod(0o644)
-    write_json(folder / CARD, whole.as_json())
+    write_json(folder / CARD, hashed.as_json())
     (folder / CARD).chmod(0o644)
     folder.chmod(0o755)
     if card.data.access == "credentialed":
@@ -217,10 +217,10 @@ def remove(name: str, store: Path | str = STORE) -> Path:
 
 def cards(store: Path | str = STORE) -> dict[str, Card | LoraMedError]:
     """Name -> card of every adapter in the store, or the error that reading its card gave."""
-    found: dict[str, Card | LoraMedError] = {}
+    by_name: dict[str, Card | LoraMedError] = {}
     for name in list_adapters(store):
         try:
-            found[name] = read_card(Path(store) / name)
+            by_name[name] = read_card(Path(store) / name)
         except LoraMedError as error:
-            found[name] = error
-    return found
+            by_name[name] = error
+    return by_name

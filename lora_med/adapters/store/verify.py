@@ -38,7 +38,7 @@ class Verification:
     files: AdapterFiles | None = field(default=None, repr=False)
 
     @property
-    def whole(self) -> bool:
+    def intact(self) -> bool:
         """Whether no check came out wrong; a skipped one does not count."""
         return all(check.outcome != "wrong" for check in self.checks)
 
@@ -54,16 +54,16 @@ def verify(folder: Path, base: str | None = None) -> Verification:
     """
     if not (folder / CARD).is_file():
         raise InputMissingError(f"no adapter in {folder.name!r}", where=str(folder), fix="lora-med adapters list")
-    known: dict[str, Any] = {}
-    checks = [_try("card", lambda: _card(folder, known))]
-    if "card" in known:
-        card: Card = known["card"]
+    facts: dict[str, Any] = {}
+    checks = [_try("card", lambda: _card(folder, facts))]
+    if "card" in facts:
+        card: Card = facts["card"]
         checks.append(_try("files", lambda: _files(folder)))
-        checks.append(_try("hashes", lambda: _hashes(folder, known)))
-        checks.append(_try("base", lambda: _base(card, base, known)))
-    if "files" in known:
-        checks.append(_try("tensors", lambda: _tensors(known)))
-    return Verification(folder.name, tuple(checks), known.get("files"))
+        checks.append(_try("hashes", lambda: _hashes(folder, facts)))
+        checks.append(_try("base", lambda: _base(card, base, facts)))
+    if "files" in facts:
+        checks.append(_try("tensors", lambda: _tensors(facts)))
+    return Verification(folder.name, tuple(checks), facts.get("files"))
 
 
 def _try(what: str, check: Callable[[], Check | str]) -> Check:
@@ -74,12 +74,12 @@ def _try(what: str, check: Callable[[], Check | str]) -> Check:
     return outcome if isinstance(outcome, Check) else Check(what, "ok", outcome)
 
 
-def _card(folder: Path, known: dict[str, Any]) -> str:
-    known["content"] = read_card_bytes(folder)
-    card = parse_card(known["content"], folder)
+def _card(folder: Path, facts: dict[str, Any]) -> str:
+    facts["content"] = read_card_bytes(folder)
+    card = parse_card(facts["content"], folder)
     if card.name != folder.name:
         raise IntegrityError(f"the card names {card.name!r}, the folder {folder.name!r}")
-    known["card"] = card
+    facts["card"] = card
     return f"published {card.created}, access {card.data.access}"
 
 
@@ -94,13 +94,13 @@ def _files(folder: Path) -> str:
     return f"{len(allowed)} files, {sum((folder / name).stat().st_size for name in allowed):,} bytes"
 
 
-def _hashes(folder: Path, known: dict[str, Any]) -> str:
-    card: Card = known["card"]
-    known["files"] = AdapterFiles(folder, card, {**read_files(folder, card), CARD: known["content"]})
+def _hashes(folder: Path, facts: dict[str, Any]) -> str:
+    card: Card = facts["card"]
+    facts["files"] = AdapterFiles(folder, card, {**read_files(folder, card), CARD: facts["content"]})
     return f"{len(card.files)} SHA-256 as published"
 
 
-def _base(card: Card, base: str | None, known: dict[str, Any]) -> Check | str:
+def _base(card: Card, base: str | None, facts: dict[str, Any]) -> Check | str:
     try:
         folder, _ = resolve_base(base or card.base.name, None if base else card.base.revision, here_only=True)
     except InputMissingError:
@@ -108,15 +108,15 @@ def _base(card: Card, base: str | None, known: dict[str, Any]) -> Check | str:
     differing = card.base.fingerprint.differing(fingerprint(folder, fresh=True))
     if differing:
         raise IntegrityError(f"{base or card.base.name} has other {' and '.join(differing)} than the adapter's base")
-    known["base"] = folder
+    facts["base"] = folder
     return f"{card.base.name}: weights, tokenizer and template are those it was trained on"
 
 
-def _tensors(known: dict[str, Any]) -> str:
-    adapter: AdapterFiles = known["files"]
+def _tensors(facts: dict[str, Any]) -> str:
+    adapter: AdapterFiles = facts["files"]
     tensors, method = adapter.tensors(), adapter.method
-    if "base" in known:
-        expected = method.expected(skeleton(known["base"], labels=len(adapter.card.labels)))
+    if "base" in facts:
+        expected = method.expected(skeleton(facts["base"], labels=len(adapter.card.labels)))
         shapes = "with the names and shapes that the base needs"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

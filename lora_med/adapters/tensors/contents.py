@@ -120,8 +120,8 @@ def check_method(config: Any, adapter: Path) -> None:
     """
     where = str(adapter / CONFIG)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise SettingsError(f"an adapter of type {found!r} is none of LoRA's", where=where, fix="train it as LoRA")
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise SettingsError(f"an adapter of type {kind!r} is none of LoRA's", where=where, fix="train it as LoRA")
     if config.get("task_type") == TAGS:
         raise SettingsError(
             "the adapter tags tokens: its head belongs to no model that writes text",
@@ -138,7 +138,7 @@ def check_method(config: Any, adapter: Path) -> None:
     strange = sorted(name for name, value in config.items() if name not in UNDERSTOOD and value)
     if strange:
         raise SettingsError(
-            f"the adapter uses {', '.join(repr(one[:40]) for one in strange[:5])}, which lora_med does not know",
+            f"the adapter uses {', '.join(repr(name[:40]) for name in strange[:5])}, which lora_med does not know",
             where=where,
             fix="train it as LoRA, rsLoRA or DoRA",
         )
@@ -161,12 +161,12 @@ def _sorted_out(
     tokens: dict[str, TokenRows] = {}
     base: dict[str, Stored] = {}
     saved: dict[str, Stored] = {}
-    kept = [str(name) for name in config.get("modules_to_save") or ()]
+    replaced = [str(name) for name in config.get("modules_to_save") or ()]
     for full, stored in tensors.items():
         if len(full) > LONGEST_NAME:
             raise IntegrityError(f"a tensor has a name of {len(full):,} characters", where=str(adapter / WEIGHTS))
         name = full.removeprefix(PREFIX)
-        ending = next((one for one in PARTS if name.endswith(one)), None)
+        ending = next((part for part in PARTS if name.endswith(part)), None)
         if name == full or stored.dtype not in FLOATS:
             raise IntegrityError(
                 f"tensor {full!r} ({stored.dtype}) has no use here", where=str(adapter / WEIGHTS), fix="train it again"
@@ -176,17 +176,17 @@ def _sorted_out(
         elif name.endswith(TOKENS):
             layer = name.removesuffix(TOKENS)
             tokens[layer] = TokenRows(stored, _indices(config.get("trainable_token_indices"), layer, stored, adapter))
-        elif INNER in name or not (_is_saved(name, kept) or config.get("ensure_weight_tying")):
+        elif INNER in name or not (_is_saved(name, replaced) or config.get("ensure_weight_tying")):
             _put(base, name.replace(INNER, "."), stored)
         else:
             saved[name] = stored
     return layers, tokens, base, saved
 
 
-def _put(found: dict[str, Stored], key: str, stored: Stored) -> None:
-    if key in found:
+def _put(tensors: dict[str, Stored], key: str, stored: Stored) -> None:
+    if key in tensors:
         raise IntegrityError(f"what {stored.name!r} holds is there twice", where=str(stored.file))
-    found[key] = stored
+    tensors[key] = stored
 
 
 def _check_promised(
@@ -200,12 +200,14 @@ def _check_promised(
     where = str(adapter / WEIGHTS)
     for setting, part in (("use_dora", "magnitude"), ("lora_bias", "bias")):
         wanted = bool(config.get(setting))
-        wrong = next((one.layer for one in low_rank.values() if (getattr(one, part) is not None) != wanted), None)
+        wrong = next(
+            (update.layer for update in low_rank.values() if (getattr(update, part) is not None) != wanted), None
+        )
         if wrong is not None:
             state = "missing" if wanted else f"there, though {setting} is not set"
             raise IntegrityError(f"layer {wrong!r}: its {part} is {state}", where=where)
     for name in config.get("modules_to_save") or ():
-        if not any(_is_saved(one, [str(name)]) for one in saved):
+        if not any(_is_saved(key, [str(name)]) for key in saved):
             raise IntegrityError(f"modules_to_save names {name!r}, and the file holds no such layer", where=where)
     both = next((layer for layer in low_rank if f"{layer}.weight" in saved), None)
     if both is not None:
@@ -214,18 +216,18 @@ def _check_promised(
         raise IntegrityError("trainable_token_indices names tokens, and the file holds none", where=where)
 
 
-def _is_saved(name: str, kept: list[str]) -> bool:
+def _is_saved(name: str, replaced: list[str]) -> bool:
     """Whether a tensor is of a layer that modules_to_save names, by PEFT's rule: the plain end of a layer's name."""
     parts = name.split(".")
-    return any(".".join(parts[:count]).endswith(one) for count in range(1, len(parts)) for one in kept)
+    return any(".".join(parts[:count]).endswith(ending) for count in range(1, len(parts)) for ending in replaced)
 
 
 def _indices(setting: Any, layer: str, stored: Stored, adapter: Path) -> tuple[int, ...]:
-    found = setting
+    indices = setting
     if isinstance(setting, dict):
-        found = next((value for key, value in setting.items() if f".{layer}".endswith(f".{key}")), None)
-    ids = [one for one in found if type(one) is int and one >= 0] if isinstance(found, list) else []
-    if not ids or ids != found or len(set(ids)) != len(ids) or stored.shape[:1] != (len(ids),):
+        indices = next((value for key, value in setting.items() if f".{layer}".endswith(f".{key}")), None)
+    ids = [token for token in indices if type(token) is int and token >= 0] if isinstance(indices, list) else []
+    if not ids or ids != indices or len(set(ids)) != len(ids) or stored.shape[:1] != (len(ids),):
         raise IntegrityError(
             f"the trained tokens of {layer!r} are not those that trainable_token_indices names",
             where=str(adapter / CONFIG),

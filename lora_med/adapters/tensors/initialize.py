@@ -55,7 +55,7 @@ def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None
     """
     check_dora(method, base)
     where, init = "lora.init_lora_weights", method.init
-    transposed = any(one.transposed for one in method.targets(base.model))
+    transposed = any(layer.transposed for layer in method.targets(base.model))
     if init in MOVES_BASE and base.quantization != "none":
         raise SettingsError(
             f"{init} with a {base.quantization} base: the rest of the base would be quantized anew, "
@@ -119,17 +119,17 @@ def _loftq(model: Any, folder: Path, method: Method) -> None:
         if entry is None:
             raise IntegrityError(f"the base's files hold no tensor {name!r}", where=str(folder))
         original = _read(entry).to(weight.device, torch.float32)
-        kept = dequantize_4bit(weight.data, weight.quant_state).to(torch.float32)
-        if _lies_transposed(module):
+        quantized = dequantize_4bit(weight.data, weight.quant_state).to(torch.float32)
+        if _stored_transposed(module):
             original = original.T
-        left, values, right = torch.linalg.svd((original - kept) / method.scale(layer), full_matrices=False)
+        left, values, right = torch.linalg.svd((original - quantized) / method.scale(layer), full_matrices=False)
         rank, root = method.rank(layer), values.sqrt()
         with torch.no_grad():
             module.lora_A["default"].weight.copy_(root[:rank, None] * right[:rank])
             module.lora_B["default"].weight.copy_(left[:, :rank] * root[:rank])
 
 
-def _lies_transposed(module: Any) -> bool:
+def _stored_transposed(module: Any) -> bool:
     """Whether the file holds this layer's weight transposed, as GPT-2's Conv1D; transformers notes it on quantizing."""
     return getattr(module.get_base_layer(), "source_cls", type(None)).__name__ == "Conv1D"
 

@@ -66,25 +66,31 @@ class Method:
 
     def expected(self, model: Any) -> dict[str, tuple[int, ...]]:
         """Tensor name -> shape, of all that adapter_model.safetensors must hold for `model`."""
-        found: dict[str, tuple[int, ...]] = {}
-        for one in self.targets(model):
-            down, up = ("lora_embedding_A", "lora_embedding_B") if one.embedding else ("lora_A.weight", "lora_B.weight")
-            found[f"{PREFIX}{one.name}.{down}"] = (self.rank(one.name), one.inputs)
-            found[f"{PREFIX}{one.name}.{up}"] = (one.outputs, self.rank(one.name))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in self.targets(model):
+            down, up = (
+                ("lora_embedding_A", "lora_embedding_B") if layer.embedding else ("lora_A.weight", "lora_B.weight")
+            )
+            shapes[f"{PREFIX}{layer.name}.{down}"] = (self.rank(layer.name), layer.inputs)
+            shapes[f"{PREFIX}{layer.name}.{up}"] = (layer.outputs, self.rank(layer.name))
             if self.lora_bias:
-                found[f"{PREFIX}{one.name}.lora_B.bias"] = (one.outputs,)
+                shapes[f"{PREFIX}{layer.name}.lora_B.bias"] = (layer.outputs,)
             if self.use_dora:
-                found[f"{PREFIX}{one.name}.lora_magnitude_vector"] = (one.outputs,)
+                shapes[f"{PREFIX}{layer.name}.lora_magnitude_vector"] = (layer.outputs,)
         for name, module in model.named_modules() if self.modules_to_save or self.trainable_token_indices else ():
-            if any(_ends_in(name, one) for one in self.modules_to_save):
-                own = [(key.removeprefix(ORIGINAL), one) for key, one in module.named_parameters() if COPIES not in key]
-                found |= {f"{PREFIX}{name}.{key}": tuple(one.shape) for key, one in own}
+            if any(_ends_in(name, end) for end in self.modules_to_save):
+                own = [
+                    (key.removeprefix(ORIGINAL), parameter)
+                    for key, parameter in module.named_parameters()
+                    if COPIES not in key
+                ]
+                shapes |= {f"{PREFIX}{name}.{key}": tuple(parameter.shape) for key, parameter in own}
             tokens = next((ids for end, ids in self.trainable_token_indices.items() if _ends_in(name, end)), None)
             if tokens is not None:
                 if max(tokens, default=0) >= module.weight.shape[0]:
                     raise SettingsError(f"token {max(tokens)} was trained, and {name!r} has {module.weight.shape[0]}")
-                found[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = (len(tokens), module.weight.shape[1])
-        return found
+                shapes[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = (len(tokens), module.weight.shape[1])
+        return shapes
 
     def peft_config(self, model: Any, *, inference: bool, init: bool | str = True) -> Any:
         """PEFT's LoraConfig for `model`; whether weights lie transposed is the model's matter, not the adapter's."""
@@ -103,7 +109,7 @@ class Method:
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
             init_lora_weights=init,  # pyright: ignore[reportArgumentType]
-            fan_in_fan_out=any(one.transposed for one in self.targets(model)),
+            fan_in_fan_out=any(layer.transposed for layer in self.targets(model)),
             lora_bias=self.lora_bias,
             modules_to_save=list(self.modules_to_save) or None,
             trainable_token_indices=dict(self.trainable_token_indices) or None,
@@ -111,10 +117,12 @@ class Method:
 
     def published_config(self, model: Any, base_name: str) -> dict[str, Any]:
         """What adapter_config.json holds: PEFT's form, without the fields of other methods."""
-        kept = {*FREE, *(one.name for one in fields(self)), "bias", "modules_to_save"}
+        published = {*FREE, *(member.name for member in fields(self)), "bias", "modules_to_save"}
         config = self.peft_config(model, inference=True).to_dict()
         named = {**config, "base_model_name_or_path": base_name}
-        return {key: sorted(value) if isinstance(value, set) else value for key, value in named.items() if key in kept}
+        return {
+            key: sorted(value) if isinstance(value, set) else value for key, value in named.items() if key in published
+        }
 
 
 def method_for(model: Any, lora: LoraSettings) -> Method:
@@ -126,7 +134,9 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
     chosen = choose_targets(model, lora.target_modules, lora.layers_to_transform)
     check_patterns(lora.rank_pattern, chosen, "lora.rank_pattern")
     check_patterns(lora.alpha_pattern, chosen, "lora.alpha_pattern")
-    ends = sorted({one.leaf for one in chosen}) if lora.target_modules == "all-linear" else list(lora.target_modules)
+    ends = (
+        sorted({layer.leaf for layer in chosen}) if lora.target_modules == "all-linear" else list(lora.target_modules)
+    )
     layers, head = lora.layers_to_transform, tag_head(model)
     return Method(
         r=lora.r,
@@ -155,7 +165,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             raise ValueError(f"peft_type is {config['peft_type']!r}, wanted 'LORA'")
         _refuse_more_than_lora(config)
         layers = config["layers_to_transform"]
-        found = Method(
+        method = Method(
             r=_positive(config["r"]),
             lora_alpha=_finite(config["lora_alpha"]),
             target_modules=tuple(_words(config["target_modules"])),
@@ -175,11 +185,11 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
         raise IntegrityError(
             f"the adapter's configuration cannot be used: {reason}", where=where, fix="publish the adapter again"
         ) from error
-    return found
+    return method
 
 
 def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
-    ours = FREE | {one.name for one in fields(Method)}
+    ours = FREE | {member.name for member in fields(Method)}
     for key, value in config.items():
         if key not in ours and value not in (None, False, [], {}, "") and value != PLAIN.get(key):
             raise ValueError(f"it sets {key!r}, which plain LoRA has not")
@@ -197,7 +207,9 @@ def _ends_in(name: str, end: str) -> bool:
 def _tokens(value: Any) -> dict[str, list[int]]:
     if not value:
         return {}
-    if not isinstance(value, dict) or not all(type(one) is int and one >= 0 for ids in value.values() for one in ids):
+    if not isinstance(value, dict) or not all(
+        type(token) is int and token >= 0 for ids in value.values() for token in ids
+    ):
         raise ValueError("trainable_token_indices does not give token ids by the embedding's name")
     return {str(end): list(ids) for end, ids in value.items()}
 

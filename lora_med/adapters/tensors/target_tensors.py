@@ -20,10 +20,10 @@ def is_conv1d(config: Mapping[str, Any]) -> bool:
 
 def find_tensor(name: str, tensors: Mapping[str, Any]) -> str | None:
     """The base's name of a tensor; some checkpoints leave out the first part, as the original GPT-2."""
-    return next((one for one in (name, name.partition(".")[2]) if one in tensors), None)
+    return next((candidate for candidate in (name, name.partition(".")[2]) if candidate in tensors), None)
 
 
-def lies_transposed(dtype: str, shape: tuple[int, ...], low_rank: LowRank, conv1d: bool, adapter: Path) -> bool:
+def stored_transposed(dtype: str, shape: tuple[int, ...], low_rank: LowRank, conv1d: bool, adapter: Path) -> bool:
     """Whether the base stores (in, out), by shape; where the layer is square, by the family of the model.
 
     Raises:

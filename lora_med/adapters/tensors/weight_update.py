@@ -33,10 +33,10 @@ class WeightUpdate:
         import torch
 
         if self.transposed:
-            found = torch.mm(self.down[:, begin:end].T, self.up.T, out=out)
+            update = torch.mm(self.down[:, begin:end].T, self.up.T, out=out)
         else:
-            found = torch.mm(self.up[begin:end], self.down, out=out)
-        return found if self.scale == 1 else found.mul_(self.scale)
+            update = torch.mm(self.up[begin:end], self.down, out=out)
+        return update if self.scale == 1 else update.mul_(self.scale)
 
 
 def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
@@ -46,7 +46,7 @@ def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
         IntegrityError: a value is not finite.
     """
     with open_stored(low_rank.up) as handle:
-        up, down = (finite(read_rows(handle, one), one).float() for one in (low_rank.up, low_rank.down))
+        up, down = (finite(read_rows(handle, stored), stored).float() for stored in (low_rank.up, low_rank.down))
         magnitude = None
         if low_rank.magnitude is not None:
             magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)

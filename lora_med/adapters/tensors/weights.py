@@ -28,20 +28,20 @@ def adapter_parameters(model: Any, adapter: str) -> dict[str, tuple[str, Any]]:
     """Tensor name in the file -> (name in the model's state, parameter), of updates and of layers saved as a whole."""
     from peft.utils import ModulesToSaveWrapper
 
-    found = {}
+    parameters = {}
     for layer, module in lora_layers(model).items():
         for part in PARTS:
             if adapter in getattr(module, part):
                 key = f"{PREFIX}{layer}.{part}.{adapter}.weight"
-                found[f"{PREFIX}{layer}.{part}.weight"] = (key, getattr(module, part)[adapter].weight)
+                parameters[f"{PREFIX}{layer}.{part}.weight"] = (key, getattr(module, part)[adapter].weight)
         if adapter in module.lora_magnitude_vector:
             key = f"{PREFIX}{layer}.{MAGNITUDE}.{adapter}.weight"
-            found[f"{PREFIX}{layer}.{MAGNITUDE}"] = (key, module.lora_magnitude_vector[adapter].weight)
+            parameters[f"{PREFIX}{layer}.{MAGNITUDE}"] = (key, module.lora_magnitude_vector[adapter].weight)
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, parameter in module.modules_to_save[adapter].named_parameters():
-                found[f"{name}.{key}"] = (f"{name}.modules_to_save.{adapter}.{key}", parameter)
-    return found
+                parameters[f"{name}.{key}"] = (f"{name}.modules_to_save.{adapter}.{key}", parameter)
+    return parameters
 
 
 def take_tensors(model: Any, adapter: str = "default", state: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def take_tensors(model: Any, adapter: str = "default", state: Mapping[str, Any] 
     Args:
         state: a gathered state dict, where the model's own parameters are shards (FSDP, ZeRO-3).
     """
-    found = {}
+    copies = {}
     for name, (key, parameter) in adapter_parameters(model, adapter).items():
         if state is not None and key not in state:
             raise IntegrityError(f"the gathered state lacks {key!r}", fix="gather the whole adapter on rank 0")
         source = parameter if state is None else state[key]
-        found[name] = source.detach().to("cpu").clone().contiguous()
-    return found
+        copies[name] = source.detach().to("cpu").clone().contiguous()
+    return copies
 
 
 def put_tensors(model: Any, adapter: str, tensors: Mapping[str, Any]) -> None:

@@ -101,16 +101,16 @@ def verify(
         fix="copy it again from its source, or train it again",
     )
     if as_json:
-        content = {"name": report.name, "whole": report.whole, "checks": [asdict(check) for check in report.checks]}
-        print(json.dumps(content if report.whole else content | error.as_json()))
-        if not report.whole:
+        content = {"name": report.name, "whole": report.intact, "checks": [asdict(check) for check in report.checks]}
+        print(json.dumps(content if report.intact else content | error.as_json()))
+        if not report.intact:
             print(error, file=sys.stderr)
             raise typer.Exit(error.exit_code)
     else:
         marks = {"ok": "ok     ", "wrong": "WRONG  ", "skipped": "skipped"}
         for check in report.checks:
             print(f"{marks[check.outcome]}  {check.what:<8}  {check.detail}")
-        if not report.whole:
+        if not report.intact:
             raise error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.tensors.contents import Contents, LowRank, TokenRows, read_contents
-from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, lies_transposed
+from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, stored_transposed
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
@@ -235,7 +235,7 @@ def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool
     if before.low_rank is not None:
         raise IntegrityError(f"two updates meet in the base's tensor {name!r}", where=str(adapter))
     outputs[name] = replace(
-        before, low_rank=low_rank, transposed=lies_transposed(before.dtype, before.shape, low_rank, conv1d, adapter)
+        before, low_rank=low_rank, transposed=stored_transposed(before.dtype, before.shape, low_rank, conv1d, adapter)
     )
     if low_rank.bias is not None:
         bias = find_tensor(f"{layer}.bias", outputs)
