@@ -174,9 +174,9 @@ def test_a_second_adapter_needs_to_be_added_on_purpose(base: Base, shelf: Path) 
     bare = logits(base.model)
     model = attach(base, "abstracts", shelf)
     alone = logits(model)
-    with pytest.raises(SettingsError, match="carries adapters already"):
+    with pytest.raises(SettingsError, match="already carries adapters"):
         attach(base, "questions", shelf)
-    with pytest.raises(SettingsError, match="attached already"):
+    with pytest.raises(SettingsError, match="already attached"):
         attach(base, "abstracts", shelf, onto=model)
     detach(model)
     assert torch.equal(logits(base.model), bare)
@@ -200,7 +200,7 @@ def test_training_goes_on_from_a_published_adapter(base: Base, llama: Path, shel
 @pytest.mark.parametrize(
     ("lora", "field"),
     [
-        ({"r": 8}, "lora.r: abstracts has 4, the settings say 8"),
+        ({"r": 8}, "lora.r: abstracts has 4, the settings have 8"),
         ({"r": 4, "lora_alpha": 8}, "lora.lora_alpha"),
         ({"r": 4, "use_rslora": True}, "lora.use_rslora"),
         ({"r": 4, "target_modules": ["q_proj"]}, "lora.target_modules"),

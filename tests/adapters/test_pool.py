@@ -1,4 +1,4 @@
-"""The bank: at most so many adapters in memory, loaded once, kept while in use, and taken off without a trace."""
+"""The adapter pool: a bounded number in memory, loaded once, held while in use, and removed without a trace."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def letters(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def truth(llama: Path, letters: Path) -> dict[str, torch.Tensor]:
-    """Each adapter's logits, from a bank that holds all of them."""
+    """Each adapter's logits, from a pool that holds all of them."""
     with load_many(load_base(str(llama), quantization="none"), LETTERS, letters) as pool:
         return {name: answer(pool, name) for name in LETTERS}
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_held_at_once_is_refused_and_leaves_no_trace(
 ) -> None:
     with pytest.raises(SettingsError, match="one batch names 3 adapters, and 2"), use(pool, ["a", "b", None, "c"]):
         pass
-    with use(pool, "a"), use(pool, "b"), use(pool, None), pytest.raises(SettingsError, match="no room for 'c'"):
+    with use(pool, "a"), use(pool, "b"), use(pool, None), pytest.raises(SettingsError, match="no free slot for 'c'"):
         answer(pool, "c")
     assert torch.equal(answer(pool, "c"), truth["c"])
     assert torch.equal(answer(pool, "d"), truth["d"])
@@ -108,7 +108,7 @@ def test_a_thread_waits_until_a_place_is_free(pool: AdapterPool, truth: dict[str
     assert torch.equal(found[0], truth["c"])
 
 
-def test_who_waits_for_a_place_is_told_that_the_bank_was_closed(pool: AdapterPool) -> None:
+def test_a_thread_that_waits_for_a_slot_gets_an_error_when_the_pool_closes(pool: AdapterPool) -> None:
     found: list[SettingsError] = []
 
     def ask() -> None:
@@ -272,7 +272,7 @@ def test_closing_takes_the_hooks_off_and_the_base_is_free_again(base: Base, lett
     with pytest.raises(SettingsError, match="closed"), use(pool, "a"):
         pass
     assert not torch.equal(logits(attach(base, "a", letters)), before)
-    with pytest.raises(SettingsError, match="carries adapters already"):
+    with pytest.raises(SettingsError, match="already carries adapters"):
         AdapterPool(base, letters)
 
 
@@ -296,8 +296,8 @@ def test_no_peft_is_needed_to_run_adapters(llama: Path, letters: Path) -> None:
     code = (
         "import sys; from lora_med import load_base, load_many, generate_rows\n"
         f"base = load_base({str(llama)!r}, quantization='none')\n"
-        f"bank = load_many(base, ['a', 'b'], {str(letters)!r})\n"
-        "generate_rows(bank, base.tokenizer, [[1, 50], [1, 60]], ['a', 'b'], max_new_tokens=2)\n"
+        f"pool = load_many(base, ['a', 'b'], {str(letters)!r})\n"
+        "generate_rows(pool, base.tokenizer, [[1, 50], [1, 60]], ['a', 'b'], max_new_tokens=2)\n"
         "print('peft' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

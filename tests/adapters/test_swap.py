@@ -36,7 +36,7 @@ def truth(request: pytest.FixtureRequest, llama: Path, shelf: Path) -> tuple[str
 
 @pytest.fixture
 def many(truth: tuple[str, Truth], llama: Path, shelf: Path) -> Iterator[tuple[AdapterPool, Truth]]:
-    """A bank of three adapters, one of them DoRA, and the true logits of each and of the base."""
+    """A pool of three adapters, one of them DoRA, and the true logits of each and of the base."""
     quantization, expected = truth
     with load_many(load_base(str(llama), quantization=quantization), NAMES, shelf) as pool:
         mine = {name: logits_with(pool, name) for name in (None, *NAMES)}

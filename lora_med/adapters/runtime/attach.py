@@ -1,7 +1,7 @@
-"""Adapters onto a base: a new one to train, or a published one to use, each refused where it does not belong.
+"""Attach an adapter to a base: a new one to train, or a published one to use. An adapter of another base is refused.
 
-What is attached is checked before PEFT sees it: the base's fingerprint, the files' hashes, and each tensor's name,
-shape and finiteness. Nothing is loaded by the path or base name that a file of the adapter gives.
+The adapter is checked before PEFT sees it: the base's fingerprint, the files' hashes, and each tensor's name, shape
+and finiteness. A path or base name in an adapter's file is never loaded.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def attach_new(
     store: Path | str = STORE,
     rows: Sequence[Sequence[int]] | None = None,
 ) -> Any:
-    """A PeftModel with one new trainable adapter, "default", its weights in float32; `base.model` is changed in place.
+    """A PeftModel with one new trainable adapter, "default", in float32; `base.model` is changed in place.
 
     Args:
-        seed: of the start; the same seed gives the same adapter, and the random state outside is untouched.
-        store: where `lora.continue_from` is looked up.
+        seed: for the initial weights. The same seed gives the same adapter; the random state outside is unchanged.
+        store: the folder in which `lora.continue_from` is looked up.
         rows: token ids of some training rows, for `eva`.
 
     Raises:
-        SettingsError: a name, pattern or combination that cannot be.
+        SettingsError: a name, pattern or combination is impossible.
         BaseMismatchError: `continue_from` names an adapter of another base.
     """
     from peft import get_peft_model
@@ -67,22 +67,22 @@ def attach(base: Base, name: str, store: Path | str = STORE, *, onto: Any = None
     """A PeftModel with the published adapter `name` attached for inference: frozen, active, in eval mode.
 
     Args:
-        onto: a PeftModel that `attach` made of the same base, to which this adapter is added.
+        onto: a PeftModel that `attach` made from the same base; this adapter is added to it.
 
     Raises:
         InputMissingError: no such adapter.
         BaseMismatchError: it was trained on another base (weights, tokenizer or template differ).
-        IntegrityError: a file is not the one that was published, or a tensor does not fit.
+        IntegrityError: a file differs from the published one, or a tensor does not fit.
     """
     check_loadable(name)
     return attach_opened(base, open_files(find_adapter(name, store)), onto=onto)
 
 
 def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any:
-    """What `attach` returns, for an adapter that is open already: its verified bytes are used, no file is read.
+    """The result of `attach` for an adapter that is already open: its verified bytes are used, and no file is read.
 
     Raises:
-        SettingsError: `base` or `onto` cannot take it.
+        SettingsError: `base` or `onto` cannot take the adapter.
         BaseMismatchError, IntegrityError: as `attach`.
     """
     from peft import PeftModel
@@ -95,9 +95,11 @@ def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any
         with _without_peft_noise():
             model: Any = PeftModel(base.model, config, adapter_name=name)
     elif onto.get_base_model() is not base.model:
-        raise SettingsError("`onto` carries the adapters of another base object", fix="pass the Base it was made from")
+        raise SettingsError(
+            "`onto` carries the adapters of another base object", fix="pass the Base that `onto` was made from"
+        )
     elif name in onto.peft_config:
-        raise SettingsError(f"adapter {name!r} is attached already", fix="name each adapter once")
+        raise SettingsError(f"adapter {name!r} is already attached", fix="name each adapter once")
     else:
         model = onto
         model.add_adapter(name, config)
@@ -110,9 +112,9 @@ def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any
 
 
 def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
-    """Let PEFT place what is more than updates of inner layers, and read it back: it drops what it cannot place.
+    """Let PEFT load tensors other than updates of inner layers, then read them back: PEFT drops what it cannot load.
 
-    Whole layers it holds in the base's precision, so they are looked for as rounded to it.
+    PEFT holds fully trained layers in the base's precision, so these are compared after rounding to it.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -129,13 +131,15 @@ def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
 
 
 def detach(model: Any) -> None:
-    """Take every adapter off again: `base.model` is then as it was loaded, ready for another `attach`.
+    """Remove every adapter: `base.model` is then as it was loaded, ready for another `attach`.
 
     Raises:
-        SettingsError: the base itself was moved by PiSSA or OLoRA; load it anew.
+        SettingsError: PiSSA or OLoRA changed the base itself; load it again.
     """
     if getattr(model, START, None) is not None:
-        raise SettingsError("the base was moved by its adapter's start (PiSSA, OLoRA)", fix="load the base again")
+        raise SettingsError(
+            "PiSSA or OLoRA moved the base's weights when this adapter was initialized", fix="load the base again"
+        )
     bare = model.unload()
     if hasattr(bare, "peft_config"):
         del bare.peft_config
@@ -143,7 +147,7 @@ def detach(model: Any) -> None:
 
 @contextmanager
 def _without_peft_noise() -> Iterator[None]:
-    """Drop the warnings that PEFT raises about its own calls and about defaults that we mean."""
+    """Suppress the warnings that PEFT raises about its own calls and about defaults that are intended."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*eva.*", category=UserWarning)
@@ -152,9 +156,9 @@ def _without_peft_noise() -> Iterator[None]:
 
 
 def refuse_occupied(base: Base) -> None:
-    """Refuse a base whose layers PEFT has wrapped already."""
+    """Refuse a base whose layers PEFT has already wrapped."""
     if any(name.endswith(".lora_A") for name, _ in base.model.named_modules()):
         raise SettingsError(
-            "this base carries adapters already",
-            fix="attach(..., onto=model) adds one more, detach(model) takes them off",
+            "this base already carries adapters",
+            fix="attach(..., onto=model) adds one more; detach(model) removes them",
         )

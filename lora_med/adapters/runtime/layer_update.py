@@ -1,10 +1,10 @@
 """What an adapter adds to the output of a layer: alone, and for a batch whose rows belong to several adapters.
 
-Everything is computed in float32, the dtype of the published weights, whatever the base's: the layer's input is cast
-up, and the sum is rounded once to the base's dtype. That is PEFT's arithmetic, so on a base that is not quantized LoRA
-gives PEFT's very bits wherever its scale is a power of two. In bfloat16 the logits would be as near to the true ones
-(0.004 either way, from the base's own rounding), and on CPUs without bfloat16 units it would be slower: 0.13 ms
-against 0.06 for 8 tokens through 1,024 x 1,024 at rank 16.
+All arithmetic is in float32, the dtype of the published weights, whatever the base's dtype. The layer's input is cast
+to float32, and the sum is rounded once to the base's dtype. This is PEFT's arithmetic. So on a base that is not
+quantized, LoRA is bit-identical to PEFT wherever its scale is a power of two. In bfloat16 the logits would be as close
+to the true ones (error 0.004 either way, from the base's own rounding). On CPUs without bfloat16 units it would be
+slower: 0.13 ms against 0.06 for 8 tokens through 1,024 x 1,024 at rank 16.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lora_med.models.targets import Linear, linear_layers
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """One adapter's part in one layer, in float32: output += up(down(input)) + gain * (output - bias).
+    """One adapter's update of one layer, in float32: output += up(down(input)) + gain * (output - bias).
 
-    `down` is (rank, inputs), `up` (outputs, rank) with the scale in it. DoRA multiplies each output of the updated
-    layer, its bias aside, by a factor; `gain` is that factor less one, (outputs,), and `up` holds the factor already.
+    `down` is (rank, inputs); `up` is (outputs, rank) and includes the scale. DoRA multiplies each output of the
+    updated layer, without its bias, by a factor. `gain` (outputs,) is that factor minus one; `up` includes the factor.
     """
 
     down: torch.Tensor
@@ -37,11 +37,11 @@ class Update:
 
     @property
     def rank(self) -> int:
-        """How many numbers lie between `down` and `up`."""
+        """The inner dimension of `down` and `up`."""
         return len(self.down)
 
     def add(self, x: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to `output` (..., outputs), in place, what the adapter makes of `x` (..., inputs)."""
+        """Add the adapter's update for `x` (..., inputs) to `output` (..., outputs), in place."""
         added = linear(linear(x.to(self.down.dtype), self.down), self.up)
         if self.gain is not None:
             added += self.gain * output
@@ -52,7 +52,7 @@ class Update:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A published adapter made ready to run: layer name -> its update there."""
+    """A published adapter that is ready to run: layer name -> its update of that layer."""
 
     name: str
     updates: Mapping[str, Update]
@@ -60,10 +60,10 @@ class Adapter:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The updates of several adapters in one layer, one below the other, so that two products serve any mixture.
+    """The updates of several adapters in one layer, concatenated, so that two matrix products serve any mixture.
 
-    `down` is (ranks, inputs), `up` (ranks, outputs); adapter number i owns `ranks[i]` of these rows, none where it
-    leaves the layer alone. `gains` and `gains_of_bias` are (adapters, outputs), zero for an adapter without DoRA.
+    `down` is (ranks, inputs), `up` (ranks, outputs). Adapter number i owns `ranks[i]` of these rows, or none if it
+    does not adapt the layer. `gains` and `gains_of_bias` are (adapters, outputs), zero for an adapter without DoRA.
     """
 
     ranks: tuple[int, ...]
@@ -73,13 +73,13 @@ class Stack:
     gains_of_bias: torch.Tensor | None
 
     def add(self, x: torch.Tensor, output: torch.Tensor, foreign: torch.Tensor, gains: torch.Tensor | None) -> None:
-        """Add to each row of `output` (rows, tokens, outputs), in place, what its own adapter makes of `x`.
+        """Add to each row of `output` (rows, tokens, outputs), in place, its own adapter's update for `x`.
 
         Args:
             foreign: (rows, 1, ranks), true where a row of the batch must not use a row of the stack.
             gains: (2, rows, 1, outputs), each row's gain and gain of the bias, if any adapter has them.
         """
-        # Zeros are filled in, not multiplied: another adapter's overflow must not become this row's NaN.
+        # A fill, not a product with 0: an overflow of another adapter must not become NaN in this row.
         inner = linear(x.to(self.down.dtype), self.down).masked_fill_(foreign, 0.0)
         added = torch.matmul(inner, self.up)
         if gains is not None:
@@ -89,7 +89,7 @@ class Stack:
 
 
 def stack(updates: Sequence[Update | None]) -> Stack:
-    """The updates of one layer stacked in this order; None for an adapter that leaves the layer alone."""
+    """The updates of one layer stacked in this order; None for an adapter that does not adapt the layer."""
     present = [update for update in updates if update is not None]
     gains = gains_of_bias = None
     if any(update.gain is not None for update in present):
@@ -108,21 +108,25 @@ def stack(updates: Sequence[Update | None]) -> Stack:
 
 
 def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Adapter:
-    """The adapter whose checked tensors, named as in its file, belong to the layers of `model`.
+    """A runnable adapter for `model` from checked tensors, which are named as in its file.
 
     Raises:
-        SettingsError: it is more than updates of inner layers, as an adapter made elsewhere may be.
+        SettingsError: it holds more than updates of inner layers, as an adapter made elsewhere may.
     """
     inner = {layer.name for layer in linear_layers(model)}
-    strange = [layer.name for layer in method.targets(model) if layer.name not in inner]
-    if strange or method.lora_bias or method.modules_to_save or method.trainable_token_indices:
-        kinds = {"biases": method.lora_bias, "whole layers": method.modules_to_save, "updates at the ends": strange}
+    outer_layers = [layer.name for layer in method.targets(model) if layer.name not in inner]
+    if outer_layers or method.lora_bias or method.modules_to_save or method.trainable_token_indices:
+        kinds = {
+            "biases": method.lora_bias,
+            "whole layers": method.modules_to_save,
+            "updates at the ends": outer_layers,
+        }
         more = [kind for kind, present in kinds.items() if present] or ["trained tokens"]
         raise SettingsError(
             f"adapter {name!r} has {', '.join(more)}, which cannot be swapped with others",
             fix=f"attach it alone (lora_med.attach), or merge it: lora-med merge {name} --out FOLDER",
         )
-    # Made outside of any inference mode, so that they serve every caller's, whoever was the first.
+    # Created outside inference mode, so that callers in any mode can use them, whoever loads the adapter first.
     with torch.inference_mode(False), torch.no_grad():
         updates = {
             layer.name: _update(layer, model.get_submodule(layer.name), method, tensors)
@@ -132,7 +136,7 @@ def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, to
 
 
 def _update(layer: Linear, module: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Update:
-    def placed(part: str) -> torch.Tensor:  # a copy, for what is read from a file keeps all its bytes in memory
+    def placed(part: str) -> torch.Tensor:  # a copy: a tensor parsed from a file holds all of its bytes in memory
         return tensors[f"{PREFIX}{layer.name}.{part}"].to(module.weight.device, torch.float32, copy=True)
 
     down, up = placed("lora_A.weight"), placed("lora_B.weight") * method.scale(layer.name)
@@ -145,7 +149,7 @@ def _update(layer: Linear, module: Any, method: Method, tensors: Mapping[str, to
 
 
 def _weight(layer: Linear, module: Any) -> torch.Tensor:
-    """The layer's weight (outputs, inputs) in float32, as its forward pass sees it."""
+    """The layer's weight (outputs, inputs) in float32, as its forward pass uses it."""
     weight = module.weight
     if hasattr(weight, "quant_state"):
         from bitsandbytes.functional import dequantize_4bit

@@ -1,8 +1,8 @@
-"""A bank of adapters on one base: each forward pass takes one, one per row, or none, and the base is never touched.
+"""A pool of adapters on one base: each forward pass uses one, one per row, or none. The base is never changed.
 
-The base's linear layers get a forward hook each, which adds what the running thread's adapter makes of the input; no
-weight and no module is changed. Choosing is therefore a matter of microseconds, several threads may run different
-adapters on the same model at once, and outside `use` the model is the bare base, to the bit.
+Each linear layer of the base gets a forward hook, which adds the update of the running thread's adapter. No weight and
+no module is changed. A choice therefore takes microseconds, and several threads may run different adapters on the same
+model at once. Outside `use` the model is bit-identical to the bare base.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from lora_med.models.base import Base
 from lora_med.models.targets import linear_layers
 
 MOST_RESIDENT = 8
-# A stack may hold so many times the adapters that a batch names, so that most batches find one ready. Its work grows
-# with all that it holds: for 8 decoding rows it took 0.23, 0.41 and 0.80 ms a layer with 8, 16 and 32 adapters.
+# A stack may hold this many times the adapters that a batch names, so that most batches reuse a stack. Its cost grows
+# with the adapters it holds: for 8 decoding rows it took 0.23, 0.41 and 0.80 ms a layer with 8, 16 and 32 adapters.
 WIDEST = 2
 
 
 @dataclass(eq=False)
 class _Slot:
-    """An adapter's place in memory; `users` counts the blocks that need it just now."""
+    """An adapter's slot in memory; `users` counts the blocks that use it now."""
 
     ready: Future[Adapter] = field(default_factory=Future)
     users: int = 0
 
 
 class AdapterPool:
-    """A base with at most `most_resident` adapters in memory; `use` runs it, `close` takes the hooks off again.
+    """A base with at most `most_resident` adapters in memory; `use` runs it, `close` removes the hooks.
 
-    An adapter that is named and not in memory is loaded from the store, after all checks that `attach` makes; the one
-    that was used longest ago leaves for it. Each takes its own size in float32, and once more while batches are mixed.
-    `base.model` may be run and generate as always; it answers as the bare base wherever no adapter is chosen.
+    A named adapter that is not in memory is loaded from the store, after all checks that `attach` makes. The least
+    recently used adapter is evicted for it. Each takes its own size in float32, and twice that while batches are mixed.
+    `base.model` runs and generates as before; where no adapter is chosen it is the bare base.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class AdapterPool:
     ) -> None:
         """Make a pool on `base`; an adapter in `opened` is loaded from its verified bytes, not from the store."""
         if most_resident < 1:
-            raise SettingsError(f"most_resident is {most_resident}", fix="at least 1")
+            raise SettingsError(f"most_resident is {most_resident}", fix="set at least 1")
         refuse_occupied(base)
         self.base = base
         self.model = base.model
         self.store = Path(store)
         self._opened = {adapter.name: adapter for adapter in opened}
         self.most_resident = most_resident
-        self.key = object()  # the hooks know this and not the bank, so a forgotten bank is freed
-        self._slots: OrderedDict[str, _Slot] = OrderedDict()  # the one used longest ago comes first
+        self.key = object()  # the hooks refer to this key and not to the pool, so an unused pool is freed
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()  # least recently used first
         self._changed = threading.Condition()
         self._mixture = Mixture(())
         hooks = [
@@ -85,12 +85,12 @@ class AdapterPool:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The adapters in memory, the one used longest ago first."""
+        """The adapters in memory, the least recently used first."""
         with self._changed:
             return tuple(name for name, slot in self._slots.items() if slot.ready.done())
 
     def close(self) -> None:
-        """Take the hooks off and let the adapters go: the base is as it was. Call it when no thread runs the model."""
+        """Remove the hooks and free the adapters: the base is as it was. Call it when no thread runs the model."""
         self._remove_hooks()
         with self._changed:
             self._slots.clear()
@@ -100,17 +100,17 @@ class AdapterPool:
     def hold(self, names: Sequence[str | None]) -> tuple[list[_Slot], One | Rows | None]:
         """Bring the named adapters into memory and keep them there until `release`; None is the bare base.
 
-        Returns what to give to `release`, and the choice for a batch with these names, one for all rows or one each.
+        Returns the slots for `release`, and the choice for a batch with these names: one for all rows or one for each.
 
         Raises:
-            SettingsError: more different adapters than may be in memory at once, or the bank is closed.
+            SettingsError: more different adapters than fit in memory at once, or the pool is closed.
             InputMissingError, BaseMismatchError, IntegrityError: as `attach`.
         """
         wanted = list(dict.fromkeys(name for name in names if name is not None))
         if len(wanted) > self.most_resident:
             raise SettingsError(
                 f"one batch names {len(wanted)} adapters, and {self.most_resident} may be in memory at once",
-                fix="a larger most_resident, or smaller batches",
+                fix="set a larger most_resident, or use smaller batches",
             )
         slots = self._reserve(wanted) if wanted else []
         try:
@@ -124,24 +124,24 @@ class AdapterPool:
             raise
 
     def release(self, slots: Sequence[_Slot]) -> None:
-        """Let adapters that `hold` gave be evicted when their place is needed."""
+        """Allow the adapters that `hold` returned to be evicted when their slots are needed."""
         with self._changed:
             for slot in slots:
                 slot.users -= 1
             self._changed.notify_all()
 
     def _reserve(self, wanted: Sequence[str]) -> list[_Slot]:
-        """Places for all the wanted at once, loading those that are new; another thread may still be loading others.
+        """Slots for all the wanted adapters at once. New ones are loaded; another thread may still be loading others.
 
-        A thread waits for room only while it holds none itself, so no two can wait for each other.
+        A thread waits for a free slot only while it holds none itself, so no two threads can wait for each other.
         """
         with self._changed:
             while not self._evict(wanted):
                 if holding():
                     raise SettingsError(
-                        f"no room for {', '.join(map(repr, wanted))}: all {self.most_resident} places are in use, at "
-                        "least one by a block around this one",
-                        fix="a larger most_resident, or leave the outer `use` first",
+                        f"no free slot for {', '.join(map(repr, wanted))}: all {self.most_resident} slots are in use, "
+                        "at least one by a block around this one",
+                        fix="set a larger most_resident, or leave the outer `use` first",
                     )
                 self._changed.wait()
             new = [name for name in wanted if name not in self._slots]
@@ -155,24 +155,24 @@ class AdapterPool:
         return slots
 
     def _evict(self, wanted: Sequence[str]) -> bool:
-        """Evict what stands in the way of the wanted; False, with nothing evicted, if too much of it is in use."""
-        if not self._remove_hooks.alive:  # asked again after each wait: the bank may have been closed meanwhile
-            raise SettingsError("this bank is closed", fix="make a new one of the same base")
+        """Evict idle adapters until the wanted ones fit; False, with nothing evicted, if too many are in use."""
+        if not self._remove_hooks.alive:  # checked after each wait: the pool may have been closed meanwhile
+            raise SettingsError("this adapter pool is closed", fix="make a new AdapterPool on the same base")
         others = [name for name in self._slots if name not in wanted]
         surplus = len(wanted) + len(others) - self.most_resident
         idle = [name for name in others if not self._slots[name].users]
         if surplus > len(idle):
             return False
         for name in idle[: max(surplus, 0)]:
-            gone = self._slots.pop(name)
-            if gone.ready.result() in self._mixture.adapters:
+            evicted = self._slots.pop(name)
+            if evicted.ready.result() in self._mixture.adapters:
                 self._mixture = Mixture(())
         return True
 
     def _load(self, name: str, slot: _Slot) -> None:
-        """Fill a reserved place; whoever waits for it gets the adapter, or the same error."""
+        """Fill a reserved slot; every thread that waits for it gets the adapter, or the same error."""
         try:
-            # the bytes are let go with the first load; after an eviction the store is read and checked again
+            # the first load frees the bytes; after an eviction the store is read and checked again
             adapter = self._opened.pop(name, None) or open_files(find_adapter(name, self.store))
             method, tensors = fit_to(adapter, self.base)
             slot.ready.set_result(make_adapter(name, self.model, method, tensors))
@@ -184,7 +184,7 @@ class AdapterPool:
             slot.ready.set_exception(error)
 
     def _mix(self, adapters: Sequence[Adapter]) -> Mixture:
-        """A mixture that holds these adapters: the last one, or a new one of all in memory, or of these alone."""
+        """A mixture that holds these adapters: the last mixture, or a new one of all in memory or of these alone."""
         with self._changed:
             mixed = self._mixture.adapters
             if not (set(adapters) <= set(mixed) and len(mixed) <= WIDEST * len(adapters)):
@@ -196,7 +196,7 @@ class AdapterPool:
 
 
 def _add(key: object, layer: str, module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-    """The forward hook: the output grows in place by what the running context has chosen."""
+    """The forward hook: add, in place, the update that the running context has chosen."""
     choice = chosen(key)
     if choice is not None:
         choice.add(layer, inputs[0], output)

@@ -1,4 +1,4 @@
-"""Which adapter a forward pass uses: a choice of the running context (thread or task), never a state of the model."""
+"""Which adapter a forward pass uses. The choice belongs to the running context (thread or task), not to the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from lora_med.adapters.runtime.layer_update import Adapter, Stack, Update, stack
 from lora_med.errors import SettingsError
 
-# From so many tokens a row on, one product for each adapter's rows is faster than the stack's, whose work grows with
-# all that are stacked: at 8 tokens they were even, at 32 the stack took 2.5 times as long (8 adapters of rank 16).
+# From this many tokens per row, one product for each adapter's rows is faster than the stack, whose cost grows with the
+# number of adapters: at 8 tokens they were equal, at 32 the stack took 2.5 times as long (8 adapters of rank 16).
 LONG_ROWS = 8
 
 
@@ -25,7 +25,7 @@ class One:
     adapter: Adapter
 
     def add(self, layer: str, x: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to the layer's output, in place, the adapter's part."""
+        """Add the adapter's update to the layer's output, in place."""
         update = self.adapter.updates.get(layer)
         if update is not None:
             update.add(x, output)
@@ -33,7 +33,7 @@ class One:
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Adapters that may share a batch; their updates are stacked layer by layer, when first needed."""
+    """Adapters that may share a batch; their updates are stacked layer by layer, at first use."""
 
     adapters: tuple[Adapter, ...]
     stacks: dict[str, Stack] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Mixture:
         if layer_stack is None:
             with torch.inference_mode(False), torch.no_grad():
                 layer_stack = stack([adapter.updates.get(layer) for adapter in self.adapters])
-            self.stacks[layer] = layer_stack  # two threads that come at once make it twice, the same
+            self.stacks[layer] = layer_stack  # two threads at once may both build it, with equal values
         return layer_stack
 
 
@@ -52,7 +52,7 @@ class Rows:
     """An adapter, or none, for each row of the batch."""
 
     def __init__(self, rows: Sequence[Adapter | None], mixture: Mixture) -> None:
-        """`mixture` holds at least the adapters of `rows`."""
+        """Take the adapter of each row, and a `mixture` that holds at least these adapters."""
         numbers = {adapter: number for number, adapter in enumerate(mixture.adapters)}
         self._owners = [-1 if adapter is None else numbers[adapter] for adapter in rows]
         self._mixture = mixture
@@ -68,17 +68,17 @@ class Rows:
         self._gains: dict[str, torch.Tensor | None] = {}
 
     def add(self, layer: str, x: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to each row of the layer's output, in place, its own adapter's part; rows of the base stay as they are.
+        """Add to each row of the layer's output, in place, its own adapter's update; rows of the base do not change.
 
         Raises:
-            SettingsError: the batch has not as many rows as adapters were named for.
+            SettingsError: the number of rows in the batch differs from the number of adapter names.
         """
         if not any(layer in adapter.updates for adapter in self._adapters):
             return
         if output.ndim != 3 or len(output) != len(self._owners):
             raise SettingsError(
                 f"adapters are named for {len(self._owners)} rows; layer {layer} got {tuple(x.shape)}",
-                fix="one name per row, and no beams or several answers per prompt",
+                fix="give one name per row; no beams or several answers per prompt",
             )
         if output.shape[1] >= LONG_ROWS:
             for rows, adapter in self._runs:
@@ -90,7 +90,7 @@ class Rows:
         layer_stack.add(x, output, self._foreign_to_rows(layer_stack), self._gains_of_rows(layer, layer_stack))
 
     def _foreign_to_rows(self, layer_stack: Stack) -> torch.Tensor:
-        """(rows, 1, ranks): true where the row belongs to another adapter than the rank; many layers share one."""
+        """(rows, 1, ranks): true where row and rank belong to different adapters; many layers share one mask."""
         key = layer_stack.ranks, layer_stack.down.device
         mask = self._foreign.get(key)
         if mask is None:
@@ -101,7 +101,7 @@ class Rows:
         return mask
 
     def _gains_of_rows(self, layer: str, layer_stack: Stack) -> torch.Tensor | None:
-        """(2, rows, 1, outputs): gain and gain of the bias of each row; None if no row's adapter has any here."""
+        """(2, rows, 1, outputs): gain and gain of the bias of each row; None if no adapter of the rows has one here."""
         if layer in self._gains:
             return self._gains[layer]
         rows = None
@@ -121,28 +121,28 @@ class Rows:
 
 @dataclass(frozen=True)
 class _Now:
-    """What the running context has chosen: for each bank's key, and whether it holds any adapter in memory."""
+    """The choice of the running context for each pool's key, and whether the context holds an adapter in memory."""
 
     chosen: Mapping[object, One | Rows | None]
     holding: bool
 
 
-_NOW: ContextVar[_Now] = ContextVar("lora_med_adapters", default=_Now({}, False))  # noqa: B039 - nobody writes into it
+_NOW: ContextVar[_Now] = ContextVar("lora_med_adapters", default=_Now({}, False))  # noqa: B039 - never mutated
 
 
 def chosen(key: object) -> One | Rows | None:
-    """What the running context has chosen of the bank with this key; None is the bare base."""
+    """The running context's choice from the pool with this key; None is the bare base."""
     return _NOW.get().chosen.get(key)
 
 
 def holding() -> bool:
-    """Whether the running context keeps any adapter from being evicted."""
+    """Whether the running context prevents the eviction of an adapter."""
     return _NOW.get().holding
 
 
 @contextmanager
 def choose(key: object, choice: One | Rows | None) -> Iterator[None]:
-    """Choose, for the running context and the length of the block."""
+    """Make a choice for the running context, until the block ends."""
     now = _NOW.get()
     token = _NOW.set(_Now({**now.chosen, key: choice}, now.holding or choice is not None))
     try:

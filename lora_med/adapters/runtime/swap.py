@@ -1,7 +1,7 @@
-"""Several adapters on one loaded base: `with use(bank, "pubmedqa"):` swaps in microseconds and restores exactly.
+"""Several adapters on one loaded base: `with use(pool, "pubmedqa"):` swaps in microseconds and restores exactly.
 
-What a forward pass uses belongs to the thread (or asynchronous task) that runs it: threads may use different adapters
-of one bank at the same time, and outside `use` the model is the bare base.
+The choice belongs to the thread (or asynchronous task) that runs the forward pass. Threads may use different adapters
+of one pool at the same time, and outside `use` the model is the bare base.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from lora_med.models.generation import before_end, stop_ids
 def load_many(
     base: Base, names: Sequence[str], store: Path | str = STORE, *, opened: Sequence[AdapterFiles] = ()
 ) -> AdapterPool:
-    """An adapter pool with all the named adapters in memory; it holds at least as many.
+    """An adapter pool with all the named adapters in memory; its capacity is at least their number.
 
     Args:
-        opened: those of the adapters that are open already; the others are opened in the store.
+        opened: the adapters that are already open; the others are opened in the store.
 
     Raises:
         SettingsError: no name, or the same name twice.
-        BaseMismatchError, IntegrityError: as `attach`; the base is then as it was.
+        BaseMismatchError, IntegrityError: as `attach`; the base is then unchanged.
     """
     if not names:
-        raise SettingsError("no adapter is named", fix="name at least one; lora-med adapters list")
+        raise SettingsError("no adapter is named", fix="name at least one; lora-med adapters list shows them")
     if len(set(names)) < len(names):
-        raise SettingsError(f"an adapter is named twice among {', '.join(names)}", fix="name each once")
+        raise SettingsError(f"an adapter is named twice among {', '.join(names)}", fix="name each adapter once")
     pool = AdapterPool(base, store, most_resident=max(MOST_RESIDENT, len(names)), opened=opened)
     try:
         slots, _ = pool.hold(names)
@@ -50,14 +50,14 @@ def load_many(
 
 @contextmanager
 def use(pool: AdapterPool, name: str | Sequence[str | None] | None) -> Iterator[Any]:
-    """Run `bank.model` with adapter `name`, or as the bare base with None; on leaving, whatever was chosen is again.
+    """Run `pool.model` with adapter `name`, or as the bare base with None; on exit the previous choice is restored.
 
-    A sequence names an adapter, or None, for each row of the batch. May be nested, and restores after an error too.
+    A sequence names an adapter, or None, for each row of the batch. Blocks may be nested, and an error restores too.
     Only the running thread or task is affected: a thread that is started inside runs the bare base until it enters
-    `use` itself. If all places in memory are in use it waits for one, a task together with the others of its loop.
+    `use` itself. If all slots are in use, the call waits for a free one; in a task this blocks the whole event loop.
 
     Raises:
-        SettingsError: more different adapters than may be in memory, or no place that could ever be free.
+        SettingsError: more different adapters than fit in memory, or no slot can ever become free.
         InputMissingError, BaseMismatchError, IntegrityError: the adapter is not in memory and cannot be loaded.
     """
     slots, choice = pool.hold([name] if name is None or isinstance(name, str) else name)
@@ -76,12 +76,12 @@ def generate_rows(
     *,
     max_new_tokens: int = 128,
 ) -> list[list[int]]:
-    """New token ids for each prompt, greedily, row i by adapter `names[i]` (None: the bare base), in one batch.
+    """New token ids for each prompt, decoded greedily in one batch.
 
-    The end token is not returned.
+    Row i uses adapter `names[i]`; None is the bare base. The end token is not returned.
     """
     if len(prompts) != len(names):
-        raise SettingsError(f"{len(prompts)} prompts but {len(names)} adapter names", fix="one name per prompt")
+        raise SettingsError(f"{len(prompts)} prompts but {len(names)} adapter names", fix="give one name per prompt")
     if not prompts:
         return []
     if not all(prompts):
