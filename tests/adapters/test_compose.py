@@ -1,4 +1,4 @@
-"""Combining adapters: one at weight 1 is itself, sums are exact, and what a cut loses is told."""
+"""Combining adapters: one at weight 1 is itself, sums are exact, and the error of a truncation is reported."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_the_card_names_the_parents_and_takes_the_strictest_class(home: Path) ->
         ([("a", 1.0)], {"method": "dare", "seed": 1 << 70}, SettingsError, "seed"),
         ([("a", 1.0)], {"density": 0.0}, SettingsError, "density"),
         ([("a", 1.0)], {"method": "concat", "rank": 2}, SettingsError, "rank 2 with concat"),
-        ([("d", 300.0)], {}, SettingsError, "turn an output"),
+        ([("d", 300.0)], {}, SettingsError, "by zero or less"),
         ([("zz", 1.0)], {}, LoraMedError, "no adapter named 'zz'"),
     ],
 )
@@ -292,6 +292,6 @@ def test_a_base_that_is_elsewhere_is_asked_for_by_its_option(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for asked in (["compose", "new", "--from", "a"], ["diff", "a", "d"]):
-        assert run(["adapters", *asked, "--store", str(home / "store")]) == 66
+    for command in (["compose", "new", "--from", "a"], ["diff", "a", "d"]):
+        assert run(["adapters", *command, "--store", str(home / "store")]) == 66
         assert "--base" in capsys.readouterr().err

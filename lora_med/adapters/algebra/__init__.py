@@ -1,4 +1,4 @@
-"""Adapters as linear algebra: exact weight deltas, several combined into one, two compared layer by layer.
+"""Adapters as linear algebra: exact weight deltas, a combination of several, a comparison of two layer by layer.
 
 Other rooms use `compose`, `diff` and `deltas`.
 """

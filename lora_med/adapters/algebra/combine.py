@@ -1,8 +1,9 @@
-"""Deltas of several adapters made one: a weighted sum, or what TIES or DARE leave of it, cut to a rank.
+"""Combine the deltas of several adapters: a weighted sum, or one thinned by TIES or DARE, truncated to a rank.
 
-The sum of LoRAs is a LoRA, and the sum of DoRAs a DoRA, of the ranks' sum, to the last bit that fp64 has: with
-g = 1 + sum of w_i (f_i - 1), the merged weight is g * (W + sum of w_i f_i / g * B_i A_i). TIES: Yadav et al. 2023,
-arXiv 2306.01708; DARE: Yu et al. 2023, arXiv 2311.03099.
+The sum of LoRAs is a LoRA, and the sum of DoRAs is a DoRA. Its rank is the sum of the ranks, and it is exact in fp64.
+With g = 1 + sum of w_i (f_i - 1), the merged weight is g * (W + sum of w_i f_i / g * B_i A_i).
+
+TIES: Yadav et al. 2023, arXiv 2306.01708. DARE: Yu et al. 2023, arXiv 2311.03099.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ EXACT_SIDE = 1500  # up to this width a dense delta gets a full singular value d
 class Combined:
     """One layer of the new adapter, fp32: `up` (outputs, r), `down` (r, inputs), scale 1; `magnitude` for DoRA.
 
-    `lost` and `size` are the squared Frobenius norms of what the cut to a rank left out, and of the whole change.
+    `lost` is the squared Frobenius norm of the part that the truncation lost; `size` is that of the full change.
     """
 
     up: Any
@@ -36,15 +37,15 @@ class Combined:
 
 
 def weighted_sum(deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int | None, dora: bool) -> Combined:
-    """The layer that changes the base by the weighted sum of the deltas.
+    """The layer whose change of the base is the weighted sum of the deltas.
 
     Args:
-        weight: the base's (outputs, inputs), for DoRA.
+        weight: the base's weight (outputs, inputs), for DoRA.
         rank: None keeps the sum of the ranks, which is exact.
         dora: whether the new adapter is a DoRA.
 
     Raises:
-        SettingsError: the weights turn an output around, which no DoRA can.
+        SettingsError: the weights scale an output by zero or less, which a DoRA cannot represent.
     """
     own_share = _own_share(deltas)
     ups = [
@@ -52,43 +53,46 @@ def weighted_sum(deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int |
         for share, delta in deltas
     ]
     up, down = torch.cat(ups, 1), torch.cat([delta.down for _, delta in deltas])
-    wanted = sum(share * delta.dense(weight) for share, delta in deltas)
+    change = sum(share * delta.dense(weight) for share, delta in deltas)
     if rank is not None and rank < up.shape[1]:
         up, down = _cut_product(up, down, rank)
-    return _finished(up, down, wanted, weight, deltas, dora)
+    return _finished(up, down, change, weight, deltas, dora)
 
 
 def of_dense(
-    wanted: Any, deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int, dora: bool, seed: int
+    change: Any, deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int, dora: bool, seed: int
 ) -> Combined:
-    """The layer of that rank nearest to the dense change `wanted` (outputs, inputs).
+    """The layer of rank `rank` that is nearest to the dense `change` (outputs, inputs).
 
-    For a DoRA each output is scaled first, as in the plain sum: then one DoRA alone is of its own rank again.
+    For a DoRA each output is scaled first, as in the plain sum. A single DoRA then keeps its own rank.
     """
     if dora:
-        up, down = _cut_dense((weight + wanted) / _own_share(deltas)[:, None] - weight, rank, seed)
+        up, down = _cut_dense((weight + change) / _own_share(deltas)[:, None] - weight, rank, seed)
     else:
-        up, down = _cut_dense(wanted, rank, seed)
-    return _finished(up, down, wanted, weight, deltas, dora)
+        up, down = _cut_dense(change, rank, seed)
+    return _finished(up, down, change, weight, deltas, dora)
 
 
 def _own_share(deltas: Sequence[tuple[float, Delta]]) -> Any:
-    """By how much the sum of the deltas scales the base's own weights, an output each; 1 where none is a DoRA."""
+    """The factor by which the sum of the deltas scales the base's weights, for each output; 1 where none is a DoRA."""
     own_share = torch.ones(deltas[0][1].up.shape[0], dtype=torch.float64)
     for share, delta in deltas:
         own_share += 0 if delta.factor is None else share * (delta.factor - 1)
     if bool((own_share <= 0).any()):
-        raise SettingsError("these weights turn an output of a DoRA around", where="--from", fix="smaller weights")
+        raise SettingsError(
+            "these weights scale an output of a DoRA by zero or less", where="--from", fix="use smaller weights"
+        )
     return own_share
 
 
 def ties(deltas: Sequence[tuple[float, Any]], density: float, absent: float = 0) -> Any:
-    """TIES: of each dense delta the largest share `density` by size, then the mean of those on the heavier side.
+    """TIES: the largest share `density` of each dense delta by absolute value, then the mean of the majority sign.
 
-    The mean is weighted, and as large as the weights' sum: what one delta alone says counts in full.
+    The mean is weighted and scaled to the sum of the weights: a value that only one delta has counts in full.
 
     Args:
-        absent: the weights of those that leave this layer as it is: they have no say, but count in the sum.
+        absent: the sum of the weights of adapters that do not change this layer. They have no vote on the sign, but
+            count in the sum.
     """
     largest = [share * _largest(delta, density) for share, delta in deltas]
     side = torch.sign(torch.stack(largest).sum(0))
@@ -99,7 +103,7 @@ def ties(deltas: Sequence[tuple[float, Any]], density: float, absent: float = 0)
 
 
 def dare(deltas: Sequence[tuple[float, Any]], density: float, seed: int) -> Any:
-    """DARE: of each dense delta a random share `density`, grown by 1 / density, summed."""
+    """DARE: a random share `density` of each dense delta, rescaled by 1 / density, summed."""
     draw = torch.Generator().manual_seed(seed)
     masks = [torch.rand(delta.shape, generator=draw) < density for _, delta in deltas]
     scaled = [share * delta * mask / density for (share, delta), mask in zip(deltas, masks, strict=True)]
@@ -115,7 +119,7 @@ def _largest(delta: Any, density: float) -> Any:
 
 
 def _cut_product(up: Any, down: Any, rank: int) -> tuple[Any, Any]:
-    """The nearest product of that rank, by the singular values of a product whose factors are thin."""
+    """The nearest product of rank `rank`, by the singular value decomposition of a product of two thin factors."""
     left, inner_left = torch.linalg.qr(up)
     right, inner_right = torch.linalg.qr(down.T)
     rotate, values, turn = torch.linalg.svd(inner_left @ inner_right.T)
@@ -136,14 +140,14 @@ def _cut_dense(delta: Any, rank: int, seed: int) -> tuple[Any, Any]:
 
 
 def _finished(
-    up: Any, down: Any, wanted: Any, weight: Any, deltas: Sequence[tuple[float, Delta]], dora: bool
+    up: Any, down: Any, change: Any, weight: Any, deltas: Sequence[tuple[float, Delta]], dora: bool
 ) -> Combined:
-    """As it will be stored, with the error of what is stored."""
+    """The layer as it will be stored, with the error of the stored values."""
     stored_up, stored_down = up.float().contiguous(), down.float().contiguous()
     product = stored_up.double() @ stored_down.double()
     magnitude = None
     if dora:
-        magnitude = (weight + wanted).norm(dim=1).float()
+        magnitude = (weight + change).norm(dim=1).float()
         product = (magnitude.double() / (weight + product).norm(dim=1))[:, None] * (weight + product) - weight
     biases = [share * delta.bias for share, delta in deltas if delta.bias is not None]
     return Combined(
@@ -152,6 +156,6 @@ def _finished(
         magnitude,
         torch.stack(biases).sum(0).float() if biases else None,
         deltas[0][1].embedding,
-        float((product - wanted).square().sum()),
-        float(wanted.square().sum()),
+        float((product - change).square().sum()),
+        float(change.square().sum()),
     )

@@ -1,4 +1,4 @@
-"""One adapter made of several, over their exact changes to the base; its card names them and what the cut lost."""
+"""Compose one adapter from several, by their exact changes to the base; the card names the parents and the method."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_SEEDS = 1 << 63
 
 @dataclass(frozen=True)
 class Composition:
-    """The new adapter's folder and card; the relative error of the cut, over all and of each layer."""
+    """The new adapter's folder and card, and the relative error of the truncation: overall and for each layer."""
 
     folder: Path
     card: Card
@@ -64,36 +64,37 @@ def compose(
     overwrite: bool = False,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Composition:
-    """Publish in the store an adapter that changes the base by a combination of its parents' changes.
+    """Publish in the store an adapter whose change of the base combines its parents' changes.
 
     Args:
         parents: names in the store, each with its weight.
-        method: `linear` and `concat` are the weighted sum as it is, of the ranks' sum (`linear` cut to `rank` if that
-            is given); `svd` is cut to `rank`, or the parents' largest; `ties` and `dare` thin each change first.
+        method: `linear` and `concat` are the exact weighted sum, with the sum of the ranks; `rank` truncates `linear`.
+            `svd` is truncated to `rank`, or to the largest rank of the parents. `ties` and `dare` first thin each
+            change.
         density: the share of each change that `ties` and `dare` keep.
-        base: where the base lies, if not where the first card says. For LoRA it is looked at for its shapes alone.
-        advance: called with the layers done and in all.
+        base: the location of the base, if it is not the one in the first card. For LoRA only its shapes are read.
+        advance: called with the number of finished layers and the total.
 
     Raises:
-        SettingsError: no such method, a share or rank that cannot be, or an adapter that holds more than updates.
-        BaseMismatchError: the parents belong to different bases, or the base given is another.
+        SettingsError: an unknown method, an impossible share or rank, or an adapter that holds more than updates.
+        BaseMismatchError: the parents belong to different bases, or `base` is another base.
         OutputError: the name is taken.
     """
     _check_choices(method, rank, density, seed, parents)
     target = check_free(name, store, overwrite=overwrite)
-    read = [_read(find_adapter(parent, store), weight) for parent, weight in parents]
-    _check_one_base(read)
-    folder = with_base(read[0].adapter, base).base
-    dora = _check_kinds(read)
+    opened = [_read(find_adapter(parent, store), weight) for parent, weight in parents]
+    _check_one_base(opened)
+    folder = with_base(opened[0].adapter, base).base
+    dora = _check_kinds(opened)
     weights = open_base(folder)
-    layers = sorted({layer for parent in read for layer in parent.updates})
+    layers = sorted({layer for parent in opened for layer in parent.updates})
     combined: dict[str, Combined] = {}
     for number, layer in enumerate(layers, 1):
-        combined[layer] = _combine(layer, read, weights, method, rank, density, seed + number, dora)
+        combined[layer] = _combine(layer, opened, weights, method, rank, density, seed + number, dora)
         advance(number, len(layers))
     shape = _method(combined, dora)
     model = skeleton(folder)
-    card = _card(name, read, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
+    card = _card(name, opened, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
 
     tensors = _tensors(combined, shape)
     check_tensors(shape.expected(model), tensors, where=target)
@@ -108,19 +109,25 @@ def _check_choices(
     if method not in METHODS:
         raise SettingsError(unknown("method", method, METHODS), where="--method")
     if not parents:
-        raise SettingsError("no adapter is named", where="--from", fix="--from a:0.7 --from b:0.3")
+        raise SettingsError("no adapter is named", where="--from", fix="for example --from a:0.7 --from b:0.3")
     wrong = next((weight for _, weight in parents if not 0 < abs(weight) <= LARGEST_WEIGHT), None)
     if wrong is not None:
         raise SettingsError(
-            f"a weight of {wrong} is none", where="--from", fix=f"a number that is not 0, up to {LARGEST_WEIGHT:g}"
+            f"a weight of {wrong} is not possible", where="--from", fix=f"use a nonzero number up to {LARGEST_WEIGHT:g}"
         )
     if not 0 < density <= 1:
-        raise SettingsError(f"a density of {density}", where="--density", fix="a share over 0, up to 1")
+        raise SettingsError(
+            f"a density of {density} is not possible", where="--density", fix="use a share above 0, up to 1"
+        )
     if not 0 <= seed < MOST_SEEDS:
-        raise SettingsError(f"a seed of {seed}", where="--seed", fix="a whole number from 0 on, under 2 to the 63rd")
+        raise SettingsError(
+            f"a seed of {seed} is not possible", where="--seed", fix="use an integer from 0 to 2^63 - 1"
+        )
     if rank is not None and (rank < 1 or method == "concat"):
         raise SettingsError(
-            f"rank {rank} with {method}", where="--rank", fix="concat keeps all ranks; --method svd cuts"
+            f"rank {rank} with {method} is not possible",
+            where="--rank",
+            fix="concat keeps all ranks, and a rank is at least 1; --method svd truncates",
         )
 
 
@@ -129,9 +136,9 @@ def _read(folder: Path, weight: float) -> _Parent:
     return _Parent(adapter, weight, read_updates(folder, adapter.contents))
 
 
-def _check_one_base(read: Sequence[_Parent]) -> None:
-    first = read[0].card
-    for other in (parent.card for parent in read[1:]):
+def _check_one_base(opened: Sequence[_Parent]) -> None:
+    first = opened[0].card
+    for other in (parent.card for parent in opened[1:]):
         differing = first.base.fingerprint.differing(other.base.fingerprint)
         if differing:
             lines = [
@@ -142,17 +149,17 @@ def _check_one_base(read: Sequence[_Parent]) -> None:
             raise BaseMismatchError(
                 f"{first.name!r} and {other.name!r} belong to different bases:\n" + "\n".join(lines),
                 where="--from",
-                fix=f"adapters of one base: {first.base.name}",
+                fix=f"combine adapters of one base: {first.base.name}",
             )
 
 
-def _check_kinds(read: Sequence[_Parent]) -> bool:
+def _check_kinds(opened: Sequence[_Parent]) -> bool:
     """Whether the new adapter is a DoRA.
 
     Raises:
-        SettingsError: biases with what PEFT knows no biases in.
+        SettingsError: biases together with a DoRA or an embedding update, for which PEFT has no biases.
     """
-    updates = [update for parent in read for update in parent.updates.values()]
+    updates = [update for parent in opened for update in parent.updates.values()]
     dora = any(update.magnitude is not None for update in updates)
     embedding = any("lora_embedding_" in update.down.name for update in updates)
     if (dora or embedding) and any(update.bias is not None for update in updates):
@@ -163,7 +170,7 @@ def _check_kinds(read: Sequence[_Parent]) -> bool:
 
 def _combine(
     layer: str,
-    read: Sequence[_Parent],
+    opened: Sequence[_Parent],
     weights: BaseWeights,
     method: str,
     rank: int | None,
@@ -173,7 +180,7 @@ def _combine(
 ) -> Combined:
     import torch
 
-    present = [(parent.weight, parent.updates[layer]) for parent in read if layer in parent.updates]
+    present = [(parent.weight, parent.updates[layer]) for parent in opened if layer in parent.updates]
     weight = weights.read(present[0][1]) if dora else None
     deltas: list[tuple[float, Delta]] = [(share, delta_of(update, weight)) for share, update in present]
     with torch.no_grad():
@@ -181,7 +188,7 @@ def _combine(
             wanted = max(delta.up.shape[1] for _, delta in deltas) if method == "svd" and rank is None else rank
             return weighted_sum(deltas, weight, wanted, dora)
         dense = [(share, delta.dense(weight)) for share, delta in deltas]
-        absent = sum(abs(parent.weight) for parent in read if layer not in parent.updates)
+        absent = sum(abs(parent.weight) for parent in opened if layer not in parent.updates)
         change = ties(dense, density, absent) if method == "ties" else dare(dense, density, seed)
         wanted = rank or max(delta.up.shape[1] for _, delta in deltas)
         return of_dense(change, deltas, weight, min(wanted, *change.shape), dora, seed)
@@ -194,16 +201,16 @@ def _relative(layers: Iterable[Combined]) -> float:
 
 
 def _method(combined: Mapping[str, Combined], dora: bool) -> Method:
-    """LoRA at scale 1: alpha is the rank, layer by layer."""
+    """LoRA at scale 1: in each layer alpha equals the rank."""
     ranks = {layer: merged.up.shape[1] for layer, merged in combined.items()}
-    usual = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
-    others = {exactly(layer): rank for layer, rank in ranks.items() if rank != usual}
+    common_rank = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
+    rank_pattern = {exactly(layer): rank for layer, rank in ranks.items() if rank != common_rank}
     return Method(
-        r=usual,
-        lora_alpha=float(usual),
+        r=common_rank,
+        lora_alpha=float(common_rank),
         target_modules=tuple(sorted(combined)),
-        rank_pattern=others,
-        alpha_pattern={layer: float(rank) for layer, rank in others.items()},
+        rank_pattern=rank_pattern,
+        alpha_pattern={layer: float(rank) for layer, rank in rank_pattern.items()},
         use_dora=dora,
         lora_bias=any(merged.bias is not None for merged in combined.values()),
     )
@@ -225,17 +232,19 @@ def _tensors(combined: Mapping[str, Combined], shape: Method) -> dict[str, Any]:
     return tensors
 
 
-def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, Any]) -> Card:
-    """The new card: all that the parents learned from, under the strictest of their classes."""
-    first = read[0].card
-    named = [source for parent in read for source in parent.card.data.source.split("+")]
-    earlier = [source for parent in read for source in parent.card.data.earlier_sources]
+def _card(name: str, opened: Sequence[_Parent], shape: Method, options: Mapping[str, Any]) -> Card:
+    """The new card: all data sources of the parents, under the strictest of their access classes."""
+    first = opened[0].card
+    named = [source for parent in opened for source in parent.card.data.source.split("+")]
+    earlier = [source for parent in opened for source in parent.card.data.earlier_sources]
     data = DataFacts(
         source="+".join(dict.fromkeys(named)),
-        license="; ".join(dict.fromkeys(parent.card.data.license for parent in read)),
-        access=strictest([parent.card.data.access for parent in read]),
+        license="; ".join(dict.fromkeys(parent.card.data.license for parent in opened)),
+        access=strictest([parent.card.data.access for parent in opened]),
         hashes={
-            f"{parent.card.name}: {file}": digest for parent in read for file, digest in parent.card.data.hashes.items()
+            f"{parent.card.name}: {file}": digest
+            for parent in opened
+            for file, digest in parent.card.data.hashes.items()
         },
         earlier_sources=list(dict.fromkeys(earlier)),
     )
@@ -249,17 +258,17 @@ def _card(name: str, read: Sequence[_Parent], shape: Method, how: Mapping[str, A
             "data": parent.card.settings.get("data"),
             "parents": parent.card.parents,
         }
-        for parent in read
+        for parent in opened
     ]
-    formula = " + ".join(f"{parent.weight:g} x {parent.card.name}" for parent in read)
+    formula = " + ".join(f"{parent.weight:g} x {parent.card.name}" for parent in opened)
     return Card(
         name=name,
-        description=f"{formula} ({how['method']})",
+        description=f"{formula} ({options['method']})",
         base=first.base,
         method=shape.as_json(),
         template=first.template,
         data=data,
-        settings={"compose": dict(how)},
+        settings={"compose": dict(options)},
         scores={},
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,7 +1,7 @@
-"""What an adapter adds to each weight of its base, exactly: W -> factor * (W + up @ down), in fp64.
+"""The exact change that an adapter makes to each weight of its base: W -> factor * (W + up @ down), in fp64.
 
-LoRA and rsLoRA have no factor. DoRA's is its magnitude over the length that the weights have after the update, an
-output each, and takes the base's weights to know.
+LoRA and rsLoRA have no factor. DoRA's factor is its magnitude divided by the norm of the updated weights, for each
+output. It depends on the base's weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lora_med.models.files.weight_files import Stored, open_stored, read_headers
 class Delta:
     """One layer's change in fp64: `up` (outputs, r), scaled, `down` (r, inputs), `factor` and `bias` (outputs) or None.
 
-    `embedding` if the layer is one; its inputs are tokens.
+    `embedding` is true if the layer is an embedding; its inputs are tokens.
     """
 
     up: Any
@@ -33,14 +33,14 @@ class Delta:
     embedding: bool
 
     def dense(self, weight: Any = None) -> Any:
-        """factor * (W + up @ down) - W, (outputs, inputs); `weight` is needed where there is a factor."""
+        """factor * (W + up @ down) - W, (outputs, inputs); `weight` is required if there is a factor."""
         product = self.up @ self.down
         return product if self.factor is None else self.factor[:, None] * (weight + product) - weight
 
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The weights of a base's layers, read when asked for."""
+    """The weights of a base's layers, read on demand."""
 
     tensors: Mapping[str, Stored]
     conv1d: bool
@@ -50,14 +50,14 @@ class BaseWeights:
         """The weight of an update's layer as (outputs, inputs), fp64.
 
         Raises:
-            IntegrityError: the base has no such layer, or of another shape.
+            IntegrityError: the base lacks the layer, or its shape differs.
         """
         name = find_tensor(f"{low_rank.layer}.weight", self.tensors) or self._tied(low_rank)
         stored = self.tensors[name]
-        turned = stored_transposed(stored.dtype, stored.shape, low_rank, self.conv1d, self.folder)
+        transposed = stored_transposed(stored.dtype, stored.shape, low_rank, self.conv1d, self.folder)
         with open(stored.file, "rb") as handle:
             weight = read_rows(handle, stored).double()
-        return weight.T if turned else weight
+        return weight.T if transposed else weight
 
     def _tied(self, low_rank: LowRank) -> str:
         ends = ("embed_tokens.weight", "wte.weight")
@@ -68,7 +68,7 @@ class BaseWeights:
 
 
 def open_base(folder: Path) -> BaseWeights:
-    """The weights of the base in `folder`, of which the headers alone are read now."""
+    """The weights of the base in `folder`; only the headers are read now."""
     return BaseWeights(read_headers(folder), is_conv1d(read_json(folder / "config.json")), folder)
 
 
@@ -76,15 +76,15 @@ def read_updates(adapter: Path, files: Mapping[str, bytes] | None = None) -> dic
     """The updates of an adapter by layer.
 
     Args:
-        files: the bytes of its files by name, where they are in memory already; none is then opened.
+        files: the bytes of its files by name, if they are already in memory; no file is then opened.
 
     Raises:
-        SettingsError: it holds more than updates, so that it cannot be taken for a change of weights alone.
+        SettingsError: it holds more than updates, so it is not only a change of weights.
     """
     contents = read_contents(adapter, files)
     if not contents.plain:
         raise SettingsError(
-            f"adapter {adapter.name!r} holds whole layers or trained tokens, which cannot be combined or compared",
+            f"adapter {adapter.name!r} holds full layers or trained tokens, which cannot be combined or compared",
             where=str(adapter),
             fix=f"merge it: lora-med merge {adapter.name} --out FOLDER",
         )
@@ -92,7 +92,7 @@ def read_updates(adapter: Path, files: Mapping[str, bytes] | None = None) -> dic
 
 
 def delta_of(low_rank: LowRank, weight: Any) -> Delta:
-    """The change that an update makes; `weight` (outputs, inputs) is looked at for DoRA alone.
+    """The change that an update makes; `weight` (outputs, inputs) is used only for DoRA.
 
     Raises:
         IntegrityError: a value is not finite.

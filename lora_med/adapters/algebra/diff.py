@@ -1,4 +1,4 @@
-"""What two adapters of one base do differently, layer by layer: sizes of their changes, and the angle between them."""
+"""Compare two adapters of one base layer by layer: the norms of their changes, and the cosine between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lora_med.errors import BaseMismatchError
 class LayerDiff:
     """One layer: Frobenius norms of both changes and of their difference, and the cosine between the changes.
 
-    A norm is 0, and the cosine None, where an adapter has no update of the layer.
+    If an adapter has no update of the layer, its norm is 0 and the cosine is None.
     """
 
     layer: str
@@ -30,7 +30,7 @@ class LayerDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two adapters: all layers that either changes, in order of their names, and the same over all of them."""
+    """The comparison: every layer that either adapter changes, sorted by name; `whole` covers all layers together."""
 
     first: str
     second: str
@@ -42,12 +42,12 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
     """Compare two adapter folders of one base by their exact changes of its weights.
 
     Args:
-        base: where the base lies, if not where the card says; needed for DoRA alone.
+        base: the location of the base, if it is not the one in the card; needed only for DoRA.
 
     Raises:
         BaseMismatchError: they belong to different bases.
-        SettingsError: one holds more than updates of layers.
-        IntegrityError: a file is not the one that was published.
+        SettingsError: an adapter holds more than updates of layers.
+        IntegrityError: a file differs from the published one.
     """
     adapters = [open_files(folder) for folder in (first, second)]
     cards = [adapter.card for adapter in adapters]
@@ -61,8 +61,8 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
     weights = open_base(with_base(adapters[0], base).base) if dora else None
     layers = sorted({*updates[0], *updates[1]}, key=_natural)
     products = [_products(layer, updates, weights) for layer in layers]
-    layer_diffs = tuple(_layer(layer, *three) for layer, three in zip(layers, products, strict=True))
-    overall = _layer("all", *(sum(three[number] for three in products) for number in range(3)))
+    layer_diffs = tuple(_layer(layer, *inner_products) for layer, inner_products in zip(layers, products, strict=True))
+    overall = _layer("all", *(sum(inner_products[number] for inner_products in products) for number in range(3)))
     return Diff(cards[0].name, cards[1].name, layer_diffs, overall)
 
 
@@ -74,11 +74,11 @@ def _products(
     layer: str, updates: Iterable[Mapping[str, LowRank]], weights: BaseWeights | None
 ) -> tuple[float, float, float]:
     """<a, a>, <b, b> and <a, b> of the two changes of a layer."""
-    held = [some.get(layer) for some in updates]
+    pair = [layers.get(layer) for layers in updates]
     weight = None
-    if weights is not None and any(update is not None and update.magnitude is not None for update in held):
-        weight = weights.read(next(update for update in held if update is not None))
-    first, second = (None if update is None else delta_of(update, weight) for update in held)
+    if weights is not None and any(update is not None and update.magnitude is not None for update in pair):
+        weight = weights.read(next(update for update in pair if update is not None))
+    first, second = (None if update is None else delta_of(update, weight) for update in pair)
     return _inner(first, first, weight), _inner(second, second, weight), _inner(first, second, weight)
 
 
