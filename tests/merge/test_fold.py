@@ -204,17 +204,17 @@ Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.update({"model.lm_head.weight": torch.zeros(3)}), "has no use"),
+        (lambda t: t.update({"model.lm_head.weight": torch.zeros(3)}), "is not part of a LoRA adapter"),
         (lambda t: t.update({"base_model.model.lm_head.scales": torch.zeros(3)}), "no tensor 'lm_head.scales'"),
         (lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(3)}), "is \\(3,\\)"),
         (lambda t: t.pop(f"{Q0}.lora_A.weight"), "half of the update"),
         (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(4, 60)}), "does not fit"),
-        (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(3, 64)}), "no update of a matrix"),
+        (lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(3, 64)}), "do not form an update"),
         (
             lambda t: t.update({f"{Q0}.lora_A.weight": torch.zeros(3, 64), f"{Q0}.lora_B.weight": torch.zeros(64, 3)}),
             "has rank 3",
         ),
-        (lambda t: t.update({f"{Q0}.lora_magnitude_vector": torch.zeros(64)}), "magnitude is there"),
+        (lambda t: t.update({f"{Q0}.lora_magnitude_vector": torch.zeros(64)}), "magnitude is present"),
         (
             lambda t: [t.update({name.replace("layers.0", "layers.7"): t.pop(name)}) for name in list(t)],
             "no tensor for",

@@ -1,4 +1,4 @@
-"""The tensors of an adapter: its method (rank, scale, layers), names, shapes, start values and updates.
+"""The tensors of an adapter: its method (rank, scale, layers), names, shapes, initial values and updates.
 
 Other rooms use `Method`, `read_method`, `check_tensors` and `weight_update`.
 """

@@ -1,7 +1,7 @@
-"""What an adapter's two files hold, from settings and headers alone: updates, trained tokens, whole tensors.
+"""The contents of an adapter's two files, from settings and headers only: updates, trained tokens, full tensors.
 
-Nothing is guessed: a method this room does not know, a setting that changes the mathematics, or a tensor that finds no
-use is refused. Source of the layout: PEFT's LoraConfig and its save format.
+Nothing is guessed. An unknown method, a setting that changes the mathematics, or a tensor without a use is refused.
+Source of the layout: PEFT's LoraConfig and its save format.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, read_header
 from lora_med.models.targets import pattern_value
 
-# Settings of PEFT that are taken into account here, or that do not bear on a trained adapter.
+# Settings of PEFT that are handled here, or that have no effect on a trained adapter.
 UNDERSTOOD = {
     *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
@@ -28,9 +28,9 @@ UNDERSTOOD = {
     *("lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config"),
     *("modules_to_save", "trainable_token_indices"),
 }
-# These starts replace the base's own weights, so an adapter saved with one of them does not fit the base on disk.
+# These initializations replace the base's own weights, so such an adapter does not fit the base on disk.
 BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# Endings of the tensors of one update, and the part each one is; PEFT has written magnitudes with and without .weight.
+# Name endings of the tensors of one update, and the part of each. PEFT writes magnitudes with and without .weight.
 PARTS = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -41,7 +41,7 @@ PARTS = {
     ".lora_magnitude_vector.weight": "magnitude",
 }
 TRUTHS = ("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying")
-LONGEST_NAME = 500  # of a tensor; the settings' patterns are matched with it
+LONGEST_NAME = 500  # of a tensor; the settings' patterns are matched against it
 TOKENS = ".token_adapter.trainable_tokens_delta"
 INNER = ".base_layer."
 
@@ -50,7 +50,7 @@ INNER = ".base_layer."
 class LowRank:
     """The update `scale * up @ down` of one layer: `up` (outputs, r), `down` (r, inputs).
 
-    Of an embedding the inputs are tokens. `magnitude` (outputs) makes it DoRA; `bias` (outputs) is added scaled.
+    The inputs of an embedding are tokens. With `magnitude` (outputs) it is DoRA; `bias` (outputs) is scaled and added.
     """
 
     layer: str
@@ -63,7 +63,7 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Rows of an embedding that were trained, (tokens, width), and the token ids they stand for."""
+    """Trained rows of an embedding, (tokens, width), and their token ids."""
 
     rows: Stored
     indices: tuple[int, ...]
@@ -71,10 +71,10 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class Contents:
-    """An adapter taken apart: its method's name, updates and trained tokens by layer, whole tensors by name.
+    """An adapter's contents: its method's name, updates and trained tokens by layer, full tensors by name.
 
-    `base` are tensors that stand for the base's own (a resized vocabulary, trained biases), to both ends of a tied
-    pair; `saved` are copies that replace one layer alone (modules_to_save).
+    `base` holds tensors that replace the base's own (a resized vocabulary, trained biases), at both ends of a tied
+    pair. `saved` holds copies that replace one layer only (modules_to_save).
     """
 
     kind: str
@@ -85,7 +85,7 @@ class Contents:
 
     @property
     def plain(self) -> bool:
-        """Whether there is nothing but updates of layers."""
+        """Whether the adapter holds only updates of layers."""
         return not (self.tokens or self.base or self.saved)
 
 
@@ -93,12 +93,12 @@ def read_contents(adapter: Path, files: Mapping[str, bytes] | None = None) -> Co
     """The contents of an adapter folder.
 
     Args:
-        files: the bytes of settings and weights by file name, where they are in memory already; no file is then read.
+        files: the bytes of settings and weights by file name, if they are already in memory; no file is then read.
 
     Raises:
-        SettingsError: the adapter's method is none that can be taken apart exactly.
-        IntegrityError: a tensor is missing, left over, or not what the settings say.
-        InputMissingError: a file is not there.
+        SettingsError: the adapter's method cannot be interpreted exactly.
+        IntegrityError: a tensor is missing, left over, or contradicts the settings.
+        InputMissingError: a file is missing.
     """
     config = read_json(adapter / CONFIG, None if files is None else files[CONFIG])
     check_method(config, adapter)
@@ -113,50 +113,53 @@ def read_contents(adapter: Path, files: Mapping[str, bytes] | None = None) -> Co
 
 
 def check_method(config: Any, adapter: Path) -> None:
-    """Refuse settings under which the tensors mean something else than this room takes them for.
+    """Refuse settings that give the tensors another meaning than the one used here.
 
     Raises:
-        SettingsError: naming the setting.
+        SettingsError: it names the setting.
     """
     where = str(adapter / CONFIG)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise SettingsError(f"an adapter of type {kind!r} is none of LoRA's", where=where, fix="train it as LoRA")
+        raise SettingsError(f"an adapter of type {kind!r} is not LoRA", where=where, fix="train it as LoRA")
     if config.get("task_type") == TAGS:
         raise SettingsError(
-            "the adapter tags tokens: its head belongs to no model that writes text",
+            "the adapter tags tokens: its head does not fit a model that generates text",
             where=where,
             fix="run it as it is: lora_med.open_tagger(NAME), or PEFT on AutoModelForTokenClassification",
         )
     start = str(config.get("init_lora_weights", True))
     if start.lower().startswith(BASE_CHANGING_STARTS):
         raise SettingsError(
-            f"the adapter started with {start!r}, which changed the base's own weights while training",
+            f"the adapter was initialized with {start!r}, which changed the base's own weights during training",
             where=where,
             fix="publish it as plain LoRA first: PEFT's save_pretrained with path_initial_model_for_weight_conversion",
         )
     strange = sorted(name for name, value in config.items() if name not in UNDERSTOOD and value)
     if strange:
         raise SettingsError(
-            f"the adapter uses {', '.join(repr(name[:40]) for name in strange[:5])}, which lora_med does not know",
+            f"the adapter uses {', '.join(repr(name[:40]) for name in strange[:5])}, which lora_med does not support",
             where=where,
             fix="train it as LoRA, rsLoRA or DoRA",
         )
-    odd = next((key for key in TRUTHS if config.get(key) and config[key] is not True), None)  # PEFT takes text for true
+    odd = next(
+        (key for key in TRUTHS if config.get(key) and config[key] is not True), None
+    )  # PEFT reads any text as true
     if odd is not None:
         raise SettingsError(
-            f"{odd} is {str(config[odd])[:40]!r}", where=where, fix="true or false, whichever it was trained with"
+            f"{odd} is {str(config[odd])[:40]!r}", where=where, fix="set true or false, as it was trained"
         )
     if config.get("use_dora") and config.get("lora_bias"):
         raise SettingsError(
-            "the adapter has DoRA and lora_bias together, which PEFT itself runs and merges differently", where=where
+            "the adapter has DoRA and lora_bias together; PEFT runs and merges these with different results",
+            where=where,
         )
 
 
 def _sorted_out(
     tensors: Mapping[str, Stored], config: Mapping[str, Any], adapter: Path
 ) -> tuple[dict[str, dict[str, Stored]], dict[str, TokenRows], dict[str, Stored], dict[str, Stored]]:
-    """Every tensor of the file in its place, or refused."""
+    """Every tensor of the file by its kind (updates, tokens, base, saved); one that fits no kind is refused."""
     layers: dict[str, dict[str, Stored]] = {}
     tokens: dict[str, TokenRows] = {}
     base: dict[str, Stored] = {}
@@ -169,7 +172,9 @@ def _sorted_out(
         ending = next((part for part in PARTS if name.endswith(part)), None)
         if name == full or stored.dtype not in FLOATS:
             raise IntegrityError(
-                f"tensor {full!r} ({stored.dtype}) has no use here", where=str(adapter / WEIGHTS), fix="train it again"
+                f"tensor {full!r} ({stored.dtype}) is not part of a LoRA adapter",
+                where=str(adapter / WEIGHTS),
+                fix="train it again",
             )
         if ending is not None:
             _put(layers.setdefault(name.removesuffix(ending), {}), PARTS[ending], stored)
@@ -185,7 +190,7 @@ def _sorted_out(
 
 def _put(tensors: dict[str, Stored], key: str, stored: Stored) -> None:
     if key in tensors:
-        raise IntegrityError(f"what {stored.name!r} holds is there twice", where=str(stored.file))
+        raise IntegrityError(f"the file holds {stored.name!r} twice, under two names", where=str(stored.file))
     tensors[key] = stored
 
 
@@ -196,7 +201,7 @@ def _check_promised(
     saved: Mapping[str, Stored],
     adapter: Path,
 ) -> None:
-    """Refuse a file that lacks what its settings promise, or has what they deny: PEFT would start it at random."""
+    """Refuse a file that lacks or adds parts against its settings: PEFT would initialize missing parts at random."""
     where = str(adapter / WEIGHTS)
     for setting, part in (("use_dora", "magnitude"), ("lora_bias", "bias")):
         wanted = bool(config.get(setting))
@@ -204,20 +209,22 @@ def _check_promised(
             (update.layer for update in low_rank.values() if (getattr(update, part) is not None) != wanted), None
         )
         if wrong is not None:
-            state = "missing" if wanted else f"there, though {setting} is not set"
+            state = "missing" if wanted else f"present, but {setting} is not set"
             raise IntegrityError(f"layer {wrong!r}: its {part} is {state}", where=where)
     for name in config.get("modules_to_save") or ():
         if not any(_is_saved(key, [str(name)]) for key in saved):
-            raise IntegrityError(f"modules_to_save names {name!r}, and the file holds no such layer", where=where)
+            raise IntegrityError(f"modules_to_save names {name!r}, but the file holds no such layer", where=where)
     both = next((layer for layer in low_rank if f"{layer}.weight" in saved), None)
     if both is not None:
-        raise IntegrityError(f"layer {both!r} is there whole and as an update: PEFT takes one of them", where=where)
+        raise IntegrityError(
+            f"layer {both!r} is stored both in full and as an update, but PEFT loads only one", where=where
+        )
     if config.get("trainable_token_indices") and not tokens:
-        raise IntegrityError("trainable_token_indices names tokens, and the file holds none", where=where)
+        raise IntegrityError("trainable_token_indices names tokens, but the file holds none", where=where)
 
 
 def _is_saved(name: str, replaced: list[str]) -> bool:
-    """Whether a tensor is of a layer that modules_to_save names, by PEFT's rule: the plain end of a layer's name."""
+    """Whether a tensor belongs to a layer in modules_to_save, by PEFT's rule: the layer's name ends with the entry."""
     parts = name.split(".")
     return any(".".join(parts[:count]).endswith(ending) for count in range(1, len(parts)) for ending in replaced)
 
@@ -229,7 +236,7 @@ def _indices(setting: Any, layer: str, stored: Stored, adapter: Path) -> tuple[i
     ids = [token for token in indices if type(token) is int and token >= 0] if isinstance(indices, list) else []
     if not ids or ids != indices or len(set(ids)) != len(ids) or stored.shape[:1] != (len(ids),):
         raise IntegrityError(
-            f"the trained tokens of {layer!r} are not those that trainable_token_indices names",
+            f"the trained tokens of {layer!r} differ from those in trainable_token_indices",
             where=str(adapter / CONFIG),
         )
     return tuple(ids)
@@ -243,7 +250,9 @@ def _low_rank(layer: str, parts: Mapping[str, Stored], config: Mapping[str, Any]
         )
     down, up = parts["down"], parts["up"]
     if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
-        raise IntegrityError(f"layer {layer!r}: {up.shape} and {down.shape} are no update of a matrix", where=where)
+        raise IntegrityError(
+            f"layer {layer!r}: shapes {up.shape} and {down.shape} do not form an update of a matrix", where=where
+        )
     for part in ("magnitude", "bias"):
         if part in parts and math.prod(parts[part].shape) != up.shape[0]:
             raise IntegrityError(f"layer {layer!r}: its {part} has shape {parts[part].shape}", where=where)
@@ -255,7 +264,7 @@ def _scale(layer: str, config: Mapping[str, Any], rank: int, adapter: Path) -> f
     where = str(adapter / CONFIG)
     promised = pattern_value(config.get("rank_pattern") or {}, layer, config.get("r"))
     if promised != rank:
-        raise IntegrityError(f"layer {layer!r} has rank {rank}, its settings say {promised!r}", where=where)
+        raise IntegrityError(f"layer {layer!r} has rank {rank}, but its settings give {promised!r}", where=where)
     alpha = pattern_value(config.get("alpha_pattern") or {}, layer, config.get("lora_alpha"))
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise IntegrityError(f"layer {layer!r}: lora_alpha is {alpha!r}", where=where)

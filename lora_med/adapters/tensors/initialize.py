@@ -1,8 +1,8 @@
-"""How an adapter starts: at zero, or from the base's own weights or activations; and back to an adapter of the base.
+"""Initialize an adapter: at zero, or from the base's weights or activations; and convert it back to a plain LoRA.
 
-PiSSA and OLoRA move part of the base's weights into the adapter and train the rest as base. Such an adapter belongs
-to no base anyone else has, so it is published as its difference from the start, [B | -B0] [A ; A0], which is a plain
-LoRA of twice the rank on the original base (PEFT's own conversion, without its second folder).
+PiSSA and OLoRA move part of the base's weights into the adapter and use the rest as the base. Nobody else has that
+changed base. So the adapter is published as its difference from the start, [B | -B0] [A ; A0]. That is a plain LoRA of
+twice the rank on the original base (PEFT's own conversion, without its second folder).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ PEFT_NAMES: dict[str, bool | str] = {
     "eva": "eva",
 }
 MOVES_BASE = ("pissa", "olora")
-START = "lora_med_start"  # attribute of the PeftModel: the tensors it began with, if the base was moved
-METHOD = "lora_med_method"  # attribute of the PeftModel: the Method it was made with
+START = "lora_med_start"  # attribute of the PeftModel: the initial tensors, if the base was changed
+METHOD = "lora_med_method"  # attribute of the PeftModel: its Method
 
 
 def check_dora(method: Method, base: Base) -> None:
-    """Refuse DoRA on an 8-bit base, where PEFT loses the scales of the weights it measures.
+    """Refuse DoRA on an 8-bit base: there PEFT ignores the quantization scales when it computes weight norms.
 
     Raises:
-        SettingsError: naming the combination.
+        SettingsError: it names the combination.
     """
     if method.use_dora and base.quantization == "8bit":
         raise SettingsError(
@@ -48,40 +48,40 @@ def check_dora(method: Method, base: Base) -> None:
 
 
 def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None) -> None:
-    """Refuse a start that this base cannot have, before anything is changed.
+    """Refuse an initialization that is impossible on this base, before anything is changed.
 
     Raises:
-        SettingsError: naming the combination and what to use.
+        SettingsError: it names the combination and an alternative.
     """
     check_dora(method, base)
     where, init = "lora.init_lora_weights", method.init
     transposed = any(layer.transposed for layer in method.targets(base.model))
     if init in MOVES_BASE and base.quantization != "none":
         raise SettingsError(
-            f"{init} with a {base.quantization} base: the rest of the base would be quantized anew, "
+            f"{init} with a {base.quantization} base: the rest of the base would be quantized again, "
             "and the adapter would fit no base that others have",
             where=where,
             fix="model.load_in_4bit=false model.load_in_8bit=false, or init_lora_weights: loftq",
         )
     if init == "olora" and transposed:
         raise SettingsError(
-            "olora with GPT-2's transposed layers: PEFT takes their inputs for outputs", where=where, fix="use pissa"
+            "olora with GPT-2's transposed layers: PEFT confuses their inputs and outputs", where=where, fix="use pissa"
         )
     if init == "loftq" and base.quantization != "4bit":
         raise SettingsError(
-            f"loftq with a base that is not 4-bit (quantization: {base.quantization}): there is no error to take up",
+            f"loftq with a base that is not 4-bit (quantization: {base.quantization}): there is no error to correct",
             where=where,
             fix="model.load_in_4bit=true, or init_lora_weights: default",
         )
     if init == "eva" and not rows:
         raise SettingsError(
-            "eva starts from the training data's activations, and no rows were given", where=where, fix="pass rows="
+            "eva starts from the training data's activations, but `rows` is empty", where=where, fix="pass rows="
         )
 
 
 @contextmanager
 def seeded(seed: int) -> Any:
-    """Draw from `seed` inside, and leave the random state outside as it was."""
+    """Use `seed` for random numbers inside the block; the random state outside is unchanged."""
     import torch
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -90,7 +90,7 @@ def seeded(seed: int) -> Any:
 
 
 def start_from_base(model: Any, base: Base, method: Method, rows: Sequence[Sequence[int]] | None) -> None:
-    """Do what PEFT's constructor has not: LoftQ and EVA, and keep the start of PiSSA and OLoRA."""
+    """Apply what PEFT's constructor does not: LoftQ and EVA. For PiSSA and OLoRA, record the initial tensors."""
     setattr(model, METHOD, method)
     if method.init in MOVES_BASE:
         setattr(model, START, take_tensors(model))
@@ -101,9 +101,9 @@ def start_from_base(model: Any, base: Base, method: Method, rows: Sequence[Seque
 
 
 def _loftq(model: Any, folder: Path, method: Method) -> None:
-    """Start at the best rank-r approximation of what 4 bits lost (LoftQ, Li et al. 2023, one step, Q as loaded).
+    """Start at the best rank-r approximation of the 4-bit error (LoftQ, Li et al. 2023, one step, Q as loaded).
 
-    The quantized base stays as it is, so the adapter's base is the one everybody loads.
+    The quantized base does not change, so the adapter's base is the one that everybody loads.
     """
     import torch
     from bitsandbytes.functional import dequantize_4bit
@@ -130,7 +130,7 @@ def _loftq(model: Any, folder: Path, method: Method) -> None:
 
 
 def _stored_transposed(module: Any) -> bool:
-    """Whether the file holds this layer's weight transposed, as GPT-2's Conv1D; transformers notes it on quantizing."""
+    """Whether the file stores the layer's weight transposed (GPT-2's Conv1D); transformers records it on quantizing."""
     return getattr(module.get_base_layer(), "source_cls", type(None)).__name__ == "Conv1D"
 
 
@@ -154,7 +154,7 @@ def _eva(model: Any, base: Base, rows: Sequence[Sequence[int]]) -> None:
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in some], device=device)
         batches.append({"input_ids": ids, "attention_mask": mask})
     initialize_lora_eva_weights(model, batches, show_progress_bar=False)
-    for parameter in model.parameters():  # EVA takes them from activations, in the base's precision
+    for parameter in model.parameters():  # EVA computes them from activations, in the base's precision
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
@@ -163,11 +163,13 @@ def trained_state(model: Any, adapter: str, state: Mapping[str, Any] | None = No
     """The trained adapter as a plain LoRA on the original base: its method, and its tensors on the CPU.
 
     Raises:
-        SettingsError: the model is not one that `attach_new` made.
+        SettingsError: `attach_new` did not create the model.
     """
     method: Method | None = getattr(model, METHOD, None)
     if method is None:
-        raise SettingsError("this model is not one that attach_new made", fix="pass its PeftModel, unwrapped")
+        raise SettingsError(
+            "attach_new did not create this model", fix="pass the PeftModel that attach_new returned, unwrapped"
+        )
     tensors = take_tensors(model, adapter, state)
     start = getattr(model, START, None)
     if start is not None:
@@ -198,7 +200,7 @@ def _doubled(method: Method) -> Method:
 
 
 def _redistributed(method: Method, model: Any, adapter: str) -> Method:
-    """EVA gives ranks to the layers that explain most; PEFT holds the outcome in its own configuration."""
+    """EVA gives more rank to the layers that explain more variance; PEFT holds the result in its configuration."""
     config = model.peft_config[adapter]
     names = config.target_modules
     return replace(

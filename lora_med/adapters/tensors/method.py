@@ -1,4 +1,4 @@
-"""The shape of a LoRA adapter: rank, scale and layers; to and from PEFT's adapter_config.json."""
+"""The shape of a LoRA adapter (rank, scale, layers), converted to and from PEFT's adapter_config.json."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lora_med.models.tagging import tag_head
 from lora_med.models.targets import Linear, check_patterns, choose_targets, pattern_value
 
 PREFIX = "base_model.model."
-LANGUAGE, TAGS = "CAUSAL_LM", "TOKEN_CLS"  # PEFT's names of what an adapter is for
-ORIGINAL, COPIES = "original_module.", "modules_to_save."  # how PEFT wraps a layer that is saved as a whole
-# What adapter_config.json may say besides the fields of Method: these change nothing of what is attached.
+LANGUAGE, TAGS = "CAUSAL_LM", "TOKEN_CLS"  # PEFT's task types
+ORIGINAL, COPIES = "original_module.", "modules_to_save."  # name parts of a layer that PEFT wraps and saves in full
+# Keys of adapter_config.json besides the fields of Method: they have no effect on the attached adapter.
 FREE = {"auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "init_lora_weights"}
 FREE |= {"peft_type", "peft_version", "revision", "task_type", "loftq_config", "eva_config"}
-# PEFT's defaults that are not empty; any other value of them, or of a field not named here, is more than plain LoRA.
+# PEFT's nonempty defaults. Another value of these, or of a field not named here, is more than plain LoRA.
 PLAIN = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` is how it started, for the record.
+    """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` records how it was initialized.
 
-    Adapters made elsewhere may have biases in B, layers trained and saved as a whole, and rows of an embedding
-    (`trainable_token_indices`: end of its name -> token ids). One whose `task_type` is PEFT's TOKEN_CLS tags tokens,
-    and its head is such a layer.
+    Adapters made elsewhere may have biases in B, layers trained and saved in full, and rows of an embedding
+    (`trainable_token_indices`: end of its name -> token ids). With PEFT's `task_type` TOKEN_CLS the adapter tags
+    tokens, and its head is a layer saved in full.
     """
 
     r: int
@@ -48,7 +48,7 @@ class Method:
     task_type: str = LANGUAGE
 
     def as_json(self) -> dict[str, Any]:
-        """The method as the card holds it."""
+        """The method as the card stores it."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def targets(self, model: Any) -> list[Linear]:
@@ -60,12 +60,12 @@ class Method:
         return pattern_value(self.rank_pattern, layer, self.r)
 
     def scale(self, layer: str) -> float:
-        """What the update B A is multiplied by at one layer."""
+        """The factor of the update B A at one layer."""
         alpha, rank = pattern_value(self.alpha_pattern, layer, self.lora_alpha), self.rank(layer)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
     def expected(self, model: Any) -> dict[str, tuple[int, ...]]:
-        """Tensor name -> shape, of all that adapter_model.safetensors must hold for `model`."""
+        """Tensor name -> shape, for every tensor that adapter_model.safetensors must hold for `model`."""
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in self.targets(model):
             down, up = (
@@ -88,16 +88,18 @@ class Method:
             tokens = next((ids for end, ids in self.trainable_token_indices.items() if _ends_in(name, end)), None)
             if tokens is not None:
                 if max(tokens, default=0) >= module.weight.shape[0]:
-                    raise SettingsError(f"token {max(tokens)} was trained, and {name!r} has {module.weight.shape[0]}")
+                    raise SettingsError(
+                        f"token {max(tokens)} was trained, but {name!r} has {module.weight.shape[0]} tokens"
+                    )
                 shapes[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = (len(tokens), module.weight.shape[1])
         return shapes
 
     def peft_config(self, model: Any, *, inference: bool, init: bool | str = True) -> Any:
-        """PEFT's LoraConfig for `model`; whether weights lie transposed is the model's matter, not the adapter's."""
+        """PEFT's LoraConfig for `model`; the model, not the adapter, decides whether weights are transposed."""
         from peft import LoraConfig
 
         return LoraConfig(
-            task_type=self.task_type,  # pyright: ignore[reportArgumentType] - by its name, as PEFT reads it from a file
+            task_type=self.task_type,  # pyright: ignore[reportArgumentType] - by name, as PEFT reads it from a file
             inference_mode=inference,
             r=self.r,
             lora_alpha=self.lora_alpha,  # pyright: ignore[reportArgumentType] - PEFT computes with floats as well
@@ -155,14 +157,14 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
 
 
 def read_method(config: Mapping[str, Any], where: str) -> Method:
-    """The method in adapter_config.json; anything that would change the result and is not of ours is refused.
+    """The method in adapter_config.json; any unknown setting that would change the result is refused.
 
     Raises:
-        IntegrityError: a field is missing, of the wrong type, or asks for something besides plain LoRA.
+        IntegrityError: a field is missing, has the wrong type, or sets something other than plain LoRA.
     """
     try:
         if config["peft_type"] != "LORA":
-            raise ValueError(f"peft_type is {config['peft_type']!r}, wanted 'LORA'")
+            raise ValueError(f"peft_type is {config['peft_type']!r}; the only supported type is 'LORA'")
         _refuse_more_than_lora(config)
         layers = config["layers_to_transform"]
         method = Method(
@@ -189,10 +191,10 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
 
 
 def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
-    ours = FREE | {member.name for member in fields(Method)}
+    known_keys = FREE | {member.name for member in fields(Method)}
     for key, value in config.items():
-        if key not in ours and value not in (None, False, [], {}, "") and value != PLAIN.get(key):
-            raise ValueError(f"it sets {key!r}, which plain LoRA has not")
+        if key not in known_keys and value not in (None, False, [], {}, "") and value != PLAIN.get(key):
+            raise ValueError(f"it sets {key!r}, which plain LoRA does not have")
 
 
 def exactly(layer: str) -> str:
@@ -210,7 +212,7 @@ def _tokens(value: Any) -> dict[str, list[int]]:
     if not isinstance(value, dict) or not all(
         type(token) is int and token >= 0 for ids in value.values() for token in ids
     ):
-        raise ValueError("trainable_token_indices does not give token ids by the embedding's name")
+        raise ValueError("trainable_token_indices does not map the embedding's name to token ids")
     return {str(end): list(ids) for end, ids in value.items()}
 
 
@@ -227,7 +229,7 @@ def _pattern(value: str) -> str:
 
 def _positive(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"rank {value!r} is not a positive whole number")
+        raise ValueError(f"rank {value!r} is not a positive integer")
     return value
 
 
@@ -238,31 +240,33 @@ def _words(value: Any) -> Sequence[str]:
 
 
 def refuse_other_shape(wanted: Method, stored: Method, name: str) -> None:
-    """Training further needs the stored adapter's shape; dropout and start may differ.
+    """Refuse to train an adapter further with settings of another shape; its dropout and initialization may differ.
 
     Raises:
-        SettingsError: naming each field, what the adapter has and what the settings say, or what the adapter has beside
-            its updates that cannot be trained further.
+        SettingsError: it names each field with the adapter's value and that of the settings, or the parts of the
+            adapter other than updates, which cannot be trained further.
     """
     beside = ("lora_bias", "modules_to_save", "trainable_token_indices")
     more = [key for key in beside if getattr(stored, key) != getattr(wanted, key)]
     if more:
         raise SettingsError(
-            f"cannot go on from {name!r}: it has more than updates of layers ({', '.join(more)})",
+            f"cannot continue from {name!r}: it has more than updates of layers ({', '.join(more)})",
             where="lora.continue_from",
             fix=f"merge it first, and train on the merged base: lora-med merge {name} --out FOLDER",
         )
     same = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "layers_to_transform", "use_rslora", "use_dora")
     wrong = [
-        f"lora.{key}: {name} has {getattr(stored, key)}, the settings say {getattr(wanted, key)}"
+        f"lora.{key}: {name} has {getattr(stored, key)}, the settings have {getattr(wanted, key)}"
         for key in same
         if getattr(stored, key) != getattr(wanted, key)
     ]
     if set(wanted.target_modules) != set(stored.target_modules):
         wrong.append(f"lora.target_modules: {name} has {', '.join(sorted(stored.target_modules))}")
     if wanted.init != "default":
-        wrong.append(f"lora.init_lora_weights: {wanted.init} would overwrite what {name} learned; leave it at default")
+        wrong.append(f"lora.init_lora_weights: {wanted.init} would overwrite what {name} learned; use the default")
     if wrong:
         raise SettingsError(
-            f"cannot go on from {name!r}:\n  " + "\n  ".join(wrong), where="lora.continue_from", fix="set them equal"
+            f"cannot continue from {name!r}:\n  " + "\n  ".join(wrong),
+            where="lora.continue_from",
+            fix="set the fields to the adapter's values",
         )

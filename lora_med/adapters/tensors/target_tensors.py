@@ -1,4 +1,4 @@
-"""Where an adapter's update goes: the base's tensor of a layer, and whether that lies as (in, out)."""
+"""The target tensor of an adapter's update in the base, and whether the base stores it as (in, out)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def is_conv1d(config: Mapping[str, Any]) -> bool:
 
 
 def find_tensor(name: str, tensors: Mapping[str, Any]) -> str | None:
-    """The base's name of a tensor; some checkpoints leave out the first part, as the original GPT-2."""
+    """The base's name of a tensor; some checkpoints, such as the original GPT-2, omit the first part."""
     return next((candidate for candidate in (name, name.partition(".")[2]) if candidate in tensors), None)
 
 
 def stored_transposed(dtype: str, shape: tuple[int, ...], low_rank: LowRank, conv1d: bool, adapter: Path) -> bool:
-    """Whether the base stores (in, out), by shape; where the layer is square, by the family of the model.
+    """Whether the base stores (in, out), by its shape; for a square layer, by the model family.
 
     Raises:
-        IntegrityError: the update fits neither way.
+        IntegrityError: the update fits in neither orientation.
     """
     down, up = low_rank.down, low_rank.up
     wanted = (up.shape[0], down.shape[1])

@@ -1,7 +1,7 @@
-"""An adapter's update of one weight, in memory: its rows in fp32, in the orientation in which the base stores it.
+"""An adapter's update of one weight, in memory: its rows in fp32, in the base's storage orientation.
 
-The arithmetic and its order are PEFT's: (B A) first, then the scale; DoRA divides by the norm of what came out. So a
-plain LoRA added to its base gives the same bits.
+The arithmetic and its order are PEFT's: (B A) first, then the scale. DoRA divides by the norm of the result. So a plain
+LoRA added to its base is bit-identical to PEFT's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lora_med.models.files.weight_files import Stored, is_finite, open_stored, r
 
 @dataclass(frozen=True)
 class WeightUpdate:
-    """`scale * up @ down` ready to be added: fp32 `up` (outputs, r), `down` (r, inputs), `magnitude` (outputs) or None.
+    """`scale * up @ down`, ready to add: fp32 `up` (outputs, r), `down` (r, inputs), `magnitude` (outputs) or None.
 
-    `transposed` if the base stores (inputs, outputs), as GPT-2 and every embedding do.
+    `transposed` is true if the base stores (inputs, outputs), as GPT-2 and every embedding do.
     """
 
     up: Any
@@ -29,7 +29,7 @@ class WeightUpdate:
     transposed: bool
 
     def rows(self, begin: int, end: int, out: Any = None) -> Any:
-        """Rows `begin` to `end` of the update as the base stores them, before DoRA's division; into `out` if given."""
+        """Rows `begin` to `end` of the update as the base stores them, before DoRA's division; in `out` if set."""
         import torch
 
         if self.transposed:
@@ -40,7 +40,7 @@ class WeightUpdate:
 
 
 def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
-    """The update's small matrices, read and checked.
+    """Read and check the update's small matrices.
 
     Raises:
         IntegrityError: a value is not finite.
@@ -50,13 +50,13 @@ def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
         magnitude = None
         if low_rank.magnitude is not None:
             magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).float().reshape(-1)
-    if math.frexp(low_rank.scale)[0] == 0.5:  # a power of two scales without rounding, before as well as after
+    if math.frexp(low_rank.scale)[0] == 0.5:  # a power of two scales without rounding, before or after the product
         return WeightUpdate(up * low_rank.scale, down, 1.0, magnitude, transposed)
     return WeightUpdate(up, down, low_rank.scale, magnitude, transposed)
 
 
 def finite(tensor: Any, stored: Stored) -> Any:
-    """`tensor` as it is.
+    """`tensor`, unchanged, if it is finite.
 
     Raises:
         IntegrityError: a value is not finite.

@@ -1,4 +1,4 @@
-"""The tensors of an adapter: taken from a model, checked, and put into one; named as PEFT names them in its file."""
+"""The tensors of an adapter: copied from a model, checked, and loaded into one, under the names of PEFT's file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lora_layers(model: Any) -> dict[str, Any]:
 
 
 def adapter_parameters(model: Any, adapter: str) -> dict[str, tuple[str, Any]]:
-    """Tensor name in the file -> (name in the model's state, parameter), of updates and of layers saved as a whole."""
+    """Tensor name in the file -> (name in the model's state, parameter), for updates and layers saved in full."""
     from peft.utils import ModulesToSaveWrapper
 
     parameters = {}
@@ -60,7 +60,7 @@ def take_tensors(model: Any, adapter: str = "default", state: Mapping[str, Any] 
 
 
 def put_tensors(model: Any, adapter: str, tensors: Mapping[str, Any]) -> None:
-    """Copy `tensors` into the adapter's parameters; names and shapes are those `check_tensors` has seen."""
+    """Copy `tensors` into the adapter's parameters; `check_tensors` has checked their names and shapes."""
     import torch
 
     with torch.no_grad():
@@ -69,10 +69,10 @@ def put_tensors(model: Any, adapter: str, tensors: Mapping[str, Any]) -> None:
 
 
 def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], where: str | Path) -> None:
-    """Refuse tensors that are missing, unexpected, of another shape, or not finite; warn if the adapter does nothing.
+    """Refuse tensors that are missing, unexpected, misshaped or not finite; warn if the adapter has no effect.
 
     Raises:
-        IntegrityError: with counts and the first names of each kind.
+        IntegrityError: it gives the count and the first name of each kind.
     """
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
@@ -102,4 +102,4 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
 def _is_finite(tensor: Any) -> bool:
     import torch
 
-    return tensor.is_floating_point() and bool(torch.isfinite(tensor.float()).all())  # float32 is what it runs in
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor.float()).all())  # the adapter runs in float32
