@@ -1,4 +1,4 @@
-"""Adapters: how they are stored, what their tensors are, how they run on a base, and arithmetic between them.
+"""Adapters: the store, their tensors, how they run on a base, and arithmetic between them.
 
 Other rooms use `store` (cards, publish, open), `tensors` (method, weights), `runtime` (attach, pool) and `algebra`.
 """

@@ -82,13 +82,13 @@ def test_remove_asks_unless_told(store: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_generate_writes_the_same_text_each_time(llama: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("generate", "--adapter", "abstracts", "--prompt", "The", "--base", llama, "--store", shelf)
-    first = call_json(capsys, *asked, "--max-new-tokens", 8)
+    command = ("generate", "--adapter", "abstracts", "--prompt", "The", "--base", llama, "--store", shelf)
+    first = call_json(capsys, *command, "--max-new-tokens", 8)
     assert first["prompt_tokens"] == 4  # BOS and three bytes
     assert first["chat"] is False
     assert 0 < first["new_tokens"] <= 8
-    assert call_json(capsys, *asked, "--max-new-tokens", 8)["text"] == first["text"]
-    code, out, _ = call(capsys, *asked, "--max-new-tokens", 8)
+    assert call_json(capsys, *command, "--max-new-tokens", 8)["text"] == first["text"]
+    code, out, _ = call(capsys, *command, "--max-new-tokens", 8)
     assert code == 0
     assert out.strip() == first["text"].strip()
 
@@ -96,16 +96,16 @@ def test_generate_writes_the_same_text_each_time(llama: Path, shelf: Path, capsy
 def test_generate_takes_its_form_from_the_card(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = load_base(str(llama), quantization="none")
     put(train(base, store=tmp_path, steps=1), base, "talk", tmp_path, template="pair_chat", data=OPEN)
-    asked = ("generate", "--adapter", "talk", "--prompt", "The", "--base", llama, "--store", tmp_path)
-    assert call_json(capsys, *asked, "--max-new-tokens", 2)["chat"] is True
-    plain = call_json(capsys, *asked, "--max-new-tokens", 2, "--plain")
+    command = ("generate", "--adapter", "talk", "--prompt", "The", "--base", llama, "--store", tmp_path)
+    assert call_json(capsys, *command, "--max-new-tokens", 2)["chat"] is True
+    plain = call_json(capsys, *command, "--max-new-tokens", 2, "--plain")
     assert (plain["chat"], plain["prompt_tokens"]) == (False, 4)
 
 
 def test_sampling_follows_its_seed(llama: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("generate", "--adapter", "abstracts", "--prompt", "The", "--base", llama, "--store", shelf)
+    command = ("generate", "--adapter", "abstracts", "--prompt", "The", "--base", llama, "--store", shelf)
     texts = [
-        call_json(capsys, *asked, "--max-new-tokens", 9, "--temperature", 2, "--seed", seed)["text"]
+        call_json(capsys, *command, "--max-new-tokens", 9, "--temperature", 2, "--seed", seed)["text"]
         for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1]
@@ -115,8 +115,8 @@ def test_sampling_follows_its_seed(llama: Path, shelf: Path, capsys: pytest.Capt
 def test_generate_refuses_another_base_of_equal_shape(
     twin: Path, shelf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("generate", "--adapter", "abstracts", "--prompt", "The", "--base", twin, "--store", shelf)
-    code, out, err = call(capsys, *asked)
+    command = ("generate", "--adapter", "abstracts", "--prompt", "The", "--base", twin, "--store", shelf)
+    code, out, err = call(capsys, *command)
     assert (code, out) == (76, "")
     assert "E076-base-mismatch" in err
 
@@ -130,15 +130,15 @@ def test_generate_says_how_to_name_a_base_that_moved(shelf: Path, capsys: pytest
 def test_a_prompt_longer_than_the_context_is_refused(
     llama: Path, shelf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("generate", "--adapter", "abstracts", "--prompt", "x" * 300, "--base", llama, "--store", shelf)
-    code, _, err = call(capsys, *asked)
+    command = ("generate", "--adapter", "abstracts", "--prompt", "x" * 300, "--base", llama, "--store", shelf)
+    code, _, err = call(capsys, *command)
     assert code == 2
     assert "301 tokens" in err
 
 
 def test_an_answer_ends_where_the_context_does(llama: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("generate", "--adapter", "abstracts", "--prompt", "x" * 250, "--base", llama, "--store", shelf)
-    assert call_json(capsys, *asked)["new_tokens"] <= 256 - 251
+    command = ("generate", "--adapter", "abstracts", "--prompt", "x" * 250, "--base", llama, "--store", shelf)
+    assert call_json(capsys, *command)["new_tokens"] <= 256 - 251
 
 
 def test_no_answer_to_a_question_is_a_no(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Adapters made elsewhere: taken in whole and to the bit, or refused before PEFT, and nothing of them is run."""
+"""Adapters made elsewhere: adopted bit-identical, or refused before PEFT sees them; none of their code is run."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "absurd rank": ({"r": 10**9}, "rank 1000000000"),
     "rank nought": ({"rank_pattern": {"q_proj": 0}}, "rank 0"),
     "rank as truth": ({"r": True}, "rank True"),
-    "patterns that are none": ({"rank_pattern": ["q_proj"]}, "rank_pattern is no object"),
-    "a pattern that runs for ever": ({"alpha_pattern": {"(a+)+$": 3}}, "no layer's name"),
-    "a layer that is a path": ({"modules_to_save": ["../../x"]}, "no layer"),
-    "layers that are no list": ({"modules_to_save": {"a": 1}}, "modules_to_save is no list"),
+    "patterns that are a list": ({"rank_pattern": ["q_proj"]}, "rank_pattern is not an object"),
+    "a pattern that runs for ever": ({"alpha_pattern": {"(a+)+$": 3}}, "not a layer's name"),
+    "a layer that is a path": ({"modules_to_save": ["../../x"]}, "not a layer's name"),
+    "layers that are no list": ({"modules_to_save": {"a": 1}}, "modules_to_save is not a list"),
     "replicated layers": ({"layer_replication": [[0, 2]]}, "layer_replication"),
     "a moved base": ({"init_lora_weights": "pissa"}, "pissa"),
     "a moved base in capitals": ({"init_lora_weights": "OLoRA"}, "OLoRA"),
-    "one layer that is no list": ({"modules_to_save": 3}, "modules_to_save is no list"),
-    "truth for a list of layers": ({"modules_to_save": True}, "modules_to_save is no list"),
-    "a pattern that ends in an escape": ({"alpha_pattern": {"q_proj\\": 3}}, "no layer's name"),
-    "a pattern that repeats nothing": ({"rank_pattern": {"*q_proj": 4}}, "no layer's name"),
-    "a pattern that refers to nothing": ({"rank_pattern": {"\\7": 4}}, "no layer's name"),
+    "one layer that is not a list": ({"modules_to_save": 3}, "modules_to_save is not a list"),
+    "truth for a list of layers": ({"modules_to_save": True}, "modules_to_save is not a list"),
+    "a pattern that ends in an escape": ({"alpha_pattern": {"q_proj\\": 3}}, "not a layer's name"),
+    "a pattern that repeats nothing": ({"rank_pattern": {"*q_proj": 4}}, "not a layer's name"),
+    "a pattern that refers to nothing": ({"rank_pattern": {"\\7": 4}}, "not a layer's name"),
     "rsLoRA as text": ({"use_rslora": "false"}, "use_rslora"),
     "rsLoRA as a number": ({"use_rslora": 1}, "use_rslora"),
     "dropout that is no number": ({"lora_dropout": float("nan")}, "lora_dropout nan"),
@@ -105,7 +105,7 @@ def test_hostile_settings_are_refused_before_peft_sees_them(
 ) -> None:
     values, said = HOSTILE[kind]
     change(theirs, **values)
-    monkeypatch.setattr(LoraConfig, "__init__", lambda *_, **__: pytest.fail("PEFT was asked"))
+    monkeypatch.setattr(LoraConfig, "__init__", lambda *_, **__: pytest.fail("PEFT was called"))
     with pytest.raises(LoraMedError, match=said):
         adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store")
     assert not (tmp_path / "store").exists()
@@ -156,9 +156,9 @@ def test_the_command_says_what_it_cannot_know(
     change(theirs, base_model_name_or_path="/home/them/secret/mistral-7b")
     store = ["--store", str(tmp_path / "store")]
     assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert any("mistral-7b" in one for one in told["remarks"]) and "secret" not in json.dumps(told)
-    assert told["card"]["data"]["access"] == "credentialed"
+    printed = json.loads(capsys.readouterr().out)
+    assert any("mistral-7b" in remark for remark in printed["remarks"]) and "secret" not in json.dumps(printed)
+    assert printed["card"]["data"]["access"] == "credentialed"
     assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store]) == 73
     again = ["--overwrite", "--access", "open", "--name", "theirs"]
     assert run(["adapters", "adopt", str(theirs), "--base", str(llama), *store, *again]) == 0
@@ -209,7 +209,7 @@ def rewrite(folder: Path, **tensors: torch.Tensor) -> None:
 @pytest.mark.parametrize("second", ["lora_embedding_A", "lora_magnitude_vector.weight"])
 def test_a_part_that_is_there_twice_is_refused(second: str, theirs: Path, llama: Path, tmp_path: Path) -> None:
     rewrite(theirs, **{f"{Q0}.{second}": torch.ones(4, 64), f"{Q0}.lora_magnitude_vector": torch.ones(64)})
-    with pytest.raises(IntegrityError, match="is there twice"):
+    with pytest.raises(IntegrityError, match="twice, under two names"):
         adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store")
 
 
@@ -267,7 +267,7 @@ def test_a_layer_both_whole_and_updated_is_refused(saved: str, theirs: Path, lla
     """PEFT attaches no update inside a layer that modules_to_save replaces."""
     change(theirs, modules_to_save=[saved])
     rewrite(theirs, **{f"{Q0}.weight": torch.ones(64, 64)})
-    with pytest.raises(IntegrityError, match="whole and as an update"):
+    with pytest.raises(IntegrityError, match="in full and as an update"):
         adopt(theirs, base=str(llama), name="theirs", store=tmp_path / "store")
 
 
@@ -289,8 +289,8 @@ def test_an_adapter_without_an_update_is_refused_as_that(kind: str, tmp_path: Pa
 def test_a_template_that_nobody_knows_is_not_put_on_a_card(
     theirs: Path, llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["adapters", "adopt", str(theirs), "--base", str(llama), "--store", str(tmp_path / "store")]
-    assert run([*asked, "--template", "txet"]) == 2
+    command = ["adapters", "adopt", str(theirs), "--base", str(llama), "--store", str(tmp_path / "store")]
+    assert run([*command, "--template", "txet"]) == 2
     assert "'text'" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
 

@@ -186,7 +186,7 @@ def test_a_hub_that_does_not_answer_is_named(online: Hub, store: Path) -> None:
 
 
 def test_a_repository_needs_a_name_that_the_hub_takes(online: Hub, store: Path) -> None:
-    with pytest.raises(SettingsError, match="no repository id"):
+    with pytest.raises(SettingsError, match="not a repository id"):
         push(store / "abstracts", "me/mi ne/x")
 
 
@@ -216,5 +216,5 @@ def test_offline_nothing_is_pushed(store: Path) -> None:
 
 def test_a_changed_adapter_is_not_pushed(store: Path) -> None:
     (store / "abstracts" / "notes.csv").write_text("patient")
-    with pytest.raises(IntegrityError, match="not whole"):
+    with pytest.raises(IntegrityError, match="not intact"):
         push(store / "abstracts", "me/mine")

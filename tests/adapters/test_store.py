@@ -1,4 +1,4 @@
-"""The store: whole or not there, four files, nothing of the machine, and verify finds what changed."""
+"""The store: atomic, four files, no facts about the machine; verify finds what changed."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_name_is_not_taken_twice_unless_asked(base: Base, tmp_path: Path) -> N
 def test_a_folder_that_is_no_adapter_is_never_replaced(base: Base, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="no adapter"):
+    with pytest.raises(OutputError, match="holds no adapter"):
         put(train(base, store=tmp_path), base, "mine", tmp_path, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 

@@ -149,9 +149,9 @@ def test_a_tagger_goes_on_from_a_tagger_of_the_same_labels_only(tmp_path: Path) 
     head = started.get_base_model().score.modules_to_save["default"]
     torch.testing.assert_close(head.weight, model.get_base_model().score.modules_to_save["default"].weight)
     other = load_tagger(str(folder), ("O", "B-Gene", "I-Gene"), dtype="float32")
-    with pytest.raises(BaseMismatchError, match="tags tokens as O, B-Disease, I-Disease, and the base has a head for"):
+    with pytest.raises(BaseMismatchError, match="tags tokens as O, B-Disease, I-Disease, but the base has a head for"):
         attach_new(other, further, seed=2, store=tmp_path)
-    with pytest.raises(BaseMismatchError, match="is loaded to write text"):
+    with pytest.raises(BaseMismatchError, match="is loaded to generate text"):
         attach(load_base(str(folder), quantization="none", dtype="float32"), "tags", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""README.md of an adapter: the model card that people and the Hub read, rendered from card.json's facts."""
+"""README.md of an adapter: the model card that people and the Hub read, rendered from card.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARING = {
 
 
 def render_readme(card: Card, method: Method) -> str:
-    """The README's text: YAML metadata for the Hub, then what a reader must know to use the adapter and trust it."""
+    """The README's text: YAML metadata for the Hub, then the facts needed to use the adapter and to trust it."""
     from huggingface_hub import ModelCard, ModelCardData
 
     metadata: dict[str, Any] = {"library_name": "peft", "tags": ["lora", "medical"]}
@@ -30,7 +30,7 @@ def render_readme(card: Card, method: Method) -> str:
 
 
 def _with_peft(card: Card) -> list[str]:
-    """Three lines of Python that load the adapter without lora_med, from the folder that holds its own."""
+    """Three lines of Python that load the adapter without lora_med, from the folder that contains its folder."""
     kind = "AutoModelForTokenClassification" if card.labels else "AutoModelForCausalLM"
     head = f", num_labels={len(card.labels)}" if card.labels else ""
     revision = f', revision="{card.base.revision}"' if card.base.revision else ""

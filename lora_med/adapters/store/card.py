@@ -1,4 +1,4 @@
-"""card.json: what an adapter is, which base it belongs to, what it learned from, and the hash of each of its files."""
+"""card.json: an adapter's identity, its base, its training data, and the hash of each of its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """The base an adapter belongs to; `quantization` and `dtype` are those it was trained on."""
+    """The base of an adapter; `quantization` and `dtype` are those of the training."""
 
     name: str
     revision: str | None
@@ -35,10 +35,11 @@ class BaseIdentity:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the adapter learned from: names and hashes only. `access` is the strictest class of what went in.
+    """The training data of the adapter: names and hashes only. `access` is the strictest class of the sources.
 
-    `separation` says of each source, then of all together, what was taken out of training to keep tests apart;
-    `mixture` what each source gave. `earlier_sources` are those of the adapters that this one goes on from.
+    `separation` lists, for each source and then for all together, what was removed from training to keep it separate
+    from test data. `mixture` lists what each source contributed. `earlier_sources` are the sources of the adapters from
+    which this one continues.
     """
 
     source: str
@@ -59,10 +60,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of an adapter; `files` maps each file beside the card to its SHA-256.
+    """All facts about an adapter; `files` maps each file beside the card to its SHA-256.
 
-    `parents` are the adapters that it was composed of: name, weight, hash of the card, source, template, data settings.
-    `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs.
+    `parents` are the adapters from which it was composed: name, weight, hash of the card, source, template, data
+    settings. `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs.
     """
 
     name: str
@@ -80,7 +81,7 @@ class Card:
     labels: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The value that card.json holds."""
+        """The content of card.json."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -102,7 +103,7 @@ def read_card_bytes(folder: Path) -> bytes:
     path = folder / CARD
     if not path.is_file():
         raise InputMissingError(
-            f"no {CARD} in {folder.name!r}: not an adapter that lora_med published",
+            f"no {CARD} in {folder.name!r}: lora_med did not publish an adapter there",
             where=str(folder),
             fix="lora-med adapters list shows the published adapters",
         )
@@ -110,7 +111,7 @@ def read_card_bytes(folder: Path) -> bytes:
 
 
 def parse_card(content: bytes, folder: Path) -> Card:
-    """The card whose bytes are `content`, read from the adapter's `folder`.
+    """The card in the bytes `content`, which were read from the adapter's `folder`.
 
     Raises:
         IntegrityError: the card lacks a field, or a field has an impossible value.
@@ -176,7 +177,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
 
 
 def _key(name: str, values: Mapping[str, Any]) -> str:
-    """The key of a field, as the card's format spells it."""
+    """The key of a field in the spelling of the card's format."""
     older = FORMAT_1_NAMES[name]
     return older if name not in values and older in values else name
 
@@ -188,7 +189,7 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 
 
 def shareable(value: Any) -> Any:
-    """`value` without what tells of the machine or opens doors: absolute paths keep their last part, secrets go."""
+    """`value` without machine paths and secrets: an absolute path keeps its last part, a secret is removed."""
     if isinstance(value, Mapping):
         return {str(key): shareable(inner) for key, inner in value.items() if not SECRET.search(str(key))}
     if isinstance(value, list | tuple | set | frozenset):

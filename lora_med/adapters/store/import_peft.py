@@ -1,7 +1,7 @@
-"""An adapter made elsewhere, taken into the store: every setting and tensor checked, and bound to the base given.
+"""Adopt an adapter made elsewhere into the store: check every setting and tensor, and bind it to a base.
 
-Nothing of the folder is run or followed: no pickle is opened, no class imported, no path or base name that its settings
-give is loaded. What is published is written anew, from the values that were understood.
+Nothing in the folder is executed. No pickle is opened, no class is imported, and no path or base name in the settings
+is loaded. The published files are written again, from the validated values.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 
 @dataclass(frozen=True)
 class Origin:
-    """What an adapter's folder does not say of where it comes from, and its card has to.
+    """The origin of an adapter: facts that its card needs and its folder does not contain.
 
     Args:
-        template: the prompt template it was trained with; `text` gives it plain text.
-        access, license, source: of the data it learned from; what is unknown has the strictest class.
-        trained_on: quantization of the base while it was trained: none, 8bit or 4bit.
+        template: the prompt template of the training; `text` means plain text.
+        access, license, source: of the training data; unknown data has the strictest access class.
+        trained_on: quantization of the base during training: none, 8bit or 4bit.
     """
 
     template: str = "text"
@@ -56,7 +56,7 @@ class Origin:
     def card(
         self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
     ) -> Card:
-        """The adapter's card; `peft` is the version that saved it, `files` are their hashes, where known."""
+        """The adapter's card; `peft` is the version that saved it, `files` maps file names to hashes, where known."""
         return Card(
             name=name,
             description=self.description,
@@ -74,7 +74,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Adoption:
-    """Where an adopted adapter now lies, its card, and what the folder said that could not be checked."""
+    """The folder of an adopted adapter, its card, and statements of the source folder that could not be checked."""
 
     folder: Path
     card: Card
@@ -97,12 +97,12 @@ def adopt(
     """Check a PEFT folder against a base, tensor by tensor, and publish it in the store under `name`.
 
     Args:
-        base: what the adapter belongs to: folder, Hub id or `micro`. Its fingerprint goes into the card.
-        origin: what the folder does not say.
+        base: the adapter's base: folder, Hub id or `micro`. Its fingerprint goes into the card.
+        origin: facts that the folder does not contain.
 
     Raises:
         InputMissingError: no such folder, or it holds no safetensors.
-        SettingsError: its method is not understood.
+        SettingsError: its method is not supported.
         IntegrityError: its settings are hostile or absurd, or a tensor is missing, left over, misshaped or not finite.
         OutputError: the name is taken.
     """
@@ -124,7 +124,7 @@ def adopt(
 
 
 def peft_version(config: Mapping[str, Any]) -> str:
-    """The version of PEFT that saved an adapter, by its settings; what has not the form of one is unknown."""
+    """The version of PEFT that saved an adapter, by its settings; `unknown` if the value is not a version."""
     version = config.get("peft_version")
     return version if isinstance(version, str) and VERSION.fullmatch(version) else UNKNOWN
 
@@ -142,10 +142,10 @@ def _checked_tensors(
 
 
 def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, Stored]:
-    """The tensors to keep, by PEFT's names; copies of the base's own are left out.
+    """The tensors to publish, by PEFT's names; copies of the base's own tensors are omitted.
 
     Raises:
-        SettingsError: a tensor stands for the base's own and is another: the adapter belongs to a changed base.
+        SettingsError: a tensor replaces one of the base and differs from it: the adapter belongs to a changed base.
     """
     tensors: dict[str, Stored] = {}
     for layer, update in contents.low_rank.items():
@@ -166,13 +166,13 @@ def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, S
         raise SettingsError(
             f"the adapter brings its own {own[0]!r} {contents.base[own[0]].shape}, which is not the base's",
             where=str(folder),
-            fix="its base was changed (a resized vocabulary, say): --new-base DIR writes the base it needs",
+            fix="its base was changed (for example a resized vocabulary): --new-base DIR writes the base it needs",
         )
     return tensors
 
 
 def own_tensors(contents: Contents, base: Path) -> list[str]:
-    """The names of the tensors that stand for the base's and are not copies of them."""
+    """The names of the tensors that replace the base's tensors and differ from them."""
     stored = read_headers(base) if contents.base else {}
     names = []
     for name, tensor in contents.base.items():
@@ -194,19 +194,19 @@ def _read(stored: Stored) -> Any:
 
 
 def _equal(first: Stored, second: Stored) -> bool:
-    """Whether two stored tensors are the same numbers, the second in the first one's precision."""
+    """Whether two stored tensors hold equal numbers, the second in the precision of the first."""
     numbers, other_numbers = _read(first), _read(second)
     return bool((numbers == other_numbers.to(numbers.dtype)).all())
 
 
 def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: Path) -> Method:
-    """The method in our own words: layers by their full names where their ends would name others as well."""
+    """The adapter's Method. Layers have their full names if the ends of their names also match other layers."""
     layers = sorted(contents.low_rank)
     if not layers:
         raise SettingsError(
             "the adapter updates no layer, so PEFT cannot attach it",
             where=str(folder / CONFIG),
-            fix="train one that does",
+            fix="train one that updates a layer",
         )
     tokens = {layer: list(trained.indices) for layer, trained in contents.tokens.items()}
     plain = {
@@ -233,7 +233,7 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
 
 
 def _ends(layers: list[str], model: Any) -> list[str]:
-    """The layers' names by their ends, if these name no other layer as well."""
+    """The ends of the layers' names if they match no other layer, else the full names."""
     ends = sorted({layer.rpartition(".")[2] for layer in layers})
     names = [layer.name for layer in linear_layers(model, ends=True)]
     matching = [name for name in names if name.rpartition(".")[2] in ends]
@@ -243,9 +243,9 @@ def _ends(layers: list[str], model: Any) -> list[str]:
 def _remarks(config: Mapping[str, Any], base: str, contents: Contents) -> list[str]:
     named = str(config.get("base_model_name_or_path") or "")
     remarks = []
-    last = PureWindowsPath(named).name  # it parts at / and at \, and no folder of theirs is repeated
+    last = PureWindowsPath(named).name  # it splits at / and at \; none of their folders is repeated
     if last != Path(display_name(base)).name:
         remarks.append(f"its settings name {last or 'no base'!r}; whether that is {base!r} cannot be checked")
     if contents.base:
-        remarks.append(f"{len(contents.base)} copies of the base's own tensors were left out")
+        remarks.append(f"{len(contents.base)} copies of the base's own tensors were omitted")
     return remarks

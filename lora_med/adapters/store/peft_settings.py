@@ -1,4 +1,4 @@
-"""The adapter_config.json of a folder that is not ours, refused where PEFT would take harm from it before it looked."""
+"""Read the adapter_config.json of an adapter made elsewhere; refuse settings that are dangerous to pass to PEFT."""
 
 from __future__ import annotations
 
@@ -15,41 +15,45 @@ from lora_med.files import read_json
 LARGEST_CONFIG_BYTES = 1 << 20
 LARGEST_RANK = 4096
 LARGEST_ALPHA = 1e6
-PATTERN = re.compile(r"(?!(.*\*){3})[\w.\\^$*-]{1,200}")  # layer names, `.*` twice at most: more can run for ever
+PATTERN = re.compile(r"(?!(.*\*){3})[\w.\\^$*-]{1,200}")  # layer names, at most two `.*`: more can run for ever
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """An adapter's settings, refused where PEFT would take harm from them before it looked at anything else.
+    """An adapter's settings. Settings that would harm PEFT before it checks anything else are refused.
 
     Raises:
-        InputMissingError: no adapter that PEFT saved, or one saved as a pickle.
-        SettingsError: its method is not understood.
+        InputMissingError: the folder holds no adapter that PEFT saved, or a pickle.
+        SettingsError: its method is not supported.
         IntegrityError: a setting is hostile or absurd.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputMissingError(
-            f"no {CONFIG}: not an adapter that PEFT saved", where=str(folder), fix="check the folder"
+            f"no {CONFIG}: the folder holds no adapter that PEFT saved", where=str(folder), fix="check the folder"
         )
     if not (folder / WEIGHTS).is_file():
         pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
         raise InputMissingError(
-            f"the weights are a pickle ({pickle}), which can run code when opened; wanted: {WEIGHTS}"
+            f"the weights are a pickle ({pickle}), which can run code when opened; required: {WEIGHTS}"
             if pickle
             else f"no {WEIGHTS}",
             where=str(folder),
-            fix="if you trust its maker, load it with PEFT and save_pretrained(..., safe_serialization=True)",
+            fix="if you trust its author, load it with PEFT and save_pretrained(..., safe_serialization=True)",
         )
     if path.stat().st_size > LARGEST_CONFIG_BYTES:
         raise IntegrityError(
-            f"{CONFIG} has {path.stat().st_size:,} bytes", where=str(path), fix="take it from its maker"
+            f"{CONFIG} has {path.stat().st_size:,} bytes, more than the limit of {LARGEST_CONFIG_BYTES:,}",
+            where=str(path),
+            fix="get the adapter again from its author",
         )
     config = read_json(path)
     check_method(config, folder)
     wrong = next(filter(None, (check(config) for check in CHECKS)), None)
     if wrong:
-        raise IntegrityError(f"the settings cannot be trusted: {wrong}", where=str(path), fix="take it from its maker")
+        raise IntegrityError(
+            f"the settings cannot be trusted: {wrong}", where=str(path), fix="get the adapter again from its author"
+        )
     return config
 
 
@@ -61,34 +65,34 @@ def _auto_mapping(config: Mapping[str, Any]) -> str | None:
 
 def _task(config: Mapping[str, Any]) -> str | None:
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        return f"task_type is {str(config['task_type'])[:40]!r}, wanted CAUSAL_LM"
+        return f"task_type is {str(config['task_type'])[:40]!r}; only CAUSAL_LM is supported"
     return None
 
 
 def _ranks(config: Mapping[str, Any]) -> str | None:
     patterns = config.get("rank_pattern") or {}
     if not isinstance(patterns, dict):
-        return "rank_pattern is no object"
+        return "rank_pattern is not an object"
     for rank in (config.get("r"), *patterns.values()):
         if not isinstance(rank, int) or isinstance(rank, bool) or not 0 < rank <= LARGEST_RANK:
-            return f"rank {str(rank)[:40]}, wanted a whole number up to {LARGEST_RANK}"
+            return f"rank {str(rank)[:40]}, not an integer from 1 to {LARGEST_RANK}"
     return None
 
 
 def _alphas(config: Mapping[str, Any]) -> str | None:
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
-        return "alpha_pattern is no object"
+        return "alpha_pattern is not an object"
     for alpha in (config.get("lora_alpha"), *patterns.values()):
         if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= LARGEST_ALPHA:
-            return f"lora_alpha {str(alpha)[:40]}, wanted a positive number up to {LARGEST_ALPHA:g}"
+            return f"lora_alpha {str(alpha)[:40]}, not a positive number up to {LARGEST_ALPHA:g}"
     return None
 
 
 def _patterns(config: Mapping[str, Any]) -> str | None:
     names = [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
     strange = next((name for name in names if not (PATTERN.fullmatch(name) and _compiles(name))), None)
-    return f"the pattern {strange[:40]!r} is no layer's name" if strange is not None else None
+    return f"the pattern {strange[:40]!r} is not a layer's name" if strange is not None else None
 
 
 def _compiles(pattern: str) -> bool:
@@ -102,7 +106,7 @@ def _compiles(pattern: str) -> bool:
 def _dropout(config: Mapping[str, Any]) -> str | None:
     dropout = config.get("lora_dropout") or 0
     if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        return f"lora_dropout {str(dropout)[:40]}, wanted a number from 0 to 1"
+        return f"lora_dropout {str(dropout)[:40]}, not a number from 0 to 1"
     return None
 
 
@@ -111,10 +115,10 @@ def _lists(config: Mapping[str, Any]) -> str | None:
         value = config.get(key)
         number = key == "layers_to_transform" and isinstance(value, int)
         if value is not None and not isinstance(value, list) and not number:
-            return f"{key} is no list"
+            return f"{key} is not a list"
     names = config.get("modules_to_save") or []
     if not all(isinstance(name, str) and PATTERN.fullmatch(name) for name in names):
-        return "modules_to_save names something that is no layer"
+        return "modules_to_save has an entry that is not a layer's name"
     return None
 
 

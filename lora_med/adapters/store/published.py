@@ -1,7 +1,7 @@
-"""A published adapter, opened once: the card read, the files hashed, the base located and compared.
+"""Open a published adapter once: read the card, hash the files, locate the base and compare its fingerprint.
 
-`open_published` is called at the door of a command or public call; what it returns is passed on. The bytes that were
-hashed are the bytes that are used: nothing inside opens the adapter's folder again.
+A command or public call first calls `open_published` and passes the result on. The hashed bytes are the bytes that are
+used: no later code opens the adapter's folder again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class AdapterFiles:
     """The card and the verified files of an adapter; `contents` maps each file's name, card.json's too, to its bytes.
 
-    The base is not compared yet: `with_base` does so for a base on disk, `fit_to` for one that is loaded.
+    The base is not compared yet: `with_base` does this for a base on disk, `fit_to` for a loaded base.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class AdapterFiles:
 
     @property
     def name(self) -> str:
-        """Its name in the store."""
+        """The adapter's name in the store."""
         return self.folder.name
 
     @property
@@ -50,12 +50,12 @@ class AdapterFiles:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The value of adapter_config.json."""
+        """The content of adapter_config.json."""
         return read_json(self.folder / CONFIG, self.contents[CONFIG])
 
     @property
     def method(self) -> Method:
-        """The method that adapter_config.json describes; IntegrityError if it is not one of ours."""
+        """The method in adapter_config.json; IntegrityError if it is not supported."""
         return read_method(self.config, where=str(self.folder / CONFIG))
 
     def tensors(self) -> dict[str, Any]:
@@ -65,9 +65,9 @@ class AdapterFiles:
 
 @dataclass(frozen=True, eq=False)
 class Published(AdapterFiles):
-    """An adapter with its base located on disk and found to have the fingerprint that the card gives.
+    """An adapter with its base located on disk; the base has the fingerprint in the card.
 
-    `base` is the base's folder, `base_name` what the caller or the card calls it, `revision` its Hub commit, if any.
+    `base` is its folder, `base_name` the name from the caller or the card, and `revision` its Hub commit, if any.
     """
 
     base: Path
@@ -78,27 +78,27 @@ class Published(AdapterFiles):
 def open_published(
     name: str, store: Path | str = STORE, base: str | None = None, revision: str | None = None
 ) -> Published:
-    """The adapter `name` of the store: card read, files hashed, base located, fingerprints compared, each once.
+    """Open adapter `name` of the store: read card, hash files, locate base, compare fingerprints, each once.
 
     Args:
-        base: folder, Hub id or `micro`; None takes the base that the card names.
-        revision: of a base on the Hub; None takes the card's.
+        base: folder, Hub id or `micro`; None uses the base in the card.
+        revision: of a base on the Hub; None uses the revision in the card.
 
     Raises:
         SettingsError: `name` cannot name an adapter.
         InputMissingError: there is no such adapter, or its base is not on this machine.
         BaseMismatchError: the adapter was trained on another base.
-        IntegrityError: a file is not the one that was published.
+        IntegrityError: a file differs from the published one.
     """
     return with_base(open_files(find_adapter(name, store)), base, revision)
 
 
 def open_files(folder: Path) -> AdapterFiles:
-    """The card and the verified files of the adapter in `folder`; no base is needed.
+    """The card and the verified files of the adapter in `folder`; no base is required.
 
     Raises:
         InputMissingError: a file is absent.
-        IntegrityError: the card cannot be read, or a file is not the one that was published.
+        IntegrityError: the card cannot be read, or a file differs from the published one.
     """
     content = read_card_bytes(folder)
     card = parse_card(content, folder)
@@ -106,7 +106,7 @@ def open_files(folder: Path) -> AdapterFiles:
 
 
 def with_base(adapter: AdapterFiles, base: str | None = None, revision: str | None = None) -> Published:
-    """The adapter with its base on disk, located and compared as `open_published` does."""
+    """The adapter with its base on disk, which is located and compared as in `open_published`."""
     card = adapter.card
     base_folder, base_name = locate_base(card, base, revision)
     check_base(fingerprint(base_folder), base_name, card, adapter.folder)
@@ -115,7 +115,7 @@ def with_base(adapter: AdapterFiles, base: str | None = None, revision: str | No
 
 
 def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
-    """Method and tensors of an adapter for a base that is loaded, after every check that needs no PEFT.
+    """Method and tensors of an adapter for a loaded base, after every check that does not need PEFT.
 
     Raises:
         BaseMismatchError: the adapter was trained on another base, or with other labels.
@@ -135,28 +135,33 @@ def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
         ) from error
     check_tensors(expected, tensors, where=folder)
     if base.quantization != card.base.quantization:
-        logger.info("%s was trained on a %s base; this one: %s", card.name, card.base.quantization, base.quantization)
+        logger.info(
+            "%s was trained on a base with quantization %s; this base has %s",
+            card.name,
+            card.base.quantization,
+            base.quantization,
+        )
     return method, tensors
 
 
 def _check_labels(base: Base, card: Card, where: Path) -> None:
-    """Refuse an adapter that tags on a base that writes, the other way round, and one of other tags."""
+    """Refuse a tagging adapter on a base that generates text, the reverse, and an adapter with other labels."""
     if tuple(card.labels) == base.labels:
         return
-    trained = f"tags tokens as {', '.join(card.labels)}" if card.labels else "writes text"
-    actual = f"has a head for {', '.join(base.labels)}" if base.labels else "is loaded to write text"
+    trained = f"tags tokens as {', '.join(card.labels)}" if card.labels else "generates text"
+    actual = f"has a head for {', '.join(base.labels)}" if base.labels else "is loaded to generate text"
     raise BaseMismatchError(
-        f"adapter {card.name!r} {trained}, and the base {actual}",
+        f"adapter {card.name!r} {trained}, but the base {actual}",
         where=str(where),
-        fix="load_tagger(base, card.labels) gives the base it needs" if card.labels else "load_base gives it",
+        fix="load_tagger(base, card.labels) loads the base it needs" if card.labels else "load_base loads it",
     )
 
 
 def locate_base(card: Card, base: str | None, revision: str | None = None) -> tuple[Path, str]:
-    """The folder of the base to use and the name it was asked for: the one given, else the one the card names.
+    """The folder and the name of the base to use: `base`, or else the base in the card.
 
     Raises:
-        InputMissingError: it is not here.
+        InputMissingError: the base is not on this machine.
     """
     base_name = base if base is not None else card.base.name
     try:
@@ -165,20 +170,20 @@ def locate_base(card: Card, base: str | None, revision: str | None = None) -> tu
         if base is not None:
             raise
         folder_here = folder_with(card.base.fingerprint)
-        hint = f"it is the one with weights {card.base.fingerprint.weights[:16]}"
+        hint = f"its weights have SHA-256 {card.base.fingerprint.weights[:16]}"
         raise InputMissingError(
             f"the base {card.base.name!r} of adapter {card.name!r} is not here",
             where=error.where,
-            fix=f"--base {folder_here}" if folder_here else f"give its folder with --base; {hint}",
+            fix=f"--base {folder_here}" if folder_here else f"set its folder with --base; {hint}",
         ) from error
     return folder, base_name
 
 
 def check_base(actual: Fingerprint, name: str, card: Card, where: Path | str) -> None:
-    """Refuse a base whose weights, tokenizer or template are not those the card names.
+    """Refuse a base whose weights, tokenizer or template differ from those in the card.
 
     Raises:
-        BaseMismatchError: naming both fingerprints and the base to load.
+        BaseMismatchError: it names both fingerprints and the base to load.
     """
     differing = card.base.fingerprint.differing(actual)
     if not differing:
@@ -193,22 +198,22 @@ def check_base(actual: Fingerprint, name: str, card: Card, where: Path | str) ->
     raise BaseMismatchError(
         f"adapter {card.name!r} was trained on another base:\n" + "\n".join(lines),
         where=str(where),
-        fix=f"load the base it belongs to: {wanted}" + (f", as in {folder_here}" if folder_here else ""),
+        fix=f"load the base of the adapter: {wanted}" + (f", as in {folder_here}" if folder_here else ""),
     )
 
 
 def read_files(folder: Path, card: Card) -> dict[str, bytes]:
-    """The adapter's files, each with the hash that its card gives.
+    """The adapter's files, after their hashes are compared with those in the card.
 
     Raises:
         InputMissingError: a file is absent.
-        IntegrityError: a file has changed since it was published, or the card names no hash for it.
+        IntegrityError: a file has changed since it was published, or the card has no hash for it.
     """
     contents = {}
     for name in FILES:
         path = folder / name
         if name not in card.files:
-            raise IntegrityError(f"the card gives no hash for {name}", where=str(folder), fix="publish it again")
+            raise IntegrityError(f"the card has no hash for {name}", where=str(folder), fix="publish it again")
         if not path.is_file():
             raise InputMissingError(f"no {name} in the adapter", where=str(folder), fix="copy the adapter again")
         contents[name] = path.read_bytes()
@@ -227,7 +232,7 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, Any]:
     """The tensors in the bytes of a safetensors file.
 
     Raises:
-        IntegrityError: they are not one.
+        IntegrityError: the bytes are not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -1,4 +1,4 @@
-"""An adapter to the Hub: four files, verified first, private unless asked otherwise, credentialed by permission."""
+"""Push an adapter to the Hub: four verified files, private by default; credentialed data needs a permission."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, Out
 def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | None = None) -> str:
     """Upload the adapter in `folder` and return its address on the Hub.
 
-    Exactly the files of the card and the card itself go, as the bytes that were verified. The token is the one that
-    `hf auth login` stored or HF_TOKEN holds; it is written nowhere.
+    Only the card and the files it lists are uploaded, as the bytes that were verified. The token comes from
+    `hf auth login` or HF_TOKEN; it is never written.
 
     Raises:
-        NotPermittedError: the data's access class forbids it, or the Hub does.
-        IntegrityError: the adapter is not as it was published.
+        NotPermittedError: the data's access class or the Hub forbids it.
+        IntegrityError: the adapter differs from its published state.
         SettingsError: the run is offline.
-        OutputError: the repository is public though a private one was asked for, or the Hub cannot be reached.
+        OutputError: the repository is public but `private` is true, or the Hub cannot be reached.
     """
     verification = verify(folder)
     adapter = verification.files
@@ -29,12 +29,14 @@ def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | 
         check_permitted(adapter.card, private, permission)
     wrong = [f"{check.what}: {check.detail}" for check in verification.checks if check.outcome == "wrong"]
     if wrong or adapter is None:
-        raise IntegrityError(f"the adapter is not whole: {'; '.join(wrong)}", where=str(folder), fix="publish it again")
+        raise IntegrityError(
+            f"the adapter is not intact: {'; '.join(wrong)}", where=str(folder), fix="publish it again"
+        )
     return _upload(adapter, repo_id, private)
 
 
 def check_permitted(card: Card, private: bool, permission: str | None = None) -> None:
-    """Refuse to share what the data's access class keeps; `permission` says who allows it all the same.
+    """Refuse an upload that the data's access class forbids; `permission` names who allows it.
 
     Raises:
         NotPermittedError: credentialed data in public, or without a written permission; or registered data in public.
@@ -76,7 +78,7 @@ def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> str:
     except LoraMedError:
         raise
     except HFValidationError as error:
-        raise SettingsError(f"{repo_id!r} is no repository id", fix="for example your-name/pubmed-micro") from error
+        raise SettingsError(f"{repo_id!r} is not a repository id", fix="for example your-name/pubmed-micro") from error
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else 0
         if code in (401, 403):
@@ -84,7 +86,7 @@ def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> str:
                 f"the Hub refuses (HTTP {code})", where=repo_id, fix="hf auth login, with a token that may write there"
             ) from error
         raise OutputError(f"the Hub answers with HTTP {code}", where=repo_id, fix="try again later") from error
-    except Exception as error:  # the HTTP client's own classes, and its name, differ between versions of the library
+    except Exception as error:  # the HTTP client and its error classes differ between versions of the library
         if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
             raise
         raise OutputError(

@@ -1,4 +1,4 @@
-"""The store: one folder per adapter, published whole or not at all, the card written last."""
+"""The store: one folder per adapter, published atomically; the card is written last."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 README = "README.md"
-FILES = (WEIGHTS, CONFIG, README)  # all that an adapter's folder may hold, besides its card
+FILES = (WEIGHTS, CONFIG, README)  # the only files in an adapter's folder besides the card
 STORE = "adapters"
 
 
 def check_name(name: str) -> str:
-    """`name` if it may name an adapter; a path or a hidden name may not.
+    """`name`, if it is valid for an adapter; a path or a hidden name is not.
 
     Raises:
-        SettingsError: with the rule.
+        SettingsError: it states the rule.
     """
     if not NAME.fullmatch(name):
         raise SettingsError(
             f"{name!r} cannot name an adapter",
             where="adapter.name",
-            fix="lower-case letters, digits, `_` and `-`, at most 64, beginning with a letter or digit",
+            fix="use at most 64 lower-case letters, digits, `_` and `-`; the first is a letter or digit",
         )
     return name
 
 
 def check_loadable(name: str) -> str:
-    """`name` if PEFT can hold an adapter of that name: it keeps them in a ModuleDict, whose methods are taken.
+    """`name`, if PEFT can hold an adapter of that name: PEFT uses a ModuleDict, whose method names are reserved.
 
     Raises:
-        SettingsError: the name is one of those, or none at all.
+        SettingsError: the name is reserved or invalid.
     """
     import torch
 
     if hasattr(torch.nn.ModuleDict(), check_name(name)):
         raise SettingsError(
-            f"{name!r} cannot name an adapter: PEFT uses that word itself",
+            f"{name!r} cannot name an adapter: PEFT reserves that word",
             where="adapter.name",
             fix=f"for example {name}-adapter",
         )
@@ -74,8 +74,8 @@ def find_adapter(name: str, store: Path | str = STORE) -> Path:
     """The folder of a published adapter.
 
     Raises:
-        SettingsError: the name is none (so nothing outside the store is ever reached).
-        InputMissingError: no such adapter, with the nearest name.
+        SettingsError: the name is invalid (so no path outside the store can be opened).
+        InputMissingError: no such adapter; the message has the nearest name.
     """
     folder = Path(store) / check_name(name)
     if not (folder / CARD).is_file():
@@ -86,23 +86,25 @@ def find_adapter(name: str, store: Path | str = STORE) -> Path:
 
 
 def check_free(name: str, store: Path | str = STORE, *, overwrite: bool = False) -> Path:
-    """Where adapter `name` will be published; call it before training.
+    """The folder in which adapter `name` will be published; call this before training.
 
     Raises:
-        SettingsError: the name is none.
-        OutputError: the name is taken and may not be overwritten, or is no adapter's folder.
+        SettingsError: the name is invalid.
+        OutputError: the name is taken and `overwrite` is false, or the folder is not an adapter's.
     """
     folder = Path(store) / check_loadable(name)
     taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if taken and not (folder / CARD).is_file():
         raise OutputError(
-            "something that is no adapter stands where the adapter would go",
+            "the adapter's folder exists but holds no adapter",
             where=str(folder),
             fix="move it away, or choose another adapter.name",
         )
     if taken and not overwrite:
         raise OutputError(
-            f"adapter {name!r} exists", where=str(folder), fix="choose another adapter.name, or adapter.overwrite=true"
+            f"adapter {name!r} exists",
+            where=str(folder),
+            fix="choose another adapter.name, or set adapter.overwrite=true",
         )
     return folder
 
@@ -122,18 +124,18 @@ def publish(
     adapter: str = "default",
     state: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the trained adapter into the store, whole and relative to the original base; returns its folder.
+    """Write the trained adapter into the store atomically, relative to the original base; return its folder.
 
     Args:
-        model: the PeftModel that `attach_new` made, trained.
-        template: name of the prompt template that trained it.
-        settings: the resolved settings; absolute paths keep their last part only, secrets are left out.
-        adapter: its name inside `model`.
+        model: the trained PeftModel from `attach_new`.
+        template: name of the prompt template used in training.
+        settings: the resolved settings; absolute paths keep only their last part, secrets are removed.
+        adapter: the adapter's name inside `model`.
         state: the gathered state dict, if the model is sharded over processes. Call on rank 0 only.
 
     Raises:
         OutputError: the name is taken.
-        IntegrityError: a tensor is missing, misshaped or not finite: nothing is written.
+        IntegrityError: a tensor is missing, misshaped or not finite; nothing is written.
     """
     target = check_free(name, store, overwrite=overwrite)
     method, tensors = trained_state(model, adapter, state)
@@ -164,11 +166,11 @@ def publish(
 def write_adapter(
     target: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any, *, overwrite: bool
 ) -> Path:
-    """An adapter's folder at `target`, whole or not at all, the card written last.
+    """Write an adapter's folder at `target` atomically, with the card last; return the folder.
 
     Args:
-        card: all but the hashes of the files.
-        model: the base, of which the shapes alone are looked at.
+        card: the card without the hashes of the files.
+        model: the base, of which only the shapes are read.
     """
 
     def fill(folder: Path) -> None:
@@ -198,11 +200,11 @@ def _fill(folder: Path, card: Card, method: Method, tensors: Mapping[str, Any], 
 
 
 def remove(name: str, store: Path | str = STORE) -> Path:
-    """Delete a published adapter, the card first, so that a kill leaves no adapter that looks whole.
+    """Delete a published adapter, the card first, so that a kill leaves no adapter that looks intact.
 
     Raises:
         InputMissingError: no such adapter.
-        OutputError: it lies elsewhere and is linked here, or cannot be deleted.
+        OutputError: it is a link to a folder elsewhere, or cannot be deleted.
     """
     folder = find_adapter(name, store)
     if folder.is_symlink():
@@ -216,7 +218,7 @@ def remove(name: str, store: Path | str = STORE) -> Path:
 
 
 def cards(store: Path | str = STORE) -> dict[str, Card | LoraMedError]:
-    """Name -> card of every adapter in the store, or the error that reading its card gave."""
+    """Name -> card of every adapter in the store, or the error raised when its card was read."""
     by_name: dict[str, Card | LoraMedError] = {}
     for name in list_adapters(store):
         try:

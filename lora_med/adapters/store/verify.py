@@ -1,4 +1,4 @@
-"""Is an adapter still what was published, and is its base here? No cache is used."""
+"""Verify that an adapter is still as published and that its base is on this machine. No cache is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lora_med.models.skeleton import skeleton
 
 @dataclass(frozen=True)
 class Check:
-    """One thing verified: `outcome` is ok, wrong, or skipped, and `detail` says what was found."""
+    """One check: `outcome` is ok, wrong, or skipped; `detail` describes the result."""
 
     what: str
     outcome: str
@@ -28,9 +28,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of one adapter; `whole` if none came out wrong.
+    """All checks of one adapter.
 
-    `files` are the card and the files that were hashed, with their bytes; None if one of them is wrong.
+    `files` are the card and the hashed files with their bytes; None if one of them is wrong.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Verification:
 
     @property
     def intact(self) -> bool:
-        """Whether no check came out wrong; a skipped one does not count."""
+        """Whether no check is wrong; a skipped check does not count."""
         return all(check.outcome != "wrong" for check in self.checks)
 
 
@@ -47,10 +47,10 @@ def verify(folder: Path, base: str | None = None) -> Verification:
     """Check an adapter's card, files, hashes and tensors and, if the base is here, its fingerprint and shapes.
 
     Args:
-        base: where the base lies, if the card's name does not lead to it.
+        base: the location of the base, if it cannot be resolved from the card.
 
     Raises:
-        InputMissingError: no adapter there. Every other fault is a check with outcome "wrong".
+        InputMissingError: the folder holds no adapter. Every other problem is a check with outcome "wrong".
     """
     if not (folder / CARD).is_file():
         raise InputMissingError(f"no adapter in {folder.name!r}", where=str(folder), fix="lora-med adapters list")
@@ -87,7 +87,7 @@ def _files(folder: Path) -> str:
     allowed = {*FILES, CARD}
     extra = sorted(path.name for path in folder.iterdir() if path.name not in allowed or not path.is_file())
     if extra:
-        raise IntegrityError(f"{len(extra)} files that are not the adapter's, such as {extra[0]}")
+        raise IntegrityError(f"{len(extra)} files do not belong to the adapter, such as {extra[0]}")
     absent = sorted(name for name in allowed if not (folder / name).is_file())
     if absent:
         raise IntegrityError(f"{len(absent)} of {len(allowed)} files are absent, such as {absent[0]}")
@@ -97,19 +97,19 @@ def _files(folder: Path) -> str:
 def _hashes(folder: Path, facts: dict[str, Any]) -> str:
     card: Card = facts["card"]
     facts["files"] = AdapterFiles(folder, card, {**read_files(folder, card), CARD: facts["content"]})
-    return f"{len(card.files)} SHA-256 as published"
+    return f"{len(card.files)} SHA-256 hashes as published"
 
 
 def _base(card: Card, base: str | None, facts: dict[str, Any]) -> Check | str:
     try:
         folder, _ = resolve_base(base or card.base.name, None if base else card.base.revision, here_only=True)
     except InputMissingError:
-        return Check("base", "skipped", f"{card.base.name} is not on this machine; --base PATH names it")
+        return Check("base", "skipped", f"{card.base.name} is not on this machine; set its folder with --base PATH")
     differing = card.base.fingerprint.differing(fingerprint(folder, fresh=True))
     if differing:
-        raise IntegrityError(f"{base or card.base.name} has other {' and '.join(differing)} than the adapter's base")
+        raise IntegrityError(f"{base or card.base.name} differs from the adapter's base in {' and '.join(differing)}")
     facts["base"] = folder
-    return f"{card.base.name}: weights, tokenizer and template are those it was trained on"
+    return f"{card.base.name}: weights, tokenizer and template are those of the training"
 
 
 def _tensors(facts: dict[str, Any]) -> str:
@@ -117,10 +117,10 @@ def _tensors(facts: dict[str, Any]) -> str:
     tensors, method = adapter.tensors(), adapter.method
     if "base" in facts:
         expected = method.expected(skeleton(facts["base"], labels=len(adapter.card.labels)))
-        shapes = "with the names and shapes that the base needs"
+        shapes = "with the names and shapes that the base requires"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        shapes = "shapes unchecked without the base"
+        shapes = "shapes not checked without the base"
     check_tensors(expected, tensors, where=adapter.folder)
     count = sum(tensor.numel() for tensor in tensors.values())
     return f"{len(tensors)} tensors, {count:,} numbers, all finite, {shapes}"
