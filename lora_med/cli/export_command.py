@@ -180,11 +180,11 @@ def _print_gguf(folder: Path, facts: Mapping[str, Any], as_json: bool) -> None:
             table.add_row(name, size, "", "", "")
     screen = console()
     screen.print(table)
-    proof = {key: one for key, one in facts["proof"].items() if isinstance(one, dict) and "positions" in one}
-    for what, one in proof.items():
+    proof = {key: check for key, check in facts["proof"].items() if isinstance(check, dict) and "positions" in check}
+    for what, check in proof.items():
         screen.print(
-            f"{what.replace('_', ' ')}: llama.cpp's 10 likeliest are within {one['largest_difference']:.1g} nats of "
-            f"ours at {one['positions']} positions"
+            f"{what.replace('_', ' ')}: llama.cpp's 10 likeliest are within {check['largest_difference']:.1g} nats of "
+            f"ours at {check['positions']} positions"
         )
     texts = facts["proof"]["tokens"]["texts"]
     screen.print(f"tokenizer: {texts} of {texts} texts tokenized alike; nll in nats a token, over the probe texts")

@@ -70,7 +70,7 @@ def _report(settings: Settings, memory: float | None, read_data: bool, timed: bo
     in_all = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
     taken = fitted if train.batch == "auto" else train
     return {
-        "as_set": _told(need, sum(batch), train.per_device_train_batch_size),
+        "as_set": _need_report(need, sum(batch), train.per_device_train_batch_size),
         "free_bytes": free,
         "fits": need.total <= free,
         "chosen": {
@@ -91,7 +91,7 @@ def _report(settings: Settings, memory: float | None, read_data: bool, timed: bo
 def _time(
     shape: Shape, documents: list[Tokens] | None, lengths: list[int], labeled: float, train: TrainSettings
 ) -> dict[str, Any]:
-    """Seconds of an average step and of all steps, validation not counted; or `left_out`, why they are not told."""
+    """Seconds of an average step and of all steps, validation not counted; or `left_out`, why there are none."""
     from lora_med.models.memory import free_memory
     from lora_med.training.planner.run_memory import segment_lengths
     from lora_med.training.planner.step_time import time_batch, typical, why_not_timed
@@ -113,16 +113,18 @@ def _time(
     a_step = epoch / math.ceil(len(lengths) / together)
     in_all = a_step * train.max_steps if train.max_steps > 0 else epoch * train.num_train_epochs
     # Tokens for which the layers below the adapters are stepped over.
-    kept = max(in_all - epoch, 0) if train.cache_frozen and documents else 0
-    known = documents is not None or train.max_steps > 0
+    cached_tokens = max(in_all - epoch, 0) if train.cache_frozen and documents else 0
+    length_is_known = documents is not None or train.max_steps > 0
     return {
         "tokens_per_second": round(tokens / step_time.seconds, 1),
         "seconds_a_step": round(a_step * step_time.seconds / tokens, 3),
-        "seconds": round((in_all * step_time.seconds - kept * step_time.below) / tokens, 3) if known else None,
+        "seconds": round((in_all * step_time.seconds - cached_tokens * step_time.below) / tokens, 3)
+        if length_is_known
+        else None,
     }
 
 
-def _told(need: Need, tokens: int, rows: int) -> dict[str, Any]:
+def _need_report(need: Need, tokens: int, rows: int) -> dict[str, Any]:
     return {
         "rows": rows,
         "tokens": tokens,
@@ -195,8 +197,8 @@ def _print(report: dict[str, Any]) -> None:
     if time is not None and "left_out" in time:
         print(f"time         not measured: {time['left_out']}")
     elif time is not None:
-        whole = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
-        print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{whole}")
+        total = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
+        print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{total}")
         print("             measured on two layers on this machine; validation is not counted")
 
 

@@ -1,4 +1,4 @@
-"""What commands print: tables that fold on a screen and stay whole in a pipe, and progress bars on a terminal."""
+"""What commands print: tables that fold on a screen and are not cut in a pipe, and progress bars on a terminal."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class ModelSettings(Section):
     base: str = "micro"
     """The base model: a local folder, a Hub id, or `micro`, the one that ships with lora_med."""
     revision: str | None = None
-    """The Hub commit, tag or branch; the commit it stands for is recorded in the card."""
+    """The Hub commit, tag or branch; the commit it points to is recorded in the card."""
     load_in_4bit: bool = True
     """Quantize the frozen base to 4 bits (QLoRA)."""
     load_in_8bit: bool = False
@@ -41,7 +41,7 @@ class ModelSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base's computation; auto takes what the device computes fastest without losing range."""
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """The attention kernel; auto takes one that keeps packed documents apart at linear cost."""
+    """The attention kernel; auto takes one that separates packed documents at linear cost."""
 
     @model_validator(mode="after")
     def _one_quantization(self) -> ModelSettings:
@@ -80,8 +80,8 @@ class DataSettings(Section):
     template: str | None = None
     """The prompt template; left out, the source's own. A card names the template that trained it."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """For `custom`: our field -> your column, such as `prompt: question_text`; fields are uid, group, text, prompt,
-    completion, messages; a `label` column makes texts to be classified."""
+    """For `custom`: our field -> your column, such as `prompt: question_text`. The fields are uid, group, text, prompt,
+    completion, messages. With a `label` column the texts are classified."""
     labels: list[str] | None = None
     """For `custom` with a label column (`data.columns.label`): its classes; left out, those that occur."""
     hub_split: str = "train"
@@ -93,20 +93,20 @@ class DataSettings(Section):
     streaming: bool = False
     """Read again at every pass and never hold the corpus; for corpora larger than memory."""
     validation_share: Share = 0.05
-    """Share of the groups kept for validation, where the source has no published split."""
+    """Share of the groups held out for validation, where the source has no published split."""
     test_share: Share = 0.05
-    """Share of the groups kept for test, which training code never opens, where the source has no published split."""
+    """Share of the groups held out for test, where the source has no published split. Training code never opens it."""
     fold: Annotated[int, Field(ge=0, le=9)] = 0
     """PubMedQA: which of the ten official folds is validation."""
     split_seed: int = 42
     """Seed of the split by group. Another seed is another split: change it, and old scores no longer compare."""
     max_records: Positive | None = None
-    """Read at most this many records, of each part where the parts are published; for trying things out. PubMedQA is
-    read whole, for its split is known by all items, and at most this many of each part are kept."""
+    """Read at most this many records, of each split where the splits are published; for trials. PubMedQA is read
+    completely, since all items together identify its split; then at most this many of each split are used."""
     leaks: Literal["error", "drop"] = "error"
-    """What to do where published parts share a group, a content or near-duplicates: refuse, or take them out of the
-    part nearer to training. Where lora_med cuts the parts itself, near-duplicates go into one part together, or with
-    drop out of the part nearer to training too."""
+    """What to do where published splits share a group, a content or near-duplicates: refuse, or remove them from the
+    split nearer to training. Where lora_med makes the splits itself, near-duplicates go into one split together; with
+    drop they too are removed from the split nearer to training."""
     near_duplicate_similarity: Share = 0.8
     """Texts that share this much of their runs of three words (Jaccard) count as near-duplicates; 0 turns it off."""
     decontaminate: bool = True
@@ -118,14 +118,14 @@ class DataSettings(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """With `mix`: this source's share of the training rows, relative to the other weights."""
     mix: list[MixSettings] = Field(default_factory=list)
-    """Further sources whose train parts are mixed in; what any source holds out is trained on by none."""
+    """Further sources whose training splits are mixed in; what one source holds out is removed from all training."""
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """Of a mixture: repeat no record, and leave some of the larger sources out; or leave none out, and repeat."""
 
     @model_validator(mode="after")
     def _mixture_held(self) -> DataSettings:
         if self.mix and self.streaming:
-            raise ValueError("a mixture draws from whole train parts: set streaming to false, or leave mix out")
+            raise ValueError("a mixture draws from complete training splits: set streaming to false, or leave mix out")
         return self
 
     @model_validator(mode="after")
@@ -153,7 +153,7 @@ class LoraSettings(Section):
     use_rslora: bool = False
     """Scale by 1/sqrt(r), which keeps high ranks stable (Kalajdzievski 2023)."""
     use_dora: bool = False
-    """Learn magnitude apart from direction (Liu et al. 2024); slower, at times better at low ranks."""
+    """Learn magnitude and direction separately (Liu et al. 2024); slower, at times better at low ranks."""
     init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "loftq", "eva"] = "default"
     """Start of the adapters; default starts as the base itself (B is zero)."""
     continue_from: str | None = None
@@ -176,8 +176,8 @@ class TrainSettings(Section):
     gradient_accumulation_steps: Positive = 1
     """Batches summed into one optimizer step."""
     batch: Literal["as_set", "auto"] = "as_set"
-    """auto takes the rows of a step (batch size times accumulation) in as few batches as memory allows, and recomputes
-    activations only if it must; the steps are the same."""
+    """auto takes the rows of a step (batch size times accumulation) in as few batches as memory allows. It recomputes
+    activations only if it must. The steps are the same."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     """Peak learning rate; ten times that of full fine-tuning, as the adapters start at zero."""
     lr_scheduler_type: str = "cosine"
@@ -189,14 +189,14 @@ class TrainSettings(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     max_length: Positive = 1024
-    """Longest row, in tokens; too_long says what is done with a longer one."""
+    """Longest row, in tokens; too_long sets what is done with a longer one."""
     packing: bool = False
     """Fill rows of max_length with several documents that cannot see each other."""
     share_context: bool = False
     """Train rows that begin alike, such as questions about one abstract, as one row that holds their beginning once."""
     cache_frozen: bool = False
-    """With adapters on the upper layers only: keep what the layers below give for each row, in memory, from the first
-    epoch on. The same up to rounding; a resumed run is then too."""
+    """With adapters on the upper layers only: cache the output of the layers below for each row, in memory, from the
+    first epoch on. Results are the same up to rounding; those of a resumed run too."""
     gradient_checkpointing: bool = False
     """Recompute activations to save memory, at a third more time."""
     seed: int = 42
@@ -208,19 +208,19 @@ class TrainSettings(Section):
     save_steps: Positive | None = None
     """Steps between two checkpoints; left out, as eval_steps."""
     save_total_limit: Positive = 2
-    """Checkpoints kept, besides the best."""
+    """Checkpoints to keep, besides the best."""
     early_stopping_patience: Positive | None = None
     """Stop after this many validations without a better metric; left out, never."""
     metric_for_best_model: str = "eval_loss"
     """The validation metric that chooses the published adapter."""
     too_long: Literal["error", "drop", "trim_context", "chunk_by_section"] | None = None
-    """What to do with a row longer than max_length: refuse, leave it out, shorten its context from the end, or cut
-    running text where a section begins. Left out: running text is cut, all else refused. No answer is ever cut. Past
-    the first 1,000 rows of a stream one that would be refused is left out, and the log says so."""
+    """What to do with a row longer than max_length: refuse it, leave it out, shorten its context from the end, or cut
+    running text where a section begins. Without a value running text is cut, and all else is refused. No answer is
+    ever cut. After the first 1,000 rows of a stream, a row that would be refused is left out and logged."""
     allow_rows_dropped: Share = 0.0
     """With too_long error: largest share of rows that may be left out for their length; above it preflight refuses."""
     resume: Literal["auto", "never"] = "auto"
-    """auto goes on from the newest whole checkpoint of the same run; never refuses an output_dir that has one."""
+    """auto continues from the newest complete checkpoint of the same run; never refuses an output_dir that has one."""
     report_to: Literal["none", "trackio", "tensorboard"] = "none"
     """A tracker beside metrics.jsonl; nothing leaves the machine by default."""
     trainer_args: dict[str, Any] = Field(default_factory=dict)
@@ -248,7 +248,7 @@ class EvaluateSettings(Section):
     max_items: Positive | None = None
     """Score at most this many items, drawn with the split seed."""
     split: Literal["validation", "test"] = "test"
-    """The held-out part to score on. While training it is always validation."""
+    """The held-out split to score on. During training it is always validation."""
     metrics: list[str] = []
     """Functions of your own, as `package.module:function`: from predictions and references to named numbers."""
     lower_is_better: list[str] = []

@@ -1,6 +1,6 @@
 """The door to data: settings in, training and validation records out. Training code cannot see the test split.
 
-`open_corpus` never gives the test records; `open_heldout` gives one held-out split, for evaluation.
+`open_corpus` never returns the test records; `open_heldout` returns one held-out split, for evaluation.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ MOST_HASHES = 64  # that a card lists one by one
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains on. `split_description` says in words how the splits were made.
+    """What a run trains on. `split_description` states how the splits were made.
 
     `template` is that of the first source; `templates` maps each source's name to its own. `hashes` maps each file's
-    name to its SHA-256, in the order of reading (one over all where there are very many; in a mixture the source stands
-    before the name); a Hub data set has that of what was read. `decontamination` says of each source, then of all
-    together, what was removed or moved so that no split leaks into another. `mixture` says what each source gave. Both
-    are JSON values.
+    name to its SHA-256, in the order of reading. Very many files have one hash over all; in a mixture the source
+    precedes the name. The hash of a Hub data set is of the rows read. `decontamination` lists for each source, then for
+    all together, what was removed or moved so that no split leaks into another. `mixture` lists the rows of each
+    source. Both are JSON values.
     """
 
     source: Source
@@ -62,7 +62,7 @@ class Corpus:
 class OpenedSplits:
     """All splits of each source, the test split too.
 
-    `between_sources` says which records left because another source holds them out.
+    `between_sources` lists the records removed because another source holds them out.
     """
 
     sources: list[Splits]
@@ -70,7 +70,7 @@ class OpenedSplits:
 
 
 def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = None) -> Corpus:
-    """The training and validation records that `settings` name, checked, split, kept apart, mixed and counted.
+    """The training and validation records that `settings` name, checked, split, decontaminated, mixed and counted.
 
     With `settings.streaming` the records are re-read at every pass and two passes are made here: one to find current
     versions, one to count.
@@ -98,10 +98,10 @@ def _in_memory(settings: DataSettings, train: Any, validation: Any) -> OpenedSpl
         raise SettingsError("rows in memory are not streamed", where="data.streaming", fix="data.streaming=false")
     if train is None:
         raise SettingsError("validation= is given and train= is not", where="train=", fix="give train= too")
-    given: dict[Split, MemoryRows] = {"train": memory_rows("train", train, source=settings.source)}
+    rows_by_split: dict[Split, MemoryRows] = {"train": memory_rows("train", train, source=settings.source)}
     if validation is not None:
-        given["validation"] = memory_rows("validation", validation, source=settings.source)
-    return OpenedSplits([read_splits(settings, rules_of(settings), given)], None)
+        rows_by_split["validation"] = memory_rows("validation", validation, source=settings.source)
+    return OpenedSplits([read_splits(settings, rules_of(settings), rows_by_split)], None)
 
 
 def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
@@ -201,7 +201,7 @@ def _templates(sources: Sequence[Splits], settings: DataSettings) -> dict[str, s
 
 
 def _all_hashes(sources: Sequence[Splits]) -> dict[str, str]:
-    """The hashes of all inputs; in a mixture two sources may have files of one name, so the source stands before it."""
+    """The hashes of all inputs; in a mixture two sources may have files of one name, so the source precedes it."""
     if len(sources) == 1:
         return _hashes(sources[0])
     return {
@@ -237,7 +237,7 @@ def open_heldout(
         with_validation: the validation records come along too; none where `split` is validation itself.
 
     Raises:
-        DataError: the split is empty; the message says how the splits were made.
+        DataError: the split is empty; the message states how the splits were made.
     """
     own = settings.model_copy(update={"mix": []})
     if hold_out_all and not has_named_splits(own):

@@ -1,7 +1,7 @@
 """How to obtain each source: what to do, and for open ones the files themselves, pinned by commit and SHA-256.
 
-PubMed's files change every year, so theirs is the checksum that stands beside them. Nothing here is fetched unless it
-is asked for.
+PubMed's files change every year, so theirs is the checksum published beside them. Nothing here is fetched without a
+request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to download; `digest` is its SHA-256, or None where an .md5 file stands beside it."""
+    """A file to download; `digest` is its SHA-256, or None where an .md5 file is beside it."""
 
     url: str
     digest: str | None
@@ -167,14 +167,14 @@ HOWTOS: dict[str, Howto] = {
 
 
 def download(remote: Remote, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """The file in `folder`, whole and with the right checksum; one that is there already is only checked.
+    """The file in `folder`, complete and with the right checksum; an existing one is only checked.
 
     Args:
         progress: called with the bytes so far and the bytes in all (0 if not known).
 
     Raises:
         InputMissingError: the host cannot be reached or has no such file.
-        IntegrityError: what came has another checksum; nothing is kept.
+        IntegrityError: the download has another checksum; nothing is written.
         OutputError, DiskError: it cannot be written.
     """
     target = folder / remote.name
@@ -182,19 +182,19 @@ def download(remote: Remote, folder: Path, progress: Callable[[int, int], None] 
     wanted = remote.digest or _md5_beside(remote)
     if target.is_file() and _digest(target, algorithm) == wanted:
         return target
-    found = hashlib.new(algorithm)
+    checksum = hashlib.new(algorithm)
     try:
         with urllib.request.urlopen(remote.url, timeout=TIMEOUT_SECONDS) as answer, atomic_stream(target) as stream:
-            whole, done = int(answer.headers.get("Content-Length") or 0), 0
+            size, done = int(answer.headers.get("Content-Length") or 0), 0
             while block := answer.read(BLOCK_BYTES):
                 stream.write(block)
-                found.update(block)
+                checksum.update(block)
                 done += len(block)
                 if progress is not None:
-                    progress(done, whole)
-            if found.hexdigest() != wanted:
+                    progress(done, size)
+            if checksum.hexdigest() != wanted:
                 raise IntegrityError(
-                    f"{remote.name} came with another checksum: {found.hexdigest()[:16]}..., not {wanted[:16]}...",
+                    f"{remote.name} came with another checksum: {checksum.hexdigest()[:16]}..., not {wanted[:16]}...",
                     where=remote.url,
                     fix="try again; if it stays so, the file there has changed",
                 )

@@ -1,4 +1,4 @@
-"""Held-out records together with what decides who may read them: source, split and access class in one value.
+"""Held-out records with their source, split and access class, which decides who may read them, in one value.
 
 A list of records knows no access class. Evaluation therefore takes this value and nothing else.
 """
@@ -40,8 +40,8 @@ class HeldOutRecords:
         for name in ("records", "training", "validation"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         names = {record.source for record in chain(self.records, self.training, self.validation)}
-        known = (SOURCES[name].access for name in names if name in SOURCES)
-        object.__setattr__(self, "access", strictest([self.access, find_source(self.source).access, *known]))
+        source_classes = (SOURCES[name].access for name in names if name in SOURCES)
+        object.__setattr__(self, "access", strictest([self.access, find_source(self.source).access, *source_classes]))
 
     def __len__(self) -> int:
         return len(self.records)

@@ -16,7 +16,7 @@ RECORDS = (Annotated, Pair, Passage, Question)
 
 @dataclass(frozen=True, eq=False)
 class MemoryRows:
-    """Rows of one split that the caller holds; `sha256` is of their content, so a resumed run knows them again."""
+    """Rows of one split that the caller holds; `sha256` is of their content, so a resumed run recognizes them."""
 
     name: str
     rows: Sequence[Any] = field(repr=False)

@@ -40,7 +40,7 @@ class Tally:
         return Tally(self.read + other.read, self.kept + other.kept, dropped)
 
     def drop(self, reason: str, count: int) -> Tally:
-        """The tally after `count` of the kept are dropped for `reason` too."""
+        """The tally after `count` of the retained are dropped for `reason` too."""
         return self + Tally(0, -count, {reason: count}) if count else self
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:
     return names
 
 
-def places(inputs: Iterable[Input]) -> dict[Input, str]:
+def input_names(inputs: Iterable[Input]) -> dict[Input, str]:
     """The names in identifiers: `numbered_names`, with a gz named after its content."""
     names = numbered_names(inputs)
     bare = {item: name.removesuffix(".gz") for item, name in names.items()}

@@ -47,7 +47,7 @@ def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:
 def find_inputs(source: Source, patterns: Sequence[str], hub_split: str = "train") -> list[Input]:
     """The files and Hub data sets that `patterns` name, each once, in order; a pattern's matches are sorted by name.
 
-    A folder stands for the files in it that the source reads. Hub ids are `owner/name` or `owner/name:configuration`.
+    A folder means the files in it that the source reads. Hub ids are `owner/name` or `owner/name:configuration`.
 
     Raises:
         SettingsError: no pattern at all.
@@ -82,7 +82,7 @@ def _nothing(pattern: str, source: Source) -> InputMissingError:
 
 
 def content(record: Record) -> int:
-    """A 64-bit digest of what a record says, whatever its identifier: equal content, equal number."""
+    """A 64-bit digest of the content of a record without its identifier: equal content, equal number."""
     if isinstance(record, Passage):
         parts: tuple[str, ...] = ("passage", record.title, record.text)
     elif isinstance(record, Question):
@@ -103,9 +103,9 @@ def digest(text: str) -> int:
 class Reading:
     """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
 
-    After a pass, `tally` holds its counts, `first` its first record and `sha256` the digest of all it gave; a record
-    that says what an earlier one says is dropped as `duplicate`, and one that only bears its uid is bad. `where` names
-    the inputs, for that error.
+    After a pass, `tally` holds its counts, `first` its first record and `sha256` the digest of all its records. A
+    record with the content of an earlier one is dropped as `duplicate`. One with only the uid of an earlier one is bad.
+    `where` names the inputs, for that error.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Records: the common type of reading, splitting and prompting.
 
-There are four kinds, one for each shape of task. `uid` names the item uniquely within its source; `group` names what
-must never straddle a split (patient, PMID, document, question stem); `source` is the name in the catalog. All are
+There are four kinds, one for each shape of task. `uid` names the item uniquely within its source. `group` names what
+must never straddle a split (patient, PMID, document, question stem). `source` is the name in the catalog. All are
 immutable.
 """
 

@@ -19,12 +19,12 @@ ABOUT = ("name", "summary", "license", "access", "citation", "template", "module
 class Source:
     """One kind of input. `template` is the prompt template a run takes when it names none.
 
-    `split_names` says where a file's name may name its split: `anywhere` in it, as its `whole` name, or `never`. `dev`
+    `split_names`: where a file's name may name its split: `anywhere` in it, as its `whole` name, or `never`. `dev`
     is the split that files named after it hold. `official_split` assigns groups to the published split, or returns None
-    where these records have none. `companion_files` lie beside the data and hold no records. `limit_before_split` says
+    where these records have none. `companion_files` are beside the data and hold no records. `limit_before_split` means
     that `max_records` may cut while reading; an official split is recognized only when all records are read.
-    `template_by_kind` says that the kind of the first record chooses the template. `groups_are_pmids` says that a group
-    of digits is a PMID. `versions_articles` says that several records may be versions of one article.
+    `template_by_kind`: the kind of the first record chooses the template. `groups_are_pmids`: a group
+    of digits is a PMID. `versions_articles` means that several records may be versions of one article.
     """
 
     name: str

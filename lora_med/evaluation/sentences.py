@@ -5,7 +5,7 @@ from __future__ import annotations
 from lora_med.evaluation.measures import NOTHING, Change
 from lora_med.evaluation.results import Evaluation, Subject
 from lora_med.evaluation.tasks import SCORINGS
-from lora_med.metrics.significance import Interval
+from lora_med.metrics.significance import Interval, Verdict
 
 COMPARED = {"better": "is better than", "worse": "is worse than", "cannot tell": "cannot be distinguished from"}
 
@@ -29,8 +29,12 @@ def span(interval: Interval, *, sign: bool = False) -> str:
     return f"{write(interval.low)} to {write(interval.high)}"
 
 
-def finding(evaluation: Evaluation, subject: Subject) -> str:
-    """The verdict on one adapter in sentences, with the two scores and the interval of their difference."""
+def finding(evaluation: Evaluation, subject: Subject, verdict: Verdict | None = None) -> str:
+    """The verdict on one adapter in sentences, with the two scores and the interval of their difference.
+
+    Args:
+        verdict: the one to state, where several comparisons change it; left out, that of the interval.
+    """
     measure = evaluation.verdict_by
     change = subject.changes[measure.name]
     before = evaluation.subjects[0].values[measure.name].value
@@ -38,7 +42,7 @@ def finding(evaluation: Evaluation, subject: Subject) -> str:
     things = SCORINGS[evaluation.scoring].things
     items = f"{len(evaluation.items)} held-out {things} ({evaluation.source}, {evaluation.split} split)"
     sentences = (
-        f"{subject.name} {COMPARED[change.verdict]} its base on {items}.",
+        f"{subject.name} {COMPARED[verdict or change.verdict]} its base on {items}.",
         f"By {measure.label} it scores {number(after)} against {number(before)}, a difference of "
         f"{signed(change.difference)} (95% interval {span(change.interval, sign=True)}).",
         _second_measure(evaluation, subject),

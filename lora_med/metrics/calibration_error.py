@@ -73,10 +73,10 @@ def bins(
     ]
 
 
-def calibration_error(found: Sequence[Bin]) -> float:
+def calibration_error(filled_bins: Sequence[Bin]) -> float:
     """Expected calibration error: |confidence - accuracy| of each bin, weighted by its items."""
-    total = sum(each.count for each in found)
-    return sum(each.count * abs(each.confidence - each.accuracy) for each in found) / total
+    total = sum(each.count for each in filled_bins)
+    return sum(each.count * abs(each.confidence - each.accuracy) for each in filled_bins) / total
 
 
 def brier(probabilities: Sequence[Sequence[float]], truth: Sequence[int]) -> float:

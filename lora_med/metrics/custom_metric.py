@@ -4,8 +4,8 @@
         wrong = sum(doses(one) != doses(other) for one, other in zip(predictions, references))
         return {"dose_errors": wrong / len(references)}
 
-Named `package.module:dose_errors`. It is called on the held-out items, and then on resamples of them (whole groups,
-with repeats), so it must take lists of any length from one, and give the same names each time.
+Its name is `package.module:dose_errors`. It is called on the held-out items, and then on resamples of them (whole
+groups, with repeats). So it must take lists of any length from one, and return the same names each time.
 """
 
 from __future__ import annotations

@@ -61,17 +61,17 @@ class Faithfulness:
 def faithfulness(source: str, output: str, reference: str = "") -> Faithfulness:
     """The counts of an output against its source; the expected headings are those of the reference."""
     counted = [claim for claim in dict.fromkeys(quantities(output)) if claim != Quantity(1.0)]
-    known = quantities(source)
+    source_quantities = quantities(source)
     words = [claim for claim in dict.fromkeys(content_words(output)) if claim not in SIDES]
     source_words = content_words(source)
     supported_words = {*source_words, *implied(source_words)}
     persons, unsupported = _persons(source, output)
     expected_headings, output_headings = headings(reference), headings(output)
-    findings, changed = _flips(source, output)
-    changed_sides = _side_flips(source, output)
+    findings, changed = _changed_findings(source, output)
+    changed_sides = _changed_sides(source, output)
     return Faithfulness(
         quantities=len(counted),
-        unsupported_quantities=sum(not supported(claim, known) for claim in counted),
+        unsupported_quantities=sum(not supported(claim, source_quantities) for claim in counted),
         words=len(words),
         unsupported_words=sum(not _supported(claim, supported_words) for claim in words),
         findings=findings,
@@ -95,28 +95,30 @@ def _supported(word: str, source_words: set[str]) -> bool:
     return word in source_words or any(akin(word, other) for other in source_words)
 
 
-def _flips(source: str, output: str) -> tuple[int, int]:
+def _changed_findings(source: str, output: str) -> tuple[int, int]:
     """Words whose status both texts state, and how many of them have another status in the source."""
-    known: dict[str, set[bool | None]] = {}
+    source_statuses: dict[str, set[bool | None]] = {}
     for status in statuses(source):
-        known.setdefault(status.word, set()).add(status.there)
+        source_statuses.setdefault(status.word, set()).add(status.there)
     claims = {
-        (status.word, status.there) for status in statuses(output) if status.word in known and status.word not in SIDES
+        (status.word, status.there)
+        for status in statuses(output)
+        if status.word in source_statuses and status.word not in SIDES
     }
-    clear = [(word, there) for word, there in claims if None not in known[word]]
-    return len(clear), sum(there not in known[word] for word, there in clear)
+    clear = [(word, there) for word, there in claims if None not in source_statuses[word]]
+    return len(clear), sum(there not in source_statuses[word] for word, there in clear)
 
 
-def _side_flips(source: str, output: str) -> tuple[int, int]:
+def _changed_sides(source: str, output: str) -> tuple[int, int]:
     """Words with a side in both texts, and how many of them are on another side in the source."""
-    known: dict[str, set[str]] = {}
+    source_sides: dict[str, set[str]] = {}
     for word, side in sides(source):
-        known.setdefault(word, set()).add(side)
-    both = [(word, side) for word, side in dict.fromkeys(sides(output)) if word in known]
+        source_sides.setdefault(word, set()).add(side)
+    both = [(word, side) for word, side in dict.fromkeys(sides(output)) if word in source_sides]
     wrong = [
         (word, side)
         for word, side in both
-        if side not in known[word] and not (side == "both" and {"left", "right"} <= known[word])
+        if side not in source_sides[word] and not (side == "both" and {"left", "right"} <= source_sides[word])
     ]
     return len(both), len(wrong)
 

@@ -42,8 +42,8 @@ def overlaps(outputs: Sequence[str], references: Sequence[str]) -> list[Overlap]
     scores = []
     for output, reference in zip(outputs, references, strict=True):
         scored = rouge.score(reference, output)
-        one, two, longest = (float(scored[name].fmeasure) for name in ROUGE)
-        scores.append(Overlap(one, two, longest, chrf.sentence_score(output, [reference]).score / 100))
+        unigrams, bigrams, longest = (float(scored[name].fmeasure) for name in ROUGE)
+        scores.append(Overlap(unigrams, bigrams, longest, chrf.sentence_score(output, [reference]).score / 100))
     return scores
 
 

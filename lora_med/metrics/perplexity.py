@@ -1,6 +1,6 @@
 """Scores of running text from per-item sums: nll per token, perplexity, bits per byte.
 
-Each is a ratio of sums over all items, so a long item weighs more than a short one; a mean of per-item means is not it.
+Each is a ratio of sums over all items, so a long item weighs more than a short one. It is no mean of per-item means.
 Bits per byte compares models of different vocabularies; the other two compare only models that share a tokenizer.
 """
 

@@ -1,9 +1,9 @@
 """Numbers, doses and units in medical text, normalized over their spellings.
 
-Equal are `1,000` and `1000`, `½`, `1/2`, `half` and `0.5`, `twenty six` and `26`, `two thousand nine` and `2009`,
-`5th` and `fifth`, `mcg` and `µg`, `0.5 g` and `500 mg`, `b.i.d.` and `twice a day`, `every 8 hours` and `3x a day`,
-`04/15` and `April fifteenth`. Numbers of list items are excluded. Not detected: Roman
-numerals, and what a number refers to.
+Equal numbers are `1,000` and `1000`, `½`, `1/2`, `half` and `0.5`, `twenty six` and `26`, `5th` and `fifth`. Equal
+doses are `mcg` and `µg`, `0.5 g` and `500 mg`, `b.i.d.` and `twice a day`, `every 8 hours` and `3x a day`. Equal dates
+are `two thousand nine` and `2009`, `04/15` and `April fifteenth`. Numbers of list items are excluded. Not detected:
+Roman numerals, and what a number refers to.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ def _numbers(text: str) -> Iterator[tuple[float, int]]:
         if match["part"] in HALVES:
             yield float(match["whole"] or 0) + HALVES[match["part"]], match.end()
     for match in NUMBER.finditer(HALF.sub(_blank, text)):
-        whole = float(match["digits"].replace(",", "")) if match["digits"] else 0.0
+        integer = float(match["digits"].replace(",", "")) if match["digits"] else 0.0
         part = match["fraction"] or match["alone"]
-        yield whole + (FRACTIONS[part] if part else 0.0), match.end()
+        yield integer + (FRACTIONS[part] if part else 0.0), match.end()
     yield from _in_words(text)
 
 

@@ -116,8 +116,8 @@ def bootstrap(
 ) -> Interval:
     """The bootstrap interval of `statistic` over items that come in groups.
 
-    BCa where its corrections are finite, the plain percentile interval where they are not; with fewer than 10 groups
-    a Student interval from the jackknife, since resampling few groups gives intervals that are too narrow.
+    The interval is BCa where its corrections are finite, and the plain percentile interval where they are not. With
+    fewer than 10 groups it is a Student interval from the jackknife: resampling few groups gives too narrow intervals.
 
     Args:
         table: items x columns; the statistic sees only column sums. Paired systems are columns of one table.
@@ -145,7 +145,7 @@ def paired(
     """As `bootstrap`, with the p-value that goes with its interval, and the standard error over groups.
 
     The p-value is two-sided, of the statistic being zero: below 0.05 where the 95% interval leaves zero out (within
-    what so many resamples can tell).
+    what so many resamples can resolve).
     """
     sums = sums_by_group(table, groups)
     point = float(statistic(sums.sum(axis=0)))
@@ -173,7 +173,7 @@ def paired(
 
 
 def _p_value(values: Numbers, bias: float, skew: float) -> float:
-    """Twice the level at which one end of the BCa interval is zero; never below what so many resamples can tell."""
+    """Twice the level at which one end of the BCa interval is zero; never below what so many resamples can resolve."""
     least = 1 / (len(values) + 1)
     share = (float((values < 0).mean()) + float((values <= 0).mean())) / 2
     corrected = float(scipy.stats.norm.ppf(min(max(share, least / 2), 1 - least / 2))) - bias

@@ -1,10 +1,10 @@
 """Scores of named entities: which mentions were found, with their exact offsets and by looser readings of "found".
 
 Plain functions on lists of mentions, and F1 of arrays of counts, for the bootstrap. Strict: document, start, end and
-type agree; equal mentions count once. Relaxed: within each type the predicted mentions, by start and then end,
-each take the gold mention not taken yet that shares at least one character with them and whose ends are nearest (the
-first of several); one prediction finds one mention at most. That is nervaluate's `ent_type`, counted type by type.
-A predicted mention that is not in the text is always wrong. Precision, recall and F1 of nothing are 0.
+type agree; equal mentions count once. Relaxed: within each type the predicted mentions are matched in the order of
+start and then end. Each takes the free gold mention that shares at least one character with it and has the nearest
+ends (the first of several). One prediction finds one mention at most. That is nervaluate's `ent_type`, counted type by
+type. A predicted mention that is not in the text is always wrong. Precision, recall and F1 of nothing are 0.
 
 Source: Segura-Bedmar et al. 2013 (SemEval-2013 task 9) for the two readings; Wei et al. 2016 for BC5CDR's strict one.
 """
@@ -70,17 +70,17 @@ def strict(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, C
     """Counts of each type: a hit has the document, start, end and type of a gold mention.
 
     Raises:
-        DataError: a gold mention has no place.
+        DataError: a gold mention has no offsets.
     """
     _check_gold(gold)
-    places_of: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
+    offsets_of: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
     nowhere = Counter(mention.type for mention in predicted if mention.place is None)
     for side, mentions in enumerate((gold, predicted)):
         for mention in mentions:
-            places = places_of.setdefault(mention.type, (set(), set()))[side]
+            offsets = offsets_of.setdefault(mention.type, (set(), set()))[side]
             if mention.place is not None:
-                places.add((mention.document, mention.place))
-    return {kind: Counts(len(a & b), len(a), len(b) + nowhere[kind]) for kind, (a, b) in sorted(places_of.items())}
+                offsets.add((mention.document, mention.place))
+    return {kind: Counts(len(a & b), len(a), len(b) + nowhere[kind]) for kind, (a, b) in sorted(offsets_of.items())}
 
 
 def collapsed(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, Counts]:
@@ -100,13 +100,13 @@ def relaxed(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, 
     """Counts of each type: a hit shares a character with a gold mention of its type; see the top of this file.
 
     Raises:
-        DataError: a gold mention has no place.
+        DataError: a gold mention has no offsets.
     """
     sizes = strict(gold, predicted)
-    wanted = _places(gold)
+    wanted = _offsets(gold)
     hits = Counter[str]()
-    for (document, kind), places in _places(predicted).items():
-        hits[kind] += _taken(wanted.get((document, kind), []), places)
+    for (document, kind), offsets in _offsets(predicted).items():
+        hits[kind] += _taken(wanted.get((document, kind), []), offsets)
     return {kind: Counts(hits[kind], size.gold, size.predicted) for kind, size in sizes.items()}
 
 
@@ -148,7 +148,7 @@ def hallucinated_rate(predicted: Sequence[Mention]) -> float:
 
 
 def invalid_rate(sound: Sequence[bool]) -> float:
-    """Share of the answers that are not the JSON list that was asked for.
+    """Share of the answers that are not the requested JSON list.
 
     Raises:
         DataError: there is no answer.
@@ -162,23 +162,23 @@ def _check_gold(gold: Sequence[Mention]) -> None:
     lost = [mention for mention in gold if mention.place is None]
     if lost:
         raise DataError(
-            f"{len(lost)} of {len(gold)} gold mentions have no place in their text",
+            f"{len(lost)} of {len(gold)} gold mentions have no offsets in their text",
             where=f"document {lost[0].document}",
             fix="give start and end of every annotated mention",
         )
 
 
-def _places(mentions: Iterable[Mention]) -> dict[tuple[str, str], list[tuple[int, int]]]:
-    """(document, type) -> the places, each once, by start and then end."""
-    places_of: dict[tuple[str, str], set[tuple[int, int]]] = {}
+def _offsets(mentions: Iterable[Mention]) -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """(document, type) -> the offsets, each once, by start and then end."""
+    offsets_of: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for mention in mentions:
         if mention.place is not None:
-            places_of.setdefault((mention.document, mention.type), set()).add(mention.place)
-    return {key: sorted(places) for key, places in places_of.items()}
+            offsets_of.setdefault((mention.document, mention.type), set()).add(mention.place)
+    return {key: sorted(offsets) for key, offsets in offsets_of.items()}
 
 
 def _taken(gold: Sequence[tuple[int, int]], predicted: Sequence[tuple[int, int]]) -> int:
-    """How many of the gold places the predicted ones take, each at most one."""
+    """How many of the gold spans the predicted ones take, each at most one."""
     left = list(gold)
     for start, end in predicted:
         near = [span for span in left if span[0] < end and start < span[1]]

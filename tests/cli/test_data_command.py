@@ -122,7 +122,7 @@ def test_check_tells_the_parts_and_preview_what_is_trained(tmp_path: Path, capsy
     assert sum(source["sizes"].values()) == source["tally"]["kept"] == 60
     assert source["template"] == "pair"
     assert run(["data", "check", *here]) == 0
-    assert "parts        train" in capsys.readouterr().out
+    assert "splits       train" in capsys.readouterr().out
     shown = answer(["preview", *here, "--json", "--rows", "1"], capsys)
     (row,) = shown["rows"]
     number = int(row["uid"].rpartition(":")[2]) - 1

@@ -321,5 +321,5 @@ def test_a_mixture_that_cannot_be_is_named(tmp_path: Path) -> None:
     twice = {"source": "custom", "paths": [str(path)], "template": "title"}
     with pytest.raises(SettingsError, match="mixed in with two templates, 'text' and 'title'"):
         open_corpus(settings(path, mix=[twice]))
-    with pytest.raises(ValueError, match="a mixture draws from whole train parts"):
+    with pytest.raises(ValueError, match="a mixture draws from complete training splits"):
         settings(path, mix=[twice], streaming=True)

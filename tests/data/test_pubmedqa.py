@@ -125,7 +125,7 @@ def test_the_folds_follow_without_the_test_items() -> None:
     answers = {f"{answer}{number}": answer for answer, number in order}
     test, dealt = folds.official(answers)
     rest = {pmid: answer for pmid, answer in answers.items() if pmid not in set(test)}
-    assert folds.official(folds.with_test_places(rest))[1] == dealt
+    assert folds.official(folds.with_unnamed_test_items(rest))[1] == dealt
 
 
 def test_a_ground_truth_file_names_the_test_and_is_no_input_itself(tmp_path: Path) -> None:

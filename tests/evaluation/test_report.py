@@ -288,7 +288,7 @@ def test_several_comparisons_stand_together_with_adjusted_p_values(tmp_path: Pat
     assert "All comparisons" not in alone.html.read_text()
 
 
-def test_a_difference_that_chance_finds_among_many_is_not_told() -> None:
+def test_a_difference_that_chance_may_explain_among_many_gets_no_verdict() -> None:
     sure = text_evaluation()
     change = replace(sure.subjects[1].changes["bits_per_byte"], p_value=0.02)  # of an interval clear of zero
     subject = replace(sure.subjects[1], changes={**sure.subjects[1].changes, "bits_per_byte": change})
@@ -296,7 +296,11 @@ def test_a_difference_that_chance_finds_among_many_is_not_told() -> None:
     assert [one.verdict for one in compare_all([marginal])] == ["better"]
     many = compare_all([marginal] * 3)  # Holm: 3 times 0.02
     assert {one.verdict for one in many} == {"cannot tell"}
-    assert all("Among 3 comparisons that is not enough to tell (adjusted p = 0.06)." in one.sentences for one in many)
+    said = "Among 3 comparisons this interval is not enough for a verdict (adjusted p = 0.06)."
+    assert all(said in comparison.sentences for comparison in many)
+    # The label and the first sentence agree.
+    assert all("cannot be distinguished from its base" in comparison.sentences for comparison in many)
+    assert not any("is better than its base" in comparison.sentences for comparison in many)
     assert [one.verdict for one in compare_all([marginal] * 2)] == ["better", "better"]  # 0.04
 
 

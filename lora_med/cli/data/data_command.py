@@ -68,7 +68,7 @@ def read_command(
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read a source and write its records as JSON lines, whole or not at all; print what was read, kept and dropped."""
+    """Read a source and write its records as JSON lines, all or nothing; print the counts read, kept and dropped."""
     prepare_environment(offline=not online)
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
@@ -76,20 +76,20 @@ def read_command(
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.files import atomic_stream
 
-    found = find_source(source)
-    with spooled(paths, stdin_filename, found.suffixes[0], out) as names:
-        inputs = find_inputs(found, names, hub_split)
+    row = find_source(source)
+    with spooled(paths, stdin_filename, row.suffixes[0], out) as names:
+        inputs = find_inputs(row, names, hub_split)
         options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True)
-        reading = read_records(found, inputs, options, skip_bad=skip_bad, limit=max_records)
-        with atomic_stream(out, private=found.access == "credentialed") as stream:
-            for record in _with_progress(reading, found.name):
+        reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records)
+        with atomic_stream(out, private=row.access == "credentialed") as stream:
+            for record in _with_progress(reading, row.name):
                 # Rows may say that they came from such a source, before the first of them is written.
                 if options.met_access() == "credentialed":
                     os.fchmod(stream.fileno(), 0o600)
                 stream.write(as_line(record))
     tally = reading.tally
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
-    if found.versions_articles:  # versions of one article are one, and a deleted one is none
+    if row.versions_articles:  # versions of one article are one, and a deleted one is none
         gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
         summary["articles"] = tally.read - gone
     if as_json:
@@ -120,13 +120,13 @@ def templates_command(as_json: AsJson = False) -> None:
 
     rows = [
         {
-            "name": one.name,
-            "takes": one.takes.__name__.lower(),
-            "writes": one.summary,
-            "needs": one.needs,
-            "too_long": list(one.too_long),
+            "name": template.name,
+            "takes": template.takes.__name__.lower(),
+            "writes": template.summary,
+            "needs": template.needs,
+            "too_long": list(template.too_long),
         }
-        for one in TEMPLATES.values()
+        for template in TEMPLATES.values()
     ]
     if as_json:
         print(json.dumps({"templates": rows}))
@@ -150,7 +150,7 @@ def get_command(
     from lora_med.data.catalog import find_source
     from lora_med.data.download import HOWTOS
 
-    found = find_source(source)
+    row = find_source(source)
     obtain = HOWTOS[source]
     files = _downloaded(obtain.files, out / source) if download else []
     if as_json:
@@ -159,8 +159,8 @@ def get_command(
             json.dumps(
                 {
                     "source": source,
-                    "access": found.access,
-                    "license": found.license,
+                    "access": row.access,
+                    "license": row.license,
                     "how": obtain.how,
                     "urls": urls,
                     "files": files,
@@ -168,9 +168,7 @@ def get_command(
             )
         )
         return
-    print(
-        f"{found.summary}\naccess   {found.access}\nlicense  {found.license}\ncite     {found.citation}\n\n{obtain.how}"
-    )
+    print(f"{row.summary}\naccess   {row.access}\nlicense  {row.license}\ncite     {row.citation}\n\n{obtain.how}")
     for remote in obtain.files:
         print(f"  {remote.url}")
     if files:
@@ -208,8 +206,8 @@ def blocklist_command(
     else:
         from lora_med.data.catalog import find_source
 
-        found = find_source(source)
-        records = read_records(found, find_inputs(found, paths or []), ReadOptions(streaming=True))
+        row = find_source(source)
+        records = read_records(row, find_inputs(row, paths or []), ReadOptions(streaming=True))
         identifiers = [name for record in records for name in identifiers_of(record)]
     names = ", ".join(Path(path).name for path in paths or [])
     count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}")
@@ -220,7 +218,7 @@ def _pmids(paths: Iterable[str]) -> list[str]:
     from lora_med.data.splitting.block_lists import PMID
     from lora_med.errors import DataError, InputMissingError
 
-    found: list[str] = []
+    pmids: list[str] = []
     for path in paths:
         if not Path(path).is_file():
             raise InputMissingError(f"no such file: {path}", fix="name a file of one PMID a line")
@@ -228,12 +226,12 @@ def _pmids(paths: Iterable[str]) -> list[str]:
             name = line.strip().removeprefix("pmid:")
             if name and not PMID.fullmatch(name):
                 raise DataError("expected one PMID a line", where=f"{path}:{number}", fix="take other lines out")
-            found += [f"pmid:{name}"] if name else []
-    if not found:
+            pmids += [f"pmid:{name}"] if name else []
+    if not pmids:
         raise SettingsError(
             "no identifier to list", where="the command line", fix="name files, or --source with its files"
         )
-    return found
+    return pmids
 
 
 def _print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -43,16 +43,16 @@ def deidentify_command(
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.files import atomic_stream
 
-    found = find_source(source)
+    row = find_source(source)
     secret_bytes = _secret_bytes(secret)
     counts: Counter[str] = Counter()
     touched = 0
     waiting = Console(stderr=True).status("looking for identifiers")
-    with spooled(paths, stdin_filename, found.suffixes[0], out) as names, waiting:
-        inputs = find_inputs(found, names)
+    with spooled(paths, stdin_filename, row.suffixes[0], out) as names, waiting:
+        inputs = find_inputs(row, names)
         find = load_finder()
         options = ReadOptions(columns_of(column or ()), streaming=True)
-        reading = read_records(found, inputs, options, skip_bad=skip_bad)
+        reading = read_records(row, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:
                 clean, here = deidentified(record, find, secret_bytes)
@@ -60,7 +60,7 @@ def deidentify_command(
                 touched += bool(here)
                 stream.write(as_line(clean))
         recall = measure(find, gold_notes())
-    access = strictest([found.access, options.met_access()])
+    access = strictest([row.access, options.met_access()])
     if as_json:
         summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
         print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": access}))
@@ -106,19 +106,19 @@ def purge_command(
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise InputMissingError(f"no such folder: {', '.join(missing)}", where="the command line", fix="name a folder")
-    found = find_derived(source, [folder.resolve() for folder in folders])
+    copies = find_derived(source, [folder.resolve() for folder in folders])
     if yes:
         try:
-            delete(found)
+            delete(copies)
         except OSError as error:
             raise OutputError(f"cannot delete: {error.strerror}", where=str(error.filename)) from error
     if as_json:
-        listed = [{"kind": one.kind, "path": str(one.path), "size_bytes": one.size_bytes} for one in found]
+        listed = [{"kind": copy.kind, "path": str(copy.path), "size_bytes": copy.size_bytes} for copy in copies]
         print(json.dumps({"source": source, "deleted": yes, "found": listed}))
         return
-    for one in found:
-        print(f"{'deleted' if yes else 'found':<8} {one.kind:<13} {one.size_bytes / 1e6:>9.1f} MB  {one.path}")
-    if not found:
+    for copy in copies:
+        print(f"{'deleted' if yes else 'found':<8} {copy.kind:<13} {copy.size_bytes / 1e6:>9.1f} MB  {copy.path}")
+    if not copies:
         print(f"nothing here was made from {source}")
     elif not yes:
         print("--yes deletes them; the source's own files are yours to delete")

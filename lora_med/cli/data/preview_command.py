@@ -23,15 +23,18 @@ SHOWN_LABELS = 6
 
 
 def check_command(overrides: Overrides = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Read a run's data in full, as the run would: parts, leaks, lengths, labels, baselines, identifiers."""
+    """Read a run's data in full, as the run would: splits, leaks, lengths, labels, baselines, identifiers."""
     check, _, _ = _checked(parse(config, overrides or []))
     if as_json:
         print(json.dumps(check.as_json()))
         return
     for source in check.sources:
         _print_source(source, check.max_length)
-    for one in check.mixture:
-        print(f"mixture      {one['name']}: {one['rows']:,} of {one['available']:,} rows, {one['share']:.1%} of all")
+    for ingredient in check.mixture:
+        print(
+            f"mixture      {ingredient['name']}: {ingredient['rows']:,} of {ingredient['available']:,} rows, "
+            f"{ingredient['share']:.1%} of all"
+        )
     if check.between is not None:
         left = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
         print(f"between      left out because another source holds it out: {left}")
@@ -58,28 +61,28 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
 def _print_source(source: SourceCheck, max_length: int) -> None:
     from lora_med.audit.preview import notes
 
-    sizes = ", ".join(f"{part} {size:,}" for part, size in source.sizes.items())
+    sizes = ", ".join(f"{split} {size:,}" for split, size in source.sizes.items())
     print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
     print(f"records      {source.tally}")
-    print(f"parts        {sizes}")
+    print(f"splits       {sizes}")
     print(f"split        {source.split}")
     print(f"template     {source.template}")
-    some = ", ".join(f"{part} {count:,}" for part, count in source.looked_at.items() if count < source.sizes[part])
+    some = ", ".join(f"{split} {count:,}" for split, count in source.looked_at.items() if count < source.sizes[split])
     if some:
         print(f"looked at    the first of {some}; what follows is of these")
-    for part, found in source.lengths.items():
-        spread = ", ".join(f"{name} {value}" for name, value in found.quantiles.items())
-        print(f"lengths      {part}: {spread} tokens; {found.too_long:,} of {found.rows:,} over {max_length}")
-    for part, counts in source.labels.items():
+    for split, lengths in source.lengths.items():
+        spread = ", ".join(f"{name} {value}" for name, value in lengths.quantiles.items())
+        print(f"lengths      {split}: {spread} tokens; {lengths.too_long:,} of {lengths.rows:,} over {max_length}")
+    for split, counts in source.labels.items():
         named = list(counts.items())
         shown = ", ".join(f"{label} {count:,}" for label, count in named[:SHOWN_LABELS])
         more = f", {len(named) - SHOWN_LABELS} more" if len(named) > SHOWN_LABELS else ""
-        print(f"labels       {part}: {shown}{more}" if shown else f"labels       {part}: none")
-    for part, scores in source.baselines.items():
+        print(f"labels       {split}: {shown}{more}" if shown else f"labels       {split}: none")
+    for split, scores in source.baselines.items():
         for name, score in scores.items():
-            print(f"baseline     {part}: {name}: {score:.3f}")
+            print(f"baseline     {split}: {name}: {score:.3f}")
     for line in notes(source):
-        print(f"apart        {line}")
+        print(f"decontamination {line}")
 
 
 def preview_command(

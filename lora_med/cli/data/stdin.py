@@ -1,4 +1,4 @@
-"""`-` among the paths: standard input, kept in a private file while it is read, for sources read more than once."""
+"""`-` among the paths: standard input, saved in a private file while it is read, for sources read more than once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def spooled(paths: Sequence[str], name: str | None, suffix: str, beside: Path) -
     """The paths, `-` replaced by a file with all of standard input, its owner's alone and gone afterwards.
 
     Args:
-        name: the file's name, from which formats and identifiers are told; None makes it `stdin` with `suffix`.
-        beside: where the result is written; the file stands there for the time, for it may be as private.
+        name: the file's name, which determines formats and identifiers; None makes it `stdin` with `suffix`.
+        beside: where the result is written; the file is there meanwhile, as it may be as private.
 
     Raises:
         SettingsError: the name is a path.
@@ -45,4 +45,4 @@ def spooled(paths: Sequence[str], name: str | None, suffix: str, beside: Path) -
         path = Path(made) / name
         with disk_errors(path), open(path, "wb") as target:
             shutil.copyfileobj(sys.stdin.buffer, target)
-        yield [str(path) if one == "-" else one for one in paths]
+        yield [str(path) if listed == "-" else listed for listed in paths]

@@ -108,7 +108,13 @@ def evaluate_command(
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
-    asked = {"source": source, "template": template, "paths": data or (), "overrides": context.args, "split": split}
+    job_options = {
+        "source": source,
+        "template": template,
+        "paths": data or (),
+        "overrides": context.args,
+        "split": split,
+    }
     if tagging(cards):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
@@ -121,7 +127,7 @@ def evaluate_command(
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, **asked)
+        jobs = make_jobs(task or (), cards, **job_options)
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(cards):
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
@@ -142,9 +148,9 @@ def _title(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     return f"{', '.join(names)} against {base}" if names else base
 
 
-def _refuse(**given: object) -> None:
+def _refuse(**options: object) -> None:
     """Refuse options that token classifiers do not have: they generate nothing, and load the base of their card."""
-    for name, value in given.items():
+    for name, value in options.items():
         if value:
             raise SettingsError(
                 "adapters that tag tokens do not take this option", where=f"--{name}", fix="remove the option"
@@ -166,16 +172,16 @@ def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint
 
-    known = opened[0].card.base if opened else None
-    if name is not None or known is None:
-        asked, commit = str(name), revision
+    card_base = opened[0].card.base if opened else None
+    if name is not None or card_base is None:
+        base_name, commit = str(name), revision
     else:
-        asked, commit = known.name, revision or known.revision
-    found = fingerprint(resolve_base(asked, commit)[0])
+        base_name, commit = card_base.name, revision or card_base.revision
+    base_fingerprint = fingerprint(resolve_base(base_name, commit)[0])
     for adapter in opened:
-        check_base(found, asked, adapter.card, adapter.folder)
-    weights = quantization or (known.quantization if known is not None else "none")
-    return load_base(asked, quantization=weights, revision=commit)
+        check_base(base_fingerprint, base_name, adapter.card, adapter.folder)
+    weights = quantization or (card_base.quantization if card_base is not None else "none")
+    return load_base(base_name, quantization=weights, revision=commit)
 
 
 def _list_tasks(as_json: bool) -> None:
@@ -210,9 +216,9 @@ def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
         for row in content.rows:
             cells = (f"[{colors[cell.kind]}]{cell.text}[/]" if cell.kind in colors else cell.text for cell in row)
             table.add_row(*cells)
-        for one in compared:
-            if one.evaluation is evaluation:
-                screen.print(one.sentences)
+        for comparison in compared:
+            if comparison.evaluation is evaluation:
+                screen.print(comparison.sentences)
         screen.print()
         screen.print(table)
         screen.print(f"\n{content.note}\n")

@@ -42,18 +42,31 @@ def harness_command(
     from lora_med.workflows.lm_eval_export import write_harness, write_readme
 
     cards = [read_card(find_adapter(name, store)) for name in adapter or ()]
-    asked = {"source": source, "template": template, "paths": data or (), "overrides": overrides or (), "split": split}
+    job_options = {
+        "source": source,
+        "template": template,
+        "paths": data or (),
+        "overrides": overrides or (),
+        "split": split,
+    }
     written = []
     with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, **asked)
+        jobs = make_jobs(task or (), cards, **job_options)
     for job in jobs:
         with ask_for_data(data):
             heldout = open_job(job, PromptOptions(), calibrate=False)
         written.append(write_harness(heldout, out, template=job.template, scoring=job.scoring))
     readme = write_readme(written, out)
     if as_json:
-        print(json.dumps({"readme": str(readme), "tasks": [{"name": one.name, "items": one.items} for one in written]}))
+        print(
+            json.dumps(
+                {
+                    "readme": str(readme),
+                    "tasks": [{"name": task_file.name, "items": task_file.items} for task_file in written],
+                }
+            )
+        )
         return
-    for one in written:
-        print(f"{one.name}: {one.items} items, {one.yaml}")
+    for task_file in written:
+        print(f"{task_file.name}: {task_file.items} items, {task_file.yaml}")
     print(f"how to run them: {readme}")

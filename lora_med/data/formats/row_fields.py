@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lora_med.data.formats.tables import RowOutcome, TableRow, bad, is_encodable, rows
-from lora_med.data.outcome import Again, Drop, Input, Outcome, places
+from lora_med.data.outcome import Again, Drop, Input, Outcome, input_names
 
 
 class Wrong(Exception):
@@ -72,7 +72,7 @@ def outcomes(
 
     If it raises Wrong, the row is bad, with file and line; if it raises Empty, it is dropped for that reason.
     """
-    names = places(inputs)
+    names = input_names(inputs)
 
     def again() -> Iterator[Outcome]:
         for item in inputs:

@@ -16,7 +16,7 @@ from pathlib import Path
 from lora_med.data.formats.line_blocks import Line, blocks
 from lora_med.data.formats.row_fields import Wrong, stem
 from lora_med.data.formats.tables import is_encodable
-from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, places
+from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Annotated, Span
 from lora_med.errors import DataError
 from lora_med.files import archive_errors
@@ -36,7 +36,7 @@ class _Token:
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The sentences of the files. Drops with an error: bad, damaged_file; a bad sentence does not affect the others."""
-    names = places(inputs)
+    names = input_names(inputs)
 
     def again() -> Iterator[Outcome]:
         for path in inputs:

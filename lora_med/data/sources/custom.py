@@ -25,7 +25,7 @@ from typing import Any
 from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.tables import SKIP, TableRow, bad, is_encodable, rows
-from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, places
+from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.errors import DataError, SettingsError
 
@@ -91,7 +91,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     for field in options.columns:
         if field not in FIELDS:
             raise SettingsError(unknown("field", field, FIELDS), where="data.columns")
-    names = places(inputs)
+    names = input_names(inputs)
     if options.labels and "label" not in options.columns:
         raise SettingsError(
             "data.labels names classes, and no column holds them", where="data.labels", fix="data.columns.label=COLUMN"
@@ -141,7 +141,7 @@ def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:
     if len(values) == 1:
         raise DataError(
             f"column {options.columns['label']!r} has one value only: there is nothing to classify",
-            where=", ".join(places(inputs).values()),
+            where=", ".join(input_names(inputs).values()),
             fix="another column, or name the classes in data.labels",
         )
     return tuple(sorted(values))

@@ -1,4 +1,4 @@
-"""Splits: by group, published or official, near-duplicates together, known test sets kept out of training.
+"""Splits: by group, published or official, near-duplicates together, known test sets excluded from training.
 
-Other rooms use `build_splits.read_parts` through `data.corpus`.
+Other rooms use `build_splits.read_splits` through `data.corpus`.
 """

@@ -1,7 +1,7 @@
-"""What known tests hold, kept out of training: block-lists of hashed identifiers.
+"""Block-lists of hashed identifiers: they exclude the items of known test sets from training.
 
-A block-list is a text file: lines that begin with `#` say what it is, every other line is the first 16 hexadecimal
-digits of the SHA-256 of an identifier such as `pmid:12345678`. Those of PubMedQA's, BC5CDR's and NCBI-disease's test
+A block-list is a text file. Lines that begin with `#` describe it. Every other line is the first 16 hexadecimal digits
+of the SHA-256 of an identifier such as `pmid:12345678`. Those of PubMedQA's, BC5CDR's and NCBI-disease's test
 sets ship with lora_med. The hash is no secret, only a way to name test items without a list of them.
 """
 
@@ -47,8 +47,8 @@ def identifiers_of(record: Record) -> set[str]:
 def pmid_of(record: Record) -> str | None:
     """`pmid:` and the PMID of the article that a record is from, if its source groups by PMID."""
     source = SOURCES.get(record.source)
-    known = source is not None and source.groups_are_pmids and PMID.fullmatch(record.group)
-    return f"pmid:{record.group}" if known else None
+    is_pmid = source is not None and source.groups_are_pmids and PMID.fullmatch(record.group)
+    return f"pmid:{record.group}" if is_pmid else None
 
 
 def shipped() -> list[str]:
@@ -86,7 +86,7 @@ def load_block_list(name: str) -> BlockList:
 
 
 def write_block_list(path: Path, identifiers: Iterable[str], title: str) -> int:
-    """Write the hashes of `identifiers`, sorted, under one line that says what they are; returns how many."""
+    """Write the hashes of `identifiers`, sorted, under one line that describes them; returns how many."""
     ids = sorted({hashed(identifier) for identifier in identifiers})
     write_atomic(path, f"# {title}\n" + "".join(f"{item}\n" for item in ids))
     return len(ids)

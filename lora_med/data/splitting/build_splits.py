@@ -1,4 +1,4 @@
-"""How settings become splits: inputs found and read, the split that is published or cut, leaks taken out."""
+"""From settings to splits: find and read the inputs, take the published split or make one, remove leaks."""
 
 from __future__ import annotations
 
@@ -56,26 +56,26 @@ class Splits:
 
 @dataclass(frozen=True)
 class _Supply:
-    """Records with the rule that says which split each belongs to; `splits` are those it can name."""
+    """Records with the rule that assigns each to its split; `splits` are those it can name."""
 
     records: Iterable[Record]
     split_of: Callable[[Record], Split]
     splits: frozenset[Split]
 
 
-def read_splits(settings: DataSettings, rules: Rules, given: Mapping[Split, MemoryRows] | None = None) -> Splits:
+def read_splits(settings: DataSettings, rules: Rules, in_memory: Mapping[Split, MemoryRows] | None = None) -> Splits:
     """The splits that `settings` name, read, split, decontaminated and counted; see `open_corpus` for what it raises.
 
     Args:
-        given: rows in memory in place of `settings.paths`; train alone is split by the shares, as a file would be.
+        in_memory: rows in memory in place of `settings.paths`; train alone is split by the shares, as a file would be.
     """
     source = find_source(settings.source)
-    inputs = list(given.values()) if given else find_inputs(source, settings.paths, settings.hub_split)
+    inputs = list(in_memory.values()) if in_memory else find_inputs(source, settings.paths, settings.hub_split)
     inputs = [item for item in inputs if not (isinstance(item, Path) and item.name in source.companion_files)]
     options = ReadOptions(
         settings.columns, settings.keep_retracted, settings.streaming, labels=tuple(settings.labels or ())
     )
-    named = _of_memory(given) if given else _named(source, inputs)
+    named = _of_memory(in_memory) if in_memory else _named(source, inputs)
     limit = settings.max_records if source.limit_before_split else None
     readings = [
         read_records(source, items, options, skip_bad=settings.skip_bad, limit=limit)
@@ -105,9 +105,9 @@ def read_splits(settings: DataSettings, rules: Rules, given: Mapping[Split, Memo
     return dataclasses.replace(splits, source=dataclasses.replace(splits.source, template="label"))
 
 
-def _of_memory(given: Mapping[Split, MemoryRows]) -> dict[Split, list[Input]] | None:
+def _of_memory(in_memory: Mapping[Split, MemoryRows]) -> dict[Split, list[Input]] | None:
     """The split that the caller made; None for one split alone, which is split by the shares."""
-    return {split: [held] for split, held in given.items()} if len(given) > 1 else None
+    return {split: [held] for split, held in in_memory.items()} if len(in_memory) > 1 else None
 
 
 def _same_classes(readings: Sequence[Reading]) -> None:
@@ -117,7 +117,9 @@ def _same_classes(readings: Sequence[Reading]) -> None:
         DataError: they differ.
     """
     offered = {
-        one.options: one for one in (next(iter(reading), None) for reading in readings) if isinstance(one, Question)
+        record.options: record
+        for record in (next(iter(reading), None) for reading in readings)
+        if isinstance(record, Question)
     }
     if len(offered) > 1:
         raise DataError(
@@ -128,7 +130,7 @@ def _same_classes(readings: Sequence[Reading]) -> None:
 
 
 def has_named_splits(settings: DataSettings) -> bool:
-    """Whether the files' names tell a published split."""
+    """Whether the files' names define a published split."""
     source = find_source(settings.source)
     return _named(source, find_inputs(source, settings.paths, settings.hub_split)) is not None
 

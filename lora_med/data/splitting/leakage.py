@@ -1,9 +1,12 @@
 """Decontamination: no record leaks from a held-out split into training.
 
-One scan over the records of all splits finds four things: identifiers on a block-list, runs of words shared with a test
-file, a group or a content in two splits, and near-duplicates in two splits. Where we cut the splits ourselves, the
-groups of near-duplicates go into one split together; where the splits are published, a leak is an error or is taken out
-of the split that is nearer to training.
+One scan over the records of all splits finds four kinds of leak:
+- identifiers on a block-list;
+- runs of words shared with a test file;
+- a group or a content in two splits;
+- near-duplicates in two splits.
+Where lora_med makes the splits, the groups of near-duplicates go into one split together. Where the splits are
+published, a leak is an error, or it is removed from the split that is nearer to training.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Near-duplicates: texts that share most of their runs of three words, found among many by MinHash.
 
-Signatures of 128 numbers (rensa's MinHash) estimate the Jaccard similarity of two texts' sets of runs; bands of four
-find the pairs worth comparing (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). At a similarity of
-0.8 all but one pair in ten million is compared; the estimate's standard deviation is 0.035, so of pairs just above the
-threshold nearly half are taken for less similar, and of pairs at 0.9 one in three hundred.
+Signatures of 128 numbers (rensa's MinHash) estimate the Jaccard similarity of two texts' sets of runs. Bands of four
+select the pairs to compare (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). At a similarity of
+0.8 all but one pair in ten million is compared. The standard deviation of the estimate is 0.035. So nearly half of the
+pairs just above the threshold are estimated below it, and one in three hundred of the pairs at 0.9.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Signatures = NDArray[np.uint32]
 def signatures(texts: Iterable[str]) -> Signatures:
     """A signature for each text; shape `(texts, 128)`."""
     source = iter(texts)
-    found = [_batch(batch) for batch in iter(lambda: list(islice(source, BATCH)), [])]
-    return np.concatenate(found) if found else np.empty((0, PERMUTATIONS), np.uint32)
+    batches = [_batch(batch) for batch in iter(lambda: list(islice(source, BATCH)), [])]
+    return np.concatenate(batches) if batches else np.empty((0, PERMUTATIONS), np.uint32)
 
 
 def _batch(texts: list[str]) -> Signatures:
@@ -48,23 +48,23 @@ def _runs(text: str) -> NDArray[np.uint64]:
     return np.unique(ngrams(words, min(SHINGLE_WORDS, len(words)) or 1)) if len(words) else np.zeros(1, np.uint64)
 
 
-def clusters(marks: Signatures, similarity: float) -> list[list[int]]:
-    """Places of texts that belong together, two or more each: linked, directly or through others, by `similarity`."""
+def clusters(text_signatures: Signatures, similarity: float) -> list[list[int]]:
+    """Indices of texts that belong together, two or more each: linked, directly or through others, by `similarity`."""
     links: Links[int] = Links()
-    for one, other in _candidates(marks):
+    for text, other in _candidates(text_signatures):
         if (
-            links.leader(one) != links.leader(other)
-            and np.count_nonzero(marks[one] == marks[other]) >= similarity * PERMUTATIONS
+            links.leader(text) != links.leader(other)
+            and np.count_nonzero(text_signatures[text] == text_signatures[other]) >= similarity * PERMUTATIONS
         ):
-            links.join(one, other)
+            links.join(text, other)
     return links.sets()
 
 
-def _candidates(marks: Signatures) -> Iterator[tuple[int, int]]:
+def _candidates(text_signatures: Signatures) -> Iterator[tuple[int, int]]:
     for band in range(0, PERMUTATIONS, BAND):
-        keys = np.zeros(len(marks), np.uint64)
+        keys = np.zeros(len(text_signatures), np.uint64)
         for column in range(band, band + BAND):
-            keys = keys * MULTIPLIER + marks[:, column].astype(np.uint64) + np.uint64(1)
+            keys = keys * MULTIPLIER + text_signatures[:, column].astype(np.uint64) + np.uint64(1)
         order = np.argsort(keys, kind="stable")
         edges = np.flatnonzero(np.diff(keys[order])) + 1
         for start, end in pairwise([0, *edges.tolist(), len(order)]):
@@ -74,9 +74,9 @@ def _candidates(marks: Signatures) -> Iterator[tuple[int, int]]:
 
 def _pairs(bucket: list[int]) -> Iterator[tuple[int, int]]:
     if len(bucket) <= ALL_PAIRS:
-        for place, one in enumerate(bucket):
-            for other in bucket[place + 1 :]:
-                yield one, other
+        for rank, text in enumerate(bucket):
+            for other in bucket[rank + 1 :]:
+                yield text, other
     else:
         yield from pairwise(bucket)
         for other in bucket[2:]:

@@ -30,7 +30,7 @@ def ngrams(words: Hashes, length: int) -> Hashes:
     count = len(words) - length + 1
     if count <= 0:
         return np.empty(0, np.uint64)
-    found = np.zeros(count, np.uint64)
-    for place in range(length):
-        found = found * MULTIPLIER + words[place : place + count]
-    return found
+    hashes = np.zeros(count, np.uint64)
+    for offset in range(length):
+        hashes = hashes * MULTIPLIER + words[offset : offset + count]
+    return hashes

@@ -1,7 +1,7 @@
 """PubMedQA's official split, reproduced: half of the 1,000 labeled questions are test, the rest ten folds of 50.
 
-The authors' `split_dataset.py` (github.com/pubmedqa/pubmedqa) shuffles the PMIDs of each answer under `random.seed(0)`
-in the order of `ori_pqal.json`, deals them into two halves, and the first half again into ten folds. What comes out is
+The authors' `split_dataset.py` (github.com/pubmedqa/pubmedqa) shuffles the PMIDs of each answer under `random.seed(0)`,
+in the order of `ori_pqal.json`. It deals them into two halves, and the first half again into ten folds. The result is
 compared with the SHA-256 of the official PMIDs, so no other split ever passes for the official one.
 """
 
@@ -36,7 +36,7 @@ def fingerprint(pmids: Iterable[str]) -> str:
 def deal(answers: Mapping[str, str], folds: int, draw: random.Random) -> list[list[str]]:
     """PMIDs dealt into `folds` lists as the authors do it: by answer, shuffled, in slices of equal size rounded up.
 
-    Where the last pile comes out short, each other pile gives it one PMID at random.
+    Where the last pile is short, each other pile gives it one PMID at random.
     """
     piles: list[list[str]] = [[] for _ in range(folds)]
     for answer in ANSWERS:
@@ -60,42 +60,42 @@ def official(answers: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     return test, deal({pmid: answers[pmid] for pmid in rest}, FOLDS, draw)
 
 
-def with_test_places(answers: Mapping[str, str]) -> dict[str, str]:
-    """The 500 items that are not test, set where they stand among all 1,000; unnamed places stand for the test items.
+def with_unnamed_test_items(answers: Mapping[str, str]) -> dict[str, str]:
+    """The 500 items that are not test, at their positions among all 1,000; placeholders represent the test items.
 
-    Both halves have equally many of each answer, and the shuffle depends on places alone: so the folds follow without
-    the test items.
+    Both halves have equally many of each answer, and the shuffle depends on positions alone. So the folds follow
+    without the test items.
     """
     full: dict[str, str] = {}
     draw = random.Random(0)
     for answer in ANSWERS:
         pmids = [pmid for pmid, own in answers.items() if own == answer]
-        places = list(range(2 * len(pmids)))
-        draw.shuffle(places)
-        known = dict(zip(sorted(places[: len(pmids)]), pmids, strict=True))
-        full |= {known.get(place, f"test:{answer}:{place}"): answer for place in range(2 * len(pmids))}
+        positions = list(range(2 * len(pmids)))
+        draw.shuffle(positions)
+        pmid_at = dict(zip(sorted(positions[: len(pmids)]), pmids, strict=True))
+        full |= {pmid_at.get(position, f"test:{answer}:{position}"): answer for position in range(2 * len(pmids))}
     return full
 
 
 def official_splits(
     records: Sequence[Record], inputs: Sequence[Input], shares: SplitShares
 ) -> tuple[dict[str, Split], str] | None:
-    """PMID -> split by the published split, and a line that says so; None if these items have none.
+    """PMID -> split by the published split, and a line that describes it; None if these items have none.
 
-    Of all 1,000 labeled items the official 500 are test and one fold of the rest is validation. Where only the other
-    500 are given, the fold is the official one, and a share of the other folds, equal in answers, stands in for the
+    Of all 1,000 labeled items the official 500 are test and one fold of the rest is validation. Where the input has
+    only the other 500, the fold is the official one. A share of the other folds, equal in answers, then replaces the
     test. A `test_ground_truth.json` beside the file names the test items of any set.
 
     Raises:
-        DataError: these are the 1,000, but in another order, so that the split cannot be told.
+        DataError: these are the 1,000, but in another order, so the split is unknown.
     """
     answers = {record.group: record.answer for record in records if isinstance(record, Question)}
-    whole = fingerprint(answers)
-    if whole == REST_SHA256:
-        _, dealt = official(with_test_places(answers))
+    items_sha256 = fingerprint(answers)
+    if items_sha256 == REST_SHA256:
+        _, dealt = official(with_unnamed_test_items(answers))
         return _own_test(records, dealt[shares.fold], shares)
     truth = _ground_truth(inputs)
-    if whole == ALL_SHA256:
+    if items_sha256 == ALL_SHA256:
         test, dealt = official(answers)
         if fingerprint(test) == TEST_SHA256:
             splits: dict[str, Split] = dict.fromkeys(answers, "train")
@@ -104,20 +104,20 @@ def official_splits(
             return splits, f"official PubMedQA split: 500 test, validation is fold {shares.fold} of {FOLDS}"
         if fingerprint(truth) != TEST_SHA256:
             raise DataError(
-                "the 1,000 PubMedQA items stand in another order than in ori_pqal.json, so their test split is unknown",
+                "the 1,000 PubMedQA items are in another order than in ori_pqal.json, so their test split is unknown",
                 where="data.paths",
                 fix=f"give ori_pqal.json itself, or put {GROUND_TRUTH} beside your file",
             )
-    return _named_test(records, truth, whole == ALL_SHA256, shares) if truth and truth < set(answers) else None
+    return _named_test(records, truth, items_sha256 == ALL_SHA256, shares) if truth and truth < set(answers) else None
 
 
 def _named_test(
-    records: Sequence[Record], truth: set[str], whole: bool, shares: SplitShares
+    records: Sequence[Record], truth: set[str], is_all: bool, shares: SplitShares
 ) -> tuple[dict[str, Split], str]:
     rest = [record for record in records if record.group not in truth]
     splits: dict[str, Split] = dict(stratified(rest, shares.seed, shares.validation, 0.0))
     splits |= dict.fromkeys(truth, "test")
-    name = "official PubMedQA test" if whole else "test"
+    name = "official PubMedQA test" if is_all else "test"
     return splits, (
         f"{name} by {GROUND_TRUTH}: {len(truth)} items; validation is {shares.validation:g} of the rest, stratified "
         f"by answer with seed {shares.seed}"
@@ -139,5 +139,5 @@ def _own_test(records: Sequence[Record], fold: Sequence[str], shares: SplitShare
 
 def _ground_truth(inputs: Sequence[Input]) -> set[str]:
     folders = {item.parent for item in inputs if isinstance(item, Path)}
-    found = sorted(folder / GROUND_TRUTH for folder in folders if (folder / GROUND_TRUTH).is_file())
-    return set(map(str, read_json(found[0]))) if found else set()
+    files = sorted(folder / GROUND_TRUTH for folder in folders if (folder / GROUND_TRUTH).is_file())
+    return set(map(str, read_json(files[0]))) if files else set()

@@ -31,17 +31,17 @@ class SplitShares:
 
 
 def position(group: str, seed: int) -> float:
-    """Where a group stands in [0, 1): its hash with the seed, so rows may be shuffled or added and it stays."""
+    """The position of a group in [0, 1): its hash with the seed. Shuffling or adding rows does not change it."""
     name = hashlib.sha256(f"{seed}\x1f{group}".encode()).digest()
     return int.from_bytes(name[:7], "big") / (1 << 56)
 
 
 def split_of_group(group: str, seed: int, validation_share: float, test_share: float) -> Split:
     """The split of a group. Test is cut from one end, validation from the other: changing one share moves only it."""
-    place = position(group, seed)
-    if place < test_share:
+    point = position(group, seed)
+    if point < test_share:
         return "test"
-    return "validation" if place >= 1.0 - validation_share else "train"
+    return "validation" if point >= 1.0 - validation_share else "train"
 
 
 def stratified(records: Iterable[Record], seed: int, validation_share: float, test_share: float) -> dict[str, Split]:
@@ -64,33 +64,33 @@ def stratified(records: Iterable[Record], seed: int, validation_share: float, te
 def splits_by_file_name(
     inputs: Sequence[Input], *, within: bool = False, dev: Split = "validation"
 ) -> dict[Split, list[Input]] | None:
-    """The published split that file names tell (`train.jsonl`, `dev_set.json`, ...), or None.
+    """The published split by file names (`train.jsonl`, `dev_set.json`, ...), or None.
 
-    At least two splits must be there: one file `train.csv` alone is no split. A file's whole name must be that of its
+    At least two splits are needed: one file `train.csv` alone is no split. A file's full name must be that of its
     split. With `within`, for sources known by their files' names, the split's name may be inside it. `dev` is the split
     that files of that name hold.
 
     Raises:
-        DataError: files of two splits stand beside files of none; pooled, the published test would be trained on.
+        DataError: files of two splits are beside files of none; pooled, the published test would be trained on.
     """
-    found: dict[Split, list[Input]] = {}
+    inputs_by_split: dict[Split, list[Input]] = {}
     others: list[Path] = []
     for item in inputs:
         split = _split_by_name(item.name.split(".")[0], dev, within=within) if isinstance(item, Path) else None
         if split is not None:
-            found.setdefault(split, []).append(item)
+            inputs_by_split.setdefault(split, []).append(item)
         elif isinstance(item, Path):
             others.append(item)
-    if len(found) < 2:
+    if len(inputs_by_split) < 2:
         return None
     if others:
         shown = ", ".join(path.name for path in others[:SHOWN_FILES]) + (", ..." if len(others) > SHOWN_FILES else "")
         raise DataError(
-            f"files are named after the splits {', '.join(found)}, and {len(others)} after none: {shown}",
+            f"files are named after the splits {', '.join(inputs_by_split)}, and {len(others)} after none: {shown}",
             where="data.paths",
             fix="name only the files of the splits, or rename the others after theirs",
         )
-    return found
+    return inputs_by_split
 
 
 def _split_by_name(stem: str, dev: Split, *, within: bool) -> Split | None:
@@ -99,6 +99,6 @@ def _split_by_name(stem: str, dev: Split, *, within: bool) -> Split | None:
         words = {match[1].lower()} if match else set[str]()
     else:
         words = {match[1].lower() for match in NAMED_WITHIN.finditer(stem)}
-    known: dict[str, Split] = {**SPLIT_WORDS, "dev": dev}
-    splits: set[Split] = {split for word in words for begin, split in known.items() if word.startswith(begin)}
+    split_words: dict[str, Split] = {**SPLIT_WORDS, "dev": dev}
+    splits: set[Split] = {split for word in words for begin, split in split_words.items() if word.startswith(begin)}
     return splits.pop() if len(splits) == 1 else None

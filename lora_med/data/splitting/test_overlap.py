@@ -1,8 +1,9 @@
-"""Files of tests that nothing may be trained on: the runs of 13 words in them, to compare with training records.
+"""Test files excluded from training: their runs of 13 words, to compare with training records.
 
 Overlap is a run of 13 words that a training record shares with a test file (Brown et al. 2020, appendix C). A file of a
-format that lora_med knows is best named with its source, `bc5cdr:CDR_TestSet.txt`: then its records are compared. Of
-any other the texts are: of rows and JSON every value, of XML what stands between the tags, else the paragraphs.
+format that lora_med reads is best named with its source, `bc5cdr:CDR_TestSet.txt`: then its records are compared. Of
+any other file the texts are compared: every value of rows and JSON, the text between the tags of XML, else the
+paragraphs.
 """
 
 from __future__ import annotations
@@ -45,34 +46,34 @@ class TestText:
     __test__ = False  # no test class, whatever pytest thinks of its name
 
     def shares(self, words: Sequence[Hashes]) -> bool:
-        """Whether any of these texts, given as hashed words, has a run in common with the file."""
+        """Whether any of these texts, as hashed words, has a run in common with the file."""
         return len(self.runs) > 0 and any(_common(ngrams(text, OVERLAP_WORDS), self.runs) for text in words)
 
 
-def _common(found: Hashes, known: Hashes) -> bool:
-    places = np.minimum(np.searchsorted(known, found), len(known) - 1)
-    return bool((known[places] == found).any())
+def _common(runs: Hashes, file_runs: Hashes) -> bool:
+    positions = np.minimum(np.searchsorted(file_runs, runs), len(file_runs) - 1)
+    return bool((file_runs[positions] == runs).any())
 
 
 def load_test_file(name: str) -> TestText:
-    """The runs of words of a test file, given by its path or as `source:path`.
+    """The runs of words of a test file, named by its path or as `source:path`.
 
     Raises:
         InputMissingError: no such file.
         DataError: it cannot be read, or nothing in it can be compared.
     """
     source, _, rest = name.partition(":")
-    known = source in SOURCES and rest != ""
-    path = Path(rest if known else name).expanduser()
+    names_source = source in SOURCES and rest != ""
+    path = Path(rest if names_source else name).expanduser()
     if not path.is_file():
         raise InputMissingError(f"no such file: {path}", where="data.test_files", fix="check the path")
     texts = short = 0
     runs: list[Hashes] = []
-    for text in _records(source, path) if known else _texts(path):
-        found = ngrams(word_hashes(text), OVERLAP_WORDS)
+    for text in _records(source, path) if names_source else _texts(path):
+        text_runs = ngrams(word_hashes(text), OVERLAP_WORDS)
         texts += 1
-        short += len(found) == 0
-        runs.append(found)
+        short += len(text_runs) == 0
+        runs.append(text_runs)
     if texts == short:
         raise DataError(
             f"nothing in the file can be compared: {texts:,} texts, none of {OVERLAP_WORDS} words",
@@ -115,7 +116,7 @@ def _said(document: Document) -> Iterator[str]:
 
 
 def _json(document: Document) -> Any:
-    """One JSON value, or one a line."""
+    """One JSON value, or one per line."""
     where = Path(document.where)
     try:
         return load_json(io.BytesIO(document.content), where)

@@ -14,22 +14,22 @@ class Links(Generic[Thing]):
     def __init__(self) -> None:
         self._leader: dict[Thing, Thing] = {}
 
-    def leader(self, one: Thing) -> Thing:
-        """The smallest of all that `one` is linked with; itself if with nothing."""
-        while (above := self._leader.get(one, one)) != one:
-            self._leader[one] = self._leader[above]
-            one = above
-        return one
+    def leader(self, item: Thing) -> Thing:
+        """The smallest of the items linked with `item`; `item` itself if there are none."""
+        while (above := self._leader.get(item, item)) != item:
+            self._leader[item] = self._leader[above]
+            item = above
+        return item
 
-    def join(self, one: Thing, other: Thing) -> None:
+    def join(self, item: Thing, other: Thing) -> None:
         """Link the two."""
-        first, second = sorted((self.leader(one), self.leader(other)))
+        first, second = sorted((self.leader(item), self.leader(other)))
         self._leader.setdefault(first, first)
         self._leader[second] = first
 
     def sets(self) -> list[list[Thing]]:
         """What belongs together, two or more each, sorted."""
-        found: dict[Thing, list[Thing]] = defaultdict(list)
-        for one in sorted(self._leader):
-            found[self.leader(one)].append(one)
-        return [members for members in found.values() if len(members) > 1]
+        members_of: dict[Thing, list[Thing]] = defaultdict(list)
+        for item in sorted(self._leader):
+            members_of[self.leader(item)].append(item)
+        return [members for members in members_of.values() if len(members) > 1]

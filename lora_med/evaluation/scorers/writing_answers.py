@@ -137,9 +137,11 @@ def writing_measures(*, with_bert: bool = False) -> tuple[Measure, ...]:
         Measure("faults_share", "facts not in the source", "share", True, _unsupported_share, of=_facts),
         share("unsupported_quantities", "numbers and doses not in the source", "unsupported_quantities", "quantities"),
         share("unsupported_words", "words not in the source", "unsupported_words", "words"),
-        share("flipped_findings", "findings with the denial turned round", "flipped_findings", "findings"),
+        share(
+            "flipped_findings", "findings denied in one text and affirmed in the other", "flipped_findings", "findings"
+        ),
         share("flipped_sides", "findings on another side", "flipped_sides", "sides"),
-        share("unsupported_persons", "sexes the source does not tell", "unsupported_persons", "persons"),
+        share("unsupported_persons", "sexes the source does not state", "unsupported_persons", "persons"),
         share("missing_headings", "headings left out", "missing_headings", "headings"),
         Measure(
             "length_ratio",

@@ -38,10 +38,13 @@ class Comparison:
     @property
     def sentences(self) -> str:
         """The finding in words, and whether the adjusted p-value supports it."""
-        sentence = finding(self.evaluation, self.subject)
+        sentence = finding(self.evaluation, self.subject, self.verdict)
         if not self._by_chance or self.change.verdict == "cannot tell":
             return sentence
-        return f"{sentence} Among {self.of} comparisons that is not enough to tell (adjusted p = {self.adjusted:.2g})."
+        return (
+            f"{sentence} By the interval alone it is {self.change.verdict}. "
+            f"Among {self.of} comparisons this interval is not enough for a verdict (adjusted p = {self.adjusted:.2g})."
+        )
 
     @property
     def _by_chance(self) -> bool:
