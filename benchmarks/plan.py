@@ -82,7 +82,7 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
     from lora_med.adapters.runtime.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
     from lora_med.models.base import load_base
-    from lora_med.prompts.tokens import Tokens
+    from lora_med.prompts.tokens_and_labels import Tokens
     from lora_med.training.planner.run_memory import Shape, measure
     from lora_med.training.planner.step_time import time_batch
     from lora_med.training.trainer import AdapterTrainer

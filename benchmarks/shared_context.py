@@ -20,7 +20,7 @@ from shapes import make_model, make_rows, make_tokenizer
 from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings
 from lora_med.models.base import load_base
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows.batches import Collator
 from lora_med.training.rows.batches import make_rows as rows_of
 from lora_med.training.rows.shared_prefix_rows import join_shared_prefixes

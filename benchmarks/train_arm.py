@@ -153,7 +153,7 @@ def our_trainer(
     from lora_med.adapters.runtime.attach import attach_new
     from lora_med.config.schema import LoraSettings, TrainSettings
     from lora_med.models.base import load_base
-    from lora_med.prompts.tokens import Tokens
+    from lora_med.prompts.tokens_and_labels import Tokens
     from lora_med.training.rows.batches import load_rows
     from lora_med.training.trainer import AdapterTrainer
 

@@ -40,7 +40,7 @@ _HOME = {
     "parse": "lora_med.config.parse",
     "prepare_environment": "lora_med.run",
     "read_card": "lora_med.adapters.store.card",
-    "record_scores": "lora_med.evaluation.cards",
+    "record_scores": "lora_med.evaluation.record_scores",
     "run_recipe": "lora_med.cli.recipe",
     "score_tags": "lora_med.evaluation.scorers.tag_answers",
     "train": "lora_med.workflows.train",
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from lora_med.data.corpus import open_heldout as open_heldout
     from lora_med.data.heldout_records import HeldOutRecords as HeldOutRecords
     from lora_med.errors import LoraMedError as LoraMedError
-    from lora_med.evaluation.cards import record_scores as record_scores
     from lora_med.evaluation.eval_options import EvalOptions as EvalOptions
+    from lora_med.evaluation.record_scores import record_scores as record_scores
     from lora_med.evaluation.report.write_report import write_report as write_report
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate

@@ -19,7 +19,7 @@ from lora_med.data.record import Passage, Record, Split, texts_of
 from lora_med.data.splitting.build_splits import Splits
 from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
 from lora_med.prompts.render import render_stream
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 
 BLOCK = 512
 MOST_RECORDS = 10_000  # of each split: so many are tokenized and scanned

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from lora_med.audit.data_check import Check, Lengths, SourceCheck
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 
 TEMPLATE = Path(__file__).parent.parent / "assets" / "report" / "preview.html.j2"
 STYLE = TEMPLATE.with_name("style.css")

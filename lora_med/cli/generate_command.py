@@ -47,7 +47,7 @@ def generate(
     """
     prepare_environment(offline=not online)
     from lora_med.prompts.row import Row
-    from lora_med.prompts.tokens import prompt_ids
+    from lora_med.prompts.tokens_and_labels import prompt_ids
 
     loaded, opened = _load(adapter, base, revision, store, quantization)
     text = sys.stdin.read() if prompt == "-" else prompt

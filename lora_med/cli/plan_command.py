@@ -17,7 +17,7 @@ from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
     from lora_med.config.schema import Settings, TrainSettings
-    from lora_med.prompts.tokens import Tokens
+    from lora_med.prompts.tokens_and_labels import Tokens
     from lora_med.training.planner.run_memory import Need, Shape
 
 app = typer.Typer(

@@ -17,7 +17,7 @@ from lora_med.models.base import Base
 from lora_med.models.generation import stop_ids
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import prompt_ids, tokenize
+from lora_med.prompts.tokens_and_labels import prompt_ids, tokenize
 
 TEXT_TOKENS, ANSWER_TOKENS = 64, 24
 BEGINNING = re.compile(r"(\s*\S+){0,8}")

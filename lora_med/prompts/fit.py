@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_med.errors import SettingsError
 from lora_med.prompts.row import Row, shortened
-from lora_med.prompts.tokens import Tokens, tokenize, tokenize_rows
+from lora_med.prompts.tokens_and_labels import Tokens, tokenize, tokenize_rows
 
 QUANTILES = (0, 10, 50, 90, 99, 100)
 TRIES = 8  # to truncate a context: tokens at its new end may differ by one or two

@@ -16,7 +16,7 @@ from lora_med.errors import PreflightError, SettingsError
 from lora_med.models.base import Base
 from lora_med.prompts.entity_tags import UNTAGGED, cut_pieces, tag_coverage, write_tags
 from lora_med.prompts.fit import quantiles
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.trainer import AdapterTrainer
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask
 from lora_med.models.base import Base
 from lora_med.models.memory import spare_memory
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
 from lora_med.training.planner.run_memory import fit_to_memory
@@ -29,15 +29,15 @@ from lora_med.training.rows.training_rows import rows_in_memory, training_rows
 from lora_med.training.run.adapter_files import load_adapter, restore, trainable_weights
 from lora_med.training.run.callbacks import MetricsFile, ProgressReport, Throughput
 from lora_med.training.run.checkpoint_policy import choose_policy
-from lora_med.training.run.checkpointing import CheckpointingTrainer
+from lora_med.training.run.checkpoint_saving import CheckpointingTrainer
 from lora_med.training.run.checkpoints import announce, require_complete
 from lora_med.training.run.resume import find_resume, full_identity
 from lora_med.training.stack_check import check_stack
 from lora_med.training.step.fast_layers import fast_layers
 from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
 from lora_med.training.step.fused_lora import Group
-from lora_med.training.step.guard import StepGuard
 from lora_med.training.step.loss import add_compact_loss, count_labeled, labeled_positions, why_not_compact
+from lora_med.training.step.non_finite_guard import StepGuard
 from lora_med.training.step.out_of_memory import MicroBatches
 from lora_med.training.step.self_test import SelfTest
 from lora_med.training.step.task_eval import TaskEvaluation, ValidationTask

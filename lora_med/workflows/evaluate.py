@@ -14,8 +14,8 @@ from lora_med.data.corpus import open_heldout
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import HeldOutSplit
 from lora_med.errors import DataError, SettingsError
-from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
+from lora_med.evaluation.record_scores import record_scores
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import evaluate, pool_of
 from lora_med.evaluation.scorers.registry import check_prompt_options, learns

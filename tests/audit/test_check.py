@@ -16,7 +16,7 @@ from lora_med.audit.preview import page, spell
 from lora_med.config.parse import parse
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Section, Span
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import tokenize_rows
+from lora_med.prompts.tokens_and_labels import tokenize_rows
 from tests.tiny import make_tokenizer
 
 

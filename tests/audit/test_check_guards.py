@@ -20,7 +20,7 @@ from lora_med.evaluation.report.write_report import write_report
 from lora_med.merge.merge import merge_adapter
 from lora_med.prompts.fit import fit_rows
 from lora_med.prompts.render import render
-from lora_med.prompts.tokens import tokenize_rows
+from lora_med.prompts.tokens_and_labels import tokenize_rows
 from tests.audit.test_private import CANARY, PERMISSION, everything, modes, notes
 from tests.data.test_pubmedqa import made_up
 from tests.evaluation.published import publish_random

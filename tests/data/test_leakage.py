@@ -19,7 +19,7 @@ from lora_med.data.record import Passage
 from lora_med.data.splitting.block_lists import hashed, load_block_list, shipped, write_block_list
 from lora_med.data.splitting.near_duplicates import clusters, signatures
 from lora_med.data.splitting.ngrams import ngrams, word_hashes
-from lora_med.data.splitting.test_overlap import load_test_file
+from lora_med.data.splitting.overlap_with_tests import load_test_file
 from lora_med.errors import DataError, InputMissingError, SettingsError
 from tests.data.places import REAL, needs_real
 

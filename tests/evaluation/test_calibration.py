@@ -11,8 +11,8 @@ import pytest
 
 from lora_med.adapters.store.card import read_card
 from lora_med.data.heldout_records import HeldOutRecords
-from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.eval_options import EvalOptions
+from lora_med.evaluation.record_scores import record_scores
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate
 from lora_med.evaluation.statistics.calibration import confidence, fit

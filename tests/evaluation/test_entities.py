@@ -33,7 +33,7 @@ from lora_med.metrics import spans
 from lora_med.models.base import load_base
 from lora_med.prompts.render import render
 from lora_med.prompts.templates.entity_json import read_entities
-from lora_med.prompts.tokens import prompt_ids
+from lora_med.prompts.tokens_and_labels import prompt_ids
 from tests.data.places import REAL, needs_real
 from tests.tiny import make_model, make_tiny, make_tokenizer
 

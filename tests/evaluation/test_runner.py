@@ -18,9 +18,9 @@ from lora_med.adapters.store.verify import verify
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Passage, Question, Record, Section
 from lora_med.errors import BaseMismatchError, DataError, SettingsError
-from lora_med.evaluation.cards import record_scores
 from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
 from lora_med.evaluation.likelihood.log_probabilities import score_text
+from lora_med.evaluation.record_scores import record_scores
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.runner import evaluate, open_adapters
 from lora_med.evaluation.scorers.items import choice_items, text_items

@@ -10,7 +10,7 @@ from lora_med.data.record import Passage, Question, Section
 from lora_med.errors import SettingsError
 from lora_med.prompts.fit import chunk, fit_rows, lost_tokens
 from lora_med.prompts.render import render
-from lora_med.prompts.tokens import tokenize_rows
+from lora_med.prompts.tokens_and_labels import tokenize_rows
 from tests.tiny import make_tokenizer
 
 

@@ -21,7 +21,7 @@ from lora_med.errors import LoraMedError
 from lora_med.models.attention.per_document import register_attention
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.step.task_eval import ValidationTask
 from lora_med.training.trainer import AdapterTrainer
 from tests.tiny import make_model, make_tokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_med.errors import DataError
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows.batches import (
     BatchOrder,
     Collator,

@@ -10,7 +10,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import PreflightError
 from lora_med.models.base import Base
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import Tokens, tokenize_rows
+from lora_med.prompts.tokens_and_labels import Tokens, tokenize_rows
 from lora_med.training.rows.preflight import color_row, preflight
 from tests.training.support import make_base
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lora_med.errors import SettingsError
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows import shared_prefix_rows as trees
 from lora_med.training.rows.batches import Collator, Stream, hash_rows, make_rows
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from lora_med.errors import DependencyMissingError, StoppedError
-from lora_med.training.run.checkpointing import CheckpointingTrainer
+from lora_med.training.run.checkpoint_saving import CheckpointingTrainer
 from lora_med.training.stack_check import EVENTS, OVERRIDDEN, WORKING, check_stack
 from lora_med.training.trainer import AdapterTrainer
 from tests.training.support import make_trainer

@@ -17,7 +17,7 @@ from lora_med.data.record import Pair, Passage
 from lora_med.models.fingerprint import Fingerprint
 from lora_med.prompts.fit import fit_rows
 from lora_med.prompts.render import render
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows import token_cache as store
 from lora_med.training.rows.documents import DocumentStream, read_documents
 from lora_med.training.rows.token_cache import data_key, load, prepared_path, save

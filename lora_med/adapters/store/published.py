@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.base_match import check_base, check_labels, locate_base
 from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
 from lora_med.adapters.store.store import CONFIG, FILES, STORE, WEIGHTS, find_adapter
 from lora_med.adapters.tensors.initialize import check_dora
 from lora_med.adapters.tensors.method import Method, read_method
 from lora_med.adapters.tensors.weights import check_tensors
-from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
+from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.base import Base
-from lora_med.models.files.resolve import resolve_base
-from lora_med.models.fingerprint import Fingerprint, fingerprint, folder_with
+from lora_med.models.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
     """
     card, folder = adapter.card, adapter.folder
     check_base(base.fingerprint, base.name, card, folder)
-    _check_labels(base, card, folder)
+    check_labels(base, card, folder)
     method = adapter.method
     check_dora(method, base)
     tensors = adapter.tensors()
@@ -142,64 +142,6 @@ def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
             base.quantization,
         )
     return method, tensors
-
-
-def _check_labels(base: Base, card: Card, where: Path) -> None:
-    """Refuse a tagging adapter on a base that generates text, the reverse, and an adapter with other labels."""
-    if tuple(card.labels) == base.labels:
-        return
-    trained = f"tags tokens as {', '.join(card.labels)}" if card.labels else "generates text"
-    actual = f"has a head for {', '.join(base.labels)}" if base.labels else "is loaded to generate text"
-    raise BaseMismatchError(
-        f"adapter {card.name!r} {trained}, but the base {actual}",
-        where=str(where),
-        fix="load_tagger(base, card.labels) loads the base it needs" if card.labels else "load_base loads it",
-    )
-
-
-def locate_base(card: Card, base: str | None, revision: str | None = None) -> tuple[Path, str]:
-    """The folder and the name of the base to use: `base`, or else the base in the card.
-
-    Raises:
-        InputMissingError: the base is not on this machine.
-    """
-    base_name = base if base is not None else card.base.name
-    try:
-        folder, _ = resolve_base(base_name, revision or (card.base.revision if base is None else None))
-    except InputMissingError as error:
-        if base is not None:
-            raise
-        folder_here = folder_with(card.base.fingerprint)
-        hint = f"its weights have SHA-256 {card.base.fingerprint.weights[:16]}"
-        raise InputMissingError(
-            f"the base {card.base.name!r} of adapter {card.name!r} is not here",
-            where=error.where,
-            fix=f"--base {folder_here}" if folder_here else f"set its folder with --base; {hint}",
-        ) from error
-    return folder, base_name
-
-
-def check_base(actual: Fingerprint, name: str, card: Card, where: Path | str) -> None:
-    """Refuse a base whose weights, tokenizer or template differ from those in the card.
-
-    Raises:
-        BaseMismatchError: it names both fingerprints and the base to load.
-    """
-    differing = card.base.fingerprint.differing(actual)
-    if not differing:
-        return
-    lines = [
-        f"  {part}: the adapter needs {getattr(card.base.fingerprint, part)[:16]}, "
-        f"{name!r} has {getattr(actual, part)[:16]}"
-        for part in differing
-    ]
-    wanted = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")
-    folder_here = folder_with(card.base.fingerprint)
-    raise BaseMismatchError(
-        f"adapter {card.name!r} was trained on another base:\n" + "\n".join(lines),
-        where=str(where),
-        fix=f"load the base of the adapter: {wanted}" + (f", as in {folder_here}" if folder_here else ""),
-    )
 
 
 def read_files(folder: Path, card: Card) -> dict[str, bytes]:

@@ -168,7 +168,7 @@ def _open(names: Sequence[str], store: Path, base: str | None) -> list[AdapterFi
 
 def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None, quantization: str | None) -> Base:
     """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
-    from lora_med.adapters.store.published import check_base
+    from lora_med.adapters.store.base_match import check_base
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint
 

@@ -18,8 +18,8 @@ from lora_med.data.record import Question, Record, Split
 from lora_med.data.source import OfficialSplit, Source
 from lora_med.data.splitting.block_lists import load_block_list, shipped
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
+from lora_med.data.splitting.overlap_with_tests import load_test_file
 from lora_med.data.splitting.splits import SplitShares, split_of_group, splits_by_file_name, stratified
-from lora_med.data.splitting.test_overlap import load_test_file
 from lora_med.errors import DataError
 
 

@@ -20,7 +20,7 @@ from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, Split, asked_of
 from lora_med.data.splitting.block_lists import BlockList, hashed, identifiers_of, pmid_of
 from lora_med.data.splitting.near_duplicates import Signatures, clusters, signatures
-from lora_med.data.splitting.test_overlap import TestText, record_words
+from lora_med.data.splitting.overlap_with_tests import TestText, record_words
 from lora_med.data.splitting.union_find import Links
 from lora_med.errors import DataError
 

@@ -23,7 +23,7 @@ from lora_med.metrics.spans import Mention, collapsed, f1_of_counts, micro, rela
 from lora_med.models.generation import greedy
 from lora_med.prompts.render import render
 from lora_med.prompts.templates.entity_json import Entities, read_entities, write_entities
-from lora_med.prompts.tokens import tokenize_rows
+from lora_med.prompts.tokens_and_labels import tokenize_rows
 
 # For each type four times (hits, gold, predicted). For the item: hallucinated mentions, 1 answer, 1 if it is invalid.
 STRICT, RELAXED, UNSEEN, COLLAPSED = (slice(first, first + 3) for first in (0, 3, 6, 9))

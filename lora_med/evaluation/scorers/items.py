@@ -17,7 +17,7 @@ from lora_med.prompts.few_shot import Shots, render_with_shots
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row, Template
 from lora_med.prompts.templates.templates import find_template
-from lora_med.prompts.tokens import Tokens, tokenize_rows
+from lora_med.prompts.tokens_and_labels import Tokens, tokenize_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lora_med.adapters.runtime.attach import attach_opened
-from lora_med.adapters.store.published import AdapterFiles, locate_base, open_files
+from lora_med.adapters.store.base_match import locate_base
+from lora_med.adapters.store.published import AdapterFiles, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError, SettingsError

@@ -25,7 +25,7 @@ from lora_med.metrics.overlap import Encoder, bert_scores, overlaps
 from lora_med.models.generation import greedy
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
-from lora_med.prompts.tokens import tokenize_rows
+from lora_med.prompts.tokens_and_labels import tokenize_rows
 
 SIMILARITY = ("rouge_1", "rouge_2", "rouge_l", "chrf")
 SIZES = ("output_words", "reference_words", "empty")

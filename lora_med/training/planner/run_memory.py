@@ -23,7 +23,7 @@ from lora_med.models.memory import BYTES, LARGE_BYTES, free_memory, returns_larg
 from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
 from lora_med.models.targets import linear_layers
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.planner.activations import saved_bytes, shell
 from lora_med.training.rows.batches import pack
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes

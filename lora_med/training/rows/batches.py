@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lora_med.errors import DataError
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix
 
 UNTRAINED = -100

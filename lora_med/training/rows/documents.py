@@ -17,7 +17,7 @@ from lora_med.models.fingerprint import TOKENIZER_CONFIG
 from lora_med.prompts.fit import chunk, fit_rows
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import TooLong
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows.preflight import Checked, preflight
 from lora_med.training.rows.token_cache import load, prepared_path, save
 

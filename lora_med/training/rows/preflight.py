@@ -20,7 +20,7 @@ from lora_med.errors import PreflightError
 from lora_med.models.base import Base
 from lora_med.models.generation import stop_ids
 from lora_med.prompts.fit import chunk, lost_tokens, quantiles
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
 
 SHOWN_ROWS = 3

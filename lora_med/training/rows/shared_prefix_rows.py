@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 
 MIN_PREFIX_TOKENS = 32  # sharing fewer saves less than the extra attention calls cost
 

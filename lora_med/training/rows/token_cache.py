@@ -22,7 +22,7 @@ import numpy as np
 from lora_med.config.schema import Settings
 from lora_med.data.corpus import Corpus
 from lora_med.files import atomic_stream
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
 
 FOLDER = "prepared"

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError
-from lora_med.prompts.tokens import Tokens
+from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows.batches import Stream, make_rows
 from lora_med.training.rows.shared_prefix_rows import join_shared_prefixes
 

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from lora_med.errors import DivergedError
 from lora_med.training.run.callbacks import read_metrics
 from lora_med.training.run.checkpoints import newest_name
-from lora_med.training.step.guard import StepGuard
+from lora_med.training.step.non_finite_guard import StepGuard
 from tests.training.support import make_trainer, weights
 
 ARGS = SimpleNamespace(learning_rate=1e-2)

@@ -13,7 +13,7 @@ from lora_med.config.schema import TrainSettings
 from lora_med.training.run.adapter_files import load_adapter, save_adapter, saved_weights, trainable_weights
 from lora_med.training.run.checkpoint_policy import CheckpointPolicy
 from lora_med.training.run.checkpoints import commit, require_complete, rotate, written
-from lora_med.training.step.guard import StepGuard
+from lora_med.training.step.non_finite_guard import StepGuard
 
 logger = logging.getLogger(__name__)
 
