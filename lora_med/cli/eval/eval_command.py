@@ -108,13 +108,7 @@ def evaluate_command(
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
-    job_options = {
-        "source": source,
-        "template": template,
-        "paths": data or (),
-        "overrides": context.args,
-        "split": split,
-    }
+    chosen = {"source": source, "template": template, "split": split}
     if tagging(cards):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
@@ -127,7 +121,7 @@ def evaluate_command(
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, **job_options)
+        jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(cards):
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
