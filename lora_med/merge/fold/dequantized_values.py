@@ -1,8 +1,8 @@
-"""The values that quantizing leaves of a weight: what a QLoRA adapter saw while it was trained, block by block.
+"""Dequantized values of a weight, block by block: the values that a QLoRA adapter was trained on.
 
-bitsandbytes quantizes blocks of 64 numbers, and with double quantization the blocks' largest values once more, around
-their mean over the whole weight. So the weight is read once for these, and then blocks of rows are quantized and put
-back on their own, with the same functions and the same bits as the loaded model has. Source: bitsandbytes.functional.
+bitsandbytes quantizes blocks of 64 numbers. With double quantization it also quantizes the blocks' largest values,
+around their mean over the whole weight. So the weight is read once for these. Then blocks of rows are quantized and
+dequantized separately, with the same functions, bit-identical to the loaded model. Source: bitsandbytes.functional.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ READ_NUMBERS = 1 << 20
 
 @dataclass(frozen=True)
 class FourBit:
-    """4-bit values of rows that are whole numbers of blocks; `largest` the blocks' largest values as stored, fp32."""
+    """4-bit values of rows that are whole numbers of blocks; `largest`: the blocks' largest values as stored, fp32."""
 
     how: Quantized
     largest: torch.Tensor
     width: int
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
-        """What the quantized weight holds for `rows`, which begin at row `begin`."""
+        """The dequantized values of `rows`, which begin at row `begin`."""
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
         rows = rows.to(getattr(torch, self.how.dtype)).contiguous()
@@ -49,35 +49,35 @@ class EightBit:
     how: Quantized
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
-        """What the quantized weight holds for `rows`; where they begin does not matter."""
+        """The dequantized values of `rows`; where they begin does not matter."""
         from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant
 
-        found, scales, _ = int8_vectorwise_quant(rows.to(getattr(torch, self.how.dtype)).to(torch.float16).contiguous())
-        return int8_vectorwise_dequant(found, scales.float())
+        codes, scales, _ = int8_vectorwise_quant(rows.to(getattr(torch, self.how.dtype)).to(torch.float16).contiguous())
+        return int8_vectorwise_dequant(codes, scales.float())
 
 
 @dataclass(frozen=True)
-class Whole:
-    """All values of a weight whose blocks do not follow its rows: one that lies transposed, or of an odd width."""
+class AllValues:
+    """All values of a weight whose blocks do not follow its rows: it is stored transposed, or has an odd width."""
 
     values: torch.Tensor
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
-        """What the quantized weight holds for as many rows from `begin`."""
+        """The dequantized values of as many rows from `begin`."""
         return self.values[begin : begin + len(rows)]
 
 
-def dequantized_values_of(output: Output, source: int) -> FourBit | EightBit | Whole:
-    """The lattice of an output that `output.quantized` describes; `source` is its open file.
+def dequantized_values_of(output: Output, source: int) -> FourBit | EightBit | AllValues:
+    """The dequantized values of an output, as `output.quantized` describes; `source` is its open file.
 
-    Memory is a 64th of the weight in fp32, but the whole weight where it lies transposed or has an odd width.
+    Memory is a 64th of the weight in fp32, but the whole weight where it is stored transposed or has an odd width.
     """
     how = output.quantized
     assert how is not None
     if how.transposed or (how.bits == 4 and output.shape[1] % NUMBERS):
-        whole = torch.cat(list(_rows(source, output.source)))
-        found = _at_once(whole.T.contiguous() if how.transposed else whole, how)
-        return Whole(found.T.contiguous() if how.transposed else found)
+        weight = torch.cat(list(_rows(source, output.source)))
+        values = _at_once(weight.T.contiguous() if how.transposed else weight, how)
+        return AllValues(values.T.contiguous() if how.transposed else values)
     if how.bits == 8:
         return EightBit(how)
     return FourBit(how, _largest(source, output.source, how), output.shape[1])
@@ -115,5 +115,5 @@ def _largest(source: int, stored: Stored, how: Quantized) -> torch.Tensor:
     if not how.double_quant:
         return largest
     offset = largest.mean()
-    found, state = quantize_blockwise(largest - offset, blocksize=256)
-    return dequantize_blockwise(found, state).add_(offset).float()
+    codes, state = quantize_blockwise(largest - offset, blocksize=256)
+    return dequantize_blockwise(codes, state).add_(offset).float()

@@ -1,8 +1,8 @@
-"""W + scale * B A, folded into safetensors files as they stream by: fp32 sums, one rounding, a few megabytes of memory.
+"""W + scale * B A, folded into safetensors files as a stream: fp32 sums, one rounding, a few megabytes of memory.
 
-Bytes that nothing is added to are copied by the kernel; blocks of rows are folded side by side, one a core. The
-arithmetic and its order are PEFT's (`merge_and_unload`), so a plain LoRA comes out bit for bit the same; but nothing is
-rounded twice and the base is never held in memory.
+The kernel copies bytes that do not change. Blocks of rows are folded in parallel, one a core. The arithmetic and its
+order are PEFT's (`merge_and_unload`), so a plain LoRA comes out bit-identical. Nothing is rounded twice, and the base
+is never held in memory.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from lora_med.models.files.weight_files import BITS, INDEX, SINGLE, open_descrip
 
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 COPY_BYTES = 1 << 26
-SYNC_BYTES = 1 << 28  # written before the disk is asked to take them, so that the end has little to wait for
+SYNC_BYTES = 1 << 28  # written between two syncs, so that the last sync is short
 MOST_WORKERS = 4
 Advance = Callable[[int], None]
 Task = Callable[[], int]
 
 
 def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = lambda size: None) -> dict[Path, str]:
-    """Write the merged weights into the folder `out`, in as many files as the base has; returns each with its SHA-256.
+    """Write the merged weights into the folder `out`, in as many files as the base has; returns each file's SHA-256.
 
     Args:
         dtype: `float32`, `bfloat16` or `float16` for every floating tensor; None keeps each tensor's own.
-        advance: called with the number of bytes written, as they are.
+        advance: called with the number of bytes of each write.
 
     Raises:
         IntegrityError: a merged value is not finite; for float16 that can be a weight over 65504.
@@ -58,7 +58,7 @@ def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = 
     """
     name = None if dtype is None else NAMES[dtype]
     by_file: dict[Path, list[Output]] = {}
-    for output in sorted(plan.outputs.values(), key=lambda one: (one.place, one.name)):
+    for output in sorted(plan.outputs.values(), key=lambda output: (output.offset, output.name)):
         by_file.setdefault(output.file, []).append(output)
     written: dict[Path, FileDigest] = {}
     index: dict[str, str] = {}
@@ -70,7 +70,7 @@ def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = 
             index |= dict.fromkeys((output.name for output in outputs), shard)
         with disk_errors(out):
             workers.finish()
-            digests = {path: one.hexdigest() for path, one in written.items()}
+            digests = {path: digest.hexdigest() for path, digest in written.items()}
     if len(digests) > 1:
         write_json(
             out / INDEX,
@@ -82,11 +82,11 @@ def fold(plan: Plan, out: Path, *, dtype: str | None = None, advance: Advance = 
 def size_after(plan: Plan, dtype: str | None = None) -> int:
     """The bytes of all merged tensors, without the files' headers."""
     name = None if dtype is None else NAMES[dtype]
-    return sum(_size(one, name) for one in plan.outputs.values())
+    return sum(_size(output, name) for output in plan.outputs.values())
 
 
 class _Workers:
-    """A thread a core, each computing with one: small blocks keep all cores busy. One more syncs, one hashes."""
+    """One thread a core, each computing on one core: small blocks keep all busy. One more syncs, one hashes."""
 
     def __init__(self) -> None:
         self.before = torch.get_num_threads()
@@ -95,7 +95,7 @@ class _Workers:
         self.synced: list[Future[None]] = []
 
     def sync(self, descriptor: int) -> None:
-        """Bring what stands in an open file to the disk, while the next blocks are folded."""
+        """Sync an open file to the disk, while the next blocks are folded."""
         self.synced.append(self.syncing.submit(_sync, os.dup(descriptor)))
 
     def __enter__(self) -> _Workers:
@@ -111,7 +111,7 @@ class _Workers:
         """Wait until all is on the disk.
 
         Raises:
-            OSError: it cannot be brought there.
+            OSError: a file cannot be synced.
         """
         for future in self.synced:
             future.result()
@@ -130,12 +130,16 @@ def _size(output: Output, dtype: str | None) -> int:
 
 def _header(outputs: list[Output], dtype: str | None) -> bytes:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    place = 0
-    for one in outputs:
-        size = _size(one, dtype)
-        stated = {"dtype": final_dtype(one, dtype), "shape": list(one.shape), "data_offsets": [place, place + size]}
-        entries[one.name] = stated
-        place += size
+    offset = 0
+    for output in outputs:
+        size = _size(output, dtype)
+        entry = {
+            "dtype": final_dtype(output, dtype),
+            "shape": list(output.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        entries[output.name] = entry
+        offset += size
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
     return struct.pack("<Q", len(text)) + text
@@ -151,8 +155,8 @@ def _fold_file(
         header = _header(outputs, dtype)
         out.write(header)
         out.flush()
-        out.truncate(len(header) + sum(_size(one, dtype) for one in outputs))
-        digest, whole = FileDigest(target, workers.hashing), len(header)
+        out.truncate(len(header) + sum(_size(output, dtype) for output in outputs))
+        digest, complete_bytes = FileDigest(target, workers.hashing), len(header)
         futures: list[Future[int]] = []
         unsynced = 0
         try:
@@ -162,8 +166,8 @@ def _fold_file(
             for future in futures:
                 advance(future.result())
                 unsynced += future.result()
-                whole += future.result()  # tasks end in any order, but are looked at in that of their places
-                digest.upto(whole)
+                complete_bytes += future.result()  # tasks end in any order; results are read by offset
+                digest.upto(complete_bytes)
                 if unsynced > SYNC_BYTES:
                     workers.sync(out.fileno())
                     unsynced = 0
@@ -172,7 +176,7 @@ def _fold_file(
                 future.cancel()
             wait(futures)
         workers.sync(out.fileno())
-        digest.upto(whole)
+        digest.upto(complete_bytes)
     return digest
 
 
@@ -180,11 +184,11 @@ def _tasks(
     outputs: Iterable[Output],
     sources: dict[Path, int],
     out: int,
-    place: int,
+    offset: int,
     dtype: str | None,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Task]:
-    """All that has to be done for one file, in pieces that know nothing of each other."""
+    """All tasks for one file; they are independent of each other."""
     scratch = Scratch()
     for output in outputs:
         source, size = sources[output.source.file], _size(output, dtype)
@@ -192,16 +196,16 @@ def _tasks(
             folding = _prepared(load(output), source, scratch, pool)
             row = size // output.shape[0]
             for begin, end in blocks(output):
-                yield _folding_task(folding, source, out, begin, end, place + begin * row, dtype, scratch)
+                yield _folding_task(folding, source, out, begin, end, offset + begin * row, dtype, scratch)
         else:
             for begin in range(0, size, COPY_BYTES):
                 count = min(COPY_BYTES, size - begin)
-                yield _copying_task(source, output.source.start + begin, out, place + begin, count)
-        place += size
+                yield _copying_task(source, output.source.start + begin, out, offset + begin, count)
+        offset += size
 
 
 def _prepared(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolExecutor) -> Folding:
-    """The folding with what needs the whole weight, which is read once before it is folded: quantizing, and DoRA."""
+    """The folding with what needs a first pass over the whole weight: its dequantized values, and DoRA's factor."""
     if folding.output.quantized is not None:
         folding = replace(folding, dequantized=dequantized_values_of(folding.output, source))
     if folding.update is None or folding.update.magnitude is None:
@@ -213,32 +217,32 @@ def _prepared(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolE
 
 
 def _folding_task(
-    folding: Folding, source: int, out: int, begin: int, end: int, place: int, dtype: str | None, scratch: Scratch
+    folding: Folding, source: int, out: int, begin: int, end: int, offset: int, dtype: str | None, scratch: Scratch
 ) -> Task:
     def task() -> int:
         with torch.inference_mode():
             rows = folded(source, folding, begin, end, final_dtype(folding.output, dtype), scratch)
-            return _write(out, rows.reshape(-1).view(torch.uint8).numpy().data, place)
+            return _write(out, rows.reshape(-1).view(torch.uint8).numpy().data, offset)
 
     return task
 
 
-def _write(out: int, data: memoryview, place: int) -> int:
+def _write(out: int, data: memoryview, offset: int) -> int:
     done = 0
     while done < len(data):
-        done += os.pwrite(out, data[done:], place + done)
+        done += os.pwrite(out, data[done:], offset + done)
     return done
 
 
-def _copying_task(source: int, begin: int, out: int, place: int, count: int) -> Task:
+def _copying_task(source: int, begin: int, out: int, offset: int, count: int) -> Task:
     def task() -> int:
         done = 0
         while done < count:
             try:
-                copied = os.copy_file_range(source, out, count - done, begin + done, place + done)
-            except OSError:  # two file systems, or one that cannot
+                copied = os.copy_file_range(source, out, count - done, begin + done, offset + done)
+            except OSError:  # two file systems, or one without this call
                 copied = _write(
-                    out, memoryview(os.pread(source, min(count - done, 1 << 22), begin + done)), place + done
+                    out, memoryview(os.pread(source, min(count - done, 1 << 22), begin + done)), offset + done
                 )
             if not copied:
                 raise IntegrityError("a file of the base became shorter while it was read", fix="merge again")

@@ -1,7 +1,7 @@
-"""What a merge will do, read from headers alone: every tensor of the merged model, and what becomes of it.
+"""The plan of a merge, read from headers alone: every tensor of the merged model, and how it is made.
 
-A base whose head is tied to its embedding stays so only if the merge leaves both alike; else the head is written as a
-tensor of its own and the settings say so.
+A base whose head is tied to its embedding stays so only if the merge leaves both equal. Otherwise the head is written
+as a tensor of its own, and the settings say so.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ HEADS = ("lm_head", "embed_out")
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """How a base was quantized while its adapter was trained; `dtype` in torch's words is what was quantized.
+    """How a base was quantized while its adapter was trained; `dtype`, torch's name, is that of the input weights.
 
-    `transposed` of a layer whose weight is turned before it is quantized (GPT-2).
+    `transposed`: the layer's weight is transposed before it is quantized (GPT-2).
     """
 
     bits: int
@@ -40,16 +40,16 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One tensor of the merged model: the bytes it begins from, and what is added to them.
+    """One tensor of the merged model: its source bytes, and what is added to them.
 
-    `dtype` is the base's, in safetensors' words, whatever `source` has; `file` and `place` where the base has it.
+    `dtype` is the base's, by safetensors' name, whatever `source` has. `file` and `offset` locate it in the base.
     """
 
     name: str
     source: Stored
     dtype: str
     file: Path
-    place: int
+    offset: int
     low_rank: LowRank | None = None
     transposed: bool = False
     tokens: TokenRows | None = None
@@ -58,12 +58,12 @@ class Output:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape, the base's unless the adapter brought the whole tensor."""
+        """Its shape: the base's, unless the adapter replaces the whole tensor."""
         return self.source.shape
 
     @property
     def changed(self) -> bool:
-        """Whether it is anything else than the base's bytes."""
+        """Whether it differs from the base's bytes."""
         return bool(self.low_rank or self.tokens or self.bias or self.quantized) or self.source.file != self.file
 
 
@@ -79,19 +79,19 @@ class Plan:
 
     @property
     def changes(self) -> dict[str, Output]:
-        """Those that are not the base's own bytes."""
-        return {name: one for name, one in self.outputs.items() if one.changed}
+        """The outputs that are not the base's own bytes."""
+        return {name: output for name, output in self.outputs.items() if output.changed}
 
     @property
     def stored_dtype(self) -> str:
-        """The dtype, in torch's words, that most of the changed weights are stored in."""
-        found = [str(torch_dtype(one.dtype)).removeprefix("torch.") for one in self.changes.values()]
-        return max(sorted(set(found)), key=found.count)
+        """The dtype, by torch's name, that most of the changed weights are stored in."""
+        dtypes = [str(torch_dtype(output.dtype)).removeprefix("torch.") for output in self.changes.values()]
+        return max(sorted(set(dtypes)), key=dtypes.count)
 
     @property
     def parameters_changed(self) -> int:
-        """How many weights the merge touches."""
-        return sum(math.prod(one.shape) for one in self.changes.values())
+        """The number of weights that the merge changes."""
+        return sum(math.prod(output.shape) for output in self.changes.values())
 
 
 def plan_merge(
@@ -100,19 +100,19 @@ def plan_merge(
     """The plan for merging the adapter folder into the base folder; reads headers and settings only.
 
     Args:
-        files: the bytes of the adapter's files by name, where they are in memory already; none is then opened.
-        quantized: merge onto what so quantizing leaves of the base's linear layers; None takes the base as it is.
+        files: the bytes of the adapter's files by name, where they are in memory already; then none is opened.
+        quantized: merge onto the dequantized values of the base's linear layers; None takes the base as it is.
 
     Raises:
         SettingsError: the adapter's method cannot be merged exactly, or the base on disk is quantized.
         IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
-        InputMissingError: one of the files is not there.
+        InputMissingError: one of the files does not exist.
     """
     return _plan(read_contents(adapter, files), adapter, base, quantized)
 
 
 def plan_whole(adapter: Path, base: Path) -> Plan:
-    """The plan for writing what the adapter brings of its base, and nothing else of it, into the base folder.
+    """The plan for writing only the adapter's tensors of its base into the base folder, without its updates.
 
     Raises:
         SettingsError, IntegrityError, InputMissingError: as `plan_merge`.
@@ -129,16 +129,16 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
             fix="give the full-precision original with --base",
         )
     stored = read_headers(base)
-    outputs = {name: Output(name, one, one.dtype, one.file, one.start) for name, one in stored.items()}
+    outputs = {name: Output(name, tensor, tensor.dtype, tensor.file, tensor.start) for name, tensor in stored.items()}
     if quantized is not None:
-        for name, turned in _quantized_layers(base, outputs).items():
-            outputs[name] = replace(outputs[name], quantized=replace(quantized, transposed=turned))
+        for name, transposed in _quantized_layers(base, outputs).items():
+            outputs[name] = replace(outputs[name], quantized=replace(quantized, transposed=transposed))
     embedding, head = _ends(outputs, contents)
     if embedding and head and config.get("tie_word_embeddings") is True and head in outputs:
-        del outputs[head]  # a tied head on disk is never looked at
+        del outputs[head]  # a tied head on disk is never read
     outputs |= _replaced(contents.base, outputs, head, adapter)
     settings: dict[str, Any] = {}
-    if embedding and head and head not in outputs and _come_apart(embedding, head, contents, adapter):
+    if embedding and head and head not in outputs and _becomes_untied(embedding, head, contents, adapter):
         outputs[head] = replace(outputs[embedding], name=head)
         settings["tie_word_embeddings"] = False
     outputs |= _replaced(contents.saved, outputs, head, adapter)
@@ -152,36 +152,38 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
 
 
 def _quantized_layers(base: Path, outputs: Mapping[str, Output]) -> dict[str, bool]:
-    """The weights that transformers quantizes while loading, and whether it turns them first."""
+    """The weights that transformers quantizes while loading, and whether it transposes them first."""
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     model = skeleton(base)
     left_out = get_keys_to_not_convert(model)
-    layers = [one for one in linear_layers(model) if should_convert_module(one.name, left_out)]
-    found = {find_tensor(f"{one.name}.weight", outputs): one.transposed for one in layers}
-    return {name: turned for name, turned in found.items() if name is not None}
+    layers = [layer for layer in linear_layers(model) if should_convert_module(layer.name, left_out)]
+    transposed_by_name = {find_tensor(f"{layer.name}.weight", outputs): layer.transposed for layer in layers}
+    return {name: transposed for name, transposed in transposed_by_name.items() if name is not None}
 
 
 def _ends(outputs: Mapping[str, Output], contents: Contents) -> tuple[str | None, str | None]:
-    """The names of the embedding's weight and of the head's, of which the latter may be no tensor of the base."""
+    """The names of the embedding's weight and of the head's; the latter may be no tensor of the base."""
     embedding = next((name for name in outputs if name.removesuffix(".weight").rpartition(".")[2] in EMBEDDINGS), None)
     named = [*outputs, *contents.base, *contents.saved, *(f"{layer}.weight" for layer in contents.low_rank)]
     head = next((name for name in named if name.removesuffix(".weight") in HEADS), f"{HEADS[0]}.weight")
     return embedding, head if embedding else None
 
 
-def _come_apart(embedding: str, head: str, contents: Contents, adapter: Path) -> bool:
-    """Whether a tied pair comes apart: one end changes alone, or both are replaced, but not by the same bytes.
+def _becomes_untied(embedding: str, head: str, contents: Contents, adapter: Path) -> bool:
+    """Whether a tied pair becomes untied: only one of the two changes, or both are replaced by different bytes.
 
-    Trained tokens of a tied pair change both ends alike, as PEFT does.
+    Trained tokens of a tied pair change both in the same way, as in PEFT.
     """
     if head.removesuffix(".weight") in contents.tokens:
         raise SettingsError(
             "trained tokens of a head that is tied to its embedding cannot be merged", where=str(adapter)
         )
     ends = {
-        _same(name, embedding): one for name, one in contents.saved.items() if name == head or _same(name, embedding)
+        _same(name, embedding): tensor
+        for name, tensor in contents.saved.items()
+        if name == head or _same(name, embedding)
     }
     updated = {f"{layer}.weight" for layer in contents.low_rank}
     if any(name == head or _same(name, embedding) for name in updated):
@@ -190,7 +192,7 @@ def _come_apart(embedding: str, head: str, contents: Contents, adapter: Path) ->
 
 
 def _same(name: str, tensor: str) -> bool:
-    """Whether an adapter's tensor name means the base's; some checkpoints leave out the first part, as GPT-2's."""
+    """Whether an adapter's tensor name is the base's; some checkpoints omit the first part, as GPT-2's do."""
     return name == tensor or name.partition(".")[2] == tensor
 
 
@@ -201,26 +203,28 @@ def _bytes(stored: Stored) -> bytes:
 
 
 def _replaced(
-    whole: Mapping[str, Stored], outputs: Mapping[str, Output], head: str | None, adapter: Path
+    tensors: Mapping[str, Stored], outputs: Mapping[str, Output], head: str | None, adapter: Path
 ) -> dict[str, Output]:
-    """The outputs that a whole tensor of the adapter stands in for, in the base's dtype."""
-    found = {}
-    for given, stored in whole.items():
-        name = find_tensor(given, outputs)
+    """The outputs that a whole tensor of the adapter replaces, in the base's dtype."""
+    replaced = {}
+    for adapter_name, stored in tensors.items():
+        name = find_tensor(adapter_name, outputs)
         if name is None:
-            if given == head:  # of a tied pair, whose embedding the file holds as well
+            if adapter_name == head:  # of a tied pair, whose embedding is in the file as well
                 continue
-            raise IntegrityError(f"the base has no tensor {given!r}, which the adapter brings", where=str(adapter))
+            raise IntegrityError(
+                f"the base has no tensor {adapter_name!r}, which the adapter includes", where=str(adapter)
+            )
         before = outputs[name]
         resized = len(before.shape) == 2 and before.shape[1:] == stored.shape[1:] and name.endswith("weight")
         if before.dtype not in FLOATS or (before.shape != stored.shape and not resized):
             raise IntegrityError(
-                f"the adapter's tensor {given!r} is {stored.shape}, the base's {before.dtype} {before.shape}",
+                f"the adapter's tensor {adapter_name!r} is {stored.shape}, the base's {before.dtype} {before.shape}",
                 where=str(adapter),
                 fix="this adapter was trained on another base",
             )
-        found[name] = replace(before, source=stored)
-    return found
+        replaced[name] = replace(before, source=stored)
+    return replaced
 
 
 def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool, adapter: Path) -> None:
@@ -233,7 +237,7 @@ def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool
         )
     before = outputs[name]
     if before.low_rank is not None:
-        raise IntegrityError(f"two updates meet in the base's tensor {name!r}", where=str(adapter))
+        raise IntegrityError(f"two updates change the base's tensor {name!r}", where=str(adapter))
     outputs[name] = replace(
         before, low_rank=low_rank, transposed=stored_transposed(before.dtype, before.shape, low_rank, conv1d, adapter)
     )

@@ -1,4 +1,4 @@
-"""One block of rows of one merged weight: read, summed in fp32, rounded once, in buffers that are used again."""
+"""One block of rows of one merged weight: read, summed in fp32, rounded once, in reused buffers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lora_med.merge.fold.merge_plan import Output
 from lora_med.models.files.weight_files import FLOATS, is_finite, open_stored, read_rows, torch_dtype
 
 BLOCK_NUMBERS = 1 << 20  # weights that one worker reads and writes at a time
-PIECE_NUMBERS = 1 << 19  # and folds at a time, in fp32: fewer wait for the interpreter, more leave the caches
+PIECE_NUMBERS = 1 << 19  # and folds at a time, in fp32: smaller is bound by the interpreter, larger exceeds the caches
 
 
 class DequantizedValues(Protocol):
-    """What stands in place of a weight's own values: those that quantizing it leaves."""
+    """The dequantized values that replace a weight's own values."""
 
     def nearest(self, rows: torch.Tensor, begin: int) -> torch.Tensor:
         """The values for `rows`, which begin at row `begin` of the weight."""
@@ -30,7 +30,10 @@ class DequantizedValues(Protocol):
 
 @dataclass(frozen=True)
 class Folding:
-    """A tensor of the merged model with all that is added to it in memory; `factor` (outputs) is DoRA's, once known."""
+    """A tensor of the merged model, with all that is added to it in memory.
+
+    `factor`, of shape (outputs), is DoRA's; it is None until computed.
+    """
 
     output: Output
     update: WeightUpdate | None
@@ -41,13 +44,13 @@ class Folding:
 
 
 class Scratch(threading.local):
-    """Buffers of one worker, made when first used and grown when a row is longer than a block."""
+    """Buffers of one worker, allocated at first use, and enlarged when a row is longer than a block."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A buffer of that shape, its contents whatever they were."""
+        """A buffer of that shape, with undefined contents."""
         count = dtype.itemsize
         for edge in shape:
             count *= edge
@@ -58,7 +61,7 @@ class Scratch(threading.local):
 
 
 def load(output: Output) -> Folding:
-    """The folding of an output, its small matrices read.
+    """The folding of an output, with its small matrices in memory.
 
     Raises:
         IntegrityError: a value of the adapter is not finite.
@@ -75,14 +78,14 @@ def load(output: Output) -> Folding:
 
 
 def blocks(output: Output) -> Iterator[tuple[int, int]]:
-    """`(begin, end)` of the rows that are read and written at a time."""
+    """`(begin, end)` of each block of rows that is read and written at a time."""
     return _cut(0, output.shape[0], output, BLOCK_NUMBERS)
 
 
 def _cut(begin: int, end: int, output: Output, numbers: int) -> Iterator[tuple[int, int]]:
     step = max(1, numbers * output.shape[0] // max(1, math.prod(output.shape)))
-    for place in range(begin, end, step):
-        yield place, min(end, place + step)
+    for first in range(begin, end, step):
+        yield first, min(end, first + step)
 
 
 def _pieces(
@@ -105,7 +108,7 @@ def _pieces(
 
 
 def squares(source: int, folding: Folding, begin: int, end: int, scratch: Scratch) -> torch.Tensor:
-    """Sums of squares over these rows after the update: of each row, or, transposed, of each column."""
+    """Sums of squares over these rows after the update: of each row or, if transposed, of each column."""
     with torch.inference_mode():
         if folding.output.transposed:
             return torch.stack(
@@ -121,7 +124,7 @@ def with_factor(folding: Folding, lengths: torch.Tensor) -> Folding:
 
 
 def folded(source: int, folding: Folding, begin: int, end: int, dtype: str, scratch: Scratch) -> torch.Tensor:
-    """Rows `begin` to `end` of the merged tensor in safetensors' `dtype`, in a buffer that the next call uses again.
+    """Rows `begin` to `end` of the merged tensor in safetensors' `dtype`, in a buffer that the next call reuses.
 
     Raises:
         IntegrityError: a merged value is not finite; for float16 that can be a weight over 65504.
@@ -134,9 +137,9 @@ def folded(source: int, folding: Folding, begin: int, end: int, dtype: str, scra
         if folding.bias is not None:
             rows.add_(folding.bias[first:last])
         if folding.tokens is not None and folding.output.tokens is not None:
-            for place, index in enumerate(folding.output.tokens.indices):
+            for position, index in enumerate(folding.output.tokens.indices):
                 if first <= index < last:
-                    rows[index - first] = folding.tokens[place]
+                    rows[index - first] = folding.tokens[position]
         rounded = merged[first - begin : last - begin].copy_(rows)
         if not is_finite(rounded):
             raise IntegrityError(
@@ -148,7 +151,7 @@ def folded(source: int, folding: Folding, begin: int, end: int, dtype: str, scra
 
 
 def touches(output: Output, dtype: str | None) -> bool:
-    """Whether an output's bytes have to be computed, and not only copied; `dtype` is that of the result, or None."""
+    """Whether an output's bytes are computed rather than copied; `dtype` is that of the result, or None."""
     if 0 in output.shape:
         return False
     differs = output.source.dtype != final_dtype(output, dtype)
@@ -156,5 +159,5 @@ def touches(output: Output, dtype: str | None) -> bool:
 
 
 def final_dtype(output: Output, dtype: str | None) -> str:
-    """The dtype an output is written in: the one asked for where it is a matrix or vector of floats, else its own."""
+    """The dtype an output is written in: the requested one for a matrix or vector of floats, else its own."""
     return dtype if dtype is not None and output.dtype in FLOATS and output.shape else output.dtype
