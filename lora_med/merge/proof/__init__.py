@@ -1,4 +1,4 @@
-"""The proof of a merge: rows computed again in fp64, logits compared with base + adapter, a certificate.
+"""The proof of a merge: rows recomputed in fp64, logits compared with base + adapter, a certificate.
 
 `merge` uses `prove` and `certify`.
 """

@@ -1,4 +1,4 @@
-"""merge_certificate.json: what went into a merged model, what came out, and by which arithmetic."""
+"""merge_certificate.json: the inputs and outputs of a merge, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ARITHMETIC = {
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Onto what was merged (`original`, `dequantized` or `whole`), and the dtype asked for."""
+    """What was merged onto (`original`, `dequantized` or `whole`), and the requested dtype."""
 
     onto: str
     dtype: str | None
@@ -43,13 +43,13 @@ def certify(
     weights: Mapping[Path, str],
     proof: Proof,
 ) -> dict[str, Any]:
-    """The certificate, with the hash of every file in `out`, so nothing may be written there later.
+    """The certificate, with the hash of every file in `out`; nothing may be written there later.
 
     Args:
         card_sha256: of the adapter's card.json; None for an adapter that has no card of its own yet.
-        base: as it was asked for, and its Hub commit; its fingerprint has been found to be the card's.
+        base: its requested name and its Hub commit; its fingerprint is already verified against the card's.
         weights: SHA-256 of the files of weights, from the fold.
-        proof: without one the merged model's fingerprint is left out, as it reads all weights once more.
+        proof: without one, the merged model's fingerprint is omitted, because it reads all weights once more.
     """
     facts = proof.as_json()
     return {

@@ -1,4 +1,4 @@
-"""Mean negative log-likelihood of held-out texts: by it a user chooses what to merge onto."""
+"""Mean negative log-likelihood of held-out texts: it helps a user choose what to merge onto."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ MOST_TOKENS = 1024  # of one text
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Texts to score a merge on: their file's name and how many there are; only numbers of them are kept."""
+    """Texts to score a merge on, and their file's name; only their number and scores are saved."""
 
     name: str
     texts: tuple[str, ...]
 
 
 def read_heldout(path: Path) -> HeldOut:
-    """The first lines of a text file that are not blank, a text each.
+    """The first non-blank lines of a text file, one text each.
 
     Raises:
         InputMissingError: no such file.
-        DataError: it is no UTF-8 text, or holds none.
+        DataError: it is not UTF-8, or has no text.
     """
     if not path.is_file():
-        raise InputMissingError(f"no file {path.name!r}", where=str(path.parent), fix="name a text file, a text a line")
+        raise InputMissingError(
+            f"no file {path.name!r}", where=str(path.parent), fix="name a text file, one text a line"
+        )
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text", where=str(path), fix="save it as UTF-8") from error
     texts = tuple(line for line in lines if line)[:MOST_TEXTS]
     if not texts:
-        raise DataError("no text", where=str(path), fix="a text a line")
+        raise DataError("no text", where=str(path), fix="write one text a line")
     return HeldOut(path.name, texts)
 
 

@@ -1,4 +1,4 @@
-"""Proof of a merge: the merged model's logits against base + adapter, on probe texts, both computed alike."""
+"""Proof of a merge: the merged model's logits against base + adapter, on probe texts, computed the same way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from lora_med.errors import IntegrityError
 
-# The adapter changes what comes after medical beginnings, so the probes are such; general ones stand beside them.
+# The adapter changes continuations of medical text, so most probes are medical; a general one is added.
 PROBES = (
     "Background: Hypertension is a leading cause of stroke. We compared two doses of amlodipine in 312 patients.",
     "Results: Mortality at 30 days was 4.1% in the treatment group and 6.3% in the control group (p = 0.02).",
@@ -25,9 +25,9 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The most that a merge may differ from base + adapter, as a mean KL divergence in nats.
+    """The largest allowed difference of a merge from base + adapter, as a mean KL divergence in nats.
 
-    Never over `mean_kl`; and over `negligible` only up to `share_of_effect` of what the adapter itself does.
+    It is at most `mean_kl`. It may exceed `negligible` only up to `share_of_effect` of the adapter's own effect.
     """
 
     mean_kl: float
@@ -36,23 +36,23 @@ class Tolerance:
 
 
 # Rounding weights to 8 (bf16) or 11 (fp16) bits moves the logits: on micro by 4e-6 and 7e-8, on stories260K, which was
-# trained in fp32, by 4e-4 and 6e-6. A wrong scale or layer is off by the order of the adapter's effect (2e-3 to 3).
+# trained in fp32, by 4e-4 and 6e-6. A wrong scale or layer differs by the order of the adapter's effect (2e-3 to 3).
 TOLERANCES = {
     "float32": Tolerance(1e-6, 0.01, 1e-9),
     "float64": Tolerance(1e-6, 0.01, 1e-9),
     "float16": Tolerance(1e-4, 0.02, 1e-5),
     "bfloat16": Tolerance(2e-3, 0.05, 1e-4),
 }
-# Where fp32 does not fit, the sums of both models are rounded too: 8e-5 and 4e-3 on the same two.
+# Where fp32 does not fit in memory, the sums of both models are rounded too: 8e-5 and 4e-3 on the same two.
 COMPUTED_IN_16_BITS = Tolerance(4e-2, 0.2, 1e-3)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the merged model is to base + adapter over all probe positions; KL from the latter, in nats.
+    """The difference of the merged model from base + adapter over all probe positions; KL from the latter, in nats.
 
-    `flips` are the positions whose first choice is another; `adapter_effect_kl` is the mean KL from base + adapter to
-    the bare base: what the merge had to keep.
+    `flips` counts the positions whose first choice differs. `adapter_effect_kl` is the mean KL from base + adapter to
+    the bare base: the effect that the merge must preserve.
     """
 
     positions: int
@@ -64,7 +64,7 @@ class Agreement:
     adapter_effect_kl: float
 
     def within(self, allowed: Tolerance) -> bool:
-        """Whether the merge may be kept."""
+        """Whether the merge is within the tolerance."""
         near = max(allowed.negligible, allowed.share_of_effect * self.adapter_effect_kl)
         return self.mean_kl <= min(allowed.mean_kl, near)
 
@@ -84,14 +84,14 @@ def probe_logits(run: Callable[..., Any], rows: Sequence[Sequence[int]], device:
 
 
 def _divergence(reference: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """KL(reference || other) at each position, in fp64 so that rounding does not hide what fp32 weights differ by."""
+    """KL(reference || other) at each position, in fp64, so that rounding does not hide differences of fp32 weights."""
     right = torch.log_softmax(reference.double(), -1)
     got = torch.log_softmax(other.double(), -1)
     return (right.exp() * (right - got)).sum(-1).clamp_min(0)
 
 
 def compare(adapted: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], bare: Sequence[torch.Tensor]) -> Agreement:
-    """The agreement of merged logits with those of base + adapter, beside those of the bare base.
+    """The agreement of merged logits with those of base + adapter, compared with those of the bare base.
 
     Raises:
         IntegrityError: the vocabularies differ, or a value is not finite.

@@ -1,4 +1,4 @@
-"""Which proofs a merge gets, by the memory at hand; what they found, and the refusal where that is too much."""
+"""The proofs of a merge: chosen by the available memory, measured, and refused where the difference is too large."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ORIGINAL = "original base + adapter"
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """What is known before the fold: which proofs are wanted, the reference for the probes, nll of base + adapter."""
+    """The inputs of a proof from before the fold: which proofs to make, the reference logits, nll of base + adapter."""
 
     by_tensors: bool
     reference: Reference | None
@@ -36,7 +36,7 @@ class ReferenceOutputs:
 
 @dataclass(frozen=True)
 class Proof:
-    """What the proofs of a merge found; None for one that was not made."""
+    """The results of a merge's proofs; None for a proof that was not made."""
 
     agreement: Agreement | None
     reference: Reference | None
@@ -56,7 +56,7 @@ class Proof:
         if self.texts is not None:
             heldout = {"file": self.texts.name, "texts": len(self.texts.texts), "nll": dict(self.nll)}
         return {
-            "verified_by": [name for name, found in made.items() if found is not None],
+            "verified_by": [name for name, result in made.items() if result is not None],
             "probe": probe,
             "tolerance": None if self.allowed is None else asdict(self.allowed),
             "tensors": None if self.tensors is None else asdict(self.tensors),
@@ -67,12 +67,12 @@ class Proof:
 def reference_outputs(
     adapter: Published, plan: Plan, *, verify: str, onto: str, texts: HeldOut | None
 ) -> ReferenceOutputs:
-    """Ask base + adapter before the fold, if the proofs wanted need it.
+    """Compute the outputs of base + adapter before the fold, if the requested proofs need them.
 
     Args:
         verify: `auto`, `probes`, `tensors` or `none`.
-        onto: `original`, or `dequantized`: then the base is heard as it was while the adapter was trained.
-        texts: held-out texts, which are scored under the full and under the quantized base.
+        onto: `original`, or `dequantized`: then the base is quantized as it was while the adapter was trained.
+        texts: held-out texts; they are scored under the full and under the quantized base.
 
     Raises:
         SettingsError: a proof needs the model in memory, and it does not fit.
@@ -85,7 +85,7 @@ def reference_outputs(
         if verify == "auto" and texts is None:
             return ReferenceOutputs(by_tensors, None, {})
         raise SettingsError(
-            "the model does not fit into this machine's memory, so it cannot be asked",
+            "the model does not fit into this machine's memory, so its logits cannot be computed",
             where="--verify probes" if texts is None else "--heldout",
             fix="--verify tensors, without --heldout",
         )
@@ -115,7 +115,7 @@ def prove(
     """Make the proofs on the merged files in `out`.
 
     Raises:
-        IntegrityError: the merge is not base + adapter within the tolerance.
+        IntegrityError: the merge differs from base + adapter by more than the tolerance.
     """
     tensors = recompute(plan, out, dtype=NAMES[dtype] if dtype else None) if before.by_tensors else None
     if before.reference is None:
@@ -123,10 +123,10 @@ def prove(
     agreement, nll = evaluate_merged(out, before.reference, texts)
     allowed = tolerance or _tolerance(dtype or plan.stored_dtype, before.reference.dtype)
     check_agreement(agreement, allowed, before.reference.dtype)
-    found = dict(before.nll) | ({"merged": nll} if nll is not None else {})
-    return Proof(agreement, before.reference, allowed, tensors, found, texts)
+    nll_by_model = dict(before.nll) | ({"merged": nll} if nll is not None else {})
+    return Proof(agreement, before.reference, allowed, tensors, nll_by_model, texts)
 
 
 def _tolerance(stored_as: str, computed_in: str) -> Tolerance:
-    """That of rounding the weights, or the wider one where the sums are rounded too."""
+    """The tolerance of rounding the weights, or the wider one where the sums are rounded too."""
     return TOLERANCES[stored_as] if computed_in in ("float32", "float64") else COMPUTED_IN_16_BITS

@@ -1,4 +1,4 @@
-"""What base + adapter says, before the merge: to the probes, and on held-out texts; one model in memory at a time."""
+"""Outputs of base + adapter before the merge, on probes and held-out texts; one model in memory at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEMORY_SHARE = 0.6  # share of the free memory that the weights may take
 
 @dataclass(frozen=True)
 class Reference:
-    """What base + adapter, and the bare base, say to the probes; how it was computed; nll on held-out texts, if any."""
+    """Logits of base + adapter and of the bare base on the probes, how they were computed, and held-out nll, if any."""
 
     rows: list[list[int]]
     adapted: list[torch.Tensor]
@@ -35,8 +35,8 @@ class Reference:
 
 
 def fitting_dtype(outputs: Mapping[str, Output], stored_as: str) -> str | None:
-    """float32, where two models are told apart best, or else the stored dtype; None if neither fits into memory."""
-    numbers = sum(math.prod(one.shape) for one in outputs.values())
+    """float32, the most sensitive comparison, or else the stored dtype; None if neither fits into memory."""
+    numbers = sum(math.prod(output.shape) for output in outputs.values())
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
     width = {"float32": 4, "float64": 8}.get(stored_as, 2)
     if 4 * numbers < MEMORY_SHARE * free:
@@ -45,7 +45,7 @@ def fitting_dtype(outputs: Mapping[str, Output], stored_as: str) -> str | None:
 
 
 def compute_reference(adapter: Published, quantization: str, dtype: str, heldout: HeldOut | None) -> Reference:
-    """Load the base, attach the adapter, and compute the logits of both; the model is then freed."""
+    """Load the base, attach the adapter, and compute the logits of both; then free the model."""
     base: Base = load_base(
         adapter.base_name, quantization=quantization, dtype=dtype, attention="sdpa", revision=adapter.revision
     )
@@ -61,14 +61,14 @@ def compute_reference(adapter: Published, quantization: str, dtype: str, heldout
 
 
 def evaluate_merged(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[Agreement, float | None]:
-    """What the merged model in `folder` says to the same probes, and its nll on the held-out texts.
+    """The agreement of the merged model in `folder` on the same probes, and its nll on the held-out texts.
 
     Raises:
         IntegrityError: its tokenizer is not the base's, or its logits are not finite.
     """
     merged = load_base(str(folder), quantization="none", dtype=reference.dtype, attention="sdpa")
     if probe_ids(merged.tokenizer) != reference.rows:
-        raise IntegrityError("the merged model's tokenizer cuts the probes otherwise than the base's")
+        raise IntegrityError("the merged model's tokenizer tokenizes the probes differently from the base's")
     device = next(merged.model.parameters()).device
     agreement = compare(reference.adapted, probe_logits(merged.model, reference.rows, device), reference.bare)
     nll = None if heldout is None else heldout_nll(merged.model, merged.tokenizer, heldout.texts, device)
@@ -76,7 +76,7 @@ def evaluate_merged(folder: Path, reference: Reference, heldout: HeldOut | None)
 
 
 def check_agreement(agreement: Agreement, allowed: Tolerance, dtype: str) -> None:
-    """Refuse a merged model that is not base + adapter.
+    """Refuse a merged model that is not equal to base + adapter.
 
     Raises:
         IntegrityError: with both figures of the comparison.

@@ -1,7 +1,7 @@
-"""Proof of a merge without a model in memory: tensors read back, and rows of each computed again in fp64.
+"""Proof of a merge without a model in memory: tensors read back, and rows of each recomputed in fp64.
 
-What the merge left alone must be the base's bytes; what it changed must be within one rounding of the exact sum. The
-arithmetic here shares nothing with the fold's but the reading of files.
+Unchanged tensors must be the base's bytes. Changed tensors must be within one rounding of the exact sum. The arithmetic
+here shares only the reading of files with the fold's.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from lora_med.models.files.weight_files import (
     torch_dtype,
 )
 
-ROWS = 16  # of each changed tensor are computed again
+ROWS = 16  # of each changed tensor are recomputed
 READ_BYTES = 1 << 23
-# Half the distance of neighboring numbers, relative to the number and at least, of each dtype.
+# Half the distance between neighboring numbers of each dtype: relative to the number, and its absolute minimum.
 ROUNDING = {"F64": (2**-53, 0.0), "F32": (2**-24, 2**-150), "BF16": (2**-8, 2**-134), "F16": (2**-11, 2**-25)}
 
 
 @dataclass(frozen=True)
 class TensorProof:
-    """What reading the merged files back found.
+    """The result of reading the merged files back.
 
-    `largest_error` is in units of what one rounding to the result's dtype, and sums in fp32, may err: up to 1 is as
-    near as can be. `unchanged` is the share of the adapted layers' weights that rounding left at the base's value,
-    though the adapter moves them.
+    `largest_error` is in units of the error that one rounding to the result's dtype, and sums in fp32, may cause. Up to
+    1 is as accurate as possible. `unchanged` is the share of the adapted layers' weights that rounding leaves at the
+    base's value, although the adapter changes them.
     """
 
     tensors: int
@@ -55,21 +55,21 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
     """Compare the merged files in `out` with the plan they came from.
 
     Args:
-        dtype: of the result in safetensors' words (`BF16`), or None for the base's own.
-        seed: of the rows drawn.
+        dtype: of the result, by safetensors' name (`BF16`), or None for the base's own.
+        seed: of the random choice of rows.
 
     Raises:
-        IntegrityError: a tensor is missing, not finite, not the base's bytes, or off by more than one rounding.
+        IntegrityError: a tensor is missing, not finite, not the base's bytes, or differs by more than one rounding.
     """
-    found = read_headers(out)
-    if set(found) != set(plan.outputs):
-        odd = sorted(set(found) ^ set(plan.outputs))
-        raise IntegrityError(f"the merged files lack or add {len(odd)} tensors, such as {odd[0]!r}", where=str(out))
+    merged_tensors = read_headers(out)
+    if set(merged_tensors) != set(plan.outputs):
+        odd = sorted(set(merged_tensors) ^ set(plan.outputs))
+        raise IntegrityError(f"the merged files miss or add {len(odd)} tensors, such as {odd[0]!r}", where=str(out))
     draw = random.Random(seed)
     copied = rows = moved = adapted = 0
     worst = 0.0
     for name, output in plan.outputs.items():
-        merged = found[name]
+        merged = merged_tensors[name]
         if not touches(output, dtype):
             _same_bytes(output.source, merged)
             copied += 1
@@ -85,12 +85,14 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
         error = _largest_error(output, merged, chosen, dequantized, final_dtype(output, dtype))
         if error > 1:
             raise IntegrityError(
-                f"{name!r} is not base + adapter: off by {error:.3g} roundings",
+                f"{name!r} is not base + adapter: it differs by {error:.3g} roundings; allowed is 1",
                 where=str(merged.file),
                 fix="merge again",
             )
         rows, worst = rows + len(chosen), max(worst, error)
-    return TensorProof(len(found), copied, rows, round(worst, 4), round(1 - moved / adapted, 6) if adapted else 0.0)
+    return TensorProof(
+        len(merged_tensors), copied, rows, round(worst, 4), round(1 - moved / adapted, 6) if adapted else 0.0
+    )
 
 
 def _blocks(stored: Stored) -> Iterator[tuple[int, int]]:
@@ -100,22 +102,24 @@ def _blocks(stored: Stored) -> Iterator[tuple[int, int]]:
         yield begin, min(stored.shape[0], begin + step)
 
 
-def _same_bytes(one: Stored, other: Stored) -> None:
-    with open_stored(one) as first, open_stored(other) as second:
-        first.seek(one.start)
-        second.seek(other.start)
-        for begin in range(0, one.size, READ_BYTES):
-            count = min(READ_BYTES, one.size - begin)
+def _same_bytes(base: Stored, merged: Stored) -> None:
+    with open_stored(base) as first, open_stored(merged) as second:
+        first.seek(base.start)
+        second.seek(merged.start)
+        for begin in range(0, base.size, READ_BYTES):
+            count = min(READ_BYTES, base.size - begin)
             before, after = first.read(count), second.read(count)
             if before != after:
-                raise IntegrityError(f"{one.name!r} has other bytes than the base's", where=str(other.file))
-            numbers = torch.frombuffer(bytearray(after), dtype=torch_dtype(one.dtype)) if one.dtype in FLOATS else None
+                raise IntegrityError(f"{base.name!r} has other bytes than the base's", where=str(merged.file))
+            numbers = (
+                torch.frombuffer(bytearray(after), dtype=torch_dtype(base.dtype)) if base.dtype in FLOATS else None
+            )
             if numbers is not None and not is_finite(numbers):
-                raise IntegrityError(f"{one.name!r} of the base is not finite", where=str(one.file))
+                raise IntegrityError(f"{base.name!r} of the base is not finite", where=str(base.file))
 
 
 def _read_back(output: Output, merged: Stored, dequantized: DequantizedValues | None) -> int:
-    """How many numbers are not the base's in the result's precision; each of them must be finite."""
+    """The count of numbers that differ from the base's in the result's precision; all must be finite."""
     moved = 0
     with open_stored(output.source) as first, open_stored(merged) as second:
         for begin, end in _blocks(merged):
@@ -139,7 +143,7 @@ def _largest_error(
         got = torch.cat([read_rows(second, merged, row, row + 1) for row in chosen]).double()
     exact, spread = _exact_rows(output, chosen, base, dequantized)
     relative, least = ROUNDING[dtype]
-    # fp32 sums err by a few of its own roundings of what was summed; the result is rounded once
+    # the error of fp32 sums is a few fp32 roundings of the summed values; the result is rounded once
     allowed = exact.abs() * relative * (1 + 2**-10) + least + spread * 2**-21
     return float(((got - exact).abs() / allowed).max())
 
@@ -147,7 +151,7 @@ def _largest_error(
 def _exact_rows(
     output: Output, chosen: list[int], base: torch.Tensor, dequantized: DequantizedValues | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of the merged tensor in fp64, and the size of what was summed, which bounds the error of fp32."""
+    """Rows of the merged tensor in fp64, and the magnitude of the summed values, which bounds the error of fp32."""
     spread = base.abs()
     if output.low_rank is not None:
         up, down, scale = _tensor(output.low_rank.up), _tensor(output.low_rank.down), output.low_rank.scale
@@ -165,10 +169,10 @@ def _exact_rows(
         base, spread = base + added, spread + added.abs()
     if output.tokens is not None:
         trained = _tensor(output.tokens.rows)
-        places = {index: place for place, index in enumerate(output.tokens.indices)}
+        position_of = {index: position for position, index in enumerate(output.tokens.indices)}
         for number, row in enumerate(chosen):
-            if row in places:
-                base[number] = trained[places[row]]
+            if row in position_of:
+                base[number] = trained[position_of[row]]
     return base, spread
 
 
@@ -180,7 +184,7 @@ def _tensor(stored: Stored) -> torch.Tensor:
 def _column_lengths(
     output: Output, up: torch.Tensor, down: torch.Tensor, dequantized: DequantizedValues | None
 ) -> torch.Tensor:
-    """Of a transposed DoRA layer: the length of each output's weights after the update, in fp64."""
+    """The length of each output's weights after the update, in fp64, for a transposed DoRA layer."""
     scale = 0.0 if output.low_rank is None else output.low_rank.scale
     squares = torch.zeros(output.shape[1], dtype=torch.float64)
     with open_stored(output.source) as handle:
