@@ -1,4 +1,4 @@
 """Merging: an adapter folded into its base in full precision, with a proof.
 
-Other rooms use `merge.merge_adapter` and `Merge`.
+Other packages use `merge.merge_adapter` and `Merge`.
 """

@@ -1,7 +1,7 @@
-"""merge_adapter(): an adapter folded into its base, proved equal to base + adapter, and then given its name.
+"""merge_adapter(): an adapter folded into its base, proved equal to base + adapter, then renamed to its final name.
 
-Everything happens in a hidden folder beside the target, which is renamed only after the proof: a refusal or a kill
-leaves no folder that looks like a model. `merge_certificate.json` says what went in, what came out, how near it is.
+Everything happens in a hidden folder beside the target, which is renamed only after the proof. So a refusal or a kill
+leaves no folder that looks like a model. `merge_certificate.json` states the inputs, the outputs and their difference.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ ProgressCallback = Callable[[int, int], None]
 
 
 def _no_progress(done: int, total: int) -> None:
-    """Show nothing."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """A merged model's folder, and its certificate as it stands in merge_certificate.json."""
+    """A merged model's folder, and the content of its merge_certificate.json."""
 
     folder: Path
     certificate: Mapping[str, Any]
@@ -71,19 +71,19 @@ def merge_adapter(
         base: folder, Hub id or `micro`; None takes what the adapter's card names.
         revision: of a base on the Hub; None takes the card's.
         store: the folder of adapters.
-        onto: `original`, or `dequantized` for what quantizing left of the base while the adapter was trained.
+        onto: `original`, or `dequantized` for the dequantized values of the base that the adapter was trained on.
         dtype: `float32`, `bfloat16` or `float16` of the result; None keeps the base's own.
-        verify: `probes` (logits), `tensors` (rows computed again, without a model), `none`; `auto`: what fits.
-        heldout: a text file, a text a line, whose nll under base + adapter and under the merge is measured.
-        tolerance: the most the result may differ from base + adapter; None takes its dtype's.
-        progress: called with the bytes written so far and in all.
+        verify: `probes` (logits), `tensors` (rows recomputed, without a model), `none`; `auto`: what fits in memory.
+        heldout: a text file, one text a line, whose nll is measured under base + adapter and after the merge.
+        tolerance: the largest allowed difference from base + adapter; None takes the dtype's own.
+        progress: called with the bytes written so far and in total.
 
     Raises:
         BaseMismatchError: the adapter was trained on another base.
-        IntegrityError: a file was changed, a tensor does not fit, or the result is not within the tolerance.
+        IntegrityError: a file was changed, a tensor does not fit, or the result exceeds the tolerance.
         OutputError: `out` is not empty or cannot be written.
         DiskError: the result does not fit onto the disk.
-        SettingsError: the adapter's method cannot be merged exactly, or there is no such choice.
+        SettingsError: the adapter's method cannot be merged exactly, or an option has no such value.
     """
     _check_choices(dtype or "float32", onto, verify)
     texts = None if heldout is None else read_heldout(Path(heldout))
@@ -104,13 +104,13 @@ def merge_published(
     tolerance: Tolerance | None = None,
     progress: ProgressCallback = _no_progress,
 ) -> Merge:
-    """What `merge_adapter` returns, for an adapter that is open already; its verified bytes are what is folded.
+    """What `merge_adapter` returns, for an adapter that is open already; its verified bytes are folded.
 
     Args:
         texts: held-out texts to score; the other arguments are those of `merge_adapter`.
 
     Raises:
-        All that `merge_adapter` raises, but for the opening of the adapter.
+        All that `merge_adapter` raises, except errors of opening the adapter.
     """
     begun = time.perf_counter()
     _check_choices(dtype or "float32", onto, verify)
@@ -132,7 +132,7 @@ def merge_published(
 
 
 def sign(folder: Path, name: str, certificate: Mapping[str, Any], *, private: bool) -> None:
-    """Write README and certificate, the latter last; `private` leaves all to their owner alone."""
+    """Write README and certificate, the latter last; with `private`, only the owner may read the files."""
     write_atomic(folder / "README.md", render_readme(name, certificate))
     write_json(folder / CERTIFICATE, dict(certificate))
     if private:
@@ -140,20 +140,20 @@ def sign(folder: Path, name: str, certificate: Mapping[str, Any], *, private: bo
 
 
 def _check_choices(dtype: str, onto: str, verify: str) -> None:
-    for value, known, where in ((dtype, NAMES, "--dtype"), (onto, ONTO, "--onto"), (verify, VERIFY, "--verify")):
-        if value not in known:
-            raise SettingsError(unknown(where.removeprefix("--"), value, known), where=where)
+    for value, choices, where in ((dtype, NAMES, "--dtype"), (onto, ONTO, "--onto"), (verify, VERIFY, "--verify")):
+        if value not in choices:
+            raise SettingsError(unknown(where.removeprefix("--"), value, choices), where=where)
 
 
 def quantized_as(card: Card) -> Quantized:
-    """How the adapter's base was quantized while it was trained.
+    """How the adapter's base was quantized during training.
 
     Raises:
-        SettingsError: it was not.
+        SettingsError: it was not quantized.
     """
     if card.base.quantization == "none":
         raise SettingsError(
-            f"adapter {card.name!r} was trained on the base as it is: there is nothing dequantized to merge onto",
+            f"adapter {card.name!r} was trained on an unquantized base, so there is nothing dequantized to merge onto",
             where="--onto",
             fix="--onto original",
         )
@@ -170,7 +170,7 @@ def check_disk_space(plan: Plan, dtype: str | None, target: Path) -> None:
     """Refuse a merge that needs more free disk space than `target` has.
 
     Raises:
-        DiskError: with what is needed and what is free.
+        DiskError: with the needed and the free space.
     """
     existing = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
     needed, free = size_after(plan, dtype) + BYTES_BESIDES_WEIGHTS, shutil.disk_usage(existing).free
@@ -182,13 +182,13 @@ def check_disk_space(plan: Plan, dtype: str | None, target: Path) -> None:
         )
 
 
-def _advance(progress: ProgressCallback, whole: int) -> Callable[[int], None]:
+def _advance(progress: ProgressCallback, total: int) -> Callable[[int], None]:
     done = 0
 
     def advance(size: int) -> None:
         nonlocal done
         done += size
-        progress(done, whole)
+        progress(done, total)
 
     return advance
 
@@ -196,7 +196,7 @@ def _advance(progress: ProgressCallback, whole: int) -> Callable[[int], None]:
 def copy_around(
     base: Path, out: Path, changed: Mapping[str, Any], dtype: str | None, tokenizer: Path | None = None
 ) -> None:
-    """Settings and tokenizer, by an allow-list: no adapter_config.json, no code, no pickles.
+    """Copy settings and tokenizer by an allow-list: no adapter_config.json, no code, no pickles.
 
     Args:
         tokenizer: the folder to take the tokenizer from; None takes the base's.

@@ -1,4 +1,4 @@
-"""README.md of a merged model: what it is made of, how it was proved, and what may be done with it."""
+"""README.md of a merged model: its base and adapter, its proof, and how it may be shared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARING = {
 
 
 def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
-    """The README's text, every figure from the certificate."""
+    """The README's text; every figure comes from the certificate."""
     base, adapter, data = (certificate[part] for part in ("base", "adapter", "data"))
     revision = f" at {base['revision']}" if base["revision"] else ""
     lines = [
@@ -27,7 +27,7 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         f"license {data['license']}, access {data['access']}",
         f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
         f"{certificate['dtype']}",
-        f"- **Proof**: {'; '.join(_proofs(certificate)) or 'none was asked for'}; see merge_certificate.json",
+        f"- **Proof**: {'; '.join(_proofs(certificate)) or 'none was requested'}; see merge_certificate.json",
         "",
         SHARING[data["access"]],
         "",
@@ -41,8 +41,8 @@ def _what(certificate: Mapping[str, Any]) -> str:
     base, adapter = certificate["base"]["name"], certificate["adapter"]
     if certificate["onto"] == "whole":
         return (
-            f"{base} with the tensors that the adapter `{adapter['name']}` brings in place of its own (vocabulary, "
-            "biases). It is the base of that adapter, which is not merged in."
+            f"{base} with the tensors that the adapter `{adapter['name']}` replaces (vocabulary, biases). "
+            "It is the base of that adapter, which is not merged in."
         )
     said = f": {adapter['description']}" if adapter["description"] else "."
     return f"{base} with the adapter `{adapter['name']}` merged in{said}"
@@ -50,19 +50,19 @@ def _what(certificate: Mapping[str, Any]) -> str:
 
 def _proofs(certificate: Mapping[str, Any]) -> list[str]:
     probe, tensors, heldout = (certificate[part] for part in ("probe", "tensors", "heldout"))
-    found = []
+    sentences = []
     if probe is not None:
-        found.append(
+        sentences.append(
             f"over {probe['positions']} probe positions the mean KL divergence from base + adapter is "
             f"{probe['mean_kl']:.2g} nats (the adapter's own effect: {probe['adapter_effect_kl']:.2g}), the first "
             f"choice is the same at {probe['same_first_choice']:.1%}"
         )
     if tensors is not None:
-        found.append(
-            f"{tensors['rows_recomputed']:,} rows computed again in fp64 are within one rounding, "
-            f"{tensors['copied']} other tensors are the base's bytes"
+        sentences.append(
+            f"{tensors['rows_recomputed']:,} rows recomputed in fp64 are within one rounding, "
+            f"{tensors['copied']} other tensors are bit-identical to the base's"
         )
     if heldout is not None:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in heldout["nll"].items())
-        found.append(f"nll in nats a token on {heldout['texts']} held-out texts: {scores}")
-    return found
+        sentences.append(f"nll in nats a token on {heldout['texts']} held-out texts: {scores}")
+    return sentences

@@ -1,7 +1,8 @@
-"""An adapter that brings tensors of its base (a resized vocabulary, trained biases): that base, written as a folder.
+"""Write the base of an adapter that includes tensors of its base, such as a resized vocabulary or trained biases.
 
-PEFT saves such tensors beside the updates, and they belong to no other base. Written into one, with the tokenizer that
-lies beside the adapter, they give a base with a fingerprint of its own; what is left of the adapter is LoRA on it.
+PEFT saves such tensors beside the updates, and they belong to no other base. They are written into a copy of the base,
+with the tokenizer in the adapter's folder. The result has a fingerprint of its own. The rest of the adapter is LoRA on
+it.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ def adopt_with_base(
         name, store, origin, overwrite: as of `adopt`.
 
     Raises:
-        SettingsError: the adapter brings no tensor of its base, or as `adopt` does.
+        SettingsError: the adapter includes no tensor of its base, or as `adopt` does.
         IntegrityError, InputMissingError: as of `adopt` and `plan_merge`.
         OutputError: a folder is taken or cannot be written.
-        DiskError: there is no room for the base.
+        DiskError: the disk has too little free space for the base.
     """
     source, target = Path(folder), Path(new_base)
     check_free(name, store, overwrite=overwrite)
@@ -74,7 +75,7 @@ def adopt_with_base(
     try:
         return adopt(source, base=str(target), name=name, store=store, origin=origin, overwrite=overwrite)
     except BaseException:
-        shutil.rmtree(target)  # of no use to anybody without the adapter
+        shutil.rmtree(target)  # useless without the adapter
         raise
 
 

@@ -1,4 +1,4 @@
-"""What killed merges leave beside their target, told from what living ones are at work on."""
+"""Remove what killed merges leave beside their target, but not the folders of running ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a temporary folder; the kernel lets go when the process ends, so `sweep` knows the dead from the living."""
+    """Lock a temporary folder; the kernel unlocks it when the process ends, so `sweep` skips running processes."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -112,4 +112,4 @@ def test_the_proofs_asked_for_are_the_proofs_made(verify: str, proofs: list[str]
     assert [name for name in ("probe", "tensors") if merge.certificate[name] is not None] == [
         {"probes": "probe"}.get(name, name) for name in proofs
     ]
-    assert ("none was asked for" in (tmp_path / "out/README.md").read_text()) == (verify == "none")
+    assert ("none was requested" in (tmp_path / "out/README.md").read_text()) == (verify == "none")
