@@ -1,4 +1,4 @@
-"""GGUF files by llama.cpp's own converter; llama.cpp's answers must equal ours before a file gets its name.
+"""GGUF files by llama.cpp's own converter; a file gets its name only if llama.cpp's outputs equal PyTorch's.
 
-Other rooms use `export_gguf` and `converter_setup`.
+Other packages use `export_gguf` and `converter_setup`.
 """

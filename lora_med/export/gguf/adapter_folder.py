@@ -1,8 +1,9 @@
-"""A PEFT folder that llama.cpp's converter reads right: one scale for all layers, and GPT-2's layers turned round.
+"""A PEFT folder that llama.cpp's converter reads correctly: one scale for all layers, GPT-2's layers transposed.
 
-llama.cpp scales every layer by lora_alpha / (rank of that layer), whatever adapter_config.json says of rsLoRA or of
-patterns, and the converter transposes the layers that GPT-2 stores as (in, out) though PEFT's A and B are not stored
-so. Neither is told by an error: what differs is therefore put into the numbers here, and proved by llama.cpp's answers.
+llama.cpp scales every layer by lora_alpha / (rank of that layer). It ignores rsLoRA and the patterns in
+adapter_config.json. The converter also transposes the layers that GPT-2 stores as (in, out), although PEFT's A and B
+are not stored so. Neither raises an error. So both corrections are applied to the tensors here, and llama.cpp's outputs
+prove them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from lora_med.errors import SettingsError
 from lora_med.files import read_json, write_json
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-TURNED = ("gpt2",)  # of the models that the converter takes: those whose layers lie as (in, out)
+TRANSPOSED = ("gpt2",)  # of the models that the converter supports: those whose layers are stored as (in, out)
 
 
 def write_for_converter(
     tensors: Mapping[str, Any], config: Mapping[str, Any], method: Method, base: Path, target: Path
 ) -> Path:
-    """Write the adapter as llama.cpp's converter takes it into the folder `target`; returns the folder.
+    """Write the adapter into the folder `target`, in the form of llama.cpp's converter; returns the folder.
 
     Raises:
-        SettingsError: DoRA, which is no sum of a base and an update.
+        SettingsError: the adapter is DoRA, which is not a sum of a base and an update.
     """
     from safetensors.torch import save_file
 
@@ -36,8 +37,8 @@ def write_for_converter(
             where=CONFIG,
             fix="export it merged: --part merged",
         )
-    turned = read_json(base / "config.json").get("model_type") in TURNED
-    found: dict[str, Any] = {}
+    transposed = read_json(base / "config.json").get("model_type") in TRANSPOSED
+    written: dict[str, Any] = {}
     for name, down in tensors.items():
         if not name.endswith(DOWN):
             continue
@@ -45,14 +46,14 @@ def write_for_converter(
         up = tensors[layer + UP]
         up = up.float() * correction(method, layer.removeprefix(PREFIX))
         down = down.float()
-        found[layer + DOWN], found[layer + UP] = (up.T, down.T) if turned else (down, up)
+        written[layer + DOWN], written[layer + UP] = (up.T, down.T) if transposed else (down, up)
     target.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in found.items()}, target / WEIGHTS)
+    save_file({name: tensor.contiguous() for name, tensor in written.items()}, target / WEIGHTS)
     plain = {"rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False}
     write_json(target / CONFIG, {**config, **plain})
     return target
 
 
 def correction(method: Method, layer: str) -> float:
-    """What the update of one layer is multiplied by, so that lora_alpha / rank scales it right."""
+    """The factor of one layer's update with which lora_alpha / rank gives the right scale."""
     return method.scale(layer) / (method.lora_alpha / method.rank(layer))

@@ -1,10 +1,13 @@
 """Runs one of llama.cpp's conversion scripts in a process of its own: `python -P convert_driver.py FACTS SCRIPT ...`.
 
-Four things differ from calling the script itself: code that comes with a model is never run; gpt2's context length is
-found under the name that transformers gives it today; a SentencePiece vocabulary in tokenizer.json alone gets the order
-of its merges for scores, which the script leaves equal; and a tokenizer that llama.cpp does not know by its hash gets
-the pre-tokenizer named in FACTS, a JSON file. Without a name there the default is used, which is good for reading the
-vocabulary only. FACTS says afterwards, under `known`, what llama.cpp calls it by its hash. Imports nothing of lora_med.
+Four things differ from a direct call of the script:
+- Code that comes with a model is never run.
+- gpt2's context length is read under the name that transformers uses today.
+- A SentencePiece vocabulary in tokenizer.json alone gets the order of its merges as scores, not equal ones.
+- A tokenizer whose hash llama.cpp does not know gets the pre-tokenizer named in FACTS, a JSON file.
+
+Without a name in FACTS the default is used, which is enough to read the vocabulary only. Afterwards the key `known` of
+FACTS is llama.cpp's own name by hash. This module imports nothing of lora_med.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 
 
 def main(facts_path: Path, script: Path, arguments: list[str]) -> None:
-    """Run `script` with `arguments`; the facts file says afterwards which pre-tokenizer was written."""
+    """Run `script` with `arguments`; afterwards the facts file has llama.cpp's own name of the pre-tokenizer."""
     sys.path[:0] = [str(script.parent), str(script.parent / "gguf-py")]
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
     _refuse_foreign_code()
@@ -36,10 +39,10 @@ def main(facts_path: Path, script: Path, arguments: list[str]) -> None:
 def _refuse_foreign_code() -> None:
     transformers = importlib.import_module("transformers")
     for kind in (transformers.AutoTokenizer, transformers.AutoConfig):
-        whole = kind.from_pretrained
+        original = kind.from_pretrained
 
-        def closed(*arguments: Any, _whole: Any = whole, **options: Any) -> Any:
-            return _whole(*arguments, **{**options, "trust_remote_code": False, "local_files_only": True})
+        def closed(*arguments: Any, _original: Any = original, **options: Any) -> Any:
+            return _original(*arguments, **{**options, "trust_remote_code": False, "local_files_only": True})
 
         kind.from_pretrained = staticmethod(closed)
 
@@ -82,7 +85,7 @@ def _score_by_merges(vocabulary: Any) -> None:
         self.merge_ranks = {self.tokenizer.convert_tokens_to_ids(text): rank for text, rank in ranks.items()}
 
     def score(self: Any, token_id: int) -> float:
-        # llama.cpp joins the pair of the highest score first, so what no merge makes comes last.
+        # llama.cpp joins the pair with the highest score first, so a token without a merge comes last.
         return -float(self.merge_ranks.get(token_id, 10_000_000))
 
     vocabulary.__init__ = begun

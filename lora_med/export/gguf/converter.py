@@ -1,4 +1,4 @@
-"""llama.cpp's converter: found in the user's checkout or in the cache, and run in a process of its own."""
+"""llama.cpp's converter: located in the user's checkout or in the cache, and run in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Converter:
-    """The folder with llama.cpp's scripts, whose version it is, and the SHA-256 over the scripts."""
+    """The folder with llama.cpp's scripts, their version, and the SHA-256 over the scripts."""
 
     folder: Path
     version: str
@@ -33,10 +33,10 @@ class Converter:
 
 
 def check_packages() -> None:
-    """Refuse an export to GGUF where a package that it needs is not installed.
+    """Refuse an export to GGUF if a required package is not installed.
 
     Raises:
-        DependencyMissingError: with the command that installs them.
+        DependencyMissingError: with the command that installs the packages.
     """
     absent = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if absent:
@@ -48,11 +48,11 @@ def check_packages() -> None:
 
 
 def find_converter() -> Converter:
-    """The converter: that of the checkout which LLAMA_CPP_DIR names, else the one that `export setup` fetched.
+    """The converter in the checkout that LLAMA_CPP_DIR names, or else the one that `export setup` downloaded.
 
     Raises:
-        InputMissingError: there is neither.
-        IntegrityError: the fetched one was changed since.
+        InputMissingError: neither exists.
+        IntegrityError: the downloaded one was changed.
     """
     checkout = os.environ.get(CHECKOUT)
     folder = Path(checkout).expanduser() if checkout else cached_converter()
@@ -78,14 +78,14 @@ def find_converter() -> Converter:
 def convert_model(
     converter: Converter, model: Path, target: Path, *, pre: str | None = None, vocabulary_only: bool = False
 ) -> str | None:
-    """Write the Hugging Face folder `model` as a GGUF in float32; returns llama.cpp's own name for its pre-tokenizer.
+    """Write the Hugging Face folder `model` as a float32 GGUF; returns llama.cpp's own name for its pre-tokenizer.
 
     Args:
-        pre: the name to write; None takes llama.cpp's own, or `default` where it knows none.
+        pre: the name to write; None takes llama.cpp's own, or `default` if it has none.
         vocabulary_only: write no weights.
 
     Raises:
-        IntegrityError: the converter failed (the message ends with what it said).
+        IntegrityError: the converter failed (the message ends with its output).
     """
     options = ["--outfile", str(target), "--outtype", "f32", *(["--vocab-only"] if vocabulary_only else [])]
     return _run(converter, "convert_hf_to_gguf.py", [str(model), *options], pre, model, target)
@@ -115,6 +115,6 @@ def _run(
             raise IntegrityError(
                 f"llama.cpp's {script} failed (exit {done.returncode}):\n  " + "\n  ".join(tail),
                 where=f"{source.name}, converted by {converter.version}",
-                fix="lora-med adapters check NAME --target gguf says what it takes; a newer llama.cpp may take more",
+                fix="lora-med adapters check NAME --target gguf shows what is supported; try a newer llama.cpp",
             )
         return json.loads(facts.read_text(encoding="utf-8")).get("known")

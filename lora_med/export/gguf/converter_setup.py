@@ -1,7 +1,7 @@
-"""set_up_converter(): llama.cpp's own conversion scripts, out of a pinned source distribution, into the cache.
+"""set_up_converter(): unpack llama.cpp's own conversion scripts from a pinned source distribution into the cache.
 
-Only plain Python files and the license are unpacked, by an allow-list of paths: no link, no device, no path that leaves
-the folder, no compiled code. The folder appears whole or not at all, with converter.json, which holds its digest.
+An allow-list of paths admits only plain Python files and the license: no link, no device, no path outside the folder,
+no compiled code. The folder appears complete or not at all, with converter.json, which contains its digest.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ logger = logging.getLogger(__name__)
 
 
 def cached_converter() -> Path:
-    """Where the converter lies once it is set up."""
+    """The folder of the converter once it is set up."""
     return cache_home() / f"llama.cpp-{VERSION}-{ARCHIVE_SHA256[:12]}"
 
 
 def set_up_converter(archive: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Path:
-    """The folder of the converter, fetched and unpacked if it is not there yet.
+    """The folder of the converter, downloaded and unpacked if it does not exist yet.
 
     Args:
-        archive: the source distribution, where it is here already; None downloads it from the index that pip uses.
-        progress: called with the bytes so far and in all.
+        archive: the source distribution, if it is on this machine; None downloads it from the index that pip uses.
+        progress: called with the bytes so far and in total.
 
     Raises:
-        InputMissingError: no such file, or the index cannot be reached or has not this version.
-        IntegrityError: the archive is not the pinned one, or holds something that must not be unpacked.
+        InputMissingError: no such file, or the index cannot be reached or does not have this version.
+        IntegrityError: the archive is not the pinned one, or contains an entry that must not be unpacked.
     """
     target = cached_converter()
     if (target / MANIFEST).is_file():
@@ -58,16 +58,16 @@ def set_up_converter(archive: Path | None = None, progress: Callable[[int, int],
     if archive is not None:
         _unpack_pinned(archive, target)
         return target
-    kept = target.with_name("download")
-    kept.mkdir(parents=True, exist_ok=True)
-    fetched = download(Remote(_address(), ARCHIVE_SHA256), kept, progress)
+    downloads = target.with_name("download")
+    downloads.mkdir(parents=True, exist_ok=True)
+    fetched = download(Remote(_address(), ARCHIVE_SHA256), downloads, progress)
     _unpack_pinned(fetched, target)
     fetched.unlink()
     return target
 
 
 def digest_tree(folder: Path) -> str:
-    """SHA-256 over the names and SHA-256s of all that the conversion may run in `folder`, in the order of names."""
+    """SHA-256 over the names and SHA-256s of all files in `folder` that the conversion may run, sorted by name."""
     lines = []
     for path in sorted(folder.rglob("*.py")):
         name = path.relative_to(folder).as_posix()
@@ -77,10 +77,10 @@ def digest_tree(folder: Path) -> str:
 
 
 def unpack(archive: Path, target: Path, *, inside: str = INSIDE) -> list[str]:
-    """Unpack what the allow-list names below `inside` into the fresh folder `target`; returns the names.
+    """Unpack the allowed files below `inside` into the fresh folder `target`; returns the names.
 
     Raises:
-        IntegrityError: a wanted entry is no plain file, too large, or there is none.
+        IntegrityError: an allowed entry is no plain file or is too large, or there is none.
     """
     names = []
     with fresh_folder(target) as temporary:
@@ -92,15 +92,17 @@ def unpack(archive: Path, target: Path, *, inside: str = INSIDE) -> list[str]:
                         continue
                     stream = entries.extractfile(entry)
                     if stream is None or name in names or len(names) == MOST_FILES:
-                        raise _unfit(f"the entry {name!r} is there twice, or is one too many", archive)
+                        raise _unfit(
+                            f"the entry {name!r} occurs twice, or exceeds the limit of {MOST_FILES} files", archive
+                        )
                     path = temporary / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(stream.read())
                     names.append(name)
         except (tarfile.TarError, EOFError) as error:
-            raise _unfit("it ends early or is no archive", archive) from error
+            raise _unfit("it is incomplete or no archive", archive) from error
         if not {"convert_hf_to_gguf.py", "convert_lora_to_gguf.py"} <= set(names):
-            raise _unfit(f"it holds no conversion scripts under {inside}", archive)
+            raise _unfit(f"it has no conversion scripts under {inside}", archive)
         facts = {"version": VERSION, "archive_sha256": sha256_file(archive), "digest": digest_tree(temporary)}
         write_json(temporary / MANIFEST, facts)
     return names
@@ -124,12 +126,12 @@ def _unfit(reason: str, archive: Path) -> IntegrityError:
 def _unpack_pinned(archive: Path, target: Path) -> None:
     if not archive.is_file():
         raise InputMissingError(f"no such file: {archive.name}", where=str(archive.parent), fix="check --archive")
-    found = sha256_file(archive)
-    if found != ARCHIVE_SHA256:
+    digest = sha256_file(archive)
+    if digest != ARCHIVE_SHA256:
         raise IntegrityError(
-            f"{archive.name} has SHA-256 {found[:16]}..., wanted {ARCHIVE_SHA256[:16]}...",
+            f"{archive.name} has SHA-256 {digest[:16]}..., expected {ARCHIVE_SHA256[:16]}...",
             where=str(archive),
-            fix=f"give {ARCHIVE} as {PACKAGE} {VERSION} was published",
+            fix=f"use {ARCHIVE} as {PACKAGE} {VERSION} was published",
         )
     unpack(archive, target)
 
@@ -139,21 +141,21 @@ class _Links(html.parser.HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
-            self.found += [value for name, value in attrs if name == "href" and value]
+            self.addresses += [value for name, value in attrs if name == "href" and value]
 
 
 def _index() -> str:
     """The package index that pip is configured for."""
     configured = os.environ.get("PIP_INDEX_URL")
     if not configured:
-        asked = subprocess.run(
+        pip = subprocess.run(
             [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
         )
-        configured = asked.stdout.strip() if asked.returncode == 0 else ""
+        configured = pip.stdout.strip() if pip.returncode == 0 else ""
     index = (configured or DEFAULT_INDEX).rstrip("/")
     if "@" in urllib.parse.urlsplit(index).netloc:
         raise SettingsError(
@@ -165,7 +167,7 @@ def _index() -> str:
 
 
 def _address() -> str:
-    """Where the index keeps the archive (its checksum is ours, not the one that the index gives)."""
+    """The address of the archive on the index (its checksum is pinned here, not taken from the index)."""
     page = f"{_index()}/{PACKAGE}/"
     request = urllib.request.Request(page, headers={"Accept": "text/html"})
     try:
@@ -179,7 +181,7 @@ def _address() -> str:
         ) from error
     links = _Links()
     links.feed(text)
-    for link in links.found:
+    for link in links.addresses:
         address = urllib.parse.urldefrag(urllib.parse.urljoin(page, link)).url
         if address.endswith(f"/{ARCHIVE}"):
             return address

@@ -1,7 +1,8 @@
-"""export_gguf(): the merged model, or the adapter alone, as GGUF files that llama.cpp was heard to answer rightly.
+"""export_gguf(): the merged model, or the adapter alone, as GGUF files whose outputs in llama.cpp are proved.
 
-The order: vocabulary first (cheap, and the likeliest to fail), then one float32 file, whose every probe position must
-agree with ours within a hundredth of a nat; the formats asked for are rounded from it, and each is measured.
+The vocabulary comes first: it is cheap, and the likeliest to fail. Then one float32 file is written. At every probe
+position llama.cpp must agree with PyTorch within a hundredth of a nat. The requested formats are rounded from that
+file, and each is measured.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """The folder that an export left, and export.json as it stands in it."""
+    """The folder of an export, and the content of its export.json."""
 
     folder: Path
     facts: dict[str, Any]
@@ -75,14 +76,14 @@ def export_gguf(
     Args:
         base: folder, Hub id or `micro`; None takes what the adapter's card names.
         revision: of a base on the Hub; None takes the card's.
-        part: `merged`, the model with the adapter folded in; `adapter`, the adapter alone, which any GGUF of its
-            base takes; or `swappable`, the base and the adapter side by side.
+        part: `merged`, the model with the adapter folded in; `adapter`, the adapter alone, which fits any GGUF of
+            its base; or `swappable`, the base and the adapter side by side.
         formats: number formats of the model (the adapter is float32).
 
     Raises:
-        DependencyMissingError, InputMissingError: a package, the converter, the adapter or its base is not here.
-        SettingsError: llama.cpp cannot take this adapter, base or format.
-        IntegrityError: llama.cpp does not answer as we do.
+        DependencyMissingError, InputMissingError: a package, the converter, the adapter or its base is missing.
+        SettingsError: llama.cpp does not support this adapter, base or format.
+        IntegrityError: llama.cpp's outputs differ from PyTorch's.
         OutputError, DiskError: `out` cannot be written.
     """
     if part not in PARTS:
@@ -102,7 +103,7 @@ def export_gguf(
 def fill_gguf(
     folder: Path, source: Published, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
 ) -> dict[str, str]:
-    """Write and prove the files inside a `fresh_export`; returns what each is: `model` or `adapter` -> file name."""
+    """Write and prove the files inside a `fresh_export`; returns the file name of `model` and of `adapter`."""
     vocabulary = _vocabulary(source, converter, folder / WORK)
     facts["tokenizer"] = vocabulary.facts
     if part == "merged":
@@ -111,18 +112,18 @@ def fill_gguf(
 
 
 def needed_bytes(source: Published, part: str, formats: tuple[str, ...]) -> int:
-    """The model in float32 twice (Hugging Face folder and GGUF), and each file."""
-    kept = sum(BITS[name] for name in formats) if part != "adapter" else 0
-    return round(count_parameters(source.base) * ((64 if part == "merged" else 32) + kept) / 8)
+    """Bytes of the model in float32 twice (Hugging Face folder and GGUF), and of each written file."""
+    bits_a_weight = sum(BITS[name] for name in formats) if part != "adapter" else 0
+    return round(count_parameters(source.base) * ((64 if part == "merged" else 32) + bits_a_weight) / 8)
 
 
 def _vocabulary(source: Published, converter: Converter, work: Path) -> _Vocabulary:
-    logger.info("comparing how llama.cpp cuts text with the base's tokenizer")
+    logger.info("comparing llama.cpp's tokens with those of the base's tokenizer")
     path = work / "vocabulary.gguf"
-    known = convert_model(converter, source.base, path, vocabulary_only=True)
+    name_by_hash = convert_model(converter, source.base, path, vocabulary_only=True)
     tokenizer, _ = load_tokenizer(source.base)
-    pre = choose_pre_tokenizer(tokenizer, path, known)
-    how = "llama.cpp knows its hash" if known else "tried" if pre else "its kind needs none"
+    pre = choose_pre_tokenizer(tokenizer, path, name_by_hash)
+    how = "llama.cpp knows its hash" if name_by_hash else "tried" if pre else "its kind needs none"
     facts = {"kind": tokenizer_kind(path), "pre_tokenizer": pre, "found": how}
     path.unlink()
     return _Vocabulary(pre, facts)
@@ -145,11 +146,11 @@ def _fill_merged(
     tokenizer = merged.tokenizer
     del merged
     gc.collect()
-    whole = work / "whole.gguf"
+    float32_file = work / "whole.gguf"
     logger.info("converting with %s", converter.version)
-    convert_model(converter, work / source.name, whole, pre=vocabulary.pre)
-    logger.info("asking llama.cpp")
-    with loaded(whole, context=_context(reference), exact=True) as server:
+    convert_model(converter, work / source.name, float32_file, pre=vocabulary.pre)
+    logger.info("comparing log-probabilities in llama.cpp")
+    with loaded(float32_file, context=_context(reference), exact=True) as server:
         exact = agreement(server.score(reference.rows), reference)
         facts["proof"] = {
             "tokens": check_tokens(server, tokenizer),
@@ -157,7 +158,7 @@ def _fill_merged(
             "float32": _shown(exact),
         }
     check_exact("the merged model", exact)
-    facts["formats"] = _round(whole, folder, source.name, reference, formats, vocabulary.pre)
+    facts["formats"] = _round(float32_file, folder, source.name, reference, formats, vocabulary.pre)
     return {"model": f"{source.name}-{formats[0]}.gguf"}
 
 
@@ -176,13 +177,13 @@ def _fill_adapter(
     tokenizer = base.tokenizer
     del base
     gc.collect()
-    whole, product_file = work / "whole.gguf", folder / f"{source.name}-adapter.gguf"
+    float32_file, product_file = work / "whole.gguf", folder / f"{source.name}-adapter.gguf"
     logger.info("converting with %s", converter.version)
-    convert_model(converter, source.base, whole, pre=vocabulary.pre)
+    convert_model(converter, source.base, float32_file, pre=vocabulary.pre)
     plain = write_for_converter(source.tensors(), source.config, source.method, source.base, work / "plain")
     convert_adapter(converter, plain, source.base, product_file)
-    logger.info("asking llama.cpp with the adapter off, on and off again")
-    with loaded(whole, context=_context(bare), exact=True, adapters=[product_file]) as server:
+    logger.info("comparing log-probabilities in llama.cpp with the adapter off, on and off again")
+    with loaded(float32_file, context=_context(bare), exact=True, adapters=[product_file]) as server:
         off = agreement(server.score(bare.rows, scales=[0.0]), bare)
         on = agreement(server.score(bare.rows, scales=[1.0]), adapted)
         again = agreement(server.score(bare.rows, scales=[0.0]), bare)
@@ -193,41 +194,44 @@ def _fill_adapter(
             "adapter_on": _shown(on),
             "adapter_off_again": _shown(again),
         }
-    for what, found in (("the base", off), ("base + adapter", on), ("the base after the adapter", again)):
-        check_exact(what, found)
-    found = {"adapter": product_file.name}
+    for what, measured in (("the base", off), ("base + adapter", on), ("the base after the adapter", again)):
+        check_exact(what, measured)
+    files = {"adapter": product_file.name}
     if formats:
-        facts["formats"] = _round(whole, folder, "base", bare, formats, vocabulary.pre)
-        found["model"] = f"base-{formats[0]}.gguf"
-    return found
+        facts["formats"] = _round(float32_file, folder, "base", bare, formats, vocabulary.pre)
+        files["model"] = f"base-{formats[0]}.gguf"
+    return files
 
 
 def _reference(model: Any, base: Base) -> Reference:
-    most = base.model.config.max_position_embeddings  # n_positions of gpt2 goes by this name as well
+    most = base.model.config.max_position_embeddings  # gpt2's n_positions has this name as well
     rows = [row[: min(most, MOST_CONTEXT)] for row in probe_ids(base.tokenizer)]
     return make_reference(rows, probe_logits(model, rows, next(base.model.parameters()).device))
 
 
 def _context(reference: Reference) -> int:
-    """Room for the longest row; llama.cpp counts the token it draws, too."""
+    """A context length for the longest row; llama.cpp also counts the sampled token."""
     return max(256, max(map(len, reference.rows)) + 2)
 
 
 def _round(
-    whole: Path, folder: Path, stem: str, reference: Reference, formats: tuple[str, ...], pre: str | None
+    float32_file: Path, folder: Path, stem: str, reference: Reference, formats: tuple[str, ...], pre: str | None
 ) -> dict[str, Any]:
     """Write each format from the float32 file, and measure it as users run it (keys and values in 16 bits)."""
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for name in formats:
         logger.info("writing and measuring %s", name)
         path = folder / f"{stem}-{name}.gguf"
-        tensors = write_as(whole, path, name, pre=pre)
+        tensors = write_as(float32_file, path, name, pre=pre)
         with loaded(path, context=_context(reference)) as server:
             measured = agreement(server.score(reference.rows), reference)
         check_rounded(name, measured)
-        found[name] = {"file": path.name, "tensors": tensors, **_shown(measured)}
-    return found
+        facts[name] = {"file": path.name, "tensors": tensors, **_shown(measured)}
+    return facts
 
 
-def _shown(found: Agreement) -> dict[str, Any]:
-    return {**{key: round(value, 7) for key, value in asdict(found).items()}, "nll_change": round(found.nll_change, 7)}
+def _shown(measured: Agreement) -> dict[str, Any]:
+    return {
+        **{key: round(value, 7) for key, value in asdict(measured).items()},
+        "nll_change": round(measured.nll_change, 7),
+    }

@@ -1,7 +1,7 @@
-"""Proof of a GGUF: llama.cpp's own answers beside ours, on the same token ids.
+"""Proof of a GGUF: llama.cpp's outputs compared with PyTorch's, on the same token ids.
 
-Three questions: are texts cut into the same tokens, does the chat template give the same prompt, and are the
-log-probabilities of the 10 likeliest tokens the same at every position of the probe texts.
+Three comparisons are made: the tokens of texts, the prompts of the chat template, and the log-probabilities of the 10
+likeliest tokens at every position of the probe texts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from lora_med.export.gguf.llama_server import LlamaServer, Scored
 from lora_med.export.gguf.pretokenizer import DECOMPOSED, probes_for
 
 TOLERANCE = 1e-2  # of a log-probability, in float32 throughout
-# What rounding may do to the mean nll (nats a token) before the file is refused. On micro: f16 1e-4, bf16 7e-4,
-# q8_0 2e-3, q4_0 7e-3. A wrong block layout costs nats.
+# The largest change of the mean nll (nats a token) by rounding; a larger one is refused. On micro: f16 1e-4,
+# bf16 7e-4, q8_0 2e-3, q4_0 7e-3. A wrong block layout costs nats.
 MOST_NLL_CHANGE = {
     "f32": 0.01,
     "f16": 0.01,
@@ -43,7 +43,7 @@ CHATS = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Our log-probabilities at every position of each row: (tokens, vocabulary), and the rows themselves."""
+    """PyTorch's log-probabilities at every position of each row: (tokens, vocabulary), and the rows themselves."""
 
     rows: list[list[int]]
     log_probabilities: list[torch.Tensor]
@@ -52,23 +52,23 @@ class Reference:
     def nlls(self) -> list[float]:
         """The nll of every token but each row's first, in nats."""
         return [
-            -float(table[place, row[place + 1]])
+            -float(table[position, row[position + 1]])
             for row, table in zip(self.rows, self.log_probabilities, strict=True)
-            for place in range(len(row) - 1)
+            for position in range(len(row) - 1)
         ]
 
     @property
     def nll(self) -> float:
-        """Their mean."""
+        """The mean of `nlls`."""
         return math.fsum(self.nlls) / len(self.nlls)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """llama.cpp's log-probabilities against ours, over all positions of the probes; in nats.
+    """llama.cpp's log-probabilities compared with PyTorch's, over all positions of the probes; in nats.
 
-    `largest_difference` is over its 10 likeliest tokens at every position, `mean_difference` over the tokens that stand
-    there, `same_first_choice` the share of positions whose likeliest token is the same.
+    `largest_difference` is over its 10 likeliest tokens at every position, `mean_difference` over the given tokens.
+    `same_first_choice` is the share of positions whose likeliest token is the same.
     """
 
     positions: int
@@ -80,79 +80,81 @@ class Agreement:
 
     @property
     def nll_change(self) -> float:
-        """What the file costs, in nats a token; negative is a gain."""
+        """The increase of nll by the file, in nats a token; negative is a gain."""
         return self.nll - self.our_nll
 
 
 def make_reference(rows: Sequence[Sequence[int]], logits: Sequence[torch.Tensor]) -> Reference:
-    """Our side of the comparison, from logits (tokens, vocabulary) of each row."""
-    return Reference([list(row) for row in rows], [torch.log_softmax(one.double(), -1).float() for one in logits])
+    """The reference of the comparison, from PyTorch's logits (tokens, vocabulary) of each row."""
+    return Reference(
+        [list(row) for row in rows], [torch.log_softmax(row_logits.double(), -1).float() for row_logits in logits]
+    )
 
 
 def agreement(scored: Sequence[Scored], reference: Reference) -> Agreement:
-    """How near llama.cpp is to the reference.
+    """The agreement of llama.cpp with the reference.
 
     Raises:
-        IntegrityError: it gives something that is not finite, or a token that we do not have.
+        IntegrityError: its output is not finite, or contains a token outside the vocabulary.
     """
     worst, same = 0.0, 0
-    found: list[float] = []
-    for one, table in zip(scored, reference.log_probabilities, strict=True):
-        found += one.nll
-        for place, top in enumerate(one.top):
+    nlls: list[float] = []
+    for row, table in zip(scored, reference.log_probabilities, strict=True):
+        nlls += row.nll
+        for position, top in enumerate(row.top):
             if max(top) >= table.shape[1]:
-                raise IntegrityError(f"llama.cpp gives token {max(top)}; the model has {table.shape[1]}")
-            worst = max(worst, *(abs(value - float(table[place, number])) for number, value in top.items()))
-            same += max(top, key=lambda number: top[number]) == int(table[place].argmax())
-    apart = [abs(theirs - ours) for theirs, ours in zip(found, reference.nlls, strict=True)]
-    mean = math.fsum(found) / len(found)
+                raise IntegrityError(f"llama.cpp returns token {max(top)}; the model has {table.shape[1]} tokens")
+            worst = max(worst, *(abs(value - float(table[position, number])) for number, value in top.items()))
+            same += max(top, key=lambda number: top[number]) == int(table[position].argmax())
+    differences = [abs(theirs - ours) for theirs, ours in zip(nlls, reference.nlls, strict=True)]
+    mean = math.fsum(nlls) / len(nlls)
     if not math.isfinite(mean) or not math.isfinite(worst):
         raise IntegrityError("llama.cpp's log-probabilities are not finite", fix="export f32, and report this")
-    return Agreement(len(found), worst, math.fsum(apart) / len(apart), same / len(found), mean, reference.nll)
+    return Agreement(len(nlls), worst, math.fsum(differences) / len(differences), same / len(nlls), mean, reference.nll)
 
 
-def check_exact(what: str, found: Agreement, tolerance: float = TOLERANCE) -> None:
-    """Refuse a float32 file whose answers are not ours.
+def check_exact(what: str, measured: Agreement, tolerance: float = TOLERANCE) -> None:
+    """Refuse a float32 file whose outputs differ from PyTorch's.
 
     Raises:
         IntegrityError: with the difference and the tolerance.
     """
-    if found.largest_difference > tolerance:
+    if measured.largest_difference > tolerance:
         raise IntegrityError(
-            f"llama.cpp does not answer as {what}: a log-probability among its 10 likeliest is "
-            f"{found.largest_difference:.3g} away from ours; allowed is {tolerance:.3g}",
-            where=f"{found.positions} positions; mean nll {found.nll:.4f}, ours {found.our_nll:.4f}",
+            f"llama.cpp does not answer as {what}: a log-probability among its 10 likeliest differs by "
+            f"{measured.largest_difference:.3g} from PyTorch's; allowed is {tolerance:.3g}",
+            where=f"{measured.positions} positions; mean nll {measured.nll:.4f}, PyTorch's {measured.our_nll:.4f}",
             fix="nothing was written; a newer llama.cpp (LLAMA_CPP_DIR) may convert this kind of model",
         )
 
 
-def check_rounded(name: str, found: Agreement) -> None:
-    """Refuse a rounded file that lost more than its format explains.
+def check_rounded(name: str, measured: Agreement) -> None:
+    """Refuse a rounded file that changes the nll more than its format explains.
 
     Raises:
         IntegrityError: with the change in nll and the limit.
     """
     limit = MOST_NLL_CHANGE[name]
-    if abs(found.nll_change) > limit:
+    if abs(measured.nll_change) > limit:
         raise IntegrityError(
-            f"{name} changes the mean nll by {found.nll_change:+.4f} nats a token; at most {limit} is kept",
-            where=f"{found.positions} positions; nothing was written",
+            f"{name} changes the mean nll by {measured.nll_change:+.4f} nats a token; allowed is at most {limit}",
+            where=f"{measured.positions} positions; nothing was written",
             fix="export a wider type, such as q8_0 or f16",
         )
 
 
 def check_tokens(server: LlamaServer, tokenizer: Any) -> dict[str, int]:
-    """Compare how texts are cut; returns how many were compared, and how many decomposed ones differ.
+    """Compare the tokens of texts; returns how many were compared, and how many decomposed ones differ.
 
     Raises:
-        IntegrityError: one is cut otherwise (the message counts, and gives no text).
+        IntegrityError: the tokens of a text differ (the message has counts, and no text).
     """
     probes = probes_for(tokenizer)
-    wrong = [place for place, text in enumerate(probes) if server.tokens(text) != tokenizer(text)["input_ids"]]
+    wrong = [index for index, text in enumerate(probes) if server.tokens(text) != tokenizer(text)["input_ids"]]
     if wrong:
         raise IntegrityError(
-            f"llama.cpp cuts {len(wrong)} of {len(probes)} texts into other tokens, such as probe {wrong[0]}",
-            fix="nothing was written; a newer llama.cpp (LLAMA_CPP_DIR) may know this tokenizer",
+            f"llama.cpp tokenizes {len(wrong)} of {len(probes)} texts differently, such as probe {wrong[0]}",
+            fix="nothing was written; a newer llama.cpp (LLAMA_CPP_DIR) may support this tokenizer",
         )
     differ = sum(server.tokens(text) != tokenizer(text)["input_ids"] for text in DECOMPOSED)
     return {"texts": len(probes), "decomposed_texts": len(DECOMPOSED), "decomposed_texts_that_differ": differ}
@@ -162,7 +164,7 @@ def check_template(server: LlamaServer, tokenizer: Any) -> int | None:
     """Compare chat prompts, as token ids; returns how many, or None where the base has no chat template.
 
     Raises:
-        IntegrityError: llama.cpp makes another prompt of the same turns.
+        IntegrityError: llama.cpp's prompt for the same turns differs.
     """
     if not tokenizer.chat_template:
         return None
@@ -174,15 +176,15 @@ def check_template(server: LlamaServer, tokenizer: Any) -> int | None:
         theirs = server.tokens(server.prompt(messages))
         if theirs != tokenizer(ours, add_special_tokens=False)["input_ids"]:
             raise IntegrityError(
-                f"llama.cpp makes another prompt than the base's chat template of a talk of {len(messages)} turns",
-                fix="nothing was written; give the base a template that llama.cpp renders alike",
+                f"llama.cpp's prompt for a dialogue of {len(messages)} turns differs from the base's chat template",
+                fix="nothing was written; use a chat template that llama.cpp renders identically",
             )
         compared += 1
     return compared
 
 
 def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str | None:
-    """The chat prompt of the base's own template, or None where it refuses such turns (a system turn, at times)."""
+    """The chat prompt of the base's own template, or None if it refuses such turns (sometimes a system turn)."""
     import jinja2
 
     try:

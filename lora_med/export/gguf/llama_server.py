@@ -1,6 +1,6 @@
-"""A GGUF file loaded in llama.cpp itself (through xllamacpp), asked for token ids, templates and log-probabilities.
+"""A GGUF file loaded in llama.cpp itself (through xllamacpp): its token ids, templates and log-probabilities.
 
-llama.cpp answers some questions only over HTTP, so it listens on the loopback address with a key made for the occasion.
+Some functions of llama.cpp are available only over HTTP. So it listens on the loopback address with a one-time key.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any
 from lora_med.errors import IntegrityError
 
 TOP = 10
-FORCED = 1e6  # added to a logit, so that the token we ask about is the one drawn; what is reported leaves it out
+FORCED = 1e6  # added to the logit of the scored token, so that it is sampled; the reported values exclude it
 TIMEOUT_SECONDS = 600
-SPEAK_SECONDS = 20
+LOG_SECONDS = 20
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What llama.cpp says to one row: the nll of each token but the first, and the 10 likeliest in its place."""
+    """llama.cpp's output for one row: nll of each token except the first, and the 10 likeliest at its position."""
 
     nll: list[float]
     top: list[dict[int, float]]
@@ -52,11 +52,11 @@ class LlamaServer:
             return json.loads(answer.read())
 
     def tokens(self, text: str, *, special: bool = True) -> list[int]:
-        """The token ids of `text`, control tokens read as such; `special` adds BOS where the model asks for it."""
+        """The token ids of `text`, with control tokens parsed; `special` adds BOS if the model requires it."""
         return self._ask("/tokenize", {"content": text, "add_special": special, "parse_special": True})["tokens"]
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The chat prompt that llama.cpp makes of `messages` with the template in the file."""
+        """The chat prompt that llama.cpp renders from `messages` with the template in the file."""
         return self._ask("/apply-template", {"messages": list(messages)})["prompt"]
 
     def generate(self, ids: Sequence[int], most: int) -> list[int]:
@@ -66,33 +66,33 @@ class LlamaServer:
 
     def score(self, rows: Sequence[Sequence[int]], *, scales: Sequence[float] = ()) -> list[Scored]:
         """The log-probabilities at every position of each row; `scales` weigh the adapters, in the order loaded."""
-        scored, told, done = [], time.monotonic(), 0
-        whole = sum(len(row) - 1 for row in rows)
+        scored, last_log, done = [], time.monotonic(), 0
+        total = sum(len(row) - 1 for row in rows)
         for row in rows:
             nll, top = [], []
             for position in range(1, len(row)):
                 forced = [[row[position], FORCED]]
-                one = self._complete(list(row[:position]), {"logit_bias": forced}, scales)
-                if one["id"] != row[position]:
-                    raise IntegrityError(f"llama.cpp drew token {one['id']} where {row[position]} was forced")
-                nll.append(-one["logprob"])
-                top.append({found["id"]: found["logprob"] for found in one["top_logprobs"]})
+                drawn = self._complete(list(row[:position]), {"logit_bias": forced}, scales)
+                if drawn["id"] != row[position]:
+                    raise IntegrityError(f"llama.cpp sampled token {drawn['id']} where {row[position]} was forced")
+                nll.append(-drawn["logprob"])
+                top.append({likely["id"]: likely["logprob"] for likely in drawn["top_logprobs"]})
                 done += 1
-                if time.monotonic() - told > SPEAK_SECONDS:
-                    told = time.monotonic()
-                    logger.info("llama.cpp has answered %d of %d positions", done, whole)
+                if time.monotonic() - last_log > LOG_SECONDS:
+                    last_log = time.monotonic()
+                    logger.info("llama.cpp has scored %d of %d positions", done, total)
             scored.append(Scored(nll, top))
         return scored
 
     def _complete(self, ids: list[int], options: Mapping[str, Any], scales: Sequence[float]) -> dict[str, Any]:
-        """The one token that llama.cpp draws after `ids`, with its log-probability and the likeliest ones."""
+        """The token that llama.cpp samples after `ids`, with its log-probability and the likeliest ones."""
         adapters = [{"id": number, "scale": scale} for number, scale in enumerate(scales)]
         request = {"prompt": ids, "max_tokens": 1, "temperature": 0, "n_probs": TOP, "cache_prompt": True, **options}
         answer = self._server.handle_completions({**request, **({"lora": adapters} if adapters else {})})
         content = (answer.get("choices", [{}])[0].get("logprobs") or {}).get("content")
-        if not content:  # a part of a letter alone has no text, and llama.cpp tells of tokens with text only
+        if not content:  # llama.cpp reports only tokens with text; a part of a letter alone has none
             raise IntegrityError(
-                f"llama.cpp gave no log-probabilities after {len(ids)} tokens",
+                f"llama.cpp returned no log-probabilities after {len(ids)} tokens",
                 where=str(answer.get("message", "a token that is part of a letter"))[:200],
             )
         return content[0]
@@ -102,11 +102,11 @@ class LlamaServer:
 def loaded(
     model: Path, *, context: int, adapters: Sequence[Path] = (), exact: bool = False, threads: int = 0
 ) -> Iterator[LlamaServer]:
-    """`model` in llama.cpp on the CPU, with `context` tokens and the adapters at hand but switched off.
+    """`model` in llama.cpp on the CPU, with `context` tokens, and the adapters loaded but switched off.
 
     Args:
         exact: keep keys and values in float32 (16 bits is llama.cpp's default, and rounds).
-        threads: 0 takes as many as torch has.
+        threads: 0 takes torch's number of threads.
 
     Raises:
         IntegrityError: llama.cpp cannot load it.
@@ -141,7 +141,7 @@ def loaded(
         raise IntegrityError(
             f"llama.cpp cannot load {model.name}" + (" with its adapter" if adapters else ""),
             where=str(model.parent),
-            fix="report the model's type: the file was written, but is not what llama.cpp expects",
+            fix="report the model's type: the file was written, but llama.cpp does not accept it",
         ) from error
     try:
         yield LlamaServer(server, key)

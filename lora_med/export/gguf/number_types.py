@@ -1,6 +1,6 @@
 """GGUF files in other number formats, and with other metadata: written tensor by tensor with the gguf package.
 
-Which formats there are is what the gguf package can write; llama.cpp's own tool has more (Q4_K_M and its kin).
+The formats are those that the gguf package can write. llama.cpp's own tool has more, such as Q4_K_M.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from lora_med.config.near_names import unknown
 from lora_med.errors import IntegrityError, SettingsError
 
 PRE_TOKENIZER = "tokenizer.ggml.pre"
-WIDE = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")  # what 4 and 5 bits hurt the most
+WIDE = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")  # most sensitive to 4 and 5 bits
 
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """A format of weights: its name in the gguf package, that of the embedding and head, and llama.cpp's file type."""
+    """A weight format: gguf's name for it and for that of embedding and head, and llama.cpp's file type."""
 
     weights: str
     ends: str
@@ -46,7 +46,7 @@ def check_formats(names: tuple[str, ...]) -> None:
     """Refuse a number format that cannot be written.
 
     Raises:
-        SettingsError: with those there are.
+        SettingsError: lists the available formats.
     """
     for name in names:
         if name not in FORMATS:
@@ -60,14 +60,14 @@ def check_formats(names: tuple[str, ...]) -> None:
 def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -> dict[str, int]:
     """Write the float32 GGUF `source` in format `name`; returns how many tensors are stored in each format.
 
-    Only matrices are rounded, and only where the width is a whole number of blocks (float16 otherwise); norms, biases
-    and positions stay as they are. Embedding and head of the 4 and 5 bit formats keep 8 bits.
+    Only matrices are rounded. If the width is not a whole number of blocks, the matrix is float16. Norms, biases and
+    positions do not change. Embedding and head of the 4 and 5 bit formats have 8 bits.
 
     Args:
         pre: the pre-tokenizer's name to put into the metadata.
 
     Raises:
-        IntegrityError: `source` is no GGUF.
+        IntegrityError: `source` is not a GGUF.
     """
     gguf: Any = importlib.import_module("gguf")
 
@@ -84,7 +84,7 @@ def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -
         kind = gguf.GGMLQuantizationType[kinds[tensor.name]]
         block, size = gguf.GGML_QUANT_SIZES[kind]
         count = int(tensor.n_elements) // block * size
-        # With a type given, the writer takes the shape in bytes of a row, and works the elements out.
+        # With an explicit type, the writer expects the row's length in bytes and computes the number of elements.
         shape[-1] = shape[-1] // block * size
         writer.add_tensor_info(tensor.name, shape, _as_bytes(), count, kind)
     writer.write_header_to_file()
@@ -94,12 +94,12 @@ def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -
         kind = gguf.GGMLQuantizationType[kinds[tensor.name]]
         writer.write_tensor_data(gguf.quantize(tensor.data, kind))
     writer.close()
-    found = list(kinds.values())
-    return {kind: found.count(kind) for kind in sorted(set(found))}
+    formats = list(kinds.values())
+    return {kind: formats.count(kind) for kind in sorted(set(formats))}
 
 
 def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any], *, only: str = "") -> None:
-    """Copy the metadata whose key begins with `only`, with the values of `changed` in place of those read."""
+    """Copy the metadata whose key begins with `only`; values of `changed` replace those read."""
     gguf: Any = importlib.import_module("gguf")
 
     for field in reader.fields.values():
@@ -121,14 +121,14 @@ def _open(source: Path) -> Any:
         raise IntegrityError("not a GGUF file", where=str(source), fix="export it again") from error
     kinds = {tensor.tensor_type.name for tensor in reader.tensors}
     if kinds - {"F32"}:
-        raise IntegrityError(f"wanted float32 tensors, found {', '.join(sorted(kinds))}", where=str(source))
+        raise IntegrityError(f"expected float32 tensors, got {', '.join(sorted(kinds))}", where=str(source))
     return reader
 
 
 def _text(reader: Any, key: str) -> str:
     field = reader.get_field(key)
     if field is None:
-        raise IntegrityError(f"the GGUF says no {key}")
+        raise IntegrityError(f"the GGUF has no {key}")
     return field.contents()
 
 

@@ -1,8 +1,9 @@
-"""Which of llama.cpp's pre-tokenizers cuts text as a tokenizer does: found by trial, never assumed.
+"""The pre-tokenizer of llama.cpp that agrees with a tokenizer: chosen by trial, never assumed.
 
-llama.cpp knows tokenizers by a hash of one text. One trained from scratch is not among them, and a wrong name cuts
-numbers, contractions or spaces otherwise, which no error tells. So each name is tried on a file that holds the
-vocabulary and a model of no weight, and the first that cuts every probe alike is taken; if none does, the export ends.
+llama.cpp identifies tokenizers by a hash of one text. It does not know one trained from scratch. A wrong name splits
+numbers, contractions or spaces differently, without an error. So each name is tried on a file with the vocabulary and a
+model whose matrices are zero. The first name that gives the same tokens for every probe is used. If there is none, the
+export is refused.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import PRE_TOKENIZER, copy_metadata
 from lora_med.merge.proof.logits import PROBES
 
-# Each string is one that some pre-tokenizer of today cuts otherwise than another.
-NASTY = (
+# At least two of today's pre-tokenizers split each of these strings differently.
+HARD = (
     "Na+ 140 mmol/L, K+ 4.5; HbA1c 7.25 % (53 mmol/mol) on 2024-03-31 at 08:05",
     "I'm, you've, SHE'LL, we'Re, d'Angelo's, O’Neill’s 'quoted' ''twice''",
     "  two leading spaces,\tone tab,\t\ttwo, trailing   ",
@@ -40,9 +41,9 @@ NASTY = (
     " ",
     "\n",
 )
-# Tokenizers that normalize (NFC) join these; llama.cpp does not for BPE. Told in the report, not refused.
+# Tokenizers that normalize (NFC) join these; llama.cpp does not for BPE. Reported, not refused.
 DECOMPOSED = ("cafe\u0301 u\u0308ber A\u030angstro\u0308m", "\u1112\u1161\u11ab")
-# llama.cpp's names whose rules differ, those of the commonest families first.
+# llama.cpp's names with different rules; the commonest families come first.
 NAMES = (
     *("llama-bpe", "gpt-2", "qwen2", "smollm", "gpt-4o", "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken"),
     *("qwen35", "gemma4", "falcon", "falcon3", "starcoder", "mpt", "olmo", "dbrx", "stablelm2", "refact", "command-r"),
@@ -65,43 +66,43 @@ logger = logging.getLogger(__name__)
 
 
 def probes_for(tokenizer: Any) -> list[str]:
-    """The texts that both must cut alike: nasty ones, medical ones, control tokens, and words of the vocabulary."""
+    """The texts that both must tokenize identically: hard ones, medical ones, control tokens, vocabulary words."""
     words = [tokenizer.decode([number]) for number in range(0, len(tokenizer), max(1, len(tokenizer) // 400))]
     shown = [word for word in words if word and "\ufffd" not in word and word not in tokenizer.all_special_tokens]
     marked = "before" + " middle ".join(tokenizer.all_special_tokens) + "after"
     spaced = [" ".join(shown[start : start + 20]) for start in range(0, len(shown), 20)]
-    return [*NASTY, *PROBES, *spaced, *("".join(shown[start::40]) for start in range(0, 40, 10)), marked]
+    return [*HARD, *PROBES, *spaced, *("".join(shown[start::40]) for start in range(0, 40, 10)), marked]
 
 
-def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, known: str | None) -> str | None:
-    """llama.cpp's name for the pre-tokenizer of `tokenizer`; None where its kind of vocabulary has none.
+def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, name_by_hash: str | None) -> str | None:
+    """llama.cpp's name for the pre-tokenizer of `tokenizer`; None if its kind of vocabulary has none.
 
     Args:
         vocabulary: a GGUF of the tokenizer, without weights.
-        known: the name that the converter knows by its hash, which must hold as well.
+        name_by_hash: the name that the converter knows by the tokenizer's hash; it must agree as well.
 
     Raises:
-        SettingsError: llama.cpp cannot read the vocabulary, or cuts text otherwise under every name.
+        SettingsError: llama.cpp cannot read the vocabulary, or its tokens differ under every name.
     """
     kind = tokenizer_kind(vocabulary)
     probes = probes_for(tokenizer)
     wanted = [tokenizer(text)["input_ids"] for text in probes]
-    names = [known] if known else [*NAMES] if kind == "gpt2" else [None]
-    found = first_that_agrees(names, lambda name: _cut(vocabulary, name, probes), wanted)
-    if not found:
-        tried = f"under its own name {known!r}" if known else f"tried under {len(names)} of its names"
+    names = [name_by_hash] if name_by_hash else [*NAMES] if kind == "gpt2" else [None]
+    agreed = first_that_agrees(names, lambda name: _cut(vocabulary, name, probes), wanted)
+    if not agreed:
+        tried = f"under its own name {name_by_hash!r}" if name_by_hash else f"tried under {len(names)} of its names"
         raise SettingsError(
-            f"llama.cpp does not cut text as this tokenizer does, {tried} (kind {kind!r})",
+            f"llama.cpp's tokens differ from this tokenizer's, {tried} (kind {kind!r})",
             where="the base's tokenizer",
             fix="lora-med merge writes a Hugging Face folder, which needs no llama.cpp",
         )
-    return found[0]
+    return agreed[0]
 
 
 def first_that_agrees(
     names: Sequence[str | None], cut: Callable[[str | None], list[list[int]] | None], wanted: list[list[int]]
 ) -> tuple[str | None] | None:
-    """The first name under which `cut` gives the ids wanted, in a tuple since None is a name too; or None."""
+    """The first name under which `cut` gives the ids wanted, in a tuple because None is a name too; or None."""
     for name in names:
         if cut(name) == wanted:
             return (name,)
@@ -109,7 +110,7 @@ def first_that_agrees(
 
 
 def tokenizer_kind(vocabulary: Path) -> str:
-    """llama.cpp's word for the kind of vocabulary: `gpt2` is BPE, `llama` is SentencePiece."""
+    """llama.cpp's term for the kind of vocabulary: `gpt2` is BPE, `llama` is SentencePiece."""
     gguf: Any = importlib.import_module("gguf")
 
     field = gguf.GGUFReader(vocabulary).get_field("tokenizer.ggml.model")
@@ -119,7 +120,7 @@ def tokenizer_kind(vocabulary: Path) -> str:
 
 
 def _cut(vocabulary: Path, name: str | None, probes: Sequence[str]) -> list[list[int]] | None:
-    """How llama.cpp cuts the probes under the pre-tokenizer `name`, or None where it does not know the name."""
+    """llama.cpp's tokens of the probes under the pre-tokenizer `name`, or None if it does not know the name."""
     with tempfile.TemporaryDirectory() as scratch:
         stub = Path(scratch) / "vocabulary.gguf"
         write_stub(vocabulary, stub, name)
@@ -132,7 +133,7 @@ def _cut(vocabulary: Path, name: str | None, probes: Sequence[str]) -> list[list
 
 
 def write_stub(vocabulary: Path, target: Path, name: str | None) -> None:
-    """Write the smallest model that llama.cpp loads with this vocabulary: one layer, every weight zero."""
+    """Write the smallest model that llama.cpp loads with this vocabulary: one layer, every matrix zero."""
     gguf: Any = importlib.import_module("gguf")
     import numpy
 
