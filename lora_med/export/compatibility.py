@@ -1,8 +1,8 @@
-"""What each target takes of an adapter and its base, before anything is written, and before training too.
+"""What each target supports of an adapter and its base, before anything is written, and before training too.
 
-The rules are those of the targets' own sources: vLLM's PEFTHelper and LoRAConfig, llama.cpp's converter and its LoRA
-loader. A refusal is what would fail, or would be computed otherwise without a word; a warning is what cannot be told
-from here.
+The rules come from the targets' own sources: vLLM's PEFTHelper and LoRAConfig, llama.cpp's converter and its LoRA
+loader. A refusal is for what would fail, or would be computed differently without an error. A warning is for what
+cannot be checked here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_med.errors import SettingsError
 from lora_med.files import read_json
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-# Families whose vLLM class takes LoRA; gpt2 is the one of ours that does not.
+# Families whose vLLM class supports LoRA; of the families supported here, only gpt2 is without it.
 VLLM_LORA = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "phi4")
 VLLM_LORA += ("granite", "olmo2", "smollm3", "starcoder2", "stablelm", "glm4", "cohere", "opt")
 GGUF_TESTED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "gpt2")
@@ -31,7 +31,7 @@ ENDS = ("lm_head", "embed_out", "embed_tokens", "wte", "word_embeddings", "embed
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a target does not take (`refusal`) or that we cannot tell (`warning`), and what to do."""
+    """One property that a target does not support (`refusal`) or that cannot be checked (`warning`), and the fix."""
 
     level: str
     what: str
@@ -40,9 +40,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of an adapter bears on whether a target takes it; `base` is None where the base is not here.
+    """The properties of an adapter that decide which targets support it; `base` is None if it is not on this machine.
 
-    `more` is what an adapter made elsewhere may have besides updates of inner layers.
+    `more` lists what an adapter made elsewhere may include besides updates of inner layers.
     """
 
     r: int
@@ -56,12 +56,12 @@ class Shape:
 
     @property
     def ranks(self) -> list[int]:
-        """Every rank that a layer may have."""
+        """All ranks of the layers."""
         return sorted({self.r, *self.rank_pattern.values()})
 
     @property
     def model_type(self) -> str | None:
-        """The base's model type, if the base is here."""
+        """The base's model type, if the base is on this machine."""
         return None if self.base is None else read_json(self.base / "config.json").get("model_type")
 
 
@@ -82,13 +82,13 @@ def shape_of_card(card: Card, base: Path | None) -> Shape:
 
 def _more(method: Mapping[str, Any]) -> tuple[str, ...]:
     ends = [name for name in method["target_modules"] if name.rpartition(".")[2] in ENDS]
-    found = {
+    additions = {
         "biases (lora_bias)": method.get("lora_bias"),
         "whole layers (modules_to_save)": method.get("modules_to_save"),
         "trained tokens (trainable_token_indices)": method.get("trainable_token_indices"),
         f"updates of {', '.join(ends)}": ends,
     }
-    return tuple(what for what, there in found.items() if there)
+    return tuple(what for what, there in additions.items() if there)
 
 
 def shape_of_settings(lora: LoraSettings, quantization: str, base: Path | None) -> Shape:
@@ -106,24 +106,26 @@ def shape_of_settings(lora: LoraSettings, quantization: str, base: Path | None) 
 
 def _vllm_adapter(shape: Shape) -> list[Finding]:
     merge = "serve it merged: lora-med export vllm NAME --part merged"
-    found = [Finding("refusal", f"vLLM does not take {what}", merge) for what in shape.more]
+    findings = [Finding("refusal", f"vLLM does not support {what}", merge) for what in shape.more]
     if shape.use_dora:
-        found.append(Finding("refusal", "vLLM does not take DoRA (use_dora)", merge))
+        findings.append(Finding("refusal", "vLLM does not support DoRA (use_dora)", merge))
     if shape.ranks[-1] > VLLM_RANKS[-1]:
-        what = f"rank {shape.ranks[-1]} is over {VLLM_RANKS[-1]}, the most that --max-lora-rank may be"
-        found.append(Finding("refusal", what, merge))
+        what = f"rank {shape.ranks[-1]} is over {VLLM_RANKS[-1]}, the largest value of --max-lora-rank"
+        findings.append(Finding("refusal", what, merge))
     for name, pattern in (("rank_pattern", shape.rank_pattern), ("alpha_pattern", shape.alpha_pattern)):
         if pattern:
             what = f"vLLM reads r and lora_alpha only, so layers in {name} would be scaled wrongly"
-            found.append(Finding("refusal", what, merge))
+            findings.append(Finding("refusal", what, merge))
     if shape.model_type is not None and shape.model_type not in VLLM_LORA:
-        known = shape.model_type == "gpt2"
-        what = f"vLLM's {shape.model_type} {'takes no adapters' if known else 'is not known to us to take adapters'}"
-        found.append(Finding("refusal" if known else "warning", what, merge))
+        is_gpt2 = shape.model_type == "gpt2"
+        what = f"vLLM's {shape.model_type} {'does not support adapters' if is_gpt2 else 'may not support adapters'}"
+        findings.append(Finding("refusal" if is_gpt2 else "warning", what, merge))
     if shape.quantization != "none":
-        what = f"it was trained on a {shape.quantization} base, and vLLM serves the original one"
-        found.append(Finding("warning", what, "lora-med eval compares both; or serve with --quantization bitsandbytes"))
-    return found + _base_absent(shape)
+        what = f"the adapter was trained on a {shape.quantization} base, and vLLM serves the original one"
+        findings.append(
+            Finding("warning", what, "lora-med eval compares both; or serve with --quantization bitsandbytes")
+        )
+    return findings + _base_absent(shape)
 
 
 def _vllm_merged(shape: Shape) -> list[Finding]:
@@ -132,50 +134,50 @@ def _vllm_merged(shape: Shape) -> list[Finding]:
 
 def _gguf_adapter(shape: Shape) -> list[Finding]:
     merge = "export it merged: --part merged"
-    found = [Finding("refusal", f"an adapter in GGUF holds no {what}", merge) for what in shape.more]
+    findings = [Finding("refusal", f"an adapter in GGUF cannot contain {what}", merge) for what in shape.more]
     if shape.use_dora:
         what = "llama.cpp adds updates to a weight, and DoRA (use_dora) rescales the weight itself"
-        found.append(Finding("refusal", what, merge))
-    return found + _gguf_merged(shape)
+        findings.append(Finding("refusal", what, merge))
+    return findings + _gguf_merged(shape)
 
 
 def _gguf_merged(shape: Shape) -> list[Finding]:
-    found = _base_absent(shape)
+    findings = _base_absent(shape)
     if shape.base is None:
-        return found
+        return findings
     if _bpe_without_merges(shape.base):
-        what = "llama.cpp takes no BPE vocabulary without merges, such as one of bytes alone"
-        found.append(Finding("refusal", what, "train on a base whose tokenizer has merges"))
+        what = "llama.cpp does not support a BPE vocabulary without merges, such as a byte vocabulary"
+        findings.append(Finding("refusal", what, "train on a base whose tokenizer has merges"))
     if shape.model_type not in GGUF_TESTED:
-        what = f"model type {shape.model_type!r} is not among those we have tried ({', '.join(GGUF_TESTED)})"
-        found.append(Finding("warning", what, "the export tries it and proves it, or refuses"))
-    return found
+        what = f"model type {shape.model_type!r} is not among the tested types ({', '.join(GGUF_TESTED)})"
+        findings.append(Finding("warning", what, "the export tries this type, and is refused if the proof fails"))
+    return findings
 
 
 def _ollama_adapter(shape: Shape) -> list[Finding]:
-    found = _gguf_adapter(shape)
+    findings = _gguf_adapter(shape)
     if shape.model_type is not None and shape.model_type not in OLLAMA_LORA:
         what = f"Ollama documents ADAPTER for {', '.join(OLLAMA_LORA)} only, not for {shape.model_type}"
-        found.append(Finding("warning", what, "export it merged: --part merged"))
-    return found
+        findings.append(Finding("warning", what, "export it merged: --part merged"))
+    return findings
 
 
 def _onnx_adapter(shape: Shape) -> list[Finding]:
-    return [Finding("refusal", "an ONNX graph holds whole weights, no adapter", "export it merged: --part merged")]
+    return [Finding("refusal", "an ONNX graph contains full weights, no adapter", "export it merged: --part merged")]
 
 
 def _onnx_merged(shape: Shape) -> list[Finding]:
-    found = _base_absent(shape)
+    findings = _base_absent(shape)
     if shape.model_type is not None and shape.model_type not in ONNX_TESTED:
-        what = f"model type {shape.model_type!r} is not among those we have tried ({', '.join(ONNX_TESTED)})"
-        found.append(Finding("warning", what, "the export tries it and proves it, or refuses"))
-    return found
+        what = f"model type {shape.model_type!r} is not among the tested types ({', '.join(ONNX_TESTED)})"
+        findings.append(Finding("warning", what, "the export tries this type, and is refused if the proof fails"))
+    return findings
 
 
 def _base_absent(shape: Shape) -> list[Finding]:
     if shape.base is not None:
         return []
-    return [Finding("warning", "the base is not here, so it was not looked at", "give its folder with --base")]
+    return [Finding("warning", "the base is not here, so it was not checked", "name its folder with --base")]
 
 
 def _bpe_without_merges(base: Path) -> bool:
@@ -195,7 +197,7 @@ RULES: dict[str, dict[str, Callable[[Shape], list[Finding]]]] = {
 
 
 def check(shape: Shape, target: str, part: str) -> list[Finding]:
-    """What `target` refuses, and what we cannot tell, of an adapter of this shape, refusals first.
+    """The refusals and warnings of `target` for an adapter of this shape, refusals first.
 
     Args:
         part: `adapter`, the adapter alone; or `merged`, the model it is folded into.
@@ -207,21 +209,22 @@ def check(shape: Shape, target: str, part: str) -> list[Finding]:
         raise SettingsError(unknown("target", target, RULES), where="--target")
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
-    return sorted(RULES[target][part](shape), key=lambda one: one.level)
+    return sorted(RULES[target][part](shape), key=lambda finding: finding.level)
 
 
 def refuse(card: Card, base: Path, target: str, part: str) -> list[Finding]:
-    """Refuse what `target` would not take; returns the warnings.
+    """Refuse an adapter that `target` does not support; returns the warnings.
 
     Raises:
-        SettingsError: naming every refusal and what to do.
+        SettingsError: names every refusal and its fix.
     """
-    found = check(shape_of_card(card, base), target, part)
-    refusals = [one for one in found if one.level == "refusal"]
+    findings = check(shape_of_card(card, base), target, part)
+    refusals = [finding for finding in findings if finding.level == "refusal"]
     if refusals:
         raise SettingsError(
-            f"{target} does not take the {part} of {card.name!r}:\n  " + "\n  ".join(one.what for one in refusals),
+            f"{target} does not support the {part} of {card.name!r}:\n  "
+            + "\n  ".join(finding.what for finding in refusals),
             where=f"adapter {card.name!r}",
-            fix="; ".join(dict.fromkeys(one.fix for one in refusals)),
+            fix="; ".join(dict.fromkeys(finding.fix for finding in refusals)),
         )
-    return found
+    return findings

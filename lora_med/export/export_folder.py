@@ -1,4 +1,4 @@
-"""The folder that an export leaves: fresh, whole or not there, private where the data ask for it, with export.json."""
+"""The folder of an export: fresh, complete or absent, private where the data require it, with export.json."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lora_med.run import keep_private, versions
 
 EXPORT = "export.json"
 SCHEMA = "lora_med.export/1"
-WORK = ".work"  # inside the temporary folder, so that what a kill leaves is one hidden folder
+WORK = ".work"  # inside the temporary folder, so that a kill leaves one hidden folder
 SPARE_BYTES = 64 << 20
 
 
 def count_parameters(base: Path) -> int:
-    """How many weights the base in that folder has."""
+    """The number of weights of the base in that folder."""
     return sum(math.prod(stored.shape) for stored in read_headers(base).values())
 
 
@@ -34,11 +34,12 @@ def count_parameters(base: Path) -> int:
 def fresh_export(out: Path, source: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
 
-    Its subfolder `.work` is for what the export needs and does not keep. Until it is whole only its owner may read it.
+    Its subfolder `.work` is for temporary files of the export. Until the export is complete, only its owner may read
+    the folder.
 
     Args:
-        needed_bytes: the most the export will have on disk at one time.
-        facts: what the export found; added to export.json when the block ends, so it may be filled inside.
+        needed_bytes: the largest disk use of the export at one time.
+        facts: results of the export; added to export.json when the block ends, so the block may fill them in.
 
     Raises:
         OutputError: `out` is not empty or cannot be written.
@@ -62,7 +63,7 @@ def _check_disk_space(out: Path, temporary: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(temporary).free
     if free < needed_bytes + SPARE_BYTES:
         raise DiskError(
-            f"the export needs {needed_bytes / 1e9:.1f} GB for a time, and {free / 1e9:.1f} GB are free",
+            f"the export needs {needed_bytes / 1e9:.1f} GB temporarily, and {free / 1e9:.1f} GB are free",
             where=str(out),
             fix="free some space, or choose a folder on another disk",
         )
@@ -95,9 +96,9 @@ def _origin(source: Published) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    found = {}
+    facts = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
-            found[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    return found
+            facts[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return facts

@@ -1,7 +1,7 @@
-"""Ollama's TEMPLATE for the commonest chat templates, and a reader of just the Go template that they use.
+"""Ollama's TEMPLATE for the commonest chat templates, and a renderer of the subset of Go templates that they use.
 
-A template is offered only if, read by `render`, it gives what the base's own chat template gives; nothing is assumed
-from a model's name. BOS is left out: llama.cpp puts it before the prompt by itself.
+A template is used only if `render` gives the same prompts as the base's own chat template. Nothing is assumed from a
+model's name. BOS is omitted: llama.cpp adds it before the prompt itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEMPLATES = {
         "{{ range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     ),
-    # The system's words go before those of the first user turn.
+    # The system message precedes the text of the first user turn.
     "gemma": (
         "{{ $open := false }}{{ range .Messages }}"
         '{{ if eq .Role "system" }}<start_of_turn>user\n{{ .Content }}\n\n{{ $open = true }}'
@@ -36,73 +36,73 @@ EQUALITY = re.compile(r'if eq \.Role "(\w+)"')
 
 
 def choose_template(tokenizer: Any) -> tuple[str, str] | None:
-    """`(name, Go template)` of the one that gives the base's own prompts; None where no one does.
+    """`(name, Go template)` of the template that gives the base's own prompts; None where there is none.
 
-    A base without a chat template is given the prompt as it is typed.
+    A base without a chat template gets the prompt as typed.
     """
     if not tokenizer.chat_template:
         return "plain", RAW
-    wanted = [(messages, found) for messages in CHATS if (found := rendered(tokenizer, messages)) is not None]
+    wanted = [(messages, prompt) for messages in CHATS if (prompt := rendered(tokenizer, messages)) is not None]
     begins = tokenizer.bos_token or ""
     for name, template in TEMPLATES.items():
-        if wanted and all(render(template, messages) == found.removeprefix(begins) for messages, found in wanted):
+        if wanted and all(render(template, messages) == prompt.removeprefix(begins) for messages, prompt in wanted):
             return name, template
     return None
 
 
 def render(template: str, messages: Sequence[Mapping[str, str]]) -> str:
-    """What Go makes of `template`: `range .Messages`, `if`, `else`, `end`, true and false in variables, no more.
+    """`template` as Go renders it: only `range .Messages`, `if`, `else`, `end`, and variables of true or false.
 
     Raises:
-        ValueError: the template holds anything else.
+        ValueError: the template contains anything else.
     """
     parts = ACTION.split(template)  # text, action, text, action, ... text
-    written, place = _block(parts, 0, list(messages), None, {})
-    if place != len(parts):
+    written, index = _block(parts, 0, list(messages), None, {})
+    if index != len(parts):
         raise ValueError("an `end` or `else` without its beginning")
     return written
 
 
 def _block(
     parts: list[str],
-    place: int,
+    index: int,
     messages: list[Mapping[str, str]],
     message: Mapping[str, str] | None,
     variables: dict[str, bool],
 ) -> tuple[str, int]:
-    """The text from `place` to the `else` or `end` that closes the block, and where that stands."""
-    written = [parts[place]]
-    place += 1
-    while place < len(parts):
-        action = parts[place]
+    """The text from `index` to the `else` or `end` that closes the block, and the index of that action."""
+    written = [parts[index]]
+    index += 1
+    while index < len(parts):
+        action = parts[index]
         if action in ("else", "end"):
             break
         if action == "range .Messages":
-            inner = place
-            for one in messages:
-                text, inner = _block(parts, place + 1, messages, one, variables)
+            inner = index
+            for turn in messages:
+                text, inner = _block(parts, index + 1, messages, turn, variables)
                 written.append(text)
-            place = inner if messages else _closing(parts, place + 1)
+            index = inner if messages else _closing(parts, index + 1)
         elif action.startswith("if "):
-            text, place = _condition(parts, place, messages, message, variables)
+            text, index = _condition(parts, index, messages, message, variables)
             written.append(text)
         else:
             written.append(_value(action, message, variables))
-        written.append(parts[place + 1])
-        place += 2
-    return "".join(written), place
+        written.append(parts[index + 1])
+        index += 2
+    return "".join(written), index
 
 
 def _condition(
     parts: list[str],
-    place: int,
+    index: int,
     messages: list[Mapping[str, str]],
     message: Mapping[str, str] | None,
     variables: dict[str, bool],
 ) -> tuple[str, int]:
-    otherwise = _closing(parts, place + 1)
-    if _holds(parts[place], message, variables):
-        text, _ = _block(parts, place + 1, messages, message, variables)
+    otherwise = _closing(parts, index + 1)
+    if _holds(parts[index], message, variables):
+        text, _ = _block(parts, index + 1, messages, message, variables)
     elif parts[otherwise] == "else":
         text, _ = _block(parts, otherwise + 1, messages, message, variables)
     else:
@@ -110,10 +110,10 @@ def _condition(
     return text, _closing(parts, otherwise + 1) if parts[otherwise] == "else" else otherwise
 
 
-def _closing(parts: list[str], place: int) -> int:
-    """Where the `else` or `end` stands that belongs to the block whose first text is at `place`."""
+def _closing(parts: list[str], index: int) -> int:
+    """The index of the `else` or `end` of the block whose first text is at `index`."""
     depth = 0
-    for number in range(place + 1, len(parts), 2):
+    for number in range(index + 1, len(parts), 2):
         action = parts[number]
         if action.startswith(("if ", "range ")):
             depth += 1
@@ -130,7 +130,7 @@ def _holds(action: str, message: Mapping[str, str] | None, variables: Mapping[st
         return message["role"] == equality[1]
     name = action.removeprefix("if ")
     if name not in variables:
-        raise ValueError(f"not a condition that is read here: {action}")
+        raise ValueError(f"not a supported condition: {action}")
     return variables[name]
 
 
@@ -140,5 +140,5 @@ def _value(action: str, message: Mapping[str, str] | None, variables: dict[str, 
         variables[assignment[1]] = assignment[2] == "true"
         return ""
     if message is None or action not in (".Role", ".Content"):
-        raise ValueError(f"not an action that is read here: {action}")
+        raise ValueError(f"not a supported action: {action}")
     return message[action[1:].lower()]

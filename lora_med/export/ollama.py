@@ -1,4 +1,4 @@
-"""export_ollama(): proved GGUF files and a Modelfile over them; `ollama create NAME -f Modelfile` takes the folder."""
+"""export_ollama(): proved GGUF files and their Modelfile, for `ollama create NAME -f Modelfile`."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def export_ollama(
     warnings = refuse(source.card, source.base, "ollama", "merged" if part == "merged" else "adapter")
     tokenizer, _ = load_tokenizer(source.base)
     chosen = choose_template(tokenizer)
-    told = [one.what for one in warnings]
+    notes = [finding.what for finding in warnings]
     if chosen is None:
-        told.append("the base's chat template is none that we can write for Ollama: the prompt goes in as it is typed")
-    for line in told:
+        notes.append("the base's chat template has no known Ollama equivalent: the prompt is used as typed")
+    for line in notes:
         logger.warning("%s", line)
     facts: dict[str, Any] = {
         "target": "ollama",
         "part": part,
         "converter": {"version": converter.version, "sha256": converter.digest},
         "template": chosen[0] if chosen else "raw",
-        "warnings": told,
+        "warnings": notes,
     }
     needed = needed_bytes(source, part, (number_format,))
     with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
@@ -81,12 +81,12 @@ def stop_words(base: Path, tokenizer: Any) -> list[str]:
     settings = base / "generation_config.json"
     configured = read_json(settings).get("eos_token_id") if settings.is_file() else None
     numbers = configured if isinstance(configured, list) else [configured]
-    found = {number for number in [*numbers, tokenizer.eos_token_id] if number is not None}
-    return [tokenizer.decode([number]) for number in sorted(found)]
+    stop_ids = {number for number in [*numbers, tokenizer.eos_token_id] if number is not None}
+    return [tokenizer.decode([number]) for number in sorted(stop_ids)]
 
 
 def modelfile(files: dict[str, str], template: str, stops: Sequence[str], context: int) -> str:
-    """The Modelfile's text; files are named beside it."""
+    """The Modelfile's text; the files are named relative to it."""
     adapter = [f"ADAPTER ./{files['adapter']}"] if "adapter" in files else []
     lines = [
         f"FROM ./{files['model']}",

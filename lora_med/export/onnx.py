@@ -1,7 +1,7 @@
 """export_onnx(): the merged model as an ONNX graph by transformers' own exporter, proved in ONNX Runtime.
 
-The graph takes `input_ids` and `attention_mask` (batch, tokens), any sizes, and gives `logits` (batch, tokens,
-vocabulary). It keeps no keys and values from step to step: made for scoring and for short answers.
+The inputs of the graph are `input_ids` and `attention_mask` (batch, tokens), of any size. Its output is `logits`
+(batch, tokens, vocabulary). It has no key-value cache, so it suits scoring and short answers.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def export_onnx(
 
     Raises:
         DependencyMissingError: a package is not installed.
-        IntegrityError: the exporter fails, or ONNX Runtime's logits are not ours.
+        IntegrityError: the exporter fails, or ONNX Runtime's logits differ from PyTorch's.
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
     """
     _check_packages()
     source = open_published(name, store, base, revision)
     warnings = refuse(source.card, source.base, "onnx", "merged")
-    facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [one.what for one in warnings]}
+    facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [finding.what for finding in warnings]}
     with fresh_export(Path(out), source, needed_bytes=count_parameters(source.base) * 8, facts=facts) as folder:
         work = folder / WORK / name
         logger.info("merging in float32")
@@ -65,7 +65,7 @@ def export_onnx(
         _write(merged.model.cpu(), rows, folder / MODEL, source.name)
         merged.tokenizer.save_pretrained(folder)
         merged.model.config.save_pretrained(folder)
-        logger.info("asking ONNX Runtime")
+        logger.info("comparing logits in ONNX Runtime")
         facts["proof"] = _prove(folder / MODEL, rows, wanted)
     return Export(Path(out), read_json(Path(out) / EXPORT))
 
@@ -86,13 +86,13 @@ def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -
     sample = torch.tensor([list(rows[0][:length]), list(rows[1][:length])])
     model.config.use_cache = False
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # torch.onnx prints its steps, where --json wants JSON alone
+        with contextlib.redirect_stdout(io.StringIO()):  # torch.onnx prints its steps, but --json must print only JSON
             exported = exporters.OnnxExporter().export(
                 model,
                 {"input_ids": sample, "attention_mask": torch.ones_like(sample)},
                 config=exporters.OnnxConfig(dynamic=True),
             )
-    except Exception as error:  # tracing runs through many libraries, each with errors of its own
+    except Exception as error:  # tracing calls many libraries, each with its own errors
         raise IntegrityError(
             f"transformers' exporter cannot trace this model ({type(error).__name__})",
             where=name,
@@ -102,10 +102,10 @@ def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -
 
 
 def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """Logits of rows one by one, and of all in one padded batch, against ours.
+    """Compare logits of each row, and of all rows in one padded batch, with PyTorch's.
 
     Raises:
-        IntegrityError: one is further away than the tolerance.
+        IntegrityError: a difference exceeds the tolerance.
     """
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
@@ -119,12 +119,12 @@ def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Te
         _logits(session, torch.tensor([list(row)]), torch.ones((1, len(row)), dtype=torch.long))[0] for row in rows
     ]
     worst = max(
-        max(float((one - ours).abs().max()), float((batch[: len(row)] - ours).abs().max()))
-        for one, batch, ours, row in zip(alone, together, wanted, rows, strict=True)
+        max(float((single - ours).abs().max()), float((batch[: len(row)] - ours).abs().max()))
+        for single, batch, ours, row in zip(alone, together, wanted, rows, strict=True)
     )
     if not worst <= TOLERANCE:
         raise IntegrityError(
-            f"ONNX Runtime's logits are up to {worst:.3g} away from ours; allowed is {TOLERANCE:g}",
+            f"ONNX Runtime's logits differ from PyTorch's by up to {worst:.3g}; allowed is {TOLERANCE:g}",
             where=f"{sum(map(len, rows))} positions; nothing was written",
             fix="report the model's type and the versions of onnx, onnxscript and onnxruntime",
         )
@@ -132,10 +132,12 @@ def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Te
 
 
 def _logits(session: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    found = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
-    return torch.from_numpy(found[0])
+    outputs = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+    return torch.from_numpy(outputs[0])
 
 
 def _opset(model: Path) -> int:
     onnx: Any = importlib.import_module("onnx")
-    return max(one.version for one in onnx.load(str(model), load_external_data=False).opset_import if not one.domain)
+    return max(
+        opset.version for opset in onnx.load(str(model), load_external_data=False).opset_import if not opset.domain
+    )

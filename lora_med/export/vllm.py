@@ -1,6 +1,7 @@
-"""export_vllm(): a folder and a command that vLLM serves, after a check of what it refuses.
+"""export_vllm(): a folder and the command that serves it with vLLM, after a check of what vLLM refuses.
 
-vLLM needs versions of its own and is not run here: the folder is proved by PEFT (the adapter) or by the merge's proof.
+vLLM needs its own versions of libraries, and is not run here. The folder is proved by PEFT (the adapter) or by the
+merge's proof.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lora_med.models.base import load_base
 from lora_med.models.files.resolve import display_name
 
 SCRIPT = "serve.sh"
-TOLERANCE = 1e-4  # of a logit: the same tensors through the same library
+TOLERANCE = 1e-4  # of a logit: the same tensors in the same library
 
 
 def export_vllm(
@@ -51,8 +52,8 @@ def export_vllm(
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
     source = open_published(name, store, base, revision)
-    told = [one.what for one in refuse(source.card, source.base, "vllm", part)]
-    facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": told}
+    notes = [finding.what for finding in refuse(source.card, source.base, "vllm", part)]
+    facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": notes}
     needed = count_parameters(source.base) * 4 if part == "merged" else sum(map(len, source.contents.values()))
     with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
         if part == "merged":
@@ -67,7 +68,7 @@ def export_vllm(
 
 
 def max_lora_rank(ranks: list[int]) -> int:
-    """The least value of --max-lora-rank that takes all `ranks`; vLLM allows certain values only."""
+    """The smallest value of --max-lora-rank that fits all `ranks`; vLLM allows certain values only."""
     return next(allowed for allowed in VLLM_RANKS if allowed >= max(ranks))
 
 
@@ -76,8 +77,8 @@ def command(source: Published, part: str, here: str) -> str:
     if part == "merged":
         return f"vllm serve {here}/{source.name} --served-model-name {source.name}"
     rank = max_lora_rank(shape_of_card(source.card, source.base).ranks)
-    place = Path(source.base_name).expanduser()
-    base = '"$1"' if source.base_name == "micro" or place.is_dir() else shlex.quote(source.base_name)
+    base_folder = Path(source.base_name).expanduser()
+    base = '"$1"' if source.base_name == "micro" or base_folder.is_dir() else shlex.quote(source.base_name)
     revision = f" --revision {shlex.quote(source.revision)}" if source.revision else ""
     modules = f"--lora-modules {source.name}={here}/{source.name}"
     return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
@@ -90,7 +91,7 @@ def _script(source: Published, part: str) -> str:
 
 
 def _copy_adapter(source: Published, target: Path) -> dict[str, Any]:
-    """Copy what vLLM reads, load it with PEFT alone, and compare logits with the adapter as we attach it."""
+    """Copy what vLLM reads, load it with PEFT alone, and compare logits with the adapter attached by lora_med."""
     from peft import PeftModel
 
     target.mkdir()
@@ -105,11 +106,14 @@ def _copy_adapter(source: Published, target: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT's own calls of transformers
         loaded = PeftModel.from_pretrained(theirs.model, str(target)).eval()
-    found = probe_logits(loaded, rows, device)
-    worst = max(float((one - other).abs().max()) for one, other in zip(wanted, found, strict=True))
+    copied = probe_logits(loaded, rows, device)
+    worst = max(
+        float((attached_logits - copied_logits).abs().max())
+        for attached_logits, copied_logits in zip(wanted, copied, strict=True)
+    )
     if not worst <= TOLERANCE:
         raise IntegrityError(
-            f"the copied adapter gives logits up to {worst:.3g} away; allowed is {TOLERANCE:g}",
+            f"the logits of the copied adapter differ by up to {worst:.3g}; allowed is {TOLERANCE:g}",
             where=f"{sum(map(len, rows))} positions; nothing was written",
             fix="lora-med adapters verify NAME",
         )

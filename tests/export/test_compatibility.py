@@ -51,7 +51,7 @@ def test_vllm_refuses_the_adapter_and_takes_the_merged_model(change: dict[str, o
 
 
 def test_vllm_serves_no_adapters_of_gpt2(home: Path) -> None:
-    assert refusals(replace(PLAIN, base=home / "gpt2"), "vllm", "adapter") == ["vLLM's gpt2 takes no adapters"]
+    assert refusals(replace(PLAIN, base=home / "gpt2"), "vllm", "adapter") == ["vLLM's gpt2 does not support adapters"]
 
 
 def test_llama_cpp_takes_patterns_but_neither_dora_nor_a_vocabulary_without_merges(home: Path) -> None:
