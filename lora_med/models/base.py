@@ -83,6 +83,10 @@ def load_base(
     if not isinstance(base, str | Path):
         from lora_med.models.model_object import load_object  # it builds on this module
 
+        if quantization == "8bit":
+            raise SettingsError(
+                "a model object is not quantized here", where="load_base(quantization=)", fix="give its folder"
+            )
         return load_object(base, tokenizer, save_to=save_to, dtype=dtype, attention=attention, revision=revision)
     if tokenizer is not None or save_to is not None:
         raise SettingsError("a base given by name brings its own tokenizer", where="load_base(tokenizer=, save_to=)")
