@@ -13,26 +13,9 @@ from lora_med.evaluation.scorers.tag_answers import score_tags
 from lora_med.models.base import Base
 from lora_med.models.tagging import load_tagger
 from lora_med.prompts.entity_tags import tag_labels
+from lora_med.workflows.split_rows import SplitRows
 
 TEMPLATE = "tags"
-
-
-@dataclass(frozen=True)
-class TagRows:
-    """Tagged rows of both splits; they are never streamed."""
-
-    training: Any
-    validation: Any
-    stream_key: None = None
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """Lengths and counts of both splits, as JSON values."""
-        return {"training": self.training.report, "validation": self.validation.report}
-
-    def sample(self) -> list[list[int]]:
-        """Token ids of the first rows, for an initialization that looks at data (EVA)."""
-        return self.training.sample()
 
 
 @dataclass(frozen=True)
@@ -88,19 +71,19 @@ class TagTask:
                 fix="load_tagger(base, labels) with these labels",
             )
 
-    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> TagRows:
+    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as tagged rows."""
         from lora_med.training.tag_trainer import read_tagged  # it loads TRL: 7 to 16 s
 
         training = read_tagged(corpus.train, base, settings.train)
-        return TagRows(training, read_tagged(corpus.validation, base, settings.train, what="validation"))
+        return SplitRows(training, read_tagged(corpus.validation, base, settings.train, what="validation"))
 
     def make_trainer(
         self,
         model: Any,
         base: Base,
         settings: Settings,
-        rows: TagRows,
+        rows: SplitRows,
         corpus: Corpus,
         identity: Mapping[str, Any],
     ) -> Any:

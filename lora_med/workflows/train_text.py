@@ -12,26 +12,8 @@ from lora_med.errors import SettingsError
 from lora_med.evaluation.eval_during_training import check_validation_task, validation_task
 from lora_med.models.base import Base, load_base
 from lora_med.training.rows.documents import read_documents
-from lora_med.training.rows.preflight import Checked
 from lora_med.training.rows.token_cache import data_key
-
-
-@dataclass(frozen=True)
-class TextRows:
-    """Documents of both splits that passed the preflight; `stream_key` identifies the data of a stream."""
-
-    training: Checked
-    validation: Checked
-    stream_key: str | None
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """Lengths and counts of both splits, as JSON values."""
-        return {"training": self.training.report, "validation": self.validation.report}
-
-    def sample(self) -> list[list[int]]:
-        """Token ids of some training rows, for an initialization that looks at data (EVA)."""
-        return self.training.sample()
+from lora_med.workflows.split_rows import SplitRows
 
 
 @dataclass(frozen=True)
@@ -74,21 +56,21 @@ class TextTask:
                 fix="lora.task_type=TOKEN_CLS, or load the base with load_base",
             )
 
-    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> TextRows:
+    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as checked documents, from the run's token cache where it has them."""
         key, options = data_key(settings, corpus), {"access": access}
         training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, **options)
         validation = read_documents(
             corpus.validation, corpus.templates, base, settings.train, key=key, what="validation", **options
         )
-        return TextRows(training, validation, key if training.streamed else None)
+        return SplitRows(training, validation, key if training.streamed else None)
 
     def make_trainer(
         self,
         model: Any,
         base: Base,
         settings: Settings,
-        rows: TextRows,
+        rows: SplitRows,
         corpus: Corpus,
         identity: Mapping[str, Any],
     ) -> Any:
