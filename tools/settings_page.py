@@ -19,7 +19,7 @@ NAMES = {"string": "text", "boolean": "true or false", "integer": "whole number"
 EMPTY = {"array": [], "object": {}}  # the schema names no default for a list or mapping that starts empty
 HEAD = """# Settings
 
-<!-- written by `make settings-page` from lora_med/config/schema.py; edit the descriptions there -->
+<!-- written by `make settings-page` from lora_med/config/; edit the descriptions there -->
 
 One YAML file holds the settings of a run. On the command line, `section.key=value` replaces a value of the file. The
 file replaces the default. An unknown key is an error, and the message names a near one. `lora-med config show` prints

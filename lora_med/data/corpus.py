@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.access import Access, strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.in_memory import MemoryRows, memory_rows

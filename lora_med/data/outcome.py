@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,29 +23,56 @@ class Drop:
     error: DataError | None = None
 
 
-Outcome = Record | Drop
+@dataclass(frozen=True, slots=True)
+class PartDrop:
+    """A part of a record that was left out, while the record is retained: an annotation that does not fit its text.
+
+    `where` names the file and the record. The counts of records do not contain it; `Tally.parts_dropped` does.
+    """
+
+    reason: str
+    where: str
+
+
+Outcome = Record | Drop | PartDrop
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many items were read and retained, and why others were dropped; `read == kept + sum(dropped.values())`."""
+    """How many items were read and retained, and why others were dropped; `read == kept + sum(dropped.values())`.
+
+    `parts_dropped` counts what was left out within retained records, such as annotations outside their text.
+    """
 
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    parts_dropped: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Tally) -> Tally:
-        reasons = sorted({*self.dropped, *other.dropped})
-        dropped = {reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons}
-        return Tally(self.read + other.read, self.kept + other.kept, dropped)
+        return Tally(
+            self.read + other.read,
+            self.kept + other.kept,
+            _sum(self.dropped, other.dropped),
+            _sum(self.parts_dropped, other.parts_dropped),
+        )
 
     def drop(self, reason: str, count: int) -> Tally:
         """The tally after `count` of the retained are dropped for `reason` too."""
         return self + Tally(0, -count, {reason: count}) if count else self
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.dropped.items()))
-        return f"{self.read:,} read, {self.kept:,} kept" + (f"; dropped: {reasons}" if reasons else "")
+        dropped, parts = _listed(self.dropped), _listed(self.parts_dropped)
+        text = f"{self.read:,} read, {self.kept:,} kept" + (f"; dropped: {dropped}" if dropped else "")
+        return text + (f"; left out within records: {parts}" if parts else "")
+
+
+def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {reason: first.get(reason, 0) + second.get(reason, 0) for reason in sorted({*first, *second})}
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))
 
 
 @dataclass(frozen=True)
@@ -74,22 +101,47 @@ Input = Path | HubSet | MemoryRows
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """What a source may need besides its inputs; each uses what concerns it.
+class TableFormat:
+    """How a table is written, where its user says so; None: as the file itself shows.
 
-    While reading, `met` collects the access classes of the sources that rows name. Records that `data read` wrote from
-    credentialed notes are therefore credentialed when they are read back.
+    `encoding` is a Python codec's name, `delimiter` the character between the cells of a CSV, `sheet` the name of a
+    workbook's sheet.
     """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+
+
+@dataclass
+class ReadNotes:
+    """What reading notices besides the records, over all passes.
+
+    `access` collects the access classes of the sources that rows name: records that `data read` wrote from credentialed
+    notes are credentialed when they are read back. `columns` maps each column that was used to the field it was used
+    as; `unused_columns` holds the others, in the order of the file.
+    """
+
+    access: set[str] = field(default_factory=set)
+    columns: dict[str, str] = field(default_factory=dict)
+    unused_columns: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a source may need besides its inputs; each uses what concerns it. `notes` is filled while reading."""
 
     columns: dict[str, str] = field(default_factory=dict)
     keep_retracted: bool = False
     streaming: bool = False
-    met: set[str] = field(default_factory=set)
     labels: tuple[str, ...] = ()
+    ignore_columns: tuple[str, ...] = ()
+    table: TableFormat = TableFormat()
+    notes: ReadNotes = field(default_factory=ReadNotes)
 
     def met_access(self) -> Access:
         """The strictest class found so far."""
-        return strictest(self.met)
+        return strictest(self.notes.access)
 
 
 def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:

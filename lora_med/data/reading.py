@@ -12,7 +12,7 @@ from pathlib import Path
 from lora_med.config.near_names import nearest
 from lora_med.data.catalog import read
 from lora_med.data.in_memory import MemoryRows
-from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, ReadOptions, Tally
+from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
 from lora_med.data.source import Source
 from lora_med.errors import DataError, InputMissingError, SettingsError
@@ -120,13 +120,15 @@ class Reading:
         self.sha256 = ""
 
     def __iter__(self) -> Iterator[Record]:
-        count, dropped, sha256 = 0, Counter[str](), hashlib.sha256()
+        count, dropped, parts_dropped, sha256 = 0, Counter[str](), Counter[str](), hashlib.sha256()
         self.first = None
         for outcome in _without_duplicates(self._outcomes, self._where):
             if isinstance(outcome, Drop):
                 if outcome.error is not None and not self._skip_bad:
                     raise outcome.error
                 dropped[outcome.reason] += 1
+            elif isinstance(outcome, PartDrop):
+                parts_dropped[outcome.reason] += 1
             else:
                 self.first = self.first or outcome
                 sha256.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
@@ -134,14 +136,16 @@ class Reading:
                 yield outcome
             if count == self._limit:
                 break
-        self.tally = Tally(count + dropped.total(), count, dict(sorted(dropped.items())))
+        self.tally = Tally(
+            count + dropped.total(), count, dict(sorted(dropped.items())), dict(sorted(parts_dropped.items()))
+        )
         self.sha256 = sha256.hexdigest()
 
 
 def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Outcome]:
     contents, uids = set[int](), set[int]()
     for number, outcome in enumerate(outcomes, 1):
-        if isinstance(outcome, Drop):
+        if isinstance(outcome, Drop | PartDrop):
             yield outcome
             continue
         content_hash, uid_hash = content(outcome), digest(outcome.uid)

@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.published import AdapterFiles
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.corpus import open_heldout
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import HeldOutSplit

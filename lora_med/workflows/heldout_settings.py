@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_med.adapters.store.card import Card
+from lora_med.config.data_settings import DataSettings
 from lora_med.config.parse import parse
-from lora_med.config.schema import DataSettings
 from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
 

@@ -19,8 +19,8 @@ from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.push import check_permitted
 from lora_med.audit.purge import find_derived
 from lora_med.cli.main import run
+from lora_med.config.data_settings import DataSettings
 from lora_med.config.parse import parse
-from lora_med.config.schema import DataSettings
 from lora_med.data.access import require_permission
 from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.errors import DataError, NotPermittedError

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.access import strictest
 from lora_med.data.catalog import SOURCES, find_source
 from lora_med.data.corpus import Corpus, Stream, open_corpus, open_heldout, open_splits

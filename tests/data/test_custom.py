@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.catalog import find_source
 from lora_med.data.corpus import open_corpus
 from lora_med.data.formats.jsonl import as_line

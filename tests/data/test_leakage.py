@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.corpus import open_corpus, open_heldout, open_splits
 from lora_med.data.mixture import Ingredient, mix
 from lora_med.data.record import Passage

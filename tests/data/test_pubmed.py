@@ -207,7 +207,7 @@ def test_a_deletion_removes_and_a_later_file_restores(tmp_path: Path) -> None:
     b = write(tmp_path / "pubmed25n0002.xml", deletion(1, 2, 77))
     c = write(tmp_path / "pubmed25n0003.xml", article(2, "<AbstractText>again</AbstractText>"))
     with pytest.raises(DataError):
-        from lora_med.config.schema import DataSettings
+        from lora_med.config.data_settings import DataSettings
         from lora_med.data.corpus import open_corpus
 
         open_corpus(DataSettings(paths=[str(a), str(b)]))  # nothing is left

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.data.record import Question
 from lora_med.data.splitting import pubmedqa_folds as folds

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from lora_med.adapters.runtime.attach import attach_new
+from lora_med.config.data_settings import DataSettings
 from lora_med.config.parse import parse
-from lora_med.config.schema import DataSettings, EvaluateSettings, LoraSettings
+from lora_med.config.schema import EvaluateSettings, LoraSettings
 from lora_med.data.corpus import Corpus, open_corpus, open_heldout
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.eval_during_training import ValidationTask, check_validation_task, validation_task

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from lora_med.adapters.runtime.attach import attach_new
-from lora_med.config.schema import DataSettings, EvaluateSettings, LoraSettings
+from lora_med.config.data_settings import DataSettings
+from lora_med.config.schema import EvaluateSettings, LoraSettings
 from lora_med.data.corpus import open_corpus
 from lora_med.evaluation.eval_during_training import validation_task
 from lora_med.training.rows.batches import Share

@@ -17,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_med.config.schema import DataSettings, EvaluateSettings
+from lora_med.config.data_settings import DataSettings
+from lora_med.config.schema import EvaluateSettings
 from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.errors import DivergedError, SettingsError
 from lora_med.evaluation.eval_during_training import ValidationTask, validation_task

@@ -105,7 +105,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                 if not isinstance(row, TableRow):
                     yield row
                     continue
-                options.met.update(_came_from(row.values))
+                options.notes.access.update(_came_from(row.values))
                 try:
                     seen = _Row(row.values, options.columns, labels)
                     shape = shape or _shape(seen)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from lora_med.config.schema import DataSettings
+from lora_med.config.data_settings import DataSettings
 from lora_med.data.access import strictest
 from lora_med.data.catalog import find_source
 from lora_med.data.in_memory import MemoryRows
-from lora_med.data.outcome import Again, Input, ReadOptions, Tally, numbered_names
+from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Question, Record, Split
 from lora_med.data.source import OfficialSplit, Source
@@ -73,7 +73,12 @@ def read_splits(settings: DataSettings, rules: Rules, in_memory: Mapping[Split, 
     inputs = list(in_memory.values()) if in_memory else find_inputs(source, settings.paths, settings.hub_split)
     inputs = [item for item in inputs if not (isinstance(item, Path) and item.name in source.companion_files)]
     options = ReadOptions(
-        settings.columns, settings.keep_retracted, settings.streaming, labels=tuple(settings.labels or ())
+        settings.columns,
+        settings.keep_retracted,
+        settings.streaming,
+        labels=tuple(settings.labels or ()),
+        ignore_columns=tuple(settings.ignore_columns),
+        table=TableFormat(settings.encoding, settings.delimiter, settings.sheet),
     )
     named = _of_memory(in_memory) if in_memory else _named(source, inputs)
     limit = settings.max_records if source.limit_before_split else None
