@@ -27,6 +27,7 @@ from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.tables import SKIP, TableRow, bad, is_encodable, rows
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Pair, Passage, Question, Record
+from lora_med.data.shapes.row_error import RowError
 from lora_med.errors import DataError, SettingsError
 
 LABELED = ("text", "label")
@@ -36,15 +37,6 @@ OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subj
 FIELDS = tuple(dict.fromkeys((*(field for shape in SHAPES for field in shape), *OPTIONAL)))
 NAME = "name your columns in data.columns (--column field=column), or set data.skip_bad=true (--skip-bad)"
 ROLES = ("system", "user", "assistant")
-
-
-class _Wrong(Exception):
-    """A value that does not fit its field, with the drop's reason and what was expected."""
-
-    def __init__(self, reason: str, what: str) -> None:
-        super().__init__(what)
-        self.reason = reason
-        self.what = what
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ class _Row:
     def get(self, field: str) -> Any:
         column = self.column(field)
         if column not in self.values:
-            raise _Wrong("missing_column", f"no column {column!r} for {field!r} among the {len(self.values)} columns")
+            raise RowError("missing_column", f"no column {column!r} for {field!r} among the {len(self.values)} columns")
         return self.values[column]
 
     def text(self, field: str) -> str:
@@ -110,7 +102,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                     seen = _Row(row.values, options.columns, labels)
                     shape = shape or _shape(seen)
                     yield _MAKERS[shape](seen, f"{names[item]}:{row.number}")
-                except _Wrong as wrong:
+                except RowError as wrong:
                     yield bad(wrong.reason, wrong.what, row.where, NAME if wrong.reason == "missing_column" else SKIP)
 
     return Again(again)
@@ -160,7 +152,7 @@ def _shape(row: _Row) -> tuple[str, ...]:
         if all(row.column(field) in row.values for field in shape):
             return shape
     expected = "; or ".join(" and ".join(shape) for shape in shapes)
-    raise _Wrong(
+    raise RowError(
         "missing_column",
         f"expected the columns {expected}; none is among the {len(row.values)} there are (data.columns)",
     )
@@ -168,11 +160,11 @@ def _shape(row: _Row) -> tuple[str, ...]:
 
 def _text(value: object, name: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise _Wrong("bad_type", f"{name}: expected a text, got {type(value).__name__}")
+        raise RowError("bad_type", f"{name}: expected a text, got {type(value).__name__}")
     if not is_encodable(value):
-        raise _Wrong("bad_utf8", f"{name}: half a surrogate pair is not a character")
+        raise RowError("bad_utf8", f"{name}: half a surrogate pair is not a character")
     if not empty and not value.strip():
-        raise _Wrong("empty_text", f"{name}: expected a text, it is empty")
+        raise RowError("empty_text", f"{name}: expected a text, it is empty")
     return value
 
 
@@ -190,11 +182,13 @@ def _name(row: _Row, field: str, otherwise: str) -> str:
     if not row.has(field):
         if field in row.columns:
             row.get(field)
-            raise _Wrong("bad_type", f"column {row.column(field)!r}: expected an identifier, got nothing")
+            raise RowError("bad_type", f"column {row.column(field)!r}: expected an identifier, got nothing")
         return otherwise
     value = row.get(field)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _Wrong("bad_type", f"column {row.column(field)!r}: expected a text or number, got {type(value).__name__}")
+        raise RowError(
+            "bad_type", f"column {row.column(field)!r}: expected a text or number, got {type(value).__name__}"
+        )
     return _text(str(value), f"column {row.column(field)!r}")
 
 
@@ -209,20 +203,20 @@ def _optional(row: _Row, field: str) -> str:
 def _turns(value: object, name: str) -> tuple[tuple[str, str], ...]:
     value = _parsed(value)
     if not isinstance(value, list):
-        raise _Wrong("bad_type", f"{name}: expected a list of role and content, got {type(value).__name__}")
+        raise RowError("bad_type", f"{name}: expected a list of role and content, got {type(value).__name__}")
     turns: list[tuple[str, str]] = []
     for number, turn in enumerate(value, 1):
         if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
-            raise _Wrong("bad_type", f"{name}, turn {number}: expected an object with role and content")
+            raise RowError("bad_type", f"{name}, turn {number}: expected an object with role and content")
         if turn["role"] not in ROLES:
-            raise _Wrong("bad_type", f"{name}, turn {number}: expected the role to be one of {', '.join(ROLES)}")
+            raise RowError("bad_type", f"{name}, turn {number}: expected the role to be one of {', '.join(ROLES)}")
         turns.append((turn["role"], _text(turn["content"], f"{name}, turn {number}")))
     return tuple(turns)
 
 
 def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid: str) -> Pair:
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
-        raise _Wrong("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
+        raise RowError("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
     history, question, answer = turns[:-2], turns[-2][1], turns[-1][1]
     start = next(content for role, content in turns if role == "user")
     return Pair(_name(row, "uid", uid), _group(row, start), "custom", question, answer, history=history)
@@ -258,7 +252,7 @@ def _question(row: _Row, uid: str) -> Record:
     question, options = row.text("question"), row.texts("options")
     answer = row.text("answer")
     if options and answer not in options:
-        raise _Wrong("bad_type", f"column {row.column('answer')!r}: expected one of the {len(options)} options")
+        raise RowError("bad_type", f"column {row.column('answer')!r}: expected one of the {len(options)} options")
     return Question(
         _name(row, "uid", uid),
         _group(row, question),
@@ -276,12 +270,12 @@ def _labeled(row: _Row, uid: str) -> Record:
     text, value = row.text("text"), row.get("label")
     name = f"column {row.column('label')!r}"
     if value is None or isinstance(value, list | dict | float):
-        raise _Wrong(
+        raise RowError(
             "bad_type", f"{name}: expected a class, got {'nothing' if value is None else type(value).__name__}"
         )
     label = _text(str(value), name).strip()
     if label not in row.labels:
-        raise _Wrong("bad_type", f"{name}: expected one of the {len(row.labels)} classes of data.labels")
+        raise RowError("bad_type", f"{name}: expected one of the {len(row.labels)} classes of data.labels")
     return Question(_name(row, "uid", uid), _group(row, text), "custom", text, label, options=row.labels)
 
 

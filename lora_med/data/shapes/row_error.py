@@ -1,0 +1,12 @@
+"""RowError: a row that does not fit its shape, with the reason that counts it and what was expected."""
+
+from __future__ import annotations
+
+
+class RowError(Exception):
+    """A value that does not fit its field; `reason` counts the drop, `what` was expected, without the row's text."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+        self.what = what
