@@ -52,7 +52,7 @@ def check_formats(names: tuple[str, ...]) -> None:
         if name not in FORMATS:
             raise SettingsError(
                 unknown("GGUF type", name, FORMATS),
-                where="--type",
+                where="--dtype",
                 fix="for the K types, write f16 here and run llama.cpp's own llama-quantize on it",
             )
 
