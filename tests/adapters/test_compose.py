@@ -222,7 +222,7 @@ def test_the_commands_tell_what_was_lost_and_what_differs(home: Path, capsys: py
     assert run(["adapters", "compose", "shown", "--from", "a:0.7", "b:0.3", *store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["error"] < 1e-6
     assert run(["adapters", "compose", "cut2", "--from", "a", "--from", "b", "--rank", "2", *store]) == 0
-    assert "error of the cut" in capsys.readouterr().out
+    assert "error of the rank reduction" in capsys.readouterr().out
     assert run(["adapters", "compose", "x", "--from", "a:much", *store]) == 2
     capsys.readouterr()
     assert run(["adapters", "diff", "a", "shown", *store, "--json"]) == 0

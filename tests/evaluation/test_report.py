@@ -98,7 +98,7 @@ def choice_evaluation() -> Evaluation:
                 0.5,
                 Answers(tuple(guess), tuple((*row, 0) for row in counts), recall),
                 None if name is None else mcnemar(right[None], right[name]),
-                over={always: over},
+                baseline_changes={always: over},
             )
         )
     return Evaluation(
@@ -254,7 +254,7 @@ def test_a_loss_is_said_to_be_one() -> None:
 def test_an_adapter_that_only_learned_the_commonest_answer_is_found_out() -> None:
     evaluation = choice_evaluation()
     base = evaluation.subjects[0]  # it says yes to everything
-    assert base.over["Always answering “yes”"].difference == 0
+    assert base.baseline_changes["Always answering “yes”"].difference == 0
     assert "base cannot be distinguished from this baseline" in against_baselines(evaluation, base)
 
 

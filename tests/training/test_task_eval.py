@@ -287,10 +287,10 @@ def test_two_processes_share_the_items_and_have_the_scores_of_one(tmp_path: Path
 
         def counted(model: Any, places: Sequence[int]) -> list[Any]:
             seen.extend(places)
-            return told.answered(model, places)
+            return told.answer_items(model, places)
 
         options: dict[str, Any] = {"per_device_train_batch_size": size, "dropout": 0.0, "max_steps": 8}
-        trainer = make_trainer(folder, base=base, validation_task=replace(told, answered=counted), **options)
+        trainer = make_trainer(folder, base=base, validation_task=replace(told, answer_items=counted), **options)
         trainer.train()
         (folder / f"seen-{trainer.share.rank}.json").write_text(json.dumps([sorted(set(seen)), trainer.scores()]))
 

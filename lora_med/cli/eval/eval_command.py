@@ -97,10 +97,8 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
-    if list_tasks:
-        _list_tasks(as_json)
     if list_tasks or context.invoked_subcommand is not None:
-        return
+        return _list_tasks(as_json) if list_tasks else None
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import write_report
@@ -108,7 +106,6 @@ def evaluate_command(
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
-    chosen = {"source": source, "template": template, "split": split}
     if tagging(cards):
         _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
@@ -116,12 +113,14 @@ def evaluate_command(
         max_items=max_items,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
-        prompt_options=PromptOptions(shots, rotate, constrained, bertscore),
+        prompt_options=PromptOptions(shots=shots, rotate=rotate, constrained=constrained, bertscore=bertscore),
         metrics=_metrics(metric or ()),
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
+        jobs = make_jobs(
+            task or (), cards, source=source, template=template, paths=data or (), overrides=context.args, split=split
+        )
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(cards):
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
@@ -161,7 +160,7 @@ def _open(names: Sequence[str], store: Path, base: str | None) -> list[AdapterFi
 
 
 def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None, quantization: str | None) -> Base:
-    """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
+    """The base `name`, else the first card's; a base that no adapter was trained on is refused before it is loaded."""
     from lora_med.adapters.store.base_match import check_base
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint

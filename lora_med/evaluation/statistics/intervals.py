@@ -50,7 +50,7 @@ class Statistics:
                 answers=answers.answers,
                 mcnemar=None if name is None or not answers.right else mcnemar(answered[None].right, answers.right),
                 confidence=answers.confidence,
-                over={
+                baseline_changes={
                     baseline: self._changes([self._primary], table, answers.table)[self._primary.name]
                     for baseline, table in baseline_tables.items()
                 },
