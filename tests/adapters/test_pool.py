@@ -272,7 +272,7 @@ def test_closing_takes_the_hooks_off_and_the_base_is_free_again(base: Base, lett
     with pytest.raises(SettingsError, match="closed"), use(pool, "a"):
         pass
     assert not torch.equal(logits(attach(base, "a", letters)), before)
-    with pytest.raises(SettingsError, match="already carries adapters"):
+    with pytest.raises(SettingsError, match="already has adapters"):
         AdapterPool(base, letters)
 
 

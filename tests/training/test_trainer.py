@@ -66,7 +66,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("packing", [True, False])
 def test_a_step_reads_nothing_back_before_its_gradient_is_judged(tmp_path: Path, packing: bool) -> None:
     trainer = make_trainer(tmp_path, dropout=0.0, packing=packing, validation=[])
-    batch = trainer.located(next(iter(trainer.get_train_dataloader())))  # before it, the batch is on the host
+    batch = trainer.with_label_positions(next(iter(trainer.get_train_dataloader())))  # before it, the batch is on the host
     with fast_layers(trainer.model, trainer.args, trainer.settings), Reads() as step:
         loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()

@@ -22,7 +22,7 @@ import torch
 
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
-from lora_med.models.base import load_weights, progress_on_terminals_only
+from lora_med.models.weight_loading import load_weights, progress_on_terminals_only
 from lora_med.models.files.resolve import read_config
 from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
