@@ -31,7 +31,7 @@ def count_parameters(base: Path) -> int:
 
 
 @contextlib.contextmanager
-def fresh_export(out: Path, source: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
+def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
 
     Its subfolder `.work` is for temporary files of the export. Until the export is complete, only its owner may read
@@ -52,8 +52,8 @@ def fresh_export(out: Path, source: Published, *, needed_bytes: int, facts: dict
         (temporary / WORK).mkdir()
         yield temporary
         shutil.rmtree(temporary / WORK)
-        write_json(temporary / EXPORT, {**_origin(source), **facts, "files": _files(temporary)})
-        if source.card.data.access == "credentialed":
+        write_json(temporary / EXPORT, {**_origin(adapter), **facts, "files": _files(temporary)})
+        if adapter.card.data.access == "credentialed":
             keep_private(temporary)
         else:
             temporary.chmod(0o755)
@@ -69,19 +69,19 @@ def _check_disk_space(out: Path, temporary: Path, needed_bytes: int) -> None:
         )
 
 
-def _origin(source: Published) -> dict[str, Any]:
-    card = source.card
+def _origin(adapter: Published) -> dict[str, Any]:
+    card = adapter.card
     return {
         "schema": SCHEMA,
         "adapter": {
             "name": card.name,
             "template": card.template,
-            "card_sha256": source.card_sha256,
+            "card_sha256": adapter.card_sha256,
             "files": dict(card.files),
         },
         "base": {
-            "name": display_name(source.base_name),
-            "revision": source.revision,
+            "name": display_name(adapter.base_name),
+            "revision": adapter.revision,
             "fingerprint": asdict(card.base.fingerprint),
         },
         "data": {

@@ -50,9 +50,9 @@ def export_ollama(
     check_formats((number_format,))
     check_packages()
     converter = find_converter()
-    source = open_published(name, store, base, revision)
-    warnings = refuse(source.card, source.base, "ollama", "merged" if part == "merged" else "adapter")
-    tokenizer, _ = load_tokenizer(source.base)
+    adapter = open_published(name, store, base, revision)
+    warnings = refuse(adapter.card, adapter.base, "ollama", "merged" if part == "merged" else "adapter")
+    tokenizer, _ = load_tokenizer(adapter.base)
     chosen = choose_template(tokenizer)
     notes = [finding.what for finding in warnings]
     if chosen is None:
@@ -66,11 +66,11 @@ def export_ollama(
         "template": chosen[0] if chosen else "raw",
         "warnings": notes,
     }
-    needed = needed_bytes(source, part, (number_format,))
-    with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
-        files = fill_gguf(folder, source, converter, part, (number_format,), facts)
-        context = min(read_config(source.base).max_position_embeddings, MOST_CONTEXT)
-        stops = stop_words(source.base, tokenizer)
+    needed = needed_bytes(adapter, part, (number_format,))
+    with fresh_export(Path(out), adapter, needed_bytes=needed, facts=facts) as folder:
+        files = fill_gguf(folder, adapter, converter, part, (number_format,), facts)
+        context = min(read_config(adapter.base).max_position_embeddings, MOST_CONTEXT)
+        stops = stop_words(adapter.base, tokenizer)
         text = modelfile(files, chosen[1] if chosen else RAW, stops, context)
         write_atomic(folder / MODELFILE, text)
     return Export(Path(out), read_json(Path(out) / EXPORT))
@@ -87,10 +87,10 @@ def stop_words(base: Path, tokenizer: Any) -> list[str]:
 
 def modelfile(files: dict[str, str], template: str, stops: Sequence[str], context: int) -> str:
     """The Modelfile's text; the files are named relative to it."""
-    adapter = [f"ADAPTER ./{files['adapter']}"] if "adapter" in files else []
+    adapter_line = [f"ADAPTER ./{files['adapter']}"] if "adapter" in files else []
     lines = [
         f"FROM ./{files['model']}",
-        *adapter,
+        *adapter_line,
         f'TEMPLATE """{template}"""',
         *(f"PARAMETER stop {_quoted(word)}" for word in stops),
         f"PARAMETER num_ctx {context}",

@@ -49,24 +49,24 @@ def export_onnx(
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
     """
     _check_packages()
-    source = open_published(name, store, base, revision)
-    warnings = refuse(source.card, source.base, "onnx", "merged")
+    adapter = open_published(name, store, base, revision)
+    warnings = refuse(adapter.card, adapter.base, "onnx", "merged")
     facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [finding.what for finding in warnings]}
-    with fresh_export(Path(out), source, needed_bytes=count_parameters(source.base) * 8, facts=facts) as folder:
+    with fresh_export(Path(out), adapter, needed_bytes=count_parameters(adapter.base) * 8, facts=facts) as folder:
         work = folder / WORK / name
         logger.info("merging in float32")
-        certificate = merge_published(source, work, dtype="float32").certificate
+        certificate = merge_published(adapter, work, dtype="float32").certificate
         facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
         merged = load_base(str(work), quantization="none", dtype="float32", attention="sdpa")
         rows = [row for row in probe_ids(merged.tokenizer) if len(row) > 1]
         device = next(merged.model.parameters()).device
-        wanted = probe_logits(merged.model, rows, device)
+        expected = probe_logits(merged.model, rows, device)
         logger.info("tracing the graph (about a minute)")
-        _write(merged.model.cpu(), rows, folder / MODEL, source.name)
+        _write(merged.model.cpu(), rows, folder / MODEL, adapter.name)
         merged.tokenizer.save_pretrained(folder)
         merged.model.config.save_pretrained(folder)
         logger.info("comparing logits in ONNX Runtime")
-        facts["proof"] = _prove(folder / MODEL, rows, wanted)
+        facts["proof"] = _prove(folder / MODEL, rows, expected)
     return Export(Path(out), read_json(Path(out) / EXPORT))
 
 
@@ -101,7 +101,7 @@ def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -
     exporters.OnnxExporter.save_program(exported.program, target)
 
 
-def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor]) -> dict[str, Any]:
+def _prove(model: Path, rows: Sequence[Sequence[int]], expected: Sequence[torch.Tensor]) -> dict[str, Any]:
     """Compare logits of each row, and of all rows in one padded batch, with PyTorch's.
 
     Raises:
@@ -120,7 +120,7 @@ def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Te
     ]
     worst = max(
         max(float((single - ours).abs().max()), float((batch[: len(row)] - ours).abs().max()))
-        for single, batch, ours, row in zip(alone, together, wanted, rows, strict=True)
+        for single, batch, ours, row in zip(alone, together, expected, rows, strict=True)
     )
     if not worst <= TOLERANCE:
         raise IntegrityError(

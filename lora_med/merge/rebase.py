@@ -18,7 +18,7 @@ from lora_med.adapters.tensors.contents import read_contents
 from lora_med.errors import SettingsError
 from lora_med.files import fresh_folder, sha256_file
 from lora_med.merge.fold.fold import fold
-from lora_med.merge.fold.merge_plan import plan_whole
+from lora_med.merge.fold.merge_plan import plan_own_tensors
 from lora_med.merge.merge import check_disk_space, copy_around, sign
 from lora_med.merge.proof.certificate import Arithmetic, certify
 from lora_med.merge.proof.proof import ReferenceOutputs, prove
@@ -58,7 +58,7 @@ def adopt_with_base(
         raise SettingsError(
             "the adapter brings no tensor of its base", where="--new-base", fix="adopt it without --new-base"
         )
-    plan = plan_whole(source, original)
+    plan = plan_own_tensors(source, original)
     sweep(target)
     check_disk_space(plan, None, target)
     with fresh_folder(target) as temporary, held(temporary):
@@ -69,7 +69,17 @@ def adopt_with_base(
         identity = BaseIdentity(display_name(base), commit, fingerprint(original), origin.trained_on, UNKNOWN)
         files = {WEIGHTS: sha256_file(source / WEIGHTS)}
         card = origin.card(name, identity, {}, peft=peft_version(config), files=files)
-        certificate = certify(card, None, plan, temporary, (base, commit), Arithmetic("whole", None), weights, proof)
+        certificate = certify(
+            card,
+            card_sha256=None,
+            plan=plan,
+            out=temporary,
+            base_name=base,
+            revision=commit,
+            arithmetic=Arithmetic("whole", None),
+            weights=weights,
+            proof=proof,
+        )
         private = origin.access == "credentialed"
         sign(temporary, target.name, certificate, private=private)
     try:

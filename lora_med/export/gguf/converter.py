@@ -109,11 +109,11 @@ def _run(
         facts.write_text(json.dumps({"pre": pre}), encoding="utf-8")
         command = [sys.executable, "-P", str(DRIVER), str(facts), str(converter.folder / script), *arguments]
         quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-        done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, errors="replace")
-        if done.returncode != 0 or not target.is_file():
-            tail = [line[:200] for line in done.stderr.splitlines() if line.strip()][-TAIL_LINES:]
+        result = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, errors="replace")
+        if result.returncode != 0 or not target.is_file():
+            tail = [line[:200] for line in result.stderr.splitlines() if line.strip()][-TAIL_LINES:]
             raise IntegrityError(
-                f"llama.cpp's {script} failed (exit {done.returncode}):\n  " + "\n  ".join(tail),
+                f"llama.cpp's {script} failed (exit {result.returncode}):\n  " + "\n  ".join(tail),
                 where=f"{source.name}, converted by {converter.version}",
                 fix="lora-med adapters check NAME --target gguf shows what is supported; try a newer llama.cpp",
             )
