@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from measure import Figure, environment, keep, parser_for, spread
+from measure import Figure, environment, save_figures, parser_for, spread
 
 AS_IS, PASSIVE = "as OpenMP does", "OMP_WAIT_POLICY=PASSIVE"
 STEPS = 30
@@ -85,7 +85,7 @@ def main() -> None:
         for state, values in (("quiet", rest), ("busy", beside)):
             shares_of = tuple(value / quiet for value in values)
             figures.append(Figure(f"{name}, {state}, against OpenMP's own, quiet", shares_of, "times", "", losses_text))
-    keep("busy_machine", figures)
+    save_figures("busy_machine", figures)
 
 
 if __name__ == "__main__":
