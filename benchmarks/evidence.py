@@ -134,7 +134,7 @@ def page(evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=SHARED)
-    parser.add_argument("--store", type=Path, default=Path("adapters"), help="the store with the adapters `questions` and `notes`")
+    parser.add_argument("--store", type=Path, default=Path("adapters"), help="the store of `questions` and `notes`")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--resamples", type=int, default=10_000)
@@ -145,7 +145,8 @@ def main() -> None:
     report = write_report([*first, *second], options.out, title="Two bases and two adapters")
     text = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
     before = text[: text.index(MARKER)] if MARKER in text else text
-    options.page.write_text(before.rstrip() + "\n\n" + page([*first, *second], (first_seconds, second_seconds)), encoding="utf-8")
+    part = page([*first, *second], (first_seconds, second_seconds))
+    options.page.write_text(before.rstrip() + "\n\n" + part, encoding="utf-8")
     print(json.dumps({"report": str(report.html), "findings": report.findings}, indent=1))
 
 

@@ -149,8 +149,8 @@ def main() -> None:
         *(line for result in results for line in section(result)),
     ]
     known = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
-    kept = known[known.index(EVIDENCE) :] if EVIDENCE in known else ""
-    options.page.write_text("\n".join(page) + kept, encoding="utf-8")
+    evidence = known[known.index(EVIDENCE) :] if EVIDENCE in known else ""
+    options.page.write_text("\n".join(page) + evidence, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def compare(kind: str, repeat: int, rounds: int, folder: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=34, help="how often each of the about 600 rows of the sample is used")
+    parser.add_argument("--repeat", type=int, default=34, help="how often each of the sample's 600 rows is used")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     options = parser.parse_args()
     import torch

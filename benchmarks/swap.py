@@ -1,4 +1,4 @@
-"""python benchmarks/swap.py [--dtypes bfloat16 float32] [--rounds 5] [--json]: adapters swapped and mixed, by us and by PEFT.
+"""python benchmarks/swap.py [--dtypes bfloat16 float32] [--rounds 5] [--json]: swapping adapters, by us and by PEFT.
 
 A random llama of 24 layers (1,024 wide, 283 million weights besides the embeddings) has 8 adapters of rank 16 on all
 linear layers. First the time of a swap in memory and from disk is measured. Then a batch of 8 rows, all with one
