@@ -190,7 +190,7 @@ def test_the_commit_is_that_of_the_folder_or_none(tmp_path: Path, monkeypatch: p
     assert git_commit() == {"commit": commit, "changed": True}
 
 
-def test_no_fact_tells_of_the_machine_s_user_or_paths(tmp_path: Path) -> None:
+def test_no_fact_reveals_the_machine_s_user_or_paths(tmp_path: Path) -> None:
     told = json.dumps([host(), versions()])
     assert str(Path.home()) not in told and str(tmp_path) not in told
     assert os.uname().nodename not in json.dumps(host())

@@ -117,7 +117,7 @@ def test_a_weighted_sum_is_exact(method: str, second: str, home: Path, tmp_path:
     assert merged.certificate["probe"]["mean_kl"] < 1e-6
 
 
-def test_a_cut_is_the_nearest_and_its_error_is_told(home: Path) -> None:
+def test_a_rank_reduction_is_the_nearest_and_its_error_is_reported(home: Path) -> None:
     parents = [("a", 0.5), ("b", 0.5)]
     made = compose("cut", parents, method="svd", rank=3, base=str(home / "base"), store=home / "store")
     first, other = (changes(one, home / "store", home / "base") for one in ("a", "b"))

@@ -332,7 +332,7 @@ def test_no_records_is_an_error(home: Path, base: Base) -> None:
         evaluate(base, ["one"], heldout([]), options(home))
 
 
-def test_scores_go_into_the_card_and_the_adapter_stays_whole(home: Path, base: Base) -> None:
+def test_scores_go_into_the_card_and_the_adapter_stays_intact(home: Path, base: Base) -> None:
     found = evaluate(base, ["two"], heldout(PASSAGES), options(home, samples=0))
     record_scores(found, home / "store")
     record_scores(found, home / "store")

@@ -116,7 +116,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         server.shutdown()
 
 
-def test_the_index_of_pip_is_asked_and_the_archive_is_not_kept(index: Path) -> None:
+def test_the_index_of_pip_is_used_and_the_archive_is_deleted(index: Path) -> None:
     folder = set_up_converter()
     facts = read_json(folder / "converter.json")
     lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(SCRIPTS.items())]

@@ -188,7 +188,7 @@ def test_the_figures_of_the_proof_by_hand() -> None:
         (9e-5, 1e-5, True),  # the adapter does nothing, and neither does the rounding
     ],
 )
-def test_a_merge_is_kept_under_the_limit_and_near_the_adapters_effect(
+def test_a_merge_passes_under_the_limit_and_near_the_adapters_effect(
     mean_kl: float, effect: float, kept: bool
 ) -> None:
     found = Agreement(1, 0.0, mean_kl, mean_kl, 1.0, 0, effect)

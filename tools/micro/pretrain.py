@@ -161,8 +161,9 @@ def train(model: Any, ids: torch.Tensor, out: Path, options: argparse.Namespace,
             optimizer.zero_grad()
         if step % 10 == 9:
             tokens_trained = (step + 1 - first) * options.batch * options.length
+            seconds = time.perf_counter() - started
             print(
-                f"step {step + 1:5} loss {loss.item():.4f} {tokens_trained / (time.perf_counter() - started):7.0f} tokens/s",
+                f"step {step + 1:5} loss {loss.item():.4f} {tokens_trained / seconds:7.0f} tokens/s",
                 flush=True,
             )
         if step % 100 == 99 or step + 1 == options.steps:

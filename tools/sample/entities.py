@@ -105,7 +105,8 @@ def _document(rng: random.Random, pmid: int) -> str:
     shift = len(title) + 1
     for text, mentions, offset in ((title, in_title, 0), (abstract, in_abstract, shift)):
         for mention in mentions:
-            cells = [pmid, mention.start + offset, mention.end + offset, text[mention.start : mention.end], mention.type]
+            span = slice(mention.start, mention.end)
+            cells = [pmid, mention.start + offset, mention.end + offset, text[span], mention.type]
             rows.append("\t".join(map(str, [*cells, mention.identifier, *([mention.parts] if mention.parts else [])])))
     if shape["causes"]:
         rows.append(f"{pmid}\tCID\t{drug}\t{harm}")

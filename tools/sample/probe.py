@@ -1,7 +1,8 @@
 """A probe of general language and knowledge, to see what an adapter made its base forget; written from word lists.
 
 Each item is a sentence's beginning with two to four endings, one of them right: grammar in pairs that differ in one
-word, everyday knowledge, small sums. The right ending is at every position equally often. Nothing is copied from anywhere.
+word, everyday knowledge, small sums. The right ending is at every position equally often. Nothing is
+copied from anywhere.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ SIZES = ("output_words", "reference_words", "empty")
 COUNTS = tuple(one.name for one in fields(Faithfulness))
 COLUMNS = ("items", *SIMILARITY, *SIZES, *COUNTS)
 BERT = "bertscore"
-COLUMN_OF = {name: place for place, name in enumerate(COLUMNS)}
+COLUMN_OF = {name: column for column, name in enumerate(COLUMNS)}
 
 
 @dataclass(frozen=True, slots=True)
