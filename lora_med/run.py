@@ -164,11 +164,11 @@ def start_run(
     random.seed(seed)
     holding = lock(folder) if rank() == 0 else contextlib.nullcontext()
     with holding:
-        begun = time.time()
+        started = time.time()
         run = Run(folder)
         run.record(
             status="running",
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             command=list(command),
             settings=settings,
             seed=seed,
@@ -185,11 +185,11 @@ def start_run(
                 run.record(
                     status="stopped" if stopped else "failed",
                     error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
-                    seconds=round(time.time() - begun, 1),
+                    seconds=round(time.time() - started, 1),
                 )
             raise
         else:
-            run.record(status="finished", seconds=round(time.time() - begun, 1))
+            run.record(status="finished", seconds=round(time.time() - started, 1))
         finally:
             if run.umask is not None:
                 os.umask(run.umask)

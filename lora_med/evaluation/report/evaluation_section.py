@@ -87,7 +87,8 @@ def _note(evaluation: Evaluation) -> str:
 
 def recall_table(evaluation: Evaluation) -> Table:
     """Recall of each label for the base and each adapter, with Wilson's interval."""
-    columns = (Cell("true label"), Cell("items", "number"), *(Cell(one.name, "number") for one in evaluation.subjects))
+    names = [subject.name for subject in evaluation.subjects]
+    columns = (Cell("true label"), Cell("items", "number"), *(Cell(name, "number") for name in names))
     rows = []
     for label in evaluation.labels:
         cells = []
@@ -109,7 +110,7 @@ def confusion_tables(evaluation: Evaluation) -> list[Table]:
             continue
         counts = subject.answers.confusion
         invalid = any(row[-1] for row in counts)
-        columns = [Cell(f"{subject.name}: true label"), *(Cell(one, "number") for one in labels)]
+        columns = [Cell(f"{subject.name}: true label"), *(Cell(label, "number") for label in labels)]
         rows = [
             text_row(label, *(Cell(str(count), "number") for count in (row if invalid else row[:-1])))
             for label, row in zip(labels, counts, strict=True)

@@ -106,7 +106,7 @@ class Statistics:
 
     @property
     def _primary(self) -> Measure:
-        return next(one for one in self.scorer.measures if one.name == SCORINGS[self.scoring].verdict_by)
+        return next(measure for measure in self.scorer.measures if measure.name == SCORINGS[self.scoring].verdict_by)
 
     def _changes(self, measures: Collection[Measure], first: Numbers, second: Numbers) -> dict[str, Change]:
         return changes(list(measures), first, second, self.groups, samples=self.resamples, seed=self.seed)

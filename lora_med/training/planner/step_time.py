@@ -239,9 +239,9 @@ def _seconds(step: Step) -> float:
     """The median of a few measurements after a warm-up; a slow warm-up is the only measurement."""
     times: list[float] = []
     while len(times) <= REPEATS and (not times or times[0] < SLOW):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         step()
         if device_kind() == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return statistics.median(times[1:] or times)
