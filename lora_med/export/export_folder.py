@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.published import Published
-from lora_med.errors import DiskError
-from lora_med.files import fresh_folder, sha256_file, write_json
+from lora_med.errors import DependencyMissingError, DiskError
+from lora_med.files import fresh_folder, read_json, sha256_file, write_json
 from lora_med.merge.stale_folders import held, sweep
 from lora_med.models.files.resolve import display_name
 from lora_med.models.files.weight_files import read_headers
@@ -23,6 +24,38 @@ EXPORT = "export.json"
 SCHEMA = "lora_med.export/1"
 WORK = ".work"  # inside the temporary folder, so that a kill leaves one hidden folder
 SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Export:
+    """The folder of an export, and the content of its export.json."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+def read_export(out: Path | str) -> Export:
+    """The complete export in the folder `out`."""
+    return Export(Path(out), read_json(Path(out) / EXPORT))
+
+
+def check_packages(needed: Mapping[str, str], target: str) -> None:
+    """Refuse an export if a package that it needs is not installed.
+
+    Args:
+        needed: module -> package.
+        target: what is exported to, for the message.
+
+    Raises:
+        DependencyMissingError: with the command that installs the packages.
+    """
+    absent = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+    if absent:
+        raise DependencyMissingError(
+            f"{target} needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
+            where="lora-med export",
+            fix='pip install "lora-med[export]"',
+        )
 
 
 def count_parameters(base: Path) -> int:

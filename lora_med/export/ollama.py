@@ -11,9 +11,9 @@ from lora_med.adapters.store.published import open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, fresh_export
-from lora_med.export.gguf.converter import check_packages, find_converter
-from lora_med.export.gguf.export_gguf import Export, fill_gguf, needed_bytes
+from lora_med.export.export_folder import Export, fresh_export, read_export
+from lora_med.export.gguf.converter import check_gguf_packages, find_converter
+from lora_med.export.gguf.export_gguf import fill_gguf, needed_bytes
 from lora_med.export.gguf.number_types import check_formats
 from lora_med.export.go_template import RAW, choose_template
 from lora_med.files import read_json, write_atomic
@@ -48,7 +48,7 @@ def export_ollama(
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
     check_formats((number_format,))
-    check_packages()
+    check_gguf_packages()
     converter = find_converter()
     adapter = open_published(name, store, base, revision)
     warnings = refuse(adapter.card, adapter.base, "ollama", "merged" if part == "merged" else "adapter")
@@ -73,7 +73,7 @@ def export_ollama(
         stops = stop_words(adapter.base, tokenizer)
         text = modelfile(files, chosen[1] if chosen else RAW, stops, context)
         write_atomic(folder / MODELFILE, text)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
+    return read_export(out)
 
 
 def stop_words(base: Path, tokenizer: Any) -> list[str]:

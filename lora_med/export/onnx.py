@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import logging
 from collections.abc import Sequence
@@ -18,17 +17,15 @@ from typing import Any
 import torch
 
 from lora_med.adapters.store.published import open_published
-from lora_med.errors import DependencyMissingError, IntegrityError
+from lora_med.errors import IntegrityError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, count_parameters, fresh_export
-from lora_med.export.gguf.export_gguf import Export
-from lora_med.files import read_json
+from lora_med.export.export_folder import WORK, Export, check_packages, count_parameters, fresh_export, read_export
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import load_base
 
 MODEL = "model.onnx"
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+NEEDED = {name: name for name in ("onnx", "onnxscript", "onnxruntime")}  # module -> package
 TOLERANCE = 1e-3  # of a logit, in float32
 logger = logging.getLogger(__name__)
 
@@ -48,7 +45,7 @@ def export_onnx(
         IntegrityError: the exporter fails, or ONNX Runtime's logits differ from PyTorch's.
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
     """
-    _check_packages()
+    check_packages(NEEDED, "ONNX")
     adapter = open_published(name, store, base, revision)
     warnings = refuse(adapter.card, adapter.base, "onnx", "merged")
     facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [finding.what for finding in warnings]}
@@ -67,17 +64,7 @@ def export_onnx(
         merged.model.config.save_pretrained(folder)
         logger.info("comparing logits in ONNX Runtime")
         facts["proof"] = _prove(folder / MODEL, rows, expected)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
-
-
-def _check_packages() -> None:
-    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if absent:
-        raise DependencyMissingError(
-            f"ONNX needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
-            where="lora-med export onnx",
-            fix='pip install "lora-med[export]"',
-        )
+    return read_export(out)
 
 
 def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -> None:

@@ -17,9 +17,8 @@ from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.config.near_names import unknown
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.compatibility import PARTS, VLLM_RANKS, refuse, shape_of_card
-from lora_med.export.export_folder import EXPORT, count_parameters, fresh_export
-from lora_med.export.gguf.export_gguf import Export
-from lora_med.files import read_json, write_atomic
+from lora_med.export.export_folder import Export, count_parameters, fresh_export, read_export
+from lora_med.files import write_atomic
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import load_base
@@ -64,7 +63,7 @@ def export_vllm(
         facts["command"] = command(adapter, part, ".")
         write_atomic(folder / SCRIPT, _script(adapter, part))
         (folder / SCRIPT).chmod(0o755)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
+    return read_export(out)
 
 
 def max_lora_rank(ranks: list[int]) -> int:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lora_med.adapters.store.card import BaseIdentity
-from lora_med.adapters.store.import_peft import ORIGIN, UNKNOWN, Adoption, Origin, adopt, own_tensors, peft_version
+from lora_med.adapters.store.import_peft import ORIGIN, Adoption, Origin, adopt, own_tensors, peft_version
 from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import STORE, WEIGHTS, check_free
 from lora_med.adapters.tensors.contents import read_contents
@@ -23,8 +22,7 @@ from lora_med.merge.merge import check_disk_space, copy_around, sign
 from lora_med.merge.proof.certificate import Arithmetic, certify
 from lora_med.merge.proof.proof import ReferenceOutputs, prove
 from lora_med.merge.stale_folders import held, sweep
-from lora_med.models.files.resolve import display_name, resolve_base
-from lora_med.models.fingerprint import fingerprint
+from lora_med.models.files.resolve import resolve_base
 
 
 def adopt_with_base(
@@ -66,7 +64,7 @@ def adopt_with_base(
         copy_around(original, temporary, plan.settings, None, _tokenizer(source))
         tensors_only = ReferenceOutputs(by_tensors=True, reference=None, nll={})
         proof = prove(plan, temporary, tensors_only, dtype=None, texts=None, tolerance=None)
-        identity = BaseIdentity(display_name(base), commit, fingerprint(original), origin.trained_on, UNKNOWN)
+        identity = origin.base_identity(base, original, commit)
         files = {WEIGHTS: sha256_file(source / WEIGHTS)}
         card = origin.card(name, identity, {}, peft=peft_version(config), files=files)
         certificate = certify(

@@ -55,6 +55,16 @@ class Origin:
                 f"quantization {self.trained_on!r} is not one of {', '.join(QUANTIZATIONS)}", where="--trained-on"
             )
 
+    def base_identity(self, base: str, folder: Path, commit: str | None) -> BaseIdentity:
+        """The identity of `base`, whose files are in `folder`; the dtype of the training is unknown."""
+        return BaseIdentity(
+            name=display_name(base),
+            revision=commit,
+            fingerprint=fingerprint(folder),
+            quantization=self.trained_on,
+            dtype=UNKNOWN,
+        )
+
     def card(
         self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
     ) -> Card:
@@ -117,9 +127,8 @@ def adopt(
     stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
     tensors = _checked_tensors(stored, method, model, base, source_folder)
-    identity = BaseIdentity(display_name(base), commit, fingerprint(base_folder), origin.trained_on, UNKNOWN)
-    peft = peft_version(config)
-    card = origin.card(name, identity, method.as_json(), peft=peft, files={})
+    identity = origin.base_identity(base, base_folder, commit)
+    card = origin.card(name, identity, method.as_json(), peft=peft_version(config), files={})
 
     write_adapter(target, card, method, tensors, model, overwrite=overwrite)
     return Adoption(target, read_card(target), tuple(_remarks(config, base, contents)))

@@ -18,9 +18,15 @@ from lora_med.adapters.store.published import Published, open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, count_parameters, fresh_export
+from lora_med.export.export_folder import WORK, Export, count_parameters, fresh_export, read_export
 from lora_med.export.gguf.adapter_folder import write_for_converter
-from lora_med.export.gguf.converter import Converter, check_packages, convert_adapter, convert_model, find_converter
+from lora_med.export.gguf.converter import (
+    Converter,
+    check_gguf_packages,
+    convert_adapter,
+    convert_model,
+    find_converter,
+)
 from lora_med.export.gguf.gguf_check import (
     Agreement,
     Reference,
@@ -34,7 +40,6 @@ from lora_med.export.gguf.gguf_check import (
 from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import BITS, check_formats, write_as
 from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_kind
-from lora_med.files import read_json
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import Base, load_base
@@ -43,14 +48,6 @@ from lora_med.models.tokenizer import load_tokenizer
 PARTS = ("merged", "adapter", "swappable")
 MOST_CONTEXT = 512
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Export:
-    """The folder of an export, and the content of its export.json."""
-
-    folder: Path
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def export_gguf(
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
     check_formats(formats)
-    check_packages()
+    check_gguf_packages()
     converter = find_converter()
     adapter = open_published(name, store, base, revision)
     refuse(adapter.card, adapter.base, "gguf", "merged" if part == "merged" else "adapter")
@@ -97,7 +94,7 @@ def export_gguf(
     facts["converter"] = {"version": converter.version, "sha256": converter.digest}
     with fresh_export(Path(out), adapter, needed_bytes=needed_bytes(adapter, part, formats), facts=facts) as folder:
         fill_gguf(folder, adapter, converter, part, formats, facts)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
+    return read_export(out)
 
 
 def fill_gguf(
