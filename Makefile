@@ -39,7 +39,7 @@ test-slow: setup ## the long ones: 20 kills of a run, every kind of merge, hosti
 test-wheel: setup ## build the wheel and the sdist, install the wheel elsewhere and use it from an empty folder
 	$(TESTS) -m wheel --timeout 900
 
-# The rooms that stand closest to transformers, PEFT, TRL, bitsandbytes and accelerate.
+# The packages that are closest to transformers, PEFT, TRL, bitsandbytes and accelerate.
 BOUND_TESTS := tests/adapters/test_attach.py tests/merge/test_fold.py tests/training/test_trainer.py \
   tests/training/test_arguments.py tests/models/test_base.py
 
@@ -107,13 +107,13 @@ runs/bench/plan.json:
 
 peers: ## environments of the other toolkits that `make bench` times too, in benchmarks/peers: 7 GB
 	for peer in llamafactory==0.9.5 axolotl==0.19.0 ms-swift==4.6.0; do \
-	  place=benchmarks/peers/$${peer%%==*}; \
-	  $(PYTHON) -m venv $$place && $$place/bin/python -m pip install --quiet "$(TORCH)" && \
-	  $$place/bin/python -m pip install --quiet "$(TORCH)" $$peer || exit 1; \
+	  folder=benchmarks/peers/$${peer%%==*}; \
+	  $(PYTHON) -m venv $$folder && $$folder/bin/python -m pip install --quiet "$(TORCH)" && \
+	  $$folder/bin/python -m pip install --quiet "$(TORCH)" $$peer || exit 1; \
 	done
 	benchmarks/peers/llamafactory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 
-sample: setup ## write the sample corpus anew
+sample: setup ## write the sample corpus again
 	$(RUN) $(BIN)/python -m tools.make_sample
 
 settings-page: setup ## write docs/settings.md from the schema of the settings

@@ -113,20 +113,20 @@ def test_headings_that_are_missing_are_counted() -> None:
 def test_unsupported_claims_correlate_with_human_judgment_more_than_rouge() -> None:
     """The 400 judged summaries of MTS-Dialog.
 
-    On the dialogues that no word table was read against (odd numbers) the correlation itself is over zero; its distance
-    from ROUGE-L's is only on all of them, too few having any hallucination to tell on half.
+    On the dialogues with odd numbers, which no word table was made with, the correlation itself is over zero. It differs
+    clearly from ROUGE-L's only on all dialogues, because too few of a half have any hallucination.
     """
     sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
     try:
         study = importlib.import_module("faithfulness")
     finally:
         sys.path.pop(0)
-    rows, told = study.read(REAL / "mts_dialog" / "Correlation-Study")
-    measure, peer = (study.measured(rows)[name] for name in ("faults, share", study.PEER))
+    rows, judgments = study.read(REAL / "mts_dialog" / "Correlation-Study")
+    measure, peer = (study.measured(rows)[name] for name in ("unsupported claims, share", study.PEER))
     groups = [row["ID"] for row in rows]
-    odd = [place for place, group in enumerate(groups) if int(group) % 2]
-    for judged in ("hallucination rate", "factual errors"):
-        unread = study.correlations(measure[odd], peer[odd], told[judged][odd], [groups[place] for place in odd])
+    odd = [index for index, group in enumerate(groups) if int(group) % 2]
+    for name in ("hallucination rate", "factual errors"):
+        unread = study.correlations(measure[odd], peer[odd], judgments[name][odd], [groups[index] for index in odd])
         assert unread["correlation"][1] > 0 and unread["over_rouge_l"][0] > 0
-        whole = study.correlations(measure, peer, told[judged], groups)
-        assert whole["over_rouge_l"][1] > 0
+        complete = study.correlations(measure, peer, judgments[name], groups)
+        assert complete["over_rouge_l"][1] > 0
