@@ -68,7 +68,7 @@ format: setup ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-micro: setup ## train the embedded base anew, from DATA (default ../shared/data): one to two hours
+micro: setup ## train the embedded base again, from DATA (default ../shared/data): one to two hours
 	$(RUN) $(BIN)/python -m tools.micro.corpus --data $(DATA) --out runs/micro/corpus
 	MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	$(RUN) $(BIN)/python -m tools.micro.pretrain --corpus runs/micro/corpus --out runs/micro/model

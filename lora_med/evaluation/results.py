@@ -131,12 +131,17 @@ class Evaluation:
     @property
     def verdict_by(self) -> Measure:
         """The measure that the verdict in words rests on."""
-        return next(measure for measure in self.measures if measure.name == SCORINGS[self.scoring].verdict_by)
+        return verdict_measure(self.measures, self.scoring)
 
     @property
     def groups(self) -> int:
         """How many groups the items come from: what the intervals resample."""
         return len({item.group for item in self.items})
+
+
+def verdict_measure(measures: Sequence[Measure], scoring: Scoring) -> Measure:
+    """The measure that the verdict of a scoring rests on."""
+    return next(measure for measure in measures if measure.name == SCORINGS[scoring].verdict_by)
 
 
 def commonest(labels: Sequence[str]) -> str:
