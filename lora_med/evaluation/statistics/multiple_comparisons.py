@@ -42,8 +42,8 @@ class Comparison:
         if not self._by_chance or self.change.verdict == "cannot tell":
             return sentence
         return (
-            f"{sentence} By the interval alone it is {self.change.verdict}. "
-            f"Among {self.comparisons} comparisons this interval is not enough for a verdict (adjusted p = {self.adjusted:.2g})."
+            f"{sentence} By the interval alone it is {self.change.verdict}. Among {self.comparisons} comparisons this "
+            f"interval is not enough for a verdict (adjusted p = {self.adjusted:.2g})."
         )
 
     @property
