@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import Figure, save_figures, machine, own_dtype, parser_for, spread
+from measure import Figure, machine, own_dtype, parser_for, save_figures, spread
 
 from lora_med.models.attention import block_attention
 from lora_med.models.precision import cpu_has

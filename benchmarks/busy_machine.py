@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from measure import Figure, environment, save_figures, parser_for, spread
+from measure import Figure, environment, parser_for, save_figures, spread
 
 AS_IS, PASSIVE = "as OpenMP does", "OMP_WAIT_POLICY=PASSIVE"
 STEPS = 30

@@ -93,9 +93,7 @@ def by_peft(folder: Path, parents: list[tuple[str, float]]) -> tuple[float, dict
     seconds = time.perf_counter() - started
     merged = adapted.merge_and_unload(adapter_names=["theirs"])
     after = merged.named_parameters()
-    return seconds, {
-        name.removesuffix(".weight"): (weight.detach() - before[name]).double() for name, weight in after
-    }
+    return seconds, {name.removesuffix(".weight"): (weight.detach() - before[name]).double() for name, weight in after}
 
 
 def error(actual: dict[str, Any], expected: dict[str, Any]) -> float:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measure import Figure, save_figures, machine, own_dtype, parser_for, run_arm
+from measure import Figure, machine, own_dtype, parser_for, run_arm, save_figures
 from shapes import make_model, make_tokenizer
 from tqdm import tqdm
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measure import HERE, Figure, environment, save_figures, machine, own_dtype, parser_for, spread
+from measure import HERE, Figure, environment, machine, own_dtype, parser_for, save_figures, spread
 from shapes import make_model, make_rows
 from tqdm import tqdm
 from train import write_rows

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import Figure, save_figures, machine, own_dtype, parser_for, run_arm, spread
+from measure import Figure, machine, own_dtype, parser_for, run_arm, save_figures, spread
 from shapes import make_model
 from tqdm import tqdm
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Figure, save_figures, machine, own_dtype, parser_for, spread
+from measure import Figure, machine, own_dtype, parser_for, save_figures, spread
 from shapes import make_model, make_rows, make_tokenizer
 
 from lora_med.adapters.runtime.attach import attach_new

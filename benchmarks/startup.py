@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import HERE, Figure, save_figures, machine, own_dtype, parser_for, spread
+from measure import HERE, Figure, machine, own_dtype, parser_for, save_figures, spread
 from shapes import make_model, make_pairs
 from tqdm import tqdm
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import HERE, Figure, save_figures, machine, own_dtype, parser_for, run_arm, spread
+from measure import HERE, Figure, machine, own_dtype, parser_for, run_arm, save_figures, spread
 from shapes import make_model, make_pairs, make_rows
 from tqdm import tqdm
 

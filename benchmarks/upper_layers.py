@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Figure, save_figures, machine, own_dtype, parser_for, run_arm, spread
+from measure import Figure, machine, own_dtype, parser_for, run_arm, save_figures, spread
 from shapes import SHAPES, make_model, make_rows
 from tqdm import tqdm
 from train import BATCH, write_rows

@@ -36,7 +36,7 @@ class ValidationTask:
     """Validation items to score an adapter on every `every` steps.
 
     `metric` is the score that matters and `lower_is_better` its direction. `chooses` says whether it decides which
-    adapter is published. `digest` is a SHA-256 of the items, because a score compares only with scores on the same items.
+    adapter is published. `digest` is a SHA-256 of the items: scores compare only on the same items.
     """
 
     metric: str

@@ -42,8 +42,8 @@ class Subject:
 
     `table` is items x columns, whose sums the measures read. `facts` is what items.jsonl reports of each item, without
     its text. `changes` and `mcnemar` compare with the base and are empty for the base itself. `baseline_changes`
-    compares with each baseline by the measure that the verdict rests on: better than the base is not enough. `custom` are the user's
-    metrics. `written` are the written texts, empty where nothing was written or they may not be shown.
+    compares with each baseline by the measure that the verdict rests on: better than the base is not enough. `custom`
+    are the user's metrics. `written` are the written texts, empty where nothing was written or they may not be shown.
     """
 
     adapter: str | None
@@ -100,7 +100,8 @@ class Evaluation:
     """Base and adapters on the same items: everything report.json holds, and the scores of each item.
 
     `layout` says what the columns of the subjects' tables are (see scorer.py). `notes` are sentences for readers.
-    `prompt_options` are what the template does not say (see PromptOptions). `recipes` names adapters that differ in nothing but their seed.
+    `prompt_options` are what the template does not say (see PromptOptions). `recipes` names adapters that differ in
+    their seed only.
     """
 
     scoring: Scoring

@@ -102,9 +102,7 @@ def open_adapters(adapters: Sequence[str | AdapterFiles], store: Path | str) -> 
         InputMissingError: there is no such adapter.
         IntegrityError: a file is not the one that was published.
     """
-    return [
-        open_files(find_adapter(adapter, store)) if isinstance(adapter, str) else adapter for adapter in adapters
-    ]
+    return [open_files(find_adapter(adapter, store)) if isinstance(adapter, str) else adapter for adapter in adapters]
 
 
 def pool_of(base: Base, opened: Sequence[AdapterFiles], store: Path | str) -> AdapterPool:

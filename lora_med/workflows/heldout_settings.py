@@ -73,9 +73,7 @@ def _settings(data: Any, source: str | None) -> DataSettings:
     """A card's data settings; for a mixture those of `source`, and defaults for what an older card lacks."""
     values = {key: value for key, value in (data or {}).items() if key in DataSettings.model_fields}
     settings = DataSettings.model_validate(values)
-    ingredient = next(
-        (mixed for mixed in settings.mix if mixed.source == source and source != settings.source), None
-    )
+    ingredient = next((mixed for mixed in settings.mix if mixed.source == source and source != settings.source), None)
     return settings.model_copy(update={"mix": [], **(vars(ingredient) if ingredient is not None else {})})
 
 

@@ -113,8 +113,8 @@ def test_headings_that_are_missing_are_counted() -> None:
 def test_unsupported_claims_correlate_with_human_judgment_more_than_rouge() -> None:
     """The 400 judged summaries of MTS-Dialog.
 
-    On the dialogues with odd numbers, which no word table was made with, the correlation itself is over zero. It differs
-    clearly from ROUGE-L's only on all dialogues, because too few of a half have any hallucination.
+    On the dialogues with odd numbers, which no word table was made with, the correlation itself is over zero. It
+    differs clearly from ROUGE-L's only on all dialogues, because too few of a half have any hallucination.
     """
     sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
     try:

@@ -36,6 +36,7 @@ from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
+    from lora_med.adapters.store.card import Card
     from lora_med.adapters.store.published import AdapterFiles
     from lora_med.evaluation.report.write_report import Report
     from lora_med.evaluation.results import Evaluation
@@ -97,8 +98,10 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
+    if list_tasks:
+        _list_tasks(as_json)
     if list_tasks or context.invoked_subcommand is not None:
-        return _list_tasks(as_json) if list_tasks else None
+        return
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import write_report
@@ -106,8 +109,7 @@ def evaluate_command(
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
-    if tagging(cards):
-        _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
+    _refuse_for_taggers(cards, constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
         store=store,
         max_items=max_items,
@@ -141,10 +143,13 @@ def _title(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     return f"{', '.join(names)} against {base}" if names else base
 
 
-def _refuse(**options: object) -> None:
+def _refuse_for_taggers(cards: Sequence[Card], **options: object) -> None:
     """Refuse options that token classifiers do not have: they generate nothing, and load the base of their card."""
+    from lora_med.workflows.evaluate import tagging
+
+    is_tagging = tagging(cards)
     for name, value in options.items():
-        if value:
+        if is_tagging and value:
             raise SettingsError(
                 "adapters that tag tokens do not take this option", where=f"--{name}", fix="remove the option"
             )

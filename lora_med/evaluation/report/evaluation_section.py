@@ -202,7 +202,9 @@ def evaluation_section(evaluation: Evaluation, index: int) -> Section:
     if any(subject.custom for subject in evaluation.subjects):
         tables.append(custom_table(evaluation))
     base = evaluation.base
-    options = [f"{name} {value}" if value is not True else name for name, value in evaluation.prompt_options.items() if value]
+    options = [
+        f"{name} {value}" if value is not True else name for name, value in evaluation.prompt_options.items() if value
+    ]
     paragraph = (
         f"The base is {base['name']} ({base['quantization']} weights, computed in {base['dtype']}). "
         f"The items are the {evaluation.split} split of {evaluation.source}, access class {evaluation.access}. "

@@ -22,11 +22,11 @@ import torch
 
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
-from lora_med.models.weight_loading import load_weights, progress_on_terminals_only
 from lora_med.models.files.resolve import read_config
 from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
+from lora_med.models.weight_loading import load_weights, progress_on_terminals_only
 from lora_med.training.planner.activations import shell, with_adapter
 from lora_med.training.planner.run_memory import Shape
 from lora_med.training.rows.batches import positions
