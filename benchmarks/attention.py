@@ -1,6 +1,6 @@
 """python benchmarks/attention.py [--rounds 5]: attention's forward and backward pass, by torch and by matrix products.
 
-Milliseconds of both for four documents of one length, with the heads of the 135 M shape, in the format this CPU
+Milliseconds of both for four documents of one length, with the heads of the 135 M shape. The format is the one this CPU
 multiplies fastest. lora_med uses the matrix products only on CPUs with matrix units (AMX). Correctness check: the
 cosine of the gradients.
 """

@@ -3,7 +3,7 @@
 PEER_PYTHON peer_arm.py ARM MODEL PAIRS STEPS BATCH OPTIONS
 
 Trains LoRA (r=16 on all linear layers) on pairs of `{"prompt", "completion"}` and prints one JSON line as train_arm.py
-does, with the loss of the first step, the number of trained weights and the versions of the libraries. A single step
+does. It adds the loss of the first step, the number of trained weights and the versions of the libraries. A single step
 cannot be timed, so then these are all. OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the
 completion's and the end token; the prompt is left out of the loss. All peers hold their weights in `dtype` without
 autocast, recompute nothing, and take the rows in the order of the file. The rows have about the same length. The peers'

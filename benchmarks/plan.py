@@ -1,8 +1,8 @@
 """python benchmarks/plan.py --data ../shared/data [--workers 2]: memory and time as planned, and as measured.
 
 Twenty runs of three steps, each in a process of its own with one thread: Llama in two sizes, GPT-2, Qwen3 and Gemma of
-random weights, in the format this CPU multiplies fastest, float32 and NF4, with and without recomputed layers, on rows
-of one length. The peak of each (VmHWM) is compared with what `lora_med.training.planner.run_memory` planned from
+random weights. They use the format this CPU multiplies fastest, float32 and NF4, with and without recomputed layers, on
+rows of one length. The peak of each (VmHWM) is compared with what `lora_med.training.planner.run_memory` planned from
 config.json alone. The median step is compared with what `lora_med.training.planner.step_time` measured on two layers.
 """
 
