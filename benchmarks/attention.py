@@ -1,8 +1,8 @@
 """python benchmarks/attention.py [--rounds 5]: attention's forward and backward pass, by torch and by matrix products.
 
-Milliseconds of both for four documents of one length, with the heads of the 135 M shape, in the format this CPU
-multiplies fastest. lora_med takes the matrix products on CPUs with matrix units (AMX) alone. Gate: the cosine of the
-gradients.
+Milliseconds of both for four documents of one length, with the heads of the 135 M shape. The format is the one this CPU
+multiplies fastest. lora_med uses the matrix products only on CPUs with matrix units (AMX). Correctness check: the
+cosine of the gradients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import Figure, keep, machine, own_dtype, parser_for, spread
+from measure import Figure, machine, own_dtype, parser_for, save_figures, spread
 
 from lora_med.models.attention import block_attention
 from lora_med.models.precision import cpu_has
@@ -24,49 +24,50 @@ COSINE_ABOVE = 0.999
 Attend = Callable[..., torch.Tensor]
 
 
-def gradients(attend: Attend, given: list[torch.Tensor]) -> torch.Tensor:
-    """Of query, key and value, as one row of numbers."""
-    inputs = [one.detach().requires_grad_() for one in given]
+def gradients(attend: Attend, tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The gradients of query, key and value, as one row of numbers."""
+    inputs = [tensor.detach().requires_grad_() for tensor in tensors]
     output = attend(*inputs)
     output.backward(torch.ones_like(output) + output.detach())
-    return torch.cat([one.grad.flatten() for one in inputs])  # type: ignore[union-attr]
+    return torch.cat([tensor.grad.flatten() for tensor in inputs])  # type: ignore[union-attr]
 
 
 def main() -> None:
-    asked = parser_for(__doc__, data=False).parse_args()
-    dtype = getattr(torch, own_dtype(asked.dtype))
+    arguments = parser_for(__doc__, data=False).parse_args()
+    dtype = getattr(torch, own_dtype(arguments.dtype))
     print(f"{machine()}\n{dtype}, {torch.get_num_threads()} threads; used here: {cpu_has('amx_bf16')}")
     print("| tokens a document | torch ms | matrix products ms | times as fast |\n|---|---|---|---|")
     figures = []
     for length in (250, 500, 1000):
         lengths = [(length,)] * DOCUMENTS
         shapes = [(1, length * DOCUMENTS, heads, SIZE) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
-        given = [torch.randn(shape).to(dtype).transpose(1, 2) for shape in shapes]
+        tensors = [torch.randn(shape).to(dtype).transpose(1, 2) for shape in shapes]
 
         def torchs(*inputs: torch.Tensor, length: int = length) -> torch.Tensor:
             attend = functools.partial(
                 torch.nn.functional.scaled_dot_product_attention, is_causal=True, enable_gqa=True
             )
-            return torch.cat([attend(*part) for part in zip(*(one.split(length, 2) for one in inputs), strict=True)], 2)
+            documents = zip(*(tensor.split(length, 2) for tensor in inputs), strict=True)
+            return torch.cat([attend(*document) for document in documents], 2)
 
         def ours(*inputs: torch.Tensor, lengths: Any = lengths) -> torch.Tensor:
             return block_attention.attend(*inputs, lengths)
 
-        one, other = (gradients(attend, given) for attend in (torchs, ours))
-        cosine = float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))
+        expected, actual = (gradients(attend, tensors) for attend in (torchs, ours))
+        cosine = float(torch.nn.functional.cosine_similarity(expected.double(), actual.double(), dim=0))
         if not cosine >= COSINE_ABOVE:
-            raise SystemExit(f"the gate is not passed: the gradients' cosine is {cosine:.6f}")
+            raise SystemExit(f"the correctness check failed: the cosine of the gradients is {cosine:.6f}")
         taken: list[list[float]] = [[], []]
-        for _ in range(asked.rounds * 4):
-            for place, attend in enumerate((torchs, ours)):
-                begun = time.perf_counter()
-                gradients(attend, given)
-                taken[place].append((time.perf_counter() - begun) * 1000)
+        for _ in range(arguments.rounds * 4):
+            for arm, attend in enumerate((torchs, ours)):
+                started = time.perf_counter()
+                gradients(attend, tensors)
+                taken[arm].append((time.perf_counter() - started) * 1000)
         ratios = tuple(a / b for a, b in zip(*taken, strict=True))
         print(f"| {length} | {spread(taken[0], 1)} | {spread(taken[1], 1)} | {statistics.median(ratios):.2f} |")
         name = f"attention by matrix products against torch, {length} tokens"
         figures.append(Figure(name, ratios, "times", "more than 1 with AMX", f"cosine {cosine:.6f}"))
-    keep("attention", figures)
+    save_figures("attention", figures)
 
 
 if __name__ == "__main__":

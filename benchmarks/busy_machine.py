@@ -1,4 +1,4 @@
-"""python benchmarks/busy_machine.py [--rounds 5]: training speed on a quiet machine, and beside one busy core.
+"""python benchmarks/busy_machine.py [--rounds 5] [--spins 100 1000]: training speed, quiet and beside one busy core.
 
 OpenMP's threads spin while they wait for each other. Beside another process that computes, the spinning takes the core
 from the thread that the others wait for. Each round trains the quickstart's questions once for every way to wait, quiet
@@ -16,15 +16,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from measure import Figure, environment, keep, parser_for, spread
+from measure import Figure, environment, parser_for, save_figures, spread
 
-WAYS: dict[str, dict[str, str]] = {
-    "as OpenMP does": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""},
-    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": ""},
-    "GOMP_SPINCOUNT=10": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "10"},
-    "GOMP_SPINCOUNT=100": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "100"},
-    "GOMP_SPINCOUNT=1000": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "1000"},
-}
+AS_IS, PASSIVE = "as OpenMP does", "OMP_WAIT_POLICY=PASSIVE"
 STEPS = 30
 BUSY = "while True: sum(range(1000))"
 TRAIN = """
@@ -58,29 +52,40 @@ def train(way: dict[str, str], *, busy: bool) -> tuple[float, float]:
     return median(line["tokens_per_second"] for line in logs[1:]), logs[-1]["loss"]
 
 
+def ways(spins: list[int]) -> dict[str, dict[str, str]]:
+    """Each way to wait, with its environment; an empty value leaves the variable unset."""
+    own = {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""}
+    counted = {f"GOMP_SPINCOUNT={spin}": own | {"GOMP_SPINCOUNT": str(spin)} for spin in spins}
+    return {AS_IS: own, PASSIVE: own | {"OMP_WAIT_POLICY": "PASSIVE"}, **counted}
+
+
 def main() -> None:
-    options = parser_for(__doc__, data=False).parse_args()
-    speeds: dict[tuple[str, bool], list[float]] = {(name, busy): [] for busy in (False, True) for name in WAYS}
+    parser = parser_for(__doc__, data=False)
+    parser.add_argument("--spins", type=int, nargs="+", default=[100, 300, 1000])
+    options = parser.parse_args()
+    environments = ways(options.spins)
+    speeds: dict[tuple[str, bool], list[float]] = {(name, busy): [] for busy in (False, True) for name in environments}
     losses: set[float] = set()
     for number in range(options.rounds):
         for name, busy in list(speeds)[:: 1 if number % 2 == 0 else -1]:
-            speed, loss = train(WAYS[name], busy=busy)
+            speed, loss = train(environments[name], busy=busy)
             speeds[name, busy].append(speed)
             losses.add(round(loss, 4))
             print(f"round {number + 1}: {name}, {'busy' if busy else 'quiet'}: {speed:,.0f} tokens/s", flush=True)
-    quiet = median(speeds["as OpenMP does", False])
-    gate = f"last losses {', '.join(map(str, sorted(losses)))}"
-    print(f"\n{gate}\n\n| threads wait by | quiet, tokens/s | of today's quiet | busy, tokens/s | of today's quiet |")
+    quiet = median(speeds[AS_IS, False])
+    losses_text = f"last losses {', '.join(map(str, sorted(losses)))}"
+    print(f"\n{losses_text}\n")
+    print("| threads wait by | quiet, tokens/s | of OpenMP's quiet | busy, tokens/s | of OpenMP's quiet |")
     print("|---|---|---|---|---|")
     figures = []
-    for name in WAYS:
+    for name in environments:
         rest, beside = speeds[name, False], speeds[name, True]
         shares = f"{median(rest) / quiet:.2f}", f"{median(beside) / quiet:.2f}"
         print(f"| {name} | {spread(rest)} | {shares[0]} | {spread(beside)} | {shares[1]} |")
         for state, values in (("quiet", rest), ("busy", beside)):
             shares_of = tuple(value / quiet for value in values)
-            figures.append(Figure(f"{name}, {state}, against OpenMP's own, quiet", shares_of, "times", "", gate))
-    keep("busy_machine", figures)
+            figures.append(Figure(f"{name}, {state}, against OpenMP's own, quiet", shares_of, "times", "", losses_text))
+    save_figures("busy_machine", figures)
 
 
 if __name__ == "__main__":

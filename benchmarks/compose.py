@@ -1,8 +1,8 @@
 """python benchmarks/compose.py [--rounds 3]: adapters combined by us and by PEFT's add_weighted_adapter.
 
-A random llama-shaped base with two adapters on all linear layers, as LoRA, rsLoRA and DoRA. Of each way: the relative
-error of the changed weights against the exact sum of both changes (computed in fp64 from the formulas), the same for
-one adapter at weight 1, and the seconds it takes.
+A random llama-shaped base with two adapters on all linear layers, as LoRA, rsLoRA and DoRA. Each way of combining is
+measured by the relative error of the changed weights against the exact sum of both changes, computed in fp64 from the
+formulas. The same is measured for one adapter at weight 1, and the seconds of both.
 """
 
 from __future__ import annotations
@@ -58,21 +58,23 @@ def exact(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     from lora_med.adapters.algebra.deltas import delta_of, open_base, read_updates
 
     base = open_base(folder / "base")
-    found: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for name in names:
         updates = read_updates(folder / "store" / name)
-        weights = {layer: base.read(one) for layer, one in updates.items()}
-        found[name] = {layer: delta_of(one, weights[layer]).dense(weights[layer]) for layer, one in updates.items()}
-    return found
+        weights = {layer: base.read(update) for layer, update in updates.items()}
+        changes[name] = {
+            layer: delta_of(update, weights[layer]).dense(weights[layer]) for layer, update in updates.items()
+        }
+    return changes
 
 
 def by_us(folder: Path, parents: list[tuple[str, float]]) -> tuple[float, dict[str, Any]]:
     """Seconds, and the new adapter's change of each layer."""
     from lora_med.adapters.algebra.compose import compose
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     compose("ours", parents, base=str(folder / "base"), store=folder / "store", overwrite=True)
-    return time.perf_counter() - begun, exact(folder, ["ours"])["ours"]
+    return time.perf_counter() - started, exact(folder, ["ours"])["ours"]
 
 
 def by_peft(folder: Path, parents: list[tuple[str, float]]) -> tuple[float, dict[str, Any]]:
@@ -82,23 +84,22 @@ def by_peft(folder: Path, parents: list[tuple[str, float]]) -> tuple[float, dict
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
-    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     adapted = PeftModel.from_pretrained(model, folder / "a", adapter_name="a")
     adapted.load_adapter(str(folder / "b"), adapter_name="b")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     names, weights = [name for name, _ in parents], [weight for _, weight in parents]
     adapted.add_weighted_adapter(names, weights, "theirs", combination_type="linear")
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     merged = adapted.merge_and_unload(adapter_names=["theirs"])
-    return seconds, {
-        name.removesuffix(".weight"): (one.detach() - before[name]).double() for name, one in merged.named_parameters()
-    }
+    after = merged.named_parameters()
+    return seconds, {name.removesuffix(".weight"): (weight.detach() - before[name]).double() for name, weight in after}
 
 
-def error(found: dict[str, Any], wanted: dict[str, Any]) -> float:
+def error(actual: dict[str, Any], expected: dict[str, Any]) -> float:
     """Relative Frobenius error over all layers."""
-    lost = sum(float((found[layer] - one).square().sum()) for layer, one in wanted.items())
-    return (lost / sum(float(one.square().sum()) for one in wanted.values())) ** 0.5
+    squared = sum(float((actual[layer] - change).square().sum()) for layer, change in expected.items())
+    return (squared / sum(float(change.square().sum()) for change in expected.values())) ** 0.5
 
 
 def main() -> None:
@@ -113,16 +114,21 @@ def main() -> None:
             folder = Path(name)
             make(folder, options)
             changes = exact(folder, ["a", "b"])
-            for said, parents in SUMS.items():
-                wanted = {layer: sum(weight * changes[one][layer] for one, weight in parents) for layer in changes["a"]}
+            for title, parents in SUMS.items():
+                expected = {
+                    layer: sum(weight * changes[parent][layer] for parent, weight in parents) for layer in changes["a"]
+                }
                 ours, theirs = [], []
                 for _ in range(rounds):
                     ours.append(by_us(folder, parents))
                     theirs.append(by_peft(folder, parents))
-                errors = [error(some[-1][1], wanted) for some in (ours, theirs)]
-                times = [[one[0] for one in some] for some in (ours, theirs)]
-                cells = [f"{statistics.median(one):.2f} ({min(one):.2f} to {max(one):.2f})" for one in times]
-                print(f"| {kind} | {said} | {errors[0]:.1e} | {errors[1]:.1e} | {cells[0]} | {cells[1]} |", flush=True)
+                errors = [error(rounds_of_arm[-1][1], expected) for rounds_of_arm in (ours, theirs)]
+                seconds_of_arm = [[seconds for seconds, _ in rounds_of_arm] for rounds_of_arm in (ours, theirs)]
+                cells = [
+                    f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+                    for seconds in seconds_of_arm
+                ]
+                print(f"| {kind} | {title} | {errors[0]:.1e} | {errors[1]:.1e} | {cells[0]} | {cells[1]} |", flush=True)
 
 
 if __name__ == "__main__":

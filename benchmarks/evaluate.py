@@ -1,11 +1,11 @@
 """python benchmarks/evaluate.py [--base micro] [--items 400] [--rounds 3]: against lm-evaluation-harness.
 
-The same MedMCQA questions, model, wording and float32, by turns, one thread; wall and CPU seconds. `--task choice` goes
-from the questions in memory to a choice for each, prompts and tokens included, and tells how many choices agree and by
-how much the log-probabilities differ. `--task writing` continues the first 100 questions by 64 tokens each, beside
-transformers' greedy decoding one by one, and tells how many texts are equal to that. lm-eval runs with its default
-batch of 1 and with 16. `--base 135m` is a random model of SmolLM2-135M's shape, so that the work of a real one is
-timed. Needs lm-eval: pip install lm-eval==0.4.13.
+The same MedMCQA questions, model, wording and float32, in alternating runs on one thread; wall and CPU seconds. `--task
+choice` goes from the questions in memory to a choice for each, prompts and tokens included. It reports how many choices
+agree and by how much the log-probabilities differ. `--task writing` continues the first 100 questions by 64 tokens
+each. It reports how many texts equal those of transformers' greedy decoding, one by one. lm-eval runs with its default
+batch of 1 and with 16. `--base 135m` is a random model of SmolLM2-135M's shape, so that the computation of a real one
+is timed. Needs lm-eval: pip install lm-eval==0.4.13.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def read_questions(path: Path, number: int) -> tuple[list[Any], list[Any]]:
     from lora_med.data.reading import find_inputs, read_records
 
     if not path.is_file():
-        raise SystemExit(f"{path} is not there: lora-med data get medmcqa, then --data data/medmcqa/dev.json")
+        raise SystemExit(f"{path} does not exist: lora-med data get medmcqa, then --data data/medmcqa/dev.json")
     source = find_source("medmcqa")
-    found = list(read_records(source, find_inputs(source, [str(path)]), ReadOptions()))
-    return found[:number], found[number : number + EXAMPLES]
+    records = list(read_records(source, find_inputs(source, [str(path)]), ReadOptions()))
+    return records[:number], records[number : number + EXAMPLES]
 
 
 def local_tasks(folder: Path, records: Sequence[Any], examples: Sequence[Any]) -> dict[str, Any]:
@@ -89,11 +89,11 @@ def local_tasks(folder: Path, records: Sequence[Any], examples: Sequence[Any]) -
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    for name, some in (("test", records), ("dev", examples)):
+    for name, of_split in (("test", records), ("dev", examples)):
         rows = [
-            {"question": one.question, "cop": one.right_option}
-            | dict(zip(("opa", "opb", "opc", "opd"), one.options, strict=True))
-            for one in some
+            {"question": record.question, "cop": record.right_option}
+            | dict(zip(("opa", "opb", "opc", "opd"), record.options, strict=True))
+            for record in of_split
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for kind, head in YAML.items():
@@ -108,10 +108,10 @@ def local_tasks(folder: Path, records: Sequence[Any], examples: Sequence[Any]) -
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What `action` gives, with its wall and CPU seconds."""
-    begun, cpu = time.perf_counter(), time.process_time()
-    found = action()
-    return found, time.perf_counter() - begun, time.process_time() - cpu
+    """What `action` returns, with its wall and CPU seconds."""
+    started, cpu = time.perf_counter(), time.process_time()
+    result = action()
+    return result, time.perf_counter() - started, time.process_time() - cpu
 
 
 def theirs(model: Any, tokenizer: Any, task: Any, shots: int, batch: int) -> list[list[float]]:
@@ -127,8 +127,8 @@ def theirs(model: Any, tokenizer: Any, task: Any, shots: int, batch: int) -> lis
             bootstrap_iters=0,
             log_samples=True,
         )
-    samples = sorted(run["samples"][task.config.task], key=lambda one: one["doc_id"])
-    return [[score for score, _ in one["filtered_resps"]] for one in samples]
+    samples = sorted(run["samples"][task.config.task], key=lambda sample: sample["doc_id"])
+    return [[score for score, _ in sample["filtered_resps"]] for sample in samples]
 
 
 def ours(base: Any, records: Sequence[Any], examples: Sequence[Any], template: str) -> list[list[float]]:
@@ -139,15 +139,15 @@ def ours(base: Any, records: Sequence[Any], examples: Sequence[Any], template: s
 
     shots = Shots({"": tuple(examples)}) if examples else None
     questions = pose_questions(records, template, base.model, base.tokenizer, shots=shots)
-    return [list(one) for one in score_choices(base.model, questions, context_of(base)).scores]
+    return [list(scores) for scores in score_choices(base.model, questions, context_of(base)).scores]
 
 
 def compare_choice(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """One row for each kind of question: times by turns, ratios, and what is equal."""
+    """One row for each kind of question: times of alternating runs, ratios, and what is equal."""
     records, examples = read_questions(options.data, options.items)
     base = load(options, folder)
     tasks = local_tasks(folder, records, examples)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for kind, shots in KINDS:
         if f"{kind}-{shots}" not in options.kinds:
             continue
@@ -163,17 +163,17 @@ def compare_choice(options: argparse.Namespace, folder: Path) -> list[dict[str, 
                 return theirs(base.model, base.tokenizer, tasks[f"local_{kind}"], shots, batch)
 
             contenders[f"lm-eval, batch {batch}"] = ask_them
-        result, scores = by_turns(f"{kind}, {shots}-shot", contenders, options.rounds)
-        for who, one in scores.items():
-            pairs = list(zip(one, scores["ours"], strict=True))
+        result, scores = alternating_runs(f"{kind}, {shots}-shot", contenders, options.rounds)
+        for who, own in scores.items():
+            pairs = list(zip(own, scores["ours"], strict=True))
             result[who]["same"] = sum(a.index(max(a)) == b.index(max(b)) for a, b in pairs)
-            result[who]["apart"] = max(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True))
-        found.append(result)
-    return found
+            result[who]["largest_difference"] = max(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True))
+        results.append(result)
+    return results
 
 
 def compare_writing(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Greedy continuations of the questions: times by turns, ratios, and how many are those of decoding one by one."""
+    """Greedy continuations: times of alternating runs, ratios, and how many equal those of decoding one by one."""
     import torch
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -188,12 +188,12 @@ def compare_writing(options: argparse.Namespace, folder: Path) -> list[dict[str,
     questions = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0]}
 
     def read(tokens: Sequence[Sequence[int]]) -> list[str]:
-        return [tokenizer.decode(one, skip_special_tokens=True) for one in tokens]
+        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
 
     def one_by_one() -> list[str]:
         with torch.inference_mode():
-            whole = [model.generate(torch.tensor([prompt]), **questions)[0].tolist() for prompt in prompts]
-        return read([before_end(one[len(prompt) :], ends) for one, prompt in zip(whole, prompts, strict=True)])
+            rows = [model.generate(torch.tensor([prompt]), **questions)[0].tolist() for prompt in prompts]
+        return read([before_end(row[len(prompt) :], ends) for row, prompt in zip(rows, prompts, strict=True)])
 
     contenders: dict[str, Callable[[], list[str]]] = {
         "ours": lambda: read(greedy(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS)),
@@ -203,14 +203,14 @@ def compare_writing(options: argparse.Namespace, folder: Path) -> list[dict[str,
 
         def ask_them(batch: int = batch) -> list[str]:
             how = {"until": [], "max_gen_toks": NEW_TOKENS, "do_sample": False}
-            requests = [Instance("generate_until", {}, (text, how), place) for place, text in enumerate(texts)]
+            requests = [Instance("generate_until", {}, (text, how), index) for index, text in enumerate(texts)]
             lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")
             return lm.generate_until(requests, disable_tqdm=True)
 
         contenders[f"lm-eval, batch {batch}"] = ask_them
-    result, written = by_turns(f"{NEW_TOKENS} tokens each", contenders, options.rounds)
-    for who, found in written.items():
-        result[who]["same"] = sum(a == b for a, b in zip(found, written["one by one"], strict=True))
+    result, written = alternating_runs(f"{NEW_TOKENS} tokens each", contenders, options.rounds)
+    for who, own in written.items():
+        result[who]["same"] = sum(a == b for a, b in zip(own, written["one by one"], strict=True))
     return [result]
 
 
@@ -222,34 +222,37 @@ def load(options: argparse.Namespace, folder: Path) -> Any:
     return lora_med.load_base(name, quantization="none", dtype="float32")
 
 
-def by_turns(kind: str, contenders: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row with the medians, the range and the ratio to ours of each, and what each gave."""
+def alternating_runs(
+    kind: str, contenders: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row with the medians, the range and the ratio to ours of each contender, and the last result of each."""
     runs: dict[str, list[tuple[float, float]]] = {}
-    given: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for _ in range(rounds):
         for who, action in contenders.items():
-            given[who], wall, cpu = timed(action)
+            results[who], wall, cpu = timed(action)
             runs.setdefault(who, []).append((wall, cpu))
-    medians = {who: [statistics.median(one[place] for one in all_) for place in (0, 1)] for who, all_ in runs.items()}
-    result: dict[str, Any] = {"kind": kind, "items": len(given["ours"])}
+    medians = {who: [statistics.median(column) for column in zip(*pairs, strict=True)] for who, pairs in runs.items()}
+    result: dict[str, Any] = {"kind": kind, "items": len(results["ours"])}
     for who, (wall, cpu) in medians.items():
-        spread = [min(one[1] for one in runs[who]), max(one[1] for one in runs[who])]
+        cpu_seconds = [cpu_s for _, cpu_s in runs[who]]
+        spread = [min(cpu_seconds), max(cpu_seconds)]
         result[who] = {"wall_s": wall, "cpu_s": cpu, "cpu_range_s": spread, "ratio_cpu": cpu / medians["ours"][1]}
-    return result, given
+    return result, results
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """The table, in Markdown."""
     print("| questions | who | wall s | CPU s (range) | times our CPU | same answer | largest difference |")
     print("|---|---|---|---|---|---|---|")
-    for one in rows:
-        for who in [name for name in one if name not in ("kind", "items")]:
-            found = one[who]
-            apart = f"{found['apart']:.1e}" if "apart" in found else "–"
-            low, high = found["cpu_range_s"]
+    for row in rows:
+        for who in [name for name in row if name not in ("kind", "items")]:
+            cells = row[who]
+            difference = f"{cells['largest_difference']:.1e}" if "largest_difference" in cells else "–"
+            low, high = cells["cpu_range_s"]
             print(
-                f"| {one['kind']} | {who} | {found['wall_s']:.2f} | {found['cpu_s']:.2f} ({low:.2f}–{high:.2f}) | "
-                f"{found['ratio_cpu']:.2f} | {found['same']} of {one['items']} | {apart} |"
+                f"| {row['kind']} | {who} | {cells['wall_s']:.2f} | {cells['cpu_s']:.2f} ({low:.2f}–{high:.2f}) | "
+                f"{cells['ratio_cpu']:.2f} | {cells['same']} of {row['items']} | {difference} |"
             )
 
 

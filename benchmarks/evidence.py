@@ -2,8 +2,8 @@
 
 `micro` with an adapter trained on PubMedQA (`questions`) and one on MTS-Dialog (`notes`), and stories260K alone, on
 validation data: PubMedQA's official fold 0, MedMCQA's dev file, BC5CDR's development set, MTS-Dialog's validation file,
-and the general probe. The adapters are trained by the commands on the page, which this script prints too. The page's
-part behind its marker is replaced, and report.html is left in --out to be looked at.
+and the general probe. The adapters are trained by the commands on the page, which this script prints too. It replaces
+the part of the page after its marker, and writes report.html into --out.
 """
 
 from __future__ import annotations
@@ -51,26 +51,28 @@ def tasks(data: Path) -> tuple[list[str], list[str]]:
 
 def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tuple[list[Evaluation], float]:
     """All tasks on one base, and the seconds they took."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     published = open_adapters(adapters, options.store)
     cards = [adapter.card for adapter in published]
     loaded = load_base(base, quantization="4bit" if base == "micro" else "none")
     chosen, written = tasks(options.data)
     groups = ((chosen, "validation", CHOSEN), (written, "validation", WRITTEN), (["general"], "test", CHOSEN))
-    found: list[Evaluation] = []
+    evaluations: list[Evaluation] = []
     for names, split, most in groups:
         jobs = make_jobs(names, cards, split=split, overrides=() if adapters else ["data.leaks=drop"])
-        how = EvalOptions(store=options.store, max_items=most, bootstrap_samples=options.resamples)
-        opened = [open_job(job, how.prompt_options, calibrate=False) for job in jobs]
-        found += score_jobs(loaded, published, jobs, opened, how)
-    return found, time.perf_counter() - begun
+        eval_options = EvalOptions(store=options.store, max_items=most, bootstrap_samples=options.resamples)
+        opened = [open_job(job, eval_options.prompt_options, calibrate=False) for job in jobs]
+        evaluations += score_jobs(loaded, published, jobs, opened, eval_options)
+    return evaluations, time.perf_counter() - started
 
 
 def rows(evaluation: Evaluation, compared: Sequence[Comparison]) -> list[str]:
-    """The lines of the table that tell one evaluation."""
+    """The lines of the table for one evaluation."""
     by, kind = evaluation.verdict_by, SCORINGS[evaluation.scoring]
-    measures = [by, *(one for one in evaluation.measures if one.name in (kind.beside, kind.extent))]
-    verdicts = {one.subject.name: one.verdict for one in compared if one.evaluation is evaluation}
+    measures = [by, *(measure for measure in evaluation.measures if measure.name in (kind.beside, kind.extent))]
+    verdicts = {
+        comparison.subject.name: comparison.verdict for comparison in compared if comparison.evaluation is evaluation
+    }
     base = Path(str(evaluation.base["name"])).name
     lines = []
     for measure in measures:
@@ -94,10 +96,10 @@ def rows(evaluation: Evaluation, compared: Sequence[Comparison]) -> list[str]:
     return lines
 
 
-def page(found: Sequence[Evaluation], seconds: Sequence[float]) -> str:
-    """The part of docs/results.md behind the marker."""
+def page(evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> str:
+    """The part of docs/results.md after the marker."""
     known: dict[str, Any] = versions()
-    compared = compare_all(found)
+    compared = compare_all(evaluations)
     packages = ", ".join(f"{name} {known[name]}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     return "\n".join(
         [
@@ -113,11 +115,11 @@ def page(found: Sequence[Evaluation], seconds: Sequence[float]) -> str:
             f"over all {len(compared)} comparisons.",
             "",
             f"Machine: {platform.machine()}, {os.cpu_count()} cores, no GPU. {packages}. "
-            f"The two bases took {' and '.join(f'{one:.0f} s' for one in seconds)}.",
+            f"The two bases took {' and '.join(f'{duration:.0f} s' for duration in seconds)}.",
             "",
             "| task | items | measure | model | value | difference | verdict |",
             "|---|---|---|---|---|---|---|",
-            *(line for evaluation in found for line in rows(evaluation, compared)),
+            *(line for evaluation in evaluations for line in rows(evaluation, compared)),
             "",
             "The adapters:",
             "",
@@ -132,18 +134,19 @@ def page(found: Sequence[Evaluation], seconds: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=SHARED)
-    parser.add_argument("--store", type=Path, default=Path("adapters"), help="where `questions` and `notes` are")
+    parser.add_argument("--store", type=Path, default=Path("adapters"), help="the store of `questions` and `notes`")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--resamples", type=int, default=10_000)
     options = parser.parse_args()
     prepare_environment(offline=True)
-    first, took = score("micro", ADAPTERS, options)
-    second, too = score(str(options.data / "models" / "stories260K"), (), options)
+    first, first_seconds = score("micro", ADAPTERS, options)
+    second, second_seconds = score(str(options.data / "models" / "stories260K"), (), options)
     report = write_report([*first, *second], options.out, title="Two bases and two adapters")
     text = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
     before = text[: text.index(MARKER)] if MARKER in text else text
-    options.page.write_text(before.rstrip() + "\n\n" + page([*first, *second], (took, too)), encoding="utf-8")
+    part = page([*first, *second], (first_seconds, second_seconds))
+    options.page.write_text(before.rstrip() + "\n\n" + part, encoding="utf-8")
     print(json.dumps({"report": str(report.html), "findings": report.findings}, indent=1))
 
 

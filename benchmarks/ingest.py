@@ -1,9 +1,9 @@
-"""python benchmarks/ingest.py [--data FOLDER] [--rounds 5]: PubMed read, pubmed_parser beside it, by turns.
+"""python benchmarks/ingest.py [--data FOLDER] [--rounds 5]: PubMed read by us and by pubmed_parser.
 
-A file of 30,000 records is made of the real ones in FOLDER (default ../shared/data, else the sample that ships), each
-under a new PMID. The peer runs in an environment of its own, benchmarks/peers/pubmed_parser, which this makes. Beside
-the times stands, for each field, in how many articles the two do not say the same. We read in two ways: in one pass,
-its records held until the last is known to be the newest, or streaming, in two passes and little memory.
+Alternating runs. A file of 30,000 records is made of the real ones in FOLDER (default ../shared/data, else the sample
+that ships), each under a new PMID. The peer runs in an environment of its own, benchmarks/peers/pubmed_parser, which
+this makes. For each field the output also counts the articles in which the two differ. We read in two ways. One pass
+holds the records until the newest version of each is known. Streaming takes two passes and little memory.
 """
 
 from __future__ import annotations
@@ -32,41 +32,42 @@ import json, sys, time
 from pathlib import Path
 from lora_med.data.outcome import Drop, ReadOptions
 from lora_med.data.sources import pubmed
-begun, cpu = time.perf_counter(), time.process_time()
+started, cpu = time.perf_counter(), time.process_time()
 count, texts = 0, {}
-keep = len(sys.argv) > 2
-for one in pubmed.read([Path(sys.argv[1])], ReadOptions(streaming=MODE)):
+writes_texts = len(sys.argv) > 2
+for record in pubmed.read([Path(sys.argv[1])], ReadOptions(streaming=MODE)):
     count += 1
-    if keep and not isinstance(one, Drop):
-        about = one.about
-        terms = ["; ".join(f"{one.ui}:{one.name}" for one in some) for some in (about.publication_types, about.mesh)]
-        parts = [(part.label or "") + part.text for part in one.sections]
-        abstract = "".join(parts) if len(parts) > 1 else one.sections[0].text
+    if writes_texts and not isinstance(record, Drop):
+        about = record.about
+        term_lists = about.publication_types, about.mesh
+        terms = ["; ".join(f"{term.ui}:{term.name}" for term in term_list) for term_list in term_lists]
+        sections = [(section.label or "") + section.text for section in record.sections]
+        abstract = "".join(sections) if len(sections) > 1 else record.sections[0].text
         year, languages = str(about.year or ""), ";".join(about.languages)
-        texts[one.group] = [one.title, abstract, year, about.journal, languages, *terms]
-found = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu, "records": count}
-found["peak_mb"] = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
-if keep:
+        texts[record.group] = [record.title, abstract, year, about.journal, languages, *terms]
+report = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu, "records": count}
+report["peak_mb"] = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+if writes_texts:
     Path(sys.argv[2]).write_text(json.dumps(texts))
-print(json.dumps(found))
+print(json.dumps(report))
 """
 THEIRS = """
 import json, sys, time
 from pathlib import Path
 import pubmed_parser
-begun, cpu = time.perf_counter(), time.process_time()
+started, cpu = time.perf_counter(), time.process_time()
 count, texts = 0, {}
-keep = len(sys.argv) > 2
-for one in pubmed_parser.parse_medline_xml(sys.argv[1]):
+writes_texts = len(sys.argv) > 2
+for article in pubmed_parser.parse_medline_xml(sys.argv[1]):
     count += 1
-    if keep:
+    if writes_texts:
         names = ("title", "abstract", "pubdate", "journal", "languages", "publication_types", "mesh_terms")
-        texts[one["pmid"]] = [one[name] for name in names]
-found = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu, "records": count}
-found["peak_mb"] = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
-if keep:
+        texts[article["pmid"]] = [article[name] for name in names]
+report = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu, "records": count}
+report["peak_mb"] = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+if writes_texts:
     Path(sys.argv[2]).write_text(json.dumps(texts))
-print(json.dumps(found))
+print(json.dumps(report))
 """
 
 
@@ -86,7 +87,7 @@ def make_file(source: Path, target: Path) -> float:
 
 
 def peer_python() -> Path:
-    """The interpreter of the peer's own environment, made if it is not there."""
+    """The interpreter of the peer's own environment, created if it does not exist."""
     python = PEER / "bin" / "python"
     if not python.is_file():
         venv.create(PEER, with_pip=True)
@@ -95,9 +96,9 @@ def peer_python() -> Path:
 
 
 def run(python: Path | str, code: str, *arguments: str) -> dict[str, float]:
-    """What one process says of itself."""
-    done = subprocess.run([str(python), "-c", code, *arguments], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    """The report of one process."""
+    result = subprocess.run([str(python), "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def squeezed(text: str) -> str:
@@ -105,26 +106,26 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def within(part: str, whole: str) -> bool:
-    """Whether `part` is `whole` with characters missing."""
-    left = iter(whole)
-    return all(letter in left for letter in part)
+def within(part: str, text: str) -> bool:
+    """Whether `part` is `text` with characters missing."""
+    remaining = iter(text)
+    return all(letter in remaining for letter in part)
 
 
 def differences(ours: Path, theirs: Path) -> tuple[int, dict[str, int], int]:
     """How many articles both read, for each field in how many they differ, and how often the peer's text lacks some.
 
-    White space is set aside, and so are the full stop and the brackets that NLM adds to a title.
+    White space is ignored, and so are the full stop and the brackets that NLM adds to a title.
     """
     mine, other = json.loads(ours.read_text()), json.loads(theirs.read_text())
     wrong = dict.fromkeys(FIELDS, 0)
     lacking = 0
     for pmid, values in mine.items():
-        for field, one, two in zip(FIELDS, values, other[pmid], strict=True):
-            bare = "[]." if field == "title" else None
-            one, two = squeezed(one).strip(bare), squeezed(two).strip(bare)
-            wrong[field] += one != two
-            lacking += one != two and within(two, one)
+        for field, our_text, their_text in zip(FIELDS, values, other[pmid], strict=True):
+            added = "[]." if field == "title" else None
+            our_letters, their_letters = squeezed(our_text).strip(added), squeezed(their_text).strip(added)
+            wrong[field] += our_letters != their_letters
+            lacking += our_letters != their_letters and within(their_letters, our_letters)
     return len(mine), wrong, lacking
 
 
@@ -156,12 +157,12 @@ def main() -> None:
     print(f"{RECORDS:,} records, {size:.0f} MB of XML; {options.rounds} rounds, alternating; median (range)\n")
     print("| reader | seconds | CPU seconds | MB/s | peak memory |\n|---|---|---|---|---|")
     medians = {}
-    for name, found in rows.items():
-        seconds, cpu = ([row[key] for row in found] for key in ("seconds", "cpu"))
+    for name, reports in rows.items():
+        seconds, cpu = ([report[key] for report in reports] for key in ("seconds", "cpu"))
         medians[name] = statistics.median(seconds)
         print(
             f"| {name} | {medians[name]:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {statistics.median(cpu):.2f} "
-            f"| {size / medians[name]:.0f} | {max(row['peak_mb'] for row in found):.0f} MB |"
+            f"| {size / medians[name]:.0f} | {max(report['peak_mb'] for report in reports):.0f} MB |"
         )
     held, streaming = (medians["pubmed_parser"] / medians[name] for name in list(rows)[:2])
     print(f"\n{held:.1f} times as fast, {streaming:.1f} streaming. Of {read:,} articles with an abstract")

@@ -1,8 +1,9 @@
 """python benchmarks/main_job.py --data ../shared/data --page docs/results.md
 
-The main job on real input: abstracts of a PubMed file and the answers of PubMedQA, each learned by the embedded base
-in 4 bits and by stories260K, a base that was not made here and has read children's stories only. Four trainings through
-`accelerate launch`, four comparisons through `lora-med eval`; the page is written from their report.json.
+The main job on real input. Abstracts of a PubMed file and the answers of PubMedQA are each learned by two bases: the
+embedded base in 4 bits, and stories260K, which was made elsewhere and trained on children's stories only. That is four
+trainings through `accelerate launch` and four comparisons through `lora-med eval`. The page is written from their
+report.json.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Arm:
 STORIES = ("model.base={data}/models/stories260K", "model.load_in_4bit=false", "train.per_device_train_batch_size=16")
 PUBMED = ("sft_pubmed", "micro_pubmed", "pubmed", "pubmed_xml/pubmed20n1015.xml.gz")
 PUBMEDQA = ("sft_task", "micro_pubmedqa", "pubmedqa", "pubmedqa/ori_pqal_nontest500.json")
-EVIDENCE = "<!-- evidence -->"  # behind it stands what benchmarks/evidence.py wrote
+EVIDENCE = "<!-- evidence -->"  # after it is what benchmarks/evidence.py wrote
 ARMS = (
     Arm("micro-pubmed", *PUBMED, ("model.base=micro",)),
     Arm("micro-pubmedqa", *PUBMEDQA, ("model.base=micro",)),
@@ -50,9 +51,9 @@ LOADED = {"none": "full precision", "8bit": "8 bits", "4bit": "4 bits"}
 def run(command: list[str]) -> tuple[str, float]:
     """Standard output and seconds of a command; its own messages go to the terminal."""
     print("$", *command, flush=True)
-    begun = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout, time.perf_counter() - begun
+    started = time.perf_counter()
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return result.stdout, time.perf_counter() - started
 
 
 def measure(arm: Arm, data: Path, out: Path) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--only", help="the name of one arm, or `none`: the others are as they were last run")
+    parser.add_argument("--only", help="the name of one arm, or `none`; for the others, the last reports are used")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for arm in ARMS:
@@ -148,8 +149,8 @@ def main() -> None:
         *(line for result in results for line in section(result)),
     ]
     known = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
-    kept = known[known.index(EVIDENCE) :] if EVIDENCE in known else ""
-    options.page.write_text("\n".join(page) + kept, encoding="utf-8")
+    evidence = known[known.index(EVIDENCE) :] if EVIDENCE in known else ""
+    options.page.write_text("\n".join(page) + evidence, encoding="utf-8")
 
 
 if __name__ == "__main__":

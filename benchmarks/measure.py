@@ -18,16 +18,16 @@ from typing import Any
 from shapes import SHAPES
 
 HERE = Path(__file__).resolve().parent
-KEPT = HERE.parent / "runs" / "bench"
+RESULTS = HERE.parent / "runs" / "bench"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
 def parser_for(doc: str | None, *, data: bool = True, rounds: bool = True) -> argparse.ArgumentParser:
-    """The options that the benchmarks of training share; `doc` is what `--help` says of the script.
+    """The options that the benchmarks of training share; `doc` is what `--help` prints about the script.
 
     Args:
         data: whether it reads data.
-        rounds: whether it goes in rounds, on a model of one shape.
+        rounds: whether it runs in rounds, on a model of one shape.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if data:
@@ -42,20 +42,20 @@ def parser_for(doc: str | None, *, data: bool = True, rounds: bool = True) -> ar
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: what was measured, each round's value, what it is to reach, and the gate beside it."""
+    """One line of the table: what was measured, each round's value, the target, and the run's correctness check."""
 
     name: str
     values: tuple[float, ...]
     unit: str
-    reach: str
-    gate: str
+    target: str
+    correctness_check: str
 
 
-def keep(script: str, figures: Sequence[Figure]) -> None:
-    """Write a script's figures where `benchmarks/table.py` finds them."""
-    KEPT.mkdir(parents=True, exist_ok=True)
-    told = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
-    (KEPT / f"{script}.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+def save_figures(script: str, figures: Sequence[Figure]) -> None:
+    """Write a script's figures into the folder that `benchmarks/table.py` reads."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
+    (RESULTS / f"{script}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
@@ -73,28 +73,29 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores; " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
 
 
-def own_dtype(asked: str) -> str:
-    """The number format asked for; for "auto", in which this CPU multiplies fastest, as lora_med chooses it."""
+def own_dtype(requested: str) -> str:
+    """The requested number format; for "auto", the one in which this CPU multiplies fastest, as lora_med chooses it."""
     from lora_med.models.precision import best_dtype
 
-    return best_dtype("cpu").value if asked == "auto" else asked
+    return best_dtype("cpu").value if requested == "auto" else requested
 
 
 def environment(threads: int, **more: str) -> dict[str, str]:
-    """The variables of an arm's process: ours, so many threads, this package, no network, and `more`."""
+    """The variables of an arm's process: ours, the number of threads, this package, no network, and `more`."""
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return {**os.environ, **own, **more}
 
 
 def run_arm(script: str, arguments: Sequence[str], *, threads: int, python: str = sys.executable, **more: str) -> Any:
-    """The JSON that a script of this folder prints last, run by itself with so many threads.
+    """The JSON that a script of this folder prints last, run alone with that many threads.
 
     Args:
         more: further variables of its environment.
     """
     command = [python, "-W", "ignore", str(HERE / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(threads, **more), check=False)
-    if done.returncode:
-        sys.exit(f"{script} {arguments[0]} ended with {done.returncode} (-9: no memory left):\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(threads, **more), check=False)
+    if result.returncode:
+        what = f"{script} {arguments[0]} ended with {result.returncode} (-9: no memory left)"
+        sys.exit(f"{what}:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.strip().splitlines()[-1])

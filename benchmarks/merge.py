@@ -1,9 +1,9 @@
 """python benchmarks/merge.py [--shapes 0.3B 1B] [--rounds 3]: our merge, PEFT's merge_and_unload, and plain cp.
 
 Random llama-shaped models in bf16, sharded, with a plain LoRA of rank 16 on all linear layers. Each measurement is a
-process of its own, turn by turn; each ends when the bytes are on the disk. `fold` is the streaming fold alone,
-`command` all of `lora-med merge --verify none`, `command, proved` that with `--verify tensors`. Beside the times stands
-the check that every tensor is the same to the bit as PEFT's.
+process of its own, in alternating runs; each ends when the bytes are on the disk. `fold` is the streaming fold alone,
+`command` is all of `lora-med merge --verify none`, and `command, proved` is that with `--verify tensors`. Correctness
+check: every tensor is bit-identical to PEFT's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def make(shape: str, folder: Path) -> int:
     torch.set_default_dtype(torch.bfloat16)
     model = AutoModelForCausalLM.from_config(config)
     torch.set_default_dtype(torch.float32)
-    count = sum(one.numel() for one in model.parameters())
+    count = sum(weight.numel() for weight in model.parameters())
     model.save_pretrained(folder / "base", max_shard_size="400MB")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(MICRO / name, folder / "base")
@@ -58,9 +58,8 @@ def adopt_it(folder: Path) -> None:
     """Take the adapter into a store, for the command."""
     from lora_med.adapters.store.import_peft import Origin, adopt
 
-    adopt(
-        folder / "adapter", base=str(folder / "base"), name="one", store=folder / "store", origin=Origin(access="open")
-    )
+    base, store = str(folder / "base"), folder / "store"
+    adopt(folder / "adapter", base=base, name="merged", store=store, origin=Origin(access="open"))
 
 
 def _memory(field: str) -> float:
@@ -68,14 +67,14 @@ def _memory(field: str) -> float:
     return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
 
-def measured(scorer: Callable[[], Any]) -> dict[str, float]:
+def measured(action: Callable[[], Any]) -> dict[str, float]:
     """Seconds until all is on the disk, CPU seconds, and by how many MB the process grew at most."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, begun, busy = _memory("VmRSS"), time.perf_counter(), time.process_time()
-    scorer()
+    before, started, busy = _memory("VmRSS"), time.perf_counter(), time.process_time()
+    action()
     os.sync()
     return {
-        "seconds": time.perf_counter() - begun,
+        "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - busy,
         "grown": _memory("VmHWM") - before,
         "peak": _memory("VmHWM"),
@@ -88,12 +87,12 @@ def by_peft(folder: Path, out: Path) -> dict[str, float]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    def scorer() -> None:
+    def merge_with_peft() -> None:
         model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
         merged = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
         merged.save_pretrained(out, max_shard_size="400MB")
 
-    return measured(scorer)
+    return measured(merge_with_peft)
 
 
 def by_fold(folder: Path, out: Path) -> dict[str, float]:
@@ -106,11 +105,11 @@ def by_fold(folder: Path, out: Path) -> dict[str, float]:
 
 
 def by_command(folder: Path, out: Path, verify: str = "none") -> dict[str, float]:
-    """The whole command in this process, the imports of torch counted too."""
+    """The complete command in this process, the import of torch included."""
     from lora_med.cli.main import run
 
-    asked = ["merge", "one", "--base", str(folder / "base"), "--store", str(folder / "store"), "--out", str(out)]
-    return measured(lambda: run([*asked, "--verify", verify]))
+    command = ["merge", "merged", "--base", str(folder / "base"), "--store", str(folder / "store"), "--out", str(out)]
+    return measured(lambda: run([*command, "--verify", verify]))
 
 
 def by_proved_command(folder: Path, out: Path) -> dict[str, float]:
@@ -132,20 +131,20 @@ WAYS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
 }
 
 
-def differing(one: Path, other: Path) -> int:
+def differing(first: Path, second: Path) -> int:
     """How many tensors are not the same bits in both folders."""
     from safetensors import safe_open
 
-    def where(folder: Path) -> dict[str, Path]:
-        found = {}
+    def file_of_tensor(folder: Path) -> dict[str, Path]:
+        files = {}
         for path in folder.glob("*.safetensors"):
             with safe_open(path, "pt") as handle:
-                found |= dict.fromkeys(handle.keys(), path)
-        return found
+                files |= dict.fromkeys(handle.keys(), path)
+        return files
 
     import torch
 
-    ours, theirs = where(one), where(other)
+    ours, theirs = file_of_tensor(first), file_of_tensor(second)
     assert ours.keys() == theirs.keys()
     count = 0
     for name in ours:
@@ -158,10 +157,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", default=["0.3B", "1B"], choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--single", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        way, folder, out = options.one
+    if options.single:
+        way, folder, out = options.single
         print(json.dumps(WAYS[way](Path(folder), Path(out))))
         return
     for shape in options.shapes:
@@ -172,30 +171,30 @@ def main() -> None:
 def report(shape: str, folder: Path, rounds: int) -> None:
     count = make(shape, folder)
     adopt_it(folder)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way in WAYS:
             shutil.rmtree(folder / way, ignore_errors=True)
             os.sync()
-            begun = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, __file__, "--one", way, str(folder), str(folder / way)],
+            started = time.perf_counter()
+            result = subprocess.run(
+                [sys.executable, __file__, "--single", way, str(folder), str(folder / way)],
                 check=True,
                 capture_output=True,
                 text=True,
             )
-            whole = time.perf_counter() - begun
-            found[way].append({"whole": whole, **json.loads(done.stdout.splitlines()[-1])})
+            from_start = time.perf_counter() - started
+            runs[way].append({"from_start": from_start, **json.loads(result.stdout.splitlines()[-1])})
     same = differing(folder / "fold", folder / "peft")
     print(f"\n{shape}: {count / 1e9:.2f} B parameters; tensors that differ from PEFT's: {same}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("| way | seconds, median (range) | from the start of Python | CPU seconds | grown by, MB | at most, MB |")
     print("|---|---|---|---|---|---|")
-    for way, some in found.items():
-        times = [one["seconds"] for one in some]
-        middle = {key: statistics.median(one[key] for one in some) for key in some[0]}
+    for way, of_way in runs.items():
+        times = [run["seconds"] for run in of_way]
+        middle = {key: statistics.median(run[key] for run in of_way) for key in of_way[0]}
         print(
-            f"| {way} | {middle['seconds']:.2f} ({min(times):.2f} to {max(times):.2f}) | {middle['whole']:.2f} | "
+            f"| {way} | {middle['seconds']:.2f} ({min(times):.2f} to {max(times):.2f}) | {middle['from_start']:.2f} | "
             f"{middle['cpu']:.2f} | "
             f"{middle['grown']:.0f} | {middle['peak']:.0f} |",
             flush=True,

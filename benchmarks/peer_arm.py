@@ -3,16 +3,16 @@
 PEER_PYTHON peer_arm.py ARM MODEL PAIRS STEPS BATCH OPTIONS
 
 Trains LoRA (r=16 on all linear layers) on pairs of `{"prompt", "completion"}` and prints one JSON line as train_arm.py
-does, with the loss of the first step, the number of trained weights and the versions it ran with; one step cannot be
-timed, so then only these. OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the completion's and the
-end; the prompt is left out of the loss. All peers hold their weights in `dtype` without autocast, recompute nothing and
-take the rows in the order of the file, which are of like length: their batches without padding need flash-attn, and
-packing with a mask that keeps documents apart computes attention over the whole pack (tried with axolotl, and slower).
-Beside that:
+does. It adds the loss of the first step, the number of trained weights and the versions of the libraries. A single step
+cannot be timed, so then these are all. OPTIONS is JSON: {"dtype", "dropout"}. A row is the prompt's tokens, the
+completion's and the end token; the prompt is left out of the loss. All peers hold their weights in `dtype` without
+autocast, recompute nothing, and take the rows in the order of the file. The rows have about the same length. The peers'
+batches without padding need flash-attn. Packing with a mask that separates documents computes attention over the
+complete pack (tried with axolotl, and slower). Each peer differs in the following:
 
 - llamafactory: tokens made beforehand (`tokenized_path`). It offers no kernel for CPUs.
-- axolotl: tokens made beforehand; padded to the longest row, not to a multiple of 64. Of the LoRA kernels that it sets
-  by itself the MLP's needs CUDA, the others were no faster; its chunked loss saves memory, not time.
+- axolotl: tokens made beforehand; padded to the longest row, not to a multiple of 64. It sets LoRA kernels by itself:
+  that of the MLP needs CUDA, and the others were no faster. Its chunked loss saves memory, not time.
 - ms-swift: text, of which its template adds only the end; logits only from the batch's first trained token on.
 """
 
@@ -39,7 +39,7 @@ LONGEST = 2048
 
 @dataclass(frozen=True)
 class Job:
-    """What every peer is asked to train; `place` is an empty folder of its own."""
+    """What every peer trains; `folder` is an empty folder of its own."""
 
     model: str
     pairs: list[dict[str, str]]
@@ -47,7 +47,7 @@ class Job:
     batch: int
     dtype: str
     dropout: float
-    place: Path
+    folder: Path
 
 
 def tokenize(model: str, pairs: list[dict[str, str]]) -> list[dict[str, list[int]]]:
@@ -65,8 +65,8 @@ def tokenize(model: str, pairs: list[dict[str, str]]) -> list[dict[str, list[int
     return rows
 
 
-def watch(clock: Clock) -> tuple[list[float], list[int]]:
-    """What each step's loss and number of trained weights go to; `clock` counts the real tokens of each step."""
+def record_steps(clock: Clock) -> tuple[list[float], list[int]]:
+    """Two lists that receive each step's loss and number of trained weights; `clock` counts its real tokens."""
     from transformers import Trainer
 
     plain = Trainer.training_step
@@ -77,7 +77,7 @@ def watch(clock: Clock) -> tuple[list[float], list[int]]:
         clock.count(int(inputs["attention_mask"].sum()))
         loss = plain(self, model, inputs, *arguments, **rest)
         losses.append(float(loss))
-        trained.append(sum(one.numel() for one in model.parameters() if one.requires_grad))
+        trained.append(sum(weight.numel() for weight in model.parameters() if weight.requires_grad))
         return loss
 
     Trainer.training_step = training_step
@@ -85,14 +85,14 @@ def watch(clock: Clock) -> tuple[list[float], list[int]]:
 
 
 def model_in(dtype: str, model: str, folder: Path) -> Path:
-    """The model's folder again, its configuration naming this dtype: the one LLaMA-Factory loads its weights in."""
+    """A copy of the model's folder with this dtype in its configuration: LLaMA-Factory loads the weights in it."""
     folder.mkdir()
     for file in Path(model).resolve().iterdir():
         (folder / file.name).symlink_to(file)
     config = folder / "config.json"
-    told = json.loads(config.read_text(encoding="utf-8"))
+    content = json.loads(config.read_text(encoding="utf-8"))
     config.unlink()
-    config.write_text(json.dumps({**told, "dtype": dtype}), encoding="utf-8")
+    config.write_text(json.dumps({**content, "dtype": dtype}), encoding="utf-8")
     return folder
 
 
@@ -106,12 +106,12 @@ def train_llamafactory(job: Job, clock: Clock) -> None:
     sys.modules["torchaudio"] = torchaudio
     from llamafactory.train.tuner import run_exp
 
-    rows = job.place / "rows"
+    rows = job.folder / "rows"
     DatasetDict({"train": Dataset.from_list(tokenize(job.model, job.pairs))}).save_to_disk(rows)
     settings = {
         "stage": "sft",
         "do_train": True,
-        "model_name_or_path": str(model_in(job.dtype, job.model, job.place / "model")),
+        "model_name_or_path": str(model_in(job.dtype, job.model, job.folder / "model")),
         "dataset": "pairs",  # must be named, though the rows come from tokenized_path
         "tokenized_path": str(rows),
         "template": "empty",
@@ -133,7 +133,7 @@ def train_llamafactory(job: Job, clock: Clock) -> None:
         "report_to": "none",
         "logging_steps": 1,
         "disable_tqdm": True,
-        "output_dir": str(job.place / "out"),
+        "output_dir": str(job.folder / "out"),
     }
     run_exp(settings, callbacks=[clock.callback()])
 
@@ -146,13 +146,13 @@ def train_axolotl(job: Job, clock: Clock) -> None:
     from axolotl.train import setup_model_and_trainer
     from axolotl.utils.dict import DictDefault
 
-    rows = job.place / "rows.jsonl"
+    rows = job.folder / "rows.jsonl"
     lines = [json.dumps(row) + "\n" for row in tokenize(job.model, job.pairs)]
     rows.write_text("".join(lines), encoding="utf-8")
     settings = {
         "base_model": job.model,
         "datasets": [{"path": str(rows), "ds_type": "json", "type": ""}],
-        "dataset_prepared_path": str(job.place / "prepared"),
+        "dataset_prepared_path": str(job.folder / "prepared"),
         "dataset_num_proc": 1,
         "seed": 42,
         "val_set_size": 0.0,
@@ -183,7 +183,7 @@ def train_axolotl(job: Job, clock: Clock) -> None:
         "lr_scheduler": "linear",
         "save_strategy": "no",
         "logging_steps": 1,
-        "output_dir": str(job.place / "out"),
+        "output_dir": str(job.folder / "out"),
     }
     config = load_cfg(DictDefault(settings))
     config.bfloat16 = False  # the weights' dtype is settled by now; transformers would ask for a GPU, or autocast
@@ -202,19 +202,19 @@ def train_swift(job: Job, clock: Clock) -> None:
             trainer.add_callback(clock.callback())
             return super().train(trainer)
 
-    said = job.place / "said.jsonl"
+    conversations = job.folder / "conversations.jsonl"
     lines = []
     for pair in job.pairs:
-        asked = {"role": "user", "content": pair["prompt"]}
-        answered = {"role": "assistant", "content": pair["completion"]}
-        lines.append(json.dumps({"messages": [asked, answered]}) + "\n")
-    said.write_text("".join(lines), encoding="utf-8")
+        question = {"role": "user", "content": pair["prompt"]}
+        answer = {"role": "assistant", "content": pair["completion"]}
+        lines.append(json.dumps({"messages": [question, answer]}) + "\n")
+    conversations.write_text("".join(lines), encoding="utf-8")
     settings = {
         "model": job.model,
         "model_type": "llama",
         "template": "llama",
         "use_chat_template": False,
-        "dataset": [str(said)],
+        "dataset": [str(conversations)],
         "split_dataset_ratio": 0.0,
         "load_from_cache_file": False,
         "max_length": LONGEST,
@@ -241,7 +241,7 @@ def train_swift(job: Job, clock: Clock) -> None:
         "report_to": ["none"],
         "logging_steps": 1,
         "disable_tqdm": True,
-        "output_dir": str(job.place / "out"),
+        "output_dir": str(job.folder / "out"),
     }
     Timed(SftArguments(**settings)).main()
 
@@ -250,11 +250,11 @@ PEERS = {"llamafactory": train_llamafactory, "axolotl": train_axolotl, "ms-swift
 
 
 def main() -> None:
-    arm, model, pairs, steps, batch, told = sys.argv[1:]
-    options = json.loads(told)
+    arm, model, pairs, steps, batch, given_options = sys.argv[1:]
+    options = json.loads(given_options)
     clock = Clock()
-    losses, trained = watch(clock)
-    with tempfile.TemporaryDirectory() as place:
+    losses, trained = record_steps(clock)
+    with tempfile.TemporaryDirectory() as temporary:
         job = Job(
             model=model,
             pairs=read_rows(Path(pairs)),
@@ -262,7 +262,7 @@ def main() -> None:
             batch=int(batch),
             dtype=options["dtype"],
             dropout=options["dropout"],
-            place=Path(place),
+            folder=Path(temporary),
         )
         PEERS[arm](job, clock)
     timed = clock.report() if len(clock.steps) > 1 else {}

@@ -1,9 +1,9 @@
-"""python benchmarks/plan.py --data ../shared/data [--workers 2]: what the plan says of memory and time.
+"""python benchmarks/plan.py --data ../shared/data [--workers 2]: memory and time as planned, and as measured.
 
 Twenty runs of three steps, each in a process of its own with one thread: Llama in two sizes, GPT-2, Qwen3 and Gemma of
-random weights, in the format this CPU multiplies fastest, float32 and NF4, with and without recomputed layers, on rows
-of one length. Beside the peak of each (VmHWM) stands what `lora_med.training.planner.run_memory` said of it from
-config.json alone, and beside the median step what `lora_med.training.planner.step_time` found by two layers.
+random weights. They use the format this CPU multiplies fastest, float32 and NF4, with and without recomputed layers, on
+rows of one length. The peak of each (VmHWM) is compared with what `lora_med.training.planner.run_memory` planned from
+config.json alone. The median step is compared with what `lora_med.training.planner.step_time` measured on two layers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measure import Figure, keep, machine, own_dtype, parser_for, run_arm
+from measure import Figure, machine, own_dtype, parser_for, run_arm, save_figures
 from shapes import make_model, make_tokenizer
 from tqdm import tqdm
 
 MIB = 1 << 20
 LABELED = 0.15
-SHORT = (16, 1)  # tokens and rows of a run before, so that the plan is of a base that was quantized and is kept
-# base, tokens a row, rows, and what else is set. The numbers of bfloat16 were fitted to other runs; those of float32 in
-# part to the runs of micro, GPT-2, Qwen3 and Gemma below.
+SHORT = (16, 1)  # tokens and rows of an earlier run, so that the plan is for a base whose 4-bit weights are cached
+# Base, tokens a row, rows, and other settings. The planner's numbers for bfloat16 were fitted to other runs, those for
+# float32 in part to the runs of micro, GPT-2, Qwen3 and Gemma below.
 RUNS: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
     ("135m", 384, 4, {}),
     ("135m", 700, 3, {"quantization": "4bit"}),
@@ -74,8 +74,8 @@ def make_family(family: str, data: Path, folder: Path) -> Path:
     return folder
 
 
-def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str, float]:
-    """Plan a run, make it, and tell both peaks in MiB and both paces in seconds a step."""
+def plan_and_train(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str, float]:
+    """Plan a run and train it; returns both peaks in MiB, and both step times in seconds."""
     import torch
     from train_arm import Clock, peak_mb
 
@@ -97,7 +97,7 @@ def take(base: str, tokens: int, rows: int, options: dict[str, Any]) -> dict[str
     )
     first_trained = tokens * (1 - options.get("labeled", LABELED))
     words = loaded.model.config.vocab_size
-    flags = [place >= first_trained for place in range(tokens)]
+    flags = [position >= first_trained for position in range(tokens)]
     documents = [Tokens("", torch.randint(5, words, (tokens,)).tolist(), flags) for _ in range(3 * rows)]
     recompute = options.get("recompute", False)
     settings = TrainSettings(
@@ -125,53 +125,52 @@ def main() -> None:
     parser = parser_for(__doc__, rounds=False)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bases", nargs="+", help="only the runs of these, such as gpt2 micro; left out, all twenty")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        home = Path(place)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
         bases = {"micro": "micro"}
         for name in ("135m", "0.5b"):
-            bases[name] = str(make_model(name, asked.data, home / name))
+            bases[name] = str(make_model(name, arguments.data, home / name))
         for name in ("gpt2", "qwen3", "gemma"):
-            bases[name] = str(make_family(name, asked.data, home / name))
-        options = {"dtype": own_dtype(asked.dtype)}
+            bases[name] = str(make_family(name, arguments.data, home / name))
+        options = {"dtype": own_dtype(arguments.dtype)}
 
-        def one(run: tuple[str, int, int, dict[str, Any]]) -> dict[str, float]:
-            told = json.dumps([bases[run[0]], *run[1:3], {**options, **run[3]}])
-            return run_arm("plan.py", [told], threads=1, XDG_CACHE_HOME=str(home))
+        def measure_run(run: tuple[str, int, int, dict[str, Any]]) -> dict[str, float]:
+            job = json.dumps([bases[run[0]], *run[1:3], {**options, **run[3]}])
+            return run_arm("plan.py", [job], threads=1, XDG_CACHE_HOME=str(home))
 
-        runs = [run for run in RUNS if not asked.bases or run[0] in asked.bases]
+        runs = [run for run in RUNS if not arguments.bases or run[0] in arguments.bases]
         for base in sorted({run[0] for run in runs if run[3].get("quantization") == "4bit"}):
-            told = json.dumps([bases[base], *SHORT, {**options, "quantization": "4bit"}])
-            run_arm("plan.py", [told], threads=2, XDG_CACHE_HOME=str(home))
-        with ThreadPoolExecutor(asked.workers) as pool:
-            found = list(tqdm(pool.map(one, runs), total=len(runs), desc="runs"))
-    print(
-        f"{machine()}\n{own_dtype(asked.dtype)} where nothing else is set, one thread a run, {asked.workers} at a time"
-    )
+            job = json.dumps([bases[base], *SHORT, {**options, "quantization": "4bit"}])
+            run_arm("plan.py", [job], threads=2, XDG_CACHE_HOME=str(home))
+        with ThreadPoolExecutor(arguments.workers) as pool:
+            results = list(tqdm(pool.map(measure_run, runs), total=len(runs), desc="runs"))
+    how = f"{own_dtype(arguments.dtype)} where nothing else is set, one thread a run, {arguments.workers} at a time"
+    print(f"{machine()}\n{how}")
     memory, time = [], []
-    print("| base | tokens | rows | set | planned MiB | peak MiB | apart | planned s | s a step | apart |")
+    print("| base | tokens | rows | set | planned MiB | peak MiB | error | planned s | s a step | error |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for (base, tokens, rows, options), got in zip(runs, found, strict=True):
-        memory.append(got["planned"] / got["peak"] - 1)
-        time.append(got["planned_seconds"] / got["seconds"] - 1)
-        told = ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, list))
-        told = told or ", ".join(options)
-        sizes = f"{got['planned']:.0f} | {got['peak']:.0f} | {memory[-1]:+.1%}"
-        paces = f"{got['planned_seconds']:.2f} | {got['seconds']:.2f} | {time[-1]:+.1%}"
-        print(f"| {base} | {tokens} | {rows} | {told} | {sizes} | {paces} |")
+    for (base, tokens, rows, options), result in zip(runs, results, strict=True):
+        memory.append(result["planned"] / result["peak"] - 1)
+        time.append(result["planned_seconds"] / result["seconds"] - 1)
+        shown = ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, list))
+        shown = shown or ", ".join(options)
+        sizes = f"{result['planned']:.0f} | {result['peak']:.0f} | {memory[-1]:+.1%}"
+        step_times = f"{result['planned_seconds']:.2f} | {result['seconds']:.2f} | {time[-1]:+.1%}"
+        print(f"| {base} | {tokens} | {rows} | {shown} | {sizes} | {step_times} |")
     for name, errors in (("memory", memory), ("time", time)):
         print(f"{name}: median {statistics.median(map(abs, errors)):.1%}, {min(errors):+.1%} to {max(errors):+.1%}")
-    keep("plan", [told_error("memory", memory, "at most 0.1 in the median"), told_error("time", time, "")])
+    save_figures("plan", [error_figure("memory", memory, "at most 0.1 in the median"), error_figure("time", time, "")])
 
 
-def told_error(what: str, errors: list[float], reach: str) -> Figure:
-    """How far off the plan was, whichever way; the gate is how much too low it was at most."""
+def error_figure(what: str, errors: list[float], target: str) -> Figure:
+    """The absolute relative error of the plan; its correctness check is how much too low it was at most."""
     lowest = f"at most {max(0.0, -min(errors)):.1%} too low"
-    return Figure(f"planned {what}, apart", tuple(map(abs, errors)), "", reach, lowest)
+    return Figure(f"planned {what}, error", tuple(map(abs, errors)), "", target, lowest)
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2 and sys.argv[1].startswith("["):
-        print(json.dumps(take(*json.loads(sys.argv[1]))))
+        print(json.dumps(plan_and_train(*json.loads(sys.argv[1]))))
     else:
         main()

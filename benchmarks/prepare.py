@@ -1,8 +1,8 @@
-"""python benchmarks/prepare.py [--repeat 34] [--rounds 5]: rows to tokens, and TRL's SFTTrainer beside it.
+"""python benchmarks/prepare.py [--repeat 34] [--rounds 5]: rows to tokens, by us and by TRL's SFTTrainer.
 
 Three shapes of data: questions on abstracts as prompt and completion, the same as conversations, and running text. Both
-take the same rows and the same tokenizer (the embedded base's); both turn by turn in one process. Beside the ratio
-stands the check that token ids, and which of them are trained, are the same.
+take the same rows and the same tokenizer (the embedded base's), in alternating runs of one process. Correctness check:
+the token ids, and which of them are trained, are the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def as_trl(row: Any) -> dict[str, Any]:
 
 
 def trl_prepare(rows: list[dict[str, Any]], tokenizer: Any, folder: str) -> Callable[[], list[tuple[list[int], Any]]]:
-    """What calls TRL's own preparation; gives `(ids, mask or None)` of each row."""
+    """A function that calls TRL's own preparation; it returns `(ids, mask or None)` of each row."""
     import datasets
     from trl import SFTConfig, SFTTrainer
 
@@ -63,8 +63,8 @@ def trl_prepare(rows: list[dict[str, Any]], tokenizer: Any, folder: str) -> Call
 
     def prepare() -> list[tuple[list[int], Any]]:
         dataset = datasets.Dataset.from_list(rows)
-        done = SFTTrainer._prepare_dataset(stub, dataset, tokenizer, arguments, False, None, "train")
-        return [(row["input_ids"], row.get("completion_mask")) for row in done]
+        prepared = SFTTrainer._prepare_dataset(stub, dataset, tokenizer, arguments, False, None, "train")
+        return [(row["input_ids"], row.get("completion_mask")) for row in prepared]
 
     return prepare
 
@@ -82,21 +82,21 @@ def compare(kind: str, repeat: int, rounds: int, folder: str) -> str:
     ours: list[Any] = []
     peer: list[tuple[list[int], Any]] = []
     for _ in range(rounds):
-        begun = time.perf_counter(), time.process_time()
+        started = time.perf_counter(), time.process_time()
         ours = fit_rows(rows, tokenizer, 4096)
-        times["ours"].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
-        begun = time.perf_counter(), time.process_time()
+        times["ours"].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+        started = time.perf_counter(), time.process_time()
         peer = theirs()
-        times["trl"].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+        times["trl"].append((time.perf_counter() - started[0], time.process_time() - started[1]))
     same = sum(
-        tokens.input_ids == ids and (mask is None or [bool(one) for one in mask] == tokens.trained)
+        tokens.input_ids == ids and (mask is None or list(map(bool, mask)) == tokens.trained)
         for tokens, (ids, mask) in zip(ours, peer, strict=True)
     )
-    tokens = sum(len(one.input_ids) for one in ours)
+    tokens = sum(len(row.input_ids) for row in ours)
     cells: list[str] = []
     medians: list[tuple[float, float]] = []
-    for found in times.values():
-        wall, cpu = ([one[place] for one in found] for place in (0, 1))
+    for pairs in times.values():
+        wall, cpu = zip(*pairs, strict=True)
         medians.append((statistics.median(wall), statistics.median(cpu)))
         cells.append(f"{medians[-1][0]:.2f} ({min(wall):.2f} to {max(wall):.2f}), CPU {medians[-1][1]:.2f}")
     ratios = [other / mine for mine, other in zip(*medians, strict=True)]
@@ -107,7 +107,7 @@ def compare(kind: str, repeat: int, rounds: int, folder: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=34, help="how often each of the sample's some 600 rows is there")
+    parser.add_argument("--repeat", type=int, default=34, help="how often each of the sample's 600 rows is used")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     options = parser.parse_args()
     import torch

@@ -1,8 +1,8 @@
 """python benchmarks/quantized.py --data ../shared/data [--rounds 5]: a 4-bit base that is quantized once.
 
-Seconds from the call that loads a base in NF4 to the model, where it must be quantized and where an earlier run kept
-what came of it; by turns, each in a process of its own that has loaded the libraries. Gate: every tensor is the same to
-the bit.
+Seconds from the call that loads a base in NF4 to the model: once where it must be quantized, once where an earlier run
+cached the result. Alternating runs, each in a process of its own that has loaded the libraries. Correctness check:
+every tensor is bit-identical.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import Figure, keep, machine, own_dtype, parser_for, run_arm, spread
+from measure import Figure, machine, own_dtype, parser_for, run_arm, save_figures, spread
 from shapes import make_model
 from tqdm import tqdm
 
 
-def load(folder: str, dtype: str, kept: bool) -> dict[str, Any]:
-    """Load the base, and tell the seconds and the SHA-256 of its tensors and their quantization constants."""
+def load(folder: str, dtype: str, cached: bool) -> dict[str, Any]:
+    """Load the base; returns the seconds, and the SHA-256 of its tensors and their quantization constants."""
     import bitsandbytes  # noqa: F401 - both arms pay for the import before the clock starts
     import torch
 
     from lora_med.models.base import load_base
 
     load_base("micro", quantization="4bit")
-    begun = time.perf_counter()
-    model = load_base(folder, quantization="4bit", dtype=dtype, keep_quantized=kept).model
-    seconds = time.perf_counter() - begun
+    started = time.perf_counter()
+    model = load_base(folder, quantization="4bit", dtype=dtype, keep_quantized=cached).model
+    seconds = time.perf_counter() - started
     digest = hashlib.sha256()
-    for name, one in sorted(model.named_parameters()):
-        digest.update(name.encode() + one.detach().contiguous().view(torch.uint8).numpy().tobytes())
-        if (state := getattr(one, "quant_state", None)) is not None:
+    for name, weight in sorted(model.named_parameters()):
+        digest.update(name.encode() + weight.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        if (state := getattr(weight, "quant_state", None)) is not None:
             nested = [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
             for constants in (state.absmax, state.code, *nested):
                 digest.update(constants.contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -44,27 +44,28 @@ def load(folder: str, dtype: str, kept: bool) -> dict[str, Any]:
 def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="of each arm")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = make_model(asked.shape, asked.data, Path(place) / "base")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = make_model(arguments.shape, arguments.data, Path(temporary) / "base")
 
         def run(arm: str) -> dict[str, Any]:
-            told = json.dumps([str(folder), own_dtype(asked.dtype), arm == "kept"])
-            return run_arm("quantized.py", [told], threads=asked.threads, XDG_CACHE_HOME=f"{place}/cache")
+            job = json.dumps([str(folder), own_dtype(arguments.dtype), arm == "cached"])
+            return run_arm("quantized.py", [job], threads=arguments.threads, XDG_CACHE_HOME=f"{temporary}/cache")
 
-        run("kept")  # quantizes, and keeps
-        found: dict[str, list[dict[str, Any]]] = {"quantized anew": [], "kept": []}
-        for arm in tqdm([arm for _ in range(asked.rounds) for arm in found], desc="loads"):
-            found[arm].append(run(arm))
-    if len({one["sha256"] for rounds in found.values() for one in rounds}) > 1:
-        sys.exit("the gate is not passed: what is kept is not what quantizing gives")
-    seconds = {arm: [one["seconds"] for one in rounds] for arm, rounds in found.items()}
-    print(f"{machine()}\n{asked.shape}, {asked.threads} threads; gate: all tensors are the same to the bit")
+        run("cached")  # quantizes, and fills the cache
+        reports: dict[str, list[dict[str, Any]]] = {"quantized again": [], "cached": []}
+        for arm in tqdm([arm for _ in range(arguments.rounds) for arm in reports], desc="loads"):
+            reports[arm].append(run(arm))
+    if len({report["sha256"] for rounds in reports.values() for report in rounds}) > 1:
+        sys.exit("the correctness check failed: the cache does not hold what quantizing gives")
+    seconds = {arm: [report["seconds"] for report in rounds] for arm, rounds in reports.items()}
+    print(f"{machine()}\n{arguments.shape}, {arguments.threads} threads; all tensors are bit-identical")
     for arm, taken in seconds.items():
         print(f"{arm}: {spread(taken, 2)} s")
     ratios = tuple(a / b for a, b in zip(*seconds.values(), strict=True))
-    figure = Figure(f"loading a kept 4-bit base, {asked.shape}", ratios, "times", "at least 5", "the same to the bit")
-    keep(f"quantized_{asked.shape}", [figure])
+    name = f"loading a cached 4-bit base, {arguments.shape}"
+    figure = Figure(name, ratios, "times", target="at least 5", correctness_check="bit-identical")
+    save_figures(f"quantized_{arguments.shape}", [figure])
     print(f"{spread(ratios, 1)} times as fast")
 
 

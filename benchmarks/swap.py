@@ -1,9 +1,10 @@
-"""python benchmarks/swap.py [--dtypes bfloat16 float32] [--rounds 5] [--json]: adapters swapped and mixed, PEFT beside.
+"""python benchmarks/swap.py [--dtypes bfloat16 float32] [--rounds 5] [--json]: swapping adapters, by us and by PEFT.
 
-A random llama of 24 layers (1,024 wide, 283 million weights besides the embeddings) carries 8 adapters of rank 16 on
-all linear layers. First the time of a swap in memory and from disk; then a batch of 8 rows, all with one adapter or
-each with its own: steps of decoding, and the reading of 8 prompts. Both answer by turns in one process, on two copies
-of the base. Beside the times stands whether they say the same, and whether leaving an adapter restores the base.
+A random llama of 24 layers (1,024 wide, 283 million weights besides the embeddings) has 8 adapters of rank 16 on all
+linear layers. First the time of a swap in memory and from disk is measured. Then a batch of 8 rows, all with one
+adapter or each with its own: steps of decoding, and the reading of 8 prompts. Both libraries run in one process, in
+alternating runs, on two copies of the base. Correctness checks: both give the same logits and tokens, and leaving an
+adapter restores the base.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def make_base(folder: Path, layers: int, width: int) -> None:
 
 
 def fill_store(base: Path, store: Path) -> None:
-    """Eight published adapters whose weights are large enough to change what is said."""
+    """Eight published adapters whose weights are large enough to change the output."""
     import torch
 
     import lora_med
@@ -70,29 +71,29 @@ def fill_store(base: Path, store: Path) -> None:
         publish(model, base=loaded, name=name, store=store, template="text", data=facts, settings={})
 
 
-class Watch:
+class Timer:
     """Wall and CPU seconds of blocks, under the name of what is timed."""
 
     def __init__(self) -> None:
-        self.found: dict[str, list[tuple[float, float]]] = {}
+        self.seconds: dict[str, list[tuple[float, float]]] = {}
 
     def time(self, what: str, action: Callable[[], Any]) -> Any:
-        begun = time.perf_counter(), time.thread_time()
+        started = time.perf_counter(), time.thread_time()
         result = action()
-        self.add(what, time.perf_counter() - begun[0], time.thread_time() - begun[1])
+        self.add(what, time.perf_counter() - started[0], time.thread_time() - started[1])
         return result
 
     def add(self, what: str, wall: float, cpu: float) -> None:
-        self.found.setdefault(what, []).append((wall, cpu))
+        self.seconds.setdefault(what, []).append((wall, cpu))
 
     def table(self) -> dict[str, dict[str, float]]:
         """Median, least and largest, in milliseconds."""
-        found: dict[str, dict[str, float]] = {}
-        for what, pairs in self.found.items():
-            wall, cpu = ([1000 * one[place] for one in pairs] for place in (0, 1))
-            found[what] = {"wall_ms": statistics.median(wall), "wall_least_ms": min(wall), "wall_most_ms": max(wall)}
-            found[what] |= {"cpu_ms": statistics.median(cpu), "times": len(pairs)}
-        return found
+        rows: dict[str, dict[str, float]] = {}
+        for what, pairs in self.seconds.items():
+            wall, cpu = ([1000 * seconds for seconds in column] for column in zip(*pairs, strict=True))
+            rows[what] = {"wall_ms": statistics.median(wall), "wall_least_ms": min(wall), "wall_most_ms": max(wall)}
+            rows[what] |= {"cpu_ms": statistics.median(cpu), "times": len(pairs)}
+        return rows
 
 
 class Clock:
@@ -105,11 +106,11 @@ class Clock:
         self.marks.append((time.perf_counter(), time.thread_time()))
 
     def end(self) -> None:
-        """Nothing is left to do: `generate` has given its last tokens."""
+        """Do nothing: `generate` has returned its last tokens."""
 
 
 def swaps(pool: Any, peft_model: Any, store: Path, rounds: int) -> dict[str, Any]:
-    """Times to make another adapter the one that runs, without any forward pass."""
+    """Times to activate another adapter, without any forward pass."""
     from peft.utils.hotswap import hotswap_adapter
 
     import lora_med
@@ -118,23 +119,23 @@ def swaps(pool: Any, peft_model: Any, store: Path, rounds: int) -> dict[str, Any
         with lora_med.use(pool, name):
             pass
 
-    watch = Watch()
+    timer = Timer()
     with lora_med.AdapterPool(pool.base, store, most_resident=1) as small:
         for turn in range(rounds):
             name, other = NAMES[turn % ROWS], NAMES[(turn + 1) % ROWS]
-            for one in (name, other):
-                watch.time("lora_med, in memory, there and back", lambda one=one: in_and_out(one))
-                watch.time("PEFT set_adapter", lambda one=one: peft_model.set_adapter(one))
-            watch.time(
+            for adapter in (name, other):
+                timer.time("lora_med, in memory, there and back", lambda adapter=adapter: in_and_out(adapter))
+                timer.time("PEFT set_adapter", lambda adapter=adapter: peft_model.set_adapter(adapter))
+            timer.time(
                 "PEFT hotswap from disk", lambda name=name: hotswap_adapter(peft_model, str(store / name), "slot")
             )
             peft_model.delete_adapter("slot")
-            watch.time(
+            timer.time(
                 "PEFT load_adapter from disk", lambda name=name: peft_model.load_adapter(str(store / name), "slot")
             )
-            slots, _ = watch.time("lora_med from disk, all checks made", lambda name=name: small.hold([name]))
+            slots, _ = timer.time("lora_med from disk, all checks made", lambda name=name: small.hold([name]))
             small.release(slots)
-    return watch.table()
+    return timer.table()
 
 
 def logits(model: Any, ids: Any) -> Any:
@@ -145,7 +146,7 @@ def logits(model: Any, ids: Any) -> Any:
 
 
 def agreement(pool: Any, peft_model: Any, ids: Any, before: Any) -> dict[str, Any]:
-    """Whether both say the same, A after B is A, and leaving gives the base."""
+    """Whether both give the same logits, A after B is A, and leaving restores the base."""
     import torch
 
     import lora_med
@@ -161,13 +162,13 @@ def agreement(pool: Any, peft_model: Any, ids: Any, before: Any) -> dict[str, An
         again = torch.equal(logits(model, ids), mine[NAMES[0]])
     with lora_med.use(pool, NAMES) as model:
         mixed = logits(model, ids.expand(ROWS, -1))
-    apart = max(float((mixed[row] - mine[name][0]).abs().max()) for row, name in enumerate(NAMES))
+    difference = max(float((mixed[row] - mine[name][0]).abs().max()) for row, name in enumerate(NAMES))
     return {
         "largest difference from PEFT's logits": largest,
         "largest change that an adapter makes": effect,
-        "largest difference of a row in a mixed batch from the adapter alone": apart,
-        "A after B is A to the bit": again,
-        "the base is what it was to the bit": torch.equal(logits(pool.model, ids), before),
+        "largest difference of a row in a mixed batch from the adapter alone": difference,
+        "A after B is bit-identical to A": again,
+        "the restored base is bit-identical": torch.equal(logits(pool.model, ids), before),
     }
 
 
@@ -188,7 +189,7 @@ def batches(pool: Any, peft_model: Any, options: argparse.Namespace) -> dict[str
         "PEFT, one adapter": (lambda: nullcontext(peft_model), {}),
         "PEFT, 8 mixed": (lambda: nullcontext(peft_model), {"adapter_names": list(NAMES)}),
     }
-    decoding, reading, tokens = Watch(), Watch(), dict[str, Any]()
+    decoding, reading, tokens = Timer(), Timer(), dict[str, Any]()
     short = torch.randint(5, VOCABULARY, (ROWS, 8), generator=torch.Generator().manual_seed(1))
     long = torch.randint(5, VOCABULARY, (ROWS, options.prompt), generator=torch.Generator().manual_seed(2))
     fixed = {"min_new_tokens": options.tokens, "max_new_tokens": options.tokens, "do_sample": False}
@@ -224,29 +225,29 @@ def compare(dtype: str, base: Path, store: Path, options: argparse.Namespace) ->
         lora_med.attach(copy, name, store, onto=peft_model)
     peft_model.load_adapter(str(store / NAMES[0]), "slot")
     with lora_med.load_many(loaded, NAMES, store) as pool:
-        found = {"swaps": swaps(pool, peft_model, store, options.swap_rounds)}
+        results = {"swaps": swaps(pool, peft_model, store, options.swap_rounds)}
         peft_model.delete_adapter("slot")
-        found |= {"agreement": agreement(pool, peft_model, ids, before)}
-        found |= batches(pool, peft_model, options)
-    found["agreement"]["closed, the base is what it was to the bit"] = torch.equal(logits(loaded.model, ids), before)
-    return found
+        results |= {"agreement": agreement(pool, peft_model, ids, before)}
+        results |= batches(pool, peft_model, options)
+    results["agreement"]["after closing, the base is bit-identical"] = torch.equal(logits(loaded.model, ids), before)
+    return results
 
 
-def show(dtype: str, found: dict[str, Any]) -> None:
+def show(dtype: str, results: dict[str, Any]) -> None:
     """The tables of one dtype."""
     print(f"\n## {dtype}\n\n| swap | ms, median (range) | CPU ms |\n|---|---|---|")
-    for what, one in found["swaps"].items():
-        wall = f"{one['wall_ms']:.3f} ({one['wall_least_ms']:.3f} to {one['wall_most_ms']:.3f})"
-        print(f"| {what} | {wall} | {one['cpu_ms']:.3f} |")
+    for what, times in results["swaps"].items():
+        wall = f"{times['wall_ms']:.3f} ({times['wall_least_ms']:.3f} to {times['wall_most_ms']:.3f})"
+        print(f"| {what} | {wall} | {times['cpu_ms']:.3f} |")
     for part, title in (("decoding", "a decoding step of 8 rows"), ("reading", "reading 8 prompts")):
         print(f"\n| {title} | ms, median (range) | CPU ms | CPU, times its own one adapter |\n|---|---|---|---|")
-        for what, one in found[part].items():
-            single = found[part][f"{what.split(',')[0]}, one adapter"]["cpu_ms"] if "," in what else None
-            ratio = f"{one['cpu_ms'] / single:.2f}" if single else ""
-            wall = f"{one['wall_ms']:.1f} ({one['wall_least_ms']:.1f} to {one['wall_most_ms']:.1f})"
-            print(f"| {what} | {wall} | {one['cpu_ms']:.1f} | {ratio} |")
+        for what, times in results[part].items():
+            single = results[part][f"{what.split(',')[0]}, one adapter"]["cpu_ms"] if "," in what else None
+            ratio = f"{times['cpu_ms'] / single:.2f}" if single else ""
+            wall = f"{times['wall_ms']:.1f} ({times['wall_least_ms']:.1f} to {times['wall_most_ms']:.1f})"
+            print(f"| {what} | {wall} | {times['cpu_ms']:.1f} | {ratio} |")
     print()
-    for what, value in {**found["agreement"], **found["same"]}.items():
+    for what, value in {**results["agreement"], **results["same"]}.items():
         print(f"- {what}: {value:.3g}" if isinstance(value, float) else f"- {what}: {'yes' if value else 'NO'}")
 
 
@@ -267,18 +268,18 @@ def main() -> None:
 
     torch.set_num_threads(1)
     about = f"{platform.machine()}, torch {torch.__version__}, PEFT {peft.__version__}, one thread"
-    found: dict[str, Any] = {"about": about}
+    results: dict[str, Any] = {"about": about}
     if not options.json:
         print(about)
     with tempfile.TemporaryDirectory() as folder:
         make_base(Path(folder) / "base", options.layers, options.width)
         fill_store(Path(folder) / "base", Path(folder) / "store")
         for dtype in options.dtypes:
-            found[dtype] = compare(dtype, Path(folder) / "base", Path(folder) / "store", options)
+            results[dtype] = compare(dtype, Path(folder) / "base", Path(folder) / "store", options)
             if not options.json:
-                show(dtype, found[dtype])
+                show(dtype, results[dtype])
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}`, in the order of the file, for some steps
 and prints one JSON line: real tokens per second from the second step on (padding never counts), and the peak memory of
-the process. The arms "gate" and "bound" print what train.py says of them. OPTIONS is JSON: {"dtype", "quantization",
-"layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a file for the trained numbers.
+the process. The arms "check" and "bound" print what train.py describes. OPTIONS is JSON: {"dtype", "quantization",
+"layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a file for the trained weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATUS = Path("/proc/self/status")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows as they lie in the file."""
+    """The rows in the order of the file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -39,7 +39,7 @@ class Clock:
     """Seconds and real tokens of each step, warm-up included; `report` leaves the first out."""
 
     def __init__(self) -> None:
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
         self.steps: list[tuple[float, int]] = []
         self.first_step_seconds = 0.0
         self._start = 0.0
@@ -67,13 +67,13 @@ class Clock:
 
     def report(self) -> dict[str, Any]:
         """Tokens per second over all steps but the first, and each step's own."""
-        seconds = sum(one for one, _ in self.steps[1:])
+        seconds = sum(duration for duration, _ in self.steps[1:])
         tokens = sum(count for _, count in self.steps[1:])
         return {
             "tokens_per_second": round(tokens / seconds, 1),
             "tokens": tokens,
-            "steps": [round(count / one, 1) for one, count in self.steps],
-            "step_seconds": [round(one, 4) for one, _ in self.steps],
+            "steps": [round(count / duration, 1) for duration, count in self.steps],
+            "step_seconds": [round(duration, 4) for duration, _ in self.steps],
             "step_tokens": [count for _, count in self.steps],
             "first_step_seconds": round(self.steps[0][0], 2),
             "peak_mb": peak_mb(),
@@ -90,7 +90,7 @@ def trl_trainer(
     clock: Clock | None = None,
     best: bool = False,
 ) -> Any:
-    """TRL as `trl sft` sets it, or with its best flags: weights in the format asked for, and no checkpointing."""
+    """TRL as `trl sft` sets it, or with its best flags: weights in the requested format, and no checkpointing."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -108,7 +108,7 @@ def trl_trainer(
     if best:
         flags = {"bf16": False, "gradient_checkpointing": False}
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=lowest if best else torch.float32)
-    data = [{"input_ids": row["input_ids"], "completion_mask": [int(one) for one in row["trained"]]} for row in rows]
+    data = [{"input_ids": row["input_ids"], "completion_mask": list(map(int, row["trained"]))} for row in rows]
     arguments = SFTConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=batch,
@@ -181,14 +181,16 @@ def our_trainer(
     return Counting(attach_new(base, lora, seed=0), base, settings, train=documents)
 
 
-def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
-    """One batch, one adapter that is not zero: how far the loss and the gradient are from TRL's.
+def check(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+    """One batch and an adapter that is not zero: how much our loss and gradient differ from TRL's.
 
-    Beside it the loss of TRL's own model before training, an adapter that is zero, and how many weights are trained.
+    Also the loss of TRL's model before training, when the adapter is zero, and how many weights are trained.
     """
     import torch
 
-    found = []
+    from lora_med.training.step.fast_layers import fast_layers
+
+    losses_and_gradients = []
     untrained = 0.0
     for train in (trl_trainer, our_trainer):
         trainer = train(model, rows[:4], 1, 4, options)
@@ -203,18 +205,19 @@ def gate(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dic
         trainer.model.zero_grad()
         inputs = trainer._prepare_inputs(batch)
         count = int((inputs["labels"][:, 1:] != -100).sum())
-        with trainer._fused() if train is our_trainer else nullcontext():  # as within `train`
+        ours = train is our_trainer  # as in its `train`
+        with fast_layers(trainer.model, trainer.args, trainer.settings) if ours else nullcontext():
             loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(count))
             loss.backward()
         named = sorted(trainer.model.named_parameters())
-        gradient = torch.cat([one.grad.flatten().float() for name, one in named if "lora_" in name])
-        found.append((float(loss), gradient))
+        gradient = torch.cat([weight.grad.flatten().float() for name, weight in named if "lora_" in name])
+        losses_and_gradients.append((float(loss), gradient))
         del trainer
-    (theirs, their_gradient), (ours, our_gradient) = found
+    (their_loss, their_gradient), (our_loss, our_gradient) = losses_and_gradients
     cosine = torch.nn.functional.cosine_similarity(their_gradient.double(), our_gradient.double(), dim=0)
     return {
-        "loss_apart": abs(ours - theirs) / theirs,
-        "gradient_apart": float((our_gradient - their_gradient).norm() / their_gradient.norm()),
+        "loss_difference": abs(our_loss - their_loss) / their_loss,
+        "gradient_difference": float((our_gradient - their_gradient).norm() / their_gradient.norm()),
         "cosine": float(cosine),
         "tokens": count,
         "untrained_loss": untrained,
@@ -247,28 +250,28 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
             count = labeled if name == "lm_head" else tokens
             for shape in ((count, inputs, outputs), (count, outputs, inputs)):  # forward, and the input's gradient
                 products[shape] = products.get(shape, 0) + 1
-    seconds = scorer = 0.0
+    seconds = operations = 0.0
     for (count, inner, outer), times in products.items():
         left = torch.randn(count, inner, dtype=loaded.dtype)
         right = torch.randn(outer, inner, dtype=loaded.dtype).t()
         measured = []
         for _ in range(5):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             left @ right
-            measured.append(time.perf_counter() - begun)
+            measured.append(time.perf_counter() - started)
         seconds += sorted(measured)[2] * times
-        scorer += 2.0 * count * inner * outer * times
-    return {"tokens_per_second": tokens / seconds, "gflops": scorer / seconds / 1e9}
+        operations += 2.0 * count * inner * outer * times
+    return {"tokens_per_second": tokens / seconds, "gflops": operations / seconds / 1e9}
 
 
 def main() -> None:
-    arm, model, rows_file, steps, batch, told = sys.argv[1:]
-    plain = {"dtype": "bfloat16", "quantization": "none", "layers": None, "dropout": 0.05, "cache_frozen": False}
-    options = {**plain, **json.loads(told)}
+    arm, model, rows_file, steps, batch, given_options = sys.argv[1:]
+    defaults = {"dtype": "bfloat16", "quantization": "none", "layers": None, "dropout": 0.05, "cache_frozen": False}
+    options = {**defaults, **json.loads(given_options)}
     rows = read_rows(Path(rows_file))
-    begun = time.perf_counter()
-    if arm in ("gate", "bound"):
-        print(json.dumps((gate if arm == "gate" else bound)(model, rows, options)))
+    started = time.perf_counter()
+    if arm in ("check", "bound"):
+        print(json.dumps((check if arm == "check" else bound)(model, rows, options)))
         return
     if arm == "ours-4bit":
         options["quantization"] = "4bit"
@@ -282,11 +285,11 @@ def main() -> None:
     if "save" in options:
         import torch
 
-        trained = {name: one.detach() for name, one in trainer.model.named_parameters() if one.requires_grad}
+        trained = {name: weight.detach() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
         torch.save(trained, options["save"])
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    whole = round(time.perf_counter() - begun, 1)
-    report = {"arm": arm, **clock.report(), "losses": losses, "whole_seconds": whole}
+    total_seconds = round(time.perf_counter() - started, 1)
+    report = {"arm": arm, **clock.report(), "losses": losses, "whole_seconds": total_seconds}
     print(json.dumps(report), flush=True)
 
 

@@ -1,6 +1,6 @@
 """lora_med: medical text in, a small adapter you can trust out.
 
-The public door. Each name is loaded from its room when first used, so `import lora_med` costs almost nothing.
+The public door. Each name is imported from its module when first used, so `import lora_med` costs almost nothing.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(f"module 'lora_med' has no public name {name!r}; there are: {', '.join(__all__)}")
+        raise AttributeError(f"module 'lora_med' has no public name {name!r}; known: {', '.join(__all__)}")
     return getattr(importlib.import_module(home), name)
 
 

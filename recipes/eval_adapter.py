@@ -2,9 +2,9 @@
 
     python recipes/eval_adapter.py --config quickstart_pubmed evaluate.max_items=200
 
-Takes the same file that trained the adapter: `data` says what is read and how it is split, `evaluate` on which part,
-how many items, and by which metrics of your own besides. The report goes to `eval` inside train.output_dir, the scores
-into the adapter's card.
+It takes the settings file that trained the adapter. The section `data` names the files and how they are split. The
+section `evaluate` chooses the split, how many items are scored, and metrics of your own. The report goes to `eval`
+inside train.output_dir, and the scores go into the adapter's card.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import lora_med
 
 
 def main(settings: lora_med.Settings) -> None:
-    adapter, model, chosen = settings.adapter, settings.model, settings.evaluate
+    adapter, model, options = settings.adapter, settings.model, settings.evaluate
     card = lora_med.read_card(lora_med.find_adapter(adapter.name, adapter.store))
     base = lora_med.load_base(model.base, quantization=model.quantization, dtype=model.dtype, revision=model.revision)
     evaluation = lora_med.evaluate(
         base,
         [adapter.name],
-        lora_med.open_heldout(settings.data, chosen.split),
+        lora_med.open_heldout(settings.data, options.split),
         lora_med.EvalOptions(
             settings.data.template or card.template,
             store=adapter.store,
-            max_items=chosen.max_items,
-            bootstrap_samples=chosen.bootstrap_samples,
+            max_items=options.max_items,
+            bootstrap_samples=options.bootstrap_samples,
             seed=settings.data.split_seed,
-            metrics={name: lora_med.load_metric(name) for name in chosen.metrics},
-            lower_is_better=chosen.lower_is_better,
+            metrics={name: lora_med.load_metric(name) for name in options.metrics},
+            lower_is_better=options.lower_is_better,
         ),
     )
     lora_med.record_scores(evaluation, adapter.store)

@@ -2,8 +2,8 @@
 
     python recipes/merge_adapter.py adapter.name=quickstart-pubmed train.output_dir=runs/merged
 
-Of the settings it reads `adapter.name` and `adapter.store`, `model.base` (with `model.revision`) where the adapter was
-trained, and `train.output_dir`, where the merged model goes: a folder that does not exist yet.
+It reads five settings. `adapter.name` and `adapter.store` name the adapter, and `model.base` (with `model.revision`)
+the base it was trained on. `train.output_dir` is where the merged model goes: a folder that does not exist yet.
 """
 
 from __future__ import annotations

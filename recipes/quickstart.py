@@ -2,9 +2,9 @@
 
     python recipes/quickstart.py
 
-Trains two adapters on the sample corpus (abstracts; questions and answers), measures each against its base on items it
-has not seen, swaps between them on one loaded base, merges one and proves the merge, and writes the report. It starts
-anew each time: what an earlier quickstart left in runs/quickstart is replaced. `key=value` goes to both trainings.
+Trains two adapters on the sample corpus: one on abstracts, one on questions and answers. Measures each against its base
+on items it has not seen, swaps between them on one loaded base, merges one and proves the merge, and writes the report.
+It replaces the output of an earlier quickstart in runs/quickstart. `key=value` goes to both trainings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import lora_med
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = {  # the folder of the run -> its recipe and settings
+RUNS = {  # the folder of the run -> its recipe and settings
     "pubmed": ("recipes/sft_pubmed.py", "quickstart_pubmed"),
     "pubmedqa": ("recipes/sft_task.py", "quickstart_pubmedqa"),
 }
@@ -35,28 +35,28 @@ def train(recipe: str, config: str, overrides: list[str]) -> None:
     launch += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())]
     command = [*launch, recipe, "--config", config, *overrides]
     print(f"\n$ accelerate launch {recipe} --config {config}", flush=True)
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    result = subprocess.run(command, check=False)
+    if result.returncode:
+        sys.exit(result.returncode)
 
 
-def compare(parts: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluation], tuple[Any, ...]]:
-    """Base against adapter on each part's held-out items, and the swaps between them: one base, loaded once."""
-    first = parts["pubmed"]
-    names, store, model = [one.adapter.name for one in parts.values()], first.adapter.store, first.model
+def compare(runs: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluation], tuple[Any, ...]]:
+    """Base against adapter on each run's held-out items, and the swaps between them: one base, loaded once."""
+    first = runs["pubmed"]
+    names, store, model = [run.adapter.name for run in runs.values()], first.adapter.store, first.model
     base = lora_med.load_base(model.base, quantization=model.quantization, dtype=model.dtype)
     pool = lora_med.load_many(base, names, store)
     evaluations = []
-    for name, one in zip(names, parts.values(), strict=True):
+    for name, run in zip(names, runs.values(), strict=True):
         evaluation = lora_med.evaluate(
             base,
             [name],
-            lora_med.open_heldout(one.data, one.evaluate.split),
+            lora_med.open_heldout(run.data, run.evaluate.split),
             lora_med.EvalOptions(
                 lora_med.read_card(lora_med.find_adapter(name, store)).template,
                 store=store,
-                max_items=one.evaluate.max_items,
-                bootstrap_samples=one.evaluate.bootstrap_samples,
+                max_items=run.evaluate.max_items,
+                bootstrap_samples=run.evaluate.bootstrap_samples,
             ),
             pool=pool,
         )
@@ -66,44 +66,48 @@ def compare(parts: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluati
 
 
 def sizes_and_times(
-    parts: dict[str, lora_med.Settings], evaluations: list[lora_med.Evaluation], merged: lora_med.Merge
+    runs: dict[str, lora_med.Settings], evaluations: list[lora_med.Evaluation], merged: lora_med.Merge
 ) -> dict[str, str]:
-    found = {}
-    for one in parts.values():
-        run = json.loads((Path(one.train.output_dir) / "run.json").read_text(encoding="utf-8"))
-        found[f"training {one.adapter.name}"] = f"{run['seconds']} s"
-    for one in evaluations:
-        for subject in one.subjects:
-            found[f"scoring {len(one.items)} {one.source} items, {subject.name}"] = f"{subject.seconds:.1f} s"
-    for one in parts.values():
-        found[f"adapter {one.adapter.name} on disk"] = size(lora_med.find_adapter(one.adapter.name, one.adapter.store))
-    return found | {
+    """What was measured -> its value with the unit, for the report."""
+    facts = {}
+    for run in runs.values():
+        recorded = json.loads((Path(run.train.output_dir) / "run.json").read_text(encoding="utf-8"))
+        facts[f"training {run.adapter.name}"] = f"{recorded['seconds']} s"
+    for evaluation in evaluations:
+        for subject in evaluation.subjects:
+            what = f"scoring {len(evaluation.items)} {evaluation.source} items, {subject.name}"
+            facts[what] = f"{subject.seconds:.1f} s"
+    for run in runs.values():
+        folder = lora_med.find_adapter(run.adapter.name, run.adapter.store)
+        facts[f"adapter {run.adapter.name} on disk"] = size(folder)
+    return facts | {
         "merged model on disk": size(merged.folder),
         "merging and proving": f"{merged.certificate['seconds']} s",
     }
 
 
 def size(folder: Path) -> str:
-    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{total / 1e6:.1f} MB"
+    """The size of all files in a folder, in MB."""
+    size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size_bytes / 1e6:.1f} MB"
 
 
 def main(out: Path, overrides: list[str]) -> None:
-    begun = time.perf_counter()
-    own = {part: [*overrides, f"train.output_dir={out / part}"] for part in PARTS}
-    parts = {part: lora_med.parse(config, own[part]) for part, (_, config) in PARTS.items()}
-    for part in ("merged", *PARTS):
-        shutil.rmtree(out / part, ignore_errors=True)
-    for part, (recipe, config) in PARTS.items():
-        train(recipe, config, own[part])
+    started = time.perf_counter()
+    overrides_of = {run: [*overrides, f"train.output_dir={out / run}"] for run in RUNS}
+    runs = {run: lora_med.parse(config, overrides_of[run]) for run, (_, config) in RUNS.items()}
+    for folder in ("merged", *RUNS):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for run, (recipe, config) in RUNS.items():
+        train(recipe, config, overrides_of[run])
 
     print("\nEvaluating base and adapters on held-out items, one base loaded once ...", flush=True)
-    evaluations, swaps = compare(parts)
-    names, base = [one.adapter.name for one in parts.values()], parts["pubmed"].model.base
+    evaluations, swaps = compare(runs)
+    names, base = [settings.adapter.name for settings in runs.values()], runs["pubmed"].model.base
     print("Merging one adapter into its base, and proving it ...", flush=True)
-    merged = lora_med.merge_adapter(names[0], out / "merged", base=base, store=parts["pubmed"].adapter.store)
+    merged = lora_med.merge_adapter(names[0], out / "merged", base=base, store=runs["pubmed"].adapter.store)
 
-    facts = sizes_and_times(parts, evaluations, merged)
+    facts = sizes_and_times(runs, evaluations, merged)
     steps = [
         *([] if os.environ.get("VIRTUAL_ENV") else [". .venv/bin/activate"]),
         "lora-med adapters list",
@@ -115,10 +119,10 @@ def main(out: Path, overrides: list[str]) -> None:
         evaluations,
         out,
         title=f"Quickstart: two adapters from {base}",
-        curves={one.adapter.name: Path(one.train.output_dir) / "metrics.jsonl" for one in parts.values()},
+        curves={run.adapter.name: Path(run.train.output_dir) / "metrics.jsonl" for run in runs.values()},
         merges=[merged.certificate],
         swaps=swaps,
-        facts={**facts, "the whole quickstart": f"{time.perf_counter() - begun:.0f} s"},
+        facts={**facts, "the complete quickstart": f"{time.perf_counter() - started:.0f} s"},
         next_steps=steps,
     )
     print("\n" + "\n".join(report.findings))

@@ -16,7 +16,7 @@ def main(settings: lora_med.Settings) -> None:
         base = data.load_base()  # in 4 or 8 bits, frozen, with its fingerprint
         adapter = base.attach()  # rows are tokenized and pass the preflight; a new LoRA adapter
         trained = adapter.train()  # resumes exactly; stops before a step that is not finite
-        trained.publish()  # whole or not at all, the card last
+        trained.publish()  # all files or none, the card last
 
 
 if __name__ == "__main__":

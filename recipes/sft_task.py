@@ -15,7 +15,7 @@ def main(settings: lora_med.Settings) -> None:
         base = data.load_base()  # in 4 or 8 bits, frozen, with its fingerprint
         adapter = base.attach()  # completions are found and checked; a new LoRA adapter
         trained = adapter.train()  # loss on the completions only
-        trained.publish()  # whole or not at all, the card last
+        trained.publish()  # all files or none, the card last
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """python recipes/swap_adapters.py quickstart-pubmed quickstart-pubmedqa --prompt "Aspirin is"
 
 Load one base once (the first adapter's, by its card), swap between the named adapters, and print each one's answer to
-the same prompt with the time that the swap took. At the end the bare base runs again: its logits must be those of the
-start, bit for bit.
+the same prompt with the time that the swap took. At the end the bare base runs again: its logits must be
+bit-identical to those at the start.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ def main(names: list[str], prompt: str, base: str | None, store: str, max_new_to
     before = loaded.model(**ids).logits
     pool = lora_med.load_many(loaded, names, store)
     for name in [None, *names]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with lora_med.use(pool, name) as model:
-            swapped = 1e6 * (time.perf_counter() - begun)
-            new = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        print(f"\n== {name or 'the bare base'} (swapped in {swapped:.0f} microseconds)")
-        print(loaded.tokenizer.decode(new, skip_special_tokens=True).strip())
+            swap_microseconds = 1e6 * (time.perf_counter() - started)
+            output = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0]
+        print(f"\n== {name or 'the bare base'} (swapped in {swap_microseconds:.0f} microseconds)")
+        new_tokens = output[ids["input_ids"].shape[1] :]
+        print(loaded.tokenizer.decode(new_tokens, skip_special_tokens=True).strip())
     pool.close()
     restored = bool((loaded.model(**ids).logits == before).all())
     print(f"\nthe base is {'exactly what it was' if restored else 'NOT what it was'}")
@@ -37,8 +38,8 @@ def main(names: list[str], prompt: str, base: str | None, store: str, max_new_to
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="adapter", help="names in the store")
-    parser.add_argument("--prompt", required=True, help="the text that each goes on from")
-    parser.add_argument("--base", help="where the base lies, if not where the card says")
+    parser.add_argument("--prompt", required=True, help="the text that each adapter continues")
+    parser.add_argument("--base", help="the base: a folder, a Hub id or micro [default: the base in the card]")
     parser.add_argument("--store", default="adapters", help="the folder that holds the adapters")
     parser.add_argument("--max-new-tokens", type=int, default=60)
     options = parser.parse_args()

@@ -3,8 +3,8 @@
     accelerate launch recipes/tag_entities.py --config micro_tags train.learning_rate=1e-3
 
 The base may be an encoder such as BERT, or a decoder, whose tokens see only what precedes them. The tags are B-, I- and
-O over character offsets; the types are those of the training records. The head starts at zero, is trained whole and is
-published in the adapter. The card names its labels and its scores on the validation split. The same command resumes
+O over character offsets; the types are those of the training records. The head starts at zero, is trained in full and
+is published in the adapter. The card names its labels and its scores on the validation split. The same command resumes
 from the last checkpoint. The test split stays closed: `lora-med eval` opens it.
 """
 

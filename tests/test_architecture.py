@@ -143,7 +143,7 @@ def test_no_two_modules_have_one_name() -> None:
     assert not twice, f"module names that occur twice: {', '.join(twice)}; say in the name what differs"
 
 
-def test_every_room_says_what_is_inside() -> None:
+def test_every_package_says_what_is_inside() -> None:
     for path in MODULES:
         if path.name == "__init__.py":
             assert ast.get_docstring(ast.parse(path.read_text())), f"{path}: say in two sentences what is inside"

@@ -125,7 +125,7 @@ def test_a_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
     assert sha256_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180, "abc"
 
 
-def test_a_fresh_folder_appears_whole_at_the_end(tmp_path: Path) -> None:
+def test_a_fresh_folder_appears_complete_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "out"
     with fresh_folder(target) as folder:
         (folder / "inner").mkdir()
@@ -188,7 +188,7 @@ def test_replacing_a_folder_keeps_the_old_one_on_an_error(tmp_path: Path) -> Non
     assert names(tmp_path) == ["adapter"]
 
 
-def test_a_replaced_folder_is_there_and_whole_at_every_moment(tmp_path: Path) -> None:
+def test_a_replaced_folder_exists_complete_at_every_moment(tmp_path: Path) -> None:
     """A reader beside a writer, and kills: between two renames the name would be gone."""
     target = tmp_path / "adapter"
 

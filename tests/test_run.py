@@ -18,7 +18,7 @@ import pytest
 
 from lora_med import run as run_module
 from lora_med.errors import DivergedError, OutputError, StoppedError
-from lora_med.run import git_commit, host, prepare_environment, start_run, versions
+from lora_med.run import OWN_WAITING, git_commit, host, prepare_environment, start_run, versions
 
 SETTINGS = {"train": {"seed": 5}}
 
@@ -141,6 +141,31 @@ def test_the_environment_is_set_before_libraries_read_it(monkeypatch: pytest.Mon
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
+WAITING = """
+import os, sys
+from lora_med.run import prepare_environment
+prepare_environment(offline=True)
+import torch
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, "300"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(own: dict[str, str], spins: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_WAITING}
+    shown = subprocess.run(
+        [sys.executable, "-c", WAITING],
+        env=environment | own | {"OMP_DISPLAY_ENV": "VERBOSE"},  # libgomp prints what it took when torch loads it
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    if "GOMP_SPINCOUNT" not in shown:
+        pytest.skip("this torch does not use GNU's OpenMP")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in shown
+
+
 def test_garbage_is_looked_for_less_often_but_still_looked_for() -> None:
     before = gc.get_threshold()
     try:
@@ -165,7 +190,7 @@ def test_the_commit_is_that_of_the_folder_or_none(tmp_path: Path, monkeypatch: p
     assert git_commit() == {"commit": commit, "changed": True}
 
 
-def test_no_fact_tells_of_the_machine_s_user_or_paths(tmp_path: Path) -> None:
+def test_no_fact_reveals_the_machine_s_user_or_paths(tmp_path: Path) -> None:
     told = json.dumps([host(), versions()])
     assert str(Path.home()) not in told and str(tmp_path) not in told
     assert os.uname().nodename not in json.dumps(host())

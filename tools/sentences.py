@@ -72,12 +72,12 @@ class PageLength:
     @property
     def mean(self) -> float:
         """Words a sentence; 0.0 for a page without sentences."""
-        return sum(one.words for one in self.sentences) / len(self.sentences) if self.sentences else 0.0
+        return sum(sentence.words for sentence in self.sentences) / len(self.sentences) if self.sentences else 0.0
 
     @property
     def longest(self) -> int:
         """Words of the longest sentence."""
-        return max((one.words for one in self.sentences), default=0)
+        return max((sentence.words for sentence in self.sentences), default=0)
 
 
 def count_words(text: str) -> int:
@@ -109,8 +109,8 @@ def _blocks(text: str) -> Iterator[list[tuple[int, str]]]:
     block: list[tuple[int, str]] = []
     for number, line in _prose_lines(text):
         stripped = line.strip()
-        apart = not stripped or stripped.startswith(("#", "|")) or _ITEM.match(line)
-        if apart and block:
+        starts_block = not stripped or stripped.startswith(("#", "|")) or _ITEM.match(line)
+        if starts_block and block:
             yield block
             block = []
         if stripped.startswith("|"):
@@ -172,10 +172,14 @@ def find_dialect(text: str) -> list[tuple[int, str]]:
 def measure(page: str, text: str) -> PageLength:
     """The sentences of a page, and every fault in them."""
     sentences = split_sentences(text)
-    faults = [(one.line, f"{one.words} words: {one.text}") for one in sentences if one.words > MOST_WORDS]
+    faults = [
+        (sentence.line, f"{sentence.words} words: {sentence.text}")
+        for sentence in sentences
+        if sentence.words > MOST_WORDS
+    ]
     length = PageLength(page, sentences, sorted([*faults, *find_dialect(text), *find_open_fence(text)]))
     if length.mean > MOST_MEAN:
-        longest = max(sentences, key=lambda one: one.words)
+        longest = max(sentences, key=lambda sentence: sentence.words)
         length.faults.append(
             (longest.line, f"the page's mean is {length.mean:.1f} words, at most {MOST_MEAN}; longest: {longest.text}")
         )
@@ -198,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lengths = [measure(name, path.read_text(encoding="utf-8")) for name, path in zip(names, chosen, strict=True)]
     width = max(map(len, names))
     print(f"{'page':{width}}  sentences  mean  longest")
-    for one in lengths:
-        print(f"{one.page:{width}}  {len(one.sentences):9}  {one.mean:4.1f}  {one.longest:7}")
-    faults = [f"{one.page}:{line}: {message}" for one in lengths for line, message in one.faults]
+    for page in lengths:
+        print(f"{page.page:{width}}  {len(page.sentences):9}  {page.mean:4.1f}  {page.longest:7}")
+    faults = [f"{page.page}:{line}: {message}" for page in lengths for line, message in page.faults]
     print(*faults, sep="\n", file=sys.stderr, end="\n" if faults else "")
     return 1 if faults else 0
 

@@ -30,10 +30,10 @@ what a run would use. `lora-med config list` names the files that ship. The term
 def describe_type(schema: Mapping[str, Any], sections: Mapping[str, Any]) -> str:
     """A JSON schema of one value in words."""
     if "anyOf" in schema:
-        choices = [describe_type(one, sections) for one in schema["anyOf"]]
-        return (", or " if any(", " in one for one in choices) else " or ").join(choices)
+        choices = [describe_type(choice, sections) for choice in schema["anyOf"]]
+        return (", or " if any(", " in choice for choice in choices) else " or ").join(choices)
     if "enum" in schema:
-        return "one of " + ", ".join(f"`{one}`" for one in schema["enum"])
+        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     if "$ref" in schema:
@@ -89,12 +89,12 @@ def _rows(section: Mapping[str, Any], sections: Mapping[str, Any]) -> Iterator[s
 def make_page(schema: Mapping[str, Any]) -> str:
     """The Markdown page of a settings schema: the keys of the root, then one table for each section."""
     sections = schema["$defs"]
-    root = {key: one for key, one in schema["properties"].items() if "$ref" not in one}
+    root = {key: value for key, value in schema["properties"].items() if "$ref" not in value}
     lines = [HEAD, "## At the top", "", *_rows({"properties": root}, sections), ""]
-    for name, one in schema["properties"].items():
-        if "$ref" not in one:
+    for name, value in schema["properties"].items():
+        if "$ref" not in value:
             continue
-        section = sections[one["$ref"].rpartition("/")[2]]
+        section = sections[value["$ref"].rpartition("/")[2]]
         lines += [f"## {name}", "", *_rows(section, sections), ""]
         for key, inner in section["properties"].items():
             if "$ref" in inner.get("items", {}):

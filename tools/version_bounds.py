@@ -1,6 +1,6 @@
 """python tools/version_bounds.py lowest|newest: requirement lines for one end of the versions that pyproject admits.
 
-    lowest   each library that lora_med stands on at its lower bound
+    lowest   each library that lora_med needs, at its lower bound
     newest   the same libraries, unpinned within their bounds
 
 torch stays as `make setup` installs it: other versions of it bring several GB.

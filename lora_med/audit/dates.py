@@ -77,7 +77,7 @@ def _spelled(name: str, like: str) -> str:
 
 
 def _place(name: str) -> int:
-    return 1 + next(place for place, month in enumerate(MONTHS) if month.startswith(name.lower()[:3]))
+    return 1 + next(index for index, month in enumerate(MONTHS) if month.startswith(name.lower()[:3]))
 
 
 def _day_of_month(match: re.Match[str], days: int) -> str:

@@ -11,14 +11,15 @@ import typer
 
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
 from lora_med.cli.options import (
-    GGUF_DTYPE_HELP,
     STORE,
     AdapterName,
     AsJson,
     BaseName,
     Dtype,
     GgufDtype,
+    GgufDtypes,
     NewFolder,
+    OneGgufDtype,
     Online,
     Revision,
     Store,
@@ -32,9 +33,6 @@ app = typer.Typer(
     help="Adapters and merged models for llama.cpp, Ollama, vLLM and ONNX.",
     cls=CommandGroup,
 )
-GgufDtypes = Annotated[
-    list[GgufDtype] | None, typer.Option("--dtype", help=f"{GGUF_DTYPE_HELP}; repeat it for several. [default: f16]")
-]
 
 
 @app.command(cls=AdapterCommand)
@@ -56,8 +54,8 @@ def gguf(
     prepare_environment(offline=not online)
     from lora_med.export.gguf.export_gguf import export_gguf
 
-    types = tuple(name.value for name in dtype or [GgufDtype.F16])
-    export = export_gguf(name, out, base=base, revision=revision, store=store, part=part, formats=types)
+    formats = tuple(number_format.value for number_format in dtype or [GgufDtype.F16])
+    export = export_gguf(name, out, base=base, revision=revision, store=store, part=part, formats=formats)
     _print_gguf(export.folder, export.facts, as_json)
 
 
@@ -68,7 +66,7 @@ def ollama(
     part: Annotated[
         Literal["merged", "swappable"], typer.Option(help="One merged model, or the base with an ADAPTER line.")
     ] = "merged",
-    dtype: Annotated[GgufDtype, typer.Option("--dtype", help=f"{GGUF_DTYPE_HELP}.")] = GgufDtype.Q8_0,
+    dtype: OneGgufDtype = GgufDtype.Q8_0,
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,

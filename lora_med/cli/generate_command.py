@@ -51,18 +51,18 @@ def generate(
 
     loaded, opened = _load(adapter, base, revision, store, quantization)
     text = sys.stdin.read() if prompt == "-" else prompt
-    of_template = opened is not None and opened.card.template.endswith("_chat")
-    as_chat = of_template if chat is None else chat
+    trained_on_chats = opened is not None and opened.card.template.endswith("_chat")
+    as_chat = trained_on_chats if chat is None else chat
     turns = (("user", text), ("assistant", "")) if as_chat else ()
     ids = prompt_ids(Row("prompt", "prompt", turns, "" if as_chat else text, ""), loaded.tokenizer)
     limit = _token_limit(loaded, len(ids), max_new_tokens)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with _model(loaded, opened, store) as model:
-        new = _write(model, loaded.tokenizer, ids, limit, temperature, seed, stream=not as_json)
+        new_tokens = _write(model, loaded.tokenizer, ids, limit, temperature, seed, stream=not as_json)
     if as_json:
-        answer = loaded.tokenizer.decode(new, skip_special_tokens=True)
+        answer = loaded.tokenizer.decode(new_tokens, skip_special_tokens=True)
         facts = {"adapter": adapter, "base": loaded.name, "chat": as_chat, "prompt_tokens": len(ids)}
-        facts |= {"new_tokens": len(new), "seconds": round(time.perf_counter() - begun, 3), "text": answer}
+        facts |= {"new_tokens": len(new_tokens), "seconds": round(time.perf_counter() - started, 3), "text": answer}
         print(json.dumps(facts))
 
 
@@ -95,7 +95,7 @@ def _model(loaded: Base, opened: Published | None, store: Path) -> Iterator[Any]
 
 
 def _token_limit(base: Any, prompt_tokens: int, wanted: int) -> int:
-    """How many tokens can be generated: those wanted, or as many as the base's context still holds.
+    """How many tokens can be generated: `wanted`, or fewer if the base's context ends before.
 
     Raises:
         SettingsError: the prompt alone fills the context.
@@ -103,7 +103,7 @@ def _token_limit(base: Any, prompt_tokens: int, wanted: int) -> int:
     context = getattr(base.model.config, "max_position_embeddings", None) or prompt_tokens + wanted
     if prompt_tokens >= context:
         raise SettingsError(
-            f"the prompt has {prompt_tokens} tokens; {base.name} holds {context}, with the answer",
+            f"the prompt has {prompt_tokens} tokens; the context of {base.name} is {context} tokens, answer included",
             where="--prompt",
             fix="shorten the prompt",
         )

@@ -72,7 +72,7 @@ def _usage_error(error: Any) -> UsageError:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line (without the program's name); returns the exit code of DESIGN's table.
+    """Run one command line (without the program's name); returns the exit code, 0 if all is well.
 
     An error of ours becomes its three lines on stderr; any other exception is a bug of ours, exit 70.
     """

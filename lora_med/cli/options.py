@@ -97,7 +97,11 @@ Dtype = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
     typer.Option("--dtype", help="The number format of the model's weights. [default: the base's]"),
 ]
-GGUF_DTYPE_HELP = "The number format of the model's weights"
+_GGUF_DTYPE_HELP = "The number format of the model's weights"
+OneGgufDtype = Annotated[GgufDtype, typer.Option("--dtype", help=f"{_GGUF_DTYPE_HELP}.")]
+GgufDtypes = Annotated[
+    list[GgufDtype] | None, typer.Option("--dtype", help=f"{_GGUF_DTYPE_HELP}; repeat it for several. [default: f16]")
+]
 Quantization = Annotated[
     Literal["none", "8bit", "4bit"] | None,
     typer.Option("--quantization", help="How the base is quantized. [default: as in training]"),

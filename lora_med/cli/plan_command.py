@@ -48,11 +48,11 @@ def plan(
     from rich.console import Console
 
     with Console(stderr=True).status("building the model without memory, reading lengths, timing two layers"):
-        report = _report(settings, memory, read_data, timed)
+        report = _report(settings, memory_gib=memory, read_data=read_data, timed=timed)
     print(json.dumps(report)) if as_json else _print(report)
 
 
-def _report(settings: Settings, memory: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
+def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
     from lora_med.models.memory import free_memory
     from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure, row_lengths
 
@@ -60,15 +60,15 @@ def _report(settings: Settings, memory: float | None, read_data: bool, timed: bo
     documents = _documents(settings) if read_data and (settings.data.paths or settings.data.mix) else None
     train = settings.train
     lengths, labeled = row_lengths(documents, train)
-    free = int(memory * GIB) if memory is not None else free_memory("cuda" if shape.on_gpu else "cpu")
+    free = int(memory_gib * GIB) if memory_gib is not None else free_memory("cuda" if shape.on_gpu else "cpu")
     batch = largest_batch(lengths, train.per_device_train_batch_size)
     needs = measure(shape)
     need = needs(batch, math.ceil(labeled * sum(batch)), train.gradient_checkpointing)
     fitted, choices = fit_batch(train, lengths, labeled, needs, free)
-    together = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    steps = math.ceil(len(lengths) / together) if documents is not None else None
-    in_all = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
-    taken = fitted if train.batch == "auto" else train
+    rows_a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    steps = math.ceil(len(lengths) / rows_a_step) if documents is not None else None
+    total_steps = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
+    planned = fitted if train.batch == "auto" else train
     return {
         "as_set": _need_report(need, sum(batch), train.per_device_train_batch_size),
         "free_bytes": free,
@@ -83,8 +83,8 @@ def _report(settings: Settings, memory: float | None, read_data: bool, timed: bo
         "tokens_an_epoch": sum(lengths) if documents is not None else None,
         "median_tokens": statistics.median(lengths),
         "steps_an_epoch": steps,
-        "steps": in_all,
-        "time": _time(shape, documents, lengths, labeled, taken) if timed else None,
+        "steps": total_steps,
+        "time": _time(shape, documents, lengths, labeled, planned) if timed else None,
     }
 
 
@@ -96,29 +96,29 @@ def _time(
     from lora_med.training.planner.run_memory import segment_lengths
     from lora_med.training.planner.step_time import time_batch, typical, why_not_timed
 
-    together = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    parts = segment_lengths(documents, train) if documents else [(length,) for length in lengths]
-    wanted = min(statistics.mean(lengths) * train.per_device_train_batch_size, MOST_TIMED[shape.on_gpu])
-    chosen = typical(parts, wanted)
-    tokens = sum(map(sum, chosen))
-    reason = why_not_timed(shape, max(map(sum, chosen)), free_memory("cuda" if shape.on_gpu else "cpu"))
+    rows_a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    segments = segment_lengths(documents, train) if documents else [(length,) for length in lengths]
+    target_tokens = min(statistics.mean(lengths) * train.per_device_train_batch_size, MOST_TIMED[shape.on_gpu])
+    batch = typical(segments, target_tokens)
+    tokens = sum(map(sum, batch))
+    reason = why_not_timed(shape, max(map(sum, batch)), free_memory("cuda" if shape.on_gpu else "cpu"))
     if reason is not None:
         return {"left_out": reason}
     try:
         labels = math.ceil(labeled * tokens)
-        step_time = time_batch(shape, chosen, labels, checkpointing=train.gradient_checkpointing)
+        step_time = time_batch(shape, batch, labels, checkpointing=train.gradient_checkpointing)
     except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, LoraMedError) as error:
         return {"left_out": f"two layers of this base cannot be run by themselves ({type(error).__name__})"}
-    epoch = sum(lengths)
-    a_step = epoch / math.ceil(len(lengths) / together)
-    in_all = a_step * train.max_steps if train.max_steps > 0 else epoch * train.num_train_epochs
-    # Tokens for which the layers below the adapters are stepped over.
-    cached_tokens = max(in_all - epoch, 0) if train.cache_frozen and documents else 0
+    epoch_tokens = sum(lengths)
+    tokens_a_step = epoch_tokens / math.ceil(len(lengths) / rows_a_step)
+    total_tokens = tokens_a_step * train.max_steps if train.max_steps > 0 else epoch_tokens * train.num_train_epochs
+    # Tokens for which the layers below the adapters are not computed again.
+    cached_tokens = max(total_tokens - epoch_tokens, 0) if train.cache_frozen and documents else 0
     length_is_known = documents is not None or train.max_steps > 0
     return {
         "tokens_per_second": round(tokens / step_time.seconds, 1),
-        "seconds_a_step": round(a_step * step_time.seconds / tokens, 3),
-        "seconds": round((in_all * step_time.seconds - cached_tokens * step_time.below) / tokens, 3)
+        "seconds_a_step": round(tokens_a_step * step_time.seconds / tokens, 3),
+        "seconds": round((total_tokens * step_time.seconds - cached_tokens * step_time.below) / tokens, 3)
         if length_is_known
         else None,
     }
@@ -151,8 +151,8 @@ def _shape(settings: Settings) -> Shape:
     quantizes = model.quantization == "4bit"
     if quantizes and model.keep_quantized:
         kind, double = model.bnb_4bit_quant_type, model.bnb_4bit_use_double_quant
-        wanted = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
-        quantizes = not is_cached(*cache_path(folder, wanted, dtype=dtype, device=device_kind()))
+        quantized = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
+        quantizes = not is_cached(*cache_path(folder, quantized, dtype=dtype, device=device_kind()))
     return Shape(
         folder=folder,
         config=method_for(bare, settings.lora).peft_config(bare, inference=False),
@@ -179,12 +179,12 @@ def _documents(settings: Settings) -> list[Tokens]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    planned = report["as_set"]
-    print(f"memory       for the {planned['rows']} longest rows together, {planned['tokens']:,} tokens:")
-    for name, size in planned["bytes"].items():
+    as_set = report["as_set"]
+    print(f"memory       for the {as_set['rows']} longest rows together, {as_set['tokens']:,} tokens:")
+    for name, size in as_set["bytes"].items():
         if size:
             print(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
-    for name, size in planned["phases"].items():
+    for name, size in as_set["phases"].items():
         print(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
     verdict = "fits" if report["fits"] else "does not fit"
     print(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch of the settings {verdict}")

@@ -23,7 +23,7 @@ def report_error(error: LoraMedError, *, debug: bool = False) -> int:
 
 
 def bug(error: Exception) -> LoraMedError:
-    """An unexpected exception as an error of ours: its class and line, no word of its message, which may quote data."""
+    """An unexpected exception as an error of ours: its class and line, without its message, which may quote data."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return LoraMedError(
         f"a bug in lora_med: {type(error).__name__}",
@@ -33,7 +33,7 @@ def bug(error: Exception) -> LoraMedError:
 
 
 def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Parse `--config FILE key=value...`, call `main`, and leave the process with DESIGN's exit code."""
+    """Parse `--config FILE key=value...` and call `main`; an error ends the process with its exit code."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="the YAML file of the settings")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

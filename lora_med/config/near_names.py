@@ -38,8 +38,12 @@ def _errors_allowed(first: str, second: str) -> int:
 
 
 def _abbreviates(short: str, name: str) -> bool:
-    """Whether `short` has the letters of `name` in their order, its first one first, and enough of them."""
-    if len(short) < 3 or not name.startswith(short[:1]) or len(short) < ABBREVIATION * len(name):
+    """Whether `short` has the letters of `name` in their order, its first one first, and enough of them.
+
+    Two letters are enough where the name begins with them (`q8` for `q8_0`).
+    """
+    enough = len(short) >= (2 if name.startswith(short) else 3) and len(short) >= ABBREVIATION * len(name)
+    if not enough or not name.startswith(short[:1]):
         return False
     letters = iter(name)
     return all(letter in letters for letter in short)

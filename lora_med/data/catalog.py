@@ -239,7 +239,7 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.custom",
         reads_hub=True,
         suffixes=TABLES,
-        split_names="whole",
+        split_names="complete",
         template_by_kind=True,
     ),
 }

@@ -12,14 +12,14 @@ from lora_med.data.record import Pair, Question, Record, Split
 from lora_med.data.splitting.splits import SplitShares
 
 OfficialSplit = Callable[[Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str] | None]
-ABOUT = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
+JSON_FIELDS = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
 
 
 @dataclass(frozen=True)
 class Source:
     """One kind of input. `template` is the prompt template a run takes when it names none.
 
-    `split_names`: where a file's name may name its split: `anywhere` in it, as its `whole` name, or `never`. `dev`
+    `split_names`: where a file's name may name its split: `anywhere` in it, as its `complete` name, or `never`. `dev`
     is the split that files named after it hold. `official_split` assigns groups to the published split, or returns None
     where these records have none. `companion_files` are beside the data and hold no records. `limit_before_split` means
     that `max_records` may cut while reading; an official split is recognized only when all records are read.
@@ -38,7 +38,7 @@ class Source:
     reads_hub: bool = False
     suffixes: tuple[str, ...] = ()
     dev: Split = "validation"
-    split_names: Literal["anywhere", "whole", "never"] = "anywhere"
+    split_names: Literal["anywhere", "complete", "never"] = "anywhere"
     official_split: OfficialSplit | None = None
     companion_files: tuple[str, ...] = ()
     limit_before_split: bool = True
@@ -56,5 +56,5 @@ class Source:
 
     def as_json(self) -> dict[str, Any]:
         """What a list of sources shows, as JSON values."""
-        about = {name: getattr(self, name) for name in ABOUT}
+        about = {name: getattr(self, name) for name in JSON_FIELDS}
         return {**about, "suffixes": list(self.suffixes), "kinds": [kind.__name__.lower() for kind in self.kinds]}

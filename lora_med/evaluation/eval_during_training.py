@@ -1,7 +1,7 @@
 """Evaluation during training: the same task as `evaluate`, on validation items that are already tokens.
 
 The trainer asks each process for its share of the answers and turns all of them into scores. The trainer also decides
-which adapter is kept, and keeps scoring from changing the run.
+which adapter is published, and makes sure that scoring does not change the run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ValidationTask:
     """Validation items to score an adapter on every `every` steps.
 
     `metric` is the score that matters and `lower_is_better` its direction. `chooses` says whether it decides which
-    adapter is kept. `digest` is a SHA-256 of the items, because a score compares only with scores on the same items.
+    adapter is published. `digest` is a SHA-256 of the items: scores compare only on the same items.
     """
 
     metric: str
@@ -46,20 +46,20 @@ class ValidationTask:
     items: int
     digest: str
     measures: tuple[Measure, ...]
-    answered: Callable[[Any, Sequence[int]], list[Answer]]
-    tabled: Callable[[Sequence[Answer]], Numbers]
+    answer_items: Callable[[Any, Sequence[int]], list[Answer]]
+    make_table: Callable[[Sequence[Answer]], Numbers]
 
-    def answers(self, model: Any, places: Sequence[int]) -> list[Answer]:
-        """The answers of the causal language model, with its current adapter, to the items at `places`.
+    def answers(self, model: Any, indices: Sequence[int]) -> list[Answer]:
+        """The answers of the causal language model, with its current adapter, to the items at `indices`.
 
         Raises:
             DivergedError: the model returns values that are not finite.
         """
-        return self.answered(model, places)
+        return self.answer_items(model, indices)
 
     def scores(self, answers: Sequence[Answer]) -> dict[str, float]:
         """Every measure by name, from the answers to all items in their order."""
-        sums = self.tabled(answers).sum(axis=0)
+        sums = self.make_table(answers).sum(axis=0)
         return {measure.name: float(measure.of_sums(sums)) for measure in self.measures}
 
 
@@ -94,8 +94,8 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
         items = text_items(records, template, base.model, base.tokenizer)
         fields: dict[str, Any] = {
             "measures": text_measures(),
-            "answered": lambda model, indices: _answer_text(model, [items[index] for index in indices], context),
-            "tabled": lambda answers: _table_text(items, answers),
+            "answer_items": lambda model, indices: _answer_text(model, [items[index] for index in indices], context),
+            "make_table": lambda answers: _table_text(items, answers),
         }
         tokens = [(item.uid, item.input_ids, sorted(item.unscored)) for item in items]
     else:
@@ -103,8 +103,8 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
         items = questions.items
         fields = {
             "measures": option_measures(layout_of(questions, written=False)),
-            "answered": lambda model, indices: _answer_choice(model, [items[index] for index in indices], context),
-            "tabled": lambda answers: option_table(questions, choose(questions, answers)),
+            "answer_items": lambda model, indices: _answer_choice(model, [items[index] for index in indices], context),
+            "make_table": lambda answers: option_table(questions, choose(questions, answers)),
         }
         tokens = [(item.uid, item.prompt_ids, item.option_ids, item.answer) for item in items]
     measure = _metric(settings, fields["measures"], template)

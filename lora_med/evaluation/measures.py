@@ -129,11 +129,11 @@ def changes(
         gain, count = float(difference(both.sum(axis=0))), len(set(groups))
         needed = None if tested.error is None else groups_needed(gain, tested.error, count)
         changed[measure.name] = Change(
-            gain,
-            tested.interval,
-            verdict(tested.interval, lower_is_better=measure.lower_is_better),
-            tested.p_value,
-            None if tested.error is None else detectable(tested.error),
-            None if needed is None else math.ceil(needed * len(groups) / count),
+            difference=gain,
+            interval=tested.interval,
+            verdict=verdict(tested.interval, lower_is_better=measure.lower_is_better),
+            p_value=tested.p_value,
+            detectable=None if tested.error is None else detectable(tested.error),
+            items_needed=None if needed is None else math.ceil(needed * len(groups) / count),
         )
     return changed

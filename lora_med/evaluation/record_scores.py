@@ -36,7 +36,7 @@ def record_scores(evaluation: Evaluation, store: Path | str = "adapters") -> lis
 def entry_name(evaluation: Evaluation) -> str:
     """`source/split/template`, and a suffix for another kind of scoring or prompt options such as solved examples."""
     has_default_scoring = evaluation.template not in TEMPLATES or evaluation.scoring == scoring_of(evaluation.template)
-    options = [f"{name}={value}" for name, value in evaluation.asked.items() if value]
+    options = [f"{name}={value}" for name, value in evaluation.prompt_options.items() if value]
     suffix = "+".join([*([] if has_default_scoring else [evaluation.scoring]), *options])
     return f"{evaluation.source}/{evaluation.split}/{evaluation.template}" + (f"/{suffix}" if suffix else "")
 
@@ -47,7 +47,7 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
     fitted = None if subject.confidence is None else subject.confidence.fitted
     return {
         "scoring": evaluation.scoring,
-        **{name: value for name, value in evaluation.asked.items() if value},
+        **{name: value for name, value in evaluation.prompt_options.items() if value},
         "source": evaluation.source,
         "split": evaluation.split,
         "template": evaluation.template,

@@ -17,10 +17,10 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Recall:
-    """How many of the items with a label were answered with it, and Wilson's interval of the share."""
+    """The recall of one label: `hits` of the `total` items that have it, and Wilson's interval of the share."""
 
-    found: int
-    of: int
+    hits: int
+    total: int
     interval: Interval
 
 
@@ -41,9 +41,9 @@ class Subject:
     """The base (`adapter` None) or one adapter, scored on all items.
 
     `table` is items x columns, whose sums the measures read. `facts` is what items.jsonl reports of each item, without
-    its text. `changes` and `mcnemar` compare with the base and are empty for the base itself. `over` compares with each
-    baseline by the measure that the verdict rests on: better than the base is not enough. `custom` are the user's
-    metrics. `written` are the written texts, empty where nothing was written or they may not be shown.
+    its text. `changes` and `mcnemar` compare with the base and are empty for the base itself. `baseline_changes`
+    compares with each baseline by the measure that the verdict rests on: better than the base is not enough. `custom`
+    are the user's metrics. `written` are the written texts, empty where nothing was written or they may not be shown.
     """
 
     adapter: str | None
@@ -55,7 +55,7 @@ class Subject:
     answers: Answers | None = None
     mcnemar: McNemar | None = None
     confidence: Confidence | None = None
-    over: Mapping[str, Change] = field(default_factory=dict)
+    baseline_changes: Mapping[str, Change] = field(default_factory=dict)
     custom: Mapping[str, CustomScore] = field(default_factory=dict)
     written: tuple[str, ...] = field(default=(), repr=False)
 
@@ -100,7 +100,8 @@ class Evaluation:
     """Base and adapters on the same items: everything report.json holds, and the scores of each item.
 
     `layout` says what the columns of the subjects' tables are (see scorer.py). `notes` are sentences for readers.
-    `asked` are the prompt options beyond the template. `recipes` names adapters that differ in nothing but their seed.
+    `prompt_options` are what the template does not say (see PromptOptions). `recipes` names adapters that differ in
+    their seed only.
     """
 
     scoring: Scoring
@@ -117,7 +118,7 @@ class Evaluation:
     layout: Mapping[str, Any] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
     notes: tuple[str, ...] = ()
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    prompt_options: Mapping[str, Any] = field(default_factory=dict)
     recipes: tuple[tuple[str, ...], ...] = ()
     samples: tuple[Sample, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -131,12 +132,17 @@ class Evaluation:
     @property
     def verdict_by(self) -> Measure:
         """The measure that the verdict in words rests on."""
-        return next(one for one in self.measures if one.name == SCORINGS[self.scoring].verdict_by)
+        return verdict_measure(self.measures, self.scoring)
 
     @property
     def groups(self) -> int:
         """How many groups the items come from: what the intervals resample."""
         return len({item.group for item in self.items})
+
+
+def verdict_measure(measures: Sequence[Measure], scoring: Scoring) -> Measure:
+    """The measure that the verdict of a scoring rests on."""
+    return next(measure for measure in measures if measure.name == SCORINGS[scoring].verdict_by)
 
 
 def commonest(labels: Sequence[str]) -> str:

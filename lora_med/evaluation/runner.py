@@ -102,7 +102,7 @@ def open_adapters(adapters: Sequence[str | AdapterFiles], store: Path | str) -> 
         InputMissingError: there is no such adapter.
         IntegrityError: a file is not the one that was published.
     """
-    return [open_files(find_adapter(one, store)) if isinstance(one, str) else one for one in adapters]
+    return [open_files(find_adapter(adapter, store)) if isinstance(adapter, str) else adapter for adapter in adapters]
 
 
 def pool_of(base: Base, opened: Sequence[AdapterFiles], store: Path | str) -> AdapterPool:
@@ -142,7 +142,7 @@ def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> E
         layout=scorer.layout,
         baselines=statistics.baselines(),
         notes=scorer.notes,
-        asked=asdict(inputs.options.prompt_options),
+        prompt_options=asdict(inputs.options.prompt_options),
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **about,

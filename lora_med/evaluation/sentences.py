@@ -91,7 +91,7 @@ def against_baselines(evaluation: Evaluation, subject: Subject) -> str:
     """Two sentences for each baseline, such as the most frequent answer, which needs no reading of the question."""
     sentences = []
     for baseline in evaluation.baselines:
-        change, value = subject.over[baseline.name], baseline.values[evaluation.verdict_by.name].value
+        change, value = subject.baseline_changes[baseline.name], baseline.values[evaluation.verdict_by.name].value
         sentences.append(
             f"{baseline.name} would score {number(value)}. {subject.name} {COMPARED[change.verdict]} this baseline "
             f"(95% interval of the difference {span(change.interval, sign=True)})."

@@ -1,7 +1,7 @@
 """What each target supports of an adapter and its base, before anything is written, and before training too.
 
 The rules come from the targets' own sources: vLLM's PEFTHelper and LoRAConfig, llama.cpp's converter and its LoRA
-loader. A refusal is for what would fail, or would be computed differently without an error. A warning is for what
+loader. A refusal is for what would fail, or would be computed differently with no error. A warning is for what
 cannot be checked here.
 """
 
@@ -88,7 +88,7 @@ def _more(method: Mapping[str, Any]) -> tuple[str, ...]:
         "trained tokens (trainable_token_indices)": method.get("trainable_token_indices"),
         f"updates of {', '.join(ends)}": ends,
     }
-    return tuple(what for what, there in additions.items() if there)
+    return tuple(what for what, included in additions.items() if included)
 
 
 def shape_of_settings(lora: LoraSettings, quantization: str, base: Path | None) -> Shape:

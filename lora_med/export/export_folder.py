@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.published import Published
-from lora_med.errors import DiskError
-from lora_med.files import fresh_folder, sha256_file, write_json
+from lora_med.errors import DependencyMissingError, DiskError
+from lora_med.files import fresh_folder, read_json, sha256_file, write_json
 from lora_med.merge.stale_folders import held, sweep
 from lora_med.models.files.resolve import display_name
 from lora_med.models.files.weight_files import read_headers
@@ -25,13 +26,45 @@ WORK = ".work"  # inside the temporary folder, so that a kill leaves one hidden 
 SPARE_BYTES = 64 << 20
 
 
+@dataclass(frozen=True)
+class Export:
+    """The folder of an export, and the content of its export.json."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+def read_export(out: Path | str) -> Export:
+    """The complete export in the folder `out`."""
+    return Export(Path(out), read_json(Path(out) / EXPORT))
+
+
+def check_packages(needed: Mapping[str, str], target: str) -> None:
+    """Refuse an export if a package that it needs is not installed.
+
+    Args:
+        needed: module -> package.
+        target: what is exported to, for the message.
+
+    Raises:
+        DependencyMissingError: with the command that installs the packages.
+    """
+    absent = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+    if absent:
+        raise DependencyMissingError(
+            f"{target} needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
+            where="lora-med export",
+            fix='pip install "lora-med[export]"',
+        )
+
+
 def count_parameters(base: Path) -> int:
     """The number of weights of the base in that folder."""
     return sum(math.prod(stored.shape) for stored in read_headers(base).values())
 
 
 @contextlib.contextmanager
-def fresh_export(out: Path, source: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
+def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
 
     Its subfolder `.work` is for temporary files of the export. Until the export is complete, only its owner may read
@@ -52,8 +85,8 @@ def fresh_export(out: Path, source: Published, *, needed_bytes: int, facts: dict
         (temporary / WORK).mkdir()
         yield temporary
         shutil.rmtree(temporary / WORK)
-        write_json(temporary / EXPORT, {**_origin(source), **facts, "files": _files(temporary)})
-        if source.card.data.access == "credentialed":
+        write_json(temporary / EXPORT, {**_origin(adapter), **facts, "files": _files(temporary)})
+        if adapter.card.data.access == "credentialed":
             keep_private(temporary)
         else:
             temporary.chmod(0o755)
@@ -69,19 +102,19 @@ def _check_disk_space(out: Path, temporary: Path, needed_bytes: int) -> None:
         )
 
 
-def _origin(source: Published) -> dict[str, Any]:
-    card = source.card
+def _origin(adapter: Published) -> dict[str, Any]:
+    card = adapter.card
     return {
         "schema": SCHEMA,
         "adapter": {
             "name": card.name,
             "template": card.template,
-            "card_sha256": source.card_sha256,
+            "card_sha256": adapter.card_sha256,
             "files": dict(card.files),
         },
         "base": {
-            "name": display_name(source.base_name),
-            "revision": source.revision,
+            "name": display_name(adapter.base_name),
+            "revision": adapter.revision,
             "fingerprint": asdict(card.base.fingerprint),
         },
         "data": {

@@ -42,10 +42,10 @@ def choose_template(tokenizer: Any) -> tuple[str, str] | None:
     """
     if not tokenizer.chat_template:
         return "plain", RAW
-    wanted = [(messages, prompt) for messages in CHATS if (prompt := rendered(tokenizer, messages)) is not None]
+    expected = [(messages, prompt) for messages in CHATS if (prompt := rendered(tokenizer, messages)) is not None]
     begins = tokenizer.bos_token or ""
     for name, template in TEMPLATES.items():
-        if wanted and all(render(template, messages) == prompt.removeprefix(begins) for messages, prompt in wanted):
+        if expected and all(render(template, messages) == prompt.removeprefix(begins) for messages, prompt in expected):
             return name, template
     return None
 

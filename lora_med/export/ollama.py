@@ -11,9 +11,9 @@ from lora_med.adapters.store.published import open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, fresh_export
-from lora_med.export.gguf.converter import check_packages, find_converter
-from lora_med.export.gguf.export_gguf import Export, fill_gguf, needed_bytes
+from lora_med.export.export_folder import Export, fresh_export, read_export
+from lora_med.export.gguf.converter import check_gguf_packages, find_converter
+from lora_med.export.gguf.export_gguf import fill_gguf, needed_bytes
 from lora_med.export.gguf.number_types import check_formats
 from lora_med.export.go_template import RAW, choose_template
 from lora_med.files import read_json, write_atomic
@@ -48,11 +48,11 @@ def export_ollama(
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
     check_formats((number_format,))
-    check_packages()
+    check_gguf_packages()
     converter = find_converter()
-    source = open_published(name, store, base, revision)
-    warnings = refuse(source.card, source.base, "ollama", "merged" if part == "merged" else "adapter")
-    tokenizer, _ = load_tokenizer(source.base)
+    adapter = open_published(name, store, base, revision)
+    warnings = refuse(adapter.card, adapter.base, "ollama", "merged" if part == "merged" else "adapter")
+    tokenizer, _ = load_tokenizer(adapter.base)
     chosen = choose_template(tokenizer)
     notes = [finding.what for finding in warnings]
     if chosen is None:
@@ -66,14 +66,14 @@ def export_ollama(
         "template": chosen[0] if chosen else "raw",
         "warnings": notes,
     }
-    needed = needed_bytes(source, part, (number_format,))
-    with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
-        files = fill_gguf(folder, source, converter, part, (number_format,), facts)
-        context = min(read_config(source.base).max_position_embeddings, MOST_CONTEXT)
-        stops = stop_words(source.base, tokenizer)
+    needed = needed_bytes(adapter, part, (number_format,))
+    with fresh_export(Path(out), adapter, needed_bytes=needed, facts=facts) as folder:
+        files = fill_gguf(folder, adapter, converter, part, (number_format,), facts)
+        context = min(read_config(adapter.base).max_position_embeddings, MOST_CONTEXT)
+        stops = stop_words(adapter.base, tokenizer)
         text = modelfile(files, chosen[1] if chosen else RAW, stops, context)
         write_atomic(folder / MODELFILE, text)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
+    return read_export(out)
 
 
 def stop_words(base: Path, tokenizer: Any) -> list[str]:
@@ -87,10 +87,10 @@ def stop_words(base: Path, tokenizer: Any) -> list[str]:
 
 def modelfile(files: dict[str, str], template: str, stops: Sequence[str], context: int) -> str:
     """The Modelfile's text; the files are named relative to it."""
-    adapter = [f"ADAPTER ./{files['adapter']}"] if "adapter" in files else []
+    adapter_line = [f"ADAPTER ./{files['adapter']}"] if "adapter" in files else []
     lines = [
         f"FROM ./{files['model']}",
-        *adapter,
+        *adapter_line,
         f'TEMPLATE """{template}"""',
         *(f"PARAMETER stop {_quoted(word)}" for word in stops),
         f"PARAMETER num_ctx {context}",

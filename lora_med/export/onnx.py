@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import logging
 from collections.abc import Sequence
@@ -18,17 +17,15 @@ from typing import Any
 import torch
 
 from lora_med.adapters.store.published import open_published
-from lora_med.errors import DependencyMissingError, IntegrityError
+from lora_med.errors import IntegrityError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, count_parameters, fresh_export
-from lora_med.export.gguf.export_gguf import Export
-from lora_med.files import read_json
+from lora_med.export.export_folder import WORK, Export, check_packages, count_parameters, fresh_export, read_export
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import load_base
 
 MODEL = "model.onnx"
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+NEEDED = {name: name for name in ("onnx", "onnxscript", "onnxruntime")}  # module -> package
 TOLERANCE = 1e-3  # of a logit, in float32
 logger = logging.getLogger(__name__)
 
@@ -48,36 +45,26 @@ def export_onnx(
         IntegrityError: the exporter fails, or ONNX Runtime's logits differ from PyTorch's.
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
     """
-    _check_packages()
-    source = open_published(name, store, base, revision)
-    warnings = refuse(source.card, source.base, "onnx", "merged")
+    check_packages(NEEDED, "ONNX")
+    adapter = open_published(name, store, base, revision)
+    warnings = refuse(adapter.card, adapter.base, "onnx", "merged")
     facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [finding.what for finding in warnings]}
-    with fresh_export(Path(out), source, needed_bytes=count_parameters(source.base) * 8, facts=facts) as folder:
+    with fresh_export(Path(out), adapter, needed_bytes=count_parameters(adapter.base) * 8, facts=facts) as folder:
         work = folder / WORK / name
         logger.info("merging in float32")
-        certificate = merge_published(source, work, dtype="float32").certificate
+        certificate = merge_published(adapter, work, dtype="float32").certificate
         facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
         merged = load_base(str(work), quantization="none", dtype="float32", attention="sdpa")
         rows = [row for row in probe_ids(merged.tokenizer) if len(row) > 1]
         device = next(merged.model.parameters()).device
-        wanted = probe_logits(merged.model, rows, device)
+        expected = probe_logits(merged.model, rows, device)
         logger.info("tracing the graph (about a minute)")
-        _write(merged.model.cpu(), rows, folder / MODEL, source.name)
+        _write(merged.model.cpu(), rows, folder / MODEL, adapter.name)
         merged.tokenizer.save_pretrained(folder)
         merged.model.config.save_pretrained(folder)
         logger.info("comparing logits in ONNX Runtime")
-        facts["proof"] = _prove(folder / MODEL, rows, wanted)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
-
-
-def _check_packages() -> None:
-    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if absent:
-        raise DependencyMissingError(
-            f"ONNX needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
-            where="lora-med export onnx",
-            fix='pip install "lora-med[export]"',
-        )
+        facts["proof"] = _prove(folder / MODEL, rows, expected)
+    return read_export(out)
 
 
 def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -> None:
@@ -101,7 +88,7 @@ def _write(model: Any, rows: Sequence[Sequence[int]], target: Path, name: str) -
     exporters.OnnxExporter.save_program(exported.program, target)
 
 
-def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor]) -> dict[str, Any]:
+def _prove(model: Path, rows: Sequence[Sequence[int]], expected: Sequence[torch.Tensor]) -> dict[str, Any]:
     """Compare logits of each row, and of all rows in one padded batch, with PyTorch's.
 
     Raises:
@@ -120,7 +107,7 @@ def _prove(model: Path, rows: Sequence[Sequence[int]], wanted: Sequence[torch.Te
     ]
     worst = max(
         max(float((single - ours).abs().max()), float((batch[: len(row)] - ours).abs().max()))
-        for single, batch, ours, row in zip(alone, together, wanted, rows, strict=True)
+        for single, batch, ours, row in zip(alone, together, expected, rows, strict=True)
     )
     if not worst <= TOLERANCE:
         raise IntegrityError(

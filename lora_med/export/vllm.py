@@ -17,9 +17,8 @@ from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.config.near_names import unknown
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.compatibility import PARTS, VLLM_RANKS, refuse, shape_of_card
-from lora_med.export.export_folder import EXPORT, count_parameters, fresh_export
-from lora_med.export.gguf.export_gguf import Export
-from lora_med.files import read_json, write_atomic
+from lora_med.export.export_folder import Export, count_parameters, fresh_export, read_export
+from lora_med.files import write_atomic
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import load_base
@@ -51,20 +50,20 @@ def export_vllm(
     """
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
-    source = open_published(name, store, base, revision)
-    notes = [finding.what for finding in refuse(source.card, source.base, "vllm", part)]
+    adapter = open_published(name, store, base, revision)
+    notes = [finding.what for finding in refuse(adapter.card, adapter.base, "vllm", part)]
     facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": notes}
-    needed = count_parameters(source.base) * 4 if part == "merged" else sum(map(len, source.contents.values()))
-    with fresh_export(Path(out), source, needed_bytes=needed, facts=facts) as folder:
+    needed = count_parameters(adapter.base) * 4 if part == "merged" else sum(map(len, adapter.contents.values()))
+    with fresh_export(Path(out), adapter, needed_bytes=needed, facts=facts) as folder:
         if part == "merged":
-            certificate = merge_published(source, folder / name, dtype=dtype).certificate
+            certificate = merge_published(adapter, folder / name, dtype=dtype).certificate
             facts["proof"] = {"by": "merge", **(certificate["probe"] or certificate["tensors"])}
         else:
-            facts["proof"] = {"by": "peft", **_copy_adapter(source, folder / name)}
-        facts["command"] = command(source, part, ".")
-        write_atomic(folder / SCRIPT, _script(source, part))
+            facts["proof"] = {"by": "peft", **_copy_adapter(adapter, folder / name)}
+        facts["command"] = command(adapter, part, ".")
+        write_atomic(folder / SCRIPT, _script(adapter, part))
         (folder / SCRIPT).chmod(0o755)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
+    return read_export(out)
 
 
 def max_lora_rank(ranks: list[int]) -> int:
@@ -72,44 +71,44 @@ def max_lora_rank(ranks: list[int]) -> int:
     return next(allowed for allowed in VLLM_RANKS if allowed >= max(ranks))
 
 
-def command(source: Published, part: str, here: str) -> str:
+def command(adapter: Published, part: str, here: str) -> str:
     """The command that serves the folder `here`; a base that is a folder is `$1`."""
     if part == "merged":
-        return f"vllm serve {here}/{source.name} --served-model-name {source.name}"
-    rank = max_lora_rank(shape_of_card(source.card, source.base).ranks)
-    base_folder = Path(source.base_name).expanduser()
-    base = '"$1"' if source.base_name == "micro" or base_folder.is_dir() else shlex.quote(source.base_name)
-    revision = f" --revision {shlex.quote(source.revision)}" if source.revision else ""
-    modules = f"--lora-modules {source.name}={here}/{source.name}"
+        return f"vllm serve {here}/{adapter.name} --served-model-name {adapter.name}"
+    rank = max_lora_rank(shape_of_card(adapter.card, adapter.base).ranks)
+    base_folder = Path(adapter.base_name).expanduser()
+    base = '"$1"' if adapter.base_name == "micro" or base_folder.is_dir() else shlex.quote(adapter.base_name)
+    revision = f" --revision {shlex.quote(adapter.revision)}" if adapter.revision else ""
+    modules = f"--lora-modules {adapter.name}={here}/{adapter.name}"
     return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
 
 
-def _script(source: Published, part: str) -> str:
-    line = command(source, part, '"$(dirname "$0")"')
-    first = f': "${{1:?the folder of the base {display_name(source.base_name)}}}"\n' if '"$1"' in line else ""
+def _script(adapter: Published, part: str) -> str:
+    line = command(adapter, part, '"$(dirname "$0")"')
+    first = f': "${{1:?the folder of the base {display_name(adapter.base_name)}}}"\n' if '"$1"' in line else ""
     return f"#!/bin/sh\n# Needs vLLM, in an environment of its own.\nset -eu\n{first}exec {line}\n"
 
 
-def _copy_adapter(source: Published, target: Path) -> dict[str, Any]:
+def _copy_adapter(adapter: Published, target: Path) -> dict[str, Any]:
     """Copy what vLLM reads, load it with PEFT alone, and compare logits with the adapter attached by lora_med."""
     from peft import PeftModel
 
     target.mkdir()
     for name in (WEIGHTS, CONFIG):
-        (target / name).write_bytes(source.contents[name])
+        (target / name).write_bytes(adapter.contents[name])
     options: dict[str, Any] = {"quantization": "none", "dtype": "float32", "attention": "sdpa"}
-    ours = load_base(source.base_name, revision=source.revision, **options)
+    ours = load_base(adapter.base_name, revision=adapter.revision, **options)
     rows = probe_ids(ours.tokenizer)
     device = next(ours.model.parameters()).device
-    wanted = probe_logits(attach_opened(ours, source), rows, device)
-    theirs = load_base(source.base_name, revision=source.revision, **options)
+    expected = probe_logits(attach_opened(ours, adapter), rows, device)
+    theirs = load_base(adapter.base_name, revision=adapter.revision, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT's own calls of transformers
         loaded = PeftModel.from_pretrained(theirs.model, str(target)).eval()
     copied = probe_logits(loaded, rows, device)
     worst = max(
         float((attached_logits - copied_logits).abs().max())
-        for attached_logits, copied_logits in zip(wanted, copied, strict=True)
+        for attached_logits, copied_logits in zip(expected, copied, strict=True)
     )
     if not worst <= TOLERANCE:
         raise IntegrityError(

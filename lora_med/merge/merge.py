@@ -24,7 +24,7 @@ from lora_med.merge.merged_readme import render_readme
 from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.proof.heldout_nll import HeldOut, read_heldout
 from lora_med.merge.proof.logits import Tolerance
-from lora_med.merge.proof.proof import prove, reference_outputs
+from lora_med.merge.proof.proof import prove, reference_outputs, training_dtype
 from lora_med.merge.stale_folders import held, sweep
 from lora_med.run import keep_private
 
@@ -112,7 +112,7 @@ def merge_published(
     Raises:
         All that `merge_adapter` raises, except errors of opening the adapter.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     _check_choices(dtype or "float32", onto, verify)
     card = adapter.card
     quantized = quantized_as(card) if onto == "dequantized" else None
@@ -124,9 +124,18 @@ def merge_published(
         weights = fold(plan, temporary, dtype=dtype, advance=_advance(progress, size_after(plan, dtype)))
         copy_around(adapter.base, temporary, plan.settings, dtype)
         proof = prove(plan, temporary, reference, dtype=dtype, texts=texts, tolerance=tolerance)
-        base = adapter.base_name, adapter.revision
-        certificate = certify(card, adapter.card_sha256, plan, temporary, base, Arithmetic(onto, dtype), weights, proof)
-        certificate["seconds"] = round(time.perf_counter() - begun, 1)
+        certificate = certify(
+            card,
+            card_sha256=adapter.card_sha256,
+            plan=plan,
+            out=temporary,
+            base_name=adapter.base_name,
+            revision=adapter.revision,
+            arithmetic=Arithmetic(onto, dtype),
+            weights=weights,
+            proof=proof,
+        )
+        certificate["seconds"] = round(time.perf_counter() - started, 1)
         sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
     return Merge(target, certificate)
 
@@ -162,7 +171,7 @@ def quantized_as(card: Card) -> Quantized:
         bits=int(card.base.quantization.removesuffix("bit")),
         quant_type=str(model.get("bnb_4bit_quant_type") or "nf4"),
         double_quant=model.get("bnb_4bit_use_double_quant") is not False,
-        dtype=card.base.dtype if card.base.dtype in NAMES else "float32",
+        dtype=training_dtype(card),
     )
 
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lora_med.adapters.store.card import BaseIdentity
-from lora_med.adapters.store.import_peft import ORIGIN, UNKNOWN, Adoption, Origin, adopt, own_tensors, peft_version
+from lora_med.adapters.store.import_peft import ORIGIN, Adoption, Origin, adopt, own_tensors, peft_version
 from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import STORE, WEIGHTS, check_free
 from lora_med.adapters.tensors.contents import read_contents
 from lora_med.errors import SettingsError
 from lora_med.files import fresh_folder, sha256_file
 from lora_med.merge.fold.fold import fold
-from lora_med.merge.fold.merge_plan import plan_whole
+from lora_med.merge.fold.merge_plan import plan_own_tensors
 from lora_med.merge.merge import check_disk_space, copy_around, sign
 from lora_med.merge.proof.certificate import Arithmetic, certify
 from lora_med.merge.proof.proof import ReferenceOutputs, prove
 from lora_med.merge.stale_folders import held, sweep
-from lora_med.models.files.resolve import display_name, resolve_base
-from lora_med.models.fingerprint import fingerprint
+from lora_med.models.files.resolve import resolve_base
 
 
 def adopt_with_base(
@@ -58,7 +56,7 @@ def adopt_with_base(
         raise SettingsError(
             "the adapter brings no tensor of its base", where="--new-base", fix="adopt it without --new-base"
         )
-    plan = plan_whole(source, original)
+    plan = plan_own_tensors(source, original)
     sweep(target)
     check_disk_space(plan, None, target)
     with fresh_folder(target) as temporary, held(temporary):
@@ -66,10 +64,20 @@ def adopt_with_base(
         copy_around(original, temporary, plan.settings, None, _tokenizer(source))
         tensors_only = ReferenceOutputs(by_tensors=True, reference=None, nll={})
         proof = prove(plan, temporary, tensors_only, dtype=None, texts=None, tolerance=None)
-        identity = BaseIdentity(display_name(base), commit, fingerprint(original), origin.trained_on, UNKNOWN)
+        identity = origin.base_identity(base, original, commit)
         files = {WEIGHTS: sha256_file(source / WEIGHTS)}
         card = origin.card(name, identity, {}, peft=peft_version(config), files=files)
-        certificate = certify(card, None, plan, temporary, (base, commit), Arithmetic("whole", None), weights, proof)
+        certificate = certify(
+            card,
+            card_sha256=None,
+            plan=plan,
+            out=temporary,
+            base_name=base,
+            revision=commit,
+            arithmetic=Arithmetic("whole", None),
+            weights=weights,
+            proof=proof,
+        )
         private = origin.access == "credentialed"
         sign(temporary, target.name, certificate, private=private)
     try:

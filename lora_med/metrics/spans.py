@@ -25,7 +25,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A named entity: `place` is (start, end) in characters, end exclusive; None if the text is not in the document.
+    """A named entity: `offsets` is (start, end) in characters, end exclusive; None if the text is not in the document.
 
     `document` names the item that was annotated; two items of one name would be one document here.
     """
@@ -33,7 +33,7 @@ class Mention:
     document: str
     type: str
     text: str
-    place: tuple[int, int] | None
+    offsets: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ def strict(gold: Sequence[Mention], predicted: Sequence[Mention]) -> dict[str, C
     """
     _check_gold(gold)
     offsets_of: dict[str, tuple[set[Hashable], set[Hashable]]] = {}
-    nowhere = Counter(mention.type for mention in predicted if mention.place is None)
+    nowhere = Counter(mention.type for mention in predicted if mention.offsets is None)
     for side, mentions in enumerate((gold, predicted)):
         for mention in mentions:
             offsets = offsets_of.setdefault(mention.type, (set(), set()))[side]
-            if mention.place is not None:
-                offsets.add((mention.document, mention.place))
+            if mention.offsets is not None:
+                offsets.add((mention.document, mention.offsets))
     return {kind: Counts(len(a & b), len(a), len(b) + nowhere[kind]) for kind, (a, b) in sorted(offsets_of.items())}
 
 
@@ -144,7 +144,7 @@ def macro_f1(counts: Mapping[str, Counts], types: Sequence[str] | None = None) -
 
 def hallucinated_rate(predicted: Sequence[Mention]) -> float:
     """Share of the predicted mentions that are not in their text; 0 if nothing was predicted."""
-    return sum(mention.place is None for mention in predicted) / len(predicted) if predicted else 0.0
+    return sum(mention.offsets is None for mention in predicted) / len(predicted) if predicted else 0.0
 
 
 def invalid_rate(sound: Sequence[bool]) -> float:
@@ -159,7 +159,7 @@ def invalid_rate(sound: Sequence[bool]) -> float:
 
 
 def _check_gold(gold: Sequence[Mention]) -> None:
-    lost = [mention for mention in gold if mention.place is None]
+    lost = [mention for mention in gold if mention.offsets is None]
     if lost:
         raise DataError(
             f"{len(lost)} of {len(gold)} gold mentions have no offsets in their text",
@@ -172,8 +172,8 @@ def _offsets(mentions: Iterable[Mention]) -> dict[tuple[str, str], list[tuple[in
     """(document, type) -> the offsets, each once, by start and then end."""
     offsets_of: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for mention in mentions:
-        if mention.place is not None:
-            offsets_of.setdefault((mention.document, mention.type), set()).add(mention.place)
+        if mention.offsets is not None:
+            offsets_of.setdefault((mention.document, mention.type), set()).add(mention.offsets)
     return {key: sorted(offsets) for key, offsets in offsets_of.items()}
 
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-import logging
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
-from lora_med.models.files.quantized_cache import cache_path, is_cached, save_to_cache
 from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
-from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind
-from lora_med.models.quantize import bitsandbytes_config, is_sharded, keep_gradients_exact, storage_choice
+from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind, log_choices
+from lora_med.models.quantize import bitsandbytes_config, is_sharded, storage_choice
 from lora_med.models.tokenizer import choose_pad, load_tokenizer
+from lora_med.models.weight_loading import load_through_cache, load_weights
 
 __all__ = ["Base", "Choice", "load_base", "resolve_base"]
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "lora_med_sdpa")
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,12 +79,39 @@ def load_base(
 
         if quantization == "8bit":
             raise SettingsError(
-                "a model object is not quantized here", where="load_base(quantization=)", fix="give its folder"
+                "a model object is not quantized in memory", where="load_base(quantization=)", fix="give its folder"
             )
         return load_object(base, tokenizer, save_to=save_to, dtype=dtype, attention=attention, revision=revision)
     if tokenizer is not None or save_to is not None:
-        raise SettingsError("a base given by name brings its own tokenizer", where="load_base(tokenizer=, save_to=)")
-    base = str(base)
+        raise SettingsError(
+            "a base that is named has its own tokenizer",
+            where="load_base(tokenizer=, save_to=)",
+            fix="leave both out, or give a model object",
+        )
+    return _load_named(
+        str(base),
+        quantization=quantization,
+        quant_type=quant_type,
+        double_quant=double_quant,
+        dtype=dtype,
+        attention=attention,
+        revision=revision,
+        keep_quantized=keep_quantized,
+    )
+
+
+def _load_named(
+    base: str,
+    *,
+    quantization: str,
+    quant_type: str,
+    double_quant: bool,
+    dtype: str,
+    attention: str,
+    revision: str | None,
+    keep_quantized: bool,
+) -> Base:
+    """What `load_base` returns, for a folder, a Hub id or `micro`."""
     choices: list[Choice] = []
     dtype = choose_dtype(dtype, choices)
     folder, commit = resolve_base(base, revision)
@@ -99,18 +120,26 @@ def load_base(
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    cached = quantization == "4bit" and keep_quantized and not is_sharded()
-    model, was_cached = (_load_cached if cached else _load_fresh)(folder, config, quantized, dtype, attention)
+    if quantization == "4bit" and keep_quantized and not is_sharded():
+        model, was_cached = load_through_cache(folder, config, quantized, dtype, attention)
+    else:
+        model, was_cached = load_weights(folder, config, quantized, dtype, attention), False
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
-    _report(choices)
-    now, identity = quantization == "4bit" and not was_cached, fingerprint(folder)
-    kinds = (quantization, dtype, attention)
-    return Base(model, tokenizer, base, folder, commit, *kinds, tuple(choices), identity, (), double_quant, now)
-
-
-def _report(choices: Sequence[Choice]) -> None:
-    for choice in choices:
-        logger.info("%s", choice)
+    log_choices(choices)
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        name=base,
+        folder=folder,
+        revision=commit,
+        quantization=quantization,
+        dtype=dtype,
+        attention=attention,
+        choices=tuple(choices),
+        fingerprint=fingerprint(folder),
+        double_quant=double_quant,
+        quantized_now=quantization == "4bit" and not was_cached,
+    )
 
 
 def choose_dtype(dtype: str, choices: list[Choice]) -> str:
@@ -157,123 +186,6 @@ def check_attention(attention: str, config: Any, *, able: bool, known: Sequence[
             where="model.attn_implementation",
             fix="pip install flash-attn, or leave attn_implementation at auto",
         )
-
-
-def _load_fresh(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
-    return load_weights(folder, config, quantized, dtype, attention), False
-
-
-def _load_cached(folder: Path, config: Any, quantized: Any, dtype: str, attention: str) -> tuple[Any, bool]:
-    """The 4-bit model, and whether it came from the cache; if not, it is quantized now and cached."""
-    where, facts = cache_path(folder, quantized, dtype=dtype, device=device_kind())
-    if is_cached(where, facts):
-        with _without_garbage_collection():
-            model = load_weights(where, read_config(where), None, dtype, attention)
-        model.name_or_path = model.config._name_or_path = str(folder)
-        return model, True
-    model = load_weights(folder, config, quantized, dtype, attention)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        with progress_on_terminals_only():
-            save_to_cache(model, where, facts)
-    return model, False
-
-
-def load_weights(
-    folder: Path, config: Any, quantized: Any, dtype: str, attention: str, *, head: Sequence[str] = ()
-) -> Any:
-    """The frozen model in eval mode; with `head`, a token classifier, whose head of these names is untrained.
-
-    Raises:
-        IntegrityError: files are truncated, or weights are absent.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
-
-    kind: Any = AutoModelForTokenClassification if head else AutoModelForCausalLM
-    device_map = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
-    try:
-        with progress_on_terminals_only(), _without_report() if head else nullcontext():
-            loaded: Any = kind.from_pretrained(
-                folder,
-                config=config,
-                dtype=getattr(torch, dtype),
-                attn_implementation=attention,
-                quantization_config=quantized,
-                device_map=device_map,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=bool(head),  # a head of other tags; any other mismatch is refused below
-            )
-    except (RuntimeError, OSError, KeyError) as error:
-        raise IntegrityError(
-            f"the weights do not fit config.json, or cannot be read ({type(error).__name__})",
-            where=str(folder),
-            fix="copy or download the model again",
-        ) from error
-    model, loading = loaded
-    _check_loading(loading, folder, tuple(f"{name}." for name in head))
-    keep_gradients_exact(model)
-    model.requires_grad_(False)
-    return model.eval()
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Pause the garbage collector: transformers copies its loading plan for each tensor, and a pass walks all copies.
-
-    Do not use it for a load that quantizes: the garbage is then large.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@contextmanager
-def progress_on_terminals_only() -> Iterator[None]:
-    """Keep transformers' loading bar out of log files."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Keep transformers' table of the new head's missing weights out of the log; `_check_loading` checks them."""
-    noisy = logging.getLogger("transformers.modeling_utils")
-    before = noisy.level
-    noisy.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        noisy.setLevel(before)
-
-
-def _check_loading(loading: Any, folder: Path, head: tuple[str, ...]) -> None:
-    """Transformers fills absent weights with random numbers and only warns; such a base is wrong without notice."""
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith(head))
-    misfit = sorted(str(entry) for entry in loading["mismatched_keys"] if not str(entry[0]).startswith(head))
-    if missing or misfit:
-        raise IntegrityError(
-            f"{len(missing)} weights are absent and {len(misfit)} have another shape, such as {(missing + misfit)[0]}",
-            where=str(folder),
-            fix="copy or download the model again",
-        )
-    if loading["unexpected_keys"] and not head:  # a classifier leaves out the head that predicts words
-        names = sorted(loading["unexpected_keys"])
-        logger.warning("%d weights in %s have no place in the model, such as %s", len(names), folder.name, names[0])
 
 
 def fit_tokenizer(model: Any, tokenizer: Any, folder: Path) -> list[Choice]:

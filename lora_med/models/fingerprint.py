@@ -91,12 +91,12 @@ def _digest_tensors(tensors: dict[str, Stored]) -> str:
 
 def _digest_bytes(stored: Stored) -> str:
     digest = hashlib.sha256()
-    left = stored.size
+    remaining = stored.size
     with open(stored.file, "rb") as handle:
         handle.seek(stored.start)
-        while left and (block := handle.read(min(BLOCK_BYTES, left))):
+        while remaining and (block := handle.read(min(BLOCK_BYTES, remaining))):
             digest.update(block)
-            left -= len(block)
+            remaining -= len(block)
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """A model object with its tokenizer as a base: compared with the folder of its files, or saved to one first.
 
-An adapter must know its base by the files, because a merge and every later load start from them. So an object is taken
-only where each of its tensors is the one in its folder.
+An adapter identifies its base by the files, because a merge and every later load read them. So an object is accepted
+only if each of its tensors equals the one in its folder.
 """
 
 from __future__ import annotations
@@ -35,18 +35,26 @@ def load_object(
     Its tokenizer must encode as that of its files; the Base gets the latter, with a pad token of its own.
 
     Raises:
-        SettingsError: what is no base, or another number format or revision than the object has.
-        InputMissingError: it names no folder with files, and `save_to` names none.
+        SettingsError: the object is not a base, or another number format or revision than the object's is requested.
+        InputMissingError: the object names no folder with its files, and `save_to` is None.
         IntegrityError: its files hold other weights or another tokenizer.
     """
     check_object(model, tokenizer)
-    held = str(model.dtype).removeprefix("torch.")
-    if dtype not in ("auto", held):
-        raise SettingsError(f"the model object is in {held}, not in {dtype}", where="load_base(dtype=)")
+    own_dtype = str(model.dtype).removeprefix("torch.")
+    if dtype not in ("auto", own_dtype):
+        raise SettingsError(
+            f"the model object is in {own_dtype}, not in {dtype}",
+            where="load_base(dtype=)",
+            fix=f"dtype='auto', or convert it first: model.to(torch.{dtype})",
+        )
     if revision is not None:
-        raise SettingsError("a model object has no revision to choose", where="load_base(revision=)")
+        raise SettingsError(
+            f"a model object has no revision to choose, got {revision!r}",
+            where="load_base(revision=)",
+            fix="leave revision out, or give the base by name",
+        )
     folder = folder_of(model, tokenizer, save_to)
-    choices = [Choice("dtype", held, "the model object has it")]
+    choices = [Choice("dtype", own_dtype, "the model object has it")]
     attention = choose_attention(attention, model.config, choices)
     model.set_attn_implementation(attention)
     own, tokenizer_choices = load_tokenizer(folder)
@@ -59,7 +67,7 @@ def load_object(
         folder=folder,
         revision=getattr(model.config, "_commit_hash", None),
         quantization="none",
-        dtype=held,
+        dtype=own_dtype,
         attention=attention,
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
@@ -81,9 +89,13 @@ def check_object(model: Any, tokenizer: Any) -> None:
             fix="give a name, a folder, or a transformers model with its tokenizer",
         )
     if tokenizer is None:
-        raise SettingsError("a model object needs its tokenizer", where="load_base(tokenizer=)")
+        raise SettingsError(
+            "a model object needs its tokenizer",
+            where="load_base(tokenizer=)",
+            fix="load_base(model, tokenizer=tokenizer)",
+        )
     if getattr(model, "peft_config", None) or any(name.endswith(".lora_A") for name, _ in model.named_modules()):
-        raise SettingsError("the model carries adapters already", where="load_base(base)", fix="give the bare base")
+        raise SettingsError("the model already has adapters", where="load_base(base)", fix="give the bare base")
     if getattr(model, "is_quantized", False):
         raise SettingsError(
             "a model that is quantized in memory cannot be compared with its files",
@@ -93,7 +105,7 @@ def check_object(model: Any, tokenizer: Any) -> None:
 
 
 def folder_of(model: Any, tokenizer: Any, save_to: Path | str | None) -> Path:
-    """The folder with the files of the model and its tokenizer, each checked to be what is in memory.
+    """The folder with the files of the model and its tokenizer, each compared with what is in memory.
 
     Args:
         save_to: a folder that does not exist yet; the files are written there first.
@@ -124,19 +136,20 @@ def _compare_weights(model: Any, folder: Path) -> None:
     """Each tensor of the files must be the model's, up to the model's number format."""
     from safetensors import safe_open
 
-    inside = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-    for name, stored in read_headers(folder).items():
-        if name not in inside:
+    in_memory = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    in_files = read_headers(folder)
+    for name, stored in in_files.items():
+        if name not in in_memory:
             raise _differs(f"the files hold {name!r}, and the model in memory does not", folder)
         with safe_open(stored.file, framework="pt") as file:
             tensor = file.get_tensor(name)
-        held = inside[name].detach().cpu()
-        if tensor.shape != held.shape or not bool((tensor.to(held.dtype) == held).all()):
+        value = in_memory[name].detach().cpu()
+        if tensor.shape != value.shape or not bool((tensor.to(value.dtype) == value).all()):
             raise _differs(f"{name!r} in memory is not the one in the files", folder)
-    tied = {id(value) for key, value in inside.items() if key in read_headers(folder)}
-    extra = [name for name, value in model.named_parameters(remove_duplicate=False) if id(value) not in tied]
-    if extra:
-        raise _differs(f"the model in memory has {extra[0]!r}, and the files do not", folder)
+    compared = {id(value) for name, value in in_memory.items() if name in in_files}  # tied tensors share one id
+    missing = [name for name, value in model.named_parameters(remove_duplicate=False) if id(value) not in compared]
+    if missing:
+        raise _differs(f"the model in memory has {missing[0]!r}, and the files do not", folder)
 
 
 def _compare_tokenizer(tokenizer: Any, own: Any, folder: Path) -> None:
@@ -160,4 +173,4 @@ def _encoding(tokenizer: Any) -> Any:
 
 
 def _differs(what: str, folder: Path) -> IntegrityError:
-    return IntegrityError(what, where=str(folder), fix=f"give the folder alone; or {SAVE}")
+    return IntegrityError(what, where=str(folder), fix=f"give the folder alone, or save the object: {SAVE}")

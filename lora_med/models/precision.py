@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DTYPES = ("float32", "bfloat16", "float16")
 AMPERE = (8, 0)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,12 @@ class Choice:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.value}, because {self.why}"
+
+
+def log_choices(choices: Iterable[Choice]) -> None:
+    """Log each choice with its reason."""
+    for choice in choices:
+        logger.info("%s", choice)
 
 
 def best_dtype(device: str) -> Choice:

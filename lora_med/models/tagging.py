@@ -6,22 +6,21 @@ the model must recognize a mention from its beginning. An encoder sees both side
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_med.errors import SettingsError
-from lora_med.models.base import Base, check_attention, choose_dtype, fit_tokenizer, load_weights
+from lora_med.models.base import Base, check_attention, choose_dtype, fit_tokenizer
 from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import fingerprint
-from lora_med.models.precision import Choice
+from lora_med.models.precision import Choice, log_choices
 from lora_med.models.quantize import bitsandbytes_config
 from lora_med.models.tokenizer import load_tokenizer
+from lora_med.models.weight_loading import load_weights
 
 HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier
 ATTENTIONS = ("sdpa", "eager")  # those for padded rows, which tagged rows are
-logger = logging.getLogger(__name__)
 
 
 def tag_head(model: Any) -> str | None:
@@ -44,7 +43,7 @@ def load_tagger(
 ) -> Base:
     """Load a base with a head for `labels`, in float32 and all zeros: before training every tag is equally likely.
 
-    All else equals what `load_base` gives, also the identity: the head belongs to the adapter.
+    All else is as from `load_base`, the identity too: the head belongs to the adapter.
 
     Raises:
         InputMissingError: no such base, or no safetensors.
@@ -64,15 +63,14 @@ def load_tagger(
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
-    tokenizer, tokenizer_choices = load_tokenizer(folder, ends=False)
+    tokenizer, tokenizer_choices = load_tokenizer(folder, needs_eos=False)
     _refuse_without_offsets(tokenizer, folder)
     if quantized is not None:
         quantized.llm_int8_skip_modules = list(HEADS)
     model = load_weights(folder, config, quantized, dtype, attention, head=HEADS)
     _untrained_head(model)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
-    for choice in choices:
-        logger.info("%s", choice)
+    log_choices(choices)
     return Base(
         model=model,
         tokenizer=tokenizer,

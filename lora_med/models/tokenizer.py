@@ -24,8 +24,8 @@ PROBES = (
 )
 
 
-def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice]]:
-    """The tokenizer in `folder` and the choices made; an encoder needs no end-of-text token (`ends` False).
+def load_tokenizer(folder: Path, *, needs_eos: bool = True) -> tuple[Any, list[Choice]]:
+    """The tokenizer in `folder` and the choices made; an encoder needs no end-of-text token (`needs_eos` False).
 
     For some model types transformers builds a tokenizer class with its own splitting rules around the vocabulary.
     If that class encodes text differently from tokenizer.json, the file wins, because every other runtime reads the
@@ -49,7 +49,7 @@ def load_tokenizer(folder: Path, *, ends: bool = True) -> tuple[Any, list[Choice
         raise IntegrityError(
             f"the tokenizer cannot be read ({type(error).__name__})", where=str(folder), fix="copy it again"
         ) from error
-    if ends and tokenizer.eos_token_id is None:
+    if needs_eos and tokenizer.eos_token_id is None:
         raise IntegrityError(
             "the tokenizer has no end-of-text token", where=str(folder), fix="set eos_token in tokenizer_config.json"
         )

@@ -188,7 +188,7 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
 
 
 def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
-    """Refuse what this base cannot train.
+    """Refuse settings with which this base cannot be trained.
 
     Raises:
         SettingsError: an adapter on the output head; packed rows or a shared context with an attention that cannot
@@ -201,7 +201,11 @@ def refuse_misfit(model: Any, base: Base, settings: TrainSettings) -> None:
             fix="train.batch=as_set, with the sizes that lora-med plan prints",
         )
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
-        raise SettingsError("the output head cannot carry an adapter", where="lora.target_modules")
+        raise SettingsError(
+            "the output head cannot have an adapter",
+            where="lora.target_modules",
+            fix="leave the output head out; lora.target_modules=all-linear does",
+        )
     if settings.packing and base.attention not in FLAT:
         raise SettingsError(
             f"with attention {base.attention!r} the documents of a packed row see each other",

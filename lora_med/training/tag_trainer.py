@@ -102,7 +102,7 @@ class TagTrainer(AdapterTrainer):
     """
 
     def _prepare_loss(self) -> None:
-        """None: the head has few outputs, so a one-pass loss would save nothing."""
+        """Return no reason and change nothing: the head has few outputs, so a one-pass loss would save nothing."""
 
     def total_nll(
         self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, positions: torch.Tensor | None = None

@@ -123,7 +123,7 @@ class AdapterTrainer(CheckpointingTrainer):
         self.micro_batches = MicroBatches(cached=settings.cache_frozen)
 
     def _callbacks(self) -> list[TrainerCallback]:
-        """Ours, in the order in which they act at one event."""
+        """Our callbacks, in the order in which they act at one event."""
         self.guard = StepGuard(self.output_dir)
         self.throughput = Throughput()
         self.progress = ProgressReport()
@@ -133,7 +133,7 @@ class AdapterTrainer(CheckpointingTrainer):
         return [self.guard, self.throughput, self.progress, metrics_file, *scoring, self.policy]
 
     def _prepare_loss(self) -> str | None:
-        """Add the one-pass loss, or return the reason why TRL's standard one is used."""
+        """Add the one-pass loss to the model, or return the reason why TRL's standard loss is used."""
         inner = self.model.get_base_model()
         reason = why_not_compact(inner, partitioned=self.is_deepspeed_enabled)
         if reason is None:
@@ -165,7 +165,7 @@ class AdapterTrainer(CheckpointingTrainer):
             total = self.total_nll(model, inputs, labels, positions)
         if num_items_in_batch is None:
             return total / self.count(labels).clamp(min=1)
-        # DDP averages the gradients of the processes; the sum over all of them is meant.
+        # DDP averages the gradients of the processes, and the loss needs their sum.
         return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.share.processes
 
     def total_nll(
@@ -179,30 +179,30 @@ class AdapterTrainer(CheckpointingTrainer):
         return count_labeled(labels)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
-        """One forward and backward pass, in micro-batches where memory asks for it; counts its tokens.
+        """One forward and backward pass; counts its tokens, and splits the batch where memory runs out.
 
-        Only where one process trains alone: processes that wait for each other must take the same micro-batches.
+        Only a single process splits it: processes that wait for each other must take the same micro-batches.
         """
         mask = inputs.get("attention_mask")
         self.throughput.add(int(mask.sum()) if mask is not None else inputs["input_ids"].numel())
         step = super().training_step
 
         def take(batch: dict[str, Any]) -> torch.Tensor:
-            return step(model, self.located(batch), *arguments, **options)
+            return step(model, self.with_label_positions(batch), *arguments, **options)
 
-        alone = self.share.processes == 1 and not self.is_deepspeed_enabled and self.fallback is None
-        loss = self.micro_batches.take(model, inputs, take, self.groups) if alone else take(inputs)
+        may_split = self.share.processes == 1 and not self.is_deepspeed_enabled and self.fallback is None
+        loss = self.micro_batches.take(model, inputs, take, self.groups) if may_split else take(inputs)
         self.guard.losses.append(loss.detach())
         return loss
 
-    def located(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the positions of its labels, found on the host: it would have to wait for a GPU's answer."""
+    def with_label_positions(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the positions of its labels, computed while it is on the CPU: on a GPU the host would wait."""
         if self.fallback is None and self.predicts_words and inputs["labels"].device.type == "cpu":
             return {**inputs, "nll_positions": labeled_positions(inputs["labels"])}
         return inputs
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Hand the gradient norm to the guard, which no public callback receives; clipped gradients do not show it."""
+        """Pass the gradient norm to the guard: no public callback receives it, and clipped gradients do not show it."""
         norm: Any = super()._get_grad_norm(model, grad_norm)
         self.guard.gradient_norm = norm
         self.guard.scaled = getattr(self.accelerator, "scaler", None) is not None
@@ -232,7 +232,7 @@ class AdapterTrainer(CheckpointingTrainer):
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         size = self.args.per_device_eval_batch_size
         model: Any = self.model_wrapped if self.sharded else self.model
-        begun = time.perf_counter()
+        started = time.perf_counter()
         totals = torch.zeros(2, dtype=torch.float64)
         model.eval()
         for batch in load_rows(rows, self.collator, batch_size=size, share=self.share, seed=None):
@@ -245,7 +245,7 @@ class AdapterTrainer(CheckpointingTrainer):
         metrics = {
             f"{metric_key_prefix}_loss": nll / max(tokens, 1),
             f"{metric_key_prefix}_tokens": int(tokens),
-            f"{metric_key_prefix}_seconds": round(time.perf_counter() - begun, 3),
+            f"{metric_key_prefix}_seconds": round(time.perf_counter() - started, 3),
         }
         if not math.isfinite(nll):
             raise self.guard.diverged("the validation loss is not finite", self.args, self.state)

@@ -31,8 +31,7 @@ MOST_TRAINING = 20_000  # records read for solved examples, unseen mentions and 
 class Job:
     """One task to score: where its records are, which split is scored, and how they are worded and scored.
 
-    `hold_out_all` says that no adapter learned from this source; files without a split of their own are then all held
-    out.
+    `hold_out_all`: no adapter learned from this source, so files without a split of their own are all held out.
     """
 
     settings: DataSettings
@@ -42,7 +41,7 @@ class Job:
     hold_out_all: bool = False
 
     def applied_to(self, options: EvalOptions) -> EvalOptions:
-        """The options with this job's template and scoring."""
+        """`options` with this job's template and scoring."""
         return replace(options, template=self.template, scoring=self.scoring)
 
 
@@ -92,7 +91,13 @@ def make_jobs(
             "_share" in override for override in overrides
         )
         jobs.append(
-            Job(settings, chosen_template, scoring, chosen_split or (task.split if task else "test"), hold_out_all)
+            Job(
+                settings=settings,
+                template=chosen_template,
+                scoring=scoring,
+                split=chosen_split or (task.split if task else "test"),
+                hold_out_all=hold_out_all,
+            )
         )
     return jobs
 

@@ -17,7 +17,7 @@ from lora_med.config.parse import parse
 from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
 
-SPLITTING = (  # the last four too: they decide which records are near-duplicates, and so which group moves
+SPLITTING = (  # the last four decide which records are near-duplicates, and so which group moves to another split
     *("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity"),
     *("max_records", "decontaminate", "block_lists", "test_files"),
 )
@@ -65,7 +65,7 @@ def heldout_settings(
 
 
 def sources_of(card: Card) -> list[str]:
-    """The sources an adapter learned from, the first one first."""
+    """The sources an adapter learned from, in the order of its mixture."""
     return card.data.source.split("+")
 
 
@@ -73,9 +73,7 @@ def _settings(data: Any, source: str | None) -> DataSettings:
     """A card's data settings; for a mixture those of `source`, and defaults for what an older card lacks."""
     values = {key: value for key, value in (data or {}).items() if key in DataSettings.model_fields}
     settings = DataSettings.model_validate(values)
-    ingredient = next(
-        (mixed_in for mixed_in in settings.mix if mixed_in.source == source and source != settings.source), None
-    )
+    ingredient = next((mixed for mixed in settings.mix if mixed.source == source and source != settings.source), None)
     return settings.model_copy(update={"mix": [], **(vars(ingredient) if ingredient is not None else {})})
 
 
@@ -119,7 +117,8 @@ def _refuse_another_split(settings: DataSettings, trained: DataSettings, name: s
         raise SettingsError(
             f"adapter {name!r} was trained under another split, so it may have seen these items:\n  "
             + "\n  ".join(lines),
-            fix="keep the split of the card",
+            where=", ".join(f"data.{key}" for key in differing),
+            fix="leave these settings out: the card's own are used",
         )
 
 
@@ -139,7 +138,7 @@ def _trained_template(card: Card, source: str) -> str | None:
     return trained_with(card, source).template
 
 
-def choose_template(cards: Sequence[Card], source: str, given: str | None) -> str:
-    """The prompt template: the given one, else that of the first adapter trained on this source, else the source's."""
+def choose_template(cards: Sequence[Card], source: str, template: str | None) -> str:
+    """`template`, else that of the first adapter trained on this source, else the source's."""
     trained = next((_trained_template(card, source) for card in cards if source in sources_of(card)), None)
-    return given or trained or find_source(source).template
+    return template or trained or find_source(source).template

@@ -30,8 +30,8 @@ Written by lora_med: the items of {tasks}, worded as they were scored. In a fres
     pip install "lm-eval[hf]"
     lm_eval --model hf --model_args pretrained=BASE,dtype=float32 --include_path . --tasks {tasks}
 
-For running text add `add_bos_token=False` to the model's arguments, or the mark that a text begins with is counted as
-a word to be predicted. For an adapter, merge it first (`lora-med merge NAME --out DIR`, then pretrained=DIR) or name
+For running text add `add_bos_token=False` to the model's arguments. Otherwise the BOS token is counted as a word to
+predict. For an adapter, merge it first (`lora-med merge NAME --out DIR`, then pretrained=DIR) or name
 its folder: `--model_args pretrained=BASE,peft=FOLDER,dtype=float32`. The accuracies are those of `lora-med eval`, and
 so are the bits per byte of texts that fit into the context; a longer one is cut into other windows.
 """

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from lora_med.config.schema import LoraSettings, Settings
 from lora_med.errors import SettingsError
 
-TAKEN = (  # fields that mean the same in both
+SAME_MEANING = (  # fields of LoraConfig that mean the same in `lora`
     *("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "layers_to_transform"),
     *("use_rslora", "use_dora"),
 )
 INITIALIZATIONS = {True: "default", "gaussian": "gaussian", "pissa": "pissa", "olora": "olora", "eva": "eva"}
 TASK_TYPES = (None, "CAUSAL_LM", "TOKEN_CLS")
-OURS = ("task_type", "target_modules", "init_lora_weights", "base_model_name_or_path", "inference_mode")
+HANDLED = ("task_type", "target_modules", "init_lora_weights", "base_model_name_or_path", "inference_mode")
 INTERNAL = ("peft_version", "runtime_config", "auto_mapping", "peft_type", "revision", "fan_in_fan_out")
 
 
@@ -38,7 +38,7 @@ def with_lora(settings: Settings, lora: Any) -> Settings:
     _refuse_others(lora, LoraConfig(target_modules="all-linear"))
     task_type = lora.task_type or settings.lora.task_type
     values = {
-        **{name: getattr(lora, name) for name in TAKEN},
+        **{name: getattr(lora, name) for name in SAME_MEANING},
         "target_modules": _targets(lora.target_modules),
         "init_lora_weights": INITIALIZATIONS[lora.init_lora_weights],  # pyright: ignore[reportArgumentType]
         "task_type": str(getattr(task_type, "value", task_type)),
@@ -47,8 +47,12 @@ def with_lora(settings: Settings, lora: Any) -> Settings:
     try:
         section = LoraSettings.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise SettingsError(f"the LoraConfig cannot be taken: {wrong}", where="lora=") from error
+        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        raise SettingsError(
+            f"the LoraConfig has values that lora_med does not accept: {wrong}",
+            where="lora=",
+            fix="change these values; `lora-med config schema` lists what the section `lora` accepts",
+        ) from error
     return settings.model_copy(update={"lora": section})
 
 
@@ -60,12 +64,11 @@ def _targets(target_modules: Any) -> Any:
 
 
 def _refuse_others(lora: Any, default: Any) -> None:
-    """Name every field that asks for something the section `lora` has no word for."""
-    asked = vars(lora)
+    """Name every field that asks for something the section `lora` has no setting for."""
     wrong = [
         f"{name}={value!r}"
-        for name, value in sorted(asked.items())
-        if name not in (*TAKEN, *OURS, *INTERNAL) and value != vars(default).get(name)
+        for name, value in sorted(vars(lora).items())
+        if name not in (*SAME_MEANING, *HANDLED, *INTERNAL) and value != vars(default).get(name)
     ]
     if lora.init_lora_weights not in INITIALIZATIONS:
         wrong.append(f"init_lora_weights={lora.init_lora_weights!r}")
@@ -77,5 +80,5 @@ def _refuse_others(lora: Any, default: Any) -> None:
         raise SettingsError(
             f"the LoraConfig asks for what lora_med does not train: {', '.join(wrong)}",
             where="lora=",
-            fix="leave these fields at their defaults; `lora-med config schema` lists what the section `lora` takes",
+            fix="leave these fields at their defaults; `lora-med config schema` lists what the section `lora` accepts",
         )

@@ -12,8 +12,8 @@ from lora_med.data.corpus import Corpus
 from lora_med.models.base import Base
 from lora_med.training.rows.documents import tokenizer_settings
 
-# Settings that change what is logged, kept or shown, or where; a resumed run may change them.
-FREE = {
+# Settings that a resumed run may change: what is logged, saved or shown, and where.
+MAY_CHANGE = {
     "train": {
         "output_dir",
         "logging_steps",
@@ -33,10 +33,10 @@ FREE = {
 def run_identity(
     settings: Settings, base: Base, data_hashes: dict[str, str], *, stream: str | None = None
 ) -> dict[str, Any]:
-    """Dotted field -> JSON value of everything a resumed run must share with the run it goes on from.
+    """Dotted field -> JSON value of everything a resumed run must share with the run it continues.
 
-    A base is identified by the hash of its weights, data by the hash of its files, and an adapter that is trained
-    further by the hash of its weights: a moved folder is the same run.
+    A base is identified by the hash of its weights, and data by the hash of its files. An adapter that is trained
+    further is identified by the hash of its weights. So a moved folder is the same run.
 
     Args:
         stream: for streamed data, whose rows the trainer cannot hash, the key that identifies them (`data_key`).
@@ -46,7 +46,7 @@ def run_identity(
         for name, value in (
             getattr(settings, section).model_dump(mode="json", exclude={"mix": {"__all__": {"paths"}}}).items()
         ):
-            if name not in FREE.get(section, set()):
+            if name not in MAY_CHANGE.get(section, set()):
                 identity[f"{section}.{name}"] = value
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
     identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer

@@ -1,7 +1,8 @@
 """Training in five calls: open the data, load the base, attach the adapter, train, publish.
 
-Each call takes what it needs from what the earlier one returned. So no order is wrong, the access class of the data
-guards everything that the run writes, and a resumed run is always compared with the earlier one.
+Each call takes what it needs from what the earlier one returned. So the calls cannot be made in a wrong order,
+the access class of the data guards everything that the run writes, and a resumed run is always compared with the
+earlier one.
 """
 
 from __future__ import annotations
@@ -69,15 +70,20 @@ class TrainingBase:
         """A new LoRA adapter on the base, beside rows that passed the preflight.
 
         Raises:
-            PreflightError: the rows would not train what is meant.
-            SettingsError: a layer, pattern or combination in `settings.lora` that cannot be.
+            PreflightError: the rows would train something else than intended.
+            SettingsError: a layer, pattern or combination in `settings.lora` is not possible.
         """
         data, settings = self.data, self.data.settings
         rows = data.task.read_rows(data.corpus, self.base, settings, access=data.facts.access)
         data.run.record(lengths=rows.report)
-        store, sample = settings.adapter.store, rows.sample()
-        model = attach_new(self.base, settings.lora, seed=settings.train.seed, store=store, rows=sample)
-        return TrainableAdapter(data, self.base, model, rows)
+        model = attach_new(
+            self.base,
+            settings.lora,
+            seed=settings.train.seed,
+            store=settings.adapter.store,
+            rows=rows.sample(),
+        )
+        return TrainableAdapter(data=data, base=self.base, model=model, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -98,18 +104,27 @@ class TrainableAdapter:
             SettingsError: the folder holds another run; the message names what differs.
         """
         data = self.data
-        stream = self.rows.stream_key
-        identity = run_identity(data.settings, self.base, data.corpus.hashes, stream=stream)
+        identity = run_identity(data.settings, self.base, data.corpus.hashes, stream=self.rows.stream_key)
         trainer = data.task.make_trainer(self.model, self.base, data.settings, self.rows, data.corpus, identity)
         trainer.train()
         scores = {**trainer.scores(), **data.task.score(self.model, self.base, data.settings, data.corpus)}
         # Gathering the weights of a model in shards is collective: every process takes part, rank 0 alone publishes.
-        return TrainedAdapter(data, self.base, self.model, trainer.weights(), scores, trainer.is_world_process_zero())
+        return TrainedAdapter(
+            data=data,
+            base=self.base,
+            model=self.model,
+            weights=trainer.weights(),
+            scores=scores,
+            publishes=trainer.is_world_process_zero(),
+        )
 
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """A trained adapter, whole on the CPU, with its validation scores."""
+    """A trained adapter with its validation scores; `weights` are complete and on the CPU.
+
+    `publishes` is true in the process that writes the adapter into the store.
+    """
 
     data: TrainingData
     base: Base
@@ -146,7 +161,7 @@ class TrainedAdapter:
 
 
 def _with_base(settings: Settings, base: Base) -> Settings:
-    """The settings that say what was loaded, so that the card and a resumed run name this base."""
+    """`settings` with the section `model` of the loaded base, so that the card and a resumed run name this base."""
     bits = {"load_in_4bit": base.quantization == "4bit", "load_in_8bit": base.quantization == "8bit"}
     model = settings.model.model_copy(
         update={"base": base.name, "revision": base.revision, "dtype": base.dtype, **bits}

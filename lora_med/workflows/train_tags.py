@@ -41,7 +41,7 @@ class TagTask:
         return cls(tag_labels(corpus.train))
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
-        """What run.json says of the task."""
+        """What run.json records about the task."""
         return {"template": TEMPLATE, "labels": list(self.labels)}
 
     def template(self, corpus: Corpus) -> str:
@@ -64,9 +64,9 @@ class TagTask:
     def check_base(self, base: Base) -> None:
         """Refuse a base whose head has other labels."""
         if base.labels != self.labels:
-            found = f"has a head for {', '.join(base.labels)}" if base.labels else "writes text"
+            actual = f"has a head for {', '.join(base.labels)}" if base.labels else "writes text"
             raise SettingsError(
-                f"the data need a head for {', '.join(self.labels)}, and this base {found}",
+                f"the data need a head for {', '.join(self.labels)}, and this base {actual}",
                 where="lora.task_type",
                 fix="load_tagger(base, labels) with these labels",
             )

@@ -27,7 +27,7 @@ class TextTask:
         return cls()
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
-        """What run.json says of the task."""
+        """What run.json records about the task."""
         return {"template": corpus.template}
 
     def template(self, corpus: Corpus) -> str:
@@ -48,7 +48,7 @@ class TextTask:
         )
 
     def check_base(self, base: Base) -> None:
-        """Refuse a base that tags."""
+        """Refuse a base with a head that tags tokens."""
         if base.labels:
             raise SettingsError(
                 "this base has a head that tags tokens, and the task is to write text",
@@ -58,10 +58,10 @@ class TextTask:
 
     def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as checked documents, from the run's token cache where it has them."""
-        key, options = data_key(settings, corpus), {"access": access}
-        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, **options)
+        key = data_key(settings, corpus)
+        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, access=access)
         validation = read_documents(
-            corpus.validation, corpus.templates, base, settings.train, key=key, what="validation", **options
+            corpus.validation, corpus.templates, base, settings.train, key=key, access=access, what="validation"
         )
         return SplitRows(training, validation, key if training.streamed else None)
 
@@ -77,7 +77,6 @@ class TextTask:
         """The trainer on these rows, with the validation task that `settings.evaluate` asks for."""
         from lora_med.training.trainer import AdapterTrainer  # it loads TRL: 7 to 16 s
 
-        followed = validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed)
         return AdapterTrainer(
             model,
             base,
@@ -85,7 +84,7 @@ class TextTask:
             train=rows.training.documents,
             validation=rows.validation.documents,
             identity=identity,
-            validation_task=followed,
+            validation_task=validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed),
         )
 
     def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_a_second_adapter_needs_to_be_added_on_purpose(base: Base, shelf: Path) 
     bare = logits(base.model)
     model = attach(base, "abstracts", shelf)
     alone = logits(model)
-    with pytest.raises(SettingsError, match="already carries adapters"):
+    with pytest.raises(SettingsError, match="already has adapters"):
         attach(base, "questions", shelf)
     with pytest.raises(SettingsError, match="already attached"):
         attach(base, "abstracts", shelf, onto=model)

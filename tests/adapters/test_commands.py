@@ -74,7 +74,7 @@ def test_verify_exits_76_when_a_byte_has_changed(store: Path, capsys: pytest.Cap
     assert "hashes" in err
 
 
-def test_remove_asks_unless_told(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remove_asks_without_yes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "adapters", "remove", "dora", "--store", store)[0] != 0
     assert (store / "dora").exists()
     assert call_json(capsys, "adapters", "remove", "dora", "--store", store, "--yes") == {"removed": "dora"}

@@ -117,7 +117,7 @@ def test_a_weighted_sum_is_exact(method: str, second: str, home: Path, tmp_path:
     assert merged.certificate["probe"]["mean_kl"] < 1e-6
 
 
-def test_a_cut_is_the_nearest_and_its_error_is_told(home: Path) -> None:
+def test_a_rank_reduction_is_the_nearest_and_its_error_is_reported(home: Path) -> None:
     parents = [("a", 0.5), ("b", 0.5)]
     made = compose("cut", parents, method="svd", rank=3, base=str(home / "base"), store=home / "store")
     first, other = (changes(one, home / "store", home / "base") for one in ("a", "b"))
@@ -222,7 +222,7 @@ def test_the_commands_tell_what_was_lost_and_what_differs(home: Path, capsys: py
     assert run(["adapters", "compose", "shown", "--from", "a:0.7", "b:0.3", *store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["error"] < 1e-6
     assert run(["adapters", "compose", "cut2", "--from", "a", "--from", "b", "--rank", "2", *store]) == 0
-    assert "error of the cut" in capsys.readouterr().out
+    assert "error of the rank reduction" in capsys.readouterr().out
     assert run(["adapters", "compose", "x", "--from", "a:much", *store]) == 2
     capsys.readouterr()
     assert run(["adapters", "diff", "a", "shown", *store, "--json"]) == 0

@@ -59,7 +59,7 @@ def test_pissa_knows_gpt2s_transposed_layers(tmp_path: Path) -> None:
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
 
 
-def test_a_moved_base_is_not_given_back(base: Base, tmp_path: Path) -> None:
+def test_a_moved_base_is_not_returned(base: Base, tmp_path: Path) -> None:
     model = train(base, store=tmp_path, init_lora_weights="pissa")
     with pytest.raises(SettingsError, match="moved"):
         detach(model)

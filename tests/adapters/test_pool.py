@@ -96,7 +96,7 @@ def test_what_cannot_be_held_at_once_is_refused_and_leaves_no_trace(
         AdapterPool(pool.base, pool.store, most_resident=0)
 
 
-def test_a_thread_waits_until_a_place_is_free(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
+def test_a_thread_waits_until_a_slot_is_free(pool: AdapterPool, truth: dict[str, torch.Tensor]) -> None:
     found: list[torch.Tensor] = []
     other = threading.Thread(target=lambda: found.append(answer(pool, "c")))
     with use(pool, ["a", "b"]):
@@ -149,7 +149,7 @@ def test_two_threads_that_ask_for_one_adapter_load_it_once(pool: AdapterPool, mo
     assert reads == ["a"]
 
 
-def test_many_threads_share_two_places_and_every_answer_is_right(
+def test_many_threads_share_two_slots_and_every_answer_is_right(
     pool: AdapterPool, truth: dict[str, torch.Tensor]
 ) -> None:
     right: list[bool] = []
@@ -191,7 +191,7 @@ def test_one_stack_of_all_in_memory_serves_every_mixture_of_them(base: Base, let
                 assert torch.allclose(mixed[row], model(input_ids=ids).logits[row], atol=1e-5)
 
 
-def test_a_failed_load_is_told_to_all_who_wait_and_frees_its_place(base: Base, letters: Path, tmp_path: Path) -> None:
+def test_a_failed_load_is_reported_to_all_and_frees_its_slot(base: Base, letters: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(letters, tmp_path / "store"))
     file = store / "a" / "adapter_model.safetensors"
     whole = file.read_bytes()
@@ -272,11 +272,11 @@ def test_closing_takes_the_hooks_off_and_the_base_is_free_again(base: Base, lett
     with pytest.raises(SettingsError, match="closed"), use(pool, "a"):
         pass
     assert not torch.equal(logits(attach(base, "a", letters)), before)
-    with pytest.raises(SettingsError, match="already carries adapters"):
+    with pytest.raises(SettingsError, match="already has adapters"):
         AdapterPool(base, letters)
 
 
-def test_a_forgotten_bank_leaves_the_base_as_a_closed_one_does(base: Base, letters: Path) -> None:
+def test_a_forgotten_pool_leaves_the_base_as_a_closed_one_does(base: Base, letters: Path) -> None:
     pool = load_many(base, ["a"], letters)
     answer(pool, "a")
     forgotten = weakref.ref(pool)
@@ -286,7 +286,7 @@ def test_a_forgotten_bank_leaves_the_base_as_a_closed_one_does(base: Base, lette
     assert not any(module._forward_hooks for module in base.model.modules())
 
 
-def test_a_bank_that_cannot_be_filled_leaves_the_base_free(base: Base, letters: Path) -> None:
+def test_a_pool_that_cannot_be_filled_leaves_the_base_free(base: Base, letters: Path) -> None:
     with pytest.raises(InputMissingError):
         load_many(base, ["a", "nobody"], letters)
     assert not any(module._forward_hooks for module in base.model.modules())

@@ -155,7 +155,7 @@ def test_answers_end_before_the_stop_token(base: Base, shelf: Path) -> None:
     )
 
 
-def test_a_bank_adds_no_parameter_and_wants_no_gradient(base: Base, shelf: Path) -> None:
+def test_a_pool_adds_no_parameter_and_needs_no_gradient(base: Base, shelf: Path) -> None:
     before = [(name, id(one)) for name, one in base.model.named_parameters()]
     pool = load_many(base, NAMES, shelf)
     for name in (*NAMES, None, ["abstracts", "dora"]):

@@ -92,7 +92,7 @@ def test_the_page_marks_what_is_trained_and_escapes_the_rest(tmp_path: Path) -> 
     assert "Rows of this source may not be shown" in hidden
 
 
-def test_the_share_of_the_loss_is_told_by_section(tmp_path: Path) -> None:
+def test_the_share_of_the_loss_is_reported_by_section(tmp_path: Path) -> None:
     article = (
         "<PubmedArticle><MedlineCitation><PMID>{0}</PMID><Article><Abstract>"
         "<AbstractText Label='AIM' NlmCategory='OBJECTIVE'>{0:04}aaaaaa</AbstractText>"

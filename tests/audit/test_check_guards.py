@@ -79,7 +79,7 @@ def test_records_with_identifiers_are_counted_and_the_first_named(tmp_path: Path
     assert source.uids_with_identifiers == ("a4", "a5", "a6", "a7", "a8")
 
 
-def test_what_one_source_of_a_mixture_takes_from_another_is_told(
+def test_what_one_source_of_a_mixture_takes_from_another_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = [f"Iron number {n} is old." for n in range(60)]
@@ -96,7 +96,7 @@ def test_what_one_source_of_a_mixture_takes_from_another_is_told(
     assert f"between      left out because another source holds it out: {left:,} leak" in capsys.readouterr().out
 
 
-def test_what_was_looked_at_of_many_records_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_looked_at_of_many_records_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "MOST_RECORDS", 25)
     texts = [f"Iron number {n}, write to a{n}@example.org." for n in range(100)]
     (source,) = checked(*here(rows(tmp_path / "a.jsonl", texts), validation=0.1, test=0.4)).sources

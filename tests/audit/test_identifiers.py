@@ -36,7 +36,7 @@ from tools.sample.notes import make_notes
         ("Glasgow coma scale 15; may take another; 5.5 mg in 2019; p=0.03 (n = 1034).", None),
     ],
 )
-def test_identifiers_are_told_by_their_shape(text: str, wanted: str | None) -> None:
+def test_identifiers_are_recognized_by_their_shape(text: str, wanted: str | None) -> None:
     assert replaced(text, find_identifiers(text)) == (text if wanted is None else wanted)
 
 
@@ -133,7 +133,7 @@ def cleaned(record: Any, secret: bytes = b"s") -> Any:
     return deidentified(record, load_finder(), secret)[0]
 
 
-def test_a_name_that_one_text_tells_is_replaced_in_all() -> None:
+def test_a_name_that_one_text_reveals_is_replaced_in_all() -> None:
     sections = (Section("By Dr. Rodriguez.", "HPI"), Section("Rodriguez signed.", "Per Rodriguez"))
     found = cleaned(Passage("a", "g", "custom", "By Dr. Rodriguez. Rodriguez signed.", "Rodriguez's note", sections))
     assert "Rodriguez" not in repr(found)

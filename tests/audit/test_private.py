@@ -234,7 +234,7 @@ def test_a_restricted_run_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     assert modes(tmp_path / "run") == {0o700, 0o600}
 
 
-def test_an_adapter_that_goes_on_from_another_tells_where_that_one_learned(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_continues_another_names_its_sources(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "work", notes(tmp_path))
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": f"Iron {n} is {n * n}."}) + "\n" for n in range(40)))

@@ -17,7 +17,7 @@ from lora_med.cli.main import run
 from lora_med.data.catalog import SOURCES
 from lora_med.data.download import HOWTOS, Remote, download
 from lora_med.errors import InputMissingError, IntegrityError
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 FOLDERS = {"conll": "ner_iob"}
 
@@ -113,7 +113,7 @@ def test_list_names_every_source_with_its_license(capsys: pytest.CaptureFixture[
     assert run(["data", "list"]) == 0
 
 
-def test_check_tells_the_parts_and_preview_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_splits_and_preview_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"q{n}?", "completion": f" a{n}"}) + "\n" for n in range(60)))
     here = ["data.source=custom", f"data.paths=[{path}]"]
@@ -204,7 +204,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         server.shutdown()
 
 
-def test_a_download_is_whole_and_has_its_checksum_or_is_not_there(site: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_download_is_complete_and_has_its_checksum_or_does_not_exist(site: tuple[str, Path], tmp_path: Path) -> None:
     address, folder = site
     content = b"iron" * 100_000
     (folder / "a.bin").write_bytes(content)

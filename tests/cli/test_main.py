@@ -132,7 +132,7 @@ def test_quiet_logs_no_progress_and_verbose_logs_details(capsys: pytest.CaptureF
     assert spoken == {"--quiet": ["warning"], "--verbose": ["detail", "progress", "warning"]}
 
 
-def test_names_stay_whole_in_a_pipe() -> None:
+def test_names_are_not_cut_in_a_pipe() -> None:
     code = [sys.executable, "-m", "lora_med", "data", "list"]
     lines = subprocess.run(code, capture_output=True, text=True, check=True).stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("clinicaltrials ")]

@@ -41,7 +41,7 @@ def test_an_abbreviation_finds_its_name_and_a_far_word_finds_none() -> None:
     assert nearest("plane", ("plain",)) == "plain"
 
 
-def test_an_unknown_name_is_told_the_near_one_and_all_others() -> None:
+def test_an_unknown_name_gets_the_near_one_and_all_others() -> None:
     message = unknown("data source", "pubmedqq", ("pubmedqa", "pubmed", "mimic"))
     assert message == "no data source named 'pubmedqq'; did you mean 'pubmedqa'? known: mimic, pubmed, pubmedqa"
     assert unknown("adapter", "x", ()) == "no adapter named 'x'; known: none"

@@ -106,7 +106,7 @@ def test_lists_and_pairs_come_from_the_command_line() -> None:
     assert parse(None, ["train.trainer_args.adam_beta2=0.95"]).train.trainer_args == {"adam_beta2": 0.95}
 
 
-def test_every_error_is_told_at_once_with_its_place(write: Write) -> None:
+def test_every_error_is_reported_at_once_with_its_line(write: Write) -> None:
     path = write(
         "train:\n"
         "  learnin_rate: 1e-4\n"
@@ -154,7 +154,7 @@ def test_every_error_is_told_at_once_with_its_place(write: Write) -> None:
         ("templat=entities", "data.template"),
     ],
 )
-def test_a_misspelt_or_misplaced_key_is_told_the_near_one(override: str, meant: str) -> None:
+def test_a_misspelt_or_misplaced_key_gets_the_near_one(override: str, meant: str) -> None:
     (line,) = complaints(None, override)
     assert line.endswith(f"did you mean `{meant}`?")
 
@@ -235,7 +235,7 @@ def test_shares_must_leave_something_to_train_on() -> None:
     assert complaints(None, "data.validation_share=0.5", "data.test_share=0.5")[0].startswith("`data`: ")
 
 
-def test_a_key_given_twice_is_told_with_both_lines(write: Write) -> None:
+def test_a_key_given_twice_is_reported_with_both_lines(write: Write) -> None:
     error = refusal(path := write("train:\n  seed: 1\n  max_length: 9\n  seed: 2\n"))
     assert "'seed' is on lines 2 and 4" in error.what
     assert error.where == f"{path}:4"
@@ -259,7 +259,7 @@ def test_a_key_given_twice_is_told_with_both_lines(write: Write) -> None:
         ("train:\n  output_dir: a\x00b\n", 2, "not text"),
     ],
 )
-def test_what_is_not_yaml_is_told_with_its_line(write: Write, text: str, line: int, problem: str) -> None:
+def test_what_is_not_yaml_is_reported_with_its_line(write: Write, text: str, line: int, problem: str) -> None:
     error = refusal(path := write(text))
     assert error.what.startswith("not valid YAML: ")
     assert problem in error.what

@@ -18,7 +18,7 @@ from lora_med.data.formats.placeholders import tagged_mimic3, tagged_mimic4
 from lora_med.data.record import Annotated, Passage
 from lora_med.errors import DataError
 from tests.data.examples_texts import PMC, STUDIES, STUDY
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.data.test_sources import read, write
 
 
@@ -100,7 +100,7 @@ mouth</description></intervention><primary_outcome><measure>Ferritin</measure><t
 </clinical_study>"""
 
 
-def test_the_legacy_format_tells_a_study_in_the_same_words(tmp_path: Path) -> None:
+def test_the_legacy_format_gives_a_study_in_the_same_words(tmp_path: Path) -> None:
     assert read("clinicaltrials", write(tmp_path, "a.xml", LEGACY))[0] == list(STUDIES.records)
 
 

@@ -36,7 +36,7 @@ def parts(settings: DataSettings) -> dict[str, set[str]]:
     return {part: {record.uid for record in records} for part, records in held.items()}
 
 
-def test_shares_are_met_and_no_group_stands_in_two_parts(tmp_path: Path) -> None:
+def test_shares_are_met_and_no_group_is_in_two_splits(tmp_path: Path) -> None:
     here = settings(write_rows(tmp_path / "a.jsonl", range(4000)), validation_share=0.1, test_share=0.2)
     corpus, test = open_corpus(here), open_heldout(here, "test")
     groups = [{record.group for record in records} for records in (corpus.train, corpus.validation, test)]

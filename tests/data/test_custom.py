@@ -21,7 +21,7 @@ from lora_med.data.outcome import HubSet, ReadOptions, Tally
 from lora_med.data.reading import find_inputs, read_records
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 SECRET = "Mrs Zebra has gout"
 
@@ -89,7 +89,7 @@ def test_uid_is_file_and_line_and_group_hangs_on_the_text_alone(tmp_path: Path) 
     assert second.group == third.group != first.group
 
 
-def test_files_of_one_name_keep_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_of_one_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "a.jsonl", json.dumps({"text": folder}))

@@ -23,7 +23,7 @@ from lora_med.data.splitting.leakage import group_of
 from lora_med.data.splitting.splits import splits_by_file_name
 from lora_med.errors import DataError, InputMissingError
 from tests.data.examples_texts import PMC, STUDY
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.data.test_leakage import changed, sentence, settings
 from tests.data.test_leakage import passages as numbered
 from tests.data.test_leakage import write as write_rows
@@ -93,7 +93,7 @@ def test_a_word_within_another_word_names_no_part_of_a_published_source(name: st
         splits_by_file_name([train, test, Path(name)], within=True)
 
 
-def test_a_file_of_other_content_is_downloaded_anew(tmp_path: Path) -> None:
+def test_a_file_of_other_content_is_downloaded_again(tmp_path: Path) -> None:
     served, target = tmp_path / "site" / "a.bin", tmp_path / "out" / "a.bin"
     for path, content in ((served, b"iron" * 100), (target, b"gold" * 100)):
         path.parent.mkdir()

@@ -21,7 +21,7 @@ from lora_med.data.splitting.near_duplicates import clusters, signatures
 from lora_med.data.splitting.ngrams import ngrams, word_hashes
 from lora_med.data.splitting.overlap_with_tests import load_test_file
 from lora_med.errors import DataError, InputMissingError, SettingsError
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 
 def sentence(seed: int, words: int = 40) -> str:

@@ -33,7 +33,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_every_blank_of_mimic4_is_tagged_whatever_stands_beside_it() -> None:
+def test_every_blank_of_mimic4_is_tagged_whatever_is_beside_it() -> None:
     found = tagged_mimic4("Mr___ was seen; T___ 5___ on___. ____ ___")
     assert found == "Mr[REDACTED] was seen; T[REDACTED] 5[REDACTED] on[REDACTED]. ____ [REDACTED]"
 
@@ -83,7 +83,7 @@ def test_xml_is_known_by_its_first_character_whatever_the_encoding(source: str, 
     assert len(found[0]) == 1 and all(one == found[0] for one in found)
 
 
-def test_an_annotation_of_the_whole_document_stands_nowhere_and_is_left_out(tmp_path: Path) -> None:
+def test_an_annotation_of_the_whole_document_has_no_offsets_and_is_left_out(tmp_path: Path) -> None:
     whole = '<annotation id="2"><infon key="type">MeSH</infon><text>D007501</text></annotation>'
     (found,) = records("bioc", write(tmp_path / "a.xml", BIOC.format(whole)))
     assert isinstance(found, Annotated) and [span.text for span in found.spans] == ["Iron"]
@@ -99,7 +99,7 @@ def test_a_break_in_a_line_welds_no_words(tmp_path: Path) -> None:
     assert isinstance(more, Passage) and "As is" in more.text
 
 
-def test_of_two_options_that_read_alike_the_right_one_is_known_by_its_place(tmp_path: Path) -> None:
+def test_of_two_options_that_read_alike_the_right_one_is_known_by_its_position(tmp_path: Path) -> None:
     row = {"id": "a", "question": "Which?", "opa": "x", "opb": "y", "opc": "z", "opd": "z", "cop": 4}
     other = row | {"id": "b", "question": "And?", "cop": 1.0}
     empty = row | {"id": "c", "question": "None?", "cop": ""}

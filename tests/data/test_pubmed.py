@@ -15,7 +15,7 @@ from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Passage, Section
 from lora_med.data.sources.pubmed import in_order
 from lora_med.errors import DataError
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 HEAD = (
     '<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE PubmedArticleSet PUBLIC "-//NLM//DTD PubMedArticle" '

@@ -16,7 +16,7 @@ from lora_med.data.outcome import Drop
 from lora_med.data.sources import pubmed
 from tests.data.damage import damaged
 from tests.data.examples_texts import PUBMED
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.data.test_pubmed import article, write
 
 PIECES = (b"<", b">", b"&", b"</i>", b"<Abstract>", b"</PubmedArticle>", b"\x00")

@@ -15,7 +15,7 @@ from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.data.record import Question
 from lora_med.data.splitting import pubmedqa_folds as folds
 from lora_med.errors import DataError
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 ITEM = {
     "QUESTION": "Does it help?",
@@ -141,7 +141,7 @@ def test_a_ground_truth_file_names_the_test_and_is_no_input_itself(tmp_path: Pat
     assert not {record.group for record in [*corpus.train, *corpus.validation]} & set(truth)
 
 
-def test_the_authors_own_split_files_are_kept_apart(tmp_path: Path) -> None:
+def test_the_authors_own_split_files_are_separate_splits(tmp_path: Path) -> None:
     items = list(made_up(30).items())
     for name, part in (("train_set", items[:20]), ("dev_set", items[20:25]), ("test_set", items[25:])):
         (tmp_path / f"{name}.json").write_text(json.dumps(dict(part)))

@@ -21,7 +21,7 @@ from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import Annotated, Question, Record
 from lora_med.errors import DataError, InputMissingError
 from tests.data.examples import EXAM, EXAMPLES, PUBTATOR
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 NAMES = list(EXAMPLES)
 
@@ -202,7 +202,7 @@ def test_a_row_of_mmlu_with_a_cell_too_few_is_named(tmp_path: Path) -> None:
     assert (caught.value.where or "").endswith("anatomy_val.csv:1")
 
 
-def test_a_path_that_gives_nothing_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+def test_a_path_without_records_and_a_missing_path_have_different_errors(tmp_path: Path) -> None:
     write(tmp_path, "notes.md", "x")
     with pytest.raises(InputMissingError, match="holds no file that the source 'pubmed' reads"):
         find_inputs(find_source("pubmed"), [str(tmp_path)])

@@ -71,7 +71,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
         side_by_side(tmp_path, tmp_path)
 
 
-def test_the_command_draws_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_and_the_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         write_report([choice_evaluation()], tmp_path / name, title=name)
     asked = ["eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--bootstrap-samples", "50"]

@@ -34,7 +34,7 @@ from lora_med.models.base import load_base
 from lora_med.prompts.render import render
 from lora_med.prompts.templates.entity_json import read_entities
 from lora_med.prompts.tokens_and_labels import prompt_ids
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.tiny import make_model, make_tiny, make_tokenizer
 
 TEXT = "APC and zinc: loss of APC leads to colon cancer; fever again."
@@ -280,7 +280,7 @@ def test_missing_llguidance_is_named_with_its_pip_command(
         (ncbi_disease, "ncbi_disease/original-data/devel/NCBIdevelopset_corpus.txt", 787, 0.90),
     ],
 )
-def test_published_gold_is_nearly_all_within_reach(
+def test_nearly_all_published_gold_can_be_matched(
     module: Any, name: str, mentions: int, share: float, model: Any, tokenizer: Any
 ) -> None:
     records = [one for one in module.read([REAL / name], ReadOptions()) if isinstance(one, Annotated)]
@@ -296,7 +296,7 @@ def test_published_gold_is_nearly_all_within_reach(
     assert np.isclose(found["collapsed_f1"], 1.0, atol=0.001)
 
 
-def test_marking_by_heart_finds_what_training_marked_as_whole_words_the_longest_first(tmp_path: Path) -> None:
+def test_the_dictionary_baseline_finds_what_training_marked_as_whole_words_the_longest_first(tmp_path: Path) -> None:
     base = load_base(str(make_tiny("llama", tmp_path / "base")), quantization="none", dtype="float32")
     training = [annotated("t", "Colon cancer and zinc, APC", (0, 12, "Disease"), (17, 21, "Metal"), (23, 26, "Gene"))]
     scorer = EntityScorer(base, RECORDS, "entities", 256, constrained=False, training=training)

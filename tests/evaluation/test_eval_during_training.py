@@ -118,7 +118,7 @@ def test_the_seed_draws_the_items(questions: Corpus) -> None:
     assert one == same != other
 
 
-def test_nothing_is_watched_unless_asked_for(questions: Corpus) -> None:
+def test_nothing_is_scored_during_training_unless_requested(questions: Corpus) -> None:
     base = make_base(context=4096)
     for none in (EvaluateSettings(), EvaluateSettings(eval_steps=0)):
         check_validation_task(none, questions, seed=0)

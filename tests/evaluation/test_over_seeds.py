@@ -89,7 +89,7 @@ def test_the_interval_is_students_over_items_and_seeds() -> None:
     assert found.verdict == "better"
 
 
-def test_runs_stand_in_report_and_page(tmp_path: Path) -> None:
+def test_runs_are_in_report_and_page(tmp_path: Path) -> None:
     whole = three_runs()
     report = write_report([whole], tmp_path, title="runs")
     (runs,) = report.content["evaluations"][0]["runs"]

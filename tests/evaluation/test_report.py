@@ -98,7 +98,7 @@ def choice_evaluation() -> Evaluation:
                 0.5,
                 Answers(tuple(guess), tuple((*row, 0) for row in counts), recall),
                 None if name is None else mcnemar(right[None], right[name]),
-                over={always: over},
+                baseline_changes={always: over},
             )
         )
     return Evaluation(
@@ -155,7 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_page_stands_alone(folder: Path) -> None:
+def test_the_page_needs_no_other_file(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!#)', page), "nothing is fetched"
     assert "<script" not in page
@@ -254,7 +254,7 @@ def test_a_loss_is_said_to_be_one() -> None:
 def test_an_adapter_that_only_learned_the_commonest_answer_is_found_out() -> None:
     evaluation = choice_evaluation()
     base = evaluation.subjects[0]  # it says yes to everything
-    assert base.over["Always answering “yes”"].difference == 0
+    assert base.baseline_changes["Always answering “yes”"].difference == 0
     assert "base cannot be distinguished from this baseline" in against_baselines(evaluation, base)
 
 
@@ -273,7 +273,7 @@ def test_a_missing_metrics_file_is_named(tmp_path: Path) -> None:
         read_metrics(tmp_path / "metrics.jsonl")
 
 
-def test_several_comparisons_stand_together_with_adjusted_p_values(tmp_path: Path) -> None:
+def test_several_comparisons_are_listed_with_adjusted_p_values(tmp_path: Path) -> None:
     whole = [text_evaluation(), choice_evaluation()]
     report = write_report(whole, tmp_path, title="both")
     first, second = report.content["comparisons"]
@@ -304,7 +304,7 @@ def test_a_difference_that_chance_may_explain_among_many_gets_no_verdict() -> No
     assert [one.verdict for one in compare_all([marginal] * 2)] == ["better", "better"]  # 0.04
 
 
-def test_cannot_tell_says_what_could_have_been_told() -> None:
+def test_cannot_tell_reports_the_difference_that_could_be_detected() -> None:
     evaluation = text_evaluation(gain=0.0, count=30)
     change = evaluation.subjects[1].changes["bits_per_byte"]
     assert change.verdict == "cannot tell" and change.detectable and change.items_needed

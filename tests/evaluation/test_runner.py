@@ -117,7 +117,7 @@ def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None
             detach(model)
     right = sum(a == q.answer for a, q in zip(found.subjects[1].answers.predicted, QUESTIONS, strict=True))
     assert found.subjects[1].values["accuracy"].value == pytest.approx(right / 24)
-    (over,) = found.subjects[1].over.values()
+    (over,) = found.subjects[1].baseline_changes.values()
     assert over.difference == pytest.approx(right / 24 - 8 / 24)
 
 
@@ -322,7 +322,7 @@ def test_solved_examples_come_from_training_and_written_answers_may_be_invalid(h
     base_values = found.subjects[0].values
     assert base_values["invalid_rate"].value > 0.5, "a random model writes no option"
     assert base_values["accuracy"].value <= 1 - base_values["invalid_rate"].value
-    assert found.asked["shots"] == 2
+    assert found.prompt_options["shots"] == 2
     with pytest.raises(SettingsError, match="shots does nothing"):
         evaluate(base, ["one"], heldout(PASSAGES), options(home, prompt_options=PromptOptions(shots=1)))
 
@@ -332,7 +332,7 @@ def test_no_records_is_an_error(home: Path, base: Base) -> None:
         evaluate(base, ["one"], heldout([]), options(home))
 
 
-def test_scores_go_into_the_card_and_the_adapter_stays_whole(home: Path, base: Base) -> None:
+def test_scores_go_into_the_card_and_the_adapter_stays_intact(home: Path, base: Base) -> None:
     found = evaluate(base, ["two"], heldout(PASSAGES), options(home, samples=0))
     record_scores(found, home / "store")
     record_scores(found, home / "store")

@@ -17,7 +17,7 @@ from lora_med.evaluation.scorers.entity_answers import entity_items, entity_meas
 from lora_med.evaluation.scorers.tag_answers import answer_tags, tag_items, tag_measures, tag_table
 from lora_med.metrics import spans
 from lora_med.prompts.entity_tags import read_tags, tag_labels, write_tags
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.tiny import make_model, make_tokenizer
 
 TEXT = "No zinc, no flu. Then colon cancer and flu."
@@ -84,7 +84,7 @@ class Painter(torch.nn.Module):
         return SimpleNamespace(logits=torch.nn.functional.one_hot(tags, len(LABELS)).float())
 
 
-def test_answers_stand_at_their_offsets_whatever_the_batches_and_pieces(tokenizer: Any) -> None:
+def test_answers_are_at_their_offsets_for_any_batches_and_pieces(tokenizer: Any) -> None:
     texts = ["cut bug.", "un", "no", "a long text about guns and mud. More u here."]
     items = tag_items(
         [Annotated(str(n), "g", "s", text, (Span(0, 2, "Chemical", text[:2]),)) for n, text in enumerate(texts)],
@@ -140,5 +140,5 @@ def test_gold_tags_of_published_files_are_nearly_perfect(module: Any, name: str,
 
 
 def _plain(gold: tuple[spans.Mention, ...]) -> list[dict[str, Any]]:
-    places = {(one.place, one.type) for one in gold if one.place is not None}
-    return [{"start": place[0], "end": place[1], "label": kind} for place, kind in sorted(places)]
+    offsets = {(one.offsets, one.type) for one in gold if one.offsets is not None}
+    return [{"start": start, "end": end, "label": kind} for (start, end), kind in sorted(offsets)]

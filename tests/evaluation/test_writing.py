@@ -139,7 +139,7 @@ def test_notes_are_written_scored_and_reported(tmp_path: Path) -> None:
         evaluate(base, ["one"], heldout(6), replace(options, template="text"))
 
 
-def test_bertscore_stands_with_the_likenesses_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_bertscore_is_listed_with_the_similarities_where_it_is_requested(tmp_path: Path) -> None:
     folder, encoder = make_tiny("llama", tmp_path / "base"), make_tiny_encoder(tmp_path / "encoder")
     base = load_base(str(folder), quantization="none", dtype="float32")
     prompt_options = PromptOptions(bertscore=f"{encoder}:1")

@@ -15,7 +15,7 @@ import pytest
 
 from lora_med.errors import DependencyMissingError, InputMissingError, IntegrityError, SettingsError
 from lora_med.export.gguf import converter, converter_setup
-from lora_med.export.gguf.converter import check_packages, find_converter
+from lora_med.export.gguf.converter import check_gguf_packages, find_converter
 from lora_med.export.gguf.converter_setup import ARCHIVE, INSIDE, digest_tree, set_up_converter, unpack
 from lora_med.files import read_json
 
@@ -116,7 +116,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         server.shutdown()
 
 
-def test_the_index_of_pip_is_asked_and_the_archive_is_not_kept(index: Path) -> None:
+def test_the_index_of_pip_is_used_and_the_archive_is_deleted(index: Path) -> None:
     folder = set_up_converter()
     facts = read_json(folder / "converter.json")
     lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(SCRIPTS.items())]
@@ -164,6 +164,6 @@ def test_the_users_checkout_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(converter.NEEDED, "no_such_module", "no-such")
     with pytest.raises(DependencyMissingError, match="no-such") as caught:
-        check_packages()
+        check_gguf_packages()
     assert caught.value.exit_code == 69
     assert "pip install" in str(caught.value.fix)

@@ -88,7 +88,7 @@ def test_a_folder_that_is_not_empty_is_refused(home: Path, tmp_path: Path, capsy
     assert "not empty" in capsys.readouterr().err
 
 
-def test_too_little_room_is_said_before_the_work(
+def test_too_little_disk_space_is_reported_before_the_export(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lora_med.export.export_folder.SPARE_BYTES", 1 << 60)

@@ -78,7 +78,7 @@ def test_merged_and_adapter_answer_in_llama_cpp_as_with_us(family: str, tmp_path
 
 @pytest.mark.slow
 @needs_converter
-def test_a_wrong_scale_is_heard_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_scale_is_detected_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What llama.cpp makes of rsLoRA without our correction: twice as small at rank 4."""
     where = make_home(tmp_path, "llama", use_rslora=True)
     monkeypatch.setattr("lora_med.export.gguf.adapter_folder.correction", lambda *_: 1.0)

@@ -38,7 +38,7 @@ def loaded_values(module: Any) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("bits", "double", "kind"), [(4, True, "nf4"), (4, False, "fp4"), (8, True, "nf4")])
 @pytest.mark.parametrize("family", TARGETS)
-def test_layers_without_an_update_are_the_loaded_models_to_the_bit(
+def test_layers_without_an_update_are_bit_identical_to_the_loaded_models(
     family: str, bits: int, double: bool, kind: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 9000)
@@ -69,7 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_certificate_tells_nll_under_all_three(home: Path, tmp_path: Path) -> None:
+def test_the_certificate_reports_nll_under_all_three(home: Path, tmp_path: Path) -> None:
     common: dict[str, Any] = {"base": str(home / "base"), "store": home / "store", "heldout": home / "texts.txt"}
     scores = {
         onto: merge_adapter("four", tmp_path / onto, onto=onto, **common).certificate["heldout"]
@@ -106,7 +106,7 @@ def test_held_out_texts_that_cannot_be_read_are_refused(
     ("verify", "proofs"),
     [("auto", ["probes", "tensors"]), ("probes", ["probes"]), ("tensors", ["tensors"]), ("none", [])],
 )
-def test_the_proofs_asked_for_are_the_proofs_made(verify: str, proofs: list[str], home: Path, tmp_path: Path) -> None:
+def test_the_requested_proofs_are_the_proofs_made(verify: str, proofs: list[str], home: Path, tmp_path: Path) -> None:
     merge = merge_adapter("whole", tmp_path / "out", base=str(home / "base"), store=home / "store", verify=verify)
     assert merge.certificate["verified_by"] == proofs
     assert [name for name in ("probe", "tensors") if merge.certificate[name] is not None] == [

@@ -83,7 +83,7 @@ def test_the_merge_equals_pefts_in_fp32(kind: str, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "gpt2", "fused layers"])
-def test_a_plain_lora_equals_pefts_bit_for_bit_in_bf16(kind: str, tmp_path: Path) -> None:
+def test_a_plain_lora_is_bit_identical_to_pefts_in_bf16(kind: str, tmp_path: Path) -> None:
     family, options = SHAPES[kind]
     base = in_bfloat16(make_tiny(family, tmp_path / "fp32"), tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter", **options)

@@ -55,7 +55,7 @@ def torn(out: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_call_leaves_nothing_or_the_whole(tmp_path: Path) -> None:
+def test_a_kill_at_any_call_leaves_nothing_or_a_complete_folder(tmp_path: Path) -> None:
     make_tiny("llama", tmp_path / "base", shard="60KB")
     publish_random(tmp_path / "base", "one", tmp_path / "store", use_dora=True)
     merge(tmp_path, tmp_path / "first")  # remembers the base's fingerprint, as a second merge finds it

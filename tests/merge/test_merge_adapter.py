@@ -188,8 +188,6 @@ def test_the_figures_of_the_proof_by_hand() -> None:
         (9e-5, 1e-5, True),  # the adapter does nothing, and neither does the rounding
     ],
 )
-def test_a_merge_is_kept_under_the_limit_and_near_the_adapters_effect(
-    mean_kl: float, effect: float, kept: bool
-) -> None:
+def test_a_merge_passes_under_the_limit_and_near_the_adapters_effect(mean_kl: float, effect: float, kept: bool) -> None:
     found = Agreement(1, 0.0, mean_kl, mean_kl, 1.0, 0, effect)
     assert found.within(Tolerance(mean_kl=1e-3, share_of_effect=0.05, negligible=1e-4)) == kept

@@ -67,7 +67,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
         "other bytes",
     ),
     "not a number": (lambda t: t["model.layers.0.mlp.up_proj.weight"][3:4, 3:4].fill_(float("nan")), "not finite"),
-    "a tensor less": (lambda t: t.pop("model.norm.weight"), "miss or add 1"),
+    "a tensor less": (lambda t: t.pop("model.norm.weight"), "lack or add 1"),
 }
 
 

@@ -134,7 +134,7 @@ def test_the_merged_model_says_what_pefts_model_says(kind: str, tmp_path: Path) 
         ("resized, tied", True),
     ],
 )
-def test_a_tied_pair_comes_apart_only_where_its_ends_differ(kind: str, tied: bool, tmp_path: Path) -> None:
+def test_a_tied_pair_becomes_untied_only_where_its_ends_differ(kind: str, tied: bool, tmp_path: Path) -> None:
     base, adapter, _ = make_variant(kind, tmp_path)
     merged(base, adapter, tmp_path / "out")
     assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is tied

@@ -37,7 +37,7 @@ def test_bins_of_equal_numbers_hold_the_least_and_the_most_confident() -> None:
     assert calibration_error([low, high]) == pytest.approx((0.1 + 0.4) / 2)
 
 
-def test_a_confidence_of_one_stands_in_the_last_bin() -> None:
+def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     (only,) = bins([1.0], [True], count=15)
     assert only.high == 1.0 and calibration_error([only]) == 0
 

@@ -28,7 +28,7 @@ def test_macro_f1_weighs_each_label_the_same() -> None:
     assert macro_f1(TRUTH, PREDICTED, LABELS) == pytest.approx((4 / 7 + 1 / 2) / 3)
 
 
-def test_macro_f1_counts_only_labels_that_occur_unless_told_otherwise() -> None:
+def test_macro_f1_counts_only_labels_that_occur_unless_labels_are_given() -> None:
     assert macro_f1(["a", "b"], ["a", "b"]) == 1.0
     assert macro_f1(["a", "b"], ["a", "b"], ["a", "b", "c"]) == pytest.approx(2 / 3)
 

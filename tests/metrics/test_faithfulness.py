@@ -12,7 +12,7 @@ import pytest
 from lora_med.metrics.content_words import akin, content_words, implied, one_form
 from lora_med.metrics.faithfulness import faithfulness, headings
 from lora_med.metrics.findings import sides, statuses
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 DIALOGUE = (
     "Doctor: How old are you?\nPatient: I'm fifty two, sir.\nDoctor: Any fever?\nPatient: No.\n"
@@ -21,7 +21,7 @@ DIALOGUE = (
 )
 
 
-def test_a_faithful_note_has_no_faults() -> None:
+def test_a_faithful_note_has_no_unsupported_claims() -> None:
     found = faithfulness(
         DIALOGUE, "52-year-old. No fever. Chest pain on the left. Left knee hurts. Aspirin 81 mg daily."
     )
@@ -43,7 +43,7 @@ def test_a_faithful_note_has_no_faults() -> None:
         ("She has chest pain.", "unsupported_persons"),
     ],
 )
-def test_each_fault_is_found_by_its_kind(output: str, field: str) -> None:
+def test_each_unsupported_claim_is_found_by_its_kind(output: str, field: str) -> None:
     found = faithfulness(DIALOGUE, output)
     assert getattr(found, field) >= 1
     others = {"unsupported_quantities", "flipped_findings", "flipped_sides", "unsupported_words"} - {field}
@@ -110,23 +110,23 @@ def test_headings_that_are_missing_are_counted() -> None:
 
 @needs_real
 @pytest.mark.skipif(importlib.util.find_spec("rouge_score") is None, reason="rouge-score is not installed")
-def test_faults_go_along_with_human_judgement_and_rouge_does_less() -> None:
+def test_unsupported_claims_correlate_with_human_judgment_more_than_rouge() -> None:
     """The 400 judged summaries of MTS-Dialog.
 
-    On the dialogues that no word table was read against (odd numbers) the correlation itself is over zero; its distance
-    from ROUGE-L's is only on all of them, too few having any hallucination to tell on half.
+    On the dialogues with odd numbers, which no word table was made with, the correlation itself is over zero. It
+    differs clearly from ROUGE-L's only on all dialogues, because too few of a half have any hallucination.
     """
     sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
     try:
         study = importlib.import_module("faithfulness")
     finally:
         sys.path.pop(0)
-    rows, told = study.read(REAL / "mts_dialog" / "Correlation-Study")
-    measure, peer = (study.measured(rows)[name] for name in ("faults, share", study.PEER))
+    rows, judgments = study.read(REAL / "mts_dialog" / "Correlation-Study")
+    measure, peer = (study.measured(rows)[name] for name in ("unsupported claims, share", study.PEER))
     groups = [row["ID"] for row in rows]
-    odd = [place for place, group in enumerate(groups) if int(group) % 2]
-    for judged in ("hallucination rate", "factual errors"):
-        unread = study.correlations(measure[odd], peer[odd], told[judged][odd], [groups[place] for place in odd])
+    odd = [index for index, group in enumerate(groups) if int(group) % 2]
+    for name in ("hallucination rate", "factual errors"):
+        unread = study.correlations(measure[odd], peer[odd], judgments[name][odd], [groups[index] for index in odd])
         assert unread["correlation"][1] > 0 and unread["over_rouge_l"][0] > 0
-        whole = study.correlations(measure, peer, told[judged], groups)
-        assert whole["over_rouge_l"][1] > 0
+        complete = study.correlations(measure, peer, judgments[name], groups)
+        assert complete["over_rouge_l"][1] > 0

@@ -128,7 +128,7 @@ def test_one_group_gives_no_interval_and_no_verdict() -> None:
     assert verdict(found, lower_is_better=True) == "cannot tell"
 
 
-def test_equal_systems_cannot_be_told_apart() -> None:
+def test_equal_systems_cannot_be_distinguished() -> None:
     table = np.column_stack([np.zeros(50), np.ones(50)])
     found = bootstrap(table, range(50), ratio, samples=200)
     assert (found.low, found.high, found.method) == (0.0, 0.0, "percentile")

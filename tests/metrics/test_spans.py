@@ -26,7 +26,7 @@ from lora_med.metrics.spans import (
     strict,
     unseen,
 )
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 TYPES = ("Chemical", "Disease", "Gene")
 
@@ -45,7 +45,7 @@ PREDICTED = [
 ]
 
 
-def test_strict_counts_want_document_place_and_type() -> None:
+def test_strict_counts_need_document_offsets_and_type() -> None:
     found = strict(GOLD, PREDICTED)
     assert found == {"Chemical": Counts(1, 1, 2), "Disease": Counts(1, 3, 3)}
     both = micro(found)
@@ -75,7 +75,7 @@ def test_relaxed_prediction_takes_one_gold_mention_the_nearest() -> None:
     assert relaxed([at(0, 3), at(2, 10)], [at(0, 9), at(1, 2)])["Disease"].hits == 2
 
 
-def test_equal_mentions_count_once_and_those_that_stand_nowhere_each() -> None:
+def test_equal_mentions_count_once_and_those_without_offsets_each() -> None:
     lost = Mention("d", "Disease", "gout", None)
     assert strict([at(0, 5), at(0, 5)], [at(0, 5), at(0, 5), lost, lost]) == {"Disease": Counts(1, 1, 3)}
 
@@ -109,7 +109,7 @@ def test_nothing_found_and_nothing_there_scores_zero() -> None:
     assert many.tolist() == [0.0, 0.5, 1.0]
 
 
-def test_gold_without_a_place_is_refused_by_document_and_not_by_text() -> None:
+def test_gold_without_offsets_is_refused_by_document_and_not_by_text() -> None:
     with pytest.raises(DataError, match="1 of 2 gold") as caught:
         strict([at(0, 5), Mention("d7", "Disease", "secret", None)], [])
     assert "d7" in str(caught.value) and "secret" not in str(caught.value)
@@ -131,7 +131,7 @@ def _shaken(random_: random.Random, gold: Sequence[Mention]) -> list[Mention]:
     found: list[Mention] = []
     floor = 0
     for one in gold:
-        start, end = one.place or (0, 0)
+        start, end = one.offsets or (0, 0)
         start, end = max(floor, start + random_.choice((0, 0, 0, -2, 1))), end + random_.choice((0, 0, 0, -1, 2))
         if start < end and random_.random() < 0.8:
             found.append(at(start, end, random_.choice((one.type, one.type, *TYPES)), document=one.document))
@@ -147,7 +147,7 @@ def _documents(seed: int, count: int = 40) -> tuple[list[list[Mention]], list[li
 
 def _inclusive(documents: Sequence[Sequence[Mention]]) -> list[list[dict[str, object]]]:
     return [
-        [{"label": one.type, "start": one.place[0], "end": one.place[1] - 1} for one in document if one.place]
+        [{"label": one.type, "start": one.offsets[0], "end": one.offsets[1] - 1} for one in document if one.offsets]
         for document in documents
     ]
 
@@ -179,7 +179,7 @@ def test_nested_spans_score_relaxed_as_nervaluate_scores_each_type(seed: int) ->
     sides = [
         [
             sorted({at(s, s + random_.randrange(1, 9), random_.choice(TYPES)) for s in random_.choices(range(40), k=9)},
-                   key=lambda one: (one.place, one.type))
+                   key=lambda one: (one.offsets, one.type))
             for _ in range(30)
         ]
         for _ in range(2)
@@ -210,7 +210,7 @@ def test_flat_spans_score_as_seqeval_scores_their_tags(seed: int) -> None:
     def tags(document: Sequence[Mention]) -> list[str]:
         row = ["O"] * 80
         for one in document:
-            start, end = one.place or (0, 0)
+            start, end = one.offsets or (0, 0)
             row[start:end] = [f"B-{one.type}"] + [f"I-{one.type}"] * (end - start - 1)
         return row
 

@@ -83,7 +83,7 @@ def test_another_end_of_text_is_another_tokenizer(llama: Path, tmp_path: Path) -
     assert fingerprint(folder).differing(fingerprint(llama)) == ["tokenizer"]
 
 
-def test_the_template_counts_wherever_it_stands(llama: Path, tmp_path: Path) -> None:
+def test_the_template_counts_in_whichever_file_it_is(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path)
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").unlink()
@@ -94,7 +94,7 @@ def test_the_template_counts_wherever_it_stands(llama: Path, tmp_path: Path) -> 
     assert fingerprint(folder).differing(fingerprint(llama)) == ["template"]
 
 
-def test_the_digest_is_remembered_and_fresh_reads_again(
+def test_the_digest_is_cached_and_fresh_reads_again(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -109,7 +109,7 @@ def test_the_digest_is_remembered_and_fresh_reads_again(
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
-def test_a_role_that_changes_after_the_tokenizer_was_remembered_is_seen(
+def test_a_role_that_changes_after_the_tokenizer_was_cached_is_seen(
     name: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

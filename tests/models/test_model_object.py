@@ -107,7 +107,7 @@ def test_what_is_no_base_is_refused(folder: Path) -> None:
         load_base(3, tokenizer=tokenizer)
     with pytest.raises(SettingsError, match="float32, not in bfloat16"):
         load_base(model, tokenizer=tokenizer, dtype="bfloat16")
-    with pytest.raises(SettingsError, match="not quantized here"):
+    with pytest.raises(SettingsError, match="not quantized in memory"):
         load_base(model, tokenizer=tokenizer, quantization="8bit")
-    with pytest.raises(SettingsError, match="brings its own tokenizer"):
+    with pytest.raises(SettingsError, match="has its own tokenizer"):
         load_base(str(folder), tokenizer=tokenizer)

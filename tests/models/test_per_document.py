@@ -86,7 +86,7 @@ def test_generation_and_padded_batches_are_those_of_sdpa() -> None:
     assert torch.equal(before, after)
 
 
-def test_a_mask_as_large_as_a_document_is_not_kept() -> None:
+def test_a_mask_as_large_as_a_document_is_not_cached() -> None:
     """Counting activations runs attention on tensors without memory: no mask of theirs may come back later."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 

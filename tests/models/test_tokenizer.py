@@ -22,7 +22,7 @@ def test_a_class_that_adds_words_loses_to_the_file(tmp_path: Path) -> None:
     assert [choice.what for choice in choices] == ["tokenizer"]
 
 
-def test_which_tokenizer_is_right_is_remembered_until_a_file_changes(
+def test_which_tokenizer_is_right_is_cached_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -41,7 +41,7 @@ def test_which_tokenizer_is_right_is_remembered_until_a_file_changes(
     assert len(load_tokenizer(folder)[0]) == 261
 
 
-def test_a_pad_apart_from_the_end_is_kept() -> None:
+def test_a_pad_that_is_not_the_end_does_not_change() -> None:
     tokenizer = make_tokenizer()
     assert choose_pad(tokenizer, {2, 4}, 264) is None
     assert tokenizer.pad_token == "<|pad|>"

@@ -24,7 +24,7 @@ def entry(dtype: str = "F32", shape: object = (2,), offsets: tuple[int, int] = (
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-def test_the_header_says_where_each_tensor_lies(tmp_path: Path) -> None:
+def test_the_header_gives_the_position_of_each_tensor(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.tensor([1.5, 2.5]), "b": torch.zeros(0, 3)}, path)
     found = read_header(path)

@@ -10,7 +10,7 @@ from lora_med.data.outcome import ReadOptions
 from lora_med.data.record import Annotated, Span
 from lora_med.data.sources import bc5cdr, ncbi_disease
 from lora_med.prompts.templates.entity_json import occurrences, read_entities, write_entities
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 TEXT = "APC2 and APC: loss of APC leads to colon cancer; cancer of the colon."
 
@@ -34,7 +34,7 @@ def test_a_mention_goes_behind_the_one_before_it() -> None:
     assert found.spans == spans((35, 47, "Disease"), (41, 47, "Disease"), (49, 55, "Disease"))
 
 
-def test_out_of_order_a_mention_takes_the_first_free_place() -> None:
+def test_out_of_order_a_mention_takes_the_first_free_offsets() -> None:
     found = read_entities(listed(("Disease", "cancer"), ("Gene", "APC")), TEXT)
     assert found.spans == spans((41, 47, "Disease"), (9, 12, "Gene"))
 
@@ -44,13 +44,13 @@ def test_nested_mentions_come_back() -> None:
     assert read_entities(write_entities(Annotated("u", "g", "s", TEXT, gold)), TEXT).spans == gold
 
 
-def test_a_part_of_a_word_counts_only_where_the_word_never_stands_alone() -> None:
+def test_a_part_of_a_word_counts_only_where_the_word_is_never_alone() -> None:
     assert occurrences(TEXT, "APC") == [9, 22]
     assert occurrences(TEXT, "lead") == [26]
     assert occurrences(TEXT, "absent") == occurrences(TEXT, "") == []
 
 
-def test_what_does_not_stand_in_the_text_is_hallucinated() -> None:
+def test_what_is_not_in_the_text_is_hallucinated() -> None:
     found = read_entities(listed(("Gene", "BRCA1"), ("Gene", "APC2"), ("Gene", "APC2")), TEXT)
     assert found.spans == spans((0, 4, "Gene"))
     assert found.hallucinated == (("Gene", "BRCA1"), ("Gene", "APC2"))
@@ -70,7 +70,7 @@ def test_what_does_not_stand_in_the_text_is_hallucinated() -> None:
         ('[{"type": "Gene", "text": "  "}]', 0, False),
     ],
 )
-def test_what_is_not_the_list_asked_for_is_said_to_be_unsound(text: str, mentions: int, sound: bool) -> None:
+def test_an_answer_that_is_not_the_requested_list_is_unsound(text: str, mentions: int, sound: bool) -> None:
     found = read_entities(text, TEXT)
     assert (len(found.spans), found.sound) == (mentions, sound)
 

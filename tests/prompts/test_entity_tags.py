@@ -12,7 +12,7 @@ from lora_med.data.record import Annotated, Pair, Span
 from lora_med.data.sources import bc5cdr, ncbi_disease
 from lora_med.errors import DataError, SettingsError
 from lora_med.prompts.entity_tags import UNTAGGED, Piece, cut_pieces, read_tags, tag_coverage, tag_labels, write_tags
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.tiny import make_tokenizer
 
 LABELS = ("O", "B-Chemical", "I-Chemical", "B-Disease", "I-Disease")

@@ -372,7 +372,7 @@ def test_a_written_letter_is_read_back_or_left_open(text: str, letter: str | Non
     assert read_letter(text, ("A", "B", "C", "D"), options) == letter
 
 
-def test_options_that_read_alike_cannot_be_told_apart_by_their_words() -> None:
+def test_options_that_read_alike_cannot_be_distinguished_by_their_words() -> None:
     assert read_letter("Both", ("A", "B"), ("Both", "Both")) is None
     assert read_letter("B. Both", ("A", "B"), ("Both", "Both")) == "B"
 

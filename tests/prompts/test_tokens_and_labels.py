@@ -14,7 +14,7 @@ from lora_med.prompts.fit import chunk
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
 from lora_med.prompts.tokens_and_labels import Tokens, prompt_ids, tokenize, tokenize_rows
-from tests.data.places import REAL
+from tests.data.real_files import REAL
 from tests.tiny import make_tokenizer
 
 MICRO = Path(__file__).parents[2] / "lora_med" / "assets" / "micro"

@@ -18,7 +18,7 @@ def test_what_ships_is_what_the_script_writes(tmp_path: Path) -> None:
     assert write_probe(tmp_path / "again.jsonl").read_bytes() == PROBE.read_bytes()
 
 
-def test_items_are_unique_and_every_place_is_right_equally_often() -> None:
+def test_items_are_unique_and_every_position_is_right_equally_often() -> None:
     found = items()
     assert len({one["uid"] for one in found}) == len(found) == 355
     assert len({(one["question"], *sorted(one["options"])) for one in found}) == len(found)

@@ -230,7 +230,7 @@ def test_the_contexts_tell_the_answer_to_a_simple_learner(questions: list[dict[s
     assert share_right(questions, lambda item: item["CONTEXTS"][2]) > 0.8
 
 
-def test_mentions_stand_where_their_offsets_say() -> None:
+def test_mentions_are_at_their_offsets() -> None:
     documents = (SAMPLE / "entities_sample.pubtator.txt").read_text().strip().split("\n\n")
     assert len(documents) == 124
     nested = composite = unknown = relations = 0

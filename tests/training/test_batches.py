@@ -152,7 +152,7 @@ def test_an_empty_stream_is_an_error() -> None:
         Stream([], 10, packing=False).first()
 
 
-def test_the_hash_tells_labels_and_order() -> None:
+def test_the_hash_depends_on_labels_and_order() -> None:
     first, second = documents(2)
     whole = hash_rows(make_rows([first, second], 64, packing=False))
     assert whole == hash_rows(make_rows([first, second], 64, packing=False))

@@ -45,7 +45,7 @@ def test_what_was_committed_is_read_back(tmp_path: Path) -> None:
     assert found.best == tmp_path / "checkpoint-3"
 
 
-def test_the_pickled_arguments_are_never_kept(tmp_path: Path) -> None:
+def test_the_pickled_arguments_are_never_saved(tmp_path: Path) -> None:
     assert not (write(tmp_path, 5) / "training_args.bin").exists()
 
 
@@ -123,7 +123,7 @@ def test_a_best_checkpoint_that_is_damaged_or_gone_is_no_result(tmp_path: Path) 
             require_complete(damaged)
 
 
-def test_a_full_disk_is_told_however_the_library_tells_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_however_the_library_reports_it(tmp_path: Path) -> None:
     torchs = RuntimeError("[enforce fail at inline_container.cc:626] . PytorchStreamWriter failed writing file data/3")
     for error in (torchs, OSError(errno.ENOSPC, "No space left on device")):
         with pytest.raises(DiskError) as told, written(tmp_path):
@@ -133,7 +133,7 @@ def test_a_full_disk_is_told_however_the_library_tells_it(tmp_path: Path) -> Non
         raise RuntimeError("shapes do not match")
 
 
-def test_another_version_of_a_library_is_told(
+def test_another_version_of_a_library_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = read_commit(write(tmp_path, 5))

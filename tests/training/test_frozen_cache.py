@@ -126,7 +126,7 @@ def test_the_layers_are_as_before_when_a_step_fails() -> None:
         ({"trainer_args": {"neftune_noise_alpha": 5}}, "noise"),
     ],
 )
-def test_where_nothing_can_be_kept_it_is_refused(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+def test_where_nothing_can_be_cached_it_is_refused(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
         upper(tmp_path, cache_frozen=True, **options)
 

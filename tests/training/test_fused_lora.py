@@ -83,7 +83,7 @@ def test_the_group_is_differentiated_exactly() -> None:
     assert torch.autograd.gradcheck(outputs, (inputs, *matrices), eps=1e-4, atol=1e-4, rtol=1e-3)
 
 
-def test_each_input_is_dropped_with_the_probability_asked_for() -> None:
+def test_each_input_is_dropped_with_the_requested_probability() -> None:
     """0.05 is no whole number of 256ths: the threshold must fall on both sides, 12 and 13, in the right proportion."""
     torch.manual_seed(5)
     draws = [(draw_mask(torch.empty(200, 501), 0.05) == 0).double() for _ in range(400)]
@@ -196,7 +196,7 @@ def test_evaluation_drops_nothing_and_is_peft_s() -> None:
     assert float((found - expected[1]).abs().max()) < 1e-5 * float(expected[1].abs().max())
 
 
-def test_a_disabled_adapter_is_peft_s_to_the_bit() -> None:
+def test_a_disabled_adapter_is_bit_identical_to_peft_s() -> None:
     model = make().eval()
     with torch.no_grad(), model.disable_adapter():
         base = model(input_ids=IDS.repeat(4, 4)).logits
@@ -204,7 +204,7 @@ def test_a_disabled_adapter_is_peft_s_to_the_bit() -> None:
             assert torch.equal(model(input_ids=IDS.repeat(4, 4)).logits, base)
 
 
-def test_layers_of_several_dropouts_are_told_apart_in_evaluation_too() -> None:
+def test_layers_of_several_dropouts_are_grouped_separately_in_evaluation_too() -> None:
     """Groups are found while nothing is dropped; they must hold when training begins."""
     model = make(lora_dropout=0.5).eval()
     layer = model.get_base_model().model.layers[0].self_attn
@@ -225,7 +225,7 @@ def test_a_4bit_base_gives_peft_s_gradients(tmp_path: Path) -> None:
         same(gradients(model)[1], expected)
 
 
-def test_a_member_reads_its_weight_transposed_where_it_lies_so() -> None:
+def test_a_member_reads_its_weight_transposed_where_it_is_stored_so() -> None:
     model = make("gpt2")
     member = next(one for group in find_groups(model) for one in group.members)
     assert isinstance(member, Member)

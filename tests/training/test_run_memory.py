@@ -239,7 +239,7 @@ def test_several_processes_do_not_each_choose_a_batch(tmp_path: Path, monkeypatc
         make_trainer(tmp_path, batch="auto")
 
 
-def test_the_command_tells_parts_phases_and_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_bytes_phases_and_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "rows.jsonl"
     rows = [{"uid": f"u{number}", "prompt": "Is it so?", "completion": "Yes, it is."} for number in range(40)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))

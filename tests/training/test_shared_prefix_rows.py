@@ -41,7 +41,7 @@ def row(ids: list[int], trained_from: int) -> Tokens:
     return Tokens("", ids, [place >= trained_from for place in range(len(ids))])
 
 
-def test_a_tree_holds_the_common_beginning_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_row_holds_the_common_beginning_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "MIN_PREFIX_TOKENS", 3)
     given = [row([1, 2, 3, 4, 5, 6], 5), row([9, 9], 1), row([1, 2, 3, 7, 8], 4), row([1, 2, 8, 8], 3)]
     first, second, third = join_shared_prefixes(given, 100)
@@ -49,7 +49,7 @@ def test_a_tree_holds_the_common_beginning_once(monkeypatch: pytest.MonkeyPatch)
     assert (second, third) == (given[1], given[3])  # [1, 2] is too short a beginning
 
 
-def test_what_predicts_a_trained_token_is_never_in_the_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_predicts_a_trained_token_is_never_in_the_shared_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two answers to one question: the question's last token, which predicts both, stands in each branch."""
     monkeypatch.setattr(trees, "MIN_PREFIX_TOKENS", 2)
     (tree,) = join_shared_prefixes([row([1, 2, 3, 4, 5], 4), row([1, 2, 3, 4, 6], 4)], 100)
@@ -59,7 +59,7 @@ def test_what_predicts_a_trained_token_is_never_in_the_trunk(monkeypatch: pytest
     assert tree.trained == [False, False, False, False, True, False, True]
 
 
-def test_no_tree_is_too_long_and_no_document_is_lost() -> None:
+def test_no_shared_row_is_too_long_and_no_document_is_lost() -> None:
     given = [*questions(6, 9), *documents(20)]
     grown = join_shared_prefixes(given, 128)
     assert max(len(one.input_ids) for one in grown) <= 128
@@ -125,7 +125,7 @@ def test_a_sliding_window_is_counted_in_each_branch_s_own_positions() -> None:
     assert float((found - expected).abs().max()) < 1e-5
 
 
-def test_training_on_trees_gives_the_weights_of_training_one_by_one(tmp_path: Path) -> None:
+def test_training_on_shared_prefixes_gives_the_weights_of_training_one_by_one(tmp_path: Path) -> None:
     given = questions(2, 4)
     options: dict[str, Any] = {"train": given, "validation": given[:3], "dropout": 0.0, "max_steps": 4}
     alone = make_trainer(tmp_path / "alone", per_device_train_batch_size=8, **options)
@@ -137,7 +137,7 @@ def test_training_on_trees_gives_the_weights_of_training_one_by_one(tmp_path: Pa
     assert together.state.best_metric == pytest.approx(alone.state.best_metric, rel=1e-5)
 
 
-def test_a_resumed_run_and_another_way_of_sharing_are_told_apart() -> None:
+def test_a_resumed_run_with_another_way_of_sharing_is_refused() -> None:
     given = questions(2, 3)
     grown = join_shared_prefixes(given, 128)
     rows = make_rows(grown, 128, packing=False)
@@ -146,7 +146,7 @@ def test_a_resumed_run_and_another_way_of_sharing_are_told_apart() -> None:
     assert hash_rows(rows) != hash_rows(make_rows(flat, 128, packing=False))
 
 
-def test_where_branches_cannot_be_kept_apart_sharing_is_refused(tmp_path: Path) -> None:
+def test_where_continuations_cannot_be_separated_sharing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="continuations"):
         make_trainer(tmp_path, base=make_base(attention="eager"), share_context=True)
     with pytest.raises(SettingsError, match="stream"):

@@ -41,7 +41,7 @@ def test_layers_are_added_as_the_second_was() -> None:
     assert extrapolate(5.0, 4.9, 10) == 5.0  # no layer takes less than nothing
 
 
-def test_a_pace_tells_what_the_kept_layers_cost() -> None:
+def test_a_step_time_includes_what_the_cached_layers_cost() -> None:
     assert StepTime(tokens=100, above=3.0, below=1.0).seconds == 4.0
 
 
@@ -108,7 +108,7 @@ def test_typical_documents_are_one_of_each_part() -> None:
         ({"mlp_layer_types": ["dense", "sparse", "dense"]}, "several kinds (mlp_layer_types)"),
     ],
 )
-def test_where_two_layers_do_not_stand_for_all_no_time_is_told(
+def test_where_two_layers_do_not_represent_all_no_time_is_reported(
     tmp_path: Path, settings: dict[str, Any], reason: str
 ) -> None:
     shape = shape_of(changed(make_tiny("llama", tmp_path, layers=3), **settings))

@@ -111,7 +111,7 @@ def test_loss_and_gradient_are_torchs_over_the_tagged_tokens(folder: Path, tmp_p
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_the_first_token_of_a_row_counts_where_no_bos_stands_before_it(tmp_path: Path) -> None:
+def test_the_first_token_of_a_row_counts_where_no_bos_is_before_it(tmp_path: Path) -> None:
     folder = make_tiny("llama", tmp_path / "base", bos=False)
     base = load_tagger(str(folder), LABELS, dtype="float32")
     train = settings(tmp_path / "run", max_steps=1)

@@ -38,11 +38,11 @@ def corpus_of(task: str) -> Corpus:
     return open_corpus(DataSettings(source=source, paths=[str(path)], validation_share=0.3, test_share=0.3))
 
 
-def make_watch(base: Base, task: str = "choice", **settings: Any) -> ValidationTask:
+def make_validation_task(base: Base, task: str = "choice", **settings: Any) -> ValidationTask:
     values = {"eval_steps": 3, "max_eval_samples": 12, **settings}
-    found = validation_task(EvaluateSettings(**values), corpus_of(task), base, seed=1)
-    assert found is not None
-    return found
+    made = validation_task(EvaluateSettings(**values), corpus_of(task), base, seed=1)
+    assert made is not None
+    return made
 
 
 def losses(trainer: AdapterTrainer) -> list[tuple[int, float, float]]:
@@ -52,27 +52,28 @@ def losses(trainer: AdapterTrainer) -> list[tuple[int, float, float]]:
 
 
 @dataclass
-class Told:
-    """A watch whose scores are told beforehand, one for each time it is asked; it draws random numbers on the way."""
+class ScriptedTask:
+    """A validation task whose scores are fixed, one for each scoring; it draws random numbers meanwhile."""
 
-    told: Sequence[float]
+    fixed_scores: Sequence[float]
     metric: str = "score"
     lower_is_better: bool = False
     every: int = 2
     chooses: bool = True
     items: int = 3
     digest: str = "the same items"
-    asked: list[torch.Tensor] = field(default_factory=list)
+    weights_at_scoring: list[torch.Tensor] = field(default_factory=list)
 
-    def answers(self, model: Any, places: Sequence[int]) -> list[float]:
+    def answers(self, model: Any, indices: Sequence[int]) -> list[float]:
         assert not any(module.training for module in model.modules())
         random.random(), np.random.rand(), torch.rand(1)
-        self.asked.append(torch.cat([one.detach().flatten() for one in model.parameters() if one.requires_grad]))
-        return [float(place) for place in places]
+        trained = [weight.detach().flatten() for weight in model.parameters() if weight.requires_grad]
+        self.weights_at_scoring.append(torch.cat(trained))
+        return [float(index) for index in indices]
 
     def scores(self, answers: Sequence[float]) -> dict[str, float]:
         assert list(answers) == [0.0, 1.0, 2.0]
-        return {"score": self.told[len(self.asked) - 1]}
+        return {"score": self.fixed_scores[len(self.weights_at_scoring) - 1]}
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -90,20 +91,20 @@ def check_unnoticed(folder: Path, bases: Callable[[], Base], task: str, **settin
     plain.train()
     base = bases()
     watched = make_trainer(
-        folder / "watched", base=base, validation_task=make_watch(base, task, eval_steps=1), **values
+        folder / "scored", base=base, validation_task=make_validation_task(base, task, eval_steps=1), **values
     )
     watched.train()
     last = f"checkpoint-{plain.state.max_steps}"
-    one, other = (load_file(folder / name / last / "adapter_model.safetensors") for name in ("plain", "watched"))
+    one, other = (load_file(folder / name / last / "adapter_model.safetensors") for name in ("plain", "scored"))
     assert losses(watched) == losses(plain)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    scored = [line["step"] for line in read_metrics(folder / "watched") if "eval_items" in line]
+    scored = [line["step"] for line in read_metrics(folder / "scored") if "eval_items" in line]
     assert scored == list(range(plain.state.max_steps + 1))
 
 
 @pytest.mark.parametrize("task", ["choice", "text"])
 @pytest.mark.parametrize("case", CASES)
-def test_training_is_to_the_bit_that_of_a_run_without_scores(case: str, task: str, tmp_path: Path) -> None:
+def test_training_is_bit_identical_to_a_run_without_scores(case: str, task: str, tmp_path: Path) -> None:
     check_unnoticed(tmp_path, lambda: make_base(context=4096), task, **CASES[case])
 
 
@@ -119,7 +120,7 @@ def test_no_four_bit_layer_is_left_to_be_repacked_by_a_scoring(tmp_path: Path) -
     from bitsandbytes.nn.modules import Linear4bit
 
     base = load_base(str(make_tiny("llama", tmp_path / "base", context=4096)), quantization="4bit", dtype="bfloat16")
-    trainer = make_trainer(tmp_path / "run", base=base, validation_task=make_watch(base))
+    trainer = make_trainer(tmp_path / "run", base=base, validation_task=make_validation_task(base))
     layers = [module for module in trainer.model.modules() if isinstance(module, Linear4bit)]
     assert layers
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
@@ -129,13 +130,13 @@ def test_random_numbers_and_modes_are_put_back(tmp_path: Path) -> None:
     plain = make_trainer(tmp_path / "plain", logging_steps=1, num_train_epochs=1)
     plain.train()
     watched = make_trainer(
-        tmp_path / "watched", logging_steps=1, num_train_epochs=1, validation_task=Told([0.5] * 9, every=1)
+        tmp_path / "scored", logging_steps=1, num_train_epochs=1, validation_task=ScriptedTask([0.5] * 9, every=1)
     )
     watched.train()
     assert losses(watched) == losses(plain)
 
 
-def test_every_kind_of_random_number_and_each_modules_mode_is_kept() -> None:
+def test_every_random_state_and_each_modules_mode_is_restored() -> None:
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval()).train(True)
     model[1].eval()
 
@@ -155,24 +156,24 @@ def test_every_kind_of_random_number_and_each_modules_mode_is_kept() -> None:
     assert [module.training for module in model.modules()] == [True, True, False]
 
 
-def test_the_first_of_the_best_is_kept_and_the_base_does_not_count(tmp_path: Path) -> None:
-    told = Told([0.9, 0.2, 0.5, 0.5, 0.1, 0.3, 0.4, 0.2, 0.1])  # steps 0, 2, 4, ..., 16
-    trainer = make_trainer(tmp_path, validation_task=told, save_total_limit=1)
+def test_the_first_of_the_best_is_published_and_the_base_does_not_count(tmp_path: Path) -> None:
+    task = ScriptedTask([0.9, 0.2, 0.5, 0.5, 0.1, 0.3, 0.4, 0.2, 0.1])  # steps 0, 2, 4, ..., 16
+    trainer = make_trainer(tmp_path, validation_task=task, save_total_limit=1)
     trainer.train()
     assert trainer.scores() == {"validation": {"eval_score": 0.5, "step": 4, "items": 3}}
-    assert torch.equal(weights(trainer), told.asked[2])
+    assert torch.equal(weights(trainer), task.weights_at_scoring[2])
     names = [path.name for path in tmp_path.glob("checkpoint-*")]
     assert sorted(names) == ["checkpoint-16", "checkpoint-4"]
     assert json.loads((tmp_path / "checkpoint-16" / "COMMIT.json").read_text())["best"] == "checkpoint-4"
-    again = make_trainer(tmp_path, validation_task=Told([]), save_total_limit=1)
+    again = make_trainer(tmp_path, validation_task=ScriptedTask([]), save_total_limit=1)
     assert again.train() is None
-    assert torch.equal(weights(again), told.asked[2])
+    assert torch.equal(weights(again), task.weights_at_scoring[2])
     assert again.scores() == trainer.scores()
 
 
 def test_the_log_and_the_metrics_tell_each_score_and_what_it_took(tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level("INFO"):
-        make_trainer(tmp_path, validation_task=Told([0.25, 0.5]), max_steps=2).train()
+        make_trainer(tmp_path, validation_task=ScriptedTask([0.25, 0.5]), max_steps=2).train()
     assert "score 0.2500 on 3 validation items in 0.0 s" in caplog.text
     scored = [line for line in read_metrics(tmp_path) if "eval_items" in line]
     assert [(line["step"], line["eval_score"]) for line in scored] == [(0, 0.25), (2, 0.5)]
@@ -180,8 +181,8 @@ def test_the_log_and_the_metrics_tell_each_score_and_what_it_took(tmp_path: Path
 
 
 def test_a_lower_score_is_the_better_one_where_it_says_so(tmp_path: Path) -> None:
-    told = Told([0.0, 0.2, 0.5, 0.1, 0.1, 0.3, 0.4, 0.2, 0.7], lower_is_better=True)
-    trainer = make_trainer(tmp_path, validation_task=told)
+    task = ScriptedTask([0.0, 0.2, 0.5, 0.1, 0.1, 0.3, 0.4, 0.2, 0.7], lower_is_better=True)
+    trainer = make_trainer(tmp_path, validation_task=task)
     trainer.train()
     assert trainer.scores()["validation"] == {"eval_score": 0.1, "step": 6, "items": 3}
 
@@ -189,15 +190,15 @@ def test_a_lower_score_is_the_better_one_where_it_says_so(tmp_path: Path) -> Non
 def test_scores_that_choose_nothing_leave_the_choice_to_the_validation_loss(tmp_path: Path) -> None:
     plain = make_trainer(tmp_path / "plain")
     plain.train()
-    watched = make_trainer(tmp_path / "watched", validation_task=Told([0.9, *range(8)], chooses=False))
+    watched = make_trainer(tmp_path / "scored", validation_task=ScriptedTask([0.9, *range(8)], chooses=False))
     watched.train()
     assert watched.scores() == plain.scores()
     assert torch.equal(weights(watched), weights(plain))
 
 
 def test_patience_counts_the_scores_that_choose(tmp_path: Path) -> None:
-    told = Told([0.9, 0.2, 0.5, 0.5, 0.4, 0.3])
-    trainer = make_trainer(tmp_path, validation_task=told, early_stopping_patience=2, eval_steps=1)
+    task = ScriptedTask([0.9, 0.2, 0.5, 0.5, 0.4, 0.3])
+    trainer = make_trainer(tmp_path, validation_task=task, early_stopping_patience=2, eval_steps=1)
     trainer.train()
     assert trainer.state.global_step == 8  # 0.5 at step 4, no better at 6 and 8
     assert trainer.scores()["validation"]["step"] == 4
@@ -206,8 +207,8 @@ def test_patience_counts_the_scores_that_choose(tmp_path: Path) -> None:
 def test_a_learning_rate_too_high_leaves_the_adapter_from_before_it_got_worse(tmp_path: Path) -> None:
     base = make_base(context=4096)
     rate = {"learning_rate": 5.0, "lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.9}
-    told = make_watch(base, "text", eval_steps=2, metric_for_best_model="nll_per_token")
-    trainer = make_trainer(tmp_path, base=base, validation_task=told, **rate)
+    task = make_validation_task(base, "text", eval_steps=2, metric_for_best_model="nll_per_token")
+    trainer = make_trainer(tmp_path, base=base, validation_task=task, **rate)
     trainer.train()
     scores = {
         line["step"]: line["eval_nll_per_token"] for line in read_metrics(tmp_path) if "eval_nll_per_token" in line
@@ -215,15 +216,15 @@ def test_a_learning_rate_too_high_leaves_the_adapter_from_before_it_got_worse(tm
     lowest = min((score, step) for step, score in scores.items() if step)
     assert lowest[1] < 16
     assert scores[16] > lowest[0]
-    assert trainer.scores()["validation"] == {"eval_nll_per_token": lowest[0], "step": lowest[1], "items": told.items}
+    assert trainer.scores()["validation"] == {"eval_nll_per_token": lowest[0], "step": lowest[1], "items": task.items}
     model = trainer.model.get_base_model().eval()
-    assert told.scores(told.answers(model, range(told.items)))["nll_per_token"] == pytest.approx(lowest[0], rel=1e-6)
+    assert task.scores(task.answers(model, range(task.items)))["nll_per_token"] == pytest.approx(lowest[0], rel=1e-6)
 
 
 FINAL = "final.pt"
 
 
-def start(folder: Path, base: Base, told: ValidationTask) -> int:
+def start(folder: Path, base: Base, task: ValidationTask) -> int:
     """A run with real scores in a forked process, which writes its final weights and scores.
 
     The items come ready, as a fork must not use a tokenizer whose threads were its parent's.
@@ -232,7 +233,7 @@ def start(folder: Path, base: Base, told: ValidationTask) -> int:
 
     def work() -> None:
         options: dict[str, Any] = {"logging_steps": 1, "save_steps": 3, "learning_rate": 0.05}
-        trainer = make_trainer(folder, base=base, validation_task=told, **options)
+        trainer = make_trainer(folder, base=base, validation_task=task, **options)
         trainer.train()
         torch.save((weights(trainer), trainer.scores()), folder / FINAL)
 
@@ -241,19 +242,19 @@ def start(folder: Path, base: Base, told: ValidationTask) -> int:
 
 def test_a_killed_run_keeps_its_best_and_ends_in_the_same_adapter(tmp_path: Path) -> None:
     base = make_base(context=4096)
-    told = make_watch(base, "text", eval_steps=2)
+    task = make_validation_task(base, "text", eval_steps=2)
     begun = time.monotonic()
-    assert wait(start(tmp_path / "whole", base, told)) == 0, (tmp_path / "whole" / "error.txt").read_text()
+    assert wait(start(tmp_path / "whole", base, task)) == 0, (tmp_path / "whole" / "error.txt").read_text()
     seconds = time.monotonic() - begun
     generator, folder = random.Random(3), tmp_path / "killed"
     codes = []
     for _ in range(4):
-        child = start(folder, base, told)
+        child = start(folder, base, task)
         time.sleep(generator.uniform(0.2, 0.8) * seconds)
         os.kill(child, signal.SIGKILL)
         codes.append(wait(child))
     assert -signal.SIGKILL in codes
-    assert wait(start(folder, base, told)) == 0, (folder / "error.txt").read_text()
+    assert wait(start(folder, base, task)) == 0, (folder / "error.txt").read_text()
     expected, found = (torch.load(tmp_path / name / FINAL) for name in ("whole", "killed"))
     assert torch.equal(found[0], expected[0])
     assert found[1] == expected[1]
@@ -265,8 +266,8 @@ def test_a_killed_run_keeps_its_best_and_ends_in_the_same_adapter(tmp_path: Path
 
 
 def test_a_run_does_not_go_on_with_another_score_or_other_items(tmp_path: Path) -> None:
-    make_trainer(tmp_path, validation_task=Told([0.1, 0.2]), max_steps=2).train()
-    changed = replace(Told([0.1, 0.2]), metric="other", digest="other items")
+    make_trainer(tmp_path, validation_task=ScriptedTask([0.1, 0.2]), max_steps=2).train()
+    changed = replace(ScriptedTask([0.1, 0.2]), metric="other", digest="other items")
     with pytest.raises(SettingsError, match="metric_for_best_model: score then, other now") as caught:
         make_trainer(tmp_path, validation_task=changed, max_steps=2).train()
     assert "the items to choose by (SHA-256): the same items then, other items now" in str(caught.value)
@@ -276,22 +277,22 @@ def test_a_run_does_not_go_on_with_another_score_or_other_items(tmp_path: Path) 
 
 def test_a_score_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="the validation score is not finite at step"):
-        make_trainer(tmp_path, validation_task=Told([0.1, 0.2, float("nan")])).train()
+        make_trainer(tmp_path, validation_task=ScriptedTask([0.1, 0.2, float("nan")])).train()
 
 
 def test_two_processes_share_the_items_and_have_the_scores_of_one(tmp_path: Path) -> None:
     base = make_base(context=4096)
-    told = make_watch(base, "text", eval_steps=4, max_eval_samples=5)
+    task = make_validation_task(base, "text", eval_steps=4, max_eval_samples=5)
 
     def work(folder: Path, size: int) -> None:
         seen: list[int] = []
 
-        def counted(model: Any, places: Sequence[int]) -> list[Any]:
-            seen.extend(places)
-            return told.answered(model, places)
+        def counted(model: Any, indices: Sequence[int]) -> list[Any]:
+            seen.extend(indices)
+            return task.answer_items(model, indices)
 
         options: dict[str, Any] = {"per_device_train_batch_size": size, "dropout": 0.0, "max_steps": 8}
-        trainer = make_trainer(folder, base=base, validation_task=replace(told, answered=counted), **options)
+        trainer = make_trainer(folder, base=base, validation_task=replace(task, answer_items=counted), **options)
         trainer.train()
         (folder / f"seen-{trainer.share.rank}.json").write_text(json.dumps([sorted(set(seen)), trainer.scores()]))
 
@@ -311,13 +312,13 @@ def test_two_processes_share_the_items_and_have_the_scores_of_one(tmp_path: Path
 
 def test_what_one_process_cannot_score_stops_both(tmp_path: Path) -> None:
     def work() -> None:
-        told = Told([0.1] * 9)
+        task = ScriptedTask([0.1] * 9)
         if os.environ["RANK"] == "1":
 
-            def broken(model: Any, places: Sequence[int]) -> list[float]:
+            def broken(model: Any, indices: Sequence[int]) -> list[float]:
                 raise DivergedError("2 of 3 rows are not finite")
 
-            told.answers = broken  # type: ignore[method-assign]
-        make_trainer(tmp_path, validation_task=told, per_device_train_batch_size=2).train()
+            task.answers = broken  # type: ignore[method-assign]
+        make_trainer(tmp_path, validation_task=task, per_device_train_batch_size=2).train()
 
     assert run_ranks(2, work, tmp_path) == [78, 78]

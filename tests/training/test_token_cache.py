@@ -50,7 +50,7 @@ def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
         assert load(path) == held
 
 
-def test_twenty_thousand_pairs_are_there_five_times_sooner_than_they_are_prepared(tmp_path: Path) -> None:
+def test_twenty_thousand_pairs_are_read_five_times_faster_from_the_cache(tmp_path: Path) -> None:
     """Measured on the processor's clock, which other processes do not move."""
     path, tokenizer = prepared_path(tmp_path, "key"), make_tokenizer()
     records = [Pair(f"u{n}", f"g{n}", "custom", f"word {n} " * 8, f"word {n} " * 2) for n in range(20_000)]
@@ -78,7 +78,7 @@ def test_a_damaged_file_is_no_documents(tmp_path: Path, damage: bytes) -> None:
     assert load(path) is None
 
 
-def test_a_key_is_that_of_data_and_settings_and_not_of_places(tmp_path: Path) -> None:
+def test_a_key_is_that_of_data_and_settings_and_not_of_folders(tmp_path: Path) -> None:
     rows = [{"text": f"text number {n}", "uid": str(n)} for n in range(60)]
     keys = {}
     for name, changed in (("a", 0), ("b", 0), ("c", 1)):
@@ -94,7 +94,7 @@ def test_a_key_is_that_of_data_and_settings_and_not_of_places(tmp_path: Path) ->
     assert len({keys["a", "text"], keys["c", "text"], keys["a", "title"]}) == 3
 
 
-def test_a_second_run_takes_what_the_first_prepared(tmp_path: Path) -> None:
+def test_a_second_run_takes_what_the_first_cached(tmp_path: Path) -> None:
     base = make_tiny("llama", tmp_path / "base", context=4096)
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": f"text number {n}"}) + "\n" for n in range(60)))
@@ -133,7 +133,7 @@ def test_another_setting_of_the_data_is_another_key(tmp_path: Path, changed: dic
     assert data_key(other, corpus) != data_key(settings, corpus)
 
 
-def test_what_is_mixed_in_is_in_the_key_and_where_it_lies_is_not(tmp_path: Path) -> None:
+def test_what_is_mixed_in_is_in_the_key_and_its_folder_is_not(tmp_path: Path) -> None:
     settings, corpus = opened(tmp_path)
 
     def key(**values: Any) -> str:
@@ -185,7 +185,7 @@ def test_the_code_that_reads_and_renders_is_in_the_key(tmp_path: Path, monkeypat
         {"key": "other"},
     ],
 )
-def test_documents_are_kept_apart_by_all_that_makes_them(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_documents_are_cached_by_all_that_makes_them(tmp_path: Path, changed: dict[str, Any]) -> None:
     """A change of anything is another file; the same again is the file that is there."""
     base = make_base()
     records = [Passage(f"u{n}", f"g{n}", "custom", f"text number {n}") for n in range(5)]

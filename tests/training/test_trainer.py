@@ -34,7 +34,7 @@ def first_loss(trainer: Any) -> float:
     return trainer.compute_loss(trainer.model.eval(), batch).item()
 
 
-def test_the_loss_is_taken_at_the_places_it_is_told(tmp_path: Path) -> None:
+def test_the_loss_is_taken_at_the_positions_it_is_given(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, dropout=0.0)
     batch = next(iter(trainer.get_train_dataloader()))
     places = labeled_positions(batch["labels"])
@@ -66,7 +66,8 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("packing", [True, False])
 def test_a_step_reads_nothing_back_before_its_gradient_is_judged(tmp_path: Path, packing: bool) -> None:
     trainer = make_trainer(tmp_path, dropout=0.0, packing=packing, validation=[])
-    batch = trainer.located(next(iter(trainer.get_train_dataloader())))  # before it, the batch is on the host
+    # Before it, the batch is on the host.
+    batch = trainer.with_label_positions(next(iter(trainer.get_train_dataloader())))
     with fast_layers(trainer.model, trainer.args, trainer.settings), Reads() as step:
         loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()
@@ -426,7 +427,7 @@ def test_a_window_makes_no_mask_of_the_whole_batch(tmp_path: Path, monkeypatch: 
     assert not [tokens for tokens in made if tokens > 21]  # the probe's two documents, before the first step
 
 
-def test_a_disk_that_is_full_at_a_checkpoint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_a_checkpoint_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 

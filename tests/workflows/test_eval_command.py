@@ -141,7 +141,7 @@ def test_entities_are_written_placed_and_set_against_marking_by_heart(
     assert (tmp_path / "out/report.html").read_text().count("<svg") == 1
 
 
-def test_the_general_probe_needs_no_file_and_tells_its_subjects(
+def test_the_general_probe_needs_no_file_and_lists_its_subjects(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = ["--adapter", "plain", "--base", str(home / "base"), "--store", str(home / "store"), "--json"]

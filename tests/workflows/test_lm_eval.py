@@ -13,7 +13,7 @@ from lora_med.data.record import Question
 from lora_med.evaluation.scorers.choice_answers import pose_questions, score_choices
 from lora_med.metrics.choice import best
 from lora_med.prompts.few_shot import Shots, render_with_shots
-from tests.data.places import REAL
+from tests.data.real_files import REAL
 from tests.tiny import make_model, make_tokenizer
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed")

@@ -50,7 +50,7 @@ def unigram_bits_per_byte(train: list[list[int]], heldout: list[list[int]], size
 def figures_of(model: Any, tokenizer: Any, train: list[list[int]], rows: list[dict[str, str]]) -> dict[str, float]:
     """Bits per byte of the base, of token frequencies and of gzip on the same documents, cut at 1,024 tokens."""
     ids = [encode(row, tokenizer)[:1024] for row in rows]
-    plain = [tokenizer.decode(one, skip_special_tokens=True).encode() for one in ids]
+    plain = [tokenizer.decode(tokens, skip_special_tokens=True).encode() for tokens in ids]
     size = sum(map(len, plain))
     return {
         "documents": len(rows),
@@ -77,9 +77,9 @@ def table(rows: dict[str, list[dict[str, str]]]) -> str:
     lines = ["| text | license | documents | MB | held out |", "|---|---|---|---|---|"]
     for source, license in LICENSES.items():
         train = [row["text"] for row in rows["train"] if row["source"] == source]
-        kept = sum(row["source"] == source for row in rows["heldout"])
+        heldout = sum(row["source"] == source for row in rows["heldout"])
         lines.append(
-            f"| {source} | {license} | {len(train):,} | {sum(len(t.encode()) for t in train) / 1e6:.2f} | {kept} |"
+            f"| {source} | {license} | {len(train):,} | {sum(len(t.encode()) for t in train) / 1e6:.2f} | {heldout} |"
         )
     return "\n".join(lines)
 
@@ -118,8 +118,8 @@ def main() -> None:
         "passes": f"{training['passes']:.2f}",
         "minutes": f"{training['seconds'] / 60:.0f}",
         "figures": "\n".join(
-            f"| {name} | {one['documents']:.0f} | {one['micro']:.3f} | {one['unigram']:.3f} | {one['gzip']:.3f} |"
-            for name, one in figures.items()
+            f"| {name} | {of['documents']:.0f} | {of['micro']:.3f} | {of['unigram']:.3f} | {of['gzip']:.3f} |"
+            for name, of in figures.items()
         ),
         "samples": "\n\n".join(samples),
     }

@@ -103,8 +103,8 @@ def excluded(data: Path) -> set[str]:
     return identifiers | {identifier for identifier, _ in pubmed(data / "pubmed_xml" / RESULTS_FILE)}
 
 
-def kept(data: Path) -> Iterator[tuple[str, str, str, str]]:
-    """`(part, source, identifier, text)` of every document that may be learned, once each."""
+def learnable_documents(data: Path) -> Iterator[tuple[str, str, str, str]]:
+    """`(part, source, identifier, text)` of every document that may be learned from, once each."""
     banned, seen = excluded(data), set()
     for source, identifier, text in documents(data):
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -123,7 +123,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     lines: dict[str, list[str]] = {"train": [], "heldout": []}
-    for part, source, identifier, text in kept(options.data):
+    for part, source, identifier, text in learnable_documents(options.data):
         lines[part].append(json.dumps({"source": source, "uid": identifier, "text": text}, ensure_ascii=False))
         number, size = counts.get((part, source), (0, 0))
         counts[part, source] = (number + 1, size + len(text.encode()))

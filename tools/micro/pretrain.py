@@ -110,7 +110,7 @@ def rate(step: int, steps: int) -> float:
 
 
 def stream(rows: list[dict[str, str]], tokenizer: Any, passes: int) -> torch.Tensor:
-    """All documents of all passes, each pass shuffled anew, as one line of token ids."""
+    """All documents of all passes, each pass shuffled again, as one line of token ids."""
     encoded = [(encode(row, tokenizer), REPEATS.get(row["source"], DEFAULT_REPEATS)) for row in rows]
     ids: list[int] = []
     for number in range(passes):
@@ -146,7 +146,7 @@ def train(model: Any, ids: torch.Tensor, out: Path, options: argparse.Namespace,
             optimizer.load_state_dict(value)
         first = saved["step"]
     width = options.length + 1
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for step in range(first, options.steps):
         start = step * options.batch * options.length
         rows = [ids[start + i * options.length : start + i * options.length + width] for i in range(options.batch)]
@@ -160,9 +160,10 @@ def train(model: Any, ids: torch.Tensor, out: Path, options: argparse.Namespace,
             optimizer.step()
             optimizer.zero_grad()
         if step % 10 == 9:
-            done = (step + 1 - first) * options.batch * options.length
+            tokens_trained = (step + 1 - first) * options.batch * options.length
+            seconds = time.perf_counter() - started
             print(
-                f"step {step + 1:5} loss {loss.item():.4f} {done / (time.perf_counter() - begun):7.0f} tokens/s",
+                f"step {step + 1:5} loss {loss.item():.4f} {tokens_trained / seconds:7.0f} tokens/s",
                 flush=True,
             )
         if step % 100 == 99 or step + 1 == options.steps:
@@ -197,14 +198,14 @@ def main() -> None:
     ids = stream(train_rows, tokenizer, passes) if passes > 1 else ids
     size = f"{model.num_parameters():,} parameters; {len(ids) // passes:,} tokens a pass"
     print(f"{size}; {needed / len(ids) * passes:.2f} passes", flush=True)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     train(model, ids, options.out, options, lambda: heldout_bits_per_byte(model, heldout_rows, tokenizer))
     model.to(torch.bfloat16).save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
     facts = {
         "tokens": options.steps * options.batch * options.length,
         "passes": needed / len(ids) * passes,
-        "seconds": time.perf_counter() - begun,
+        "seconds": time.perf_counter() - started,
     }
     (options.out / "training.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
 

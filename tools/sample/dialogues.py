@@ -26,17 +26,17 @@ def _facts(rng: random.Random, words: dict[str, Any]) -> dict[str, str]:
 
 def _turns(rng: random.Random, topic: dict[str, list[str]], facts: dict[str, str]) -> tuple[str, str]:
     """Question and answer as two lines, and the sentence of the note."""
-    asked, told = (say(rng, rng.choice(topic[part]), facts) for part in ("ask", "tell"))
-    medicines = [facts[name] for name in ("drug", "drug2") if facts[name] in told[:1].lower() + told[1:]]
+    question, answer = (say(rng, rng.choice(topic[part]), facts) for part in ("ask", "tell"))
+    medicines = [facts[name] for name in ("drug", "drug2") if facts[name] in answer[:1].lower() + answer[1:]]
     note = say(rng, rng.choice(topic["note"]), facts | {"drug_list": " and ".join(medicines)})
-    return f"Doctor: {asked}{END_OF_TURN}Patient: {told}", note
+    return f"Doctor: {question}{END_OF_TURN}Patient: {answer}", note
 
 
 def _visit(rng: random.Random, words: dict[str, Any]) -> tuple[str, str, str]:
     section = rng.choices(words["sections"], [item["weight"] for item in words["sections"]])[0]
     facts = _facts(rng, words)
     turns = [_turns(rng, words["topics"][name], facts) for name in section["topics"]]
-    return section["header"], " ".join(note for _, note in turns), END_OF_TURN.join(said for said, _ in turns)
+    return section["header"], " ".join(note for _, note in turns), END_OF_TURN.join(turn for turn, _ in turns)
 
 
 def write_dialogues(rng: random.Random, visits: int) -> bytes:

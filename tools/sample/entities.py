@@ -44,7 +44,7 @@ def read_marks(marked: str) -> tuple[str, list[Mention]]:
             )
         else:
             text += piece
-    text = _START.sub(lambda found: found.group(1) + found.group(2).upper(), text)
+    text = _START.sub(lambda match: match.group(1) + match.group(2).upper(), text)
     return text, sorted(mentions, key=lambda mention: (mention.start, -mention.end))
 
 
@@ -75,9 +75,9 @@ def _facts(rng: random.Random, words: dict[str, Any]) -> tuple[dict[str, str], t
     indication = _entry(words["indications"], rng.choice(used["for"]))
     other, extra = rng.sample([entry for entry in words["diseases"] if entry != harm], 2)
     drug2 = rng.choice(_rivals(words["drugs"], used, indication[0]))
-    first, second, whole, *names = rng.choice(words["composites"])
+    first, second, composite, *names = rng.choice(words["composites"])
     facts = {
-        "composite": mark("D", f"{first}+{second}={'+'.join(names)}", whole),
+        "composite": mark("D", f"{first}+{second}={'+'.join(names)}", composite),
         "other": _named("D", other)[0],
         "extra": _named("D", extra)[0],
         "drug2": _named("C", drug2)[0],
@@ -104,9 +104,10 @@ def _document(rng: random.Random, pmid: int) -> str:
     rows = [f"{pmid}|t|{title}", f"{pmid}|a|{abstract}"]
     shift = len(title) + 1
     for text, mentions, offset in ((title, in_title, 0), (abstract, in_abstract, shift)):
-        for found in mentions:
-            cells = [pmid, found.start + offset, found.end + offset, text[found.start : found.end], found.type]
-            rows.append("\t".join(map(str, [*cells, found.identifier, *([found.parts] if found.parts else [])])))
+        for mention in mentions:
+            span = slice(mention.start, mention.end)
+            cells = [pmid, mention.start + offset, mention.end + offset, text[span], mention.type]
+            rows.append("\t".join(map(str, [*cells, mention.identifier, *([mention.parts] if mention.parts else [])])))
     if shape["causes"]:
         rows.append(f"{pmid}\tCID\t{drug}\t{harm}")
     return "\n".join(rows) + "\n"

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 Z95 = 1.959964
-_DOUBTFUL_P = (0.04, 0.06)  # too near 0.05 for an abstract to say plainly what it found
+_DOUBTFUL_P = (0.04, 0.06)  # too near 0.05 for an abstract to state its finding plainly
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def count(cases: int, people: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How one article writes its intervals and p-values, the same from end to end."""
+    """How one article writes its intervals and p-values, the same throughout."""
 
     interval: str
     p: str

@@ -80,8 +80,8 @@ def _age(rng: random.Random, words: dict[str, Any]) -> str:
 
 def _location(rng: random.Random, words: dict[str, Any]) -> str:
     city = rng.choice(words["city"])
-    place = f"{city}, {rng.choice(words['state'])} {rng.randrange(10000, 99999)}"
-    return rng.choice((rng.choice(words["street"]), city, place))
+    address = f"{city}, {rng.choice(words['state'])} {rng.randrange(10000, 99999)}"
+    return rng.choice((rng.choice(words["street"]), city, address))
 
 
 def _email(rng: random.Random, words: dict[str, Any]) -> str:
@@ -107,7 +107,7 @@ def _note(rng: random.Random, words: dict[str, Any]) -> tuple[str, list[dict[str
     text, spans = "", list[dict[str, Any]]()
     late = set(words["late"])
     for sentence in rng.sample([*words["sentences"], *words["late"]], rng.randint(*SENTENCES)):
-        plain = _CHOICE.sub(lambda found: rng.choice(found.group(1).split("|")), sentence)
+        plain = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), sentence)
         for number, part in enumerate(_SLOT.split(plain)):
             if number % 2:
                 value = VALUES[part](rng, words)

@@ -38,8 +38,8 @@ def _exposed(
         "treated": str(rng.randrange(18, 61)),
         "adjusted": f"{estimate.value * (1 + rng.uniform(-0.04, 0.04)):.2f}",
     }
-    found = {"worse": "linked", "same": "same"}.get(estimate.verdict(-1.0) or "")
-    return facts | estimated(estimate, manner), found
+    verdict_of_numbers = {"worse": "linked", "same": "same"}.get(estimate.verdict(-1.0) or "")
+    return facts | estimated(estimate, manner), verdict_of_numbers
 
 
 def cohort(rng: random.Random, condition: dict[str, Any], verdict: str, manner: Manner) -> Drawn:
@@ -47,16 +47,16 @@ def cohort(rng: random.Random, condition: dict[str, Any], verdict: str, manner: 
     total = rng.randrange(640, 6800)
     exposed = round(total * rng.uniform(0.18, 0.45))
     event, share = rng.choice(condition["events"])
-    facts, found = _exposed(rng, (exposed, total - exposed), share, verdict, manner, adjusted=True)
-    return facts | {"event": event}, found
+    facts, verdict_of_numbers = _exposed(rng, (exposed, total - exposed), share, verdict, manner, adjusted=True)
+    return facts | {"event": event}, verdict_of_numbers
 
 
 def case_control(rng: random.Random, condition: dict[str, Any], verdict: str, manner: Manner) -> Drawn:
     """People with and without an event, asked about an exposure."""
     cases = rng.randrange(90, 480)
     arms = (cases, cases * rng.choice((1, 2)))
-    facts, found = _exposed(rng, arms, rng.uniform(0.12, 0.4), verdict, manner, adjusted=False)
-    return facts | {"event": rng.choice(condition["events"])[0]}, found
+    facts, verdict_of_numbers = _exposed(rng, arms, rng.uniform(0.12, 0.4), verdict, manner, adjusted=False)
+    return facts | {"event": rng.choice(condition["events"])[0]}, verdict_of_numbers
 
 
 def cross_sectional(rng: random.Random, condition: dict[str, Any], verdict: str, manner: Manner) -> Drawn:
@@ -73,10 +73,10 @@ def diagnostic(rng: random.Random, condition: dict[str, Any], verdict: str, mann
     tp = binomial(rng, diseased, rng.uniform(0.9, 0.97) if accurate else rng.uniform(0.46, 0.68))
     tn = binomial(rng, healthy, rng.uniform(0.9, 0.97) if accurate else rng.uniform(0.62, 0.9))
     if accurate:
-        found = "accurate" if min(tp / diseased, tn / healthy) >= 0.88 else None
+        verdict_of_numbers = "accurate" if min(tp / diseased, tn / healthy) >= 0.88 else None
     else:
-        found = "poor" if tp / diseased < 0.75 else None
-    return _tested(rng, condition, (tp, diseased), (tn, healthy), manner), found
+        verdict_of_numbers = "poor" if tp / diseased < 0.75 else None
+    return _tested(rng, condition, (tp, diseased), (tn, healthy), manner), verdict_of_numbers
 
 
 def _tested(

@@ -1,7 +1,8 @@
 """A probe of general language and knowledge, to see what an adapter made its base forget; written from word lists.
 
 Each item is a sentence's beginning with two to four endings, one of them right: grammar in pairs that differ in one
-word, everyday knowledge, small sums. Right endings stand at every place equally often. Nothing is copied from anywhere.
+word, everyday knowledge, small sums. The right ending is at every position equally often. Nothing is
+copied from anywhere.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def _agreement() -> Iterator[Item]:
     """A verb that goes with its subject and not with the noun beside it."""
     for number, person in enumerate(PEOPLE):
         other = PEOPLE[(number + 3) % len(PEOPLE)]
-        for place, (plural, singular) in enumerate(VERBS):
-            when = WHEN[(number + place) % len(WHEN)]
+        for index, (plural, singular) in enumerate(VERBS):
+            when = WHEN[(number + index) % len(WHEN)]
             many, one = f"{plural} {when}.", f"{singular} {when}."
             yield f"The {person}s who know the {other}", many, (one,)
             yield f"The {person} who knows the {other}s", one, (many,)
@@ -126,8 +127,8 @@ def _agreement() -> Iterator[Item]:
 
 def _determiners() -> Iterator[Item]:
     for number, thing in enumerate(THINGS):
-        for place, person in enumerate(PEOPLE[:4]):
-            where = PLACES[(number + place) % len(PLACES)]
+        for index, person in enumerate(PEOPLE[:4]):
+            where = PLACES[(number + index) % len(PLACES)]
             many, one = f"{thing}s near {where}.", f"{thing} near {where}."
             yield f"The {person} looked at these", many, (one,)
             yield f"The {person} looked at this", one, (many,)
@@ -137,7 +138,7 @@ def _reflexives() -> Iterator[Item]:
     for person, right in SELVES.items():
         for verb in HURT:
             wrong = tuple(sorted({"herself", "himself", "themselves"} - {right}))
-            yield f"The {person} {verb}", f"{right}.", tuple(f"{one}." for one in wrong)
+            yield f"The {person} {verb}", f"{right}.", tuple(f"{ending}." for ending in wrong)
 
 
 def _participles() -> Iterator[Item]:
@@ -157,15 +158,15 @@ def _knowledge(draw: random.Random) -> Iterator[Item]:
 
 
 def _pairs(table: dict[str, str], beginning: str, draw: random.Random) -> Iterator[Item]:
-    for asked, right in table.items():
-        others = sorted(set(table.values()) - {right, asked})
-        yield beginning.format(asked), f"{right}.", tuple(f"{one}." for one in draw.sample(others, 3))
+    for subject, right in table.items():
+        others = sorted(set(table.values()) - {right, subject})
+        yield beginning.format(subject), f"{right}.", tuple(f"{other}." for other in draw.sample(others, 3))
 
 
 def _sums(draw: random.Random) -> Iterator[Item]:
     for first in range(1, 11):
         for second in range(first, 11):
             right = first + second
-            near = [one for one in range(max(2, right - 4), min(20, right + 4) + 1) if one != right]
-            wrong = tuple(f"{NUMBERS[one]}." for one in draw.sample(near, 3))
+            near = [number for number in range(max(2, right - 4), min(20, right + 4) + 1) if number != right]
+            wrong = tuple(f"{NUMBERS[number]}." for number in draw.sample(near, 3))
             yield f"{NUMBERS[first].capitalize()} plus {NUMBERS[second]} is", f"{NUMBERS[right]}.", wrong

@@ -52,14 +52,14 @@ def write_abstract(rng: random.Random, study: Study) -> tuple[str, tuple[str, st
     else:
         gap = phrases.get("gap", shared["trials_gap"])
     age = "infants" if study.of_infants else "adults"
-    found = [*phrases["results"][study.verdict], phrases["secondary"][study.verdict]]
+    findings = [*phrases["results"][study.verdict], phrases["secondary"][study.verdict]]
     if study.design.startswith("trial"):
         methods = [*phrases["methods"], shared["registration"]]
-        results = [shared[f"{age}_baseline"], *found, phrases["harms"]]
+        results = [shared[f"{age}_baseline"], *findings, phrases["harms"]]
     elif study.design == "meta_analysis":
-        methods, results = [*phrases["methods"], shared["conduct"]], found
+        methods, results = [*phrases["methods"], shared["conduct"]], findings
     else:
-        methods, results = [*phrases["methods"], shared["conduct"]], [shared[f"{age}_met"], *found]
+        methods, results = [*phrases["methods"], shared["conduct"]], [shared[f"{age}_met"], *findings]
     texts = (
         say_all(rng, [["{fact}"], gap, phrases["aim"]], facts),
         say_all(rng, methods, facts),

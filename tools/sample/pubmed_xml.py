@@ -52,7 +52,7 @@ def _types(article: Article) -> str:
 
 
 def _extras(article: Article) -> str:
-    """What stands after the article proper: corrections, headings, and an abstract in another language."""
+    """What follows the article proper: corrections, headings, and an abstract in another language."""
     lines = []
     if article.retracted_in:
         lines.append(
@@ -102,7 +102,7 @@ def article_xml(article: Article) -> str:
 
 
 def article_set_xml(articles: Iterable[Article], deleted: Sequence[int]) -> str:
-    """A whole file: the articles, then the identifiers withdrawn."""
+    """A complete file: the articles, then the identifiers withdrawn."""
     gone = "".join(f'    <PMID Version="1">{pmid}</PMID>\n' for pmid in deleted)
     body = "".join(map(article_xml, articles))
     return f"{HEADER}<PubmedArticleSet>\n{body}  <DeleteCitation>\n{gone}  </DeleteCitation>\n</PubmedArticleSet>\n"

@@ -19,7 +19,7 @@ KINDS = {
     "test": ("diagnostic", 14, "accurate"),
 }
 NEGATIVE = {"better": "same", "linked": "same", "accurate": "poor"}
-SUMMED_UP_SHARE = 0.8  # of the results that end with one plain sentence; the others take reading
+SUMMED_UP_SHARE = 0.8  # of the results that end with one plain sentence; the others must be read in full
 CONTEXT_WORDS = (60, 84)
 HARM_SHARE = 0.15  # of the treatments that do not help, those that do harm: significant, and yet a no
 
@@ -67,17 +67,17 @@ def _item(rng: random.Random, kind: str, answer: str) -> dict[str, Any]:
 def write_questions(rng: random.Random, items: int) -> bytes:
     """The JSON file: identifier -> item, `items` of them, no question twice.
 
-    Kind and answer are dealt apart from each other, so that neither the kind nor its wording tells the answer.
+    Kind and answer are drawn independently, so that neither the kind nor its wording gives the answer away.
     """
     answers = [answer for answer, share in SHARES.items() for _ in range(round(items * share))]
     rng.shuffle(answers)
     kinds, weights = list(KINDS), [weight for _, weight, _ in KINDS.values()]
-    asked: dict[str, dict[str, Any]] = {}
+    items_by_question: dict[str, dict[str, Any]] = {}
     for answer in answers:
         kind = rng.choices(kinds, weights)[0]
         item = _item(rng, kind, answer)
-        while item["QUESTION"] in asked or not _in_bounds(item):
+        while item["QUESTION"] in items_by_question or not _in_bounds(item):
             item = _item(rng, kind, answer)
-        asked[item["QUESTION"]] = item
-    numbered = {str(FIRST_PMID + number): item for number, item in enumerate(asked.values())}
+        items_by_question[item["QUESTION"]] = item
+    numbered = {str(FIRST_PMID + number): item for number, item in enumerate(items_by_question.values())}
     return (json.dumps(numbered, indent=0, ensure_ascii=False) + "\n").encode()

@@ -19,7 +19,7 @@ from tools.sample.observed import (
 from tools.sample.trials import Drawn, meta_analysis, small_trial, trial_event, trial_measure
 from tools.sample.words import load
 
-# Design -> how it is drawn, and the verdicts it may reach, each as often as it stands here.
+# Design -> how it is drawn, and its possible verdicts, each with the frequency it has here.
 DESIGNS: dict[str, tuple[Callable[[random.Random, dict[str, Any], str, Manner], Drawn], tuple[str, ...]]] = {
     "trial_event": (trial_event, ("better", "better", "better", "same", "same", "worse")),
     "trial_measure": (trial_measure, ("better", "better", "better", "same", "same", "worse")),
@@ -58,7 +58,7 @@ CARE_RIVALS = ("usual care", "usual care", "usual care", "a waiting list", "writ
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study: its design, what it found, its condition's MeSH heading, and its facts by slot name."""
+    """A study: its design, its verdict, its condition's MeSH heading, and its facts by slot name."""
 
     design: str
     verdict: str
@@ -117,14 +117,14 @@ def _dressed(rng: random.Random, condition: dict[str, Any], facts: dict[str, str
 
 
 def draw_study(rng: random.Random, design: str, verdict: str | None = None) -> Study:
-    """A study of that design, drawn until chance agrees with its verdict; without one, the design's usual mix."""
+    """A study of that design, drawn again until its numbers give `verdict`; without one, the design's usual mix."""
     draw, verdicts = DESIGNS[design]
     verdict = verdict or rng.choice(verdicts)
     manner = Manner.draw(rng)
     while True:
         condition = rng.choice(load("conditions"))
-        facts, found = draw(rng, condition, verdict, manner)
-        if found == verdict:
+        facts, drawn_verdict = draw(rng, condition, verdict, manner)
+        if drawn_verdict == verdict:
             return Study(design, verdict, condition["mesh"], _dressed(rng, condition, facts))
 
 

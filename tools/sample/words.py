@@ -25,11 +25,11 @@ def load(name: str) -> Any:
 
 
 def _filled(slot: re.Match[str], facts: Mapping[str, object]) -> str:
-    name, one, several = slot.groups()
+    name, singular, plural = slot.groups()
     value = str(facts[name])
-    if one is None:
+    if singular is None:
         return value
-    return several if value in load("plurals") else one
+    return plural if value in load("plurals") else singular
 
 
 def say(rng: random.Random, template: str, facts: Mapping[str, object]) -> str:
@@ -39,8 +39,8 @@ def say(rng: random.Random, template: str, facts: Mapping[str, object]) -> str:
         KeyError: the template names a fact that is not there.
     """
     while "[" in template:
-        template = _CHOICE.sub(lambda found: rng.choice(found.group(1).split("|")), template)
-    text = _SLOT.sub(lambda found: _filled(found, facts), template)
+        template = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
+    text = _SLOT.sub(lambda match: _filled(match, facts), template)
     text = re.sub(r"\s+([,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip()
     text = _ARTICLE.sub(r"\1n ", text)
     sentences = re.split(r"(?<=[.?]) (?=[a-z])", text)
@@ -49,5 +49,5 @@ def say(rng: random.Random, template: str, facts: Mapping[str, object]) -> str:
 
 def say_all(rng: random.Random, sentences: Sequence[Sequence[str]], facts: Mapping[str, object]) -> str:
     """One way of saying each sentence, joined; the empty way leaves it out."""
-    said = (say(rng, rng.choice(ways), facts) for ways in sentences)
-    return " ".join(sentence for sentence in said if sentence)
+    texts = (say(rng, rng.choice(ways), facts) for ways in sentences)
+    return " ".join(sentence for sentence in texts if sentence)

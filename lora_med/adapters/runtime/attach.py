@@ -159,6 +159,6 @@ def refuse_occupied(base: Base) -> None:
     """Refuse a base whose layers PEFT has already wrapped."""
     if any(name.endswith(".lora_A") for name, _ in base.model.named_modules()):
         raise SettingsError(
-            "this base already carries adapters",
+            "this base already has adapters",
             fix="attach(..., onto=model) adds one more; detach(model) removes them",
         )

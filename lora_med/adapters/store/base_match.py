@@ -60,10 +60,10 @@ def check_base(actual: Fingerprint, name: str, card: Card, where: Path | str) ->
         f"{name!r} has {getattr(actual, part)[:16]}"
         for part in differing
     ]
-    wanted = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")
+    recorded_name = card.base.name + (f" at revision {card.base.revision}" if card.base.revision else "")
     folder_here = folder_with(card.base.fingerprint)
     raise BaseMismatchError(
         f"adapter {card.name!r} was trained on another base:\n" + "\n".join(lines),
         where=str(where),
-        fix=f"load the base of the adapter: {wanted}" + (f", as in {folder_here}" if folder_here else ""),
+        fix=f"load the base of the adapter: {recorded_name}" + (f", as in {folder_here}" if folder_here else ""),
     )

@@ -34,7 +34,7 @@ VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of an adapter: facts that its card needs and its folder does not contain.
+    """Facts about an adapter made elsewhere that its card needs and its folder does not contain.
 
     Args:
         template: the prompt template of the training; `text` means plain text.
@@ -51,7 +51,19 @@ class Origin:
 
     def __post_init__(self) -> None:
         if self.trained_on not in QUANTIZATIONS:
-            raise SettingsError(f"{self.trained_on!r} is not one of {', '.join(QUANTIZATIONS)}", where="--trained-on")
+            raise SettingsError(
+                f"quantization {self.trained_on!r} is not one of {', '.join(QUANTIZATIONS)}", where="--trained-on"
+            )
+
+    def base_identity(self, base: str, folder: Path, commit: str | None) -> BaseIdentity:
+        """The identity of `base`, whose files are in `folder`; the dtype of the training is unknown."""
+        return BaseIdentity(
+            name=display_name(base),
+            revision=commit,
+            fingerprint=fingerprint(folder),
+            quantization=self.trained_on,
+            dtype=UNKNOWN,
+        )
 
     def card(
         self, name: str, base: BaseIdentity, method: Mapping[str, Any], *, peft: str, files: Mapping[str, str]
@@ -115,9 +127,8 @@ def adopt(
     stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
     tensors = _checked_tensors(stored, method, model, base, source_folder)
-    identity = BaseIdentity(display_name(base), commit, fingerprint(base_folder), origin.trained_on, UNKNOWN)
-    peft = peft_version(config)
-    card = origin.card(name, identity, method.as_json(), peft=peft, files={})
+    identity = origin.base_identity(base, base_folder, commit)
+    card = origin.card(name, identity, method.as_json(), peft=peft_version(config), files={})
 
     write_adapter(target, card, method, tensors, model, overwrite=overwrite)
     return Adoption(target, read_card(target), tuple(_remarks(config, base, contents)))
@@ -209,7 +220,7 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
             fix="train one that updates a layer",
         )
     tokens = {layer: list(trained.indices) for layer, trained in contents.tokens.items()}
-    plain = {
+    settings = {
         **{key: config.get(key) for key in ("peft_type", "r", "lora_alpha")},
         "modules_to_save": sorted({name.rpartition(".")[0] for name in contents.saved}),
         "target_modules": _ends(layers, model),
@@ -222,7 +233,7 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
         "lora_bias": config.get("lora_bias") is True,
         "trainable_token_indices": tokens,
     }
-    method = read_method(plain, where=str(folder / CONFIG))
+    method = read_method(settings, where=str(folder / CONFIG))
     ranks = {layer: contents.low_rank[layer].down.shape[0] for layer in layers}
     alphas = {layer: pattern_value(config.get("alpha_pattern") or {}, layer, method.lora_alpha) for layer in layers}
     return replace(
@@ -243,9 +254,9 @@ def _ends(layers: list[str], model: Any) -> list[str]:
 def _remarks(config: Mapping[str, Any], base: str, contents: Contents) -> list[str]:
     named = str(config.get("base_model_name_or_path") or "")
     remarks = []
-    last = PureWindowsPath(named).name  # it splits at / and at \; none of their folders is repeated
-    if last != Path(display_name(base)).name:
-        remarks.append(f"its settings name {last or 'no base'!r}; whether that is {base!r} cannot be checked")
+    last_part = PureWindowsPath(named).name  # it splits at / and at \; the folders of another machine are not shown
+    if last_part != Path(display_name(base)).name:
+        remarks.append(f"its settings name {last_part or 'no base'!r}; whether that is {base!r} cannot be checked")
     if contents.base:
         remarks.append(f"{len(contents.base)} copies of the base's own tensors were omitted")
     return remarks

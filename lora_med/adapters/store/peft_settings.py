@@ -113,8 +113,8 @@ def _dropout(config: Mapping[str, Any]) -> str | None:
 def _lists(config: Mapping[str, Any]) -> str | None:
     for key in ("modules_to_save", "layers_to_transform"):
         value = config.get(key)
-        number = key == "layers_to_transform" and isinstance(value, int)
-        if value is not None and not isinstance(value, list) and not number:
+        is_one_layer = key == "layers_to_transform" and isinstance(value, int)
+        if value is not None and not isinstance(value, list) and not is_one_layer:
             return f"{key} is not a list"
     names = config.get("modules_to_save") or []
     if not all(isinstance(name, str) and PATTERN.fullmatch(name) for name in names):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
 from lora_med.adapters.store.published import AdapterFiles, read_files
@@ -15,6 +16,8 @@ from lora_med.errors import InputMissingError, IntegrityError, LoraMedError
 from lora_med.models.files.resolve import resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -54,36 +57,38 @@ def verify(folder: Path, base: str | None = None) -> Verification:
     """
     if not (folder / CARD).is_file():
         raise InputMissingError(f"no adapter in {folder.name!r}", where=str(folder), fix="lora-med adapters list")
-    facts: dict[str, Any] = {}
-    checks = [_try("card", lambda: _card(folder, facts))]
-    if "card" in facts:
-        card: Card = facts["card"]
-        checks.append(_try("files", lambda: _files(folder)))
-        checks.append(_try("hashes", lambda: _hashes(folder, facts)))
-        checks.append(_try("base", lambda: _base(card, base, facts)))
-    if "files" in facts:
-        checks.append(_try("tensors", lambda: _tensors(facts)))
-    return Verification(folder.name, tuple(checks), facts.get("files"))
+    card_check, card_and_content = _run_check("card", partial(_read_card, folder))
+    if card_and_content is None:
+        return Verification(folder.name, (card_check,))
+    card, content = card_and_content
+    files_check, _ = _run_check("files", partial(_list_files, folder))
+    hashes_check, adapter = _run_check("hashes", partial(_hash_files, folder, card, content))
+    base_check, base_folder = _check_base(card, base)
+    checks = [card_check, files_check, hashes_check, base_check]
+    if adapter is not None:
+        tensors_check, _ = _run_check("tensors", partial(_read_tensors, adapter, base_folder))
+        checks.append(tensors_check)
+    return Verification(folder.name, tuple(checks), adapter)
 
 
-def _try(what: str, check: Callable[[], Check | str]) -> Check:
+def _run_check(what: str, action: Callable[[], tuple[str, Value]]) -> tuple[Check, Value | None]:
+    """The check made of `action`, which returns a detail and a value; no value if it raises an error of ours."""
     try:
-        outcome = check()
+        detail, value = action()
     except LoraMedError as error:
-        return Check(what, "wrong", error.what)
-    return outcome if isinstance(outcome, Check) else Check(what, "ok", outcome)
+        return Check(what, "wrong", error.what), None
+    return Check(what, "ok", detail), value
 
 
-def _card(folder: Path, facts: dict[str, Any]) -> str:
-    facts["content"] = read_card_bytes(folder)
-    card = parse_card(facts["content"], folder)
+def _read_card(folder: Path) -> tuple[str, tuple[Card, bytes]]:
+    content = read_card_bytes(folder)
+    card = parse_card(content, folder)
     if card.name != folder.name:
         raise IntegrityError(f"the card names {card.name!r}, the folder {folder.name!r}")
-    facts["card"] = card
-    return f"published {card.created}, access {card.data.access}"
+    return f"published {card.created}, access {card.data.access}", (card, content)
 
 
-def _files(folder: Path) -> str:
+def _list_files(folder: Path) -> tuple[str, None]:
     allowed = {*FILES, CARD}
     extra = sorted(path.name for path in folder.iterdir() if path.name not in allowed or not path.is_file())
     if extra:
@@ -91,36 +96,41 @@ def _files(folder: Path) -> str:
     absent = sorted(name for name in allowed if not (folder / name).is_file())
     if absent:
         raise IntegrityError(f"{len(absent)} of {len(allowed)} files are absent, such as {absent[0]}")
-    return f"{len(allowed)} files, {sum((folder / name).stat().st_size for name in allowed):,} bytes"
+    return f"{len(allowed)} files, {sum((folder / name).stat().st_size for name in allowed):,} bytes", None
 
 
-def _hashes(folder: Path, facts: dict[str, Any]) -> str:
-    card: Card = facts["card"]
-    facts["files"] = AdapterFiles(folder, card, {**read_files(folder, card), CARD: facts["content"]})
-    return f"{len(card.files)} SHA-256 hashes as published"
+def _hash_files(folder: Path, card: Card, content: bytes) -> tuple[str, AdapterFiles]:
+    adapter = AdapterFiles(folder, card, {**read_files(folder, card), CARD: content})
+    return f"{len(card.files)} SHA-256 hashes as published", adapter
 
 
-def _base(card: Card, base: str | None, facts: dict[str, Any]) -> Check | str:
+def _check_base(card: Card, base: str | None) -> tuple[Check, Path | None]:
+    """The check of the base, skipped if it is not on this machine, and its folder if it is the adapter's base."""
     try:
         folder, _ = resolve_base(base or card.base.name, None if base else card.base.revision, here_only=True)
     except InputMissingError:
-        return Check("base", "skipped", f"{card.base.name} is not on this machine; set its folder with --base PATH")
+        detail = f"{card.base.name} is not on this machine; set its folder with --base PATH"
+        return Check("base", "skipped", detail), None
+    except LoraMedError as error:
+        return Check("base", "wrong", error.what), None
+    return _run_check("base", partial(_compare_base, card, base, folder))
+
+
+def _compare_base(card: Card, base: str | None, folder: Path) -> tuple[str, Path]:
     differing = card.base.fingerprint.differing(fingerprint(folder, fresh=True))
     if differing:
         raise IntegrityError(f"{base or card.base.name} differs from the adapter's base in {' and '.join(differing)}")
-    facts["base"] = folder
-    return f"{card.base.name}: weights, tokenizer and template are those of the training"
+    return f"{card.base.name}: weights, tokenizer and template are those of the training", folder
 
 
-def _tensors(facts: dict[str, Any]) -> str:
-    adapter: AdapterFiles = facts["files"]
+def _read_tensors(adapter: AdapterFiles, base: Path | None) -> tuple[str, None]:
     tensors, method = adapter.tensors(), adapter.method
-    if "base" in facts:
-        expected = method.expected(skeleton(facts["base"], labels=len(adapter.card.labels)))
+    if base is not None:
+        expected = method.expected(skeleton(base, labels=len(adapter.card.labels)))
         shapes = "with the names and shapes that the base requires"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes = "shapes not checked without the base"
     check_tensors(expected, tensors, where=adapter.folder)
     count = sum(tensor.numel() for tensor in tensors.values())
-    return f"{len(tensors)} tensors, {count:,} numbers, all finite, {shapes}"
+    return f"{len(tensors)} tensors, {count:,} numbers, all finite, {shapes}", None

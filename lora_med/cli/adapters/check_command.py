@@ -65,20 +65,20 @@ def _shape(name: str | None, config: Path | None, base: str | None, store: Path)
 
     if config is not None:
         settings = parse(config)
-        folder = _base_here(base or settings.model.base, settings.model.revision if base is None else None, base)
+        folder = _base_folder(base, settings.model.base, settings.model.revision)
         return shape_of_settings(settings.lora, settings.model.quantization, folder)
     card = read_card(find_adapter(name or "", store))
-    folder = _base_here(base or card.base.name, card.base.revision if base is None else None, base)
+    folder = _base_folder(base, card.base.name, card.base.revision)
     return shape_of_card(card, folder)
 
 
-def _base_here(name: str, revision: str | None, given: str | None) -> Path | None:
-    """The base's folder if it is on this machine; a base named on the command line must be."""
+def _base_folder(base: str | None, recorded_name: str, recorded_revision: str | None) -> Path | None:
+    """The folder of `base`, which must be on this machine; without one, that of the recorded base, or None."""
     from lora_med.models.files.resolve import resolve_base
 
+    if base is not None:
+        return resolve_base(base, here_only=True)[0]
     try:
-        return resolve_base(name, revision, here_only=True)[0]
+        return resolve_base(recorded_name, recorded_revision, here_only=True)[0]
     except InputMissingError:
-        if given is not None:
-            raise
         return None

@@ -41,7 +41,7 @@ def adopt_command(
     template: Annotated[str, typer.Option(help="The prompt template it was trained with; `text` is none.")] = "text",
     access: Access = None,
     license: Annotated[str, typer.Option(help="The license of the training data.")] = "unknown",
-    source: Annotated[str, typer.Option(help="The name of the training data.")] = "unknown",
+    training_data: Annotated[str, typer.Option(help="The name of the training data.")] = "unknown",
     trained_on: Annotated[
         Literal["none", "8bit", "4bit"], typer.Option(help="How the base was quantized in training.")
     ] = "none",
@@ -59,8 +59,15 @@ def adopt_command(
     from lora_med.merge.rebase import adopt_with_base
     from lora_med.prompts.templates.templates import find_template
 
-    find_template(template)  # what the card names, generate and eval look up
-    origin = Origin(template, access or "credentialed", license, source, trained_on, description)
+    find_template(template)  # refuses an unknown name: generate and eval look up the template of the card
+    origin = Origin(
+        template=template,
+        access=access or "credentialed",
+        license=license,
+        source=training_data,
+        trained_on=trained_on,
+        description=description,
+    )
     options: dict[str, Any] = {"base": base, "name": name or folder.resolve().name.lower(), "revision": revision}
     options |= {"store": store, "origin": origin, "overwrite": overwrite}
     adopted = adopt(folder, **options) if new_base is None else adopt_with_base(folder, new_base, **options)
@@ -124,7 +131,8 @@ def compose_command(
         return
     worst = max(made.errors, key=lambda layer: made.errors[layer])
     print(f"{made.folder}\n{made.card.description}; rank {made.card.method['r']}, access {made.card.data.access}")
-    print(f"error of the cut: {made.error:.2e} of the whole change; at most {made.errors[worst]:.2e}, in {worst}")
+    share = f"{made.error:.2e} of the complete change; at most {made.errors[worst]:.2e}, in {worst}"
+    print(f"error of the rank reduction: {share}")
 
 
 def _weighted(text: str) -> tuple[str, float]:
@@ -132,7 +140,7 @@ def _weighted(text: str) -> tuple[str, float]:
     try:
         return name, float(weight or 1)
     except ValueError as error:
-        raise SettingsError(f"{weight!r} is no weight", where="--from", fix=f"--from {name}:0.5") from error
+        raise SettingsError(f"{weight!r} is not a weight", where="--from", fix=f"--from {name}:0.5") from error
 
 
 def diff_command(

@@ -18,6 +18,11 @@ Columns = Annotated[
 
 
 def columns_of(mappings: Iterable[str]) -> dict[str, str]:
+    """Field -> column, from words of the form `field=column`.
+
+    Raises:
+        SettingsError: a word has another form.
+    """
     columns: dict[str, str] = {}
     for mapping in mappings:
         field, sign, column = mapping.partition("=")

@@ -225,7 +225,7 @@ def _pmids(paths: Iterable[str]) -> list[str]:
         for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             name = line.strip().removeprefix("pmid:")
             if name and not PMID.fullmatch(name):
-                raise DataError("expected one PMID a line", where=f"{path}:{number}", fix="take other lines out")
+                raise DataError("expected one PMID a line", where=f"{path}:{number}", fix="remove all other lines")
             pmids += [f"pmid:{name}"] if name else []
     if not pmids:
         raise SettingsError(

@@ -47,17 +47,17 @@ def deidentify_command(
     secret_bytes = _secret_bytes(secret)
     counts: Counter[str] = Counter()
     touched = 0
-    waiting = Console(stderr=True).status("looking for identifiers")
-    with spooled(paths, stdin_filename, row.suffixes[0], out) as names, waiting:
+    status = Console(stderr=True).status("looking for identifiers")
+    with status, spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names)
         find = load_finder()
         options = ReadOptions(columns_of(column or ()), streaming=True)
         reading = read_records(row, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:
-                clean, here = deidentified(record, find, secret_bytes)
-                counts += here
-                touched += bool(here)
+                clean, replaced = deidentified(record, find, secret_bytes)
+                counts += replaced
+                touched += bool(replaced)
                 stream.write(as_line(clean))
         recall = measure(find, gold_notes())
     access = strictest([row.access, options.met_access()])
@@ -71,7 +71,7 @@ def deidentify_command(
 
 
 def _secret_bytes(path: Path | None) -> bytes:
-    """The secret that decides how far dates move: of this run alone, or of a file readable by its owner only."""
+    """The secret that decides how far dates move: new random bytes, or those of a file that only its owner may read."""
     from lora_med.files import atomic_stream
 
     if path is None:
@@ -82,7 +82,7 @@ def _secret_bytes(path: Path | None) -> bytes:
     secret_bytes = path.read_bytes()
     if len(secret_bytes) < LEAST_SECRET_BYTES:
         raise SettingsError(
-            f"the file holds {len(secret_bytes)} bytes: whoever guesses them knows how far dates were moved",
+            f"the file holds {len(secret_bytes)} bytes; if they are guessed, it is known how far dates were moved",
             where=f"--secret {path}",
             fix=f"name a file that does not exist yet, or one of {LEAST_SECRET_BYTES} random bytes or more",
         )

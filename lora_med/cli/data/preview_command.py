@@ -36,8 +36,8 @@ def check_command(overrides: Overrides = None, config: Config = None, as_json: A
             f"{ingredient['share']:.1%} of all"
         )
     if check.between is not None:
-        left = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
-        print(f"between      left out because another source holds it out: {left}")
+        removed = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
+        print(f"between      left out because another source holds it out: {removed}")
     words = ", ".join(f"{word} ({tokens})" for word, tokens, _ in check.fertility.words[:SHOWN_LABELS])
     print(
         f"fertility    {check.fertility.data:.2f} tokens a word, {check.fertility.terms:.2f} on medical terms"
@@ -67,16 +67,16 @@ def _print_source(source: SourceCheck, max_length: int) -> None:
     print(f"splits       {sizes}")
     print(f"split        {source.split}")
     print(f"template     {source.template}")
-    some = ", ".join(f"{split} {count:,}" for split, count in source.looked_at.items() if count < source.sizes[split])
-    if some:
-        print(f"looked at    the first of {some}; what follows is of these")
+    partly = ", ".join(f"{split} {count:,}" for split, count in source.looked_at.items() if count < source.sizes[split])
+    if partly:
+        print(f"looked at    the first of {partly}; what follows is of these")
     for split, lengths in source.lengths.items():
         spread = ", ".join(f"{name} {value}" for name, value in lengths.quantiles.items())
         print(f"lengths      {split}: {spread} tokens; {lengths.too_long:,} of {lengths.rows:,} over {max_length}")
     for split, counts in source.labels.items():
-        named = list(counts.items())
-        shown = ", ".join(f"{label} {count:,}" for label, count in named[:SHOWN_LABELS])
-        more = f", {len(named) - SHOWN_LABELS} more" if len(named) > SHOWN_LABELS else ""
+        label_counts = list(counts.items())
+        shown = ", ".join(f"{label} {count:,}" for label, count in label_counts[:SHOWN_LABELS])
+        more = f", {len(label_counts) - SHOWN_LABELS} more" if len(label_counts) > SHOWN_LABELS else ""
         print(f"labels       {split}: {shown}{more}" if shown else f"labels       {split}: none")
     for split, scores in source.baselines.items():
         for name, score in scores.items():

@@ -37,7 +37,7 @@ def spooled(paths: Sequence[str], name: str | None, suffix: str, beside: Path) -
         return
     name = name or f"stdin{suffix}"
     if Path(name).name != name:
-        raise SettingsError(f"{name!r} is no file's name", where="--stdin-filename", fix="give a name without a folder")
+        raise SettingsError(f"{name!r} is not a file name", where="--stdin-filename", fix="give a name without folder")
     with disk_errors(beside):
         beside.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".stdin-", dir=beside.parent)

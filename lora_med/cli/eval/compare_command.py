@@ -23,7 +23,7 @@ def compare_command(
     seed: Seed = 42,
     as_json: AsJson = False,
 ) -> None:
-    """Set two reports side by side: each measure in both, and the paired difference where the items are the same."""
+    """Show two reports side by side: each measure in both, and the paired difference where the items are the same."""
     prepare_environment(offline=True)
     from lora_med.evaluation.report.compare_reports import side_by_side
     from lora_med.evaluation.sentences import number, signed, span

@@ -36,6 +36,7 @@ from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
+    from lora_med.adapters.store.card import Card
     from lora_med.adapters.store.published import AdapterFiles
     from lora_med.evaluation.report.write_report import Report
     from lora_med.evaluation.results import Evaluation
@@ -108,20 +109,20 @@ def evaluate_command(
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
-    chosen = {"source": source, "template": template, "split": split}
-    if tagging(cards):
-        _refuse(constrained=constrained, metric=metric, revision=revision, quantization=quantization)
+    _refuse_for_taggers(cards, constrained=constrained, metric=metric, revision=revision, quantization=quantization)
     options = EvalOptions(
         store=store,
         max_items=max_items,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
-        prompt_options=PromptOptions(shots, rotate, constrained, bertscore),
+        prompt_options=PromptOptions(shots=shots, rotate=rotate, constrained=constrained, bertscore=bertscore),
         metrics=_metrics(metric or ()),
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
+        jobs = make_jobs(
+            task or (), cards, source=source, template=template, paths=data or (), overrides=context.args, split=split
+        )
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(cards):
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
@@ -142,10 +143,13 @@ def _title(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     return f"{', '.join(names)} against {base}" if names else base
 
 
-def _refuse(**options: object) -> None:
+def _refuse_for_taggers(cards: Sequence[Card], **options: object) -> None:
     """Refuse options that token classifiers do not have: they generate nothing, and load the base of their card."""
+    from lora_med.workflows.evaluate import tagging
+
+    is_tagging = tagging(cards)
     for name, value in options.items():
-        if value:
+        if is_tagging and value:
             raise SettingsError(
                 "adapters that tag tokens do not take this option", where=f"--{name}", fix="remove the option"
             )
@@ -161,7 +165,7 @@ def _open(names: Sequence[str], store: Path, base: str | None) -> list[AdapterFi
 
 
 def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None, quantization: str | None) -> Base:
-    """The base that was named, else the first card's; refused before its weights are loaded if it is not the one."""
+    """The base `name`, else the first card's; a base that no adapter was trained on is refused before it is loaded."""
     from lora_med.adapters.store.base_match import check_base
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint

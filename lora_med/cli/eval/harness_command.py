@@ -42,16 +42,17 @@ def harness_command(
     from lora_med.workflows.lm_eval_export import write_harness, write_readme
 
     cards = [read_card(find_adapter(name, store)) for name in adapter or ()]
-    job_options = {
-        "source": source,
-        "template": template,
-        "paths": data or (),
-        "overrides": overrides or (),
-        "split": split,
-    }
     written = []
     with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, **job_options)
+        jobs = make_jobs(
+            task or (),
+            cards,
+            source=source,
+            template=template,
+            paths=data or (),
+            overrides=overrides or (),
+            split=split,
+        )
     for job in jobs:
         with ask_for_data(data):
             heldout = open_job(job, PromptOptions(), calibrate=False)

@@ -7,11 +7,11 @@
     text, label          a text and its class, where `data.columns` names the label's column  -> Question
     text                 running text, with `title` if there is one                           -> Passage
 
-`data.columns` maps our names to yours. `uid` and `group` come from columns of that name if there are. Otherwise the uid
-is file:line, and the group is a hash of what must not be in two splits: the text, the prompt, the question, or the
-conversation's first turns. The classes of a label column are all values in the input, in alphabetical order, unless
-`data.labels` names them; numbers and booleans are used as text. State the license and the access class in the section
-`adapter` of the settings.
+`data.columns` maps our names to yours. `uid` and `group` come from columns of that name, if there are any. Otherwise
+the uid is file:line. The group is then a hash of what must not be in two splits: the text, the prompt, the question, or
+the first turns of the conversation. `data.labels` names the classes of a label column. Without it they are all values
+in the input, in alphabetical order. Numbers and booleans are used as text. State the license and the access class in
+the section `adapter` of the settings.
 """
 
 from __future__ import annotations

@@ -63,15 +63,15 @@ class _AllowedOnly(LogitsProcessor):
 
     def __init__(self, matchers: Sequence[Any]) -> None:
         self.matchers = matchers
-        self.begun = False
+        self.has_started = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores, minus infinity for each token that is not allowed."""
-        if self.begun:
+        if self.has_started:
             for matcher, token in zip(self.matchers, input_ids[:, -1].tolist(), strict=True):
                 if not matcher.is_stopped():
                     matcher.consume_token(token)
-        self.begun = True
+        self.has_started = True
         masks = np.stack([np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8) for matcher in self.matchers])
         allowed = np.unpackbits(masks, axis=1, count=scores.shape[1], bitorder="little").astype(bool)
         return scores.masked_fill(torch.from_numpy(~allowed).to(scores.device), -torch.inf)

@@ -43,7 +43,7 @@ class QuestionRow:
     @property
     def is_linear(self) -> bool:
         """Whether every token follows the one before it, so that the row needs no mask of its own."""
-        return all(parent == place - 1 for place, parent in enumerate(self.parents))
+        return all(parent == index - 1 for index, parent in enumerate(self.parents))
 
     @property
     def scored_tokens(self) -> int:

@@ -20,7 +20,9 @@ TERMS = (
 def confidence_table(evaluation: Evaluation) -> Table:
     """Calibration of base and adapters; a second row where a temperature was fitted on validation items."""
     columns = (Cell("calibration"), *(Cell(name, "number") for name in ("ECE", "ECE, equal", "Brier", "nll", "risk")))
-    confidences = [(one.name, one.confidence) for one in evaluation.subjects if one.confidence is not None]
+    confidences = [
+        (subject.name, subject.confidence) for subject in evaluation.subjects if subject.confidence is not None
+    ]
     rows = []
     for name, confidence in confidences:
         for title, calibration in ((name, confidence.plain), (f"{name}, scaled", confidence.scaled)):
@@ -56,7 +58,9 @@ def _abstention(name: str, confidence: Confidence) -> str:
 
 def confidence_figures(evaluation: Evaluation, index: int) -> tuple[Figure, ...]:
     """The reliability diagram of each subject, and the error rate as fewer questions are answered."""
-    confidences = {one.name: one.confidence for one in evaluation.subjects if one.confidence is not None}
+    confidences = {
+        subject.name: subject.confidence for subject in evaluation.subjects if subject.confidence is not None
+    }
     if not confidences:
         return ()
     bins = {name: confidence.plain.reliability for name, confidence in confidences.items()}

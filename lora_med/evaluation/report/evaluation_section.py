@@ -87,13 +87,14 @@ def _note(evaluation: Evaluation) -> str:
 
 def recall_table(evaluation: Evaluation) -> Table:
     """Recall of each label for the base and each adapter, with Wilson's interval."""
-    columns = (Cell("true label"), Cell("items", "number"), *(Cell(one.name, "number") for one in evaluation.subjects))
+    names = [subject.name for subject in evaluation.subjects]
+    columns = (Cell("true label"), Cell("items", "number"), *(Cell(name, "number") for name in names))
     rows = []
     for label in evaluation.labels:
         cells = []
         for subject in evaluation.subjects:
             recall = subject.answers.recall.get(label) if subject.answers is not None else None
-            share = "–" if recall is None else f"{number(recall.found / recall.of)} ({span(recall.interval)})"
+            share = "–" if recall is None else f"{number(recall.hits / recall.total)} ({span(recall.interval)})"
             cells.append(Cell(share, "number"))
         count = sum(item.answer == label for item in evaluation.items)
         rows.append(text_row(label, Cell(str(count), "number"), *cells))
@@ -109,7 +110,7 @@ def confusion_tables(evaluation: Evaluation) -> list[Table]:
             continue
         counts = subject.answers.confusion
         invalid = any(row[-1] for row in counts)
-        columns = [Cell(f"{subject.name}: true label"), *(Cell(one, "number") for one in labels)]
+        columns = [Cell(f"{subject.name}: true label"), *(Cell(label, "number") for label in labels)]
         rows = [
             text_row(label, *(Cell(str(count), "number") for count in (row if invalid else row[:-1])))
             for label, row in zip(labels, counts, strict=True)
@@ -131,7 +132,7 @@ def baseline_table(evaluation: Evaluation) -> Table:
         value = baseline.values[measure.name]
         cells = [
             Cell(f"{signed(change.difference)} ({span(change.interval, sign=True)})", "number")
-            for change in (subject.over[baseline.name] for subject in evaluation.subjects)
+            for change in (subject.baseline_changes[baseline.name] for subject in evaluation.subjects)
         ]
         rows.append(text_row(baseline.name, Cell(f"{number(value.value)} ({span(value.interval)})", "number"), *cells))
     return Table(columns, tuple(rows), "In brackets: 95% intervals, items paired.")
@@ -201,7 +202,9 @@ def evaluation_section(evaluation: Evaluation, index: int) -> Section:
     if any(subject.custom for subject in evaluation.subjects):
         tables.append(custom_table(evaluation))
     base = evaluation.base
-    options = [f"{name} {value}" if value is not True else name for name, value in evaluation.asked.items() if value]
+    options = [
+        f"{name} {value}" if value is not True else name for name, value in evaluation.prompt_options.items() if value
+    ]
     paragraph = (
         f"The base is {base['name']} ({base['quantization']} weights, computed in {base['dtype']}). "
         f"The items are the {evaluation.split} split of {evaluation.source}, access class {evaluation.access}. "

@@ -157,7 +157,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "groups": evaluation.groups,
         "layout": dict(evaluation.layout),
         "notes": list(evaluation.notes),
-        "asked": dict(evaluation.asked),
+        "asked": dict(evaluation.prompt_options),
         "bootstrap_samples": evaluation.bootstrap_samples,
         "seed": evaluation.seed,
         "versions": dict(evaluation.versions),
@@ -202,15 +202,15 @@ def subject_json(subject: Subject) -> dict[str, Any]:
         "seconds": round(subject.seconds, 3),
         "values": _values_json(subject.values),
         "changes": {name: change_json(change) for name, change in subject.changes.items()},
-        "over": {name: change_json(change) for name, change in subject.over.items()},
+        "over": {name: change_json(change) for name, change in subject.baseline_changes.items()},
         "metrics": {name: asdict(score) for name, score in subject.custom.items()},
     }
     if subject.answers is not None:
         content["confusion"] = [list(row) for row in subject.answers.confusion]
         content["recall"] = {
             label: {
-                "found": recall.found,
-                "of": recall.of,
+                "found": recall.hits,
+                "of": recall.total,
                 "low": recall.interval.low,
                 "high": recall.interval.high,
             }

@@ -1,8 +1,8 @@
-"""Named entities as a task: the model writes a JSON list, the list is placed in the text, and offsets are compared.
+"""Named entities as a task: the model writes a JSON list, which gets offsets in the text, and offsets are compared.
 
-A table has a row for each item and, for each type, the counts that F1 needs (see metrics/spans.py); a last block of
-them holds predictions of types that the task has not, which are wrong and weigh on precision. A mention named more
-often than it stands in the text counts as one that is not there.
+A table has a row for each item. For each type the row has the counts that F1 needs (see metrics/spans.py). A last block
+of counts is for predictions of types that the task does not have: they are wrong, and lower the precision. If a mention
+is named more often than it occurs in the text, the excess counts as hallucinated.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class EntityItem:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCoverage:
-    """What no answer can score, for reasons of form: the gold list itself finds `placed` of `mentions` gold mentions.
+    """What no answer can score, because of its form: the gold list itself matches `placed` of `mentions` gold mentions.
 
-    The other mentions are where reading from left to right does not look, or end in blanks. `cut_prompts` counts the
+    The other mentions end in blanks, or are where the search from left to right does not look. `cut_prompts` counts the
     prompts that lost their beginning because of the context. `long_answers` counts the items whose gold list has more
     tokens than an answer may have.
     """
@@ -77,9 +77,17 @@ def entity_items(records: Sequence[Record], template: str, model: Any, tokenizer
     items: list[EntityItem] = []
     for record, row, tokens in zip(annotated, rows, tokenize_rows(rows, tokenizer), strict=True):
         first = tokens.trained.index(True)
-        gold = gold_mentions(record)
-        prompt, size = tuple(tokens.input_ids[:first]), len(tokens.input_ids) - first
-        items.append(EntityItem(row.uid, row.group, prompt, record.text, gold, write_entities(record), size))
+        items.append(
+            EntityItem(
+                uid=row.uid,
+                group=row.group,
+                prompt_ids=tuple(tokens.input_ids[:first]),
+                text=record.text,
+                gold=gold_mentions(record),
+                gold_answer=write_entities(record),
+                answer_tokens=len(tokens.input_ids) - first,
+            )
+        )
     return items
 
 
@@ -143,10 +151,10 @@ def answer_entities(
     prompts = [cut_left(item.prompt_ids, context - max_new_tokens) for item in items]
     rule = unconstrained if types is None else entity_list(model, tokenizer, types)
     tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, processors=rule, advance=advance)
-    unfinished = sum(len(one) >= max_new_tokens for one in tokens)
+    unfinished = sum(len(answer) >= max_new_tokens for answer in tokens)
     if unfinished:
         logger.info("%d of %d answers stopped at %d tokens", unfinished, len(items), max_new_tokens)
-    return [tokenizer.decode(one, skip_special_tokens=True) for one in tokens]
+    return [tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
 
 
 def entity_table(
@@ -170,7 +178,7 @@ def entity_table(
 def mention_counts(
     gold: Sequence[Mention], predicted: Sequence[Mention], types: Sequence[str], seen: Set[str]
 ) -> Numbers:
-    """One item's counts for each type, then for all other types; each in the four readings one after the other."""
+    """One item's counts for each type, then for all other types; in each, STRICT, RELAXED, UNSEEN and COLLAPSED."""
     counts = np.zeros((len(types) + 1, WIDTH))
     row_of_type = {kind: number for number, kind in enumerate(types)}
     for columns, counted in (

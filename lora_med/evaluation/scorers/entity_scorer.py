@@ -63,12 +63,12 @@ class EntityScorer:
     @property
     def references(self) -> tuple[str, ...]:
         """The gold lists as JSON."""
-        return tuple(one.gold_answer for one in self._to_answer)
+        return tuple(item.gold_answer for item in self._to_answer)
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """The texts."""
-        return tuple(one.text for one in self._to_answer)
+        return tuple(item.text for item in self._to_answer)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ class EntityScorer:
         """The dictionary baseline: marking every text that training marked."""
         if self._dictionary is None:
             return {}
-        answers = [self._dictionary.answer(one.text) for one in self._to_answer]
+        answers = [self._dictionary.answer(item.text) for item in self._to_answer]
         return {
             "Dictionary baseline: entities marked in training": entity_table(
                 self._to_answer, answers, self._types, self._seen_in_training
@@ -142,4 +142,4 @@ class DictionaryBaseline:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(one.casefold() for one in WORD.findall(text))
+    return tuple(word.casefold() for word in WORD.findall(text))

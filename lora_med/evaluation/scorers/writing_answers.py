@@ -29,10 +29,10 @@ from lora_med.prompts.tokens_and_labels import tokenize_rows
 
 SIMILARITY = ("rouge_1", "rouge_2", "rouge_l", "chrf")
 SIZES = ("output_words", "reference_words", "empty")
-COUNTS = tuple(one.name for one in fields(Faithfulness))
+COUNTS = tuple(member.name for member in fields(Faithfulness))
 COLUMNS = ("items", *SIMILARITY, *SIZES, *COUNTS)
 BERT = "bertscore"
-COLUMN_OF = {name: place for place, name in enumerate(COLUMNS)}
+COLUMN_OF = {name: column for column, name in enumerate(COLUMNS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def write_answers(
     """
     prompts = [cut_left(item.prompt_ids, context - max_new_tokens) for item in items]
     tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance)
-    return [tokenizer.decode(one, skip_special_tokens=True).strip() for one in tokens]
+    return [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in tokens]
 
 
 def writing_table(items: Sequence[WritingItem], outputs: Sequence[str], bert: Encoder | None = None) -> Numbers:

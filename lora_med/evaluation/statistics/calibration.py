@@ -130,5 +130,5 @@ def _choices(
     """The probability of each choice, whether it is right, and the probabilities of all options."""
     chances = [softmax(row, temperature) for row in scores]
     chosen = [max(range(len(row)), key=list(row).__getitem__) for row in scores]
-    confidences = [min(1.0, float(row[place])) for row, place in zip(chances, chosen, strict=True)]
-    return confidences, [place == right for place, right in zip(chosen, truth, strict=True)], chances
+    confidences = [min(1.0, float(row[option])) for row, option in zip(chances, chosen, strict=True)]
+    return confidences, [option == right for option, right in zip(chosen, truth, strict=True)], chances

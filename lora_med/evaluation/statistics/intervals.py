@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from lora_med.errors import SettingsError
 from lora_med.evaluation.measures import Change, Measure, Numbers, changes, values
-from lora_med.evaluation.results import Baseline, Subject
+from lora_med.evaluation.results import Baseline, Subject, verdict_measure
 from lora_med.evaluation.scorer import Answered, Scorer
-from lora_med.evaluation.tasks import SCORINGS, Scoring
+from lora_med.evaluation.tasks import Scoring
 from lora_med.metrics.custom_metric import CustomScore, Metric, score_custom
 from lora_med.metrics.significance import mcnemar
 
@@ -20,7 +20,7 @@ Custom = dict[str | None, dict[str, CustomScore]]
 class Statistics:
     """How the answers to one task are compared: the measure of the verdict, and how intervals are resampled.
 
-    `shown` says whether written texts may be kept.
+    `shown` says whether written texts may be saved and shown.
     """
 
     scorer: Scorer
@@ -50,7 +50,7 @@ class Statistics:
                 answers=answers.answers,
                 mcnemar=None if name is None or not answers.right else mcnemar(answered[None].right, answers.right),
                 confidence=answers.confidence,
-                over={
+                baseline_changes={
                     baseline: self._changes([self._primary], table, answers.table)[self._primary.name]
                     for baseline, table in baseline_tables.items()
                 },
@@ -106,7 +106,7 @@ class Statistics:
 
     @property
     def _primary(self) -> Measure:
-        return next(one for one in self.scorer.measures if one.name == SCORINGS[self.scoring].verdict_by)
+        return verdict_measure(self.scorer.measures, self.scoring)
 
     def _changes(self, measures: Collection[Measure], first: Numbers, second: Numbers) -> dict[str, Change]:
         return changes(list(measures), first, second, self.groups, samples=self.resamples, seed=self.seed)

@@ -18,7 +18,7 @@ class Comparison:
     """One adapter against its base in one task, by the task's first measure.
 
     `test` names the source of `p_value`: McNemar's exact test for accuracies, else the paired bootstrap. `adjusted` is
-    the p-value after Holm's correction over the `of` comparisons of the report. Both are None where there is no test.
+    the p-value after Holm's correction over all `comparisons` of the report. Both are None where there is no test.
     """
 
     evaluation: Evaluation
@@ -28,7 +28,7 @@ class Comparison:
     test: str
     p_value: float | None
     adjusted: float | None
-    of: int
+    comparisons: int
 
     @property
     def verdict(self) -> Verdict:
@@ -42,13 +42,13 @@ class Comparison:
         if not self._by_chance or self.change.verdict == "cannot tell":
             return sentence
         return (
-            f"{sentence} By the interval alone it is {self.change.verdict}. "
-            f"Among {self.of} comparisons this interval is not enough for a verdict (adjusted p = {self.adjusted:.2g})."
+            f"{sentence} By the interval alone it is {self.change.verdict}. Among {self.comparisons} comparisons this "
+            f"interval is not enough for a verdict (adjusted p = {self.adjusted:.2g})."
         )
 
     @property
     def _by_chance(self) -> bool:
-        return self.of > 1 and self.adjusted is not None and self.adjusted > LARGEST_P
+        return self.comparisons > 1 and self.adjusted is not None and self.adjusted > LARGEST_P
 
 
 def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
@@ -59,15 +59,16 @@ def compare_all(evaluations: Sequence[Evaluation]) -> list[Comparison]:
     adjusted = dict(zip(tested, holm([p for _, p in tests if p is not None]), strict=True))
     return [
         Comparison(
-            evaluation,
-            subject,
-            evaluation.verdict_by,
-            subject.changes[evaluation.verdict_by.name],
-            *tests[number],
-            adjusted.get(number),
-            len(pairs),
+            evaluation=evaluation,
+            subject=subject,
+            measure=evaluation.verdict_by,
+            change=subject.changes[evaluation.verdict_by.name],
+            test=test,
+            p_value=p_value,
+            adjusted=adjusted.get(number),
+            comparisons=len(pairs),
         )
-        for number, (evaluation, subject) in enumerate(pairs)
+        for number, ((evaluation, subject), (test, p_value)) in enumerate(zip(pairs, tests, strict=True))
     ]
 
 

@@ -75,7 +75,7 @@ def _name_context_length(model_base: Any) -> None:
 def _score_by_merges(vocabulary: Any) -> None:
     read = vocabulary.__init__
 
-    def begun(self: Any, base_path: Path) -> None:
+    def read_with_ranks(self: Any, base_path: Path) -> None:
         read(self, base_path)
         merges = json.loads((base_path / "tokenizer.json").read_text(encoding="utf-8"))["model"].get("merges", [])
         pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
@@ -88,7 +88,7 @@ def _score_by_merges(vocabulary: Any) -> None:
         # llama.cpp joins the pair with the highest score first, so a token without a merge comes last.
         return -float(self.merge_ranks.get(token_id, 10_000_000))
 
-    vocabulary.__init__ = begun
+    vocabulary.__init__ = read_with_ranks
     vocabulary.get_token_score = score
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
@@ -12,7 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_med.errors import DependencyMissingError, InputMissingError, IntegrityError
+from lora_med.errors import InputMissingError, IntegrityError
+from lora_med.export.export_folder import check_packages
 from lora_med.export.gguf.converter_setup import MANIFEST, cached_converter, digest_tree
 from lora_med.files import read_json
 
@@ -32,19 +32,13 @@ class Converter:
     digest: str
 
 
-def check_packages() -> None:
-    """Refuse an export to GGUF if a required package is not installed.
+def check_gguf_packages() -> None:
+    """Refuse an export to GGUF if a package that it needs is not installed.
 
     Raises:
         DependencyMissingError: with the command that installs the packages.
     """
-    absent = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if absent:
-        raise DependencyMissingError(
-            f"GGUF needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
-            where="lora-med export",
-            fix='pip install "lora-med[export]"',
-        )
+    check_packages(NEEDED, "GGUF")
 
 
 def find_converter() -> Converter:
@@ -109,11 +103,11 @@ def _run(
         facts.write_text(json.dumps({"pre": pre}), encoding="utf-8")
         command = [sys.executable, "-P", str(DRIVER), str(facts), str(converter.folder / script), *arguments]
         quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-        done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, errors="replace")
-        if done.returncode != 0 or not target.is_file():
-            tail = [line[:200] for line in done.stderr.splitlines() if line.strip()][-TAIL_LINES:]
+        result = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, errors="replace")
+        if result.returncode != 0 or not target.is_file():
+            tail = [line[:200] for line in result.stderr.splitlines() if line.strip()][-TAIL_LINES:]
             raise IntegrityError(
-                f"llama.cpp's {script} failed (exit {done.returncode}):\n  " + "\n  ".join(tail),
+                f"llama.cpp's {script} failed (exit {result.returncode}):\n  " + "\n  ".join(tail),
                 where=f"{source.name}, converted by {converter.version}",
                 fix="lora-med adapters check NAME --target gguf shows what is supported; try a newer llama.cpp",
             )

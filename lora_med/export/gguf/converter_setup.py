@@ -87,7 +87,7 @@ def unpack(archive: Path, target: Path, *, inside: str = INSIDE) -> list[str]:
         try:
             with tarfile.open(archive, "r:gz") as entries:
                 for entry in entries:
-                    name = _wanted(entry, inside, archive)
+                    name = _allowed_name(entry, inside, archive)
                     if name is None:
                         continue
                     stream = entries.extractfile(entry)
@@ -108,7 +108,7 @@ def unpack(archive: Path, target: Path, *, inside: str = INSIDE) -> list[str]:
     return names
 
 
-def _wanted(entry: tarfile.TarInfo, inside: str, archive: Path) -> str | None:
+def _allowed_name(entry: tarfile.TarInfo, inside: str, archive: Path) -> str | None:
     name = entry.name.removeprefix(inside)
     if name == entry.name or not WANTED.fullmatch(name):
         return None

@@ -18,9 +18,15 @@ from lora_med.adapters.store.published import Published, open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
-from lora_med.export.export_folder import EXPORT, WORK, count_parameters, fresh_export
+from lora_med.export.export_folder import WORK, Export, count_parameters, fresh_export, read_export
 from lora_med.export.gguf.adapter_folder import write_for_converter
-from lora_med.export.gguf.converter import Converter, check_packages, convert_adapter, convert_model, find_converter
+from lora_med.export.gguf.converter import (
+    Converter,
+    check_gguf_packages,
+    convert_adapter,
+    convert_model,
+    find_converter,
+)
 from lora_med.export.gguf.gguf_check import (
     Agreement,
     Reference,
@@ -34,7 +40,6 @@ from lora_med.export.gguf.gguf_check import (
 from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import BITS, check_formats, write_as
 from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_kind
-from lora_med.files import read_json
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import Base, load_base
@@ -43,14 +48,6 @@ from lora_med.models.tokenizer import load_tokenizer
 PARTS = ("merged", "adapter", "swappable")
 MOST_CONTEXT = 512
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Export:
-    """The folder of an export, and the content of its export.json."""
-
-    folder: Path
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,39 +86,39 @@ def export_gguf(
     if part not in PARTS:
         raise SettingsError(unknown("part", part, PARTS), where="--part")
     check_formats(formats)
-    check_packages()
+    check_gguf_packages()
     converter = find_converter()
-    source = open_published(name, store, base, revision)
-    refuse(source.card, source.base, "gguf", "merged" if part == "merged" else "adapter")
+    adapter = open_published(name, store, base, revision)
+    refuse(adapter.card, adapter.base, "gguf", "merged" if part == "merged" else "adapter")
     facts: dict[str, Any] = {"target": "gguf", "part": part}
     facts["converter"] = {"version": converter.version, "sha256": converter.digest}
-    with fresh_export(Path(out), source, needed_bytes=needed_bytes(source, part, formats), facts=facts) as folder:
-        fill_gguf(folder, source, converter, part, formats, facts)
-    return Export(Path(out), read_json(Path(out) / EXPORT))
+    with fresh_export(Path(out), adapter, needed_bytes=needed_bytes(adapter, part, formats), facts=facts) as folder:
+        fill_gguf(folder, adapter, converter, part, formats, facts)
+    return read_export(out)
 
 
 def fill_gguf(
-    folder: Path, source: Published, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
+    folder: Path, adapter: Published, converter: Converter, part: str, formats: tuple[str, ...], facts: dict[str, Any]
 ) -> dict[str, str]:
     """Write and prove the files inside a `fresh_export`; returns the file name of `model` and of `adapter`."""
-    vocabulary = _vocabulary(source, converter, folder / WORK)
+    vocabulary = _vocabulary(adapter, converter, folder / WORK)
     facts["tokenizer"] = vocabulary.facts
     if part == "merged":
-        return _fill_merged(folder, source, converter, vocabulary, formats, facts)
-    return _fill_adapter(folder, source, converter, vocabulary, formats if part == "swappable" else (), facts)
+        return _fill_merged(folder, adapter, converter, vocabulary, formats, facts)
+    return _fill_adapter(folder, adapter, converter, vocabulary, formats if part == "swappable" else (), facts)
 
 
-def needed_bytes(source: Published, part: str, formats: tuple[str, ...]) -> int:
+def needed_bytes(adapter: Published, part: str, formats: tuple[str, ...]) -> int:
     """Bytes of the model in float32 twice (Hugging Face folder and GGUF), and of each written file."""
     bits_a_weight = sum(BITS[name] for name in formats) if part != "adapter" else 0
-    return round(count_parameters(source.base) * ((64 if part == "merged" else 32) + bits_a_weight) / 8)
+    return round(count_parameters(adapter.base) * ((64 if part == "merged" else 32) + bits_a_weight) / 8)
 
 
-def _vocabulary(source: Published, converter: Converter, work: Path) -> _Vocabulary:
+def _vocabulary(adapter: Published, converter: Converter, work: Path) -> _Vocabulary:
     logger.info("comparing llama.cpp's tokens with those of the base's tokenizer")
     path = work / "vocabulary.gguf"
-    name_by_hash = convert_model(converter, source.base, path, vocabulary_only=True)
-    tokenizer, _ = load_tokenizer(source.base)
+    name_by_hash = convert_model(converter, adapter.base, path, vocabulary_only=True)
+    tokenizer, _ = load_tokenizer(adapter.base)
     pre = choose_pre_tokenizer(tokenizer, path, name_by_hash)
     how = "llama.cpp knows its hash" if name_by_hash else "tried" if pre else "its kind needs none"
     facts = {"kind": tokenizer_kind(path), "pre_tokenizer": pre, "found": how}
@@ -131,7 +128,7 @@ def _vocabulary(source: Published, converter: Converter, work: Path) -> _Vocabul
 
 def _fill_merged(
     folder: Path,
-    source: Published,
+    adapter: Published,
     converter: Converter,
     vocabulary: _Vocabulary,
     formats: tuple[str, ...],
@@ -139,16 +136,16 @@ def _fill_merged(
 ) -> dict[str, str]:
     work = folder / WORK
     logger.info("merging in float32")
-    certificate = merge_published(source, work / source.name, dtype="float32").certificate
+    certificate = merge_published(adapter, work / adapter.name, dtype="float32").certificate
     facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
-    merged = load_base(str(work / source.name), quantization="none", dtype="float32", attention="sdpa")
+    merged = load_base(str(work / adapter.name), quantization="none", dtype="float32", attention="sdpa")
     reference = _reference(merged.model, merged)
     tokenizer = merged.tokenizer
     del merged
     gc.collect()
-    float32_file = work / "whole.gguf"
+    float32_file = work / "float32.gguf"
     logger.info("converting with %s", converter.version)
-    convert_model(converter, work / source.name, float32_file, pre=vocabulary.pre)
+    convert_model(converter, work / adapter.name, float32_file, pre=vocabulary.pre)
     logger.info("comparing log-probabilities in llama.cpp")
     with loaded(float32_file, context=_context(reference), exact=True) as server:
         exact = agreement(server.score(reference.rows), reference)
@@ -158,30 +155,32 @@ def _fill_merged(
             "float32": _shown(exact),
         }
     check_exact("the merged model", exact)
-    facts["formats"] = _round(float32_file, folder, source.name, reference, formats, vocabulary.pre)
-    return {"model": f"{source.name}-{formats[0]}.gguf"}
+    facts["formats"] = _round(float32_file, folder, adapter.name, reference, formats, vocabulary.pre)
+    return {"model": f"{adapter.name}-{formats[0]}.gguf"}
 
 
 def _fill_adapter(
     folder: Path,
-    source: Published,
+    adapter: Published,
     converter: Converter,
     vocabulary: _Vocabulary,
     formats: tuple[str, ...],
     facts: dict[str, Any],
 ) -> dict[str, str]:
     work = folder / WORK
-    base = load_base(source.base_name, quantization="none", dtype="float32", attention="sdpa", revision=source.revision)
+    base = load_base(
+        adapter.base_name, quantization="none", dtype="float32", attention="sdpa", revision=adapter.revision
+    )
     bare = _reference(base.model, base)
-    adapted = _reference(attach_opened(base, source), base)
+    adapted = _reference(attach_opened(base, adapter), base)
     tokenizer = base.tokenizer
     del base
     gc.collect()
-    float32_file, product_file = work / "whole.gguf", folder / f"{source.name}-adapter.gguf"
+    float32_file, product_file = work / "float32.gguf", folder / f"{adapter.name}-adapter.gguf"
     logger.info("converting with %s", converter.version)
-    convert_model(converter, source.base, float32_file, pre=vocabulary.pre)
-    plain = write_for_converter(source.tensors(), source.config, source.method, source.base, work / "plain")
-    convert_adapter(converter, plain, source.base, product_file)
+    convert_model(converter, adapter.base, float32_file, pre=vocabulary.pre)
+    plain = write_for_converter(adapter.tensors(), adapter.config, adapter.method, adapter.base, work / "plain")
+    convert_adapter(converter, plain, adapter.base, product_file)
     logger.info("comparing log-probabilities in llama.cpp with the adapter off, on and off again")
     with loaded(float32_file, context=_context(bare), exact=True, adapters=[product_file]) as server:
         off = agreement(server.score(bare.rows, scales=[0.0]), bare)

@@ -42,7 +42,7 @@ class LlamaServer:
         self._key = key
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def _ask(self, path: str, value: Mapping[str, Any]) -> Any:
+    def _post(self, path: str, value: Mapping[str, Any]) -> Any:
         request = urllib.request.Request(
             f"{self._server.listening_address}{path}",
             data=json.dumps(value).encode(),
@@ -53,34 +53,34 @@ class LlamaServer:
 
     def tokens(self, text: str, *, special: bool = True) -> list[int]:
         """The token ids of `text`, with control tokens parsed; `special` adds BOS if the model requires it."""
-        return self._ask("/tokenize", {"content": text, "add_special": special, "parse_special": True})["tokens"]
+        return self._post("/tokenize", {"content": text, "add_special": special, "parse_special": True})["tokens"]
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The chat prompt that llama.cpp renders from `messages` with the template in the file."""
-        return self._ask("/apply-template", {"messages": list(messages)})["prompt"]
+        return self._post("/apply-template", {"messages": list(messages)})["prompt"]
 
     def generate(self, ids: Sequence[int], most: int) -> list[int]:
         """The greedy continuation of `ids`, at most `most` tokens."""
         options = {"n_predict": most, "temperature": 0, "return_tokens": True}
-        return self._ask("/completion", {"prompt": list(ids), **options})["tokens"]
+        return self._post("/completion", {"prompt": list(ids), **options})["tokens"]
 
     def score(self, rows: Sequence[Sequence[int]], *, scales: Sequence[float] = ()) -> list[Scored]:
         """The log-probabilities at every position of each row; `scales` weigh the adapters, in the order loaded."""
-        scored, last_log, done = [], time.monotonic(), 0
+        scored, last_log, scored_positions = [], time.monotonic(), 0
         total = sum(len(row) - 1 for row in rows)
         for row in rows:
             nll, top = [], []
             for position in range(1, len(row)):
                 forced = [[row[position], FORCED]]
-                drawn = self._complete(list(row[:position]), {"logit_bias": forced}, scales)
-                if drawn["id"] != row[position]:
-                    raise IntegrityError(f"llama.cpp sampled token {drawn['id']} where {row[position]} was forced")
-                nll.append(-drawn["logprob"])
-                top.append({likely["id"]: likely["logprob"] for likely in drawn["top_logprobs"]})
-                done += 1
+                sampled = self._complete(list(row[:position]), {"logit_bias": forced}, scales)
+                if sampled["id"] != row[position]:
+                    raise IntegrityError(f"llama.cpp sampled token {sampled['id']} where {row[position]} was forced")
+                nll.append(-sampled["logprob"])
+                top.append({likely["id"]: likely["logprob"] for likely in sampled["top_logprobs"]})
+                scored_positions += 1
                 if time.monotonic() - last_log > LOG_SECONDS:
                     last_log = time.monotonic()
-                    logger.info("llama.cpp has scored %d of %d positions", done, total)
+                    logger.info("llama.cpp has scored %d of %d positions", scored_positions, total)
             scored.append(Scored(nll, top))
         return scored
 

@@ -52,7 +52,7 @@ def check_formats(names: tuple[str, ...]) -> None:
         if name not in FORMATS:
             raise SettingsError(
                 unknown("GGUF type", name, FORMATS),
-                where="--type",
+                where="--dtype",
                 fix="for the K types, write f16 here and run llama.cpp's own llama-quantize on it",
             )
 
@@ -72,13 +72,13 @@ def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -
     gguf: Any = importlib.import_module("gguf")
 
     reader = _open(source)
-    wanted = FORMATS[name]
+    number_format = FORMATS[name]
     writer = gguf.GGUFWriter(target, arch=_text(reader, "general.architecture"))
-    changed: dict[str, Any] = {"general.file_type": gguf.LlamaFileType[wanted.file_type].value}
+    changed: dict[str, Any] = {"general.file_type": gguf.LlamaFileType[number_format.file_type].value}
     if pre is not None:
         changed[PRE_TOKENIZER] = pre
     copy_metadata(reader, writer, changed)
-    kinds = {tensor.name: _kind(tensor, wanted) for tensor in reader.tensors}
+    kinds = {tensor.name: _kind(tensor, number_format) for tensor in reader.tensors}
     for tensor in reader.tensors:
         shape = [int(size) for size in reversed(tensor.shape)]
         kind = gguf.GGMLQuantizationType[kinds[tensor.name]]
@@ -138,11 +138,11 @@ def _as_bytes() -> Any:
     return numpy.dtype(numpy.uint8)
 
 
-def _kind(tensor: Any, wanted: NumberFormat) -> str:
+def _kind(tensor: Any, number_format: NumberFormat) -> str:
     gguf: Any = importlib.import_module("gguf")
 
     if len(tensor.shape) < 2 or min(tensor.shape) == 1 or "norm" in tensor.name or "pos" in tensor.name:
         return "F32"
-    name = wanted.ends if tensor.name in WIDE else wanted.weights
+    name = number_format.ends if tensor.name in WIDE else number_format.weights
     block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
     return name if int(tensor.shape[0]) % block == 0 else "F16"

@@ -86,9 +86,9 @@ def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, name_by_hash: str | N
     """
     kind = tokenizer_kind(vocabulary)
     probes = probes_for(tokenizer)
-    wanted = [tokenizer(text)["input_ids"] for text in probes]
+    expected = [tokenizer(text)["input_ids"] for text in probes]
     names = [name_by_hash] if name_by_hash else [*NAMES] if kind == "gpt2" else [None]
-    agreed = first_that_agrees(names, lambda name: _cut(vocabulary, name, probes), wanted)
+    agreed = first_that_agrees(names, lambda name: _cut(vocabulary, name, probes), expected)
     if not agreed:
         tried = f"under its own name {name_by_hash!r}" if name_by_hash else f"tried under {len(names)} of its names"
         raise SettingsError(
@@ -100,11 +100,11 @@ def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, name_by_hash: str | N
 
 
 def first_that_agrees(
-    names: Sequence[str | None], cut: Callable[[str | None], list[list[int]] | None], wanted: list[list[int]]
+    names: Sequence[str | None], cut: Callable[[str | None], list[list[int]] | None], expected: list[list[int]]
 ) -> tuple[str | None] | None:
-    """The first name under which `cut` gives the ids wanted, in a tuple because None is a name too; or None."""
+    """The first name under which `cut` gives the expected ids, in a tuple because None is a name too; or None."""
     for name in names:
-        if cut(name) == wanted:
+        if cut(name) == expected:
             return (name,)
     return None
 

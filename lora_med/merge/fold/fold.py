@@ -193,7 +193,7 @@ def _tasks(
     for output in outputs:
         source, size = sources[output.source.file], _size(output, dtype)
         if touches(output, dtype):
-            folding = _prepared(load(output), source, scratch, pool)
+            folding = _after_first_pass(load(output), source, scratch, pool)
             row = size // output.shape[0]
             for begin, end in blocks(output):
                 yield _folding_task(folding, source, out, begin, end, offset + begin * row, dtype, scratch)
@@ -204,7 +204,7 @@ def _tasks(
         offset += size
 
 
-def _prepared(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolExecutor) -> Folding:
+def _after_first_pass(folding: Folding, source: int, scratch: Scratch, pool: ThreadPoolExecutor) -> Folding:
     """The folding with what needs a first pass over the whole weight: its dequantized values, and DoRA's factor."""
     if folding.output.quantized is not None:
         folding = replace(folding, dequantized=dequantized_values_of(folding.output, source))

@@ -111,7 +111,7 @@ def plan_merge(
     return _plan(read_contents(adapter, files), adapter, base, quantized)
 
 
-def plan_whole(adapter: Path, base: Path) -> Plan:
+def plan_own_tensors(adapter: Path, base: Path) -> Plan:
     """The plan for writing only the adapter's tensors of its base into the base folder, without its updates.
 
     Raises:
@@ -180,15 +180,14 @@ def _becomes_untied(embedding: str, head: str, contents: Contents, adapter: Path
         raise SettingsError(
             "trained tokens of a head that is tied to its embedding cannot be merged", where=str(adapter)
         )
-    ends = {
-        _same(name, embedding): tensor
-        for name, tensor in contents.saved.items()
-        if name == head or _same(name, embedding)
-    }
+    new_embeddings = [tensor for name, tensor in contents.saved.items() if _same(name, embedding)]
+    new_heads = [tensor for name, tensor in contents.saved.items() if name == head and not _same(name, embedding)]
     updated = {f"{layer}.weight" for layer in contents.low_rank}
     if any(name == head or _same(name, embedding) for name in updated):
         return True
-    return len(ends) == 1 or (len(ends) == 2 and _bytes(ends[True]) != _bytes(ends[False]))
+    if new_embeddings and new_heads:
+        return _bytes(new_embeddings[-1]) != _bytes(new_heads[-1])
+    return bool(new_embeddings or new_heads)
 
 
 def _same(name: str, tensor: str) -> bool:

@@ -20,7 +20,7 @@ class FileDigest:
     def __init__(self, path: Path, hashing: Executor) -> None:
         self._path, self._hashing = path, hashing
         self._digest = hashlib.sha256()
-        self._complete = self._submitted = self._taken = 0
+        self._complete = self._submitted = self._hashed = 0
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._jobs: list[Future[None]] = []
 
@@ -43,11 +43,11 @@ class FileDigest:
 
     def _submit(self) -> None:
         self._submitted = self._complete
-        self._jobs.append(self._hashing.submit(self._take, self._complete))
+        self._jobs.append(self._hashing.submit(self._hash, self._complete))
 
-    def _take(self, end: int) -> None:
+    def _hash(self, end: int) -> None:
         with open(self._path, "rb", buffering=0) as handle:
-            handle.seek(self._taken)
-            while count := handle.readinto(self._buffer[: end - self._taken]):
+            handle.seek(self._hashed)
+            while count := handle.readinto(self._buffer[: end - self._hashed]):
                 self._digest.update(self._buffer[:count])
-                self._taken += count
+                self._hashed += count

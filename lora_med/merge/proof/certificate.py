@@ -35,11 +35,13 @@ class Arithmetic:
 
 def certify(
     card: Card,
+    *,
     card_sha256: str | None,
     plan: Plan,
     out: Path,
-    base: tuple[str, str | None],
-    how: Arithmetic,
+    base_name: str,
+    revision: str | None,
+    arithmetic: Arithmetic,
     weights: Mapping[Path, str],
     proof: Proof,
 ) -> dict[str, Any]:
@@ -47,9 +49,9 @@ def certify(
 
     Args:
         card_sha256: of the adapter's card.json; None for an adapter that has no card of its own yet.
-        base: its requested name and its Hub commit; its fingerprint is already verified against the card's.
+        base_name, revision: as requested, with the Hub commit; the fingerprint is already compared with the card's.
         weights: SHA-256 of the files of weights, from the fold.
-        proof: without one, the merged model's fingerprint is omitted, because it reads all weights once more.
+        proof: if it holds no result, the merged model's fingerprint is omitted, which would read all weights again.
     """
     facts = proof.as_json()
     return {
@@ -64,17 +66,17 @@ def certify(
             "files": dict(card.files),
         },
         "base": {
-            "name": display_name(base[0]),
-            "revision": base[1],
+            "name": display_name(base_name),
+            "revision": revision,
             "fingerprint": asdict(card.base.fingerprint),
         },
         "merged": {
             "fingerprint": asdict(fingerprint(out)) if facts["verified_by"] else None,
             "files": {path.name: weights.get(path) or sha256_file(path) for path in sorted(out.iterdir())},
         },
-        "onto": how.onto,
-        "arithmetic": ARITHMETIC[how.onto],
-        "dtype": how.dtype or plan.stored_dtype,
+        "onto": arithmetic.onto,
+        "arithmetic": ARITHMETIC[arithmetic.onto],
+        "dtype": arithmetic.dtype or plan.stored_dtype,
         "tensors_changed": len(plan.changes),
         "parameters_changed": plan.parameters_changed,
         "settings_changed": dict(plan.settings),

@@ -65,8 +65,8 @@ class Agreement:
 
     def within(self, allowed: Tolerance) -> bool:
         """Whether the merge is within the tolerance."""
-        near = max(allowed.negligible, allowed.share_of_effect * self.adapter_effect_kl)
-        return self.mean_kl <= min(allowed.mean_kl, near)
+        limit = max(allowed.negligible, allowed.share_of_effect * self.adapter_effect_kl)
+        return self.mean_kl <= min(allowed.mean_kl, limit)
 
 
 def probe_ids(tokenizer: Any, probes: Sequence[str] = PROBES) -> list[list[int]]:
@@ -85,27 +85,30 @@ def probe_logits(run: Callable[..., Any], rows: Sequence[Sequence[int]], device:
 
 def _divergence(reference: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """KL(reference || other) at each position, in fp64, so that rounding does not hide differences of fp32 weights."""
-    right = torch.log_softmax(reference.double(), -1)
-    got = torch.log_softmax(other.double(), -1)
-    return (right.exp() * (right - got)).sum(-1).clamp_min(0)
+    expected = torch.log_softmax(reference.double(), -1)
+    actual = torch.log_softmax(other.double(), -1)
+    return (expected.exp() * (expected - actual)).sum(-1).clamp_min(0)
 
 
 def compare(adapted: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], bare: Sequence[torch.Tensor]) -> Agreement:
-    """The agreement of merged logits with those of base + adapter, compared with those of the bare base.
+    """The agreement of merged logits with those of base + adapter; `bare` gives the adapter's own effect.
 
     Raises:
         IntegrityError: the vocabularies differ, or a value is not finite.
     """
-    right, got, before = torch.cat(list(adapted)), torch.cat(list(merged)), torch.cat(list(bare))
-    if right.shape != got.shape or not torch.isfinite(got).all() or not torch.isfinite(right).all():
-        raise IntegrityError(f"the merged model gives logits {tuple(got.shape)}, base + adapter {tuple(right.shape)}")
-    divergence = _divergence(right, got)
+    expected, actual, before = torch.cat(list(adapted)), torch.cat(list(merged)), torch.cat(list(bare))
+    if expected.shape != actual.shape or not torch.isfinite(actual).all() or not torch.isfinite(expected).all():
+        raise IntegrityError(
+            f"the merged model gives logits {tuple(actual.shape)}, base + adapter {tuple(expected.shape)}, "
+            "or one of their values is not finite"
+        )
+    divergence = _divergence(expected, actual)
     return Agreement(
-        positions=len(right),
-        largest_logit_difference=float((right - got).abs().max()),
+        positions=len(expected),
+        largest_logit_difference=float((expected - actual).abs().max()),
         mean_kl=float(divergence.mean()),
         largest_kl=float(divergence.max()),
-        flips=int((right.argmax(-1) != got.argmax(-1)).sum()),
-        same_first_choice=float((right.argmax(-1) == got.argmax(-1)).double().mean()),
-        adapter_effect_kl=float(_divergence(right, before).mean()),
+        flips=int((expected.argmax(-1) != actual.argmax(-1)).sum()),
+        same_first_choice=float((expected.argmax(-1) == actual.argmax(-1)).double().mean()),
+        adapter_effect_kl=float(_divergence(expected, before).mean()),
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.published import Published
 from lora_med.errors import SettingsError
 from lora_med.merge.fold.fold import NAMES
@@ -47,7 +48,7 @@ class Proof:
 
     def as_json(self) -> dict[str, Any]:
         """The certificate's entries."""
-        made = {"probes": self.agreement, "tensors": self.tensors}
+        results = {"probes": self.agreement, "tensors": self.tensors}
         probe = None
         if self.agreement is not None and self.reference is not None:
             how = {"computed_in": self.reference.dtype, "base_quantized_to": self.reference.quantization}
@@ -56,12 +57,17 @@ class Proof:
         if self.texts is not None:
             heldout = {"file": self.texts.name, "texts": len(self.texts.texts), "nll": dict(self.nll)}
         return {
-            "verified_by": [name for name, result in made.items() if result is not None],
+            "verified_by": [name for name, result in results.items() if result is not None],
             "probe": probe,
             "tolerance": None if self.allowed is None else asdict(self.allowed),
             "tensors": None if self.tensors is None else asdict(self.tensors),
             "heldout": heldout,
         }
+
+
+def training_dtype(card: Card) -> str:
+    """The dtype of the adapter's base during training; float32 where the card names none that can be merged in."""
+    return card.base.dtype if card.base.dtype in NAMES else "float32"
 
 
 def reference_outputs(
@@ -79,28 +85,28 @@ def reference_outputs(
     """
     card, by_tensors = adapter.card, verify in ("auto", "tensors")
     if verify not in ("auto", "probes") and texts is None:
-        return ReferenceOutputs(by_tensors, None, {})
+        return ReferenceOutputs(by_tensors=by_tensors, reference=None, nll={})
     dtype = fitting_dtype(plan.outputs, plan.stored_dtype)
     if dtype is None:
         if verify == "auto" and texts is None:
-            return ReferenceOutputs(by_tensors, None, {})
+            return ReferenceOutputs(by_tensors=by_tensors, reference=None, nll={})
         raise SettingsError(
             "the model does not fit into this machine's memory, so its logits cannot be computed",
             where="--verify probes" if texts is None else "--heldout",
             fix="--verify tensors, without --heldout",
         )
-    saw = card.base.dtype if card.base.dtype in NAMES else "float32"
-    ways = {ORIGINAL: ("none", dtype)}
+    quantization_and_dtype = {ORIGINAL: ("none", dtype)}
+    quantized = f"base in {card.base.quantization} + adapter"
     if card.base.quantization != "none":
-        ways[f"base in {card.base.quantization} + adapter"] = (card.base.quantization, saw)
-    main = ORIGINAL if onto == "original" else next(name for name in ways if name != ORIGINAL)
+        quantization_and_dtype[quantized] = (card.base.quantization, training_dtype(card))
+    main = ORIGINAL if onto == "original" else quantized
     references = {
         name: compute_reference(adapter, quantization, computed_in, texts)
-        for name, (quantization, computed_in) in ways.items()
+        for name, (quantization, computed_in) in quantization_and_dtype.items()
         if name == main or texts is not None
     }
     nll = {name: reference.nll for name, reference in references.items() if reference.nll is not None}
-    return ReferenceOutputs(by_tensors, references[main], nll)
+    return ReferenceOutputs(by_tensors=by_tensors, reference=references[main], nll=nll)
 
 
 def prove(
@@ -119,12 +125,19 @@ def prove(
     """
     tensors = recompute(plan, out, dtype=NAMES[dtype] if dtype else None) if before.by_tensors else None
     if before.reference is None:
-        return Proof(None, None, None, tensors, {}, None)
+        return Proof(agreement=None, reference=None, allowed=None, tensors=tensors, nll={}, texts=None)
     agreement, nll = evaluate_merged(out, before.reference, texts)
     allowed = tolerance or _tolerance(dtype or plan.stored_dtype, before.reference.dtype)
     check_agreement(agreement, allowed, before.reference.dtype)
     nll_by_model = dict(before.nll) | ({"merged": nll} if nll is not None else {})
-    return Proof(agreement, before.reference, allowed, tensors, nll_by_model, texts)
+    return Proof(
+        agreement=agreement,
+        reference=before.reference,
+        allowed=allowed,
+        tensors=tensors,
+        nll=nll_by_model,
+        texts=texts,
+    )
 
 
 def _tolerance(stored_as: str, computed_in: str) -> Tolerance:

@@ -63,8 +63,12 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
     """
     merged_tensors = read_headers(out)
     if set(merged_tensors) != set(plan.outputs):
-        odd = sorted(set(merged_tensors) ^ set(plan.outputs))
-        raise IntegrityError(f"the merged files miss or add {len(odd)} tensors, such as {odd[0]!r}", where=str(out))
+        differing = sorted(set(merged_tensors) ^ set(plan.outputs))
+        raise IntegrityError(
+            f"the merged files lack or add {len(differing)} tensors, such as {differing[0]!r}",
+            where=str(out),
+            fix="merge again",
+        )
     draw = random.Random(seed)
     copied = rows = moved = adapted = 0
     worst = 0.0
@@ -91,7 +95,11 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
             )
         rows, worst = rows + len(chosen), max(worst, error)
     return TensorProof(
-        len(merged_tensors), copied, rows, round(worst, 4), round(1 - moved / adapted, 6) if adapted else 0.0
+        tensors=len(merged_tensors),
+        copied=copied,
+        rows_recomputed=rows,
+        largest_error=round(worst, 4),
+        unchanged=round(1 - moved / adapted, 6) if adapted else 0.0,
     )
 
 
@@ -140,12 +148,12 @@ def _largest_error(
         base = torch.cat(
             [rows if dequantized is None else dequantized.nearest(rows, row) for row, rows in before]
         ).double()
-        got = torch.cat([read_rows(second, merged, row, row + 1) for row in chosen]).double()
+        actual = torch.cat([read_rows(second, merged, row, row + 1) for row in chosen]).double()
     exact, spread = _exact_rows(output, chosen, base, dequantized)
     relative, least = ROUNDING[dtype]
     # the error of fp32 sums is a few fp32 roundings of the summed values; the result is rounded once
     allowed = exact.abs() * relative * (1 + 2**-10) + least + spread * 2**-21
-    return float(((got - exact).abs() / allowed).max())
+    return float(((actual - exact).abs() / allowed).max())
 
 
 def _exact_rows(

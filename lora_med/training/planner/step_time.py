@@ -22,11 +22,11 @@ import torch
 
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
-from lora_med.models.base import load_weights, progress_on_terminals_only
 from lora_med.models.files.resolve import read_config
 from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
+from lora_med.models.weight_loading import load_weights, progress_on_terminals_only
 from lora_med.training.planner.activations import shell, with_adapter
 from lora_med.training.planner.run_memory import Shape
 from lora_med.training.rows.batches import positions
@@ -239,9 +239,9 @@ def _seconds(step: Step) -> float:
     """The median of a few measurements after a warm-up; a slow warm-up is the only measurement."""
     times: list[float] = []
     while len(times) <= REPEATS and (not times or times[0] < SLOW):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         step()
         if device_kind() == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return statistics.median(times[1:] or times)

@@ -82,19 +82,19 @@ class Throughput(TrainerCallback):
     def __init__(self) -> None:
         self.tokens = 0
         self.seconds = 0.0
-        self.begun: float | None = None
+        self.started: float | None = None
 
     def add(self, tokens: int) -> None:
         """Count the tokens of a micro-batch that is about to be computed; the first one of a step starts the clock."""
-        if self.begun is None:
-            self.begun = time.perf_counter()
+        if self.started is None:
+            self.started = time.perf_counter()
         self.tokens += tokens
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Stop the clock."""
-        if self.begun is not None:
-            self.seconds += time.perf_counter() - self.begun
-            self.begun = None
+        if self.started is not None:
+            self.seconds += time.perf_counter() - self.started
+            self.started = None
 
     def read(self) -> tuple[int, float]:
         """Tokens of this process and seconds since the last reading; both start again at zero."""
@@ -118,12 +118,12 @@ class ProgressReport(TrainerCallback):
     def __init__(self) -> None:
         self.bar: Progress | None = None
         self.task: Any = None
-        self.begun = 0.0
+        self.started = 0.0
         self.first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Start the clock, and the bar where there is a terminal."""
-        self.begun, self.first_step = time.monotonic(), state.global_step
+        self.started, self.first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             self.bar = Progress(
                 TextColumn("training"),
@@ -150,7 +150,7 @@ class ProgressReport(TrainerCallback):
             self.bar.update(self.task, numbers=numbers)
             return
         done = state.global_step - self.first_step
-        left = (time.monotonic() - self.begun) / done * (state.max_steps - state.global_step) if done else None
+        left = (time.monotonic() - self.started) / done * (state.max_steps - state.global_step) if done else None
         remaining = "" if left is None else f", {_clock(left)} left"
         logger.info("step %d of %d: %s%s", state.global_step, state.max_steps, numbers, remaining)
 

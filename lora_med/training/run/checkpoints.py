@@ -156,13 +156,13 @@ def _set_aside(folder: Path) -> None:
 
 
 def rotate(output_dir: Path, *, keep: int, best: Path | None) -> None:
-    """Remove committed checkpoints, except the newest `keep`, `best`, and what was best at each of those that stay.
+    """Remove committed checkpoints, except the newest `keep`, `best`, and what was best at each of the newest.
 
-    So a run that must continue from an older checkpoint finds the best of that time. What is not committed stays.
+    So a run that must continue from an older checkpoint finds the best of that time. Only committed ones are removed.
     """
     committed = [folder for _, folder in _names(output_dir) if (folder / COMMIT).is_file()]
-    stay = [read_commit(folder, verify=False) for folder in committed[-keep:]]
-    bests = [best, *(checkpoint.best for checkpoint in stay if checkpoint is not None)]
+    retained = [read_commit(folder, verify=False) for folder in committed[-keep:]]
+    bests = [best, *(checkpoint.best for checkpoint in retained if checkpoint is not None)]
     protected = {folder.name for folder in bests if folder is not None}
     for folder in committed[:-keep]:
         if folder.name in protected:

@@ -17,10 +17,10 @@ from lora_med.training.step.task_eval import ValidationTask
 
 
 def full_identity(
-    given: Mapping[str, Any], rows: TrainingRows, share: Share, task: ValidationTask | None
+    fields: Mapping[str, Any], rows: TrainingRows, share: Share, task: ValidationTask | None
 ) -> dict[str, Any]:
-    """All that a resumed run must share: the given fields, the processes, the rows, and a task that chooses."""
-    identity: dict[str, Any] = json.loads(json.dumps({**given, "processes": share.processes}))
+    """All that a resumed run must share: `fields`, the number of processes, the rows, and a task that chooses."""
+    identity: dict[str, Any] = json.loads(json.dumps({**fields, "processes": share.processes}))
     if rows.stream is None:
         identity["the training rows (SHA-256)"] = hash_rows(rows.rows)
     if task is not None and task.chooses:
@@ -39,7 +39,7 @@ def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str, rank
     answer: list[Any] = [None]
     if rank == 0:
         try:
-            answer = [_look(output_dir, identity, resume)]
+            answer = [_search(output_dir, identity, resume)]
         except LoraMedError as error:
             answer = [error]
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -60,7 +60,7 @@ def refuse_used(output_dir: Path, resume: str) -> None:
         )
 
 
-def _look(output_dir: Path, identity: dict[str, Any], resume: str) -> Checkpoint | None:
+def _search(output_dir: Path, identity: dict[str, Any], resume: str) -> Checkpoint | None:
     checkpoint = newest(output_dir)
     if checkpoint is None:
         return None

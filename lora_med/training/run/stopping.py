@@ -24,7 +24,7 @@ class StopRequest:
     requested: bool = False
     _previous: dict[int, Any] = field(default_factory=dict)
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _request_stop(self, number: int, frame: Any) -> None:
         if self.requested:  # a second signal stops at once
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)
@@ -38,7 +38,7 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._previous = {number: signal.signal(number, self._request_stop) for number in SIGNALS}
         try:
             yield self
         finally:

@@ -1,4 +1,4 @@
-"""What makes the layers of a PeftModel fast during training, put on for the run and taken off after it."""
+"""What makes the layers of a PeftModel fast during training; the run adds it, and removes it at the end."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def fast_layers(
 
     Args:
         model: the PeftModel.
-        args: TRL's SFTConfig; reentrant recomputation that it asks for gets the gradient that it needs.
+        args: TRL's SFTConfig; if it asks for reentrant recomputation, the gradient below the adapters is computed.
         settings: the section `train`.
-        partitioned: DeepSpeed. Nothing is changed then: it gathers weights by hooks that a group would bypass.
+        partitioned: DeepSpeed. Then nothing changes, because it gathers weights by hooks that a group would bypass.
     """
     if partitioned:
         yield ()

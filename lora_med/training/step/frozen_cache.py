@@ -47,12 +47,12 @@ def why_not_cached(model: Any) -> str | None:
     if lowest == 0:
         return "the lowest layer is adapted"
     settings = model.config.get_text_config().to_dict()
-    at_random = [f"{name} is {value:g}" for name, value in settings.items() if _drops(name, value)]
+    random_settings = [f"{name} is {value:g}" for name, value in settings.items() if _drops(name, value)]
     below = [model.get_input_embeddings(), *layers[:lowest]]
     if any(isinstance(module, torch.nn.Dropout) and module.p for layer in below for module in layer.modules()):
-        at_random.append("a layer below has a dropout")
-    if at_random:
-        return f"the base drops values at random, so a row differs each time: {', '.join(at_random)}"
+        random_settings.append("a layer below has a dropout")
+    if random_settings:
+        return f"the base drops values at random, so a row differs each time: {', '.join(random_settings)}"
     return None
 
 
@@ -122,15 +122,15 @@ class FrozenRows:
             with self._skipped(torch.cat([self.cached[row] for row, _ in rows])[None]):
                 yield
             return
-        seen: list[Any] = []
-        hook = self.below[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+        outputs: list[Any] = []
+        hook = self.below[-1].register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
             yield
         finally:
             hook.remove()
         lengths = [length for _, length in rows]
-        if len(seen) == 1 and isinstance(seen[0], torch.Tensor) and seen[0].shape[1] == sum(lengths):
-            for (row, _), hidden in zip(rows, seen[0][0].detach().split(lengths), strict=True):
+        if len(outputs) == 1 and isinstance(outputs[0], torch.Tensor) and outputs[0].shape[1] == sum(lengths):
+            for (row, _), hidden in zip(rows, outputs[0][0].detach().split(lengths), strict=True):
                 self._store(row, hidden)
 
     def _store(self, row: int, hidden: torch.Tensor) -> None:

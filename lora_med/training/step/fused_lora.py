@@ -216,8 +216,8 @@ def _plain(layer: Any) -> bool:
 def _fusable(module: Any) -> bool:
     if not isinstance(module, LoraLayer):
         return False
-    named = type(module) is LoraLinear or type(module).__name__ == "Linear4bit"
-    if not named or not _plain(module):
+    is_known_type = type(module) is LoraLinear or type(module).__name__ == "Linear4bit"
+    if not is_known_type or not _plain(module):
         return False
     (adapter,) = (name for name in module.active_adapters if name in module.lora_A)
     return isinstance(module.lora_dropout[adapter], torch.nn.Dropout | torch.nn.Identity)

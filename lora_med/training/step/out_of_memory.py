@@ -64,7 +64,7 @@ class MicroBatches:
                 group.forget()
             too_large = batches[len(losses)]
             if is_one_document(too_large):
-                raise too_small(too_large) from failed
+                raise does_not_fit(too_large) from failed
             self.count *= 2
             logger.warning("out of memory: from here on each batch is split into %d micro-batches", self.count)
             if self.cached:
@@ -131,7 +131,7 @@ def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], sta
     device = inputs["input_ids"].device
     offsets = torch.tensor([0, *map(sum, chosen)], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
     longest = max(map(sum, chosen))
-    made = {
+    fields = {
         **{name: inputs[name][:, tokens] for name in ("input_ids", "labels", "attention_mask") if name in inputs},
         "position_ids": positions(chosen).to(device),
         "document_lengths": chosen,
@@ -140,11 +140,11 @@ def _documents(inputs: dict[str, Any], documents: Sequence[tuple[int, ...]], sta
         "max_length_q": longest,
         "max_length_k": longest,
     }
-    return {name: value for name, value in made.items() if name in inputs}
+    return {name: value for name, value in fields.items() if name in inputs}
 
 
 def keep_gradients(model: Any) -> Callable[[], None]:
-    """A function that restores the gradients of now: a backward pass that fails has added some of its own."""
+    """A function that restores the present gradients: a backward pass that fails has added a part of its own."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [None if parameter.grad is None else parameter.grad.clone() for parameter in trained]
 
@@ -155,7 +155,7 @@ def keep_gradients(model: Any) -> Callable[[], None]:
     return restore
 
 
-def too_small(inputs: dict[str, Any]) -> SettingsError:
+def does_not_fit(inputs: dict[str, Any]) -> SettingsError:
     """The error where a single document does not fit."""
     tokens = inputs["input_ids"].shape[-1]
     return SettingsError(

@@ -87,9 +87,9 @@ def probe(
 
 
 class SelfTest(TrainerCallback):
-    """Runs the self-test before the first step, and refuses what would train on something else than was set.
+    """Runs the self-test before the first step, and refuses a model that would train something else than was set.
 
-    It also takes the logging, validation and saving intervals from the settings of now: transformers would take those
+    It also takes the logging, validation and saving intervals from the present settings. transformers would take those
     of the checkpoint that is resumed.
     """
 
@@ -98,7 +98,7 @@ class SelfTest(TrainerCallback):
         self.dtype = dtype
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Check the model as it is prepared for training.
+        """Check the model in the form in which it is trained.
 
         Raises:
             SettingsError: documents see each other, or a shared prefix changes the logits.

@@ -40,8 +40,8 @@ class ValidationTask(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def answers(self, model: Any, numbers: Sequence[int], /) -> list[Any]:
-        """The model's answers to the items of these numbers; they can be pickled."""
+    def answers(self, model: Any, indices: Sequence[int], /) -> list[Any]:
+        """The model's answers to the items at `indices`; they can be pickled."""
         ...
 
     def scores(self, answers: Sequence[Any]) -> dict[str, float]:
@@ -84,9 +84,9 @@ def all_answers(validation_task: ValidationTask, model: Any, share: Share, *, sh
     Raises:
         LoraMedError: what any process raised.
     """
-    numbers = range(validation_task.items) if sharded else range(share.rank, validation_task.items, share.processes)
+    indices = range(validation_task.items) if sharded else range(share.rank, validation_task.items, share.processes)
     try:
-        own: Any = validation_task.answers(model, numbers)
+        own: Any = validation_task.answers(model, indices)
     except LoraMedError as error:
         own = error
     gathered: list[Any] = [own]
@@ -97,8 +97,8 @@ def all_answers(validation_task: ValidationTask, model: Any, share: Share, *, sh
         if isinstance(answers, LoraMedError):
             raise answers
     if sharded:
-        return gathered[0]  # one process's, so that all decide alike
-    return [gathered[number % share.processes][number // share.processes] for number in range(validation_task.items)]
+        return gathered[0]  # the same answers on every process, so that all take the same decision
+    return [gathered[index % share.processes][index // share.processes] for index in range(validation_task.items)]
 
 
 class TaskEvaluation(TrainerCallback):
@@ -125,7 +125,7 @@ class TaskEvaluation(TrainerCallback):
         Raises:
             DivergedError: the score that matters is not finite.
         """
-        begun, trainer, task = time.perf_counter(), self.trainer, self.task
+        started, trainer, task = time.perf_counter(), self.trainer, self.task
         # FSDP gathers weights where the whole model is called; elsewhere the model inside scores options at once.
         inner = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
         model: Any = trainer.model_wrapped if trainer.is_fsdp_enabled else inner
@@ -137,5 +137,5 @@ class TaskEvaluation(TrainerCallback):
         if not math.isfinite(scores[task.metric]):
             raise trainer.guard.diverged(f"the validation {task.metric} is not finite", args, state)
         metrics = {f"eval_{name}": value for name, value in scores.items()}
-        trainer.log({**metrics, ITEMS: task.items, "eval_seconds": round(time.perf_counter() - begun, 3)})
+        trainer.log({**metrics, ITEMS: task.items, "eval_seconds": round(time.perf_counter() - started, 3)})
         return metrics

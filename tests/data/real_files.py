@@ -1,4 +1,4 @@
-"""Where the real sample files are on machines that have them; tests that use them skip elsewhere."""
+"""The folder of the real sample files, and the mark of tests that need them: they skip on machines without."""
 
 from __future__ import annotations
 
