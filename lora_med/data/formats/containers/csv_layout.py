@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from lora_med.data.formats.containers.table_row import column_names
@@ -19,6 +20,7 @@ DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertica
 NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 HEAD_LINES, HEAD_LENGTH, SHOWN_ROWS = 200, 1 << 16, 20
+LONGEST_HEADER = 1 << 21  # characters; wider tables than that are no CSV
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def find_layout(
     while start < len(lines) and lines[start].startswith("#"):
         start = _skip_empty(lines, start + 1)
     rows = lines[start:]
+    if rows and len(rows[0]) > LONGEST_HEADER:
+        what = f"the header is longer than {LONGEST_HEADER:,} characters"
+        raise DataError(what, where=f"{path}:{start + 1}", fix="restore the file, or write it with fewer columns")
     if delimiter is None:
         delimiter = _shown(rows, f"{path}:{start + 1}", default, names, is_cut=is_cut)
     elif names is None:
@@ -100,7 +105,7 @@ def _parsed(lines: Sequence[str], delimiter: str, *, is_cut: bool = False) -> li
     """The first rows by a delimiter that are not empty. The last is left out of a head that is cut: it may be too."""
     rows: list[list[str]] = []
     try:
-        for cells in csv.reader(lines, delimiter=delimiter):
+        for cells in csv.reader(takewhile(_is_short, lines), delimiter=delimiter):
             if any(cells):
                 rows.append(cells)
             if len(rows) > SHOWN_ROWS:
@@ -108,6 +113,10 @@ def _parsed(lines: Sequence[str], delimiter: str, *, is_cut: bool = False) -> li
     except csv.Error:
         return rows
     return rows[:-1] if is_cut and len(rows) > 1 else rows
+
+
+def _is_short(line: str) -> bool:
+    return len(line) <= LONGEST_HEADER
 
 
 def trimmed(cells: list[str], width: int) -> list[str]:

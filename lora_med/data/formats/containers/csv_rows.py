@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lora_med.data.formats.containers.csv_layout import Layout, find_layout, trimmed
-from lora_med.data.formats.containers.table_row import LONGEST_CELL, SKIP, RowOutcome, TableRow, bad, column_names
+from lora_med.data.formats.containers.table_row import (
+    LONGEST_CELL,
+    SKIP,
+    RowOutcome,
+    TableRow,
+    bad,
+    column_names,
+    first_repeated,
+)
 from lora_med.data.formats.containers.text_encoding import TextFile
 from lora_med.data.outcome import TableFormat
 from lora_med.errors import DataError
@@ -87,7 +95,7 @@ def header_of(cells: Sequence[str], where: str) -> list[str]:
     names = [cell.strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
-    twice = [name for number, name in enumerate(names) if name and name in names[:number]]
+    twice = first_repeated(filter(None, names))
     if twice:
         what = f"two columns have the same name: {column_names(twice)}"
         raise DataError(what, where=where, fix="rename one in the header")

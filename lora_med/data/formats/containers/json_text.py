@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lora_med.data.formats.containers.table_row import LONGEST_FILE, column_names, holds_nul
+from lora_med.data.formats.containers.table_row import LONGEST_FILE, column_names, first_repeated, holds_nul
 from lora_med.data.formats.containers.text_encoding import decoded
 from lora_med.errors import DataError
 
@@ -25,9 +25,8 @@ class StrictnessError(ValueError):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise StrictnessError(f"the key {column_names([twice])!r} occurs twice in one object")
+        twice = first_repeated(name for name, _ in pairs)
+        raise StrictnessError(f"the key {column_names(twice)!r} occurs twice in one object")
     return values
 
 

@@ -15,7 +15,9 @@ SKIP = "fix the line, or set data.skip_bad=true (--skip-bad)"
 LONGEST_LINE = LONGEST_CELL = 1 << 25  # characters; a longer one means a damaged file or a decompression bomb
 LONGEST_FILE = 1 << 29  # bytes of what is held complete: one JSON value, an unpacked workbook
 SURROGATE = re.compile("[\ud800-\udfff]")
-MOST_NAMED, LONGEST_NAME, MOST_WORDS = 20, 40, 3
+# What looks like a column's name, three words at most; anything else may be the text of a file without a header.
+NAME = re.compile(r"(?=.{1,40}\Z)#?[^\W\d][\w.:/#()%-]*(?: [\w.:/#()%-]+){0,2}")
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,19 @@ def is_encodable(text: str) -> bool:
 def column_names(names: Iterable[str]) -> str:
     """Column names for a message: `text, label`. One that may be content, in a file without a header, is counted."""
     every = [name for name in names if name]
-    short = [name for name in every if len(name) <= LONGEST_NAME and len(name.split()) <= MOST_WORDS][:MOST_NAMED]
+    short = [name for name in every if NAME.fullmatch(name)][:MOST_NAMED]
     more = len(every) - len(short)
-    return ", ".join([*short, f"{more} more"] if short and more else short or [f"{more} with long names"])
+    return ", ".join([*short, f"{more} more"] if short and more else short or [f"{more} whose names may be texts"])
+
+
+def first_repeated(names: Iterable[str]) -> list[str]:
+    """The first name that occurs again, alone; an empty list if none does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return [name]
+        seen.add(name)
+    return []
 
 
 def holds_nul(value: Any) -> bool:
