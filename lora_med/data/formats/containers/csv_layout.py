@@ -71,6 +71,9 @@ def find_layout(
     while start < len(lines) and lines[start].startswith("#"):
         start = _skip_empty(lines, start + 1)
     rows = lines[start:]
+    if is_cut and not rows:
+        what = f"no header in the first {len(lines):,} lines: they are empty or comments"
+        raise DataError(what, where=str(path), fix="restore the file, or take out the lines above the header")
     if rows and len(rows[0]) > LONGEST_HEADER:
         what = f"the header is longer than {LONGEST_HEADER:,} characters"
         raise DataError(what, where=f"{path}:{start + 1}", fix="restore the file, or write it with fewer columns")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -26,9 +26,11 @@ from lora_med.data.formats.containers.text_encoding import TextFile
 from lora_med.data.outcome import TableFormat
 from lora_med.errors import DataError
 
+NO_NAME = "column {} (no name)"
 LAYOUT = (
     "write a cell for each column, quote those that hold the delimiter, or name another in data.delimiter (--delimiter)"
 )
+MOST_EMPTY = MOST_CELLS = 1 << 21  # more lines than a spreadsheet has
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +49,8 @@ def csv_rows(
     layout = find_layout(text, path, default, table.delimiter, names)
     if layout.skipped:
         logger.info("%s: the %d lines above the header are not read", path.name, layout.skipped)
-    reader = csv.reader(chain(layout.lines, iter(text.line, "")), delimiter=layout.delimiter, strict=True)
+    lines = _lines(chain(layout.lines, iter(text.line, "")), layout, path)
+    reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
     header = None if names is None else list(names)
     is_first, has_row = names is not None, False
     while True:
@@ -71,6 +74,21 @@ def csv_rows(
             has_row = has_row or isinstance(outcome, TableRow)
             yield outcome
         is_first = False
+
+
+def _lines(lines: Iterable[str], layout: Layout, path: Path) -> Iterator[str]:
+    """The lines, as long as they are no bomb of empty ones or of empty cells.
+
+    Raises:
+        DataError: they are.
+    """
+    empty = 0
+    for number, line in enumerate(lines, layout.skipped + 1):
+        empty = 0 if line.strip("\r\n") else empty + 1
+        if empty > MOST_EMPTY or (len(line) > MOST_CELLS and line.count(layout.delimiter) > MOST_CELLS):
+            what = f"more than {MOST_EMPTY:,} empty lines" if empty else f"a line of more than {MOST_CELLS:,} cells"
+            raise DataError(what, where=f"{path}:{number}", fix="restore the file")
+        yield line
 
 
 def _unreadable(layout: Layout) -> str:
@@ -102,10 +120,10 @@ def header_of(cells: Sequence[str], where: str) -> list[str]:
     return names
 
 
-def named_values(header: Sequence[str], cells: Sequence[str | None]) -> dict[str, str | None]:
+def _named_values(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     """The cells by column. One that holds something in a column without a name is `column 3 (no name)`."""
     return {
-        name or f"column {number} (no name)": cell
+        name or NO_NAME.format(number): cell
         for number, (name, cell) in enumerate(zip(header, cells, strict=True), 1)
         if name or cell
     }
@@ -118,4 +136,4 @@ def _row(header: list[str], cells: list[str], text: TextFile, where: str, line: 
     if len(fitting) != len(header):
         what = f"expected {len(header)} cells ({column_names(header)}), got {len(cells)}"
         return bad("bad_csv", what, where, SKIP if may_skip else LAYOUT)
-    return TableRow(where, line, named_values(header, fitting))
+    return TableRow(where, line, _named_values(header, fitting))

@@ -19,7 +19,7 @@ from lora_med.data.formats.containers.text_encoding import TextFile
 from lora_med.data.outcome import TableFormat
 from lora_med.errors import DataError
 
-MOST_EMPTY_LINES = 100_000
+MOST_EMPTY_LINES = 1 << 21
 KINDS = {list: "an array", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -45,9 +45,15 @@ def _first_lines(text: TextFile, path: Path) -> list[str]:
     while full < 2 and (line := text.line()):
         lines.append(line)
         full += bool(line.strip())
-        if len(lines) > MOST_EMPTY_LINES or (not full and len(line) == LONGEST_LINE):
+        if not full and len(line) == LONGEST_LINE and line.isspace():
             raise DataError("the file begins with blanks only", where=str(path), fix="restore it, or remove them")
+        _refuse_empty(len(lines), f"{path}:{len(lines)}")
     return lines
+
+
+def _refuse_empty(count: int, where: str) -> None:
+    if count > MOST_EMPTY_LINES:
+        raise DataError(f"more than {MOST_EMPTY_LINES:,} empty lines", where=where, fix="restore the file")
 
 
 def _are_lines(first: str, second: str) -> bool:
@@ -69,7 +75,7 @@ def _after_object(line: str) -> str | None:
 
 
 def _line_rows(text: TextFile, first: Iterable[str], path: Path) -> Iterator[RowOutcome]:
-    number, continues = 0, False
+    number, empty, continues = 0, 0, False
     for line in chain(first, iter(text.line, "")):
         if continues:  # the rest of a line that was too long
             continues = len(line) == LONGEST_LINE and line[-1] not in "\r\n"
@@ -80,7 +86,11 @@ def _line_rows(text: TextFile, first: Iterable[str], path: Path) -> Iterator[Row
             continues = True
             yield bad("bad_json", f"the line is longer than {LONGEST_LINE:,} characters", where)
         elif line.strip():
+            empty = 0
             yield _line_row(text, line, where, number)
+        else:
+            empty += 1
+            _refuse_empty(empty, where)
 
 
 def _line_row(text: TextFile, line: str, where: str, number: int) -> RowOutcome:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.data.formats.containers.cell_text import cell_text
-from lora_med.data.formats.containers.csv_rows import header_of, named_values
+from lora_med.data.formats.containers.csv_rows import NO_NAME, header_of
 from lora_med.data.formats.containers.table_row import LONGEST_FILE, RowOutcome, TableRow, bad, column_names
 from lora_med.errors import DataError, LoraMedError, SettingsError
 from lora_med.files import open_stream
@@ -136,7 +136,7 @@ def _sheet_rows(sheet: Any, path: Path, merged: Sequence[tuple[str, int, str, in
 def _heading(cell: Any, where: str) -> str:
     if cell.data_type == "e":
         raise DataError(f"a heading is the error {cell.value}", where=where, fix="write the column's name")
-    return cell_text(cell.value, cell.number_format or "General") or ""
+    return cell_text(cell.value, cell.number_format or "") or ""
 
 
 def _refuse_merged(merged: Sequence[tuple[str, int, str, int]], heading: int, path: Path) -> None:
@@ -163,10 +163,12 @@ def _refuse_title(header: Sequence[str], row: Sequence[Any], where: str, title: 
 
 def _row(header: Sequence[str], row: Sequence[Any], where: str, number: int) -> RowOutcome:
     """The row, or a drop that names the cell with an error."""
-    for cell in row:
+    values: dict[str, Any] = dict.fromkeys(filter(None, header))
+    for column, cell in enumerate(row, 1):
+        if cell.value is None:
+            continue
         if cell.data_type == "e":
             return bad("bad_cell", f"{cell.coordinate} holds the error {cell.value}", where)
-    texts = [cell_text(cell.value, cell.number_format or "General") for cell in row]
-    width = max(len(header), len(texts))
-    names = [*header, *[""] * (width - len(header))]
-    return TableRow(where, number, dict(named_values(names, [*texts, *[None] * (width - len(texts))])))
+        name = header[column - 1] if column <= len(header) else ""
+        values[name or NO_NAME.format(column)] = cell_text(cell.value, cell.number_format)
+    return TableRow(where, number, values)
