@@ -122,6 +122,8 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "comments without end": ("a.csv", lambda: b"# a\n" * 5_000_000),
     "JSON of empty lines": ("a.jsonl", lambda: gzip.compress(b"\n" * 400_000_000, 1)),
     "JSON of spaces in UTF-16": ("a.json", lambda: gzip.compress(b"\xff\xfe" + b" \0" * 200_000_000, 1)),
+    "JSON of spaces inside": ("a.json", lambda: gzip.compress(b'{"text": ' + b" " * 400_000_000 + b'"a"}', 1)),
+    "JSON lines, then spaces": ("a.jsonl", lambda: gzip.compress(b'{"text": "a"}\n' + b" " * 400_000_000, 1)),
     "a long line of JSON": ("a.jsonl", lambda: b'{"text": "a"}\n{"text": "' + b"a" * 60_000_000 + b'"}'),
     "deep objects": ("a.json", lambda: b'{"a":' * 3_000_000),
     "deep arrays": ("a.jsonl", lambda: b'{"text": "a"}\n' + b"[" * 5_000_000),

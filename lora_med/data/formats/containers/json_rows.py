@@ -39,14 +39,14 @@ def json_rows(stream: BinaryIO, path: Path, table: TableFormat) -> Iterator[RowO
 
 
 def _first_lines(text: TextFile, path: Path) -> list[str]:
-    """The lines up to the second that is not empty."""
+    """The lines up to the second that is not empty, or to a piece of one that is too long."""
     lines: list[str] = []
     full = 0
     while full < 2 and (line := text.line()):
         lines.append(line)
         full += bool(line.strip())
-        if not full and len(line) == LONGEST_LINE and line.isspace():
-            raise DataError("the file begins with blanks only", where=str(path), fix="restore it, or remove them")
+        if len(line) == LONGEST_LINE:
+            break
         _refuse_empty(len(lines), f"{path}:{len(lines)}")
     return lines
 
