@@ -126,6 +126,23 @@ Revision = Annotated[
     str | None, typer.Option("--revision", metavar="REVISION", help="The commit, tag or branch of a base on the Hub.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The seed of every random choice.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The character encoding of text files, such as windows-1252. [default: the byte order mark's, else UTF-8]",
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHARACTER", help="The character between the cells of a CSV, or tab. [default: as the header shows]"
+    ),
+]
+Sheet = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The sheet of a workbook, or the key of a list in JSON. [default: the only one]"),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and count bad records instead of stopping.")]
 Store = Annotated[Path, typer.Option("--store", metavar="FOLDER", help="The folder that holds the adapters.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete, without a question.")]

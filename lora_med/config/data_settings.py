@@ -25,9 +25,9 @@ class MixSettings(Section):
     encoding: str | None = None
     """The character encoding of a text file; left out, its byte order mark's, else UTF-8."""
     delimiter: str | None = None
-    """The character between the cells of a CSV; left out, the one that the header shows."""
+    """The character between the cells of a CSV, or `tab`; left out, the one that the header shows."""
     sheet: str | None = None
-    """The sheet of a workbook; left out, its only one."""
+    """The sheet of a workbook, or the key of a list in a JSON object; left out, the only one."""
     hub_split: str = "train"
     """For a Hub data set: the split to read."""
     max_records: Positive | None = None
@@ -49,9 +49,9 @@ class DataSettings(Section):
     encoding: str | None = None
     """The character encoding of a text file, such as `windows-1252`; left out, its byte order mark's, else UTF-8."""
     delimiter: str | None = None
-    """The character between the cells of a CSV, such as `;`; left out, the one that the header shows."""
+    """The character between the cells of a CSV, such as `;`, or `tab`; left out, the one that the header shows."""
     sheet: str | None = None
-    """The sheet of an Excel workbook, by name; left out, its only one."""
+    """The sheet of an Excel workbook, by name, or the key of a list in a JSON object; left out, the only one."""
     labels: list[str] | None = None
     """For `custom` with a label column (`data.columns.label`): its classes; left out, those that occur."""
     hub_split: str = "train"

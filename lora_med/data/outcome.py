@@ -104,8 +104,8 @@ Input = Path | HubSet | MemoryRows
 class TableFormat:
     """How a table is written, where its user says so; None: as the file itself shows.
 
-    `encoding` is a Python codec's name, `delimiter` the character between the cells of a CSV, `sheet` the name of a
-    workbook's sheet.
+    `encoding` names a character encoding, `delimiter` is the character between the cells of a CSV, `sheet` the name of
+    a workbook's sheet or the key of a list in a JSON object.
     """
 
     encoding: str | None = None

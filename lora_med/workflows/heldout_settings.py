@@ -22,7 +22,10 @@ SPLITTING = (  # the last four decide which records are near-duplicates, and so 
     *("max_records", "decontaminate", "block_lists", "test_files"),
 )
 FILES = ("block_lists", "test_files")
-READING = ("columns", "labels", "hub_split", "skip_bad", "keep_retracted", "streaming")
+READING = (
+    *("columns", "ignore_columns", "labels", "encoding", "delimiter", "sheet"),
+    *("hub_split", "skip_bad", "keep_retracted", "streaming"),
+)
 
 
 def heldout_settings(

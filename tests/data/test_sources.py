@@ -197,7 +197,7 @@ def test_mmlu_is_split_by_its_files_and_its_five_examples_are_the_training_part(
 
 
 def test_a_row_of_mmlu_with_a_cell_too_few_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected 6 cells, got 5") as caught:
+    with pytest.raises(DataError, match=r"expected 6 cells \(question, A, B, C, D, answer\), got 5") as caught:
         read("mmlu", write(tmp_path, "anatomy_val.csv", "Which?,One,Two,Three,C\n"))
     assert (caught.value.where or "").endswith("anatomy_val.csv:1")
 

@@ -16,7 +16,19 @@ from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
 from lora_med.cli.data.preview_command import check_command, preview_command
 from lora_med.cli.data.stdin import StdinName, spooled
-from lora_med.cli.options import AsJson, Online, OutFile, OutFolder, Paths, SkipBad, Source, SourceName
+from lora_med.cli.options import (
+    AsJson,
+    Delimiter,
+    Encoding,
+    Online,
+    OutFile,
+    OutFolder,
+    Paths,
+    Sheet,
+    SkipBad,
+    Source,
+    SourceName,
+)
 from lora_med.cli.terminal import console, new_table, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
@@ -62,6 +74,9 @@ def read_command(
     column: Columns = None,
     stdin_filename: StdinName = None,
     hub_split: Annotated[str, typer.Option(help="For a Hub data set: the split to read.")] = "train",
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
     keep_retracted: Annotated[bool, typer.Option(help="Keep retracted articles.")] = False,
     max_records: Annotated[int | None, typer.Option(min=1, help="Write at most this many records.")] = None,
     skip_bad: SkipBad = False,
@@ -72,14 +87,15 @@ def read_command(
     prepare_environment(offline=not online)
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
-    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.outcome import ReadOptions, TableFormat
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.files import atomic_stream
 
     row = find_source(source)
     with spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names, hub_split)
-        options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True)
+        table = TableFormat(encoding, delimiter, sheet)
+        options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True, table=table)
         reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records)
         with atomic_stream(out, private=row.access == "credentialed") as stream:
             for record in _with_progress(reading, row.name):
@@ -194,10 +210,13 @@ def blocklist_command(
     paths: Annotated[
         list[str] | None, typer.Argument(help="Files of the source; without --source, files of one PMID a line.")
     ] = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a block-list: the hashed identifiers of a test set, for data.block_lists to keep out of training."""
-    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.outcome import ReadOptions, TableFormat
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.data.splitting.block_lists import identifiers_of, write_block_list
 
@@ -207,7 +226,8 @@ def blocklist_command(
         from lora_med.data.catalog import find_source
 
         row = find_source(source)
-        records = read_records(row, find_inputs(row, paths or []), ReadOptions(streaming=True))
+        options = ReadOptions(streaming=True, table=TableFormat(encoding, delimiter, sheet))
+        records = read_records(row, find_inputs(row, paths or []), options)
         identifiers = [name for record in records for name in identifiers_of(record)]
     names = ", ".join(Path(path).name for path in paths or [])
     count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}")

@@ -13,7 +13,7 @@ import typer
 
 from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.stdin import StdinName, spooled
-from lora_med.cli.options import AsJson, OutFile, Paths, SkipBad, SourceName, Yes
+from lora_med.cli.options import AsJson, Delimiter, Encoding, OutFile, Paths, Sheet, SkipBad, SourceName, Yes
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 LEAST_SECRET_BYTES = 16
@@ -29,6 +29,9 @@ def deidentify_command(
     ] = None,
     column: Columns = None,
     stdin_filename: StdinName = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +42,7 @@ def deidentify_command(
     from lora_med.data.access import strictest
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
-    from lora_med.data.outcome import ReadOptions
+    from lora_med.data.outcome import ReadOptions, TableFormat
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.files import atomic_stream
 
@@ -51,7 +54,8 @@ def deidentify_command(
     with status, spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names)
         find = load_finder()
-        options = ReadOptions(columns_of(column or ()), streaming=True)
+        table = TableFormat(encoding, delimiter, sheet)
+        options = ReadOptions(columns_of(column or ()), streaming=True, table=table)
         reading = read_records(row, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:

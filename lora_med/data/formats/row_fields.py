@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lora_med.data.formats.containers.line_ends import with_one_line_end
 from lora_med.data.formats.tables import RowOutcome, TableRow, bad, is_encodable, rows
-from lora_med.data.outcome import Again, Drop, Input, Outcome, input_names
+from lora_med.data.outcome import Again, Drop, Input, Outcome, TableFormat, input_names
+from lora_med.data.record import Record
 
 
 class Wrong(Exception):
@@ -65,26 +67,28 @@ def stem(*texts: str) -> str:
 
 def outcomes(
     inputs: Sequence[Input],
-    make: Callable[[Mapping[str, Any], str], Outcome],
-    read_rows: Callable[[Input], Iterable[RowOutcome]] = rows,
+    make: Callable[[Mapping[str, Any], str], Record],
+    table: TableFormat,
+    read_rows: Callable[[Input, TableFormat], Iterable[RowOutcome]] = rows,
 ) -> Iterable[Outcome]:
     """The outcome of `make(values, position)` for each row; `position` is `file:line`, a name for items without one.
 
-    If it raises Wrong, the row is bad, with file and line; if it raises Empty, it is dropped for that reason.
+    `table` says how the files are written. If `make` raises Wrong, the row is bad, with file and line; if it raises
+    Empty, it is dropped for that reason.
     """
     names = input_names(inputs)
 
     def again() -> Iterator[Outcome]:
         for item in inputs:
-            for row in read_rows(item):
+            for row in read_rows(item, table):
                 yield _outcome(row, make, f"{names[item]}:{row.number}") if isinstance(row, TableRow) else row
 
     return Again(again)
 
 
-def _outcome(row: TableRow, make: Callable[[Mapping[str, Any], str], Outcome], position: str) -> Outcome:
+def _outcome(row: TableRow, make: Callable[[Mapping[str, Any], str], Record], position: str) -> Outcome:
     try:
-        return make(row.values, position)
+        return with_one_line_end(make(row.values, position))
     except Wrong as wrong:
         return bad("bad", str(wrong), row.where)
     except Empty as empty:

@@ -18,7 +18,7 @@ CHALLENGE = {"src": "dialogue", "tgt": "note", "file": "encounter_id"}
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The visits of the inputs, each with its note. Drops with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _pair)
+    return outcomes(inputs, _pair, options.table)
 
 
 def _pair(values: Mapping[str, Any], position: str) -> Pair:

@@ -24,6 +24,7 @@ from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
+from lora_med.data.formats.containers.line_ends import with_one_line_end
 from lora_med.data.formats.tables import SKIP, TableRow, bad, is_encodable, rows
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Pair, Passage, Question, Record
@@ -93,7 +94,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     def again() -> Iterator[Outcome]:
         shape = _mapped_shape(options.columns)
         for item in inputs:
-            for row in rows(item):
+            for row in rows(item, options.table):
                 if not isinstance(row, TableRow):
                     yield row
                     continue
@@ -101,7 +102,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
                 try:
                     seen = _Row(row.values, options.columns, labels)
                     shape = shape or _shape(seen)
-                    yield _MAKERS[shape](seen, f"{names[item]}:{row.number}")
+                    yield with_one_line_end(_MAKERS[shape](seen, f"{names[item]}:{row.number}"))
                 except RowError as wrong:
                     yield bad(wrong.reason, wrong.what, row.where, NAME if wrong.reason == "missing_column" else SKIP)
 
@@ -121,7 +122,7 @@ def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:
         return tuple(options.labels)
     values: set[str] = set()
     for item in inputs:
-        for row in rows(item):
+        for row in rows(item, options.table):
             if isinstance(row, TableRow) and row.values.get(options.columns["label"]) not in (None, ""):
                 values.add(str(row.values[options.columns["label"]]).strip())
                 if len(values) > MOST_LABELS:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lora_med.data.formats.row_fields import Empty, Wrong, optional_text_of, outcomes, stem, text_of
 from lora_med.data.formats.tables import TableRow, rows
-from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, TableFormat
 from lora_med.data.record import Question
 from lora_med.errors import DataError
 
@@ -29,11 +29,11 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
     def again() -> Iterator[Outcome]:
         for item in inputs:
-            base = _base(item)
+            base = _base(item, options.table)
             if isinstance(base, Drop):
                 yield base
             else:
-                yield from outcomes([item], lambda values, _, first=base: _question(values, first))
+                yield from outcomes([item], lambda values, _, first=base: _question(values, first), options.table)
 
     return Again(again)
 
@@ -47,9 +47,9 @@ def _number(values: Mapping[str, Any]) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _base(item: Input) -> int | Drop:
+def _base(item: Input, table: TableFormat) -> int | Drop:
     """0 or 1, by the numbers in the file; a drop with an error if they do not decide it."""
-    seen = {_number(row.values) for row in rows(item) if isinstance(row, TableRow)} & set(range(5))
+    seen = {_number(row.values) for row in rows(item, table) if isinstance(row, TableRow)} & set(range(5))
     if {0, 4} <= seen:
         what, fix = "cop is 0 in some rows and 4 in others", "do not mix the original files with the Hub's"
     elif seen and not seen & {0, 4}:

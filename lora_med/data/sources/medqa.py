@@ -19,7 +19,7 @@ LETTERS = "ABCDEFGH"
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The questions of the inputs. Drops with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _question)
+    return outcomes(inputs, _question, options.table)
 
 
 def _question(values: Mapping[str, Any], position: str) -> Question:

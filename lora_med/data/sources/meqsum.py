@@ -17,7 +17,7 @@ from lora_med.data.record import Pair
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The questions of the inputs, each with its summary. Drops with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _pair)
+    return outcomes(inputs, _pair, options.table)
 
 
 def _pair(values: Mapping[str, Any], position: str) -> Pair:

@@ -20,7 +20,7 @@ from lora_med.data.record import Passage
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The notes of the files. Drops: marked_error, no_text; with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _note)
+    return outcomes(inputs, _note, options.table)
 
 
 def _note(values: Mapping[str, Any], position: str) -> Passage:

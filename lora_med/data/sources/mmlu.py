@@ -17,7 +17,7 @@ from typing import Any
 
 from lora_med.data.formats.row_fields import Wrong, optional_text_of, outcomes, stem, text_of
 from lora_med.data.formats.tables import RowOutcome, TableRow, format_of, rows
-from lora_med.data.outcome import Input, Outcome, ReadOptions
+from lora_med.data.outcome import Input, Outcome, ReadOptions, TableFormat
 from lora_med.data.record import Question
 
 LETTERS = "ABCD"
@@ -27,15 +27,15 @@ SPLIT = re.compile(r"[_-](?:auxiliary_train|train|dev|val|validation|test)$", re
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The questions of the inputs. Drops with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _question, _rows)
+    return outcomes(inputs, _question, options.table, _rows)
 
 
-def _rows(item: Input) -> Iterator[RowOutcome]:
+def _rows(item: Input, table: TableFormat) -> Iterator[RowOutcome]:
     if not isinstance(item, Path):
-        yield from rows(item)
+        yield from rows(item, table)
         return
     subject = SPLIT.sub("", item.name.split(".")[0])
-    for row in rows(item, header=HEADER if format_of(item) in ("csv", "tsv") else None):
+    for row in rows(item, table, HEADER if format_of(item) in ("csv", "tsv") else None):
         yield TableRow(row.where, row.number, {"subject": subject, **row.values}) if isinstance(row, TableRow) else row
 
 

@@ -20,7 +20,7 @@ STUDY = {"Dialogue": "dialogue", "Reference Summary": "section_text"}
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The dialogues of the inputs, each with its section. Drops with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _pair)
+    return outcomes(inputs, _pair, options.table)
 
 
 def _pair(values: Mapping[str, Any], position: str) -> Pair:

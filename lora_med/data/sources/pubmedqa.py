@@ -9,61 +9,25 @@ data/splitting/pubmedqa_folds.py has the official split.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lora_med.data.formats.row_fields import Wrong, optional_text_of, outcomes, text_of
-from lora_med.data.formats.tables import (
-    RowOutcome,
-    TableRow,
-    bad,
-    first_letter,
-    format_of,
-    is_encodable,
-    load_json,
-    rows,
-)
-from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
+from lora_med.data.formats.tables import is_encodable
+from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Question
-from lora_med.errors import DataError
-from lora_med.files import archive_errors, open_stream
 
 OPTIONS = ("yes", "no", "maybe")
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The questions of the inputs. Drops with an error: bad, and those of the row formats."""
-    return outcomes(inputs, _question, _rows)
-
-
-def _rows(item: Input) -> Iterator[RowOutcome]:
-    if not isinstance(item, Path) or format_of(item) != "json":
-        yield from rows(item)
-        return
-    try:
-        with archive_errors(item), open_stream(item) as stream:
-            head = first_letter(stream)
-            content = load_json(stream, item) if head == "{" else None
-    except DataError as error:
-        yield Drop("damaged_file", error)
-        return
-    if content is None:
-        yield from rows(item)
-    elif "question" in content or "QUESTION" in content:
-        yield TableRow(str(item), 1, content)
-    else:
-        for number, (pmid, values) in enumerate(content.items(), 1):
-            where = f"{item}, item {number}"
-            if isinstance(values, dict):
-                yield TableRow(where, number, {"pubid": pmid, **values})
-            else:
-                yield bad("bad", "expected an object with QUESTION, CONTEXTS and final_decision", where)
+    return outcomes(inputs, _question, options.table)
 
 
 def _question(row: Mapping[str, Any], position: str) -> Question:
     values = {name.lower(): value for name, value in row.items()}
-    pmid = str(values.get("pubid", values.get("pmid", ""))).strip()
+    pmid = str(next((values[name] for name in ("pubid", "pmid", "id") if name in values), "")).strip()
     if not (pmid.isascii() and pmid.isdigit()):
         raise Wrong("expected a PMID of digits in pubid (or as the item's key)")
     answer = text_of(values, "final_decision").strip().lower()

@@ -1,0 +1,120 @@
+"""JSON as RFC 8259 has it: a key that occurs twice and an infinite number are refused by name; NaN is null."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lora_med.data.formats.containers.table_row import LONGEST_FILE, column_names, first_repeated, holds_nul
+from lora_med.data.formats.containers.text_encoding import decoded
+from lora_med.errors import DataError
+
+BLOCK = 1 << 22
+BLANKS = re.compile(r"[ \t\r\n\ufeff]*")
+RESTORE = "fix or restore it"
+
+
+class StrictnessError(ValueError):
+    """JSON as some programs write it and the standard forbids; the message says what, without the text."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = first_repeated(name for name, _ in pairs)
+        raise StrictnessError(f"the key {column_names(twice)!r} occurs twice in one object")
+    return values
+
+
+def _constant(name: str) -> None:
+    """Null for the NaN that pandas writes where there is no value; infinities are refused."""
+    if name != "NaN":
+        raise StrictnessError(f"{name} is not JSON")
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise StrictnessError("a number is larger than any that is read")
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
+
+
+def values_in(text: str, where: str) -> Iterator[tuple[int, Any, bool]]:
+    """Each JSON value of a text, one after another: the line on which it begins, the value, whether it is the last.
+
+    Raises:
+        DataError: what follows is not JSON; the message names the line.
+    """
+    line, counted = 1, 0
+    position = _after_blanks(text, 0)
+    while position < len(text):
+        line += text.count("\n", counted, position)
+        counted = position
+        try:
+            value, end = DECODER.raw_decode(text, position)
+        except StrictnessError as error:
+            raise DataError(f"{error}, in the value that begins here", where=f"{where}:{line}", fix=RESTORE) from None
+        except json.JSONDecodeError as error:
+            what = "the file is not JSON, or ends early" + _hint(text, position, error)
+            raise DataError(what, where=f"{where}:{error.lineno}", fix=RESTORE) from None
+        except (ValueError, RecursionError):
+            raise DataError("the file is not JSON", where=f"{where}:{line}", fix=RESTORE) from None
+        position = _after_blanks(text, end)
+        yield line, value, position == len(text)
+
+
+def _after_blanks(text: str, position: int) -> int:
+    match = BLANKS.match(text, position)
+    return match.end() if match else position
+
+
+def _hint(text: str, begin: int, error: json.JSONDecodeError) -> str:
+    if begin == error.pos and text[begin] == "," and begin:
+        return "; a comma stands between two values: several records need brackets around them, or no commas"
+    return "; it holds a NUL character (U+0000)" if text[error.pos : error.pos + 1] == "\0" else ""
+
+
+def load_json(stream: BinaryIO, path: Path) -> Any:
+    """The single JSON value of a file, in UTF-8 or in the encoding of its byte order mark.
+
+    Raises:
+        DataError: it is not text or not one JSON value, or a text in it holds a NUL character; the message names the
+            line.
+    """
+    text = decoded(_all_bytes(stream, path), str(path))
+    values = values_in(text, str(path))
+    for _, value, is_last in values:
+        if not is_last:
+            next(values)
+            raise DataError("the file holds more than one JSON value", where=str(path), fix=RESTORE)
+        if "\\u0000" in text and holds_nul(value):
+            raise DataError("a text in the file holds a NUL character (U+0000)", where=str(path), fix=RESTORE)
+        return value
+    raise DataError("the file is not JSON, or ends early", where=f"{path}:1", fix=RESTORE)
+
+
+def _all_bytes(stream: BinaryIO, path: Path) -> bytes:
+    blocks: list[bytes] = []
+    while block := stream.read(BLOCK):
+        blocks.append(block)
+        refuse_filler(len(block) == BLOCK and not block.strip(block[:1]), len(blocks) * BLOCK, path)
+    return b"".join(blocks)
+
+
+def refuse_filler(is_filler: bool, size: int, path: Path) -> None:
+    """Stop a decompression bomb of zeros or blanks early: at a block of one character, or at the limit of a file.
+
+    Raises:
+        DataError: it is one.
+    """
+    if is_filler or size > LONGEST_FILE:
+        what = "the file repeats a single byte" if is_filler else f"one JSON value of over {LONGEST_FILE:,} bytes"
+        where = f"{path}, byte {size - BLOCK:,}"
+        raise DataError(what, where=where, fix="restore it, or write it as JSON lines, which are read one by one")
