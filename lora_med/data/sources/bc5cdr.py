@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lora_med.data.formats.pubtator import read_pubtator
+from lora_med.data.formats.entities.pubtator import read_pubtator
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lora_med.data.formats.pubtator import read_pubtator
+from lora_med.data.formats.entities.pubtator import read_pubtator
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 
 
