@@ -14,4 +14,4 @@ from lora_med.data.outcome import Input, Outcome, ReadOptions
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The annotated abstracts of the files. Drops with an error: bad, damaged_file."""
-    return read_pubtator(inputs, "bc5cdr")
+    return read_pubtator(inputs, "bc5cdr", options.table.encoding)
