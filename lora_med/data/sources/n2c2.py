@@ -24,6 +24,7 @@ from lora_med.data.formats.entities.standoff import (
     TextPair,
     bare_name,
     ending,
+    MARK,
     half,
     pair_names,
     pairs,
@@ -132,14 +133,15 @@ def _mention(tag: Any) -> Mention | None:
 def _concepts(pair: TextPair, name: str) -> Iterator[Outcome]:
     """A note of 2010: lines count from 1, words (between blanks) from 0, the last word inclusive."""
     assert pair.text is not None and pair.annotations is not None  # `half` refuses other pairs
-    text = place(read_text(pair.text), []).text
+    text = place(read_text(pair.text).removeprefix(MARK), []).text
     if not text.strip():
         yield Drop("no_text")
         return
     words = _words(text)
     spans: list[Span] = []
     drops: list[PartDrop] = []
-    for number, line in enumerate(read_text(pair.annotations, empty=True).splitlines(), 1):
+    lines = read_text(pair.annotations, empty=True).removeprefix(MARK).split("\n")
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{pair.annotations}:{number}"

@@ -7,7 +7,6 @@ https://brat.nlplab.org/standoff.html
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from lora_med.files import archive_errors, open_stream
 
 FIX = "fix the annotation, or set data.skip_bad=true (--skip-bad)"
 PAIR = "put it beside the other, under the same name, or leave the file out, or set data.skip_bad=true (--skip-bad)"
+MARK = "\ufeff"  # of byte order
 LONGEST_BYTES = 1 << 26
 PIECE = re.compile(r"(\d{1,9}) (\d{1,9})", re.ASCII)
 OTHER_LINES = {
@@ -132,18 +132,17 @@ def read_brat(found: Iterable[TextPair], names: dict[TextPair, str], source: str
 def _document(pair: TextPair, name: str, source: str) -> Iterator[Outcome]:
     assert pair.text is not None and pair.annotations is not None  # `half` refuses other pairs
     text, lines = read_text(pair.text), read_text(pair.annotations, empty=True)
-    mark = codecs.BOM_UTF8.decode("utf-8")
     try:
-        mentions, others = _annotations(lines.removeprefix(mark), pair.annotations)
+        mentions, others = _annotations(lines.removeprefix(MARK), pair.annotations)
     except _BadLine as wrong:
         yield Drop("bad", DataError(str(wrong), where=wrong.where, fix=FIX))
         return
-    placement = place(text.removeprefix(mark), mentions, from_one=text.startswith(mark))
+    placement = place(text.removeprefix(MARK), mentions, from_one=text.startswith(MARK))
     if not placement.text.strip():
         yield Drop("no_text")
     elif len(mentions) > 1 and len(placement.unfit) == len(mentions):
-        what = f"none of the {len(mentions)} mentions fits the text: the offsets are those of another text"
-        yield Drop("bad", DataError(what, where=str(pair.annotations), fix=FIX))
+        what = f"none of the {len(mentions)} mentions of {pair.annotations.name} fits: its offsets are those of another text"
+        yield Drop("bad", DataError(what, where=str(pair.text), fix=FIX))
     else:
         yield from [*others, *placement.part_drops(str(pair.annotations))]
         yield Annotated(f"{source}:{name}", f"{source}:{name}", source, placement.text, placement.spans)
