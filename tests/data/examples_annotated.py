@@ -34,7 +34,8 @@ BRAT = Example(
 
 N2C2 = Example(
     "110-01.xml",
-    '<?xml version="1.0" encoding="UTF-8" ?>\n<deIdi2b2>\n<TEXT><![CDATA[\nSeen by Dr. Roe on 3/4.\n]]></TEXT>\n<TAGS>\n'
+    '<?xml version="1.0" encoding="UTF-8" ?>\n<deIdi2b2>\n'
+    "<TEXT><![CDATA[\nSeen by Dr. Roe on 3/4.\n]]></TEXT>\n<TAGS>\n"
     '<NAME id="P0" start="13" end="16" text="Roe" TYPE="DOCTOR" comment="" />\n'
     '<DATE id="P1" start="20" end="23" text="3/4" TYPE="DATE" comment="" />\n'
     '<DATE id="P2" start="20" end="23" text="4/4" TYPE="DATE" comment="" />\n</TAGS>\n</deIdi2b2>\n',

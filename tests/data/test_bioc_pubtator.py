@@ -74,9 +74,7 @@ def test_a_bad_line_does_not_affect_the_others(tmp_path: Path) -> None:
     assert [record.uid for record in records] == ["bioc:1", "bioc:2"] and tally.dropped == {"bad": 2}
 
 
-@pytest.mark.parametrize(
-    ("_id", "uid"), [("12|PMC3", "bioc:12"), ("None|PMC3", "bioc:PMC3"), ("12|None", "bioc:12")]
-)
+@pytest.mark.parametrize(("_id", "uid"), [("12|PMC3", "bioc:12"), ("None|PMC3", "bioc:PMC3"), ("12|None", "bioc:12")])
 def test_a_document_without_id_has_that_of_its_export(_id: str, uid: str, tmp_path: Path) -> None:
     values = {name: value for name, value in FIRST.items() if name != "id"} | {"_id": _id}
     assert read(tmp_path / "a.json", json.dumps(values))[0][0].uid == uid
@@ -111,7 +109,10 @@ def test_a_document_whose_annotations_are_of_another_text_is_refused(
 
 
 def test_passages_that_each_count_on_their_own_are_joined_where_mentions_prove_it(tmp_path: Path) -> None:
-    passages = (passage(0, "On aspirin.", annotation(3, 7, "aspirin")), passage(0, "Aspirin.", annotation(0, 7, "Aspirin")))
+    passages = (
+        passage(0, "On aspirin.", annotation(3, 7, "aspirin")),
+        passage(0, "Aspirin.", annotation(0, 7, "Aspirin")),
+    )
     (record,), _ = read(tmp_path / "a.json", json.dumps(document("1", *passages)))
     assert record.text == "On aspirin. Aspirin."
     assert entities(record) == [(3, 10, "Chemical", "aspirin"), (12, 19, "Chemical", "Aspirin")]

@@ -57,7 +57,7 @@ def sentences(path: Path, content: str | bytes) -> list[tuple[str, list[tuple[in
         "Fever\tI-Disease\n.\tO\n",
         "Fever\tDisease\n.\tO\n",
         f"1\tFever\tfever\tNOUN\t{COLUMNS}\tNER=B-Disease\n2\t.\t.\tPUNCT\t{COLUMNS}\t_\n",
-        f"# text = Fever.\n1\tFever\tfever\tNOUN\t{COLUMNS}\tSpaceAfter=No|NER=B-Disease\n2\t.\t.\tP\t{COLUMNS}\tNER=O\n",
+        f"# text = Fever.\n1\tFever\tfever\tNOUN\t{COLUMNS}\tA=No|NER=B-Disease\n2\t.\t.\tP\t{COLUMNS}\tNER=O\n",
         f"1\tFever\tfever\tNOUN\t{COLUMNS}\t_\tB-Disease\n2\t.\t.\tPUNCT\t{COLUMNS}\t_\tO\n",
     ],
 )

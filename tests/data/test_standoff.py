@@ -20,9 +20,7 @@ from tests.data.test_fuzz import MUTATIONS, PIECES, SECONDS, limited
 
 def read(source: str, *paths: Path, skip_bad: bool = False) -> tuple[list[Record], Tally]:
     found = find_source(source)
-    reading = read_records(
-        found, find_inputs(found, [str(path) for path in paths]), ReadOptions(), skip_bad=skip_bad
-    )
+    reading = read_records(found, find_inputs(found, [str(path) for path in paths]), ReadOptions(), skip_bad=skip_bad)
     return list(reading), reading.tally
 
 
@@ -129,7 +127,7 @@ def test_a_damaged_ann_gives_sound_records_or_a_named_error(tmp_path: Path) -> N
     assert 20 < errors < MUTATIONS
 
 
-def test_standard_input_cannot_hold_a_pair(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_the_missing_half(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "d1.txt", NOTE)
     assert run(["data", "read", "brat", str(tmp_path), "--out", str(tmp_path / "out.jsonl")]) == 65
     assert "no d1.ann" in capfd.readouterr().err

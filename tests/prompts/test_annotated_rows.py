@@ -21,7 +21,9 @@ MICRO = Path(__file__).parents[2] / "lora_med" / "assets" / "micro"
 TEXT, SPACED = "Fever after aspirin.", "Fever after aspirin ."
 ANSWER = ' [{"type": "Disease", "text": "Fever"}, {"type": "Chemical", "text": "aspirin"}]'
 MENTIONS = [(0, 5, "Disease"), (12, 19, "Chemical")]
-RESULTS = [{"type": "labels", "to_name": "text", "value": {"start": a, "end": b, "labels": [c]}} for a, b, c in MENTIONS]
+RESULTS = [
+    {"type": "labels", "to_name": "text", "value": {"start": a, "end": b, "labels": [c]}} for a, b, c in MENTIONS
+]
 ROWS: dict[str, dict[str, Any]] = {
     "doccano": {"text": TEXT, "label": [list(mention) for mention in MENTIONS]},
     "prodigy": {
@@ -35,7 +37,10 @@ ROWS: dict[str, dict[str, Any]] = {
         "entities": [{"type": c, "text": [TEXT[a:b]], "offsets": [[a, b]]} for a, b, c in MENTIONS],
     },
     "tokens and tags": {"tokens": SPACED.split(), "ner_tags": ["B-Disease", "O", "B-Chemical", "O"]},
-    "text and spans": {"text": TEXT, "spans": [{"start": a, "end": b, "type": c, "text": TEXT[a:b]} for a, b, c in MENTIONS]},
+    "text and spans": {
+        "text": TEXT,
+        "spans": [{"start": a, "end": b, "type": c, "text": TEXT[a:b]} for a, b, c in MENTIONS],
+    },
 }
 BIOC = {
     "id": "1",

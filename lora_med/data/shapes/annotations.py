@@ -7,12 +7,13 @@
     text and spans   text, and `spans` [{start, end, type, text}], as `lora-med data read` writes them
     tokens and tags  `tokens` and `ner_tags`, names or class numbers; the text is the tokens, joined by one blank
 
-A mention that does not fit its text is left out and counted. So is one in several pieces: it is not one span. Relations,
-events, and a model's predictions are not read.
+A mention that does not fit its text is left out and counted. So is one in several pieces: it is not one span.
+Relations, events, and a model's predictions are not read.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ TAGS = ("ner_tags", "tags", "labels", "ner", "bio_tags", "iob_tags", "label")
 LISTS = ("entities", "labels", "label", "spans", "annotations")
 TEXTS = ("text", "data")
 ACCEPTED = "accept"
+CLASS_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 LONGEST_GAP = 1 << 16  # characters between two passages
 
 Annotation = tuple[str, tuple[Span, ...], list[PartDrop]]
@@ -199,20 +201,23 @@ def _tokens_and_tags(values: Mapping[str, Any], labels: Sequence[str]) -> tuple[
     if len(tokens) != len(tags):
         what = f"columns {columns[0]!r} and {columns[1]!r}: {len(tokens)} tokens, and {len(tags)} tags"
         raise RowError("bad_type", what)
-    if not all(is_encodable(token) and token.strip() for token in tokens):
-        raise RowError("bad_type", f"column {columns[0]!r}: expected texts that are not blank")
+    if not all(map(is_encodable, tokens)):
+        raise RowError("bad_utf8", f"column {columns[0]!r}: half a surrogate pair is not a character")
     names = [_tag_name(tag, columns[1], labels) for tag in tags]
+    filled = [index for index, token in enumerate(tokens) if token.strip()]  # a blank joins the others anyway
+    if not filled:
+        raise RowError("empty_text", f"column {columns[0]!r}: expected tokens, all are blank")
     try:
-        return tagged_text(tokens, names)
+        return tagged_text([tokens[index] for index in filled], [names[index] for index in filled])
     except UnknownTag as unknown:
-        what = f"column {columns[1]!r}, item {unknown.index + 1}: expected O or a tag such as B-Disease"
+        what = f"column {columns[1]!r}, item {filled[unknown.index] + 1}: expected O or a tag such as B-Disease"
         raise RowError("bad_type", what) from None
 
 
 def _tag_name(tag: object, column: str, labels: Sequence[str]) -> str:
     """The name of a tag: itself, or that of its class number."""
-    if isinstance(tag, str) and not tag.strip().isdecimal():
-        return tag.strip()
+    if isinstance(tag, str) and not CLASS_NUMBER.fullmatch(tag.strip()):
+        return tag.strip() if is_encodable(tag) else ""
     number = tag if isinstance(tag, int) else int(str(tag))
     if not labels:
         what = f"column {column!r} holds class numbers: name the classes in order in data.labels ([O, B-Disease, ...])"

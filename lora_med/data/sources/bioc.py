@@ -1,12 +1,12 @@
 """BioC, XML or JSON: documents with passages and annotations; each document is one Annotated.
 
-JSON is a collection, a list of collections or documents, a document, or one of these on each line; exports of PubTator 3
-too. A document's text is its passages (or their sentences) at their stated offsets, with gaps filled by blanks. So an
-annotation's location is a slice of the text. Where the offsets of passages do not fit each other, and the annotations
-prove that each passage counts on its own, the passages are joined by one blank. Offsets count characters, or UTF-8 bytes
-or UTF-16 units as some tools write; the annotations' texts prove in which. A mention in several pieces is not one
-slice: it is left out and counted, and so is one that does not fit its text. The annotation's infon `type` is the span's
-type. Format: https://bioc.sourceforge.net. License and access are those of the corpus.
+JSON is a collection, a list of collections or documents, a document, or one of these on each line; an export of
+PubTator 3 is read too. A document's text is its passages (or their sentences) at their stated offsets, with gaps filled
+by blanks. So an annotation's location is a slice of the text. Where the offsets of passages do not fit each other, and
+the annotations prove that each passage counts on its own, the passages are joined by one blank. Offsets count
+characters, or UTF-8 bytes or UTF-16 units as some tools write; the annotations' texts prove in which. A mention in
+several pieces is not one slice: it is left out and counted, and so is one that does not fit its text. The annotation's
+infon `type` is the span's type. Format: https://bioc.sourceforge.net. License and access are those of the corpus.
 """
 
 from __future__ import annotations

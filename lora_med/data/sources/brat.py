@@ -1,9 +1,9 @@
 """brat: folders of texts (.txt), each with its annotations beside it (.ann); each pair is one Annotated.
 
-The mentions (T lines) are read. Relations, events, attributes, normalizations and notes are left out and counted. So are
-a mention in several pieces and one that does not fit its text. A text without an .ann is refused by name: nobody said
-that it holds no mention. An empty .ann says so. The group is the file. License and access class are those of the corpus:
-state them in the section `adapter` of the settings; for n2c2's files in this format use the source `n2c2`.
+The mentions (T lines) are read. Relations, events, attributes, normalizations and notes are left out and counted. So
+are a mention in several pieces and one that does not fit its text. A text without an .ann is refused by name: nobody
+said that it holds no mention. An empty .ann says so. The group is the file. License and access class are those of the
+corpus: state them in the section `adapter` of the settings. For n2c2's files in this format use the source `n2c2`.
 Format: https://brat.nlplab.org/standoff.html.
 """
 

@@ -5,8 +5,8 @@ the tag (`B-Disease`, `O`), between tabs, blanks, commas or semicolons; the tag 
 the tokens, and a header line may name the columns (`Sentence #,Word,POS,Tag`). In CoNLL-U the tag is in MISC
 (`NER=B-Disease`), or in an eleventh column. Comments (`# id 1`) are left out.
 
-A sentence is a record, its tokens joined by one blank. This format loses the original spacing, nesting and documents, so
-scores on it do not compare with those on PubTator. Marks of documents (`-DOCSTART-`, `# newdoc`, `###MEDLINE`), if
+A sentence is a record, its tokens joined by one blank. This format loses the original spacing, nesting and documents,
+so scores on it do not compare with those on PubTator. Marks of documents (`-DOCSTART-`, `# newdoc`, `###MEDLINE`), if
 present, make the groups. Otherwise each sentence is its own group, and only published files keep documents separate.
 License and citation: those of the corpus.
 """
@@ -64,7 +64,9 @@ def _file(path: Path, name: str, encoding: str | None) -> Iterator[Outcome]:
     try:
         with archive_errors(path):
             if layout.conllu and not any(MISC_TAG.search(line.text) for line in lines(path, encoding)):
-                what = "CoNLL-U without tags: expected NER=B-Disease in MISC, the tenth column, or an eleventh with tags"
+                what = (
+                    "CoNLL-U without tags: expected NER=B-Disease in MISC, the tenth column, or an eleventh with tags"
+                )
                 yield Drop("no_tags", DataError(what, where=str(path), fix="add the tags, or name another source"))
                 return
             for block in _blocks(path, encoding, layout):
@@ -86,7 +88,9 @@ def _blocks(path: Path, encoding: str | None, layout: Layout) -> Iterator[list[L
     content = (line for line in lines(path, encoding) if line.number != layout.header)
     if layout.sentence is None:
         separators = f" \t{layout.separator}"
-        yield from blocks_of((Line(line.number, line.text if line.text.strip(separators) else "") for line in content), path)
+        yield from blocks_of(
+            (Line(line.number, line.text if line.text.strip(separators) else "") for line in content), path
+        )
         return
     block: list[Line] = []
     current = ""
@@ -150,7 +154,9 @@ def _records(sentence: Sequence[Line], layout: Layout, name: str, group: str) ->
     if not tokens:
         return
     try:
-        text, spans = tagged_text([token.text for token in tokens], [token.tag for token in tokens], no_prefix=layout.no_prefix)
+        text, spans = tagged_text(
+            [token.text for token in tokens], [token.tag for token in tokens], no_prefix=layout.no_prefix
+        )
     except UnknownTag as unknown:
         line = tokens[unknown.index].line
         raise Wrong(f"line {line}: expected a token, then O or a tag such as B-Disease") from None

@@ -21,10 +21,9 @@ from typing import Any
 from lora_med.data.formats.archives import FIX, Document, documents, xml_root
 from lora_med.data.formats.entities.mentions import Mention, place
 from lora_med.data.formats.entities.standoff import (
-    TextPair,
-    bare_name,
-    ending,
     MARK,
+    TextPair,
+    ending,
     half,
     pair_names,
     pairs,
@@ -124,7 +123,9 @@ def _mention(tag: Any) -> Mention | None:
         pieces = [match.groups() if match else ("", "") for match in pieces]
     elif tag.get("start") is None and tag.get("end") is None:
         return None
-    if not all(number and number.isascii() and number.isdigit() and len(number) < 10 for piece in pieces for number in piece):
+    if not all(
+        number and number.isascii() and number.isdigit() and len(number) < 10 for piece in pieces for number in piece
+    ):
         raise Wrong("expected the start and the end of a tag as numbers of characters")
     kind = tag.get("TYPE") or tag.get("type") or tag.tag
     return Mention(kind, tuple((int(start), int(end)) for start, end in pieces), text)

@@ -25,7 +25,7 @@ TAG_LIKE = re.compile(r"O|[A-Za-z]-\S+")
 PLAIN_TYPE = re.compile(r"[A-Za-z][\w/&+-]*")
 QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # quotes that a quote within made necessary
 NUMBER = re.compile(r"\d{1,9}(?:[-.]\d{1,9})?", re.ASCII)  # 1, the range 1-2, the empty node 1.1
-MISC_TAG = re.compile(r"(?:^|\|)(?:NER|NE|BIO)=([^|]*)", re.IGNORECASE)
+MISC_TAG = re.compile(r"(?:^|[|\t])(?:NER|NE|BIO)=([^|\t]*)", re.IGNORECASE)
 CONLLU_COLUMNS, MISC = 10, 9
 SAMPLE_LINES = 2000
 MOST_TYPES = 50

@@ -1,8 +1,8 @@
 """Mentions as a file states them, placed in their text: a span for each, or the reason why it does not fit.
 
-Offsets count characters (code points). Tools also count UTF-16 units (JavaScript), UTF-8 bytes, a line end as one or two
-characters, or from one. Another count is taken only where the mentions' own texts prove it: it places each mention that
-characters place, and at least one more.
+Offsets count characters (code points). Tools also count UTF-16 units (JavaScript), UTF-8 bytes, a line end as one or
+two characters, or from one. Another count is taken only where the mentions' own texts prove it: it places each mention
+that characters place, and at least one more.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import PartDrop
 from lora_med.data.record import Span
 
 LINE_END = re.compile("\r\n|\r|\n")
-WIDE = (None, re.compile("[\U00010000-\U0010ffff]"), re.compile("[^\x00-\x7f]"))  # characters, UTF-16 units, UTF-8 bytes
+WIDE = (
+    None,
+    re.compile("[\U00010000-\U0010ffff]"),
+    re.compile("[^\x00-\x7f]"),
+)  # characters, UTF-16 units, UTF-8 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A mention as a file states it: its pieces are (start, end) each; `text` is None where the file does not hold it."""
+    """A mention as a file states it: its pieces are (start, end) each; `text` is None where the file lacks it."""
 
     type: str
     pieces: tuple[tuple[int, int], ...]
@@ -81,7 +86,9 @@ def place(text: str, mentions: Sequence[Mention], *, from_one: bool = False) -> 
         }
         if proven is None or proves > proven:
             spans, proven = tried, proves
-        if all(mention.text is None or not isinstance(span, str) for mention, span in zip(mentions, spans, strict=True)):
+        if all(
+            mention.text is None or not isinstance(span, str) for mention, span in zip(mentions, spans, strict=True)
+        ):
             break
     fit = (span for span in spans if isinstance(span, Span))
     return Placement(plain, tuple(dict.fromkeys(fit)), tuple(span for span in spans if isinstance(span, str)))
@@ -121,7 +128,7 @@ def _scale(base: int, extra: Mapping[int, int]) -> _Scale:
 
 def _span(mention: Mention, text: str, scale: _Scale) -> Span | str:
     """The mention's span, or why it has none."""
-    if not mention.type.strip():
+    if not mention.type.strip() or not is_encodable(mention.type):
         return "no_type"
     if not mention.pieces:
         return "no_offsets"

@@ -116,9 +116,9 @@ def _mention(line: Line, name: str) -> Mention | None:
     """The mention of a row; None for a relation."""
     cells = line.text.rstrip("\t").split("\t")
     numbers = [cell.strip().isascii() and cell.strip().isdigit() for cell in cells[1:3]]
-    if len(cells) in RELATION_CELLS and cells[0] == name and not numbers[0] and cells[1].strip():
-        if not numbers[1] or len(cells) == 4 or cells[4] in NOVELTY:
-            return None
+    names_a_relation = len(cells) in RELATION_CELLS and cells[0] == name and not numbers[0] and bool(cells[1].strip())
+    if names_a_relation and (not numbers[1] or len(cells) == 4 or cells[4] in NOVELTY):
+        return None
     if len(cells) not in MENTION_CELLS or cells[0] != name:
         raise _Wrong(f"expected 5 to 7 tab-separated cells that begin with PMID {name}", line.number)
     if not all(numbers):

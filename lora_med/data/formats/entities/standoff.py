@@ -1,7 +1,7 @@
 """Texts with their annotations in a second file: pairs of files, and brat's .ann.
 
-A line of an .ann is `T1<TAB>Type start end[;start end]<TAB>text`; offsets count characters, the end exclusive. The other
-lines (relations, events, attributes, normalizations, notes) are not mentions; they are counted.
+A line of an .ann is `T1<TAB>Type start end[;start end]<TAB>text`; offsets count characters, the end exclusive. The
+other lines (relations, events, attributes, normalizations, notes) are not mentions; they are counted.
 https://brat.nlplab.org/standoff.html
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from lora_med.data.formats.entities.mentions import Mention, place
 from lora_med.data.formats.row_fields import Wrong
-from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Drop, Outcome, PartDrop, input_names
 from lora_med.data.record import Annotated
 from lora_med.errors import DataError
@@ -141,7 +140,8 @@ def _document(pair: TextPair, name: str, source: str) -> Iterator[Outcome]:
     if not placement.text.strip():
         yield Drop("no_text")
     elif len(mentions) > 1 and len(placement.unfit) == len(mentions):
-        what = f"none of the {len(mentions)} mentions of {pair.annotations.name} fits: its offsets are those of another text"
+        name_of = pair.annotations.name
+        what = f"none of the {len(mentions)} mentions of {name_of} fits: its offsets are those of another text"
         yield Drop("bad", DataError(what, where=str(pair.text), fix=FIX))
     else:
         yield from [*others, *placement.part_drops(str(pair.annotations))]
@@ -172,7 +172,7 @@ def _annotations(content: str, path: Path) -> tuple[list[Mention], list[PartDrop
 def _mention(line: str, where: str) -> Mention:
     cells = line.split("\t")
     type_and_offsets = cells[1].split(" ", 1) if len(cells) > 1 else []
-    if len(type_and_offsets) < 2 or not is_encodable(line):
+    if len(type_and_offsets) < 2:
         raise _BadLine("expected an identifier, a tab, a type and the offsets of a mention", where)
     pieces = [PIECE.fullmatch(piece.strip()) for piece in type_and_offsets[1].split(";")]
     if not all(pieces):
