@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,60 @@ def test_the_names_of_class_numbers_are_in_a_parquet_file_s_metadata(tmp_path: P
     assert class_names(path, ("label",)) == ("no", "yes")
     assert class_names(path, ("tokens",)) == ()
     assert class_names(tmp_path / "rows.jsonl") == ()
+
+
+ODD_VALUES = (
+    None,
+    True,
+    -1,
+    10**30,
+    0.5,
+    float("nan"),
+    "",
+    " ",
+    "x",
+    "\ud800",
+    "[",
+    "[1",
+    "{'a': }",
+    [],
+    {},
+    [[]],
+    [None],
+)
+
+
+def odd(value: Any, draw: random.Random) -> Any:
+    """The value with one of its parts replaced by an odd one, or removed."""
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        changed = value.copy()
+        key = draw.choice(list(changed)) if isinstance(changed, dict) else draw.randrange(len(changed))
+        if draw.random() < 0.15:
+            del changed[key]
+        else:
+            changed[key] = odd(changed[key], draw)
+        return changed
+    return draw.choice(ODD_VALUES)
+
+
+@pytest.mark.parametrize("name", [*ROWS, "tokens"])
+def test_odd_values_anywhere_give_sound_records_or_a_named_error(name: str) -> None:
+    shape, values = ROWS.get(name, ("tokens and tags", TAGGED))
+    draw = random.Random(f"odd {name}")
+    errors = sound = 0
+    for _ in range(2000):
+        changed = odd(values, draw)
+        if not isinstance(changed, dict):
+            continue
+        for found in {shape, annotated_shape(changed)} - {None}:
+            try:
+                text, spans, _ = read_annotated(found, changed, "a:1", ("O", "B-Disease"))
+                annotated_columns(found, changed)
+            except (RowError, Rejected) as error:
+                assert error.reason
+                errors += 1
+                continue
+            sound += 1
+            assert text.strip() and text.encode()
+            assert all(text[one.start : one.end] == one.text and one.type.encode() for one in spans)
+    assert errors > 20 and sound > 20

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lora_med.errors import DataError
 from lora_med.files import open_stream
@@ -75,7 +75,7 @@ class _Rest(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         content = self._head[: len(buffer)] if self._head else self._stream.read(len(buffer))
         self._head = self._head[len(buffer) :]
         buffer[: len(content)] = content

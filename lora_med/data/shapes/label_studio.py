@@ -36,7 +36,10 @@ def label_studio_mentions(values: Mapping[str, Any]) -> tuple[str, list[Mention]
     other = sorted({str(item["type"]) for item in results if item.get("type") in ELSEWHERE})
     if other:
         raise RowError("bad_type", f"column 'annotations': labels of the type {', '.join(other)} are not of one text")
-    text = _text(parsed(values["data"]), {str(item.get("to_name")) for item in labeled})
+    data = parsed(values.get("data"))
+    if not isinstance(data, dict):
+        raise RowError("bad_type", "column 'data': expected an object with a text")
+    text = _text(data, {str(item.get("to_name")) for item in labeled})
     return text, [mention for number, item in enumerate(labeled, 1) for mention in _mentions(item, number)]
 
 
@@ -103,7 +106,8 @@ def _mentions(item: Mapping[str, Any], number: int) -> list[Mention]:
     value = item.get("value")
     if not isinstance(value, dict):
         raise RowError("bad_type", f"{name}: expected a value with start, end and labels")
-    offsets = value.get("globalOffsets") if isinstance(value.get("globalOffsets"), dict) else value
+    in_page = value.get("globalOffsets")
+    offsets: Mapping[str, Any] = in_page if isinstance(in_page, dict) else value
     labels = value.get("labels") or value.get("hypertextlabels") or [""]
     start, end, text = offsets.get("start"), offsets.get("end"), value.get("text")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from lora_med.data.formats.entities.mentions import Mention
 from lora_med.data.shapes.row_error import RowError
@@ -59,7 +59,7 @@ def _is_mention(item: object) -> bool:
     )
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number (true and false are none)."""
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from lora_med.data.formats.archives import FIX, Document, is_xml, outcomes_of, xml_root
 from lora_med.data.formats.entities.bioc_json import json_documents
@@ -149,7 +149,7 @@ def _mention(values: Mapping[str, Any]) -> Mention:
     return Mention(kind.strip() if isinstance(kind, str) else "", tuple(pieces), text)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
