@@ -181,7 +181,7 @@ SOURCES: dict[str, Source] = {
         citation="",
         template="entities",
         module="lora_med.data.sources.conll",
-        suffixes=(".tsv", ".conll", ".iob", ".txt", ".conllu", ".bio"),
+        suffixes=(".tsv", ".conll", ".iob", ".iob2", ".txt", ".conllu", ".bio"),
     ),
     "bioc": Source(
         name="bioc",

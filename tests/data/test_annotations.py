@@ -251,6 +251,15 @@ def test_passages_are_laid_out_at_their_offsets() -> None:
         ("doccano", {"text": TEXT, "label": [[0, 5]]}, r"item 1: expected \[start, end, type\]"),
         ("doccano", {"text": TEXT, "label": [[80, 85, "D"], [90, 95, "D"]]}, "none of the 2 mentions fits"),
         ("doccano", {"text": " ", "label": DOCCANO}, "column 'text': expected a text, it is empty"),
+        (
+            "doccano",
+            {
+                "text": TEXT,
+                "tokens": ["Fever", "after", "aspirin", "."],
+                "entities": [{"start": 2, "end": 3, "type": "D"}],
+            },
+            r"may count characters or the 4 tokens of column 'tokens'.*data\.ignore_columns=tokens",
+        ),
         ("prodigy", {"text": TEXT, "spans": ENTITIES, "answer": "accept", "_is_binary": True}, "not all: merge them"),
         ("text and spans", {"text": TEXT, "spans": None}, "column 'spans': expected a list, got nothing"),
         ("text and spans", {"text": TEXT, "spans": [{"start": 0, "end": "5"}]}, "as whole numbers"),

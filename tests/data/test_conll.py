@@ -106,6 +106,10 @@ def test_a_column_of_sentences_ends_them_where_it_changes(tmp_path: Path) -> Non
     assert [text for text, _ in sentences(tmp_path / "a.csv", rows)] == ["Iron rusts", "So"]
     rows = "sentence_id\tword\ttag\n1\tIron\tB-Chemical\n1\trusts\tO\n2\tSo\tO\n"
     assert [text for text, _ in sentences(tmp_path / "a.tsv", rows)] == ["Iron rusts", "So"]
+    rows = "1\tIron\tB-Chemical\n1\trusts\tO\n2\tSo\tO\n"
+    assert [text for text, _ in sentences(tmp_path / "a.tsv", rows)] == ["Iron rusts", "So"]
+    rows = "0 Iron B-Chemical\n1 rusts O\n\n2 So O\n"
+    assert [text for text, _ in sentences(tmp_path / "a.tsv", rows)] == ["Iron rusts", "So"]
     rows = "word,tag\nIron,O\n,\nrusts,O\n"
     assert [text for text, _ in sentences(tmp_path / "a.csv", rows)] == ["Iron", "rusts"]
 

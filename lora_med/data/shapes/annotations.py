@@ -73,11 +73,23 @@ def read_annotated(shape: str, values: Mapping[str, Any], where: str, labels: Se
         text, spans = _tokens_and_tags(values, labels)
         return text, spans, []
     text, mentions = _SHAPES[shape][1](values)
+    _refuse_unclear(values, mentions)
     placement = place(text, mentions)
     if len(mentions) > 1 and len(placement.unfit) == len(mentions):
         what = f"none of the {len(mentions)} mentions fits the text: the offsets are those of another text"
         raise RowError("bad_offsets", what)
     return placement.text, placement.spans, placement.part_drops(where)
+
+
+def _refuse_unclear(values: Mapping[str, Any], mentions: Sequence[Mention]) -> None:
+    """Refuse offsets that may count tokens: beside a list of tokens, all small enough, and without texts to prove it."""
+    column = next((name for name in TOKENS if _is_list_of(values.get(name), str)), None)
+    if column is None or not mentions or any(mention.text is not None for mention in mentions):
+        return
+    count = len(parsed(values[column]))
+    if all(end <= count for mention in mentions for _, end in mention.pieces):
+        what = f"the offsets may count characters or the {count} tokens of column {column!r}"
+        raise RowError("unclear_offsets", f"{what}: if characters, set data.ignore_columns={column}")
 
 
 def _text(values: Mapping[str, Any], column: str | None) -> str:

@@ -1,7 +1,7 @@
 """How a CoNLL file is laid out: its separator, a header, and the columns of tokens, tags, sentences and documents.
 
-The file itself shows it: a header line of known names; ten columns with a number each (CoNLL-U); a first column that
-numbers the tokens of each sentence; tags in the first column and not in the last; tags without prefix beside O.
+The file itself shows it: a header line of known names; ten columns with a number each (CoNLL-U); a first column of
+numbers, of the tokens or of the sentences; tags in the first column and not in the last; tags without prefix beside O.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def layout_of(path: Path, encoding: str | None) -> Layout:
     layout = _header(table[0]) or _without_header(table)
     if layout.header:
         table = table[1:]
-    elif not layout.conllu and _is_numbered(sample, layout):
-        layout = replace(layout, token=1)
+    elif not layout.conllu:
+        layout = _with_numbers(sample, table, layout)
     tags = {cells[layout.tag] for line in table[:SAMPLE_LINES] if len(cells := _safe_cells(layout, line)) > 1}
     if tags and not layout.conllu and not any(tag != "O" and is_tag(tag) for tag in tags) and tags != {"O"}:
         return replace(layout, no_prefix=_has_plain_types(path, encoding, layout))
@@ -145,19 +145,15 @@ def _without_header(table: Sequence[Line]) -> Layout:
     return Layout()
 
 
-def _is_numbered(sample: Sequence[Line], layout: Layout) -> bool:
-    """Whether the first of three or more columns numbers the tokens of each sentence."""
-    longest = 0
-    for empty, group in itertools.groupby(sample, key=lambda line: not line.text.strip(" \t")):
-        rows = [_safe_cells(layout, line) for line in group if not line.text.startswith("#") and not is_mark(line)]
-        if empty or not rows:
-            continue
-        numbers = [row[0] for row in rows if len(row) > 2]
-        first = 0 if numbers[:1] == ["0"] else 1
-        if numbers != [str(number) for number in range(first, first + len(rows))]:
-            return False
-        longest = max(longest, len(rows))
-    return longest > 1
+def _with_numbers(sample: Sequence[Line], table: Sequence[Line], layout: Layout) -> Layout:
+    """The layout of a table of three or more columns whose first holds numbers: of tokens, or of sentences."""
+    rows = [_safe_cells(layout, line) for line in table]
+    numbers = [row[0] for row in rows if len(row) > 2 and row[0].isascii() and row[0].isdigit()]
+    if len(numbers) < 2 or len(numbers) < len(rows):
+        return layout
+    repeats = any(first == second for first, second in itertools.pairwise(numbers))
+    has_empty_lines = any(not line.text.strip(" \t") for line in sample[table[0].number : table[-1].number])
+    return replace(layout, token=1, sentence=0 if repeats and not has_empty_lines else None)
 
 
 def _has_plain_types(path: Path, encoding: str | None, layout: Layout) -> bool:
