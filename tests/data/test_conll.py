@@ -142,7 +142,14 @@ def test_a_column_of_documents_makes_the_groups(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["Fever\tDisease\nis\tNoun\n", "Fever\tDisease\n.\tO\nRash\tB-Disease\n", "Fever\t1\n.\tO\n", "Fever\t\n.\tO\n"],
+    [
+        "Fever\tDisease\nis\tNoun\n",
+        "Fever\tB_Disease\n.\tO\n",
+        "Fever\tDisease-B\n.\tO\n",
+        "Fever\tDisease\n.\tO\nRash\tB-Disease\n",
+        "Fever\t1\n.\tO\n",
+        "Fever\t\n.\tO\n",
+    ],
 )
 def test_tags_of_no_scheme_are_refused(content: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a token"):

@@ -9,7 +9,7 @@ import pytest
 
 from lora_med.cli.main import run
 from lora_med.data.catalog import find_source
-from lora_med.data.outcome import ReadOptions, Tally
+from lora_med.data.outcome import ReadOptions, TableFormat, Tally
 from lora_med.data.reading import find_inputs, read_records
 from lora_med.data.record import Annotated, Record
 from lora_med.errors import DataError
@@ -98,6 +98,18 @@ def test_windows_line_ends_and_a_byte_order_mark_shift_nothing(tmp_path: Path) -
             (record,), _ = read("brat", tmp_path)
             assert isinstance(record, Annotated) and record.text == "Fever.\nRash.\n"
             assert entities(record) == [(0, 5, "Disease", "Fever"), (7, 11, "Disease", "Rash")]
+
+
+def test_a_named_encoding_is_that_of_both_files_and_another_is_named(tmp_path: Path) -> None:
+    (tmp_path / "d1.TXT").write_bytes("Fièvre.".encode("latin-1"))
+    (tmp_path / "d1.ann").write_bytes("T1\tDisease 0 6\tFièvre\n".encode("latin-1"))
+    found = find_source("brat")
+    inputs = find_inputs(found, [str(tmp_path)])
+    (record,) = read_records(found, inputs, ReadOptions(table=TableFormat(encoding="latin-1")))
+    assert entities(record) == [(0, 6, "Disease", "Fièvre")]
+    with pytest.raises(DataError, match="the file is not UTF-8") as caught:
+        read("brat", tmp_path)
+    assert "--encoding" in (caught.value.fix or "")
 
 
 def test_an_ann_of_another_text_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def read_annotated(shape: str, values: Mapping[str, Any], where: str, labels: Se
 
 
 def _refuse_unclear(values: Mapping[str, Any], mentions: Sequence[Mention]) -> None:
-    """Refuse offsets that may count tokens: beside a list of tokens, all small enough, and without texts to prove it."""
+    """Refuse offsets that may count tokens: beside a list of tokens, small enough, and without texts as a proof."""
     column = next((name for name in TOKENS if _is_list_of(values.get(name), str)), None)
     if column is None or not mentions or any(mention.text is not None for mention in mentions):
         return

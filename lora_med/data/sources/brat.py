@@ -21,6 +21,6 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
     def again() -> Iterator[Outcome]:
         found = pairs([path for path in inputs if isinstance(path, Path)], ".ann")
-        yield from read_brat(found, pair_names(found), "brat")
+        yield from read_brat(found, pair_names(found), "brat", options.table.encoding)
 
     return Again(again)

@@ -53,12 +53,12 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
             if ending(path) not in (".txt", ".con", ".ann"):
                 for document in documents(path, SUFFIXES):
                     yield from _notes(document, path, names[path]) if isinstance(document, Document) else [document]
-        yield from _pairs([path for path in paths if ending(path) in (".txt", ".con", ".ann")])
+        yield from _pairs([path for path in paths if ending(path) in (".txt", ".con", ".ann")], options.table.encoding)
 
     return Again(again)
 
 
-def _pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
+def _pairs(paths: Sequence[Path], encoding: str | None) -> Iterator[Outcome]:
     """Texts with concepts, and with brat's annotations; a text with neither is refused once."""
     concepts = pairs(paths, ".con", FOLDERS)
     standoff = pairs(paths, ".ann")
@@ -72,10 +72,10 @@ def _pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
             yield missing
             continue
         try:
-            yield from _concepts(pair, names[pair])
+            yield from _concepts(pair, names[pair], encoding)
         except DataError as error:
             yield Drop("damaged_file", error)
-    yield from read_brat(with_standoff, names, "n2c2")
+    yield from read_brat(with_standoff, names, "n2c2", encoding)
 
 
 def _notes(document: Document, path: Path, name: str) -> Iterator[Outcome]:
@@ -131,17 +131,17 @@ def _mention(tag: Any) -> Mention | None:
     return Mention(kind, tuple((int(start), int(end)) for start, end in pieces), text)
 
 
-def _concepts(pair: TextPair, name: str) -> Iterator[Outcome]:
+def _concepts(pair: TextPair, name: str, encoding: str | None) -> Iterator[Outcome]:
     """A note of 2010: lines count from 1, words (between blanks) from 0, the last word inclusive."""
     assert pair.text is not None and pair.annotations is not None  # `half` refuses other pairs
-    text = place(read_text(pair.text).removeprefix(MARK), []).text
+    text = place(read_text(pair.text, encoding).removeprefix(MARK), []).text
     if not text.strip():
         yield Drop("no_text")
         return
     words = _words(text)
     spans: list[Span] = []
     drops: list[PartDrop] = []
-    lines = read_text(pair.annotations, empty=True).removeprefix(MARK).split("\n")
+    lines = read_text(pair.annotations, encoding, empty=True).removeprefix(MARK).split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -23,6 +23,7 @@ BLANKS = re.compile(r"[ \t]+")  # other white space may be a token
 DOCUMENT = re.compile(r"-DOCSTART-|###MEDLINE|# ?newdoc\b")
 TAG_LIKE = re.compile(r"O|[A-Za-z]-\S+")
 PLAIN_TYPE = re.compile(r"[A-Za-z][\w/&+-]*")
+OTHER_SCHEME = re.compile(r"[BIMELSUW][^A-Za-z0-9].*|.*[^A-Za-z0-9][BIMELSUW]")  # B_Disease, Disease-B
 QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # quotes that a quote within made necessary
 NUMBER = re.compile(r"\d{1,9}(?:[-.]\d{1,9})?", re.ASCII)  # 1, the range 1-2, the empty node 1.1
 MISC_TAG = re.compile(r"(?:^|[|\t])(?:NER|NE|BIO)=([^|\t]*)", re.IGNORECASE)
@@ -171,4 +172,4 @@ def _has_plain_types(path: Path, encoding: str | None, layout: Layout) -> bool:
     except DataError:
         return False
     types = found - {"O"}
-    return "O" in found and not any(map(is_tag, types)) and all(PLAIN_TYPE.fullmatch(name) for name in types)
+    return "O" in found and all(PLAIN_TYPE.fullmatch(name) and not OTHER_SCHEME.fullmatch(name) for name in types)

@@ -70,9 +70,9 @@ def pairs(paths: Iterable[Path], suffix: str, folders: Sequence[str] = ("",)) ->
 def _beside(path: Path, suffix: str, folders: Sequence[str]) -> Path | None:
     name = bare_name(path)
     for folder in (path.parent, *(path.parent.parent / sibling for sibling in folders if sibling)):
-        for candidate in (folder / f"{name}{suffix}", folder / f"{name}{suffix}.gz"):
-            if candidate.is_file():
-                return candidate
+        for candidate in (suffix, f"{suffix}.gz", suffix.upper()):
+            if (folder / f"{name}{candidate}").is_file():
+                return folder / f"{name}{candidate}"
     return None
 
 
@@ -97,11 +97,11 @@ def _any(pair: TextPair) -> Path:
     return pair.text or pair.annotations or Path()
 
 
-def read_text(path: Path, *, empty: bool = False) -> str:
-    """A file's text, as written: line ends and a byte order mark are left in it.
+def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
+    """A file's text in `encoding` or UTF-8, as written: line ends and a byte order mark are left in it.
 
     Raises:
-        DataError: it is not UTF-8, longer than LONGEST_BYTES, or empty where it must not be.
+        DataError: it is not in the encoding, longer than LONGEST_BYTES, or empty where it must not be.
     """
     if empty and path.stat().st_size == 0:
         return ""
@@ -110,12 +110,15 @@ def read_text(path: Path, *, empty: bool = False) -> str:
     if len(content) > LONGEST_BYTES:
         raise DataError(f"a text of more than {LONGEST_BYTES:,} bytes", where=str(path), fix=FIX)
     try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError("the file is not UTF-8", where=f"{path}, byte {error.start}", fix="save it as UTF-8") from None
+        return content.decode(encoding or "utf-8")
+    except (UnicodeError, LookupError):
+        fix = "name its encoding in data.encoding (--encoding), or save it as UTF-8"
+        raise DataError(f"the file is not {encoding or 'UTF-8'}", where=str(path), fix=fix) from None
 
 
-def read_brat(found: Iterable[TextPair], names: dict[TextPair, str], source: str) -> Iterator[Outcome]:
+def read_brat(
+    found: Iterable[TextPair], names: dict[TextPair, str], source: str, encoding: str | None
+) -> Iterator[Outcome]:
     """The documents of brat's pairs as records of `source`; the group is the file."""
     for pair in found:
         missing = half(pair, ".ann")
@@ -123,14 +126,14 @@ def read_brat(found: Iterable[TextPair], names: dict[TextPair, str], source: str
             yield missing
             continue
         try:
-            yield from _document(pair, names[pair], source)
+            yield from _document(pair, names[pair], source, encoding)
         except DataError as error:
             yield Drop("damaged_file", error)
 
 
-def _document(pair: TextPair, name: str, source: str) -> Iterator[Outcome]:
+def _document(pair: TextPair, name: str, source: str, encoding: str | None) -> Iterator[Outcome]:
     assert pair.text is not None and pair.annotations is not None  # `half` refuses other pairs
-    text, lines = read_text(pair.text), read_text(pair.annotations, empty=True)
+    text, lines = read_text(pair.text, encoding), read_text(pair.annotations, encoding, empty=True)
     try:
         mentions, others = _annotations(lines.removeprefix(MARK), pair.annotations)
     except _BadLine as wrong:
