@@ -148,6 +148,14 @@ def test_tokens_are_joined_by_blanks_and_their_tags_are_spans(change: dict[str, 
     assert (text, spans, drops) == ("Fever after aspirin .", (FEVER, ASPIRIN), [])
 
 
+def test_tokens_of_blanks_only_are_not_in_the_text() -> None:
+    values = {"tokens": ["Fever", "\n", "", "after", " ", "aspirin"], "ner_tags": ["B-D", "O", "O", "O", "O", "B-C"]}
+    text, spans, _ = read_annotated("tokens and tags", values, "a:1")
+    assert text == "Fever after aspirin" and spans == (Span(0, 5, "D", "Fever"), Span(12, 19, "C", "aspirin"))
+    with pytest.raises(RowError, match="item 4: expected O or a tag"):
+        read_annotated("tokens and tags", {**values, "ner_tags": ["B-D", "O", "O", "X-D", "O", "O"]}, "a:1")
+
+
 def test_the_columns_that_a_shape_uses_are_named() -> None:
     used = {name: annotated_columns(shape, values) for name, (shape, values) in ROWS.items()}
     assert used["doccano label"] == ("text", "label")

@@ -45,6 +45,7 @@ def sentences(path: Path, content: str | bytes) -> list[tuple[str, list[tuple[in
         "0\tFever\tB-Disease\n1\t.\tO\n",
         "# id 1\nFever\tB-Disease\n.\tO\n",
         "#id=1\nFever\tB-Disease\n.\tO\n",
+        "# B-12\nFever\tB-Disease\n.\tO\n",
         "# a comment with the letter O\nFever B-Disease\n. O\n",
         "# license\n\nFever\tB-Disease\n.\tO\n",
         "token\ttag\nFever\tB-Disease\n.\tO\n",

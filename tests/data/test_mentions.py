@@ -41,6 +41,18 @@ def test_mentions_that_prove_two_counts_prove_none() -> None:
     assert placed.unfit == ("text_differs",)
 
 
+def test_what_fits_every_count_proves_none_but_characters() -> None:
+    placed = place("fever 😷 rash", [mention(0, 5, "fever"), mention(8, 12), mention(0, 5, "cough")])
+    assert [span.text for span in placed.spans] == ["fever", "rash"]
+
+
+def test_each_windows_line_end_before_a_mention_counts() -> None:
+    for start in (8, 6):
+        assert place("A.\r\nB.\r\nRash.", [mention(start, start + 4, "Rash")]).spans == (Span(6, 10, "D", "Rash"),)
+    mixed = place("A.\r\nB.\nRash.", [mention(7, 11, "Rash")])
+    assert mixed.spans == (Span(6, 10, "D", "Rash"),)
+
+
 def test_windows_line_ends_count_as_two_or_one_and_become_one() -> None:
     for start in (8, 7):
         placed = place("Fever.\r\nRash.", [mention(start, start + 4, "Rash")])
@@ -76,7 +88,7 @@ def test_each_mention_that_does_not_fit_has_a_reason() -> None:
 
 
 def test_pieces_with_only_blanks_between_are_one_span() -> None:
-    placed = place("acute\n renal  failure", [Mention("D", ((0, 5), (7, 12), (14, 21)), "acute renal failure")])
+    placed = place("acute\n renal  failure", [Mention("D", ((7, 12), (0, 5), (14, 21)), "acute renal failure")])
     assert placed.spans == (Span(0, 21, "D", "acute\n renal  failure"),)
 
 

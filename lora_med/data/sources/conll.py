@@ -132,6 +132,8 @@ def _sentences(block: Sequence[Line]) -> Iterator[tuple[int, list[Line]]]:
 def _without_comments(sentence: Sequence[Line]) -> list[Line]:
     """The lines of tokens: a line that begins with # is one only if it is built as the others are."""
     others = [line.text for line in sentence if not line.text.startswith("#")]
+    if len(others) == len(sentence):
+        return list(sentence)
     has_tabs = any("\t" in text for text in others)
     widths = {len(BLANKS.split(text.strip(" \t"))) for text in others}
     return [
