@@ -159,6 +159,13 @@ HOWTOS: dict[str, Howto] = {
     "bioc": Howto(
         "PMC and PubTator give articles in BioC: https://www.ncbi.nlm.nih.gov/research/bionlp/APIs/BioC-PMC."
     ),
+    "brat": Howto(
+        "Your own folders, or a corpus in brat's format: each text has its annotations beside it (.txt, .ann)."
+    ),
+    "n2c2": Howto(
+        "Request the challenges at https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp and sign the data use "
+        "agreement. Keep the files on an encrypted disk."
+    ),
     "mts_dialog": Howto("Main-Dataset of https://github.com/abachaa/MTS-Dialog.", FILES["mts_dialog"]),
     "aci_bench": Howto("data/challenge_data of https://github.com/wyim/aci-bench.", FILES["aci_bench"]),
     "meqsum": Howto("The workbook of https://github.com/abachaa/MeQSum.", FILES["meqsum"]),

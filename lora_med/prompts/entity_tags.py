@@ -52,7 +52,7 @@ def tag_labels(records: Iterable[Any]) -> tuple[str, ...]:
             raise SettingsError(
                 f"tags need annotated texts, and {record.source} gives a {type(record).__name__}",
                 where="data.source",
-                fix="bc5cdr, ncbi_disease, conll or bioc give them: lora-med data list",
+                fix="bc5cdr, ncbi_disease, conll, bioc, brat and n2c2 give them",
             )
         types |= {span.type for span in record.spans}
     if not types:

@@ -6,6 +6,7 @@ import json
 
 from lora_med.data.record import Annotated, Pair, Passage, Question, Span
 from tests.data.example import Example
+from tests.data.examples_annotated import BRAT, N2C2
 from tests.data.examples_texts import BIOC, DISCHARGE, NOTEEVENTS, PMC, PUBMED, STUDIES
 
 
@@ -56,6 +57,8 @@ EXAMPLES: dict[str, Example] = {
     "mimic3": NOTEEVENTS,
     "mimic4_note": DISCHARGE,
     "bioc": BIOC,
+    "brat": BRAT,
+    "n2c2": N2C2,
     "pubmedqa": Example(
         "ori_pqal.json",
         json.dumps(

@@ -195,4 +195,5 @@ BIOC = Example(
         Annotated("bioc:42", "42", "bioc", "\u03b1 iron", (Span(2, 6, "C", "iron"),)),
     ),
     {"no_text": 1},
+    parts_dropped={"discontinuous": 1},
 )

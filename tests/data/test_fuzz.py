@@ -75,7 +75,7 @@ def limited(seconds: int) -> Iterator[None]:
 @pytest.mark.parametrize("source", sorted(SOURCES))
 def test_damage_gives_sound_records_or_a_named_error(source: str, tmp_path: Path) -> None:
     example, found = EXAMPLES[source], find_source(source)
-    path = tmp_path / example.file
+    path = example.write(tmp_path)
     draw = random.Random(f"fuzz {source}")
     errors = 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -107,7 +107,10 @@ def test_damage_gives_sound_records_or_a_named_error(source: str, tmp_path: Path
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
-BOMB_SOURCES = ("pubmed", "pmc", "medquad", "clinicaltrials", "bioc", "bc5cdr", "conll", "custom", "mimic3", "pubmedqa")
+BOMB_SOURCES = (
+    *("pubmed", "pmc", "medquad", "clinicaltrials", "bioc", "bc5cdr", "conll", "custom", "mimic3", "pubmedqa"),
+    *("brat", "n2c2"),
+)
 HOSTILE = {
     "gz of zeros": lambda head, tail: gzip.compress(head + b"\0" * 400_000_000 + tail, 1),
     "gz of spaces": lambda head, tail: gzip.compress(head + b" " * 400_000_000 + tail, 1),
@@ -131,8 +134,7 @@ def test_a_hostile_file_is_an_error_within_seconds_and_little_memory(source: str
     example = EXAMPLES[source]
     content = example.content.encode("utf-8")
     middle = len(content) // 2
-    path = tmp_path / example.file
-    path.write_bytes(HOSTILE[kind](content[:middle], content[middle:]))
+    path = example.write(tmp_path, HOSTILE[kind](content[:middle], content[middle:]))
     code = (
         "import sys, time; from pathlib import Path; from lora_med.data.catalog import find_source;"
         "from lora_med.data.outcome import ReadOptions; from lora_med.data.reading import read_records;"

@@ -40,17 +40,18 @@ def write(tmp_path: Path, name: str, content: str) -> Path:
 @pytest.mark.parametrize("source", NAMES)
 def test_a_file_written_by_hand_gives_the_records_written_by_hand(source: str, tmp_path: Path) -> None:
     example = EXAMPLES[source]
-    records, tally = read(source, write(tmp_path, example.file, example.content))
+    records, tally = read(source, example.write(tmp_path))
     wanted = example.records
     assert [replace(one, group=two.group or one.group) for one, two in zip(wanted, records, strict=True)] == records
     assert all(not one.group or one.group == two.group for one, two in zip(wanted, records, strict=True))
     assert tally.dropped == example.dropped
+    assert tally.parts_dropped == example.parts_dropped
 
 
 @pytest.mark.parametrize("source", NAMES)
 def test_records_keep_their_promises(source: str, tmp_path: Path) -> None:
     example = EXAMPLES[source]
-    records, tally = read(source, write(tmp_path, example.file, example.content))
+    records, tally = read(source, example.write(tmp_path))
     found = SOURCES[source]
     assert len({record.uid for record in records}) == len(records) > 0
     assert all(record.group and record.source == source and isinstance(record, found.kinds) for record in records)
@@ -66,17 +67,16 @@ def test_records_keep_their_promises(source: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", NAMES)
 def test_a_gz_gives_the_same_records(source: str, tmp_path: Path) -> None:
     example = EXAMPLES[source]
-    plain = read(source, write(tmp_path, example.file, example.content))[0]
-    (tmp_path / "gz").mkdir()
-    packed = tmp_path / "gz" / f"{example.file}.gz"
-    packed.write_bytes(gzip.compress(example.content.encode("utf-8")))
+    plain = read(source, example.write(tmp_path))[0]
+    content = gzip.compress(example.content.encode("utf-8"))
+    packed = example.write(tmp_path / "gz", content, f"{example.file}.gz")
     assert read(source, packed)[0] == plain
 
 
 @pytest.mark.parametrize("source", NAMES)
 def test_a_stream_gives_the_same_records_at_every_pass(source: str, tmp_path: Path) -> None:
     example = EXAMPLES[source]
-    path = write(tmp_path, example.file, example.content)
+    path = example.write(tmp_path)
     streamed = read_records(find_source(source), [path], ReadOptions(streaming=True))
     held = read(source, path)[0]
     assert list(streamed) == held == list(streamed)
@@ -89,8 +89,8 @@ def test_every_source_has_an_example() -> None:
 @pytest.mark.parametrize("source", NAMES)
 def test_a_torn_gz_is_named(source: str, tmp_path: Path) -> None:
     example = EXAMPLES[source]
-    packed = tmp_path / f"{example.file}.gz"
-    packed.write_bytes(gzip.compress(example.content.encode("utf-8"))[:-20])
+    content = gzip.compress(example.content.encode("utf-8"))[:-20]
+    packed = example.write(tmp_path, content, f"{example.file}.gz")
     with pytest.raises(DataError) as caught:
         read(source, packed)
     assert packed.name in (caught.value.where or "")
@@ -99,7 +99,7 @@ def test_a_torn_gz_is_named(source: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", NAMES)
 def test_an_empty_file_is_named(source: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="empty"):
-        read(source, write(tmp_path, EXAMPLES[source].file, ""))
+        read(source, EXAMPLES[source].write(tmp_path, b""))
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,9 @@ def test_an_empty_file_is_named(source: str, tmp_path: Path) -> None:
     [
         (("11|t|On α-naloxone.\n", ""), "the title of a document", 2),
         ((f"11|a|{'Naloxone'}", "12|a|Naloxone"), "abstract of PMID 11, got that of 12", 3),
-        (("11\t5\t13\tnaloxone", "11\t5\t13\tnalaxone"), "not the text at these offsets", 4),
         (("11\t5\t13", "11\tfive\t13"), "as numbers of characters", 4),
-        (("11\t5\t13", "11\t5\t1300"), "0 <= start < end <= 51", 4),
-        (("11\t5\t13", "11\t13\t5"), "0 <= start < end <= 51", 4),
         (("11\t5\t13", "99\t5\t13"), "begin with PMID 11", 4),
-        (("\tChemical\tD009270\n11\t15", "\tChemical\n11\t15"), "6 or 7 tab-separated cells", 4),
-        (("\tnaloxone\tChemical", "\tnaloxone\t "), "a mention with a type", 4),
+        (("\tnaloxone\tChemical\tD009270\n11\t15", "\n11\t15"), "5 to 7 tab-separated cells", 4),
     ],
 )
 def test_a_bad_pubtator_document_is_named_and_does_not_affect_the_others(
@@ -304,11 +300,11 @@ def test_medquad_s_empty_answers_are_counted() -> None:
     assert len({record.uid for record in records}) == len(records)
 
 
-@pytest.mark.parametrize("source", NAMES)
+@pytest.mark.parametrize("source", [name for name in NAMES if not EXAMPLES[name].companions])
 def test_standard_input_gives_the_same_records(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = EXAMPLES[source]
     raw = example.content.encode("utf-8")
-    wanted = b"".join(map(as_line, read(source, write(tmp_path, example.file, example.content))[0]))
+    wanted = b"".join(map(as_line, read(source, example.write(tmp_path))[0]))
     for number, piped in enumerate((raw, gzip.compress(raw))):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
         out = tmp_path / "out" / f"{number}.jsonl"

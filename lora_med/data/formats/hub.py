@@ -21,14 +21,26 @@ def rows(item: HubSet) -> Iterator[Mapping[str, Any]]:
         SettingsError: it has several configurations, or no such split.
         DataError: it is a script repository, which datasets>=4 refuses to run.
     """
+    yield from _table(item)
+
+
+def features(item: HubSet) -> Mapping[str, Any]:
+    """What the columns of a data set hold, as the library writes it: the names of classes are among it.
+
+    Raises:
+        InputMissingError, SettingsError, DataError: as `rows`.
+    """
+    return _table(item).features.to_dict()
+
+
+def _table(item: HubSet) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(item.name, item.config, split=item.split)
+        return datasets.load_dataset(item.name, item.config, split=item.split)
     except (RuntimeError, OSError, ValueError) as error:  # connection and not-found errors are OSErrors
         raise _explained(error, item) from error
-    yield from table  # pyright: ignore[reportReturnType]
 
 
 def _explained(error: Exception, item: HubSet) -> LoraMedError:

@@ -1,4 +1,4 @@
-"""RowError: a row that does not fit its shape, with the reason that counts it and what was expected."""
+"""RowError: a row that does not fit its shape, with the reason that counts it and what was expected; and Rejected."""
 
 from __future__ import annotations
 
@@ -10,3 +10,11 @@ class RowError(Exception):
         super().__init__(what)
         self.reason = reason
         self.what = what
+
+
+class Rejected(Exception):
+    """A row that its annotator rejected, skipped or did not finish: it is dropped and counted, without an error."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

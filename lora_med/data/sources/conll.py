@@ -1,29 +1,40 @@
-"""CoNLL files: one token and its tag on each line, an empty line after each sentence; IOB, IOB2 and IOBES.
+"""CoNLL files: one token and its tag on each line, an empty line after each sentence.
 
-The first cell is the token and the last the tag (`B-Disease`, `I-`, `E-`, `S-`, `O`), between tabs or blanks. A
-sentence is a record, its tokens joined by one blank. This format loses the original spacing, nesting and documents, so
-scores on it do not compare with those on PubTator. `-DOCSTART-` lines, if present, make the groups. Otherwise each
-sentence is its own group, and only published files keep documents separate. License and citation: those of the corpus.
+The schemes are IOB, IOB2, IOBES, BILOU, BMES, and IO with or without prefix. The first cell is the token and the last
+the tag (`B-Disease`, `O`), between tabs, blanks, commas or semicolons; the tag may also be first, a column may number
+the tokens, and a header line may name the columns (`Sentence #,Word,POS,Tag`). In CoNLL-U the tag is in MISC
+(`NER=B-Disease`), or in an eleventh column. Comments (`# id 1`) are left out.
+
+A sentence is a record, its tokens joined by one blank. This format loses the original spacing, nesting and documents,
+so scores on it do not compare with those on PubTator. Marks of documents (`-DOCSTART-`, `# newdoc`, `###MEDLINE`), if
+present, make the groups. Otherwise each sentence is its own group, and only published files keep documents separate.
+License and citation: those of the corpus.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_med.data.formats.line_blocks import Line, blocks
+from lora_med.data.formats.entities.conll_layout import (
+    BLANKS,
+    MISC,
+    MISC_TAG,
+    TAG_LIKE,
+    Layout,
+    is_mark,
+    layout_of,
+)
+from lora_med.data.formats.entities.token_tags import UnknownTag, is_tag, tagged_text
+from lora_med.data.formats.line_blocks import Line, blocks_of, lines
 from lora_med.data.formats.row_fields import Wrong, stem
 from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, input_names
-from lora_med.data.record import Annotated, Span
+from lora_med.data.record import Annotated
 from lora_med.errors import DataError
 from lora_med.files import archive_errors
 
-TAG = re.compile(r"O|(?P<prefix>[BIES])-(?P<type>\S+)")
-BLANKS = re.compile(r"[ \t]+")  # other white space may be a token
-DOCUMENT = "-DOCSTART-"
 FIX = "fix the sentence, or set data.skip_bad=true (--skip-bad)"
 
 
@@ -35,80 +46,146 @@ class _Token:
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The sentences of the files. Drops with an error: bad, damaged_file; a bad sentence does not affect the others."""
+    """The sentences of the files. Drops with an error: bad, no_tags, damaged_file; a bad sentence affects no other."""
     names = input_names(inputs)
+    encoding = options.table.encoding
 
     def again() -> Iterator[Outcome]:
         for path in inputs:
             if isinstance(path, Path):
-                yield from _file(path, names[path])
+                yield from _file(path, names[path], encoding)
 
     return Again(again)
 
 
-def _file(path: Path, name: str) -> Iterator[Outcome]:
+def _file(path: Path, name: str, encoding: str | None) -> Iterator[Outcome]:
+    layout = layout_of(path, encoding)
     document = 0
     try:
         with archive_errors(path):
-            for block in blocks(path):
-                for begins, lines in _sentences(block):
+            if layout.conllu and not any(MISC_TAG.search(line.text) for line in lines(path, encoding)):
+                what = (
+                    "CoNLL-U without tags: expected NER=B-Disease in MISC, the tenth column, or an eleventh with tags"
+                )
+                yield Drop("no_tags", DataError(what, where=str(path), fix="add the tags, or name another source"))
+                return
+            for block in _blocks(path, encoding, layout):
+                for begins, sentence in _sentences(block):
                     document += begins
-                    if not lines:
+                    if not sentence:
                         continue
+                    group = f"{name}:document {document}" if document else ""
                     try:
-                        tokens = [_token(line) for line in lines]
-                        yield _record(tokens, name, f"{name}:document {document}" if document else "")
+                        yield from _records(sentence, layout, name, group)
                     except Wrong as wrong:
-                        yield Drop("bad", DataError(str(wrong), where=f"{path}:{lines[0].number}", fix=FIX))
+                        yield Drop("bad", DataError(str(wrong), where=f"{path}:{sentence[0].number}", fix=FIX))
     except DataError as error:
         yield Drop("damaged_file", error)
+
+
+def _blocks(path: Path, encoding: str | None, layout: Layout) -> Iterator[list[Line]]:
+    """The blocks of a file without its header; those of a table with a column of sentences end where its value does."""
+    content = (line for line in lines(path, encoding) if line.number != layout.header)
+    if layout.sentence is None:
+        separators = f" \t{layout.separator}"
+        yield from blocks_of(
+            (Line(line.number, line.text if line.text.strip(separators) else "") for line in content), path
+        )
+        return
+    block: list[Line] = []
+    current = ""
+    for line in content:
+        cells = _cells(layout, line)
+        value = cells[layout.sentence].strip() if len(cells) > layout.sentence else ""
+        if block and ((value and value != current) or not any(cells)):
+            yield block
+            block = []
+        current = value or current
+        if any(cells):
+            block.append(line)
+    if block:
+        yield block
+
+
+def _cells(layout: Layout, line: Line) -> list[str]:
+    try:
+        return layout.cells(line.text)
+    except Wrong:  # the sentence is refused where its tokens are read
+        return [line.text]
 
 
 def _sentences(block: Sequence[Line]) -> Iterator[tuple[int, list[Line]]]:
     """The sentences of a block, each with the number of documents that begin before it; a marker may share a block."""
     begins, sentence = 0, list[Line]()
     for line in block:
-        if not line.text.startswith(DOCUMENT):
+        if not is_mark(line):
             sentence.append(line)
             continue
         if sentence:
-            yield begins, sentence
+            yield begins, _without_comments(sentence)
             begins, sentence = 0, []
         begins += 1
     if sentence or begins:
-        yield begins, sentence
+        yield begins, _without_comments(sentence)
 
 
-def _token(line: Line) -> _Token:
+def _without_comments(sentence: Sequence[Line]) -> list[Line]:
+    """The lines of tokens: a line that begins with # is one only if it is built as the others are."""
+    others = [line.text for line in sentence if not line.text.startswith("#")]
+    if len(others) == len(sentence):
+        return list(sentence)
+    has_tabs = any("\t" in text for text in others)
+    widths = {len(BLANKS.split(text.strip(" \t"))) for text in others}
+    return [
+        line
+        for line in sentence
+        if not line.text.startswith("#") or not _is_comment(line.text, has_tabs=has_tabs, widths=widths)
+    ]
+
+
+def _is_comment(text: str, *, has_tabs: bool, widths: set[int]) -> bool:
+    if "\t" in text:
+        return " " in text.split("\t")[0]
+    cells = BLANKS.split(text.strip(" \t"))
+    is_row = "," in text or ";" in text if len(cells) == 1 else TAG_LIKE.fullmatch(cells[-1]) is not None
+    return has_tabs or not is_row or bool(widths and len(cells) not in widths)
+
+
+def _records(sentence: Sequence[Line], layout: Layout, name: str, group: str) -> Iterator[Outcome]:
+    tokens = [token for line in sentence if (token := _token(line, layout)) is not None]
+    if not tokens:
+        return
+    try:
+        text, spans = tagged_text(
+            [token.text for token in tokens], [token.tag for token in tokens], no_prefix=layout.no_prefix
+        )
+    except UnknownTag as unknown:
+        line = tokens[unknown.index].line
+        raise Wrong(f"line {line}: expected a token, then O or a tag such as B-Disease") from None
+    if layout.document is not None and not group:
+        cells = _cells(layout, sentence[0])
+        value = cells[layout.document].strip() if len(cells) > layout.document else ""
+        group = f"{name}:{value}" if value else ""
+    yield Annotated(f"conll:{name}:{tokens[0].line}", group or stem(text), "conll", text, spans)
+
+
+def _token(line: Line, layout: Layout) -> _Token | None:
+    """The token of a line; None for a range of CoNLL-U (1-2), whose words follow, or an empty node (1.1)."""
     if not is_encodable(line.text):
-        raise Wrong(f"line {line.number} is not UTF-8")
-    text = line.text.strip(" \t")
-    cells = text.split("\t") if "\t" in text else BLANKS.split(text)
-    if len(cells) < 2:
+        raise Wrong(f"line {line.number} is not UTF-8: save the file as UTF-8, or name its encoding in data.encoding")
+    cells = layout.cells(line.text)
+    if len(cells) < 2 or len(cells) <= max(layout.token, layout.tag):
         raise Wrong(f"line {line.number}: expected a token and a tag")
-    if TAG.fullmatch(cells[-1]) is None or not cells[0]:
+    if layout.conllu:
+        if len(cells) <= MISC:
+            raise Wrong(f"line {line.number}: expected the ten columns of CoNLL-U")
+        if not cells[0].isdigit():
+            return None
+        match = MISC_TAG.search(cells[MISC])
+        tag = match[1] if match else "O"
+    else:
+        tag = cells[layout.tag].strip()
+    token = cells[layout.token]
+    if not token.strip(" ") or (not layout.no_prefix and not is_tag(tag)):
         raise Wrong(f"line {line.number}: expected a token, then O or a tag such as B-Disease")
-    return _Token(line.number, cells[0], cells[-1])
-
-
-def _record(tokens: Sequence[_Token], name: str, document: str) -> Annotated:
-    text = " ".join(token.text for token in tokens)
-    spans: list[Span] = []
-    begin, end, kind = 0, -1, ""  # the open mention, if kind is not empty
-    offset = 0
-    for token in tokens:
-        match = TAG.fullmatch(token.tag)
-        prefix, tag_type = (match["prefix"], match["type"]) if match and match["type"] else ("O", "")
-        if kind and (prefix in "OBS" or tag_type != kind):
-            spans.append(Span(begin, end, kind, text[begin:end]))
-            kind = ""
-        if tag_type and not kind:
-            begin, kind = offset, tag_type
-        end = offset + len(token.text)
-        if kind and prefix in "ES":
-            spans.append(Span(begin, end, kind, text[begin:end]))
-            kind = ""
-        offset = end + 1
-    if kind:
-        spans.append(Span(begin, end, kind, text[begin:end]))
-    return Annotated(f"conll:{name}:{tokens[0].line}", document or stem(text), "conll", text, tuple(spans))
+    return _Token(line.number, token, tag)

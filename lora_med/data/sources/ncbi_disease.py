@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lora_med.data.formats.pubtator import read_pubtator
+from lora_med.data.formats.entities.pubtator import read_pubtator
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The annotated abstracts of the files. Drops with an error: bad, damaged_file."""
-    return read_pubtator(inputs, "ncbi_disease")
+    return read_pubtator(inputs, "ncbi_disease", options.table.encoding)
