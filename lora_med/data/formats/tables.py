@@ -54,7 +54,6 @@ SAVE_AS = {
     "ods": "save it as .xlsx",
     "feather": "write it as .parquet",
     "arrow": "write it as .parquet",
-    "sav": "export it as .csv",
     "dta": "export it as .csv",
     "sas7bdat": "export it as .csv",
 }

@@ -55,6 +55,12 @@ def test_the_header_shows_how_the_cells_are_separated(kind: str, tmp_path: Path)
         assert values(tmp_path / "a.csv", content.encode(encoding)) == expected
 
 
+def test_one_column_whose_name_has_a_semicolon_is_read_where_the_delimiter_is_stated(tmp_path: Path) -> None:
+    content = "Note; free text\nA\nB\n"
+    assert "got 1" in refusal(tmp_path / "a.csv", content)
+    assert values(tmp_path / "a.csv", content, delimiter=",") == [{"Note; free text": "A"}, {"Note; free text": "B"}]
+
+
 def test_rows_are_named_by_the_line_on_which_they_begin(tmp_path: Path) -> None:
     content = '# a comment\n\ntext,label\n"A\nnote",x\nB note,y\n'
     assert [row.number for row in outcomes(tmp_path / "a.csv", content) if isinstance(row, TableRow)] == [4, 6]
@@ -68,6 +74,7 @@ def test_a_delimiter_is_stated_by_itself_or_by_name(stated: str, sign: str, tmp_
 
 REFUSED = {
     "NUL": ("text,label\nA\0note,x\n", "column 'text' holds a NUL character", {}),
+    "NUL at the end": ("text,label\nA,x\n\0\0\0", "NUL", {}),
     "a # that may be the header": ("#id,text\n1,A\n", "header or comment", {}),
     "a comment with as many cells": ("# exported, Monday\ntext,label\nA,x\n", "begins with #", {}),
     "two delimiters": ("a,b;c\n1,2;3\n", "a comma or a semicolon|a semicolon or a comma", {}),
@@ -75,8 +82,8 @@ REFUSED = {
     "no delimiter": ("text,label\nA,x\n", "cannot be 'ab'", {"delimiter": "ab"}),
     "a quote as delimiter": ("text,label\nA,x\n", "cannot be", {"delimiter": '"'}),
     "cells missing": ("text,label\nA note\n", r"expected 2 cells \(text, label\), got 1", {}),
-    "cells too many": ("text\nA, B\n", r"expected 1 cells \(text\), got 2", {}),
-    "a title above": ("Export of May\ntext,label\nA,x\n", r"expected 1 cells \(Export of May\), got 2", {}),
+    "cells too many": ("text\nA, B\n", r"expected 1 cell \(text\), got 2", {}),
+    "a title above": ("Export of May\ntext,label\nA,x\n", r"expected 1 cell \(Export of May\), got 2", {}),
     "a name twice": ("text,label,text\nA,x,B\n", "the same name: text", {}),
     "a backslash before a quote": ('text,label\n"He said \\"ow\\" twice",x\n', "without a backslash", {}),
     "a quote without end in the header": ('"text,label\nA,x\n', "header", {}),
@@ -92,7 +99,7 @@ def test_a_fault_of_the_layout_is_named_without_advice_to_skip(kind: str, tmp_pa
     content, named, table = REFUSED[kind]
     said = refusal(tmp_path / "a.csv", content, **table)
     assert re.search(named, said), said
-    assert kind == "NUL" or "skip" not in said
+    assert kind.startswith("NUL") or "skip" not in said
 
 
 def test_a_row_with_other_cells_after_good_ones_may_be_skipped(tmp_path: Path) -> None:

@@ -150,5 +150,15 @@ def test_a_formula_with_its_value_is_read(tmp_path: Path) -> None:
     assert values(tmp_path / "a.xlsx", content) == [{"text": "A", "n": "2"}]
 
 
+def test_a_workbook_in_another_namespace_has_no_sheet_and_is_refused(tmp_path: Path) -> None:
+    usual, strict = (
+        "http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+        "http://purl.oclc.org/ooxml/x",
+    )
+    content = edited(book({"N": ROWS}), "xl/workbook.xml", usual, strict)
+    content = edited(content, "xl/workbook.xml", "spreadsheetml/2006/main", "spreadsheetml/strict")
+    assert "no sheet that can be read" in refusal(tmp_path / "a.xlsx", content)
+
+
 def test_old_workbooks_are_named(tmp_path: Path) -> None:
     assert "save it as .xlsx" in refusal(tmp_path / "a.xls", b"\xd0\xcf\x11\xe0")

@@ -131,16 +131,17 @@ def _width(header: list[str]) -> int:
     return max((number for number, cell in enumerate(header, 1) if cell.strip()), default=0)
 
 
+def _fit(rows: list[list[str]]) -> tuple[float, int]:
+    """The share of rows with as many cells as the header, and the number of its columns."""
+    width = _width(rows[0]) if rows else 0
+    equal = [len(trimmed(row, width)) == width or len(row) == len(rows[0]) for row in rows[1:]]
+    return (sum(equal) / len(equal) if equal else 1.0), width
+
+
 def _shown(lines: Sequence[str], where: str, default: str, names: Sequence[str] | None, *, is_cut: bool) -> str:
     """The delimiter that gives the header more than one column, and the rows as many."""
-    fits: list[tuple[float, int, str]] = []
-    for delimiter in DELIMITERS:
-        rows = _parsed(lines, delimiter, is_cut=is_cut)
-        width = _width(rows[0]) if rows else 0
-        if width < 2 or (names is not None and width != len(names)):
-            continue
-        equal = [len(trimmed(row, width)) == width or len(row) == len(rows[0]) for row in rows[1:]]
-        fits.append((sum(equal) / len(equal) if equal else 1.0, width, delimiter))
+    fits = [(*_fit(_parsed(lines, delimiter, is_cut=is_cut)), delimiter) for delimiter in DELIMITERS]
+    fits = [fit for fit in fits if fit[1] > 1 and (names is None or fit[1] == len(names))]
     if not fits:
         return default
     fits.sort(reverse=True)
@@ -152,12 +153,13 @@ def _shown(lines: Sequence[str], where: str, default: str, names: Sequence[str] 
 
 
 def _refuse_other(lines: Sequence[str], delimiter: str, where: str) -> None:
-    rows = _parsed(lines, delimiter)
-    if not rows or len(rows[0]) > 1:
+    """Refuse a stated delimiter that the header has not, if another fits the header and the rows."""
+    if _fit(_parsed(lines, delimiter))[1] != 1:
         return
     for other in DELIMITERS:
-        columns = _parsed(lines, other)[0]
-        if other != delimiter and len(columns) > 1:
+        share, width = _fit(_parsed(lines, other))
+        if width > 1 and share:
+            columns = _parsed(lines, other)[0]
             what = f"the header holds no {delimiter!r}; {DELIMITERS[other]} gives the columns {column_names(columns)}"
             raise DataError(what, where=where, fix="leave data.delimiter out, or name another")
 

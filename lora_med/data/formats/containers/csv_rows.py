@@ -134,6 +134,9 @@ def _row(header: list[str], cells: list[str], text: TextFile, where: str, line: 
         return text.fault("\n".join(cells), where, "row")
     fitting = trimmed(cells, len(header))
     if len(fitting) != len(header):
-        what = f"expected {len(header)} cells ({column_names(header)}), got {len(cells)}"
+        cell_word = "cell" if len(header) == 1 else "cells"
+        what = f"expected {len(header)} {cell_word} ({column_names(header)}), got {len(cells)}"
+        if any("\0" in cell for cell in cells):
+            return bad("nul_character", f"{what}; the line holds a NUL character (U+0000)", where)
         return bad("bad_csv", what, where, SKIP if may_skip else LAYOUT)
     return TableRow(where, line, _named_values(header, fitting))

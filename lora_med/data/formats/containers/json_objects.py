@@ -2,6 +2,7 @@
 
     {"question": ..., "answer": ...}            one record: it has a field of content, or turns, or annotations
     {"version": ..., "data": [{...}, {...}]}    the records under the one list of objects, whatever its key
+    {"response": {"hits": [{...}, {...}]}}      the same, deeper
     {"data": {"q1": {...}, "q2": {...}}}        the same, keyed by identifiers
     {"q1": {...}, "q2": {...}}                  records keyed by identifiers
     {"text": ["a", "b"], "title": [...]}        a table by columns; also {"text": {"0": "a", "1": "b"}} of pandas
@@ -84,6 +85,7 @@ def records_of(value: Any, path: Path, line: int, sheet: str | None, *, is_line:
     if is_line:
         return Found(value)
     inside = {key: inner for key, inner in value.items() if _is_list_of_records(inner) or _is_keyed(inner)}
+    inside = inside or _deeper(value)
     if _is_record(value):
         if both := [key for key in inside if key.casefold() in WRAPPERS and _holds_records(inside[key])]:
             raise _unclear(f"content beside the records in {column_names(both)!r}", path, line, both)
@@ -158,11 +160,25 @@ def _inside(value: Mapping[str, Any], inside: Mapping[str, Any], path: Path, lin
     if beside:
         left = column_names(beside)
         logger.info("%s: the records are the list %r; beside it, and not read: %s", path.name, key, left)
-    return records if isinstance(records, list) else Found(records=tuple(_keyed(records)))
+    if isinstance(records, list) or _is_keyed(records):
+        return records if isinstance(records, list) else Found(records=tuple(_keyed(records)))
+    return records_of(records, path, line, None, is_line=False)
+
+
+def _deeper(value: Mapping[str, Any], levels: int = 3) -> dict[str, Any]:
+    """The only object inside, if the records are a list in it, or deeper; its key is no identifier of a record."""
+    objects = {key: inner for key, inner in value.items() if isinstance(inner, dict) and inner}
+    if len(objects) != 1 or not levels:
+        return {}
+    (key, inner), *_ = objects.items()
+    holds = any(map(_is_list_of_records, inner.values())) or bool(_deeper(inner, levels - 1))
+    is_identifier = len(value) == 1 and any(letter.isdigit() for letter in key)
+    return {key: inner} if holds and not is_identifier and not _is_record(inner) else {}
 
 
 def _unclear(what: str, path: Path, line: int, keys: Sequence[str]) -> DataError:
-    fix = f"name the list to read: data.sheet={keys[0]} (--sheet {keys[0]}); one record is written as JSON lines"
+    likely = next((key for key in keys if key.casefold() in WRAPPERS), keys[0])
+    fix = f"name the list to read: data.sheet={likely} (--sheet {likely}); one record is written as JSON lines"
     return DataError(f"the object holds {what}", where=f"{path}:{line}", fix=fix)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_med.data.formats.containers.json_objects import Found, records_of
-from lora_med.data.formats.containers.json_text import BLOCK, DECODER, StrictnessError, refuse_filler, values_in
-from lora_med.data.formats.containers.table_row import LONGEST_LINE, RowOutcome, TableRow, bad
+from lora_med.data.formats.containers.json_text import BLANK, BLOCK, DECODER, StrictnessError, refuse_filler, values_in
+from lora_med.data.formats.containers.table_row import LONGEST_LINE, SKIP, RowOutcome, TableRow, bad
 from lora_med.data.formats.containers.text_encoding import TextFile
 from lora_med.data.outcome import TableFormat
 from lora_med.errors import DataError
@@ -68,10 +68,10 @@ def _are_lines(first: str, second: str) -> bool:
 def _after_object(line: str) -> str | None:
     """The first character after the object with which a line begins, "" if none follows; None without an object."""
     try:
-        value, end = json.JSONDecoder().raw_decode(line.lstrip())
+        value, end = json.JSONDecoder().raw_decode(line.lstrip(BLANK))
     except (ValueError, RecursionError):
         return None
-    return line.lstrip()[end:].strip()[:1] if isinstance(value, dict) else None
+    return line.lstrip(BLANK)[end:].strip()[:1] if isinstance(value, dict) else None
 
 
 def _line_rows(text: TextFile, first: Iterable[str], path: Path) -> Iterator[RowOutcome]:
@@ -97,28 +97,31 @@ def _line_row(text: TextFile, line: str, where: str, number: int) -> RowOutcome:
     if not text.is_sound(line):
         return text.fault(line, where)
     try:
-        return as_row(DECODER.decode(line), where, number)
+        return as_row(DECODER.decode(line.lstrip(BLANK)), where, number)
     except StrictnessError as error:
         return bad("bad_json", str(error), where)
     except json.JSONDecodeError as error:
-        return bad("bad_json", "the line is not one JSON object" + _hint(line, error), where)
+        hint, fix = _hint(line.lstrip(BLANK), error)
+        return bad("bad_json", "the line is not one JSON object" + hint, where, fix)
     except (ValueError, RecursionError):
         return bad("bad_json", "the line is not one JSON object", where)
 
 
-def _hint(line: str, error: json.JSONDecodeError) -> str:
+def _hint(line: str, error: json.JSONDecodeError) -> tuple[str, str]:
+    """What is known of a line that is no JSON, and how it is fixed."""
     if "\0" in line:
-        return "; it holds a NUL character (U+0000)"
-    if error.msg == "Extra data":
-        return "; a comma follows it" if line[error.pos :].strip() == "," else "; another value follows it"
-    return ""
+        return "; it holds a NUL character (U+0000)", SKIP
+    if error.msg == "Extra data" and line[error.pos :].strip() == ",":
+        return "; a comma follows it", "take the commas at the ends of lines away, or put brackets around all records"
+    return ("; another value follows it", "write one value a line") if error.msg == "Extra data" else ("", SKIP)
 
 
 def as_row(value: object, where: str, number: int) -> RowOutcome:
-    """A JSON value as a row; one that is no object is a drop."""
+    """A JSON value as a row; one that is no object is a drop. A first one that is none is a fault of the whole file."""
     if not isinstance(value, dict):
         kind = "null" if value is None else KINDS[type(value)]
-        return bad("bad_json", f"expected a JSON object, got {kind}", where)
+        fix = "write each record as an object, with a name for each value" if number == 1 else SKIP
+        return bad("bad_json", f"expected a JSON object, got {kind}", where, fix)
     return TableRow(where, number, value)
 
 

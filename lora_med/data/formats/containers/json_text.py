@@ -14,7 +14,9 @@ from lora_med.data.formats.containers.text_encoding import decoded
 from lora_med.errors import DataError
 
 BLOCK = 1 << 22
-BLANKS = re.compile(r"[ \t\r\n\ufeff]*")
+# Also a byte order mark where files were joined, and the separator of JSON text sequences (RFC 7464).
+BLANK = " \t\r\n\ufeff\x1e"
+BLANKS = re.compile(f"[{BLANK}]*")
 RESTORE = "fix or restore it"
 
 
@@ -76,9 +78,14 @@ def _after_blanks(text: str, position: int) -> int:
 
 
 def _hint(text: str, begin: int, error: json.JSONDecodeError) -> str:
-    if begin == error.pos and text[begin] == "," and begin:
+    letter = text[error.pos : error.pos + 1]
+    if begin == error.pos and letter == "," and begin:
         return "; a comma stands between two values: several records need brackets around them, or no commas"
-    return "; it holds a NUL character (U+0000)" if text[error.pos : error.pos + 1] == "\0" else ""
+    if letter in "]}" and text[: error.pos].rstrip(BLANK).endswith(","):
+        return "; a comma stands before a closing bracket"
+    return {"\0": "; it holds a NUL character (U+0000)", "'": "; a text has double quotes, not single ones"}.get(
+        letter, ""
+    )
 
 
 def load_json(stream: BinaryIO, path: Path) -> Any:

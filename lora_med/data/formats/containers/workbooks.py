@@ -7,6 +7,7 @@ above the headings. A cell with an error such as #N/A makes its row a drop. See 
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def _rows(path: Path, name: str | None) -> Iterator[RowOutcome]:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > LONGEST_FILE:
             raise ValueError("too large")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of styles and extensions that hold no values
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         try:
             sheet = _chosen(book, path, name)
             if sheet is not None:
@@ -64,6 +66,9 @@ def _rows(path: Path, name: str | None) -> Iterator[RowOutcome]:
 
 def _chosen(book: Any, path: Path, name: str | None) -> Any:
     sheets = book.worksheets
+    if not sheets:
+        what = "the workbook has no sheet that can be read; one saved as Strict Open XML has none"
+        raise DataError(what, where=str(path), fix="save it again as an ordinary .xlsx")
     for sheet in sheets:
         sheet.reset_dimensions()  # some programs write that a full sheet has one cell
     if name is not None:
