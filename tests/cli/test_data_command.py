@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,33 @@ def abstracts(tmp_path: Path) -> Path:
 def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     assert run(["data", *arguments]) == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["read", "deidentify"])
+def test_encoding_and_delimiter_are_stated_on_the_command_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "a.csv", tmp_path / "out.jsonl"
+    path.write_bytes("text~label\nfièvre élevée, toux~x\n".encode("latin-1"))
+    arguments = ["data", command, "custom", str(path), "--out", str(out), "--column", "text=text"]
+    assert run([*arguments, "--delimiter", "~"]) == 65
+    assert "--encoding windows-1252" in capsys.readouterr().err
+    assert run([*arguments, "--delimiter", "~", "--encoding", "latin-1"]) == 0
+    assert json.loads(out.read_text())["text"] == "fièvre élevée, toux"
+    assert run([*arguments, "--delimiter", "~", "--encoding", "latn-1"]) == 2
+    assert "did you mean 'latin-1'" in capsys.readouterr().err
+
+
+def test_a_list_is_chosen_on_the_command_line_of_standard_input_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.dumps({"train": [{"text": "One."}], "test": [{"text": "Two."}]}).encode("utf-16")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    out = tmp_path / "out.jsonl"
+    answer(
+        ["read", "custom", "-", "--stdin-filename", "a.json", "--sheet", "test", "--out", str(out), "--json"], capsys
+    )
+    assert json.loads(out.read_text())["text"] == "Two."
 
 
 def test_read_writes_each_record_as_a_line_and_counts(
