@@ -229,7 +229,7 @@ def test_a_test_file_that_is_not_there_or_not_readable_stops_the_run(tmp_path: P
     with pytest.raises(DataError, match="nothing in the file can be compared: 80 texts, none of 13 words"):
         load_test_file(str(tmp_path / "tags.tsv"))
     (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(DataError, match="not one JSON object"):
+    with pytest.raises(DataError, match="the file is not JSON, or ends early"):
         load_test_file(str(tmp_path / "bad.jsonl"))
 
 

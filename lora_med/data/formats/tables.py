@@ -76,10 +76,8 @@ def rows(item: Input, table: TableFormat = AS_SHOWN, header: Sequence[str] | Non
     if isinstance(item, Path):
         form = format_of(item)
         _refuse_other_settings(table, form, item)
-        outcomes = _file_rows(item, form, table, header)
-    else:
-        outcomes = _held_rows(item)
-    return map(without_nul, outcomes)
+        return _file_rows(item, form, table, header)
+    return map(without_nul, _held_rows(item))
 
 
 def _held_rows(item: HubSet | MemoryRows) -> Iterator[RowOutcome]:
@@ -91,14 +89,14 @@ def _file_rows(path: Path, form: str, table: TableFormat, header: Sequence[str] 
     try:
         with archive_errors(path):
             if form == "parquet":
-                yield from parquet_rows(path)
+                yield from map(without_nul, parquet_rows(path))
             elif form == "xlsx":
-                yield from workbook_rows(path, table.sheet)
+                yield from map(without_nul, workbook_rows(path, table.sheet))
             else:
                 with open_stream(path) as stream:
                     _refuse_other_file(stream.peek(8), form, path)  # type: ignore[attr-defined]
                     if form in DELIMITERS:
-                        yield from csv_rows(stream, path, table, DELIMITERS[form], header)
+                        yield from map(without_nul, csv_rows(stream, path, table, DELIMITERS[form], header))
                     else:
                         yield from json_rows(stream, path, table)
     except DataError as error:

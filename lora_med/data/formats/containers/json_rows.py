@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_med.data.formats.containers.json_objects import Found, records_of
-from lora_med.data.formats.containers.json_text import BLANK, BLOCK, DECODER, StrictnessError, refuse_filler, values_in
-from lora_med.data.formats.containers.table_row import LONGEST_LINE, SKIP, RowOutcome, TableRow, bad
+from lora_med.data.formats.containers.json_text import (
+    BLANK,
+    BLOCK,
+    DECODER,
+    NUL_ESCAPE,
+    StrictnessError,
+    refuse_filler,
+    values_in,
+)
+from lora_med.data.formats.containers.table_row import LONGEST_LINE, SKIP, RowOutcome, TableRow, bad, without_nul
 from lora_med.data.formats.containers.text_encoding import TextFile
 from lora_med.data.outcome import TableFormat
 from lora_med.errors import DataError
@@ -97,7 +105,8 @@ def _line_row(text: TextFile, line: str, where: str, number: int) -> RowOutcome:
     if not text.is_sound(line):
         return text.fault(line, where)
     try:
-        return as_row(DECODER.decode(line.lstrip(BLANK)), where, number)
+        row = as_row(DECODER.decode(line.lstrip(BLANK)), where, number)
+        return without_nul(row) if NUL_ESCAPE in line else row
     except StrictnessError as error:
         return bad("bad_json", str(error), where)
     except json.JSONDecodeError as error:
@@ -132,6 +141,11 @@ def _complete_rows(text: TextFile, first: list[str], path: Path, sheet: str | No
         number = next(number for number, line in enumerate(lines, 1) if not text.is_sound(line))
         yield text.fault(lines[number - 1], f"{path}:{number}")
         return
+    found = _records(content, path, sheet)
+    yield from map(without_nul, found) if NUL_ESCAPE in content else found
+
+
+def _records(content: str, path: Path, sheet: str | None) -> Iterator[RowOutcome]:
     number = 0
     for line, value, is_last in values_in(content, str(path)):
         if number == 0 and is_last:

@@ -14,6 +14,7 @@ from lora_med.data.formats.containers.text_encoding import decoded
 from lora_med.errors import DataError
 
 BLOCK = 1 << 22
+NUL_ESCAPE = "\\u0000"  # how a NUL is written in JSON; the character itself is refused by the decoder
 # Also a byte order mark where files were joined, and the separator of JSON text sequences (RFC 7464).
 BLANK = " \t\r\n\ufeff\x1e"
 BLANKS = re.compile(f"[{BLANK}]*")
@@ -101,7 +102,7 @@ def load_json(stream: BinaryIO, path: Path) -> Any:
         if not is_last:
             next(values)
             raise DataError("the file holds more than one JSON value", where=str(path), fix=RESTORE)
-        if "\\u0000" in text and holds_nul(value):
+        if NUL_ESCAPE in text and holds_nul(value):
             raise DataError("a text in the file holds a NUL character (U+0000)", where=str(path), fix=RESTORE)
         return value
     raise DataError("the file is not JSON, or ends early", where=f"{path}:1", fix=RESTORE)

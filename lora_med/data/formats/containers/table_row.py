@@ -14,7 +14,6 @@ from lora_med.errors import DataError
 SKIP = "fix the line, or set data.skip_bad=true (--skip-bad)"
 LONGEST_LINE = LONGEST_CELL = 1 << 25  # characters; a longer one means a damaged file or a decompression bomb
 LONGEST_FILE = 1 << 29  # bytes of what is held complete: one JSON value, an unpacked workbook
-SURROGATE = re.compile("[\ud800-\udfff]")
 # What looks like a column's name, three words at most; anything else may be the text of a file without a header.
 NAME = re.compile(r"(?=.{1,40}\Z)#?[^\W\d][\w.:/#()%-]*(?: [\w.:/#()%-]+){0,2}")
 MOST_NAMED = 20
@@ -39,7 +38,13 @@ def bad(reason: str, what: str, where: str, fix: str = SKIP) -> Drop:
 
 def is_encodable(text: str) -> bool:
     """Whether a text can be encoded as UTF-8 (half a surrogate pair cannot)."""
-    return text.isascii() or SURROGATE.search(text) is None
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def column_names(names: Iterable[str]) -> str:
