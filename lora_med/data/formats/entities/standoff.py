@@ -7,11 +7,13 @@ https://brat.nlplab.org/standoff.html
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_med.data.formats.containers.text_encoding import decoded
 from lora_med.data.formats.entities.mentions import Mention, place_mentions
 from lora_med.data.formats.row_fields import Wrong
 from lora_med.data.outcome import Drop, Outcome, PartDrop, input_names
@@ -101,6 +103,7 @@ def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
     """A file's text in `encoding` or UTF-8, as written: line ends and a byte order mark are left in it.
 
     Raises:
+        SettingsError: there is no such encoding.
         DataError: it is not in the encoding, longer than LONGEST_BYTES, or empty where it must not be.
     """
     if empty and path.stat().st_size == 0:
@@ -109,11 +112,8 @@ def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
         content = stream.read(LONGEST_BYTES + 1)
     if len(content) > LONGEST_BYTES:
         raise DataError(f"a text of more than {LONGEST_BYTES:,} bytes", where=str(path), fix=FIX)
-    try:
-        return content.decode(encoding or "utf-8")
-    except (UnicodeError, LookupError):
-        fix = "name its encoding in data.encoding (--encoding), or save it as UTF-8"
-        raise DataError(f"the file is not {encoding or 'UTF-8'}", where=str(path), fix=fix) from None
+    text = decoded(content, str(path), encoding)
+    return MARK + text if content.startswith(codecs.BOM_UTF8) else text
 
 
 def read_brat(
