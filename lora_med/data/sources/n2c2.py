@@ -6,9 +6,10 @@
 
 Each note is one Annotated. Offsets of 2012 count from one; a note's own texts prove it. Tags without offsets state
 something of the note as a whole: they are counted, and a note that has only those is refused. Files of 2014 are named
-after patient and record (`110-01.xml`): their group is the patient; otherwise it is the file. License: the data use
-agreement of Harvard's DBMI portal; the class is credentialed. Uzuner et al. 2011, https://doi.org/10.1136/amiajnl-2011-000203; Stubbs et al. 2015,
-https://doi.org/10.1016/j.jbi.2015.07.020.
+after patient and record (`110-01.xml`): their group is the patient; otherwise it is the file.
+
+License: the data use agreement of Harvard's DBMI portal; the class is credentialed. Uzuner et al. 2011,
+https://doi.org/10.1136/amiajnl-2011-000203; Stubbs et al. 2015, https://doi.org/10.1016/j.jbi.2015.06.007.
 """
 
 from __future__ import annotations
