@@ -71,7 +71,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "Label Studio": ("Label Studio", task({"id": 2, "result": BOTH, "was_cancelled": False})),
     "Label Studio, another field": (
         "Label Studio",
-        task({"result": [{**one, "to_name": "note"} for one in BOTH]}, note=TEXT, author="Roe"),
+        task({"result": [{**one, "to_name": "note"} for one in BOTH]}, author="Roe", note=TEXT),
     ),
     "Label Studio, hypertext": (
         "Label Studio",

@@ -116,6 +116,9 @@ def test_passages_that_each_count_on_their_own_are_joined_where_mentions_prove_i
     (record,), _ = read(tmp_path / "a.json", json.dumps(document("1", *passages)))
     assert record.text == "On aspirin. Aspirin."
     assert entities(record) == [(3, 10, "Chemical", "aspirin"), (12, 19, "Chemical", "Aspirin")]
+    odd = passage(0, "Aspirin.", annotation(0, 7, "Aspirin"), annotation(0, 4, "iron"))
+    with pytest.raises(DataError, match="the passages overlap"):
+        read(tmp_path / "c.json", json.dumps(document("1", passage(0, "On aspirin."), odd)))
     with pytest.raises(DataError, match="the passages overlap"):
         read(tmp_path / "b.json", json.dumps(document("1", passage(0, "On aspirin."), passage(0, "Aspirin."))))
 

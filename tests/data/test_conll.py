@@ -88,6 +88,13 @@ def test_bilou_bmes_and_types_without_prefix_mark_the_same_mentions(tmp_path: Pa
         assert sentences(tmp_path / "a.tsv", content) == [("colon cancer cells and iron", expected)]
 
 
+def test_neighbors_that_are_each_a_unit_stay_two_mentions(tmp_path: Path) -> None:
+    for unit in "USWB":
+        content = f"iron\t{unit}-Chemical\nzinc\t{unit}-Chemical\n"
+        spans = [(0, 4, "Chemical", "iron"), (5, 9, "Chemical", "zinc")]
+        assert sentences(tmp_path / "a.tsv", content) == [("iron zinc", spans)]
+
+
 def test_a_hash_is_a_token_where_it_has_a_tag(tmp_path: Path) -> None:
     assert sentences(tmp_path / "a.tsv", "#\tO\n3\tO\n") == [("# 3", [])]
     assert sentences(tmp_path / "a.tsv", "# O\n3 O\n") == [("# 3", [])]

@@ -119,16 +119,30 @@ def test_an_ann_of_another_text_is_refused(tmp_path: Path) -> None:
         read("brat", tmp_path)
 
 
-def test_a_damaged_ann_gives_sound_records_or_a_named_error(tmp_path: Path) -> None:
-    path = BRAT.write(tmp_path)
-    draw = random.Random("fuzz ann")
-    content = BRAT.companions["note.ann"].encode()
+CONCEPTS = (
+    'c="fever" 1:1 1:1||t="problem"\nc="a high fever" 1:0 2:0||t="problem"\nc=""aspirin"" 2:1 2:1||t="treatment"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "name", "lines"),
+    [
+        ("brat", NOTE, "note.ann", BRAT.companions["note.ann"]),
+        ("n2c2", NOTE, "note.ann", BRAT.companions["note.ann"]),
+        ("n2c2", 'Some Fever\nafter "aspirin" .\n', "note.con", CONCEPTS),
+    ],
+)
+def test_damaged_annotations_give_sound_records_or_a_named_error(
+    source: str, text: str, name: str, lines: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "note.txt", text)
+    draw = random.Random(f"fuzz {source} {name}")
     errors = 0
     for _ in range(MUTATIONS):
-        (tmp_path / "note.ann").write_bytes(damaged(content, draw, PIECES, most=4, kinds=[draw.choice(DAMAGES)]))
+        (tmp_path / name).write_bytes(damaged(lines.encode(), draw, PIECES, most=4, kinds=[draw.choice(DAMAGES)]))
         try:
             with limited(SECONDS):
-                records, _ = read("brat", path)
+                records, _ = read(source, path)
         except DataError as error:
             assert "note." in (error.where or "") and error.fix
             errors += 1
@@ -201,11 +215,6 @@ def test_a_note_whose_tags_are_no_spans_is_refused(tags: str, said: str, tmp_pat
     path = write(tmp_path / "2.xml", "<root><TEXT>On aspirin.</TEXT></root>")
     with pytest.raises(DataError, match="a root with TEXT and TAGS"):
         read("n2c2", path)
-
-
-CONCEPTS = (
-    'c="fever" 1:1 1:1||t="problem"\nc="a high fever" 1:0 2:0||t="problem"\nc=""aspirin"" 2:1 2:1||t="treatment"\n'
-)
 
 
 def test_concepts_of_2010_are_found_by_line_and_word_in_the_folder_beside(tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
+from lora_med.data.formats.containers.text_encoding import HEAD_BYTES, TextFile, encoding_of
 from lora_med.errors import DataError
 from lora_med.files import open_stream
 
 LONGEST_LINE = 1 << 24
 MOST_LINES = 1 << 17  # of one block
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +24,21 @@ class Line:
 
 
 def lines(path: Path, encoding: str | None = None) -> Iterator[Line]:
-    """The lines of a file, plain or gz, in `encoding`, or UTF-16 if its byte order mark says so, or UTF-8.
+    """The lines of a file, plain or gz, in the encoding that its byte order mark says, in `encoding`, or in UTF-8.
 
-    A file without a line feed may end its lines in carriage returns.
+    A file in UTF-8 without a line feed may end its lines in carriage returns.
 
     Raises:
-        DataError: a line so long that the file is of another format.
+        SettingsError: there is no such encoding.
+        DataError: a line so long that the file is of another format; or the file is in another encoding as a whole.
     """
     number = 0
     with open_stream(path) as stream:
+        head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]  # type: ignore[attr-defined]
+        if encoding_of(head, str(path), encoding) not in ("utf-8", "utf-8-sig"):
+            yield from _in_another_encoding(TextFile(stream, path, encoding), path)
+            return
         while line := stream.readline(LONGEST_LINE):
-            if number == 0 and (encoding or line.startswith(UTF16)):
-                yield from _decoded(stream, line, encoding or "utf-16", path)
-                return
             if len(line) == LONGEST_LINE:
                 raise _too_long(f"{path}:{number + 1}")
             if number == 0:
@@ -49,37 +49,13 @@ def lines(path: Path, encoding: str | None = None) -> Iterator[Line]:
                 yield Line(number, piece.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
 
 
-def _decoded(stream: BinaryIO, head: bytes, encoding: str, path: Path) -> Iterator[Line]:
-    """The lines of a stream in another encoding; `head` is what was read of it."""
+def _in_another_encoding(text: TextFile, path: Path) -> Iterator[Line]:
     number = 0
-    try:
-        text = io.TextIOWrapper(io.BufferedReader(_Rest(head, stream)), encoding, newline=None)
-        while line := text.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE:
-                raise _too_long(f"{path}:{number}")
-            yield Line(number, line.removeprefix("\ufeff").rstrip("\r\n"))
-    except (UnicodeError, LookupError) as error:
-        what = f"the line is not in the encoding {encoding}"
-        raise DataError(what, where=f"{path}:{number + 1}", fix="name another in data.encoding") from error
-
-
-class _Rest(io.RawIOBase):
-    """What was read of a stream, then the stream."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        super().__init__()
-        self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._head[: len(buffer)] if self._head else self._stream.read(len(buffer))
-        self._head = self._head[len(buffer) :]
-        buffer[: len(content)] = content
-        return len(content)
+    while line := text.line():
+        number += 1
+        if len(line) >= LONGEST_LINE:
+            raise _too_long(f"{path}:{number}")
+        yield Line(number, line.rstrip("\r\n"))
 
 
 def _too_long(where: str) -> DataError:

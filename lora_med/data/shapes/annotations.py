@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lora_med.data.formats.entities.mentions import Mention, laid_out, place
+from lora_med.data.formats.entities.mentions import Mention, laid_out, place_mentions
 from lora_med.data.formats.entities.token_tags import UnknownTag, tagged_text
 from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import PartDrop
@@ -74,7 +74,7 @@ def read_annotated(shape: str, values: Mapping[str, Any], where: str, labels: Se
         return text, spans, []
     text, mentions = _SHAPES[shape][1](values)
     _refuse_unclear(values, mentions)
-    placement = place(text, mentions)
+    placement = place_mentions(text, mentions)
     if len(mentions) > 1 and len(placement.unfit) == len(mentions):
         what = f"none of the {len(mentions)} mentions fits the text: the offsets are those of another text"
         raise RowError("bad_offsets", what)
@@ -193,8 +193,8 @@ def _bigbio(values: Mapping[str, Any]) -> tuple[str, list[Mention]]:
             texts = [texts]
         if not isinstance(texts, list) or not isinstance(offsets, list) or len(texts) != len(offsets):
             raise RowError("bad_type", f"{name}: expected as many texts as offsets")
-        for text, place_of in zip(texts, offsets, strict=True):
-            start = place_of[0] if isinstance(place_of, list) and place_of else None
+        for text, start_and_end in zip(texts, offsets, strict=True):
+            start = start_and_end[0] if isinstance(start_and_end, list) and start_and_end else None
             if not isinstance(text, str) or not is_encodable(text) or not isinstance(start, int) or start < 0:
                 raise RowError("bad_type", f"{name}: expected texts, each with its start and end")
             parts.append((start, text))

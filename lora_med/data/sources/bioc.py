@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 from lora_med.data.formats.archives import FIX, Document, is_xml, outcomes_of, xml_root
 from lora_med.data.formats.entities.bioc_json import json_documents
-from lora_med.data.formats.entities.mentions import Mention, Placement, laid_out, place
+from lora_med.data.formats.entities.mentions import Mention, Placement, laid_out, place_mentions
 from lora_med.data.formats.row_fields import Wrong
 from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
@@ -156,7 +156,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
 def _placed(parts: Sequence[_TextPart], mentions: Sequence[Mention]) -> Placement:
     """The document with its mentions: by the layout that places most of them, the first of equals."""
     texts = [laid_out([(part.offset, part.text) for part in parts], LONGEST_GAP, measure) for measure in MEASURES]
-    layouts = [place(text, mentions) for text in dict.fromkeys(texts) if text is not None]
+    layouts = [place_mentions(text, mentions) for text in dict.fromkeys(texts) if text is not None]
     if layouts:
         return max(layouts, key=lambda placement: len(placement.spans))
     joined, shifted = " ".join(part.text for part in parts), list[Mention]()
@@ -166,7 +166,7 @@ def _placed(parts: Sequence[_TextPart], mentions: Sequence[Mention]) -> Placemen
             pieces = tuple((start - part.offset + begin, end - part.offset + begin) for start, end in mention.pieces)
             shifted.append(replace(mention, pieces=pieces))
         begin += len(part.text) + 1
-    placement = place(joined, shifted)
+    placement = place_mentions(joined, shifted)
     proven = [mention for mention in mentions if mention.text is not None]
     if len(shifted) < len(mentions) or not proven or len(placement.spans) < len(proven):
         raise Wrong("the passages overlap, or are far from each other: their offsets do not fit their texts")

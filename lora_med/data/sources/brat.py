@@ -20,7 +20,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The documents of the folders. Drops: no_text; with an error: bad, not_annotated, no_text_file, damaged_file."""
 
     def again() -> Iterator[Outcome]:
-        found = pairs([path for path in inputs if isinstance(path, Path)], ".ann")
-        yield from read_brat(found, pair_names(found), "brat", options.table.encoding)
+        text_pairs = pairs([path for path in inputs if isinstance(path, Path)], ".ann")
+        yield from read_brat(text_pairs, pair_names(text_pairs), "brat", options.table.encoding)
 
     return Again(again)

@@ -6,9 +6,10 @@
 
 Each note is one Annotated. Offsets of 2012 count from one; a note's own texts prove it. Tags without offsets state
 something of the note as a whole: they are counted, and a note that has only those is refused. Files of 2014 are named
-after patient and record (`110-01.xml`): their group is the patient; otherwise it is the file. Access needs the data use
-agreement of Harvard's portal. Uzuner et al. 2011, https://doi.org/10.1136/amiajnl-2011-000203; Stubbs et al. 2015,
-https://doi.org/10.1016/j.jbi.2015.07.020.
+after patient and record (`110-01.xml`): their group is the patient; otherwise it is the file.
+
+License: the data use agreement of Harvard's DBMI portal; the class is credentialed. Uzuner et al. 2011,
+https://doi.org/10.1136/amiajnl-2011-000203; Stubbs et al. 2015, https://doi.org/10.1016/j.jbi.2015.06.007.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.data.formats.archives import FIX, Document, documents, xml_root
-from lora_med.data.formats.entities.mentions import Mention, place
+from lora_med.data.formats.entities.mentions import Mention, place_mentions
 from lora_med.data.formats.entities.standoff import (
     MARK,
     TextPair,
@@ -37,7 +38,7 @@ from lora_med.errors import DataError
 
 SUFFIXES = (".xml",)
 PATIENT_AND_RECORD = re.compile(r"(\d+)-(\d+)", re.ASCII)
-CONCEPT = re.compile(r'c="(?P<text>.*)" (?P<place>\d{1,9}:\d{1,9} \d{1,9}:\d{1,9})\|\|t="(?P<type>[^"]+)"\s*', re.ASCII)
+CONCEPT = re.compile(r'c="(?P<text>.*)" (?P<words>\d{1,9}:\d{1,9} \d{1,9}:\d{1,9})\|\|t="(?P<type>[^"]+)"\s*', re.ASCII)
 WORD = re.compile(r"\S+")
 PIECES = re.compile(r"(\d{1,9})~(\d{1,9})", re.ASCII)
 FOLDERS = ("txt", "concept", "concepts")  # beside each other in 2010
@@ -97,12 +98,12 @@ def _note(document: Document, name: str) -> Iterator[Outcome]:
     if not content.strip():
         yield Drop("no_text")
         return
-    found = [_mention(tag) for tag in tags.iterdescendants()]
-    mentions = [mention for mention in found if mention is not None]
-    others = len(found) - len(mentions)
+    of_tags = [_mention(tag) for tag in tags.iterdescendants()]
+    mentions = [mention for mention in of_tags if mention is not None]
+    others = len(of_tags) - len(mentions)
     if others and not mentions:
         raise Wrong(f"none of the {others} tags has a start and an end: they are of the note as a whole")
-    placement = place(content, mentions, from_one=True)
+    placement = place_mentions(content, mentions, from_one=True)
     if len(mentions) > 1 and len(placement.unfit) == len(mentions):
         raise Wrong(f"none of the {len(mentions)} tags fits the text: the offsets are those of another text")
     yield from [PartDrop("no_offsets", document.where)] * others
@@ -134,7 +135,7 @@ def _mention(tag: Any) -> Mention | None:
 def _concepts(pair: TextPair, name: str, encoding: str | None) -> Iterator[Outcome]:
     """A note of 2010: lines count from 1, words (between blanks) from 0, the last word inclusive."""
     assert pair.text is not None and pair.annotations is not None  # `half` refuses other pairs
-    text = place(read_text(pair.text, encoding).removeprefix(MARK), []).text
+    text = place_mentions(read_text(pair.text, encoding).removeprefix(MARK), []).text
     if not text.strip():
         yield Drop("no_text")
         return
@@ -176,7 +177,7 @@ def _words(text: str) -> list[list[re.Match[str]]]:
 
 def _concept(match: re.Match[str], words: Sequence[Sequence[re.Match[str]]], text: str) -> Span | str:
     """The concept's span, or why it has none; the files of 2010 hold its text in lower case."""
-    (first_line, first), (last_line, last) = (map(int, piece.split(":")) for piece in match["place"].split())
+    (first_line, first), (last_line, last) = (map(int, piece.split(":")) for piece in match["words"].split())
     if not 0 < first_line <= len(words) or not 0 < last_line <= len(words):
         return "outside_text"
     if first >= len(words[first_line - 1]) or last >= len(words[last_line - 1]):

@@ -1,4 +1,4 @@
 """Formats of annotated text: mentions placed in their text, tags of tokens, and the files that hold them.
 
-Sources and shapes use `mentions.place`, `token_tags.tagged_text` and `pubtator.read_pubtator`.
+Sources and shapes use `mentions.place_mentions`, `token_tags.tagged_text` and `pubtator.read_pubtator`.
 """

@@ -99,13 +99,13 @@ def is_mark(line: Line) -> bool:
 
 def _sample(path: Path, encoding: str | None) -> list[Line]:
     """The first lines; a damaged file's are those before the damage."""
-    found: list[Line] = []
+    sample: list[Line] = []
     try:
         with archive_errors(path):
-            found.extend(itertools.islice(lines(path, encoding), SAMPLE_LINES))
+            sample.extend(itertools.islice(lines(path, encoding), SAMPLE_LINES))
     except DataError:  # the reader meets it again, and names it
         pass
-    return found
+    return sample
 
 
 def _safe_cells(layout: Layout, line: Line) -> list[str]:
@@ -159,17 +159,17 @@ def _with_numbers(sample: Sequence[Line], table: Sequence[Line], layout: Layout)
 
 def _has_plain_types(path: Path, encoding: str | None, layout: Layout) -> bool:
     """Whether all tags of a file are O or one of few words, and O is one of them: types without a prefix."""
-    found: set[str] = set()
+    tags: set[str] = set()
     try:
         with archive_errors(path):
             for line in lines(path, encoding):
                 if not line.text.strip() or line.text.startswith("#") or is_mark(line) or line.number == layout.header:
                     continue
                 cells = _safe_cells(layout, line)
-                found.add(cells[layout.tag] if len(cells) > 1 else "")
-                if len(found) > MOST_TYPES:
+                tags.add(cells[layout.tag] if len(cells) > 1 else "")
+                if len(tags) > MOST_TYPES:
                     return False
     except DataError:
         return False
-    types = found - {"O"}
-    return "O" in found and all(PLAIN_TYPE.fullmatch(name) and not OTHER_SCHEME.fullmatch(name) for name in types)
+    types = tags - {"O"}
+    return "O" in tags and all(PLAIN_TYPE.fullmatch(name) and not OTHER_SCHEME.fullmatch(name) for name in types)

@@ -67,7 +67,7 @@ class _Scale:
         return None if beyond < self.widths[last] else self.indices[last] + 1 + beyond - self.widths[last]
 
 
-def place(text: str, mentions: Sequence[Mention], *, from_one: bool = False) -> Placement:
+def place_mentions(text: str, mentions: Sequence[Mention], *, from_one: bool = False) -> Placement:
     """The text with `\\n` as its only line end, and its mentions as spans, in the order given, each once.
 
     A mention in pieces with nothing but white space between them is one span. Reasons: outside_text, empty_mention,

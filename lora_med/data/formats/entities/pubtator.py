@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lora_med.data.formats.entities.mentions import Mention, place
+from lora_med.data.formats.entities.mentions import Mention, place_mentions
 from lora_med.data.formats.line_blocks import Line, blocks
 from lora_med.data.formats.row_fields import Wrong
 from lora_med.data.formats.tables import is_encodable
@@ -89,7 +89,7 @@ def _document(lines: Sequence[Line], source: str, path: Path) -> Iterator[Outcom
         raise _Wrong("title and abstract are empty", lines[0].number)
     rows = lines[2 if has_abstract else 1 :]
     mentions = [mention for line in rows if (mention := _mention(line, name)) is not None]
-    placement = place(text, mentions)
+    placement = place_mentions(text, mentions)
     if len(mentions) > 1 and len(placement.unfit) == len(mentions):
         what = f"none of the {len(mentions)} mentions is the text at its offsets"
         raise _Wrong(what, rows[0].number)

@@ -7,12 +7,14 @@ https://brat.nlplab.org/standoff.html
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_med.data.formats.entities.mentions import Mention, place
+from lora_med.data.formats.containers.text_encoding import decoded
+from lora_med.data.formats.entities.mentions import Mention, place_mentions
 from lora_med.data.formats.row_fields import Wrong
 from lora_med.data.outcome import Drop, Outcome, PartDrop, input_names
 from lora_med.data.record import Annotated
@@ -58,13 +60,13 @@ def pairs(paths: Iterable[Path], suffix: str, folders: Sequence[str] = ("",)) ->
 
     A file's other half is sought beside it, and in the `folders` beside its own folder (`../txt`).
     """
-    found: dict[TextPair, None] = {}
+    text_pairs: dict[TextPair, None] = {}
     for path in paths:
         if ending(path) == suffix:
-            found[TextPair(_beside(path, ".txt", folders), path)] = None
+            text_pairs[TextPair(_beside(path, ".txt", folders), path)] = None
         elif ending(path) == ".txt":
-            found[TextPair(path, _beside(path, suffix, folders))] = None
-    return list(found)
+            text_pairs[TextPair(path, _beside(path, suffix, folders))] = None
+    return list(text_pairs)
 
 
 def _beside(path: Path, suffix: str, folders: Sequence[str]) -> Path | None:
@@ -76,9 +78,9 @@ def _beside(path: Path, suffix: str, folders: Sequence[str]) -> Path | None:
     return None
 
 
-def pair_names(found: Sequence[TextPair]) -> dict[TextPair, str]:
+def pair_names(text_pairs: Sequence[TextPair]) -> dict[TextPair, str]:
     """The name of each pair in identifiers: the file's name, with folders only where names are equal."""
-    paths = {pair: (pair.text or pair.annotations or Path()) for pair in found}
+    paths = {pair: (pair.text or pair.annotations or Path()) for pair in text_pairs}
     names = input_names(paths.values())
     return {pair: str(Path(names[path].removesuffix(".gz")).with_suffix("")) for pair, path in paths.items()}
 
@@ -101,6 +103,7 @@ def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
     """A file's text in `encoding` or UTF-8, as written: line ends and a byte order mark are left in it.
 
     Raises:
+        SettingsError: there is no such encoding.
         DataError: it is not in the encoding, longer than LONGEST_BYTES, or empty where it must not be.
     """
     if empty and path.stat().st_size == 0:
@@ -109,18 +112,15 @@ def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
         content = stream.read(LONGEST_BYTES + 1)
     if len(content) > LONGEST_BYTES:
         raise DataError(f"a text of more than {LONGEST_BYTES:,} bytes", where=str(path), fix=FIX)
-    try:
-        return content.decode(encoding or "utf-8")
-    except (UnicodeError, LookupError):
-        fix = "name its encoding in data.encoding (--encoding), or save it as UTF-8"
-        raise DataError(f"the file is not {encoding or 'UTF-8'}", where=str(path), fix=fix) from None
+    text = decoded(content, str(path), encoding)
+    return MARK + text if content.startswith(codecs.BOM_UTF8) else text
 
 
 def read_brat(
-    found: Iterable[TextPair], names: dict[TextPair, str], source: str, encoding: str | None
+    text_pairs: Iterable[TextPair], names: dict[TextPair, str], source: str, encoding: str | None
 ) -> Iterator[Outcome]:
     """The documents of brat's pairs as records of `source`; the group is the file."""
-    for pair in found:
+    for pair in text_pairs:
         missing = half(pair, ".ann")
         if missing is not None:
             yield missing
@@ -139,7 +139,7 @@ def _document(pair: TextPair, name: str, source: str, encoding: str | None) -> I
     except _BadLine as wrong:
         yield Drop("bad", DataError(str(wrong), where=wrong.where, fix=FIX))
         return
-    placement = place(text.removeprefix(MARK), mentions, from_one=text.startswith(MARK))
+    placement = place_mentions(text.removeprefix(MARK), mentions, from_one=text.startswith(MARK))
     if not placement.text.strip():
         yield Drop("no_text")
     elif len(mentions) > 1 and len(placement.unfit) == len(mentions):
