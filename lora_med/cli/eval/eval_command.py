@@ -12,13 +12,14 @@ import typer
 from lora_med.cli.command_groups import SettingsGroup
 from lora_med.cli.eval.compare_command import compare_command
 from lora_med.cli.eval.harness_command import harness_command
-from lora_med.cli.eval.heldout_paths import ask_for_data
+from lora_med.cli.eval.heldout_paths import ask_for_data, check_written
 from lora_med.cli.options import (
     STORE,
     Adapters,
     AsJson,
     BaseName,
     Data,
+    DataAccess,
     Online,
     OutFolder,
     Quantization,
@@ -78,6 +79,7 @@ def evaluate_command(
     data: Data = None,
     source: Source = None,
     template: Template = None,
+    access: DataAccess = None,
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,
@@ -104,12 +106,13 @@ def evaluate_command(
         return
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
-    from lora_med.evaluation.report.write_report import write_report
+    from lora_med.evaluation.report.write_report import report_names, write_report
     from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
     _refuse_for_taggers(cards, constrained=constrained, metric=metric, revision=revision, quantization=quantization)
+    chosen: dict[str, Any] = {"source": source, "template": template, "split": split, "access": access}
     options = EvalOptions(
         store=store,
         max_items=max_items,
@@ -120,9 +123,8 @@ def evaluate_command(
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
-        jobs = make_jobs(
-            task or (), cards, source=source, template=template, paths=data or (), overrides=context.args, split=split
-        )
+        jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
+        check_written(out, report_names([job.template for job in jobs]), jobs)
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(cards):
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
