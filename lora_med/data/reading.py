@@ -27,6 +27,7 @@ SAMPLE, SAMPLE_FOLDER = "sample:", Path(__file__).parents[1] / "assets" / "sampl
 MOST_NAMED = 3  # inputs in a message
 SKIP_ADVICE = re.compile(r"(?:,? or )?(?:set )?data\.skip_bad=true(?: \(--skip-bad\))?")
 NEVER_SKIPPED = {"bad_utf8"}  # reasons that are faults of the whole file, however many of its lines happen to be right
+CHECK_SOURCE = "check source and file: lora-med data list shows what each reads"
 LOOKED_AT, IN_A_ROW = 100, 10  # items after a bad one; so many bad ones and no good one are a fault of the whole file
 MOST_SKIPPED = 0.1  # of all items, before a warning
 logger = logging.getLogger(__name__)
@@ -233,7 +234,7 @@ def _with_fitting_advice(reason: str, error: DataError, rest: Iterator[Outcome],
     fix = _without_skip_advice(error)
     if following > 0:
         fix += "; the whole file is written in another way: check its encoding, delimiter, columns and source"
-    return type(error)(what, where=error.where, fix=fix.removeprefix("; "))
+    return type(error)(what, where=error.where, fix=fix.removeprefix("; ") or CHECK_SOURCE)
 
 
 def _without_skip_advice(error: DataError) -> str:
@@ -248,7 +249,7 @@ def _nothing_kept(tally: Tally, where: str, first: DataError | None) -> DataErro
     if first is not None:
         what += f"; the first fault, at {first.where}: {first.what}"
     fix = _without_skip_advice(first) if first is not None else ""
-    return DataError(what, where=where, fix=fix or "check source and file: lora-med data list shows what each reads")
+    return DataError(what, where=where, fix=fix or CHECK_SOURCE)
 
 
 def _warned_of(skipped: Counter[str], read: int, where: str) -> bool:

@@ -126,9 +126,9 @@ def test_more_than_a_tenth_skipped_is_a_warning_with_the_shares(
         ]
 
 
-def message(path: Path, source: str = "custom", **columns: str) -> DataError:
+def message(path: Path, source: str = "custom") -> DataError:
     with pytest.raises(DataError) as caught:
-        list(reading(source, path, **columns))
+        list(reading(source, path))
     return caught.value
 
 

@@ -91,7 +91,7 @@ def read_splits(
         )
 
     if named is not None:
-        by_split = {
+        by_split: dict[Split, Reading] = {
             split: reading_of(items, repeats=split != "train", may_be_empty=True) for split, items in named.items()
         }
         readings = list(by_split.values())
@@ -233,7 +233,7 @@ def _finish(
         records = {split: _first(held, settings.max_records) for split, held in complete.items()}
         tally = tally.drop("max_records", sum(map(len, complete.values())) - sum(map(len, records.values())))
     of_files = plan.of_files()
-    left_out = {
+    left_out: dict[Split, dict[str, int]] = {
         split: own.dropped
         | decontamination.counts(split)
         | ({"max_records": len(complete[split]) - len(records[split])} if complete[split] is not records[split] else {})
