@@ -64,7 +64,8 @@ def write_harness(
     """
     if heldout.access == "credentialed":
         raise NotPermittedError(
-            f"texts of {heldout.source!r} are credentialed, or nobody stated their class; task files are to hand on",
+            f"texts of {heldout.source!r} are under a data use agreement, or nobody stated their access class; task "
+            "files are for handing on",
             fix="--access open or --access registered if that is their class; else give others `lora-med eval` with "
             "the same settings: they need their own access",
         )

@@ -100,10 +100,8 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
-    if list_tasks:
-        _list_tasks(as_json)
     if list_tasks or context.invoked_subcommand is not None:
-        return
+        return _list_tasks(as_json) if list_tasks else None
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import report_names, write_report
@@ -130,8 +128,7 @@ def evaluate_command(
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
     else:
         evaluations = score_jobs(_base(opened, base, revision, quantization), opened, jobs, heldout, options)
-    report = write_report(evaluations, out, title=_title(adapter or [], evaluations))
-    print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
+    _draw(evaluations, write_report(evaluations, out, title=_title(adapter or [], evaluations)), as_json)
 
 
 def _metrics(names: Sequence[str]) -> dict[str, Any]:
@@ -202,7 +199,10 @@ def _list_tasks(as_json: bool) -> None:
         screen.print(f"  {name:15} {kind.summary}")
 
 
-def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
+def _draw(evaluations: Sequence[Evaluation], report: Report, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.content))
+        return
     from lora_med.evaluation.report.evaluation_section import score_table
     from lora_med.evaluation.statistics.multiple_comparisons import compare_all
 
