@@ -62,6 +62,7 @@ def commands(folder: Path, python: Path, dtype: str) -> dict[str, list[str]]:
         *(f"data.paths=[{rows}/train.jsonl]", "data.columns.prompt=prompt", "data.columns.completion=completion"),
         *("train.max_length=2048", "train.per_device_train_batch_size=4", "train.max_steps=1", "adapter.name=startup"),
         *(f"train.output_dir={folder}/run", f"adapter.store={folder}/adapters", "data.test_share=0"),
+        "adapter.access=open",
     ]
     trl = [
         *(

@@ -1,13 +1,13 @@
-"""Files that are complete or absent: atomic writes, hashes, a lock, and streams that detect a truncated archive.
+"""Files that are complete or absent: atomic writes, hashes, and streams that detect a truncated archive.
 
-A file is written next to its target, flushed to disk, and renamed; so is a folder. A process killed at any moment
-leaves the old state or the new one. Standard library only (isal, if installed, reads gzip faster).
+A file is written next to its target, flushed to disk, and renamed. A process killed at any moment leaves the old state
+or the new one, and perhaps a temporary file, which the next write into the folder removes. Standard library only (isal,
+if installed, reads gzip faster).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import gzip
@@ -16,20 +16,22 @@ import io
 import json
 import os
 import re
-import shutil
+import stat
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_med.errors import DataError, DiskError, InputMissingError, IntegrityError, OutputError
 
 BLOCK_BYTES = 1 << 20
+MOST_LINKS = 40  # of a chain, as the kernel follows them
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.lora-med\.tmp", re.DOTALL)
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _NOT_WRITABLE = {errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTEMPTY}
+_NOT_WRITABLE |= {errno.ENOENT, errno.ENXIO, errno.EBADF, errno.ELOOP}  # of pipes, sockets, descriptors and links
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors gives the number only in its text
-_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def sync(path: Path) -> None:
@@ -39,14 +41,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder`, and `folder` itself, to disk."""
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            sync(Path(root) / name)
-        sync(Path(root))
 
 
 def _number(error: Exception) -> int | None:
@@ -81,11 +75,31 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write: {error.strerror}", where=str(path), fix="choose a writable folder") from error
 
 
+def destination(path: Path) -> tuple[Path, bool]:
+    """The file that `path` leads to through links, and whether it is a stream: a device, a pipe, an open descriptor.
+
+    A link thus remains, and its target is written. A stream is written to as it is and never replaced by a file.
+
+    Raises:
+        OutputError: a link that leads to itself.
+    """
+    for _ in range(MOST_LINKS):
+        folder = Path(os.path.realpath(path.parent))
+        path = folder / path.name
+        if folder.is_relative_to("/proc"):  # what /dev/stdout and /dev/fd lead to, whatever is behind the descriptor
+            return path, True
+        if not path.is_symlink():
+            return path, path.exists() and not path.is_file() and not path.is_dir()
+        path = folder / path.readlink()
+    raise OutputError("the link leads to itself", where=str(path), fix="name another file")
+
+
 @contextlib.contextmanager
 def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """A binary stream that writes `path` atomically, for content too large for memory; on an error `path` is unchanged.
 
-    Only the owner can read a `private` file (0600), from the first byte on.
+    Only the owner can read a `private` file (0600), from the first byte on. A link is followed. A device, a pipe or an
+    open descriptor such as /dev/stdout is written to directly.
 
     Raises:
         DiskError: the disk is full or failed.
@@ -93,24 +107,79 @@ def atomic_stream(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """
     if not path.name or path.is_dir():
         raise OutputError("expected a file's name, got a folder", where=str(path), fix="name a file in it")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    target, is_stream = destination(path)
+    if is_stream:
+        with _open_directly(target, path) as handle:
+            if private:
+                make_private(handle)
+            with full_disk(path):
+                yield handle
+        return
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o600 if private else 0o666
-        handle = open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")  # noqa: SIM115 - closed below
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
+        temporary, handle = _open_temporary(target, 0o600 if private else 0o666)
     try:
         with full_disk(path):
             yield handle
         with disk_errors(path):
             handle.flush()
             os.fsync(handle.fileno())
-            handle.close()
-            os.replace(temporary, path)
-            sync(path.parent)
+            os.replace(temporary, target)  # before the stream is closed, which unlocks the file for `sweep`
+            sync(target.parent)
     finally:
         with contextlib.suppress(OSError):  # on a full disk closing fails too; report the first error
             handle.close()
         temporary.unlink(missing_ok=True)
+
+
+def _open_directly(target: Path, path: Path) -> BinaryIO:
+    """A device or pipe, opened to write; of a descriptor of this process a duplicate, which truncates nothing."""
+    with disk_errors(path):
+        is_own = target.parent == Path(os.path.realpath("/proc/self/fd")) and target.name.isdecimal()
+        return open(os.dup(int(target.name)) if is_own else target, "wb")
+
+
+def _open_temporary(target: Path, mode: int) -> tuple[Path, BinaryIO]:
+    """A new file beside `target`, locked as long as it is open, so that `sweep` in another process leaves it alone."""
+    while True:
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.lora-med.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        swept = False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            swept = True
+        except OSError:
+            pass  # a file system without locks: nothing is swept there
+        if not swept and temporary.exists():
+            return temporary, open(descriptor, "wb")
+        os.close(descriptor)  # another process swept it between its creation and its lock: another name
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`; those of running ones are locked."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):  # locked, or another user's
+                    _unlink_unlocked(Path(entry.path))
+
+
+def _unlink_unlocked(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.lstat()):
+            path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def make_private(stream: BinaryIO) -> None:
+    """Let only its owner read the file behind an open stream (0600); a device or a pipe remains as it is."""
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        os.fchmod(stream.fileno(), 0o600)
 
 
 def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> Path:
@@ -149,94 +218,6 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` if the block ends without an error, and is removed otherwise.
-
-    Raises:
-        OutputError: `target` exists and is not an empty folder, or cannot be written.
-        DiskError: the disk is full or failed.
-    """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with disk_errors(target):
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError("the output is not empty", where=str(target), fix="name a folder that does not exist yet")
-        temporary.mkdir(parents=True)
-    try:
-        with full_disk(target):
-            yield temporary
-        with disk_errors(target):
-            sync_tree(temporary)
-            os.replace(temporary, target)
-            sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False if the system or the file system cannot."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    return rename is not None and rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0
-
-
-def replace_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Replace `target` with what `fill(folder)` writes; the old content remains until the new one is complete on disk.
-
-    If the file system cannot swap two folders (Linux's local ones can), `target` is absent for a moment.
-
-    Raises:
-        DiskError, OutputError: as `atomic_stream`.
-    """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    previous = temporary.with_suffix(".old")
-    with disk_errors(target):
-        temporary.mkdir(parents=True)
-    try:
-        with full_disk(target):
-            fill(temporary)
-        with disk_errors(target):
-            sync_tree(temporary)
-            if not target.exists():
-                os.replace(temporary, target)
-            elif not _exchange(temporary, target):
-                os.replace(target, previous)
-                os.replace(temporary, target)
-            sync(target.parent)
-    finally:
-        if previous.exists() and not target.exists():
-            os.replace(previous, target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(previous, ignore_errors=True)
-    return target
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[Path]:
-    """Lock `folder` for this process; the kernel releases the lock when the process ends, however it ends.
-
-    Raises:
-        OutputError: another process holds it (the message names its process id), or it cannot be locked.
-    """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - closed below, after the lock
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            is_locked = isinstance(error, BlockingIOError)
-            what = f"another run (process {holder}) is writing here" if is_locked else f"cannot lock: {error.strerror}"
-            raise OutputError(what, where=str(folder), fix="wait for it, or choose another output folder") from error
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield folder
-    finally:
-        handle.close()
 
 
 def open_stream(path: Path) -> BinaryIO:

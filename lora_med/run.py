@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import LoraMedError, StoppedError
-from lora_med.files import lock, write_json
+from lora_med.files import write_json
+from lora_med.folders import lock
 
 VERSIONED = (
     "lora-med",

@@ -21,7 +21,7 @@ def main(settings: lora_med.Settings) -> None:
     evaluation = lora_med.evaluate(
         base,
         [adapter.name],
-        lora_med.open_heldout(settings.data, options.split),
+        lora_med.open_heldout(settings.data, options.split, access=adapter.access),
         lora_med.EvalOptions(
             settings.data.template or card.template,
             store=adapter.store,

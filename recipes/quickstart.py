@@ -51,7 +51,7 @@ def compare(runs: dict[str, lora_med.Settings]) -> tuple[list[lora_med.Evaluatio
         evaluation = lora_med.evaluate(
             base,
             [name],
-            lora_med.open_heldout(run.data, run.evaluate.split),
+            lora_med.open_heldout(run.data, run.evaluate.split, access=run.adapter.access),
             lora_med.EvalOptions(
                 lora_med.read_card(lora_med.find_adapter(name, store)).template,
                 store=store,

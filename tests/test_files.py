@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,16 +26,14 @@ from lora_med.errors import DataError, DiskError, InputMissingError, IntegrityEr
 from lora_med.files import (
     archive_errors,
     atomic_stream,
-    fresh_folder,
     full_disk,
-    lock,
     open_stream,
     read_json,
-    replace_folder,
     sha256_file,
     write_atomic,
     write_json,
 )
+from lora_med.folders import fresh_folder, lock, replace_folder
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -58,6 +57,14 @@ def kill_after(child: int, seconds: float) -> None:
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def appeared(folder: Path) -> str:
+    """The name of the first file in an empty folder."""
+    deadline = time.monotonic() + 20
+    while not (found := names(folder)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found[0]
 
 
 def names(folder: Path) -> list[str]:
@@ -93,6 +100,91 @@ def test_an_error_in_an_atomic_stream_keeps_the_old_content(tmp_path: Path) -> N
         raise ValueError("halfway")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["corpus.jsonl"]
+
+
+def test_a_killed_writer_s_file_is_removed_by_the_next_write_into_the_folder(tmp_path: Path) -> None:
+    def write_and_wait() -> None:
+        with atomic_stream(tmp_path / "a.jsonl") as handle:
+            handle.write(b"half")
+            handle.flush()
+            time.sleep(60)
+
+    child = in_child(write_and_wait)
+    left = appeared(tmp_path)
+    kill_after(child, 0)
+    assert names(tmp_path) == [left]
+    write_atomic(tmp_path / "b.jsonl", "whole")
+    assert names(tmp_path) == ["b.jsonl"]
+
+
+def test_the_file_of_a_running_writer_stays(tmp_path: Path) -> None:
+    go, come = os.pipe(), os.pipe()
+
+    def write_and_wait() -> None:
+        with atomic_stream(tmp_path / "a.jsonl") as handle:
+            os.write(come[1], b"x")
+            os.read(go[0], 1)
+            handle.write(b"whole")
+
+    child = in_child(write_and_wait)
+    os.read(come[0], 1)
+    for name in ("a.jsonl", "b.jsonl"):
+        write_atomic(tmp_path / name, "mine")
+    assert len(names(tmp_path)) == 3
+    os.write(go[1], b"x")
+    assert ended_well(child)
+    assert names(tmp_path) == ["a.jsonl", "b.jsonl"] and (tmp_path / "a.jsonl").read_bytes() == b"whole"
+
+
+def test_only_our_own_temporary_files_are_removed(tmp_path: Path) -> None:
+    foreign = (".a.jsonl.tmp", ".a.jsonl.0a1b2c3d.tmp", "a.0a1b2c3d.lora-med.tmp", ".a.0a1b2c3.lora-med.tmp")
+    for name in foreign:
+        (tmp_path / name).write_text("theirs")
+    (tmp_path / ".folder.0a1b2c3d.lora-med.tmp").mkdir()
+    (tmp_path / ".link.0a1b2c3d.lora-med.tmp").symlink_to(tmp_path / foreign[0])
+    (tmp_path / ".a.jsonl.0a1b2c3d.lora-med.tmp").write_text("ours")
+    before = set(names(tmp_path))
+    write_atomic(tmp_path / "b.jsonl", "")
+    assert set(names(tmp_path)) == before - {".a.jsonl.0a1b2c3d.lora-med.tmp"} | {"b.jsonl"}
+
+
+def test_writers_that_sweep_at_once_lose_nothing(tmp_path: Path) -> None:
+    def write_many(letter: str) -> None:
+        for number in range(150):
+            write_atomic(tmp_path / f"{letter}{number}", letter * number)
+
+    children = [in_child(lambda letter=letter: write_many(letter)) for letter in "abcd"]
+    assert [ended_well(child) for child in children] == [True] * 4
+    assert names(tmp_path) == sorted(f"{letter}{number}" for letter in "abcd" for number in range(150))
+    assert all((tmp_path / f"{letter}{n}").read_text() == letter * n for letter in "abcd" for n in (0, 1, 149))
+
+
+def test_a_link_to_a_folder_or_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link.json").symlink_to("deep/file.json")
+    assert write_json(tmp_path / "link.json", 1) == tmp_path / "link.json"
+    (tmp_path / "fresh").symlink_to("deep/fresh")
+    with fresh_folder(tmp_path / "fresh") as folder:
+        (folder / "a").write_text("1")
+    (tmp_path / "old").symlink_to("deep/fresh")
+
+    def fill(folder: Path) -> None:
+        (folder / "b").write_text("2")
+
+    assert replace_folder(tmp_path / "old", fill) == tmp_path / "old"
+    assert names(tmp_path) == ["deep", "fresh", "link.json", "old"]
+    assert all((tmp_path / name).is_symlink() for name in ("fresh", "link.json", "old"))
+    assert names(tmp_path / "deep") == ["file.json", "fresh"] and names(tmp_path / "deep" / "fresh") == ["b"]
+
+
+def test_a_socket_or_a_descriptor_that_is_not_open_cannot_be_written(tmp_path: Path) -> None:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "s"))
+    for path in (tmp_path / "s", Path("/dev/fd/987"), Path("/proc/self/fd/none")):
+        with pytest.raises(OutputError):
+            write_atomic(path, "x")
+    server.close()
+    assert names(tmp_path) == ["s"]
 
 
 def test_json_refuses_what_no_other_reader_takes(tmp_path: Path) -> None:
@@ -290,7 +382,7 @@ def test_a_forbidden_folder_is_an_output_error(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lora_med.files import lock
+from lora_med.folders import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

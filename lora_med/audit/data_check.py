@@ -12,7 +12,7 @@ from lora_med.audit.baselines import baselines, label_counts
 from lora_med.audit.fertility import Fertility, fertility
 from lora_med.audit.identifiers import scan
 from lora_med.config.schema import Settings
-from lora_med.data.access import Access, strictest
+from lora_med.data.access import CREDENTIALED, NOT_STATED, Access, handled_as
 from lora_med.data.corpus import Corpus, corpus_of, open_splits
 from lora_med.data.outcome import Tally
 from lora_med.data.record import Passage, Record, Split, texts_of
@@ -73,12 +73,13 @@ class Check:
     """The results of `data check` for each source.
 
     Of a mixture, `between` says what left a source because another one holds it out, and `mixture` what each gives.
+    `access` is None where nobody stated the class: nothing of the rows is then shown.
     """
 
     sources: tuple[SourceCheck, ...]
     between: dict[str, Any] | None
     mixture: list[dict[str, Any]]
-    access: str
+    access: Access | None
     max_length: int
     fertility: Fertility
 
@@ -93,9 +94,9 @@ def check_data(settings: Settings, tokenizer: Any) -> tuple[Check, Corpus]:
     Raises:
         DataError: a run would raise it too: bad input, splits that overlap, nothing to train on.
     """
-    opened = open_splits(settings.data)
+    opened = open_splits(settings.data, settings.adapter.access)
     every, corpus = opened.sources, corpus_of(opened, settings.data)
-    access = strictest([settings.adapter.access, corpus.access])
+    access = corpus.access
     texts = (text for splits in every for record in _some(splits.records["train"]) for text in texts_of(record))
     check = Check(
         tuple(_source(splits, corpus.templates[splits.source.name], settings, tokenizer, access) for splits in every),
@@ -112,9 +113,9 @@ def _some(records: Iterable[Record]) -> Iterator[Record]:
     return islice(records, MOST_RECORDS)
 
 
-def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, access: Access) -> SourceCheck:
+def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, access: Access | None) -> SourceCheck:
     held: dict[Split, list[Record]] = {split: list(_some(records)) for split, records in splits.records.items()}
-    shown = access != "credentialed"
+    shown = handled_as(access) != CREDENTIALED
     counts: Counter[str] = Counter()
     uids: list[str] = []
     for uid, kinds in scan(chain.from_iterable(held.values())):
@@ -132,7 +133,7 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
     return SourceCheck(
         source=splits.source.name,
         template=template,
-        access=splits.source.access,
+        access=splits.source.access or NOT_STATED,
         license=splits.source.license,
         inputs=len(splits.inputs),
         tally=splits.tally,

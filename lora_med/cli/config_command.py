@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lora_med.cli.command_groups import CommandGroup
+from lora_med.cli.data.output_file import is_stdout
 from lora_med.cli.options import AsJson, Config, Overrides
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
 from lora_med.config.shipped import find_config, list_configs
 from lora_med.errors import OutputError
-from lora_med.files import write_atomic
+from lora_med.files import destination, write_atomic
 
 app = typer.Typer(
     add_completion=False,
@@ -64,7 +66,7 @@ def copy(
 ) -> None:
     """Copy a settings file that ships, to be edited."""
     target = out or Path(f"{name}.yaml")
-    if target.exists():
+    if target.exists() and not destination(target)[1]:
         raise OutputError(f"{target.name} exists", where=str(target), fix="name another file with --out")
     write_atomic(target, find_config(name).read_bytes())
-    print(target)
+    print(target, file=sys.stderr if is_stdout(target) else sys.stdout)

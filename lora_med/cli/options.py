@@ -110,6 +110,14 @@ Access = Annotated[
     Literal["open", "registered", "credentialed"] | None,
     typer.Option("--access", help="The access class of the training data. [default: credentialed]"),
 ]
+DataAccess = Annotated[
+    Literal["open", "registered", "credentialed"] | None,
+    typer.Option(
+        "--access",
+        help="The access class of your own data; a source's own, if stricter, wins. [default: the source's own; "
+        "without one, rows are handled as credentialed]",
+    ),
+]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from the Hub.")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
 OutFolder = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write.")]

@@ -57,7 +57,8 @@ class DataSettings(Section):
     hub_split: str = "train"
     """For a Hub data set: the split to read."""
     skip_bad: bool = False
-    """Skip bad records, counted by reason, where a run would otherwise stop at the first."""
+    """Skip bad records, counted by reason, where a run would otherwise stop at the first. More than a tenth is a
+    warning; an input of which no record is left is an error."""
     keep_retracted: bool = False
     """Keep retracted articles, which are dropped otherwise."""
     streaming: bool = False
@@ -80,7 +81,8 @@ class DataSettings(Section):
     near_duplicate_similarity: Share = 0.8
     """Texts that share this much of their runs of three words (Jaccard) count as near-duplicates; 0 turns it off."""
     decontaminate: bool = True
-    """Leave out of training what is on the block-lists and what shares 13 words in a row with a test file."""
+    """Leave out of training what is on the block-lists and what shares 13 words in a row with a test file. An
+    evaluation leaves nothing of it out of the split that it scores."""
     block_lists: list[str] | None = None
     """Block-lists by name or path; left out, those that ship: the test items of PubMedQA, BC5CDR, NCBI-disease."""
     test_files: list[str] = Field(default_factory=list)

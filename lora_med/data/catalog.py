@@ -256,7 +256,7 @@ SOURCES: dict[str, Source] = {
         summary="your own rows: JSON lines, JSON, CSV, TSV, Parquet, Excel, or a Hub data set",
         kinds=(Passage, Pair, Question),
         license="not stated",
-        access="open",
+        access=None,
         citation="",
         template="text",
         module="lora_med.data.sources.custom",
@@ -279,6 +279,11 @@ def find_source(name: str) -> Source:
             unknown("data source", name, SOURCES), where="data.source", fix="lora-med data list shows what each reads"
         )
     return SOURCES[name]
+
+
+def unclassed(names: Iterable[str]) -> str:
+    """Those of the sources that have no access class of their own, joined by `+`."""
+    return "+".join(name for name in names if find_source(name).access is None)
 
 
 def read(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:

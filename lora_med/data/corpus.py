@@ -14,15 +14,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from lora_med.config.data_settings import DataSettings
-from lora_med.data.access import Access, strictest
+from lora_med.data.access import Access, ask, combined, handled_as
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
 from lora_med.data.record import HeldOutSplit, Record, Split
 from lora_med.data.source import Source
-from lora_med.data.splitting.build_splits import Records, Splits, Stream, has_named_splits, read_splits, rules_of
+from lora_med.data.splitting.build_splits import (
+    Records,
+    Splits,
+    Stream,
+    has_named_splits,
+    holds_only_test_items,
+    read_splits,
+    rules_of,
+)
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
+from lora_med.data.splitting.split_plans import hold_out
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file
 
@@ -40,7 +49,8 @@ class Corpus:
     name to its SHA-256, in the order of reading. Very many files have one hash over all; in a mixture the source
     precedes the name. The hash of a Hub data set is of the rows read. `decontamination` lists for each source, then for
     all together, what was removed or moved so that no split leaks into another. `mixture` lists the rows of each
-    source. Both are JSON values.
+    source. Both are JSON values. `access` is None where nobody stated the class: the rows are then handled as
+    credentialed, and no run trains on them.
     """
 
     source: Source
@@ -52,7 +62,7 @@ class Corpus:
     hashes: dict[str, str]
     tally: Tally
     license: str
-    access: Access
+    access: Access | None
     split_description: str
     decontamination: list[dict[str, Any]]
     mixture: list[dict[str, Any]]
@@ -69,7 +79,9 @@ class OpenedSplits:
     between_sources: Decontamination | None
 
 
-def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = None) -> Corpus:
+def open_corpus(
+    settings: DataSettings, *, train: Any = None, validation: Any = None, access: Access | None = None
+) -> Corpus:
     """The training and validation records that `settings` name, checked, split, decontaminated, mixed and counted.
 
     With `settings.streaming` the records are re-read at every pass and two passes are made here: one to find current
@@ -78,6 +90,7 @@ def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = 
     Args:
         train: rows in memory in place of `settings.paths`: a `datasets.Dataset`, a list of dicts or of Records.
         validation: the same; left out, a share of train is validation.
+        access: the class of your own data, `adapter.access` in the settings; a stricter one of the source wins.
 
     Raises:
         SettingsError: an unknown source, column or block-list.
@@ -85,11 +98,11 @@ def open_corpus(settings: DataSettings, *, train: Any = None, validation: Any = 
         DataError: bad input (unless `skip_bad`), splits that overlap, or nothing left to train on.
     """
     if train is None and validation is None:
-        return corpus_of(open_splits(settings), settings)
-    return corpus_of(_in_memory(settings, train, validation), settings)
+        return corpus_of(open_splits(settings, access), settings)
+    return corpus_of(_in_memory(settings, train, validation, access), settings)
 
 
-def _in_memory(settings: DataSettings, train: Any, validation: Any) -> OpenedSplits:
+def _in_memory(settings: DataSettings, train: Any, validation: Any, access: Access | None) -> OpenedSplits:
     """The splits of rows that the caller holds, under the same rules as those of a file."""
     for name, value in (("data.paths", settings.paths), ("data.mix", settings.mix)):
         if value:
@@ -101,7 +114,7 @@ def _in_memory(settings: DataSettings, train: Any, validation: Any) -> OpenedSpl
     rows_by_split: dict[Split, MemoryRows] = {"train": memory_rows("train", train, source=settings.source)}
     if validation is not None:
         rows_by_split["validation"] = memory_rows("validation", validation, source=settings.source)
-    return OpenedSplits([read_splits(settings, rules_of(settings), rows_by_split)], None)
+    return OpenedSplits([read_splits(settings, rules_of(settings), rows_by_split, access=access)], None)
 
 
 def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
@@ -137,7 +150,7 @@ def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
         hashes=_all_hashes(sources),
         tally=tally,
         license="; ".join(dict.fromkeys(splits.source.license for splits in sources)),
-        access=strictest(splits.source.access for splits in sources),
+        access=combined(splits.source.access for splits in sources),
         split_description="; ".join(f"{splits.source.name}: {splits.description}" for splits in sources)
         if others
         else first.description,
@@ -228,40 +241,48 @@ def open_heldout(
     hold_out_all: bool = False,
     most_training: int = 0,
     with_validation: bool = False,
+    access: Access | None = None,
 ) -> HeldOutRecords:
     """The records of one held-out split, which `open_corpus` keeps from training; of a mixture, those of `source`.
+
+    Block-lists take nothing out of `split`. Files that hold nothing but items of block-lists belong to it altogether,
+    because no training ever saw them.
 
     Args:
         hold_out_all: files without a split of their own belong to `split` altogether.
         most_training: so many training records of the same source at most come along, to learn from.
         with_validation: the validation records come along too; none where `split` is validation itself.
+        access: the class of your own data; without one they are handled as credentialed, and the log asks for it.
 
     Raises:
         DataError: the split is empty; the message states how the splits were made.
     """
-    own = settings.model_copy(update={"mix": []})
-    if hold_out_all and not has_named_splits(own):
-        shares = {"validation_share": 0.0, "test_share": 0.0, f"{split}_share": 1.0}
-        own = own.model_copy(update=shares)
-    splits = read_splits(own, rules_of(settings))
+    own, rules = settings.model_copy(update={"mix": []}), rules_of(settings, split)
+    if (hold_out_all and not has_named_splits(own)) or holds_only_test_items(own, rules):
+        own = hold_out(own, split)
+    splits = read_splits(own, rules, access=access)
+    if splits.source.access is None:
+        ask(splits.source.name, "--access ")
     if not len(splits.records[split]):
         raise DataError(
             f"the {split} split is empty: {splits.description}", where="data.paths", fix=_share_fix(splits, split)
         )
     return HeldOutRecords(
         records=tuple(splits.records[split]),
-        access=splits.source.access,
+        access=handled_as(splits.source.access),
         source=settings.source,
         split=split,
         training=tuple(islice(splits.records["train"], most_training)),
         validation=tuple(splits.records["validation"]) if with_validation and split != "validation" else (),
+        published=splits.published.get(split),
+        left_out=splits.left_out.get(split, {}),
     )
 
 
-def open_splits(settings: DataSettings) -> OpenedSplits:
+def open_splits(settings: DataSettings, access: Access | None = None) -> OpenedSplits:
     """Every split of each source, the test split too: to count and describe, as `data check` does, never to train."""
     rules = rules_of(settings)
-    sources = [read_splits(own, rules) for own in _settings_by_source(settings)]
+    sources = [read_splits(own, rules, access=access) for own in _settings_by_source(settings)]
     if len(sources) == 1:
         return OpenedSplits(sources, None)
     between_sources = _between(sources, settings)

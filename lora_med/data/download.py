@@ -169,7 +169,10 @@ HOWTOS: dict[str, Howto] = {
     "mts_dialog": Howto("Main-Dataset of https://github.com/abachaa/MTS-Dialog.", FILES["mts_dialog"]),
     "aci_bench": Howto("data/challenge_data of https://github.com/wyim/aci-bench.", FILES["aci_bench"]),
     "meqsum": Howto("The workbook of https://github.com/abachaa/MeQSum.", FILES["meqsum"]),
-    "custom": Howto("Your own rows: `lora-med data read custom FILE --column text=note --out F.jsonl` tries them out."),
+    "custom": Howto(
+        "Your own rows: `lora-med data read custom FILE --column text=note --access CLASS --out F.jsonl` tries them "
+        "out. The class is open, registered or credentialed; until you state it, rows are handled as credentialed."
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -24,6 +24,8 @@ class HeldOutRecords:
     `access` is never looser than the catalog's class of `source` or of any record's own source: a looser class is
     raised to it. `training` serves solved examples, unseen mentions and baselines; `validation` serves calibration.
     Neither is ever scored. There is no slice: `with_records` and `draw` keep the class, and `repr` shows no text.
+    Of a published split, `published` is how many items its files hold, and `left_out` counts by reason those that are
+    not among `records`; elsewhere they are None and empty.
 
     Raises:
         SettingsError: an unknown source or access class.
@@ -35,13 +37,16 @@ class HeldOutRecords:
     split: HeldOutSplit = "test"
     training: tuple[Record, ...] = field(default=(), repr=False)
     validation: tuple[Record, ...] = field(default=(), repr=False)
+    published: int | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("records", "training", "validation"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         names = {record.source for record in chain(self.records, self.training, self.validation)}
-        source_classes = (SOURCES[name].access for name in names if name in SOURCES)
-        object.__setattr__(self, "access", strictest([self.access, find_source(self.source).access, *source_classes]))
+        classes = [find_source(self.source).access, *(SOURCES[name].access for name in names if name in SOURCES)]
+        own = (access for access in classes if access is not None)
+        object.__setattr__(self, "access", strictest([self.access, *own]))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -49,9 +54,19 @@ class HeldOutRecords:
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 
-    def with_records(self, records: Iterable[Record]) -> HeldOutRecords:
-        """The same source, split and access class with other records to score."""
-        return replace(self, records=tuple(records))
+    def with_records(self, records: Iterable[Record], reason: str = "not selected") -> HeldOutRecords:
+        """The same source, split and access class with fewer records to score; `reason` says why the others left."""
+        retained = tuple(records)
+        gone = len(self.records) - len(retained)
+        left_out = {**self.left_out, reason: self.left_out.get(reason, 0) + gone} if gone else self.left_out
+        return replace(self, records=retained, left_out=left_out)
+
+    def left_out_of(self, scored: int) -> dict[str, int]:
+        """Of a published split, why items are not among the `scored` ones: the counts by reason."""
+        if self.published is None:
+            return {}
+        unexplained = self.published - scored - sum(self.left_out.values())
+        return {**self.left_out, **({"nothing to score": unexplained} if unexplained > 0 else {})}
 
     def draw(self, max_items: int | None, seed: int) -> HeldOutRecords:
         """At most `max_items` of the records, drawn by `seed`, in their order.
@@ -69,4 +84,4 @@ class HeldOutRecords:
         if max_items is None or len(self.records) <= max_items:
             return self
         indices = sorted(random.Random(seed).sample(range(len(self.records)), max_items))
-        return self.with_records(self.records[index] for index in indices)
+        return self.with_records((self.records[index] for index in indices), "max_items")

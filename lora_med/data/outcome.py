@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lora_med.data.access import Access, strictest
+from lora_med.data.access import Access, access_of
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.record import Record
 from lora_med.errors import DataError
@@ -139,9 +139,9 @@ class ReadOptions:
     table: TableFormat = TableFormat()
     notes: ReadNotes = field(default_factory=ReadNotes)
 
-    def met_access(self) -> Access:
-        """The strictest class found so far."""
-        return strictest(self.notes.access)
+    def access_of(self, own: str | None, stated: str | None) -> Access | None:
+        """The class of what was read so far from a source with the class `own`, of which a user `stated` another."""
+        return access_of(own, stated, self.notes.access)
 
 
 def numbered_names(inputs: Iterable[Input]) -> dict[Input, str]:

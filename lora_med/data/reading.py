@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 from lora_med.config.near_names import nearest
@@ -15,12 +19,18 @@ from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record
 from lora_med.data.source import Source
-from lora_med.errors import DataError, InputMissingError, SettingsError
+from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 SAMPLE, SAMPLE_FOLDER = "sample:", Path(__file__).parents[1] / "assets" / "sample"  # files that ship, by name
 MOST_NAMED = 3  # inputs in a message
+SKIP_ADVICE = re.compile(r"(?:,? or )?(?:set )?data\.skip_bad=true(?: \(--skip-bad\))?")
+NEVER_SKIPPED = {"bad_utf8"}  # reasons that are faults of the whole file, however many of its lines happen to be right
+CHECK_SOURCE = "check source and file: lora-med data list shows what each reads"
+LOOKED_AT, IN_A_ROW = 100, 10  # items after a bad one; so many bad ones and no good one are a fault of the whole file
+MOST_SKIPPED = 0.1  # of all items, before a warning
+logger = logging.getLogger(__name__)
 
 
 def _inside(folder: Path, source: Source) -> list[Path]:
@@ -103,54 +113,88 @@ def digest(text: str) -> int:
 class Reading:
     """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
 
-    After a pass, `tally` holds its counts, `first` its first record and `sha256` the digest of all its records. A
-    record with the content of an earlier one is dropped as `duplicate`. One with only the uid of an earlier one is bad.
-    `where` names the inputs, for that error.
+    After a pass, `tally` holds its counts, `first` its first record, `sha256` the digest of all its records, and
+    `is_complete` says that no limit ended it. A record with the content of an earlier one is dropped as `duplicate`,
+    unless `repeats` are retained, as they are in a published test set, which is scored whole. One with only the uid of
+    an earlier one is bad. No record at all is an error, unless the inputs are one split of several and `may_be_empty`.
+    `where` names the inputs, for errors.
     """
 
     def __init__(
-        self, outcomes: Iterable[Outcome], where: str, *, skip_bad: bool = False, limit: int | None = None
+        self,
+        outcomes: Iterable[Outcome],
+        where: str,
+        *,
+        skip_bad: bool = False,
+        limit: int | None = None,
+        repeats: bool = False,
+        may_be_empty: bool = False,
     ) -> None:
         self._outcomes = outcomes
         self._where = where
         self._skip_bad = skip_bad
         self._limit = limit
+        self._repeats = repeats
+        self._may_be_empty = may_be_empty
+        self._has_warned = False
         self.tally = Tally()
         self.first: Record | None = None
         self.sha256 = ""
+        self.is_complete = False
 
     def __iter__(self) -> Iterator[Record]:
-        count, dropped, parts_dropped, sha256 = 0, Counter[str](), Counter[str](), hashlib.sha256()
+        """The records.
+
+        Raises:
+            DataError: a bad item, unless bad ones are skipped; or no record at all.
+        """
+        kept, skipped, dropped, parts_dropped = 0, Counter[str](), Counter[str](), Counter[str]()
+        sha256, first_error = hashlib.sha256(), None
         self.first = None
-        for outcome in _without_duplicates(self._outcomes, self._where):
+        outcomes = _unique(self._outcomes, self._where, repeats=self._repeats)
+        for outcome in outcomes:
             if isinstance(outcome, Drop):
-                if outcome.error is not None and not self._skip_bad:
-                    raise outcome.error
+                if outcome.error is not None:
+                    if not self._skip_bad:
+                        raise _with_fitting_advice(outcome.reason, outcome.error, outcomes, is_first=not kept)
+                    first_error = first_error or outcome.error
+                    skipped[outcome.reason] += 1
                 dropped[outcome.reason] += 1
             elif isinstance(outcome, PartDrop):
                 parts_dropped[outcome.reason] += 1
             else:
                 self.first = self.first or outcome
                 sha256.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
-                count += 1
+                kept += 1
                 yield outcome
-            if count == self._limit:
+            if kept == self._limit:
                 break
         self.tally = Tally(
-            count + dropped.total(), count, dict(sorted(dropped.items())), dict(sorted(parts_dropped.items()))
+            kept + dropped.total(), kept, dict(sorted(dropped.items())), dict(sorted(parts_dropped.items()))
         )
         self.sha256 = sha256.hexdigest()
+        self.is_complete = kept != self._limit
+        if not kept and not self._may_be_empty:
+            raise _nothing_kept(self.tally, self._where, first_error)
+        if not self._has_warned:
+            self._has_warned = _warned_of(skipped, self.tally.read, self._where)
 
 
-def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Outcome]:
+def _unique(outcomes: Iterable[Outcome], where: str, *, repeats: bool) -> Iterator[Outcome]:
+    """The outcomes with unique uids; a record with the content of an earlier one is dropped, or has a new uid."""
     contents, uids = set[int](), set[int]()
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop | PartDrop):
             yield outcome
             continue
         content_hash, uid_hash = content(outcome), digest(outcome.uid)
-        if content_hash in contents:
+        is_repeated = content_hash in contents
+        if is_repeated and not repeats:
             yield Drop("duplicate")
+            continue
+        if is_repeated and uid_hash in uids:
+            outcome = replace(outcome, uid=_free_uid(outcome.uid, uids))
+            uid_hash = digest(outcome.uid)
         elif uid_hash in uids:
             error = DataError(
                 f"two different records have the uid {outcome.uid!r}",
@@ -158,10 +202,63 @@ def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Out
                 fix="map data.columns.uid to a column that is unique, or leave it out",
             )
             yield Drop("duplicate_uid", error)
-        else:
-            contents.add(content_hash)
-            uids.add(uid_hash)
-            yield outcome
+            continue
+        contents.add(content_hash)
+        uids.add(uid_hash)
+        yield outcome
+
+
+def _free_uid(uid: str, uids: set[int]) -> str:
+    """The uid of the next of several equal items of a published set: uid#2, uid#3."""
+    return next(free for free in (f"{uid}#{number}" for number in count(2)) if digest(free) not in uids)
+
+
+def _with_fitting_advice(reason: str, error: DataError, rest: Iterator[Outcome], *, is_first: bool) -> DataError:
+    """The error, without the advice to skip where the fault is of the whole file; `rest` are the items after it.
+
+    It is of the whole file by its reason, or if no item among the next ones is good, and none or many came before.
+    """
+    if not SKIP_ADVICE.search(error.fix or ""):
+        return error
+    following = 0
+    with contextlib.suppress(LoraMedError):
+        for outcome in islice(rest, LOOKED_AT):
+            if not isinstance(outcome, PartDrop) and (not isinstance(outcome, Drop) or outcome.error is None):
+                following = -1
+                break
+            following += isinstance(outcome, Drop)
+    is_whole = following >= 0 and (is_first or following + 1 >= IN_A_ROW)
+    if not is_whole and reason not in NEVER_SKIPPED:
+        return error
+    what = f"{error.what}; of the {following:,} items after it none can be read" if following > 0 else error.what
+    fix = _without_skip_advice(error)
+    if following > 0:
+        fix += "; the whole file is written in another way: check its encoding, delimiter, columns and source"
+    return type(error)(what, where=error.where, fix=fix.removeprefix("; ") or CHECK_SOURCE)
+
+
+def _without_skip_advice(error: DataError) -> str:
+    return SKIP_ADVICE.sub("", error.fix or "").strip(" ,;")
+
+
+def _nothing_kept(tally: Tally, where: str, first: DataError | None) -> DataError:
+    """The error of an input without a record: the counts by reason, and the first fault where there is one."""
+    what = (
+        f"no record was retained: {tally}" if tally.read else "the input holds nothing that this source reads: 0 read"
+    )
+    if first is not None:
+        what += f"; the first fault, at {first.where}: {first.what}"
+    fix = _without_skip_advice(first) if first is not None else ""
+    return DataError(what, where=where, fix=fix or CHECK_SOURCE)
+
+
+def _warned_of(skipped: Counter[str], read: int, where: str) -> bool:
+    """Warn if bad items were skipped that are more than a tenth of all, with the share of each reason."""
+    if skipped.total() <= MOST_SKIPPED * read:
+        return False
+    shares = ", ".join(f"{reason} {number / read:.1%}" for reason, number in sorted(skipped.items()))
+    logger.warning("skip_bad left out %s of %s items of %s: %s", f"{skipped.total():,}", f"{read:,}", where, shares)
+    return True
 
 
 def read_records(
@@ -171,15 +268,25 @@ def read_records(
     *,
     skip_bad: bool = False,
     limit: int | None = None,
+    repeats: bool = False,
+    may_be_empty: bool = False,
 ) -> Reading:
     """The records of `inputs`; nothing is read before the first pass over the result.
 
     Passing over it raises:
-        DataError: bad input, naming file, line and what was expected (unless `skip_bad`).
+        DataError: bad input, naming file, line and what was expected (unless `skip_bad`); or no record at all.
         InputMissingError: a file that is not there, or a Hub data set that cannot be had.
     """
     if any(isinstance(item, MemoryRows) and item.holds_records for item in inputs):
         held = [item for item in inputs if isinstance(item, MemoryRows)]
-        return Reading(Again(lambda: (record for item in held for record in item.records())), str(held[0]), limit=limit)
+        records = Again(lambda: (record for item in held for record in item.records()))
+        return Reading(records, str(held[0]), limit=limit, repeats=repeats, may_be_empty=may_be_empty)
     where = ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
-    return Reading(read(source, inputs, options), where, skip_bad=skip_bad, limit=limit)
+    return Reading(
+        read(source, inputs, options),
+        where,
+        skip_bad=skip_bad,
+        limit=limit,
+        repeats=repeats,
+        may_be_empty=may_be_empty,
+    )

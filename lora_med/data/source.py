@@ -11,7 +11,9 @@ from lora_med.data.outcome import Input
 from lora_med.data.record import Pair, Question, Record, Split
 from lora_med.data.splitting.splits import SplitShares
 
-OfficialSplit = Callable[[Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str] | None]
+OfficialSplit = Callable[
+    [Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str, frozenset[Split]] | None
+]
 JSON_FIELDS = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
 
 
@@ -20,18 +22,19 @@ class Source:
     """One kind of input. `template` is the prompt template a run takes when it names none.
 
     `split_names`: where a file's name may name its split: `anywhere` in it, as its `complete` name, or `never`. `dev`
-    is the split that files named after it hold. `official_split` assigns groups to the published split, or returns None
-    where these records have none. `companion_files` are beside the data and hold no records. `limit_before_split` means
-    that `max_records` may cut while reading; an official split is recognized only when all records are read.
-    `template_by_kind`: the kind of the first record chooses the template. `groups_are_pmids`: a group
-    of digits is a PMID. `versions_articles` means that several records may be versions of one article.
+    is the split that files named after it hold. `official_split` assigns groups to their splits, describes them, and
+    names those that are published; it returns None where these records have none. `companion_files` are beside the data
+    and hold no records. `limit_before_split` means that `max_records` may cut while reading; an official split is
+    recognized only when all records are read. `access` is None for a format of the user's own files, whose class only
+    the user can state. `template_by_kind`: the kind of the first record chooses the template. `groups_are_pmids`: a
+    group of digits is a PMID. `versions_articles` means that several records may be versions of one article.
     """
 
     name: str
     summary: str
     kinds: tuple[type, ...]
     license: str
-    access: Access
+    access: Access | None
     citation: str
     template: str
     module: str

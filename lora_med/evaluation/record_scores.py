@@ -52,6 +52,8 @@ def card_entry(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
         "split": evaluation.split,
         "template": evaluation.template,
         "n": len(evaluation.items),
+        "published": evaluation.published,
+        "left_out": dict(evaluation.left_out),
         "groups": evaluation.groups,
         "quantization": evaluation.base["quantization"],
         "dtype": evaluation.base["dtype"],

@@ -101,7 +101,8 @@ class Evaluation:
 
     `layout` says what the columns of the subjects' tables are (see scorer.py). `notes` are sentences for readers.
     `prompt_options` are what the template does not say (see PromptOptions). `recipes` names adapters that differ in
-    their seed only.
+    their seed only. `published` is how many items the files of a published split hold; `left_out` counts those not
+    scored, by reason.
     """
 
     scoring: Scoring
@@ -123,6 +124,18 @@ class Evaluation:
     samples: tuple[Sample, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    published: int | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def coverage(self) -> str:
+        """How many of a published split's items are scored, as a sentence; empty where the split is not published."""
+        if self.published is None:
+            return ""
+        if len(self.items) == self.published:
+            return f"All {self.published:,} published items are scored."
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.left_out.items()))
+        return f"{len(self.items):,} of {self.published:,} published items are scored; left out: {reasons}."
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ def evaluate(
     check_heldout(heldout)
     options = options.for_source(heldout.source)
     scoring = options.checked_scoring()
-    drawn = heldout.with_records(fitting(heldout, options.template)).draw(options.max_items, options.seed)
+    fitted = heldout.with_records(fitting(heldout, options.template), "not what the template needs")
+    drawn = fitted.draw(options.max_items, options.seed)
     opened = open_adapters(adapters, options.store)
     access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
     inputs = ScorerInputs(base, context_of(base), drawn, options)
@@ -145,6 +146,8 @@ def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> E
         prompt_options=asdict(inputs.options.prompt_options),
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        published=inputs.heldout.published,
+        left_out=inputs.heldout.left_out_of(len(scorer.items)),
         **about,
     )
 

@@ -56,7 +56,7 @@ def evaluate_taggers(
     """
     check_heldout(heldout)
     annotated = (record for record in heldout if isinstance(record, Annotated))
-    drawn = heldout.with_records(annotated).draw(options.max_items, options.seed)
+    drawn = heldout.with_records(annotated, "not annotated").draw(options.max_items, options.seed)
     opened = open_adapters(adapters, options.store)
     scorer, answered, described_base = None, dict[str | None, Answered](), dict[str, object]()
     for adapter in opened:
@@ -91,6 +91,8 @@ def evaluate_taggers(
         notes=scorer.notes,
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        published=drawn.published,
+        left_out=drawn.left_out_of(len(scorer.items)),
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from lora_med.adapters.store.published import Published
 from lora_med.errors import DependencyMissingError, DiskError
-from lora_med.files import fresh_folder, read_json, sha256_file, write_json
-from lora_med.merge.stale_folders import held, sweep
+from lora_med.files import read_json, sha256_file, write_json
+from lora_med.folders import fresh_folder, held, sweep_folders
 from lora_med.models.files.resolve import display_name
 from lora_med.models.files.weight_files import read_headers
 from lora_med.run import keep_private, versions
@@ -78,7 +78,7 @@ def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dic
         OutputError: `out` is not empty or cannot be written.
         DiskError: the disk has less free space.
     """
-    sweep(out)
+    sweep_folders(out)
     with fresh_folder(out) as temporary, held(temporary):
         temporary.chmod(0o700)
         _check_disk_space(out, temporary, needed_bytes)

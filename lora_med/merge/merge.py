@@ -17,7 +17,8 @@ from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.published import Published, open_published
 from lora_med.config.near_names import unknown
 from lora_med.errors import DiskError, SettingsError
-from lora_med.files import fresh_folder, read_json, write_atomic, write_json
+from lora_med.files import read_json, write_atomic, write_json
+from lora_med.folders import fresh_folder, held, sweep_folders
 from lora_med.merge.fold.fold import NAMES, fold, size_after
 from lora_med.merge.fold.merge_plan import Plan, Quantized, plan_merge
 from lora_med.merge.merged_readme import render_readme
@@ -25,7 +26,6 @@ from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.proof.heldout_nll import HeldOut, read_heldout
 from lora_med.merge.proof.logits import Tolerance
 from lora_med.merge.proof.proof import prove, reference_outputs, training_dtype
-from lora_med.merge.stale_folders import held, sweep
 from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
@@ -117,7 +117,7 @@ def merge_published(
     card = adapter.card
     quantized = quantized_as(card) if onto == "dequantized" else None
     plan = plan_merge(adapter.folder, adapter.base, quantized, adapter.contents)
-    sweep(target)
+    sweep_folders(target)
     check_disk_space(plan, dtype, target)
     with fresh_folder(target) as temporary, held(temporary):
         reference = reference_outputs(adapter, plan, verify=verify, onto=onto, texts=texts)

@@ -15,13 +15,13 @@ from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import STORE, WEIGHTS, check_free
 from lora_med.adapters.tensors.contents import read_contents
 from lora_med.errors import SettingsError
-from lora_med.files import fresh_folder, sha256_file
+from lora_med.files import sha256_file
+from lora_med.folders import fresh_folder, held, sweep_folders
 from lora_med.merge.fold.fold import fold
 from lora_med.merge.fold.merge_plan import plan_own_tensors
 from lora_med.merge.merge import check_disk_space, copy_around, sign
 from lora_med.merge.proof.certificate import Arithmetic, certify
 from lora_med.merge.proof.proof import ReferenceOutputs, prove
-from lora_med.merge.stale_folders import held, sweep
 from lora_med.models.files.resolve import resolve_base
 
 
@@ -57,7 +57,7 @@ def adopt_with_base(
             "the adapter brings no tensor of its base", where="--new-base", fix="adopt it without --new-base"
         )
     plan = plan_own_tensors(source, original)
-    sweep(target)
+    sweep_folders(target)
     check_disk_space(plan, None, target)
     with fresh_folder(target) as temporary, held(temporary):
         weights = fold(plan, temporary)

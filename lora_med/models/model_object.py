@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import fresh_folder
+from lora_med.folders import fresh_folder
 from lora_med.models.base import Base, Choice, choose_attention, fit_tokenizer
 from lora_med.models.files.resolve import resolve_base
 from lora_med.models.files.weight_files import read_headers

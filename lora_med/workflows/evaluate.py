@@ -10,6 +10,7 @@ from typing import cast, get_args
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.published import AdapterFiles
 from lora_med.config.data_settings import DataSettings
+from lora_med.data.access import Access
 from lora_med.data.corpus import open_heldout
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import HeldOutSplit
@@ -22,7 +23,7 @@ from lora_med.evaluation.scorers.registry import check_prompt_options, learns
 from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, check_scoring, find_task, scoring_of
 from lora_med.models.base import Base
-from lora_med.workflows.heldout_settings import choose_template, heldout_settings, sources_of
+from lora_med.workflows.heldout_settings import choose_template, heldout_settings, sources_of, stated_class
 
 MOST_TRAINING = 20_000  # records read for solved examples, unseen mentions and baselines
 
@@ -32,6 +33,7 @@ class Job:
     """One task to score: where its records are, which split is scored, and how they are worded and scored.
 
     `hold_out_all`: no adapter learned from this source, so files without a split of their own are all held out.
+    `access` is the class that the user stated, or the card of an adapter that learned from the same files.
     """
 
     settings: DataSettings
@@ -39,6 +41,7 @@ class Job:
     scoring: Scoring
     split: HeldOutSplit
     hold_out_all: bool = False
+    access: Access | None = None
 
     def applied_to(self, options: EvalOptions) -> EvalOptions:
         """`options` with this job's template and scoring."""
@@ -54,6 +57,7 @@ def make_jobs(
     paths: Sequence[str] = (),
     overrides: Sequence[str] = (),
     split: str | None = None,
+    access: Access | None = None,
 ) -> list[Job]:
     """A job for each named task; without a task, one job for the data that the adapters were trained on.
 
@@ -63,6 +67,7 @@ def make_jobs(
         source, template, paths: for a single job; they replace or complete what its task and the cards name.
         overrides: `data.key=value`, for every job.
         split: `validation` or `test`; None takes each task's own split, or `test` without a task.
+        access: the class of the data, for every job; None takes that of the card whose files are scored.
 
     Raises:
         SettingsError: there is no such task, source or path; the template does not fit the scoring; or an adapter was
@@ -97,6 +102,7 @@ def make_jobs(
                 scoring=scoring,
                 split=chosen_split or (task.split if task else "test"),
                 hold_out_all=hold_out_all,
+                access=access or stated_class(cards, settings),
             )
         )
     return jobs
@@ -161,6 +167,7 @@ def open_job(job: Job, prompt_options: PromptOptions, *, calibrate: bool) -> Hel
         hold_out_all=job.hold_out_all,
         most_training=MOST_TRAINING if learns(job.scoring, prompt_options) else 0,
         with_validation=calibrate and job.scoring == "choice",
+        access=job.access,
     )
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.card import Card
 from lora_med.config.data_settings import DataSettings
 from lora_med.config.parse import parse
+from lora_med.data.access import Access, strictest
 from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
+from lora_med.files import sha256_file
 
 SPLITTING = (  # the last four decide which records are near-duplicates, and so which group moves to another split
     *("split_seed", "validation_share", "test_share", "fold", "leaks", "near_duplicate_similarity"),
@@ -65,6 +68,21 @@ def heldout_settings(
         if source_name in sources_of(card):
             _check_split(chosen, card)
     return chosen
+
+
+def stated_class(cards: Sequence[Card], settings: DataSettings) -> Access | None:
+    """The access class of the first card that learned from the very files that are scored; None if there is none.
+
+    The class was stated for those files only, so another file of the same source needs a statement of its own.
+    """
+    files = [Path(path).expanduser() for path in settings.paths]
+    if not all(path.is_file() for path in files):
+        return None
+    digests = {sha256_file(path) for path in files}
+    for card in cards:
+        if settings.source in sources_of(card) and digests <= set(card.data.hashes.values()):
+            return strictest([card.data.access])
+    return None
 
 
 def sources_of(card: Card) -> list[str]:

@@ -47,25 +47,32 @@ class HarnessTask:
     items: int
 
 
+def task_name(source: str, template: str, split: str) -> str:
+    """The name of a task, and of its files without their endings."""
+    return f"{PREFIX}_{source}_{template}_{split}"
+
+
 def write_harness(
     heldout: HeldOutRecords, out: Path | str, *, template: str, scoring: Scoring | None = None
 ) -> HarnessTask:
     """Write the task of these held-out records into the folder `out`.
 
     Raises:
-        NotPermittedError: the records are credentialed: their texts must not be handed on.
+        NotPermittedError: the records are credentialed, or nobody stated their class: no text may be handed on.
         SettingsError: a template of conversations, or a scoring that lm-evaluation-harness has no form for.
         OutputError: `out` cannot be written.
     """
     if heldout.access == "credentialed":
         raise NotPermittedError(
-            f"texts of {heldout.source!r} are under a data use agreement, and task files are for handing on",
-            fix="give others `lora-med eval` with the same settings; they need their own access",
+            f"texts of {heldout.source!r} are under a data use agreement, or nobody stated their access class; task "
+            "files are for handing on",
+            fix="--access open or --access registered if that is their class; else give others `lora-med eval` with "
+            "the same settings: they need their own access",
         )
     chosen_scoring = scoring if scoring is not None else scoring_of(template)
     records = fitting(heldout, template)
     rows = _questions(records, template) if chosen_scoring == "choice" else _texts(records, template, chosen_scoring)
-    name = f"{PREFIX}_{heldout.source}_{template}_{heldout.split}"
+    name = task_name(heldout.source, template, heldout.split)
     folder = Path(out)
     items_file = write_atomic(
         folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

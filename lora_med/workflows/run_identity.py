@@ -7,7 +7,8 @@ from typing import Any
 from lora_med.adapters.store.card import DataFacts, read_card
 from lora_med.adapters.store.store import WEIGHTS, find_adapter
 from lora_med.config.schema import Settings
-from lora_med.data.access import strictest
+from lora_med.data.access import combined, require_stated
+from lora_med.data.catalog import unclassed
 from lora_med.data.corpus import Corpus
 from lora_med.models.base import Base
 from lora_med.training.rows.documents import tokenizer_settings
@@ -66,16 +67,20 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
     """Source, license, access class, hashes and counts of what the adapter learns from.
 
     The access class is the strictest of the source's, of `adapter.access`, and of the adapter that is trained further.
+
+    Raises:
+        SettingsError: nobody stated the access class of the data.
     """
     parent_data: DataFacts | None = None
     if settings.lora.continue_from is not None:
         parent_data = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data
     earlier = [*parent_data.earlier_sources, *parent_data.source.split("+")] if parent_data is not None else []
+    access = combined([corpus.access, *([parent_data.access] if parent_data is not None else [])])
     tally = corpus.tally
     return DataFacts(
         source="+".join(corpus.templates),
         license=settings.adapter.license or corpus.license,
-        access=strictest([corpus.access, settings.adapter.access, parent_data.access if parent_data else None]),
+        access=require_stated(access, unclassed(corpus.templates)),
         hashes=corpus.hashes,
         counts={
             "read": tally.read,

@@ -183,14 +183,15 @@ def open_data(
 
     Raises:
         OutputError: the adapter's name is taken, or another run holds the folder.
-        SettingsError, InputMissingError, DataError: as `open_corpus`; or a field of `lora` cannot be honored.
+        SettingsError, InputMissingError, DataError: as `open_corpus`; a field of `lora` cannot be honored; or nobody
+            stated the access class of the data.
     """
     settings = with_lora(settings, lora)
     resolved, adapter = settings.model_dump(mode="json"), settings.adapter
     command = list(command) or sys.argv
     with start_run(settings.train.output_dir, settings=resolved, seed=settings.train.seed, command=command) as run:
         check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
-        corpus = open_corpus(settings.data, train=train, validation=validation)
+        corpus = open_corpus(settings.data, train=train, validation=validation, access=adapter.access)
         task = TASKS[settings.lora.task_type].of(corpus, settings)
         check_training(settings.train)
         facts = data_facts(settings, corpus)

@@ -48,7 +48,13 @@ def checked(*overrides: str) -> Check:
 
 def here(path: Path, *, validation: float = 0.0, test: float = 0.0) -> list[str]:
     shares = [f"data.validation_share={validation}", f"data.test_share={test}"]
-    return ["data.source=custom", f"data.paths=[{path}]", "data.near_duplicate_similarity=0", *shares]
+    return [
+        "data.source=custom",
+        "adapter.access=open",
+        f"data.paths=[{path}]",
+        "data.near_duplicate_similarity=0",
+        *shares,
+    ]
 
 
 def test_the_tokens_that_contexts_lose_are_counted(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import http.server
 import io
 import json
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +146,7 @@ def test_list_names_every_source_with_its_license(capsys: pytest.CaptureFixture[
 def test_check_prints_splits_and_preview_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"q{n}?", "completion": f" a{n}"}) + "\n" for n in range(60)))
-    here = ["data.source=custom", f"data.paths=[{path}]"]
+    here = ["data.source=custom", f"data.paths=[{path}]", "adapter.access=open"]
     found = answer(["check", *here, "--json"], capsys)
     (source,) = found["sources"]
     assert sum(source["sizes"].values()) == source["tally"]["kept"] == 60
@@ -160,6 +162,53 @@ def test_check_prints_splits_and_preview_what_is_trained(tmp_path: Path, capsys:
     assert f"q{number}?" in capsys.readouterr().out
 
 
+def test_rows_that_nobody_classed_are_read_privately_and_the_class_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps({"text": f"The canary {n}."}) + "\n" for n in range(40)))
+    summary = answer(["read", "custom", str(path), "--out", str(out), "--json"], capsys)
+    assert summary["access"] is None and stat.S_IMODE(out.stat().st_mode) == 0o600
+    out.unlink()
+    assert run(["data", "read", "custom", str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("'custom' has no access class until you state one") == 1
+    assert all(f"--access {name} (" in said for name in ("open", "registered", "credentialed"))
+    listed = tmp_path / "list.txt"
+    assert run(["data", "blocklist", "--source", "custom", str(path), "--out", str(listed)]) == 0
+    assert stat.S_IMODE(listed.stat().st_mode) == 0o600
+    capsys.readouterr()
+    for access, mode in (("open", 0o644), ("registered", 0o644), ("credentialed", 0o600)):
+        before = os.umask(0o022)
+        summary = answer(["read", "custom", str(path), "--out", str(out), "--json", "--access", access], capsys)
+        os.umask(before)
+        assert summary["access"] == access and stat.S_IMODE(out.stat().st_mode) == mode
+
+
+def test_a_preview_of_rows_that_nobody_classed_shows_sizes_and_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, page = tmp_path / "a.jsonl", tmp_path / "page.html"
+    path.write_text("".join(json.dumps({"text": f"The canary {n}.", "uid": f"canary{n}"}) + "\n" for n in range(40)))
+    here = ["data.source=custom", f"data.paths=[{path}]"]
+    for command in (
+        ["check", *here],
+        ["check", *here, "--json"],
+        ["preview", *here],
+        ["preview", *here, "--json"],
+        ["preview", *here, "--out", str(page)],
+    ):
+        assert run(["data", *command]) == 0
+        shown = capsys.readouterr()
+        assert "canary" not in shown.out + shown.err
+        assert shown.err.count("adapter.access=open (anyone may read the data)") == 1
+        if command == ["preview", *here]:
+            assert "row 1: " in shown.out and "text not shown" in shown.out
+    assert "canary" not in page.read_text() and stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert run(["data", "preview", *here, "adapter.access=open"]) == 0
+    assert "canary" in capsys.readouterr().out
+
+
 def test_rows_of_a_credentialed_source_are_not_shown(abstracts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [f"data.paths=[{abstracts}]", "data.validation_share=0", "data.test_share=0"]
     assert run(["data", "preview", *arguments, "adapter.access=credentialed"]) == 77
@@ -172,15 +221,17 @@ def test_articles_are_those_current_after_all_files(
     """A deleted article is none; one that is current but dropped, here for want of an abstract, is one."""
     other = "<MedlineCitation><PMID>2</PMID><Article><ArticleTitle>T.</ArticleTitle></Article></MedlineCitation>"
     third = other.replace("<PMID>2<", "<PMID>3<")
+    abstract = "<Abstract><AbstractText>So.</AbstractText></Abstract></Article>"
     update = tmp_path / "b.xml"
     update.write_text(
         f"<PubmedArticleSet><PubmedArticle>{other}</PubmedArticle><PubmedArticle>{third}</PubmedArticle>"
+        f"<PubmedArticle>{other.replace('>2<', '>4<').replace('</Article>', abstract)}</PubmedArticle>"
         "<DeleteCitation><PMID>1</PMID></DeleteCitation></PubmedArticleSet>"
     )
     paths = [str(abstracts), str(update)]
     summary = answer(["read", "pubmed", *paths, "--out", str(tmp_path / "o.jsonl"), "--json"], capsys)
     assert summary["dropped"] == {"deleted": 1, "no_abstract": 2, "superseded": 1}
-    assert (summary["read"], summary["kept"], summary["articles"]) == (4, 0, 2)
+    assert (summary["read"], summary["kept"], summary["articles"]) == (5, 1, 3)
 
 
 @needs_real

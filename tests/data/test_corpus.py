@@ -176,7 +176,7 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
 
 def test_the_strictest_access_class_wins() -> None:
     assert strictest(["open", "credentialed", "registered"]) == "credentialed"
-    assert strictest(["registered", None, "open"]) == "registered"
+    assert strictest(["registered", "open"]) == "registered"
     assert strictest([]) == "open"
     with pytest.raises(SettingsError, match="did you mean 'credentialed'"):
         strictest(["credential"])

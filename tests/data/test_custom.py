@@ -348,7 +348,11 @@ def test_parts_with_other_classes_are_refused_until_all_are_named(tmp_path: Path
     (tmp_path / "test.csv").write_text("text,kind\nD,x\nE,y\n")
     given = {"source": "custom", "paths": [str(tmp_path)], "columns": {"text": "text", "label": "kind"}}
     with pytest.raises(DataError, match=r"other classes: x, y, z; x, y|other classes: x, y; x, y, z"):
-        open_corpus(DataSettings(**given))
+        open_corpus(DataSettings(**given), access="registered")
+    for access in (None, "credentialed"):  # a class may be what the row of a patient says
+        with pytest.raises(DataError) as caught:
+            open_corpus(DataSettings(**given), access=access)
+        assert {"2 classes", "3 classes"} == set(caught.value.what.rpartition(": ")[2].split("; "))
     corpus = open_corpus(DataSettings(**given, labels=["x", "y", "z"], validation_share=0))
     assert len(corpus.train) == 3
     with pytest.raises(SettingsError, match="no column holds them"):

@@ -57,7 +57,11 @@ def reading(*paths: Path, skip_bad: bool = False, keep_retracted: bool = False, 
     source = find_source("pubmed")
     inputs = find_inputs(source, [str(path) for path in paths])
     return read_records(
-        source, inputs, ReadOptions(keep_retracted=keep_retracted, streaming=streaming), skip_bad=skip_bad
+        source,
+        inputs,
+        ReadOptions(keep_retracted=keep_retracted, streaming=streaming),
+        skip_bad=skip_bad,
+        may_be_empty=True,
     )
 
 

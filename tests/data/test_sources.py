@@ -27,7 +27,7 @@ NAMES = list(EXAMPLES)
 
 
 def read(source: str, path: Path, *, skip_bad: bool = False) -> tuple[list[Record], Tally]:
-    reading: Reading = read_records(find_source(source), [path], ReadOptions(), skip_bad=skip_bad)
+    reading: Reading = read_records(find_source(source), [path], ReadOptions(), skip_bad=skip_bad, may_be_empty=True)
     return list(reading), reading.tally
 
 

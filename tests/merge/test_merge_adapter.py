@@ -15,10 +15,10 @@ import torch
 from lora_med.adapters.runtime.attach import attach
 from lora_med.errors import BaseMismatchError, IntegrityError, OutputError, SettingsError
 from lora_med.files import read_json, sha256_file
+from lora_med.folders import sweep_folders
 from lora_med.merge import merge as merging
 from lora_med.merge.merge import merge_adapter
 from lora_med.merge.proof.logits import Agreement, Tolerance, compare
-from lora_med.merge.stale_folders import sweep
 from lora_med.models.base import load_base
 from lora_med.models.fingerprint import fingerprint
 from tests.evaluation.published import publish_random
@@ -161,7 +161,7 @@ def test_a_kill_leaves_no_model_and_the_next_merge_sweeps(home: Path, tmp_path: 
     while not leftovers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.2)
-    sweep(tmp_path / "out")
+    sweep_folders(tmp_path / "out")
     assert len(leftovers(tmp_path)) == 1, "a merge that lives is not swept"
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

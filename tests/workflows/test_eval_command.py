@@ -11,12 +11,14 @@ import pytest
 
 from lora_med.adapters.store.card import read_card
 from lora_med.cli.main import run
+from lora_med.config.data_settings import DataSettings
 from lora_med.config.schema import Settings
 from lora_med.data.catalog import find_source
 from lora_med.errors import SettingsError
 from lora_med.evaluation.tasks import check_scoring
+from lora_med.files import sha256_file
 from lora_med.prompts.templates.templates import find_template
-from lora_med.workflows.heldout_settings import choose_template, heldout_settings
+from lora_med.workflows.heldout_settings import choose_template, heldout_settings, stated_class
 from tests.evaluation.published import publish_random
 from tests.tiny import make_tiny
 
@@ -219,3 +221,88 @@ def test_files_of_the_card_that_are_not_here_are_asked_for_with_data(
     assert "give --data" in message and "data.paths" not in message
     assert run([*named, "--data", "gone.jsonl"]) == 66
     assert "where: --data" in capsys.readouterr().err
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published split in two files, its test file with an item twice and an item without text."""
+    monkeypatch.chdir(tmp_path)
+    rows = {
+        "train": [{"text": f"Case {n}: fever for {n} days."} for n in range(6)],
+        "test": [{"text": "A rash on day 1."}, {"text": "A cough."}, {"text": "A rash on day 1."}, {"text": " "}],
+    }
+    (tmp_path / "data").mkdir()
+    for name, items in rows.items():
+        (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items))
+    return tmp_path
+
+
+def score(home: Path, *more: str) -> int:
+    named = ["--base", str(home / "base"), "--source", "custom", "--data", "data", "--bootstrap-samples", "50"]
+    return run(["eval", *named, "data.skip_bad=true", "data.near_duplicate_similarity=0", *more])
+
+
+def test_the_report_says_how_many_of_the_published_items_are_scored(
+    home: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(home, "--out", "out", "--access", "open") == 0
+    assert "3 of 4 published items are scored; left out: empty_text 1." in " ".join(capsys.readouterr().out.split())
+    (entry,) = json.loads((published / "out/report.json").read_text())["evaluations"]
+    assert (entry["items"], entry["published"], entry["left_out"]) == (3, 4, {"empty_text": 1})
+    assert "3 of 4 published items are scored" in (published / "out/report.md").read_text()
+    assert len((published / "out/items.jsonl").read_text().splitlines()) == 3
+    assert score(home, "--out", "out", "--access", "open", "--max-items", "1", "--json") == 0
+    (entry,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert entry["left_out"] == {"empty_text": 1, "max_items": 2}
+
+
+def test_the_card_says_how_many_of_the_published_items_are_scored(home: Path, published: Path) -> None:
+    (published / "data/test.jsonl").write_text('{"text": "A rash."}\n{"text": "A rash."}\n')
+    more = ["--adapter", "plain", "--store", str(home / "store"), "data.test_share=0.4", "data.split_seed=3"]
+    near = "data.near_duplicate_similarity=0.8"
+    assert score(home, *more, near, "--out", "out", "--access", "open") == 0
+    entry = read_card(home / "store/plain").scores["custom/test/text"]
+    assert (entry["n"], entry["published"], entry["left_out"]) == (2, 2, {})
+    assert "All 2 published items are scored." in (published / "out/report.md").read_text()
+
+
+def test_rows_that_nobody_classed_are_scored_as_credentialed(
+    home: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(home, "--out", "out") == 0
+    said = capsys.readouterr().err
+    assert said.count("has no access class until you state one: --access open") == 1
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (published / "out").iterdir())
+    assert not any("rash" in path.read_text() for path in (published / "out").iterdir())
+    assert score(home, "--out", "open", "--access", "open") == 0
+    assert "no access class" not in capsys.readouterr().err
+    assert "rash" in (published / "open/report.html").read_text()
+    harness = ["eval", "harness", "--source", "custom", "--data", "data", "--out", "tasks", "data.skip_bad=true"]
+    assert run([*harness, "data.near_duplicate_similarity=0"]) == 77
+    assert run([*harness, "data.near_duplicate_similarity=0", "--access", "open"]) == 0
+
+
+def test_a_report_is_written_over_nothing_that_it_scores(home: Path, published: Path) -> None:
+    for name in ("train", "test"):
+        (published / "data" / f"{name}.jsonl").rename(published / "data" / f"{name}.json")
+    assert score(home, "--out", "data", "--access", "open") == 73
+    (published / "items.jsonl").write_text('{"text": "A rash."}\n{"text": "A cough."}\n')
+    named = ["--base", str(home / "base"), "--source", "custom", "--data", "items.jsonl", "--access", "open"]
+    assert run(["eval", *named, "--out", "."]) == 73
+    assert (published / "items.jsonl").read_text().startswith('{"text": "A rash."}')
+    assert run(["eval", *named, "--out", "out"]) == 0
+
+
+def test_the_class_on_the_card_counts_for_the_very_files_it_was_stated_for(home: Path, published: Path) -> None:
+    card = read_card(home / "store/plain")
+    digest = sha256_file(home / "rows.jsonl")
+    trained = replace(card, data=replace(card.data, hashes={"rows.jsonl": digest}, access="registered"))
+    (published / "copy.jsonl").write_bytes((home / "rows.jsonl").read_bytes())
+    (published / "other.jsonl").write_text('{"text": "Other."}\n')
+
+    def stated(*names: str) -> str | None:
+        return stated_class([trained], DataSettings(source="custom", paths=[str(published / name) for name in names]))
+
+    assert stated("copy.jsonl") == "registered"
+    assert stated("other.jsonl") is stated("copy.jsonl", "other.jsonl") is stated("data") is None
+    assert stated_class([trained], DataSettings(source="pubmed", paths=[str(published / "copy.jsonl")])) is None

@@ -15,6 +15,7 @@ from peft import LoraConfig
 
 import lora_med
 from lora_med.adapters.store.card import Card, read_card
+from lora_med.cli.main import run
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.data.record import Question
@@ -39,6 +40,7 @@ def settings(base: Path, folder: Path, *extra: str) -> Settings:
             "model.load_in_4bit=false",
             "model.dtype=float32",
             "data.source=custom",
+            "adapter.access=open",
             f"train.output_dir={folder / 'run'}",
             "train.max_steps=2",
             "train.per_device_train_batch_size=2",
@@ -210,3 +212,32 @@ def test_accelerate_launches_the_module_on_two_processes(base: Path, tmp_path: P
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     assert published(tmp_path)[0].template == "title"
     assert done.stdout.count("published:") == 1
+
+
+def test_rows_that_nobody_classed_are_not_trained_on(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The question comes before a model is loaded, for rows in memory as for those of a file."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    nowhere = "model.base=/nowhere"
+    given: list[tuple[Settings, dict[str, Any]]] = [
+        (settings(base, tmp_path / "a", nowhere, "adapter.access=null", f"data.paths=[{path}]"), {}),
+        (settings(base, tmp_path / "b", nowhere, "adapter.access=null"), {"train": ROWS, "validation": MORE}),
+    ]
+    for chosen, rows in given:
+        with pytest.raises(SettingsError, match="'custom' has no access class until you state one") as caught:
+            lora_med.train(chosen, **rows)
+        assert all(f"adapter.access={name}" in caught.value.what for name in ("open", "registered", "credentialed"))
+    assert "illness" not in "".join(capfd.readouterr())
+    command = ["train", "data.source=custom", f"data.paths=[{path}]", nowhere, f"train.output_dir={tmp_path / 'c'}"]
+    assert run(command) == 2
+    assert "adapter.access=open (anyone may read the data)" in capfd.readouterr().err
+
+
+def test_the_readme_of_an_adapter_says_the_class_that_was_stated(base: Path, tmp_path: Path) -> None:
+    for access, said in (("open", "Learned from open data."), ("credentialed", "Learned from credentialed data")):
+        folder = lora_med.train(settings(base, tmp_path / access, f"adapter.access={access}"), train=ROWS)
+        assert said in (folder / "README.md").read_text()
+        assert read_card(folder).data.access == access
+        assert ((tmp_path / access / "run" / "run.json").stat().st_mode & 0o077 == 0) == (access == "credentialed")

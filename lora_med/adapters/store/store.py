@@ -17,7 +17,8 @@ from lora_med.adapters.tensors.method import Method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.config.near_names import unknown
 from lora_med.errors import InputMissingError, LoraMedError, OutputError, SettingsError
-from lora_med.files import disk_errors, fresh_folder, replace_folder, sha256_file, write_atomic, write_json
+from lora_med.files import disk_errors, sha256_file, write_atomic, write_json
+from lora_med.folders import fresh_folder, replace_folder
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import display_name
 from lora_med.run import keep_private, versions

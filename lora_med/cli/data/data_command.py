@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,10 +13,12 @@ import typer
 from lora_med.cli.command_groups import CommandGroup
 from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
+from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
 from lora_med.cli.data.preview_command import check_command, preview_command
 from lora_med.cli.data.stdin import StdinName, spooled
 from lora_med.cli.options import (
     AsJson,
+    DataAccess,
     Delimiter,
     Encoding,
     Online,
@@ -60,7 +61,14 @@ def list_command(as_json: AsJson = False) -> None:
     _print_table(
         ("source", "reads", "records", "template", "access", "license"),
         [
-            (row["name"], row["summary"], ", ".join(row["kinds"]), row["template"], row["access"], row["license"])
+            (
+                row["name"],
+                row["summary"],
+                ", ".join(row["kinds"]),
+                row["template"],
+                row["access"] or "yours",
+                row["license"],
+            )
             for row in rows
         ],
     )
@@ -72,6 +80,7 @@ def read_command(
     paths: Paths,
     out: OutFile,
     column: Columns = None,
+    access: DataAccess = None,
     stdin_filename: StdinName = None,
     hub_split: Annotated[str, typer.Option(help="For a Hub data set: the split to read.")] = "train",
     encoding: Encoding = None,
@@ -85,34 +94,44 @@ def read_command(
 ) -> None:
     """Read a source and write its records as JSON lines, all or nothing; print the counts read, kept and dropped."""
     prepare_environment(offline=not online)
+    from lora_med.data.access import CREDENTIALED, ask, handled_as
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import ReadOptions, TableFormat
     from lora_med.data.reading import find_inputs, read_records
-    from lora_med.files import atomic_stream
+    from lora_med.files import atomic_stream, make_private
 
     row = find_source(source)
+    check_output([out], row, paths, hub_split)
     with spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names, hub_split)
         table = TableFormat(encoding, delimiter, sheet)
         options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True, table=table)
         reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records)
-        with atomic_stream(out, private=row.access == "credentialed") as stream:
+        is_private = handled_as(options.access_of(row.access, access)) == CREDENTIALED
+        with atomic_stream(out, private=is_private) as stream:
             for record in _with_progress(reading, row.name):
                 # Rows may say that they came from such a source, before the first of them is written.
-                if options.met_access() == "credentialed":
-                    os.fchmod(stream.fileno(), 0o600)
+                if not is_private and options.access_of(row.access, access) == CREDENTIALED:
+                    make_private(stream)
+                    is_private = True
                 stream.write(as_line(record))
+    found = options.access_of(row.access, access)
+    if found is None:
+        ask(row.name, "--access ")
     tally = reading.tally
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
+    if row.access is None:  # null until it is stated
+        summary["access"] = found
     if row.versions_articles:  # versions of one article are one, and a deleted one is none
         gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
         summary["articles"] = tally.read - gone
+    report = sys.stderr if is_stdout(out) else sys.stdout
     if as_json:
-        print(json.dumps(summary | {"out": str(out)}))
+        print(json.dumps(summary | {"out": str(out)}), file=report)
         return
     articles = f" ({summary['articles']:,} articles)" if "articles" in summary else ""
-    print(f"{tally}{articles}\n{out}")
+    print(f"{tally}{articles}\n{out}", file=report)
 
 
 def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:
@@ -184,7 +203,8 @@ def get_command(
             )
         )
         return
-    print(f"{row.summary}\naccess   {row.access}\nlicense  {row.license}\ncite     {row.citation}\n\n{obtain.how}")
+    print(f"{row.summary}\naccess   {row.access or 'yours to state'}\nlicense  {row.license}")
+    print(f"cite     {row.citation}\n\n{obtain.how}")
     for remote in obtain.files:
         print(f"  {remote.url}")
     if files:
@@ -213,24 +233,33 @@ def blocklist_command(
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     sheet: Sheet = None,
+    access: DataAccess = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a block-list: the hashed identifiers of a test set, for data.block_lists to keep out of training."""
+    from lora_med.data.access import CREDENTIALED, ask, handled_as
     from lora_med.data.outcome import ReadOptions, TableFormat
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.data.splitting.block_lists import identifiers_of, write_block_list
 
+    is_private = False
     if source is None:
+        check_no_input(out, paths or [])
         identifiers = _pmids(paths or [])
     else:
         from lora_med.data.catalog import find_source
 
         row = find_source(source)
         options = ReadOptions(streaming=True, table=TableFormat(encoding, delimiter, sheet))
+        check_output([out], row, paths or [])
         records = read_records(row, find_inputs(row, paths or []), options)
         identifiers = [name for record in records for name in identifiers_of(record)]
+        found = options.access_of(row.access, access)
+        is_private = handled_as(found) == CREDENTIALED
+        if found is None:
+            ask(row.name, "--access ")
     names = ", ".join(Path(path).name for path in paths or [])
-    count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}")
+    count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}", private=is_private)
     print(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
 
 

@@ -12,8 +12,20 @@ from typing import Annotated
 import typer
 
 from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
 from lora_med.cli.data.stdin import StdinName, spooled
-from lora_med.cli.options import AsJson, Delimiter, Encoding, OutFile, Paths, Sheet, SkipBad, SourceName, Yes
+from lora_med.cli.options import (
+    AsJson,
+    DataAccess,
+    Delimiter,
+    Encoding,
+    OutFile,
+    Paths,
+    Sheet,
+    SkipBad,
+    SourceName,
+    Yes,
+)
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 LEAST_SECRET_BYTES = 16
@@ -28,6 +40,7 @@ def deidentify_command(
         typer.Option(help="A file of random bytes, created if missing: with it, equal dates move alike in every run."),
     ] = None,
     column: Columns = None,
+    access: DataAccess = None,
     stdin_filename: StdinName = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
@@ -39,7 +52,7 @@ def deidentify_command(
     from rich.console import Console
 
     from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
-    from lora_med.data.access import strictest
+    from lora_med.data.access import NOT_STATED, ask
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import ReadOptions, TableFormat
@@ -47,6 +60,8 @@ def deidentify_command(
     from lora_med.files import atomic_stream
 
     row = find_source(source)
+    check_output([out], row, paths)
+    check_no_input(out, [secret] if secret is not None else [])
     secret_bytes = _secret_bytes(secret)
     counts: Counter[str] = Counter()
     touched = 0
@@ -64,14 +79,17 @@ def deidentify_command(
                 touched += bool(replaced)
                 stream.write(as_line(clean))
         recall = measure(find, gold_notes())
-    access = strictest([row.access, options.met_access()])
+    found = options.access_of(row.access, access)
+    if found is None:
+        ask(row.name, "--access ")
+    report = sys.stderr if is_stdout(out) else sys.stdout
     if as_json:
         summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
-        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": access}))
+        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": found}), file=report)
         return
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
-    print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}")
-    print(f"This is no legal guarantee: {recall}. The access class stays {access}.", file=sys.stderr)
+    print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}", file=report)
+    print(f"This is no legal guarantee: {recall}. Access class as before: {found or NOT_STATED}.", file=sys.stderr)
 
 
 def _secret_bytes(path: Path | None) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_med.cli.data.output_file import check_no_input, check_output
 from lora_med.cli.options import AsJson, Config, Overrides, Permission
 from lora_med.cli.terminal import console
 from lora_med.config.parse import parse
@@ -50,12 +51,17 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
     from rich.console import Console
 
     from lora_med.audit.data_check import check_data
+    from lora_med.data.access import SETTING, ask
+    from lora_med.data.catalog import unclassed
     from lora_med.models.files.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
 
     with Console(stderr=True).status("reading, tokenizing, comparing"):
         tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
-        return *check_data(settings, tokenizer), tokenizer
+        check, corpus = check_data(settings, tokenizer)
+    if check.access is None:
+        ask(unclassed(corpus.templates), f"{SETTING}=")
+    return check, corpus, tokenizer
 
 
 def _print_source(source: SourceCheck, max_length: int) -> None:
@@ -98,12 +104,15 @@ def preview_command(
 ) -> None:
     """Show training rows as the model will see them, trained tokens in color; with --out, one page with figures."""
     settings = parse(config, overrides or [])
-    check, corpus, tokenizer = _checked(settings)
-    if out is None or permission is not None:
-        from lora_med.data.access import require_permission
+    from lora_med.data.access import CREDENTIALED, handled_as, require_permission
 
+    if out is not None:
+        _check_not_read(out, settings, config)
+    check, corpus, tokenizer = _checked(settings)
+    if check.access is not None and (out is None or permission is not None):
         require_permission(check.access, "showing rows", permission)
-    hidden = check.access == "credentialed" and permission is None
+    is_private = handled_as(check.access) == CREDENTIALED
+    hidden = check.access is None or (is_private and permission is None)
     from lora_med.audit.preview import page, spell
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import fit_rows
@@ -114,7 +123,7 @@ def preview_command(
     shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
     if out is not None:
         spelled = [] if hidden else [spell(tokens, tokenizer) for tokens in shown]
-        with atomic_stream(out, private=check.access == "credentialed") as stream:
+        with atomic_stream(out, private=is_private) as stream:
             stream.write(page(check, spelled, base=settings.model.base).encode("utf-8"))
     if as_json:
         spelled_rows = [] if hidden else [_spelled(tokens, tokenizer) for tokens in shown]
@@ -124,9 +133,24 @@ def preview_command(
         print(out)
         return
     screen = console()
+    if hidden:
+        for number, tokens in enumerate(shown, 1):
+            screen.print(f"row {number}: {len(tokens.input_ids)} tokens, {sum(tokens.trained)} trained; text not shown")
+        return
     screen.print(f"template {corpus.template}; trained tokens in color\n", style="bold")
     for tokens in shown:
         screen.print(color_row(tokens, tokenizer), end="\n\n")
+
+
+def _check_not_read(out: Path, settings: Settings, config: Path | None) -> None:
+    """Refuse to write the page over the settings file, or over or among the data."""
+    from lora_med.data.catalog import find_source
+
+    data = settings.data
+    check_no_input(out, [*([config] if config is not None else []), *(data.block_lists or ()), *data.test_files])
+    for part in (data, *data.mix):
+        if part.paths:
+            check_output([out], find_source(part.source), part.paths, part.hub_split)
 
 
 def _spelled(tokens: Any, tokenizer: Any) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import typer
 from lora_med.cli.command_groups import SettingsGroup
 from lora_med.cli.eval.compare_command import compare_command
 from lora_med.cli.eval.harness_command import harness_command
-from lora_med.cli.eval.heldout_paths import ask_for_data
+from lora_med.cli.eval.heldout_paths import ask_for_data, check_written
 from lora_med.cli.options import (
     STORE,
     Adapters,
     AsJson,
     BaseName,
     Data,
+    DataAccess,
     Online,
     OutFolder,
     Quantization,
@@ -78,6 +79,7 @@ def evaluate_command(
     data: Data = None,
     source: Source = None,
     template: Template = None,
+    access: DataAccess = None,
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,
@@ -98,18 +100,17 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
-    if list_tasks:
-        _list_tasks(as_json)
     if list_tasks or context.invoked_subcommand is not None:
-        return
+        return _list_tasks(as_json) if list_tasks else None
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
-    from lora_med.evaluation.report.write_report import write_report
+    from lora_med.evaluation.report.write_report import report_names, write_report
     from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
     opened = _open(adapter or [], store, base)
     cards = [published.card for published in opened]
     _refuse_for_taggers(cards, constrained=constrained, metric=metric, revision=revision, quantization=quantization)
+    chosen: dict[str, Any] = {"source": source, "template": template, "split": split, "access": access}
     options = EvalOptions(
         store=store,
         max_items=max_items,
@@ -120,16 +121,14 @@ def evaluate_command(
         lower_is_better=lower_is_better or (),
     )
     with ask_for_data(data):
-        jobs = make_jobs(
-            task or (), cards, source=source, template=template, paths=data or (), overrides=context.args, split=split
-        )
+        jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
+        check_written(out, report_names([job.template for job in jobs]), jobs)
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
     if tagging(cards):
         evaluations = score_taggers(opened, jobs, heldout, options, base=base)
     else:
         evaluations = score_jobs(_base(opened, base, revision, quantization), opened, jobs, heldout, options)
-    report = write_report(evaluations, out, title=_title(adapter or [], evaluations))
-    print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
+    _draw(evaluations, write_report(evaluations, out, title=_title(adapter or [], evaluations)), as_json)
 
 
 def _metrics(names: Sequence[str]) -> dict[str, Any]:
@@ -200,7 +199,10 @@ def _list_tasks(as_json: bool) -> None:
         screen.print(f"  {name:15} {kind.summary}")
 
 
-def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
+def _draw(evaluations: Sequence[Evaluation], report: Report, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.content))
+        return
     from lora_med.evaluation.report.evaluation_section import score_table
     from lora_med.evaluation.statistics.multiple_comparisons import compare_all
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from lora_med.cli.eval.heldout_paths import ask_for_data
+from lora_med.cli.eval.heldout_paths import ask_for_data, check_written
 from lora_med.cli.options import (
     STORE,
     Adapters,
     AsJson,
     Data,
+    DataAccess,
     OutFolder,
     Overrides,
     Source,
@@ -29,6 +30,7 @@ def harness_command(
     data: Data = None,
     source: Source = None,
     template: Template = None,
+    access: DataAccess = None,
     store: Store = STORE,
     split: Split = None,
     as_json: AsJson = False,
@@ -39,7 +41,7 @@ def harness_command(
     from lora_med.adapters.store.store import find_adapter
     from lora_med.evaluation.eval_options import PromptOptions
     from lora_med.workflows.evaluate import make_jobs, open_job
-    from lora_med.workflows.lm_eval_export import write_harness, write_readme
+    from lora_med.workflows.lm_eval_export import task_name, write_harness, write_readme
 
     cards = [read_card(find_adapter(name, store)) for name in adapter or ()]
     written = []
@@ -52,7 +54,10 @@ def harness_command(
             paths=data or (),
             overrides=overrides or (),
             split=split,
+            access=access,
         )
+        names = [task_name(job.settings.source, job.template, job.split) for job in jobs]
+        check_written(out, [f"{name}{ending}" for name in names for ending in (".jsonl", ".yaml")], jobs)
     for job in jobs:
         with ask_for_data(data):
             heldout = open_job(job, PromptOptions(), calibrate=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,8 @@ from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
 FIX = "restore the file, or set data.skip_bad=true (--skip-bad)"
+RESTORE = "download or restore it, and compare its checksum"
+ZIP_MAGIC = b"PK\x03\x04", b"PK\x05\x06"  # of an archive with members, and of an empty one
 LONGEST_BYTES = 1 << 26
 TAR_MAGIC_AT = 257
 
@@ -56,16 +58,25 @@ def _outcomes(document: Document, make: Callable[[Document], Iterable[Outcome]])
 
 
 def documents(path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
-    """The documents of a plain file, a gz, a zip or a tar; of an archive only members whose name ends in `suffixes`."""
+    """The documents of a plain file, a gz, a zip or a tar; of an archive only members whose name ends in `suffixes`.
+
+    An archive without such a member is one drop, `no_document`.
+    """
     try:
         with archive_errors(path), open_stream(path) as stream:
             head = stream.peek(TAR_MAGIC_AT + 5)  # type: ignore[attr-defined]
-            if head.startswith(b"PK\x03\x04"):
-                yield from _zip(path, suffixes)
+            if head.startswith(ZIP_MAGIC):
+                members = yield from _zip(path, suffixes)
             elif head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar":
-                yield from _tar(stream, path, suffixes)
+                members = yield from _tar(stream, path, suffixes)
             else:
                 yield Document(path.name.removesuffix(".gz"), str(path), _limited(stream, str(path)))
+                return
+        if members is not None:
+            endings = ", ".join(suffixes)
+            what = f"no document in the archive: of its {members:,} files none has a name that ends in {endings}"
+            fix = "check source and file: lora-med data list shows what each reads"
+            yield Drop("no_document", DataError(what, where=str(path), fix=fix))
     except DataError as error:
         yield Drop("damaged_file", error)
 
@@ -77,14 +88,19 @@ def _limited(stream: Any, where: str) -> bytes:
     return content
 
 
-def _zip(path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
+def _zip(path: Path, suffixes: tuple[str, ...]) -> Generator[Document | Drop, None, int | None]:
+    """Yields the documents; returns the number of files where none is a document, else None."""
+    documents = 0
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if not member.is_dir() and _is_document(member.filename, suffixes):
+            files = [member for member in archive.infolist() if not member.is_dir()]
+            for member in files:
+                if _is_document(member.filename, suffixes):
+                    documents += 1
                     yield _zip_member(archive, member, f"{path}, member {member.filename}")
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise DataError("the zip archive ends early or is corrupt", where=str(path), fix=FIX) from error
+        raise DataError("the zip archive ends early or is corrupt", where=str(path), fix=RESTORE) from error
+    return None if documents else len(files)
 
 
 def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Document | Drop:
@@ -97,17 +113,22 @@ def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -
         return Drop("damaged_file", DataError(f"cannot be unpacked ({type(error).__name__})", where=where, fix=FIX))
 
 
-def _tar(stream: BinaryIO, path: Path, suffixes: tuple[str, ...]) -> Iterator[Document | Drop]:
+def _tar(stream: BinaryIO, path: Path, suffixes: tuple[str, ...]) -> Generator[Document | Drop, None, int | None]:
+    """As `_zip`."""
+    files = documents = 0
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
+                files += member.isfile()
                 member_stream = (
                     archive.extractfile(member) if member.isfile() and _is_document(member.name, suffixes) else None
                 )
                 if member_stream is not None:
+                    documents += 1
                     yield _tar_member(member_stream, member.name, f"{path}, member {member.name}")
     except (tarfile.TarError, ValueError) as error:
-        raise DataError("the tar archive ends early or is corrupt", where=str(path), fix=FIX) from error
+        raise DataError("the tar archive ends early or is corrupt", where=str(path), fix=RESTORE) from error
+    return None if documents else files
 
 
 def _tar_member(stream: Any, name: str, where: str) -> Document | Drop:

@@ -112,8 +112,9 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 def _came_from(values: Mapping[str, Any]) -> Iterator[str]:
     """The access class of the source that a row of `lora-med data read` names."""
     source = values.get("source")
-    if "kind" in values and isinstance(source, str) and source in SOURCES:
-        yield SOURCES[source].access
+    access = SOURCES[source].access if "kind" in values and isinstance(source, str) and source in SOURCES else None
+    if access is not None:
+        yield access
 
 
 def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -51,6 +51,14 @@ def pmid_of(record: Record) -> str | None:
     return f"pmid:{record.group}" if is_pmid else None
 
 
+def is_blocked(record: Record, block_lists: Sequence[BlockList]) -> bool:
+    """Whether a block-list names the record or its article."""
+    if not block_lists:
+        return False
+    names = {hashed(name) for name in identifiers_of(record)}
+    return any(not names.isdisjoint(block.ids) for block in block_lists)
+
+
 def shipped() -> list[str]:
     """The names of the block-lists that come with lora_med."""
     return sorted(path.name.removesuffix(".txt") for path in (files("lora_med") / "assets" / "blocklists").iterdir())
@@ -85,8 +93,11 @@ def load_block_list(name: str) -> BlockList:
     return BlockList(path.name.removesuffix(".txt"), sha256_file(path), frozenset(ids))
 
 
-def write_block_list(path: Path, identifiers: Iterable[str], title: str) -> int:
-    """Write the hashes of `identifiers`, sorted, under one line that describes them; returns how many."""
+def write_block_list(path: Path, identifiers: Iterable[str], title: str, *, private: bool = False) -> int:
+    """Write the hashes of `identifiers`, sorted, under one line that describes them; returns how many.
+
+    A `private` file is its owner's alone: a hash of a guessable identifier can be guessed too.
+    """
     ids = sorted({hashed(identifier) for identifier in identifiers})
-    write_atomic(path, f"# {title}\n" + "".join(f"{item}\n" for item in ids))
+    write_atomic(path, f"# {title}\n" + "".join(f"{item}\n" for item in ids), private=private)
     return len(ids)

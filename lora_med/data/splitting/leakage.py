@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, Split, asked_of
-from lora_med.data.splitting.block_lists import BlockList, hashed, identifiers_of, pmid_of
+from lora_med.data.splitting.block_lists import BlockList, is_blocked, pmid_of
 from lora_med.data.splitting.near_duplicates import Signatures, clusters, signatures
 from lora_med.data.splitting.overlap_with_tests import TestText, record_words
 from lora_med.data.splitting.union_find import Links
@@ -34,12 +34,16 @@ Key = tuple[int, Split, str]
 
 @dataclass(frozen=True)
 class Rules:
-    """How splits are decontaminated; `similarity` is that of near-duplicates, 0 for none."""
+    """How splits are decontaminated; `similarity` is that of near-duplicates, 0 for none.
+
+    Block-lists and test files remove nothing from the splits in `may_hold_test_items`: they guard training.
+    """
 
     leaks: Literal["error", "drop"] = "error"
     similarity: float = 0.0
     block_lists: tuple[BlockList, ...] = ()
     test_files: tuple[TestText, ...] = ()
+    may_hold_test_items: frozenset[Split] = frozenset({"test"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,10 @@ class Decontamination:
     sizes: dict[Split, int] = field(default_factory=dict)
     clusters: int = 0
 
-    def counts(self) -> dict[str, int]:
-        """How many records were removed for each reason."""
-        return dict(sorted(Counter(self.removed.values()).items()))
+    def counts(self, split: Split | None = None) -> dict[str, int]:
+        """How many records were removed for each reason, from all splits or from one."""
+        reasons = (reason for (_, from_split, _), reason in self.removed.items() if split in (None, from_split))
+        return dict(sorted(Counter(reasons).items()))
 
     def final_split(self, record: Record, split: Split, origin: int = 0) -> Split | None:
         """The split a record ends in, None if it was removed."""
@@ -109,7 +114,7 @@ def group_of(record: Record) -> str:
 def decontaminate(
     assigned: Iterable[tuple[int, Split, Record]], rules: Rules, fixed: frozenset[Split]
 ) -> Decontamination:
-    """What has to be removed or moved so that no split leaks. Block-lists and test files never remove test records.
+    """What has to be removed or moved so that no split leaks.
 
     Args:
         assigned: each record with the index of its source in a mixture (else 0) and its split; iterated once.
@@ -124,7 +129,7 @@ def decontaminate(
 
     def texts() -> Iterator[str]:
         for origin, split, record in assigned:
-            reason = _forbidden(record, rules) if split != "test" else None
+            reason = _forbidden(record, rules) if split not in rules.may_hold_test_items else None
             if reason is not None:
                 removed[origin, split, record.uid] = reason
                 continue
@@ -154,10 +159,8 @@ def decontaminate(
 
 
 def _forbidden(record: Record, rules: Rules) -> str | None:
-    if rules.block_lists:
-        names = {hashed(name) for name in identifiers_of(record)}
-        if any(not names.isdisjoint(block.ids) for block in rules.block_lists):
-            return "blocked"
+    if is_blocked(record, rules.block_lists):
+        return "blocked"
     if rules.test_files:
         words = record_words(record)
         if any(test.shares(words) for test in rules.test_files):

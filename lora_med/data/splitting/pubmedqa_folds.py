@@ -79,8 +79,8 @@ def with_unnamed_test_items(answers: Mapping[str, str]) -> dict[str, str]:
 
 def official_splits(
     records: Sequence[Record], inputs: Sequence[Input], shares: SplitShares
-) -> tuple[dict[str, Split], str] | None:
-    """PMID -> split by the published split, and a line that describes it; None if these items have none.
+) -> tuple[dict[str, Split], str, frozenset[Split]] | None:
+    """PMID -> split by the published split, a line about it, and which are published; None if these items have none.
 
     Of all 1,000 labeled items the official 500 are test and one fold of the rest is validation. Where the input has
     only the other 500, the fold is the official one. A share of the other folds, equal in answers, then replaces the
@@ -101,7 +101,8 @@ def official_splits(
             splits: dict[str, Split] = dict.fromkeys(answers, "train")
             splits |= dict.fromkeys(dealt[shares.fold], "validation")
             splits |= dict.fromkeys(test, "test")
-            return splits, f"official PubMedQA split: 500 test, validation is fold {shares.fold} of {FOLDS}"
+            line = f"official PubMedQA split: 500 test, validation is fold {shares.fold} of {FOLDS}"
+            return splits, line, frozenset({"validation", "test"})
         if fingerprint(truth) != TEST_SHA256:
             raise DataError(
                 "the 1,000 PubMedQA items are in another order than in ori_pqal.json, so their test split is unknown",
@@ -113,28 +114,32 @@ def official_splits(
 
 def _named_test(
     records: Sequence[Record], truth: set[str], is_all: bool, shares: SplitShares
-) -> tuple[dict[str, Split], str]:
+) -> tuple[dict[str, Split], str, frozenset[Split]]:
     rest = [record for record in records if record.group not in truth]
     splits: dict[str, Split] = dict(stratified(rest, shares.seed, shares.validation, 0.0))
     splits |= dict.fromkeys(truth, "test")
     name = "official PubMedQA test" if is_all else "test"
-    return splits, (
+    line = (
         f"{name} by {GROUND_TRUTH}: {len(truth)} items; validation is {shares.validation:g} of the rest, stratified "
         f"by answer with seed {shares.seed}"
     )
+    return splits, line, frozenset({"test"})
 
 
-def _own_test(records: Sequence[Record], fold: Sequence[str], shares: SplitShares) -> tuple[dict[str, Split], str]:
+def _own_test(
+    records: Sequence[Record], fold: Sequence[str], shares: SplitShares
+) -> tuple[dict[str, Split], str, frozenset[Split]]:
     validation = set(fold)
     rest = [record for record in records if record.group not in validation]
     splits: dict[str, Split] = dict(stratified(rest, shares.seed, 0.0, shares.test))
     splits |= dict.fromkeys(fold, "validation")
     tests = sum(split == "test" for split in splits.values())
     own = f"{tests} of the other folds stand in as test, drawn with seed {shares.seed}" if tests else "no test"
-    return splits, (
+    line = (
         f"PubMedQA's 500 items that are not test: validation is official fold {shares.fold} of {FOLDS}; {own}; "
         "NOT the official test"
     )
+    return splits, line, frozenset({"validation"})
 
 
 def _ground_truth(inputs: Sequence[Input]) -> set[str]:

@@ -72,6 +72,7 @@ def _score_row(name: str, measure: Measure, base: Subject, subject: Subject) -> 
 def _note(evaluation: Evaluation) -> str:
     sentences = [
         f"{len(evaluation.items)} items in {evaluation.groups} groups.",
+        *([evaluation.coverage] if evaluation.coverage else []),
         f"Intervals are from a paired bootstrap over groups ({evaluation.bootstrap_samples:,} resamples, seed "
         f"{evaluation.seed}); a share of independent items has Wilson's interval.",
     ]

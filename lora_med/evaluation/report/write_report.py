@@ -4,7 +4,8 @@ report.json, `schema` "lora_med.report/1":
 
     title, created          text
     evaluations[]           scoring (text, choice, written_choice, entities, writing), source, split, template, access,
-                            items, groups, seed, bootstrap_samples, notes[], asked (shots, rotate, constrained)
+                            items, groups, seed, bootstrap_samples, notes[], asked (shots, rotate, constrained),
+                            published (items in the files of a published split, else null), left_out (reason -> count)
       base                  name, revision, weights (SHA-256), quantization, dtype, context (tokens in a scored row)
       layout                what the columns of the items' sums are: sections, labels, types; as the scoring needs it
       items_file            JSON lines: uid, group, sizes or answer, and the scores and `sums` of each subject. Their
@@ -124,9 +125,19 @@ def write_report(
     )
 
 
+def report_names(templates: Sequence[str]) -> list[str]:
+    """The names of the files that `write_report` writes for evaluations with these templates."""
+    items = [_items_name(template, number, len(templates)) for number, template in enumerate(templates)]
+    return ["report.html", "report.json", "report.md", *items]
+
+
+def _items_name(template: str, number: int, count: int) -> str:
+    return "items.jsonl" if count == 1 else f"items_{number + 1}_{template}.jsonl"
+
+
 def _entry(evaluation: Evaluation, number: int, count: int, folder: Path) -> dict[str, Any]:
     """The evaluation's entry of report.json; its items go into a file of their own."""
-    name = "items.jsonl" if count == 1 else f"items_{number + 1}_{evaluation.template}.jsonl"
+    name = _items_name(evaluation.template, number, count)
     write_atomic(folder / name, item_lines(evaluation), private=evaluation.access == "credentialed")
     return {**to_json(evaluation), "items_file": name}
 
@@ -154,6 +165,8 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "access": evaluation.access,
         "base": dict(evaluation.base),
         "items": len(evaluation.items),
+        "published": evaluation.published,
+        "left_out": dict(evaluation.left_out),
         "groups": evaluation.groups,
         "layout": dict(evaluation.layout),
         "notes": list(evaluation.notes),

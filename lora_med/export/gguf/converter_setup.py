@@ -22,7 +22,8 @@ from pathlib import Path, PurePosixPath
 
 from lora_med.data.download import TIMEOUT_SECONDS, Remote, download
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import fresh_folder, sha256_file, write_json
+from lora_med.files import sha256_file, write_json
+from lora_med.folders import fresh_folder
 from lora_med.run import cache_home
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"

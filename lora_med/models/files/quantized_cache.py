@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import LoraMedError
-from lora_med.files import read_json, replace_folder, sha256_file, write_json
+from lora_med.files import read_json, sha256_file, write_json
+from lora_med.folders import replace_folder
 from lora_med.models.fingerprint import weights_digest
 from lora_med.run import cache_home
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError, LoraMedError
-from lora_med.files import disk_errors, read_json, sha256_file, sync, sync_tree, write_json
+from lora_med.files import disk_errors, read_json, sha256_file, sync, write_json
+from lora_med.folders import sync_tree
 from lora_med.run import versions
 
 COMMIT = "COMMIT.json"
