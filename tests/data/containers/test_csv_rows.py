@@ -130,6 +130,6 @@ def test_texts_end_their_lines_in_one_form(tmp_path: Path) -> None:
 def test_documents_have_no_delimiter(tmp_path: Path) -> None:
     from lora_med.data.outcome import TableFormat
 
-    for source in ("pubmed", "pmc", "medquad", "clinicaltrials", "bioc"):
+    for source in ("pmc", "medquad", "clinicaltrials"):
         with pytest.raises(SettingsError, match="state their own encoding"):
             read_records(find_source(source), [tmp_path / "a.xml"], ReadOptions(table=TableFormat("latin-1")))

@@ -18,6 +18,10 @@ TEXTS = {
     "windows-1250": "Pacjent zgłosił się z gorączką, łagodny ból głowy, źródło zakażenia, ciśnienie podwyższone",
     "windows-1251": "Больной поступил с лихорадкой, артериальное давление повышено",
     "koi8-r": "Больной поступил с лихорадкой, артериальное давление повышено",
+    "windows-1254": "Hasta ateş ve öksürük şikâyetiyle başvurdu, kan basıncı yüksek, ağrı yok, ilaç değişti",
+    "windows-1253": "Ο ασθενής προσήλθε με πυρετό και βήχα, η αρτηριακή πίεση είναι αυξημένη",
+    "windows-1255": "החולה הגיע עם חום ושיעול, לחץ הדם גבוה, אין כאבים בחזה",
+    "windows-1256": "حضر المريض يعاني من الحمى والسعال وارتفاع ضغط الدم ولا يوجد ألم في الصدر",
     "shift_jis": "患者は発熱と咳を訴えて来院した。血圧は高い。",
     "euc-jp": "患者は発熱と咳を訴えて来院した。血圧は高い。",
     "gb18030": "患者因发热咳嗽三天来我院就诊，血压升高。",
@@ -43,8 +47,14 @@ def test_a_file_in_another_encoding_is_refused_with_the_likely_one_and_read_wher
     assert values(tmp_path / name, raw, encoding=likely)[0]["text"] == text
 
 
+def test_an_encoding_that_is_not_recognized_is_asked_for_without_advice_to_skip(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "a.csv", "text\nผู้ป่วยมีไข้และไอ ความดันโลหิตสูง\n".encode("iso-8859-11"))
+    assert "not UTF-8" in said and "--encoding" in said and "skip" not in said
+
+
 def test_latin_1_is_named_where_it_reads_the_same(tmp_path: Path) -> None:
     assert "Latin-1" in refusal(tmp_path / "a.csv", "text\ndéjà vu fièvre\n".encode("latin-1"))
+    assert "Latin-1" in refusal(tmp_path / "a.csv", "text\ntemp 38 °C, dose 5 µg\n".encode("latin-1"))
     assert "Latin-1" not in refusal(tmp_path / "a.csv", "text\n“déjà vu” – fièvre\n".encode("windows-1252"))
 
 

@@ -12,22 +12,39 @@ from dataclasses import dataclass
 WESTERN = "àáâãäåæçèéêëìíîïñòóôõöøùúûüœß"
 CENTRAL = "áâăäąćčçďđéęěëíîĺľłńňóôőöŕřśšşťţúůűüýźžż"
 CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґ"
-COMMON_CYRILLIC = set("оеаинтсрвлкмдпу")
+TURKISH = "âçğıîöşûüİ"
+GREEK = "αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋΐΰ"
+HEBREW = "אבגדהוזחטיךכלםמןנסעףפץצקרשת"
+ARABIC = "ءآأؤإئابةتثجحخدذرزسشصضطظعغفقكلمنهوىي"
+COMMON = {  # the letters that make up most of a text, of alphabets that share their bytes
+    CYRILLIC: set("оеаинтсрвлкмдпу"),
+    GREEK: set("αοιετσνηυρπκ"),
+    HEBREW: set("יוהלאתרבשמםענ"),
+    ARABIC: set("اليمنوترهبسد"),
+}
 SIGNS = set("“”„‘’‚«»‹›–—…•€£§©®™°±²³µ·¿¡½¼¾×\xa0")
 # The likelier first: of two that read equally well, the first is named.
 CANDIDATES = {
     "windows-1252": WESTERN,
     "mac-roman": WESTERN,
     "cp850": WESTERN,
+    "windows-1254": TURKISH,
     "windows-1250": CENTRAL,
     "iso-8859-2": CENTRAL,
     "windows-1251": CYRILLIC,
     "koi8-r": CYRILLIC,
+    "windows-1253": GREEK,
+    "windows-1255": HEBREW,
+    "windows-1256": ARABIC,
 }
 WIDE = {"shift_jis": "cp932", "euc-jp": "euc_jp", "euc-kr": "cp949", "gb18030": "gb18030", "big5": "big5"}
 LEAST_SCORE = 0.5
+MOST_DAMAGED = 16  # bytes that are not UTF-8 in a file that is
 MOST_BYTES = 1 << 14  # beyond ASCII; more of them say nothing new
 CONTEXT = re.compile(rb"[^\x80-\xff]?[\x80-\xff](?:[\x21-\x7e]?[\x80-\xff])*[^\x80-\xff]?")
+
+
+PAIR = re.compile(rb"[\x80-\xff]{2}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,11 @@ def _mostly_utf8(sample: bytes) -> bool:
     return characters > len(re.findall(rb"[\x80-\xff]", rest))
 
 
+def is_foreign(sample: bytes) -> bool:
+    """Whether so many bytes are not UTF-8, and so few are, that the file is in another encoding, not damaged."""
+    return not _mostly_utf8(sample) and len(re.findall(rb"[\x80-\xff]", UTF8_CHARACTER.sub(b"", sample))) > MOST_DAMAGED
+
+
 def _words(piece: bytes, name: str, letters: str) -> float:
     """How well bytes read as letters of a language, from -2 to 1 for each beyond ASCII."""
     try:
@@ -98,7 +120,7 @@ def _words(piece: bytes, name: str, letters: str) -> float:
         if letter.lower() in letters:
             score += _letter(letter, before, after, letters)
         elif letter in SIGNS:
-            score += -1 if in_word and letter != "’" else 0.5
+            score += -1 if in_word and letter != "’" else 1
         else:
             score -= 2
     return score
@@ -107,14 +129,16 @@ def _words(piece: bytes, name: str, letters: str) -> float:
 def _letter(letter: str, before: str, after: str, letters: str) -> float:
     if letter.isupper() and before.islower():
         return -1
-    if letters is CYRILLIC:
-        return 1 if letter in COMMON_CYRILLIC else 0.6
+    if letters in COMMON:
+        return 1 if letter in COMMON[letters] else 0.4
     crowded = not before.isascii() and not after.isascii()  # accents in a row: bytes of another script
     return 0 if crowded else 1
 
 
 def _wide(piece: bytes, codec: str, name: str) -> float:
-    """How well bytes read as characters of East Asia, from -2 to 1 for each byte beyond ASCII."""
+    """How well bytes read as characters of East Asia, from -2 to 1 for each byte beyond ASCII; single ones are none."""
+    if not PAIR.search(piece):
+        return 0
     try:
         text = piece.decode(codec)
     except UnicodeDecodeError:

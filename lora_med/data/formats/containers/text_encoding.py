@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lora_med.config.near_names import unknown
-from lora_med.data.formats.containers.encoding_guess import Guess, likely_encoding
+from lora_med.data.formats.containers.encoding_guess import Guess, is_foreign, likely_encoding
 from lora_med.data.formats.containers.table_row import LONGEST_LINE, SKIP, bad, is_encodable
 from lora_med.data.outcome import Drop
 from lora_med.errors import DataError, SettingsError
@@ -145,7 +145,7 @@ class TextFile:
         errors = "strict" if self.codec.startswith(("utf-16", "utf-32")) else "surrogateescape"
         self._text = io.TextIOWrapper(stream, self.codec, errors, newline="")
         self._has_controls = self.codec.startswith("iso8859")
-        self._guesses: list[Guess | None] = []  # one, made at the first fault
+        self._faults: list[tuple[Guess | None, str]] = []  # the likely encoding and the fix, found at the first fault
 
     def line(self) -> str:
         """The next line with its end (CR, LF or both), or an empty text; a line that is too long comes in pieces.
@@ -175,12 +175,15 @@ class TextFile:
         if is_encodable(text):
             what = f"the {thing} has bytes that are control characters in {self.stated}, and signs in Windows-1252"
             return bad("bad_utf8", what, where, "data.encoding=windows-1252 (--encoding windows-1252)")
-        if not self._guesses:
-            self._guesses.append(self._guess(text))
-        guess = self._guesses[0]
-        return bad("bad_utf8", _said(self.stated, guess, thing), where, _fix(guess) if guess else SKIP)
+        if not self._faults:
+            self._faults.append(self._explained(text))
+        guess, fix = self._faults[0]
+        return bad("bad_utf8", _said(self.stated, guess, thing), where, fix)
 
-    def _guess(self, text: str) -> Guess | None:
+    def _explained(self, text: str) -> tuple[Guess | None, str]:
         with open_stream(self.path) as stream:
             sample = stream.read(SAMPLE_BYTES)
-        return likely_encoding(sample + text[:SAMPLE_BYTES].encode(self.codec, "surrogateescape"), self.codec)
+        line = text[:SAMPLE_BYTES].encode(self.codec, "surrogateescape")
+        sample += b"" if line in sample else line
+        guess = likely_encoding(sample, self.codec)
+        return guess, _fix(guess) if guess is not None or is_foreign(sample) else SKIP
