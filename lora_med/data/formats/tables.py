@@ -124,7 +124,9 @@ def _refuse_other_settings(table: TableFormat, form: str, path: Path) -> None:
     for name, value in (("encoding", table.encoding), ("delimiter", table.delimiter), ("sheet", table.sheet)):
         formats, label = SETTINGS[name]
         if value is not None and form not in formats:
-            raise SettingsError(not_stated(name, path, label), where=f"data.{name} (--{name})", fix="leave it out")
+            raise SettingsError(
+                not_stated(name, path, label), where=f"data.{name} (--{name})", fix="leave it out, or set it to null"
+            )
 
 
 def _refuse_other_file(head: bytes, form: str, path: Path) -> None:

@@ -161,7 +161,7 @@ def _refuse_other(lines: Sequence[str], delimiter: str, where: str) -> None:
         if width > 1 and share:
             columns = _parsed(lines, other)[0]
             what = f"the header holds no {delimiter!r}; {DELIMITERS[other]} gives the columns {column_names(columns)}"
-            raise DataError(what, where=where, fix="leave data.delimiter out, or name another")
+            raise DataError(what, where=where, fix="leave data.delimiter out, set it to null, or name another")
 
 
 def _refuse_header(comments: Sequence[str], lines: Sequence[str], delimiter: str, where: str) -> None:

@@ -66,7 +66,7 @@ def encoding_of(head: bytes, where: str, stated: str | None) -> str:
     if mark is not None:
         if stated is not None and codec not in (mark, mark.removesuffix("-le").removesuffix("-be"), f"{mark}-sig"):
             what = f"the file's byte order mark says {mark}, and data.encoding says {stated}"
-            raise DataError(what, where=where, fix="leave data.encoding out")
+            raise DataError(what, where=where, fix="leave data.encoding out, or set it to null")
         return f"{mark}-sig" if mark == "utf-8" else mark[:6]
     if wide is not None and codec not in (wide, wide[:6]):
         what = f"the file looks like {wide.upper()} without a byte order mark"
@@ -77,7 +77,7 @@ def encoding_of(head: bytes, where: str, stated: str | None) -> str:
         raise DataError(what, where=where, fix=f"data.encoding={likely} (--encoding {likely})")
     if not codec.startswith("utf") and _is_utf8(head):
         what = f"data.encoding says {stated}, and the file is UTF-8"
-        raise DataError(what, where=where, fix="leave data.encoding out")
+        raise DataError(what, where=where, fix="leave data.encoding out, or set it to null")
     return codec
 
 
