@@ -6,14 +6,13 @@ import importlib
 from collections.abc import Iterable, Sequence
 
 from lora_med.config.near_names import unknown
-from lora_med.data.outcome import Input, Outcome, ReadOptions, TableFormat
+from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.record import Annotated, Pair, Passage, Question
 from lora_med.data.source import Source
 from lora_med.data.splitting.pubmedqa_folds import GROUND_TRUTH, official_splits
 from lora_med.errors import SettingsError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
-DOCUMENTS = (".xml", ".xml.gz", ".nxml", ".json", ".zip", ".tar")
 SOURCES: dict[str, Source] = {
     "pubmed": Source(
         name="pubmed",
@@ -292,10 +291,5 @@ def read(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Itera
     Raises:
         SettingsError: an encoding, delimiter or sheet is stated for documents, which state their own.
     """
-    if options.table != TableFormat() and set(source.suffixes) <= set(DOCUMENTS):
-        raise SettingsError(
-            f"the source {source.name!r} reads documents, that state their own encoding: no delimiter, no sheet",
-            where="data.encoding, data.delimiter, data.sheet",
-            fix="leave --encoding, --delimiter and --sheet out",
-        )
+    source.check_table(options.table)
     return importlib.import_module(source.module).read(inputs, options)

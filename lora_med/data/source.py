@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lora_med.data.access import Access
-from lora_med.data.outcome import Input
+from lora_med.data.outcome import Input, TableFormat
 from lora_med.data.record import Pair, Question, Record, Split
 from lora_med.data.splitting.splits import SplitShares
+from lora_med.errors import SettingsError
 
 OfficialSplit = Callable[
     [Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str, frozenset[Split]] | None
 ]
 JSON_FIELDS = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
+DOCUMENTS = (".xml", ".xml.gz", ".nxml", ".json", ".zip", ".tar")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,19 @@ class Source:
         if isinstance(first, Pair):
             return "pair_chat" if first.history else "pair"
         return "question_chat" if isinstance(first, Question) else "text"
+
+    def check_table(self, table: TableFormat) -> None:
+        """Refuse an encoding, delimiter or sheet for documents, which state their own.
+
+        Raises:
+            SettingsError: there is one.
+        """
+        if table != TableFormat() and set(self.suffixes) <= set(DOCUMENTS):
+            raise SettingsError(
+                f"the source {self.name!r} reads documents that state their own encoding: no delimiter, no sheet",
+                where="data.encoding, data.delimiter, data.sheet",
+                fix="leave --encoding, --delimiter and --sheet out",
+            )
 
     def as_json(self) -> dict[str, Any]:
         """What a list of sources shows, as JSON values."""
