@@ -281,11 +281,6 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
-def unclassed(names: Iterable[str]) -> str:
-    """Those of the sources that have no access class of their own, joined by `+`."""
-    return "+".join(name for name in names if find_source(name).access is None)
-
-
 def read(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """What is in `inputs`, by the source's own module; each pass reads again.
 
