@@ -151,7 +151,8 @@ class AdapterSettings(Section):
     """Replace an adapter of the same name; otherwise that is an error, found before training."""
     access: Literal["open", "registered", "credentialed"] | None = None
     """Access class of your own data: who may read it. A catalog source brings its own, and the strictest wins. `custom`
-    has none until it is stated here, and no run trains on data without one."""
+    and the formats of corpora (conll, bioc, brat) have none until it is stated here, and no run trains on data without
+    one."""
     license: str | None = None
     """License of your own data, for the card; a catalog source brings its own."""
 

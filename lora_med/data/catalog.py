@@ -177,7 +177,7 @@ SOURCES: dict[str, Source] = {
         summary="CoNLL: one token and tag a line, IOB, IOBES or BILOU; CoNLL-U",
         kinds=(Annotated,),
         license="that of the corpus; not stated in the file",
-        access="open",
+        access=None,
         citation="",
         template="entities",
         module="lora_med.data.sources.conll",
@@ -188,7 +188,7 @@ SOURCES: dict[str, Source] = {
         summary="BioC: documents with annotations, XML or JSON; PubTator 3",
         kinds=(Annotated,),
         license="that of the corpus; not stated in the file",
-        access="open",
+        access=None,
         citation="Comeau et al. 2013, BioC",
         template="entities",
         module="lora_med.data.sources.bioc",
@@ -200,7 +200,7 @@ SOURCES: dict[str, Source] = {
         summary="brat: folders of texts (.txt), each with its annotations beside it (.ann)",
         kinds=(Annotated,),
         license="that of the corpus; not stated in the file",
-        access="open",
+        access=None,
         citation="Stenetorp et al. 2012, brat: a Web-based Tool for NLP-Assisted Text Annotation",
         template="entities",
         module="lora_med.data.sources.brat",
@@ -278,11 +278,6 @@ def find_source(name: str) -> Source:
             unknown("data source", name, SOURCES), where="data.source", fix="lora-med data list shows what each reads"
         )
     return SOURCES[name]
-
-
-def unclassed(names: Iterable[str]) -> str:
-    """Those of the sources that have no access class of their own, joined by `+`."""
-    return "+".join(name for name in names if find_source(name).access is None)
 
 
 def read(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:

@@ -8,7 +8,7 @@ from lora_med.adapters.store.card import DataFacts, read_card
 from lora_med.adapters.store.store import WEIGHTS, find_adapter
 from lora_med.config.schema import Settings
 from lora_med.data.access import combined, require_stated
-from lora_med.data.catalog import unclassed
+from lora_med.data.catalog import SOURCES
 from lora_med.data.corpus import Corpus
 from lora_med.models.base import Base
 from lora_med.training.rows.documents import tokenizer_settings
@@ -80,7 +80,7 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
     return DataFacts(
         source="+".join(corpus.templates),
         license=settings.adapter.license or corpus.license,
-        access=require_stated(access, unclassed(corpus.templates)),
+        access=require_stated(access, "+".join(name for name in corpus.templates if SOURCES[name].access is None)),
         hashes=corpus.hashes,
         counts={
             "read": tally.read,

@@ -146,7 +146,7 @@ def test_one_bad_line_among_good_ones_may_be_skipped(tmp_path: Path) -> None:
         ("a.jsonl", b"".join(b'{"nonsense": "%d"}\n' % n for n in range(30))),  # the layout
         (
             "b.jsonl",
-            b'{"text": "a"}\n' + '{"text": "caf\u00e9"}\n'.encode("latin-1") + b'{"text": "b"}\n',
+            b'{"text": "a"}\n' + '{"text": "\u00e9"}\n'.encode("latin-1") + b'{"text": "b"}\n',
         ),  # the encoding
         ("c.jsonl", b"{}\n"),  # nothing else is in the file
         ("d.jsonl", b'{"text": "a"}\n' + b"{}\n" * 10),  # the rest of it

@@ -20,7 +20,8 @@ from tests.data.test_fuzz import MUTATIONS, PIECES, SECONDS, limited
 
 def read(source: str, *paths: Path, skip_bad: bool = False) -> tuple[list[Record], Tally]:
     found = find_source(source)
-    reading = read_records(found, find_inputs(found, [str(path) for path in paths]), ReadOptions(), skip_bad=skip_bad)
+    inputs = find_inputs(found, [str(path) for path in paths])
+    reading = read_records(found, inputs, ReadOptions(), skip_bad=skip_bad, may_be_empty=True)
     return list(reading), reading.tally
 
 

@@ -14,7 +14,7 @@ from lora_med.data.corpus import open_corpus, open_heldout, open_splits
 from lora_med.data.splitting.block_lists import write_block_list
 from lora_med.data.splitting.split_plans import hold_out
 from lora_med.errors import DataError
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 
 
 def settings(path: Path, **values: Any) -> DataSettings:

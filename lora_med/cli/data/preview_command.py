@@ -52,7 +52,7 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
 
     from lora_med.audit.data_check import check_data
     from lora_med.data.access import SETTING, ask
-    from lora_med.data.catalog import unclassed
+    from lora_med.data.catalog import SOURCES
     from lora_med.models.files.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
 
@@ -60,7 +60,7 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
         tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
         check, corpus = check_data(settings, tokenizer)
     if check.access is None:
-        ask(unclassed(corpus.templates), f"{SETTING}=")
+        ask("+".join(name for name in corpus.templates if SOURCES[name].access is None), f"{SETTING}=")
     return check, corpus, tokenizer
 
 

@@ -100,8 +100,10 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
+    if list_tasks:
+        _list_tasks(as_json)
     if list_tasks or context.invoked_subcommand is not None:
-        return _list_tasks(as_json) if list_tasks else None
+        return
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import report_names, write_report
