@@ -72,6 +72,20 @@ def test_a_zip_of_folders_groups_them_as_the_folders_do(tmp_path: Path) -> None:
     assert "plain_text:notes.zip/notes/p1/2020/a.txt" in found
 
 
+def test_how_files_are_grouped_is_said_and_documents_beside_them_in_a_zip_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with zipfile.ZipFile(tmp_path / "notes.zip", "w") as archive:
+        for name, text in {**FOLDERS, "p1/scan.pdf": "%PDF-1.7"}.items():
+            archive.writestr(name, text)
+    with caplog.at_level(logging.INFO):
+        list(reading(tmp_path / "notes.zip"))
+        list(reading(folder(tmp_path / "flat", {"1.txt": "A.", "2.txt": "B."})))
+    assert "4 texts in 3 groups: the files of a sub-folder are one" in caplog.text
+    assert "2 texts in 2 groups: each file is one" in caplog.text
+    assert "not read, because no source reads their format: 1 of .pdf" in caplog.text
+
+
 def test_data_columns_group_makes_each_file_a_group(tmp_path: Path) -> None:
     assert len({group for group, _ in texts(reading(folder(tmp_path, FOLDERS), group="file")).values()}) == 4
     for columns in ({"group": "patient"}, {"text": "note"}):

@@ -25,6 +25,7 @@ from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError
 
 SUFFIXES = (".json", ".xml")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 NUMBER = re.compile(r"NCT\d{8}")
 ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark: a backslash before ASCII punctuation
 LABELS = {
@@ -71,6 +72,9 @@ def _studies(document: Document) -> Iterator[Outcome]:
         title = root.findtext("brief_title") or root.findtext("official_title") or ""
         yield _study(number, title, _legacy(root), document.where)
         return
+    if document.name.lower().endswith(TABLE_ENDINGS):
+        what = "a table of studies, which has only some of their fields, is not read"
+        raise DataError(what, where=document.where, fix="download the search as JSON, one file a study in a zip")
     value = load_json(io.BytesIO(document.content), Path(document.where))
     studies = value.get("studies", [value]) if isinstance(value, dict) else value
     if not isinstance(studies, list):

@@ -10,11 +10,14 @@ file` makes every file a group of its own, for sub-folders that mean something e
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from lora_med.data.formats.archives import Document, documents, member_names
 from lora_med.data.formats.documents.text_decoding import decoded
+from lora_med.data.formats.documents.unsupported_formats import unsupported_ending
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Passage
 from lora_med.errors import DataError, SettingsError
@@ -22,6 +25,7 @@ from lora_med.errors import DataError, SettingsError
 SUFFIXES = (".txt", ".text", ".md")
 GROUPS = ("file", "folder")
 Parts = tuple[str, ...]
+logger = logging.getLogger(__name__)
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
@@ -34,24 +38,41 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     paths = [item for item in inputs if isinstance(item, Path)]
     names = input_names(inputs)
 
+    shared_depth: list[int] = []  # found in the first pass
+
     def again() -> Iterator[Outcome]:
-        shared = 0 if by_file else _shared_depth(paths)
-        last_empty: Drop | None = None
-        texts = 0
-        for path in paths:
-            for document in _documents(path, names[path]):
-                outcome = _outcome(document, path, shared, options.table.encoding, by_file=by_file)
-                if not isinstance(outcome, Drop) or outcome.reason != "empty_file":
-                    texts += 1
-                    yield outcome
-                    continue
-                if last_empty is not None:
-                    yield Drop("empty_file")
-                last_empty = outcome
-        if last_empty is not None:  # where all files are empty, the last is an error
-            yield last_empty if not texts else Drop("empty_file")
+        if not shared_depth:
+            shared_depth.append(_shared_depth(paths))
+        outcomes = (
+            _outcome(document, path, shared_depth[0], options.table.encoding, by_file=by_file)
+            for path in paths
+            for document in _documents(path, names[path])
+        )
+        yield from _with_empty_ones_counted(outcomes)
 
     return Again(again)
+
+
+def _with_empty_ones_counted(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """The outcomes; an empty file is an error only where all files are empty. Logs how the files are grouped."""
+    last_empty: Drop | None = None
+    others, texts, groups = 0, 0, set[str]()
+    for outcome in outcomes:
+        if isinstance(outcome, Drop) and outcome.reason == "empty_file":
+            if last_empty is not None:
+                yield Drop("empty_file")
+            last_empty = outcome
+            continue
+        others += 1
+        if isinstance(outcome, Passage):
+            texts += 1
+            groups.add(outcome.group)
+        yield outcome
+    if last_empty is not None:
+        yield Drop("empty_file") if others else last_empty
+    by_folder = len(groups) < texts
+    how = "the files of a sub-folder are one; data.columns.group=file splits them" if by_folder else "each file is one"
+    logger.info("plain_text: %s texts in %s groups: %s", f"{texts:,}", f"{len(groups):,}", how)
 
 
 def _grouped_by(options: ReadOptions) -> str:
@@ -79,10 +100,15 @@ def _shared_depth(paths: Sequence[Path]) -> int:
 
 
 def _all_parts(path: Path) -> list[Parts]:
-    """The parts of a file's path, or those of each member of an archive."""
-    members = member_names(path, SUFFIXES)
+    """The parts of a file's path, or those of each text in an archive; documents beside them are named in a warning."""
+    members = member_names(path, ("",))
+    left_out = Counter(PurePosixPath(member).suffix.lower() for member in members if unsupported_ending(member))
+    if left_out:
+        counts = ", ".join(f"{count:,} of {ending}" for ending, count in sorted(left_out.items()))
+        logger.warning("%s: not read, because no source reads their format: %s", path, counts)
     own = path.absolute().parts
-    return [own + PurePosixPath(member).parts for member in members] or [own]
+    texts = [member for member in members if member.lower().removesuffix(".gz").endswith(SUFFIXES)]
+    return [own + PurePosixPath(member).parts for member in texts] or [own]
 
 
 def _outcome(document: Document | Drop, path: Path, shared: int, encoding: str | None, *, by_file: bool) -> Outcome:
