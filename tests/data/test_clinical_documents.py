@@ -45,7 +45,7 @@ def test_bundles_lines_arrays_and_single_resources_give_one_text(tmp_path: Path)
     for name, content in forms.items():
         found = passage(read("fhir", write(tmp_path, name, content))[0])
         assert (found.text, found.group, found.title) == ("A note.", "Patient/p1", "Discharge summary")
-        assert found.uid == f"fhir:{name}:DocumentReference/d1"
+        assert found.uid == f"fhir:{name}:{'1.1/' if name == 'g.json' else ''}DocumentReference/d1"
     with zipfile.ZipFile(tmp_path / "h.zip", "w") as archive:
         archive.writestr("out/a.json", forms["a.json"])
         archive.writestr("out/b.ndjson.gz", gzip.compress(forms["b.ndjson"].encode()))
@@ -188,6 +188,19 @@ def test_only_current_texts_are_read_and_of_several_versions_the_newest(tmp_path
     assert tally.dropped == {"cancelled": 1, "entered_in_error": 3, "superseded": 2}
 
 
+def test_two_bundles_may_use_one_id_for_two_texts(tmp_path: Path) -> None:
+    other = {**CASE, "subject": {"reference": "Patient/p2"}, "content": [{"attachment": attachment("Another.")}]}
+    lines = f"{json.dumps(bundle(CASE))}\n{json.dumps(bundle(other))}\n"
+    records, tally = read("fhir", write(tmp_path, "a.ndjson", lines))
+    assert [(one.uid, one.group) for one in records] == [
+        ("fhir:a.ndjson:DocumentReference/d1", "Patient/p1"),
+        ("fhir:a.ndjson:2/DocumentReference/d1", "Patient/p2"),
+    ]
+    assert tally == Tally(2, 2)
+    records, tally = of(tmp_path, [bundle(CASE), bundle(other)])
+    assert [one.uid for one in records] == [f"fhir:a.json:1.{n}/DocumentReference/d1" for n in (1, 2)]
+
+
 def test_a_conclusion_that_the_report_says_already_is_not_said_twice(tmp_path: Path) -> None:
     report = {**REPORT, "presentedForm": [attachment("Film.\nNormal  film.")]}
     assert passage(of(tmp_path, report)[0]).text == "Film.\nNormal  film."
@@ -294,6 +307,15 @@ def test_a_prefix_no_namespace_a_zip_and_several_documents_change_nothing(tmp_pa
     body = CDA.content.split("?>\n")[1]
     both = f"<documents>{body}{body.replace('Gold', 'Iron')}</documents>"
     assert [one.uid for one in read("cda", write(tmp_path, "b.xml", both))[0]] == ["cda:b.xml:1", "cda:b.xml:2"]
+
+
+def test_the_index_of_an_exchange_package_is_no_document(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "xdm.zip", "w") as archive:
+        archive.writestr("INDEX.HTM", "<html/>")
+        archive.writestr("IHE_XDM/SUBSET01/DOC1.XML", CDA.content)
+        archive.writestr("IHE_XDM/SUBSET01/METADATA.XML", '<l:SubmitObjectsRequest xmlns:l="urn:oasis:names:tc:x"/>')
+    records, tally = read("cda", tmp_path / "xdm.zip")
+    assert len(records) == 1 and tally.dropped == {"package_index": 1}
 
 
 def test_another_xml_is_no_clinical_document(tmp_path: Path) -> None:

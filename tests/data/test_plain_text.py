@@ -6,6 +6,7 @@ import codecs
 import gzip
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def texts(found: Reading) -> dict[str, tuple[str, str]]:
     return {one.uid: (one.group, one.text) for one in found if isinstance(one, Passage)}
 
 
-def folder(root: Path, files: dict[str, str | bytes]) -> Path:
+def folder(root: Path, files: Mapping[str, str | bytes]) -> Path:
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -90,7 +91,7 @@ def test_data_columns_group_makes_each_file_a_group(tmp_path: Path) -> None:
     assert len({group for group, _ in texts(reading(folder(tmp_path, FOLDERS), group="file")).values()}) == 4
     for columns in ({"group": "patient"}, {"text": "note"}):
         with pytest.raises(SettingsError, match="plain_text has no columns"):
-            reading(tmp_path, **columns)
+            read_records(find_source("plain_text"), [tmp_path / "loose.txt"], ReadOptions(columns))
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,27 @@ from lora_med.data.formats.documents.clinical_document import (
     sections_of,
     title_of,
 )
+from lora_med.data.formats.documents.markup_lines import local_name
 from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError
 
 SUFFIXES = (".xml", ".cda", ".ccda")
+PACKAGE_INDEX = "SubmitObjectsRequest"  # METADATA.XML of an IHE XDM package
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The documents of the files. Drops: no_text, by_url; with an error: no_patient, unsupported_format, bad,
-    damaged_file."""
+    """The documents of the files. Drops: no_text, by_url, package_index; with an error: no_patient,
+    unsupported_format, bad, damaged_file."""
     return outcomes_of(inputs, SUFFIXES, _documents)
 
 
 def _documents(document: Document) -> Iterator[Outcome]:
-    found = clinical_documents(xml_root(document))
+    root = xml_root(document)
+    if local_name(root) == PACKAGE_INDEX:
+        yield Drop("package_index")
+        return
+    found = clinical_documents(root)
     if not found:
         what = "expected a ClinicalDocument in the namespace urn:hl7-org:v3"
         raise DataError(what, where=f"{document.where}:1", fix=FIX)

@@ -74,7 +74,7 @@ def _outcomes(value: JsonValue) -> Iterator[Outcome]:
     newest = _newest(found)
     for number, one in enumerate(found):
         kind, name = resource_type(one.resource), resource_name(one.resource)
-        if kind in TEXTS and newest.get(name, number) != number:
+        if kind in TEXTS and newest.get((one.bundle, name), number) != number:
             yield Drop("superseded")
         elif kind in TEXTS:
             yield from _text_outcomes(one, value, name)
@@ -86,16 +86,20 @@ def _outcomes(value: JsonValue) -> Iterator[Outcome]:
             yield Drop("bad", DataError(what, where=where, fix=FIX))
 
 
-def _newest(found: Sequence[Found]) -> dict[str, int]:
-    """`Type/id` -> the position of its newest version: by version and date of the last change, else the last."""
-    newest: dict[str, tuple[int, str, int]] = {}
+def _newest(found: Sequence[Found]) -> dict[tuple[str, str], int]:
+    """Bundle and `Type/id` -> the position of its newest version: by version and date of the last change, else the
+    last.
+
+    Two bundles may use one id for two resources, so versions are sought within a bundle only.
+    """
+    newest: dict[tuple[str, str], tuple[int, str, int]] = {}
     for number, one in enumerate(found):
         name, version = resource_name(one.resource), text_of(one.resource, "meta", "versionId")
         if "/" in name:
             rank = int(version) if version.isascii() and version.isdigit() and len(version) < MOST_DIGITS else 0
             key = (rank, text_of(one.resource, "meta", "lastUpdated"), number)
-            newest[name] = max(newest.get(name, key), key)
-    return {name: number for name, (_, _, number) in newest.items()}
+            newest[one.bundle, name] = max(newest.get((one.bundle, name), key), key)
+    return {name: key[-1] for name, key in newest.items()}
 
 
 def _text_outcomes(found: Found, value: JsonValue, name: str) -> Iterator[Outcome]:
@@ -118,9 +122,15 @@ def _text_outcomes(found: Found, value: JsonValue, name: str) -> Iterator[Outcom
         yield Drop("bad", error)
         return
     title = " ".join(text_of(resource, "title").split()) or concept(resource, "type") or concept(resource, "code")
-    position = f"{value.number}.{found.place}" if found.place else str(value.number)
-    uid = f"fhir:{value.file}:{name if '/' in name else position}"
-    yield from _passage(text, Passage(uid, patient, "fhir", "", title), where)
+    yield from _passage(text, Passage(_uid(found, value, name), patient, "fhir", "", title), where)
+
+
+def _uid(found: Found, value: JsonValue, name: str) -> str:
+    """The name of a text: its file, its id or its place, and its bundle where the file holds several."""
+    if "/" not in name:
+        return f"fhir:{value.file}:{value.number}.{found.place}".removesuffix(".")
+    bundle = f"{value.number}.{found.bundle}".removesuffix(".") if found.place else "1"
+    return f"fhir:{value.file}:{'' if bundle == '1' else f'{bundle}/'}{name}"
 
 
 def _passage(text: _Text, passage: Passage, where: str) -> Iterator[Outcome]:

@@ -26,10 +26,14 @@ Resource = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A resource, its place among the entries (such as `3` or `3.2`), and the resources that references may mean."""
+    """A resource, its place among the entries (such as `3` or `3.2`), and the resources that references may mean.
+
+    `bundle` is the place of its bundle, empty for the outermost and for a resource in none.
+    """
 
     resource: Any
     place: str
+    bundle: str
     scope: Mapping[str, Resource]
 
 
@@ -47,9 +51,9 @@ def resources_in(value: Any, place: str = "", depth: int = 0) -> Iterator[Found]
             if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
                 yield from resources_in(resource, inner, depth + 1)
             elif resource is not None:
-                yield Found(resource, inner, scope)
+                yield Found(resource, inner, place, scope)
     else:
-        yield Found(value, place, {})
+        yield Found(value, place, "", {})
 
 
 def objects(values: Resource, name: str) -> list[Resource]:
