@@ -10,17 +10,18 @@ full stop.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 BULLET = re.compile(r"[-*•]\s+")
 COUNTED = re.compile(r"(\()?(\d{1,3}|[A-Za-z]|[ivx]{2,5}|[IVX]{2,5})([.)])\s+(?=\S)")
 ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii", "xiv", "xv")
 FIRST = ("1", "a", "A", "i", "I")
 ENDS = (":", ".", ";")
+DEEPEST_INDENT = 200  # deeper ones count as equal
 ANY_INDENT = -1  # of a first line that begins beside its tag
 SAME_INDENT = 2  # blanks by which the marks of one list may differ: ` 9.` and `10.` end at one column
-NEAR_LINES = 100  # of a list, in which its other items are looked for
+NEAR_LINES = 40  # below a line, in which the next items of its list are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +32,34 @@ class _Mark:
     form: str
     number: str
 
-    def is_beside(self, other: _Mark) -> bool:
-        """Whether another mark may be of the same list."""
-        free = ANY_INDENT in (self.indent, other.indent)
-        return self.form == other.form and (free or abs(self.indent - other.indent) <= SAME_INDENT)
+    def is_beside(self, indent: int) -> bool:
+        """Whether a mark at another indentation may be of the same list."""
+        return ANY_INDENT in (self.indent, indent) or abs(self.indent - indent) <= SAME_INDENT
 
-    def is_next(self, later: _Mark) -> bool:
-        """Whether `later` is the next of the same list."""
-        return self.is_beside(later) and _follows(self.number, later.number)
+    def is_next_of(self, earlier: _Mark) -> bool:
+        """Whether this mark is the next of the list of `earlier`."""
+        return self.form == earlier.form and self.is_beside(earlier.indent) and earlier.number in _before(self.number)
+
+
+@dataclass(slots=True)
+class _Items:
+    """The items of a block so far: the last indentation of each number, and all indentations of dashes."""
+
+    numbers: dict[tuple[str, str], int] = field(default_factory=dict)
+    dashes: set[int] = field(default_factory=set)
+
+    def add(self, mark: _Mark) -> None:
+        if mark.form == "-":
+            self.dashes.add(mark.indent)
+        else:
+            self.numbers[mark.form, mark.number] = mark.indent
+
+    def precede(self, mark: _Mark) -> bool:
+        """Whether a mark is the next of one of their lists."""
+        if mark.form == "-":
+            return any(mark.is_beside(indent) for indent in self.dashes)
+        indents = (self.numbers.get((mark.form, number)) for number in _before(mark.number))
+        return any(indent is not None and mark.is_beside(indent) for indent in indents)
 
 
 def joined(text: str) -> str:
@@ -54,7 +75,7 @@ def joined(text: str) -> str:
 
 
 def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
+    return min(len(line) - len(line.lstrip()), DEEPEST_INDENT)
 
 
 def _mark(line: str, indent: int) -> _Mark | None:
@@ -65,37 +86,39 @@ def _mark(line: str, indent: int) -> _Mark | None:
     return _Mark(indent, f"{counted[1] or ''}{counted[3]}", counted[2]) if counted else None
 
 
-def _block(lines: Sequence[tuple[str, _Mark | None]]) -> list[str]:
-    result: list[str] = []
-    items: list[_Mark] = []
+def _block(lines: Sequence[tuple[str, _Mark | None]]) -> Iterator[str]:
+    """The paragraph and the items of a block, a line each."""
+    pieces: list[str] = []
+    items = _Items()
     for number, (line, mark) in enumerate(lines):
         words = " ".join(line.split())
-        later = [other for _, other in lines[number + 1 : number + 1 + NEAR_LINES] if other is not None]
-        if number and not (mark is not None and _begins(mark, items[-NEAR_LINES:], later, lines[number - 1][0])):
-            result[-1] += f" {words}"
+        if number and not (mark is not None and _begins(mark, items, lines, number)):
+            pieces.append(words)
             continue
+        if pieces:
+            yield " ".join(pieces)
         if mark is not None:
-            items.append(mark)
-        result.append(f"* {words[1:].lstrip()}" if mark is not None and mark.form == "-" else words)
-    return result
+            items.add(mark)
+        pieces = [f"* {words[1:].lstrip()}" if mark is not None and mark.form == "-" else words]
+    yield " ".join(pieces)
 
 
-def _begins(mark: _Mark, items: Sequence[_Mark], later: Sequence[_Mark], before: str) -> bool:
-    """Whether a line with a mark begins an item: `items` began before it, and `before` is the line above it."""
+def _begins(mark: _Mark, items: _Items, lines: Sequence[tuple[str, _Mark | None]], number: int) -> bool:
+    """Whether the line `number` of a block begins an item with its mark."""
+    if items.precede(mark):
+        return True
+    before = lines[number - 1][0]
+    later = [other for _, other in lines[number + 1 : number + 1 + NEAR_LINES] if other is not None]
     if mark.form == "-":
-        return before.endswith(ENDS) or any(other.is_beside(mark) for other in (*items, *later))
-    if mark.number in FIRST and (before.endswith(":") or any(mark.is_next(other) for other in later)):
-        return True
-    return any(other.is_next(mark) for other in items)
+        return before.endswith(ENDS) or any(other.form == "-" and mark.is_beside(other.indent) for other in later)
+    return mark.number in FIRST and (before.endswith(":") or any(other.is_next_of(mark) for other in later))
 
 
-def _follows(earlier: str, later: str) -> bool:
-    """Whether a number or letter is the next after another, in the same case."""
-    if earlier.isdigit() or later.isdigit():
-        return earlier.isdigit() and later.isdigit() and int(later) == int(earlier) + 1
-    if earlier.islower() != later.islower():
-        return False
-    earlier, later = earlier.lower(), later.lower()
-    if len(earlier) == len(later) == 1 and ord(later) == ord(earlier) + 1:
-        return True
-    return earlier in ROMAN and later in ROMAN and ROMAN.index(later) == ROMAN.index(earlier) + 1
+def _before(number: str) -> list[str]:
+    """What may come before a number or letter in a list: `1` before `2`, `b` before `c`, `i` before `ii`."""
+    if number.isdigit():
+        return [str(int(number) - 1)]
+    lower = number.lower()
+    letters = [chr(ord(lower) - 1)] if len(lower) == 1 and lower > "a" else []
+    romans = [ROMAN[ROMAN.index(lower) - 1]] if lower in ROMAN[1:] else []
+    return [name.upper() if number.isupper() else name for name in letters + romans]

@@ -87,8 +87,7 @@ def _outcomes(value: JsonValue) -> Iterator[Outcome]:
 
 
 def _newest(found: Sequence[Found]) -> dict[tuple[str, str], int]:
-    """Bundle and `Type/id` -> the position of its newest version: by version and date of the last change, else the
-    last.
+    """Bundle and `Type/id` -> the position of its newest version: by number and date of the version, else the last.
 
     Two bundles may use one id for two resources, so versions are sought within a bundle only.
     """
