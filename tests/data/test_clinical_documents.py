@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from lora_med.data.outcome import Tally
+from lora_med.data.catalog import find_source
+from lora_med.data.outcome import ReadOptions, TableFormat, Tally
+from lora_med.data.reading import read_records
 from lora_med.data.record import Passage, Record, Section
 from lora_med.errors import DataError
 from tests.data.examples_clinical import CDA, COMPOSITION, NOTE, PATIENT, REPORT, attachment, bundle
@@ -115,6 +117,20 @@ def with_content(*attachments: Any) -> dict[str, Any]:
 )
 def test_an_attachment_is_read_by_its_type_and_its_own_encoding(one: Any, text: str, tmp_path: Path) -> None:
     assert passage(of(tmp_path, with_content(one))[0]).text == text
+
+
+def test_data_encoding_is_that_of_attachments_without_a_charset(tmp_path: Path) -> None:
+    latin = base64.b64encode(b"fi\xe8vre").decode()
+    for media in ("text/plain", "text/html"):
+        path = write(tmp_path, "a.json", json.dumps(with_content({"contentType": media, "data": latin})))
+        options = ReadOptions(table=TableFormat(encoding="latin-1"))
+        assert passage(list(read_records(find_source("fhir"), [path], options))).text == "fièvre"
+    named = with_content({"contentType": "text/plain; charset=ascii", "data": latin})
+    with pytest.raises(DataError, match="the text is not ascii") as caught:
+        of(tmp_path, named)
+    assert "export the record again" in (caught.value.fix or "")
+    with pytest.raises(DataError, match="unknown charset, 'klingon'"):
+        of(tmp_path, with_content({"contentType": "text/plain; charset=klingon", "data": latin}))
 
 
 def test_an_attached_c_cda_gives_its_sections(tmp_path: Path) -> None:

@@ -130,6 +130,9 @@ def test_an_encoding_that_does_not_exist_or_does_not_fit_is_named(tmp_path: Path
         list(reading(path, encoding="utf-9"))
     with pytest.raises(DataError, match="the text is not ascii"):
         list(reading(path, encoding="ascii"))
+    path.write_bytes("Fièvre.".encode())
+    with pytest.raises(DataError, match="is UTF-8, and its encoding is stated as latin-1"):
+        list(reading(path, encoding="latin-1"))
 
 
 def test_a_nul_is_refused(tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ PACKAGE_INDEX = "SubmitObjectsRequest"  # METADATA.XML of an IHE XDM package
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The documents of the files. Drops: no_text, by_url, package_index; with an error: no_patient,
     unsupported_format, bad, damaged_file."""
-    return outcomes_of(inputs, SUFFIXES, _documents)
+    return outcomes_of(inputs, SUFFIXES, lambda document: _documents(document, options.table.encoding))
 
 
-def _documents(document: Document) -> Iterator[Outcome]:
+def _documents(document: Document, encoding: str | None) -> Iterator[Outcome]:
     root = xml_root(document)
     if local_name(root) == PACKAGE_INDEX:
         yield Drop("package_index")
@@ -45,10 +45,10 @@ def _documents(document: Document) -> Iterator[Outcome]:
         raise DataError(what, where=f"{document.where}:1", fix=FIX)
     for number, clinical in enumerate(found, 1):
         uid = f"cda:{document.label}" + (f":{number}" if len(found) > 1 else "")
-        yield _outcome(clinical, uid, f"{document.where}:{clinical.sourceline}")
+        yield _outcome(clinical, uid, f"{document.where}:{clinical.sourceline}", encoding)
 
 
-def _outcome(clinical: Any, uid: str, where: str) -> Outcome:
+def _outcome(clinical: Any, uid: str, where: str, encoding: str | None) -> Outcome:
     patient = patient_of(clinical)
     if patient is None:
         what = "a document whose record target has no identifier: nothing says which split it belongs to"
@@ -56,7 +56,7 @@ def _outcome(clinical: Any, uid: str, where: str) -> Outcome:
         return Drop("no_patient", DataError(what, where=where, fix=fix))
     body = clinical.find("component/nonXMLBody/text")
     try:
-        sections = sections_of(clinical) if body is None else _other_body(body, where)
+        sections = sections_of(clinical) if body is None else _other_body(body, where, encoding)
     except NotText as error:
         return Drop("unsupported_format", error.form.error(where))
     except DataError as error:
@@ -68,11 +68,11 @@ def _outcome(clinical: Any, uid: str, where: str) -> Outcome:
     return Passage(uid, patient, "cda", text, title_of(clinical), tuple(sections))
 
 
-def _other_body(body: Any, where: str) -> list[Section]:
+def _other_body(body: Any, where: str, encoding: str | None) -> list[Section]:
     """The text of a body that is not XML: in base64 or as it is, of the media type that it names."""
     text = body.text or ""
     if not text.strip():
         return []
     if (body.get("representation") or "TXT").upper() == "B64":
-        return attached_sections(from_base64(text, where), body.get("mediaType") or "", where)
+        return attached_sections(from_base64(text, where), body.get("mediaType") or "", where, encoding)
     return attached_sections(text.encode("utf-8"), body.get("mediaType") or "text/plain", where)

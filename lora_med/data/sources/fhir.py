@@ -57,19 +57,19 @@ class _Text:
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The texts of the files. Drops: other_type_*, entered_in_error, superseded, cancelled, by_url, no_text; with an
     error: no_patient, unsupported_format, bad, bad_json, damaged_file. Left out within a text: attachments (by_url,
-    unsupported_format, other_form)."""
-    names = input_names(inputs)
+    unsupported_format, other_form). `data.encoding` is that of attachments which name no charset."""
+    names, encoding = input_names(inputs), options.table.encoding
 
     def again() -> Iterator[Outcome]:
         for path in inputs:
             if isinstance(path, Path):
                 for value in json_values(path, names[path], SUFFIXES):
-                    yield from _outcomes(value) if isinstance(value, JsonValue) else (value,)
+                    yield from _outcomes(value, encoding) if isinstance(value, JsonValue) else (value,)
 
     return Again(again)
 
 
-def _outcomes(value: JsonValue) -> Iterator[Outcome]:
+def _outcomes(value: JsonValue, encoding: str | None) -> Iterator[Outcome]:
     found = list(resources_in(value.value))
     newest = _newest(found)
     for number, one in enumerate(found):
@@ -77,7 +77,7 @@ def _outcomes(value: JsonValue) -> Iterator[Outcome]:
         if kind in TEXTS and newest.get((one.bundle, name), number) != number:
             yield Drop("superseded")
         elif kind in TEXTS:
-            yield from _text_outcomes(one, value, name)
+            yield from _text_outcomes(one, value, name, encoding)
         elif kind:
             yield Drop(f"other_type_{kind}")
         else:
@@ -101,7 +101,7 @@ def _newest(found: Sequence[Found]) -> dict[tuple[str, str], int]:
     return {name: key[-1] for name, key in newest.items()}
 
 
-def _text_outcomes(found: Found, value: JsonValue, name: str) -> Iterator[Outcome]:
+def _text_outcomes(found: Found, value: JsonValue, name: str, encoding: str | None) -> Iterator[Outcome]:
     resource = found.resource
     place = name if "/" in name else f"{name} {found.place or value.number}"
     where = f"{value.where}, {place}"
@@ -116,7 +116,7 @@ def _text_outcomes(found: Found, value: JsonValue, name: str) -> Iterator[Outcom
         yield Drop("no_patient", DataError(what, where=where, fix=fix))
         return
     try:
-        text = TEXTS[resource_type(resource)](found, where)
+        text = TEXTS[resource_type(resource)](found, where, encoding)
     except DataError as error:
         yield Drop("bad", error)
         return
@@ -152,13 +152,13 @@ def _passage(text: _Text, passage: Passage, where: str) -> Iterator[Outcome]:
             yield PartDrop(reason, where)
 
 
-def _document(found: Found, where: str) -> _Text:
+def _document(found: Found, where: str, encoding: str | None) -> _Text:
     contents = objects(found.resource, "content")
-    return _attached([content.get("attachment") for content in contents], found, where)
+    return _attached([content.get("attachment") for content in contents], found, where, encoding)
 
 
-def _report(found: Found, where: str) -> _Text:
-    text = _attached(objects(found.resource, "presentedForm"), found, where)
+def _report(found: Found, where: str, encoding: str | None) -> _Text:
+    text = _attached(objects(found.resource, "presentedForm"), found, where, encoding)
     conclusion = _plain(text_of(found.resource, "conclusion"))
     words = {" ".join(section.text.split()) for section in text.sections}
     if conclusion and not any(" ".join(conclusion.split()) in one for one in words):
@@ -166,7 +166,7 @@ def _report(found: Found, where: str) -> _Text:
     return text
 
 
-def _composition(found: Found, where: str) -> _Text:
+def _composition(found: Found, where: str, encoding: str | None) -> _Text:
     return _Text(list(_sections(found.resource, 0)))
 
 
@@ -184,7 +184,7 @@ def _plain(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def _attached(attachments: Sequence[Any], found: Found, where: str) -> _Text:
+def _attached(attachments: Sequence[Any], found: Found, where: str, encoding: str | None) -> _Text:
     """The text of the attachments: they are one document in several forms, of which the plainest is read."""
     result = _Text()
     forms: dict[str, list[Section]] = {}
@@ -194,7 +194,7 @@ def _attached(attachments: Sequence[Any], found: Found, where: str) -> _Text:
             result.by_url += bool(text_of(attachment, "url"))
             continue
         try:
-            sections = attached_sections(from_base64(data, where), media, where)
+            sections = attached_sections(from_base64(data, where), media, where, encoding)
         except NotText as error:
             result.refused.append(error.form)
             continue
@@ -223,7 +223,7 @@ def _plainness(media: str) -> int:
 
 
 STATUS = ("status", "docStatus")
-TEXTS: dict[str, Callable[[Found, str], _Text]] = {
+TEXTS: dict[str, Callable[[Found, str, str | None], _Text]] = {
     "DocumentReference": _document,
     "DiagnosticReport": _report,
     "Composition": _composition,

@@ -65,36 +65,43 @@ def from_base64(data: str, where: str) -> bytes:
         raise DataError("the attached document is not base64, or is cut off", where=where, fix=fix) from None
 
 
-def attached_sections(content: bytes, media_type: str, where: str) -> list[Section]:
+def attached_sections(content: bytes, media_type: str, where: str, encoding: str | None = None) -> list[Section]:
     """The sections of an attached document: of plain text and HTML one without a label; none where it is empty.
 
-    A media type that is missing, or says only that it is text, does not hide a PDF or RTF.
+    A media type that is missing, or says only that it is text, does not hide a PDF or RTF. `encoding` is that of a text
+    whose media type names no charset.
 
     Raises:
         NotText: a format that is not read.
         DataError: it is damaged, or not in its encoding.
     """
     media, charset = _media(media_type)
+    encoding = encoding if charset is None else None
     form = MEDIA.get(media) or unsupported_content(content)
     if form is not None and form is not HTML:
         raise NotText(form)
     if XML_TYPE.fullmatch(media) and media not in HTML_TYPES:
         return _of_xml(content, where)
     if form is HTML or media in HTML_TYPES:
-        text = html_lines(_text(content, where, charset))
+        text = html_lines(_text(content, where, charset, encoding))
     elif PLAIN_TYPE.fullmatch(media):
-        text = _text(content, where, charset).strip()
+        text = _text(content, where, charset, encoding).strip()
     else:
         raise NotText(UnsupportedFormat(f"{media or 'no text'}, not text", OTHER.advice))
     return [Section(text)] if text else []
 
 
-def _text(content: bytes, where: str, charset: str | None) -> str:
+def _text(content: bytes, where: str, charset: str | None, encoding: str | None) -> str:
+    if charset is None:
+        return decoded(content, where, encoding)
+    fix = "export the record again, or set data.skip_bad=true (--skip-bad)"
     try:
         return decoded(content, where, charset)
     except SettingsError:
-        fix = "export the record again, or set data.skip_bad=true (--skip-bad)"
-        raise DataError(f"the attached document names an unknown charset, {charset!r}", where=where, fix=fix) from None
+        what = f"the attached document names an unknown charset, {charset!r}"
+    except DataError as error:
+        what = error.what
+    raise DataError(what, where=where, fix=fix)
 
 
 def _media(media_type: str) -> tuple[str, str | None]:

@@ -24,12 +24,15 @@ def decoded(content: bytes, where: str, encoding: str | None = None) -> str:
 
     Raises:
         SettingsError: Python knows no such encoding.
-        DataError: the bytes are not in the encoding, or the text holds NUL characters.
+        DataError: the bytes are not in the encoding, or are UTF-8 in spite of it; or the text holds NUL characters.
     """
     marked = next((name for mark, name in MARKS if content.startswith(mark)), None)
     name = marked or encoding or "utf-8"
     try:
         text = content.decode(name)
+        if marked is None and not _is_unicode(name) and _is_utf8(content):
+            what = f"the text is UTF-8, and its encoding is stated as {name}"
+            raise DataError(what, where=where, fix="leave data.encoding (--encoding) out")
     except LookupError:
         fix = "name one of Python's encodings, such as windows-1252 or latin-1"
         raise SettingsError(f"no encoding named {name!r}", where="data.encoding", fix=fix) from None
@@ -55,6 +58,18 @@ def likely_encoding(content: bytes) -> str:
     except UnicodeDecodeError:
         return "latin-1"
     return "windows-1252"
+
+
+def _is_unicode(name: str) -> bool:
+    return codecs.lookup(name).name.startswith("utf")
+
+
+def _is_utf8(content: bytes) -> bool:
+    """Whether bytes beyond ASCII are there, and all are UTF-8: so text in another encoding practically never is."""
+    try:
+        return not content.decode("utf-8").isascii()
+    except UnicodeDecodeError:
+        return False
 
 
 def _undecodable(content: bytes, position: int, name: str, where: str, *, stated: str | None) -> DataError:
