@@ -256,6 +256,10 @@ def test_a_document_of_no_patient_is_refused_and_its_names_never_read(tmp_path: 
     assert cda((IDENTIFIERS, ""), tmp_path, skip_bad=True)[1].dropped == {"no_patient": 1}
     (found,), _ = cda((IDENTIFIERS, '<id root="2.16.840.1"/>'), tmp_path)
     assert found.group == "2.16.840.1" and "Roe" not in repr(found)
+    social, own = '<id root="2.16.840.1.113883.4.1" extension="111-00-2330"/>', '<id root="1.2" extension="7"/>'
+    for given, group in ((social + own, "1.2:7"), (social, "2.16.840.1.113883.4.1:111-00-2330")):
+        (found,), _ = cda((IDENTIFIERS, given), tmp_path)
+        assert found.group == group
 
 
 START, END = CDA.content.index("<component>"), CDA.content.rindex("</ClinicalDocument>")

@@ -14,6 +14,7 @@ from lora_med.data.formats.documents.markup_lines import markup_lines
 from lora_med.data.record import Section
 
 HL7 = "{urn:hl7-org:v3}"
+SOCIAL_SECURITY = "2.16.840.1.113883.4.1:"  # the root of these numbers
 
 
 def clinical_documents(root: Any) -> list[Any]:
@@ -26,11 +27,15 @@ def clinical_documents(root: Any) -> list[Any]:
 def patient_of(document: Any) -> str | None:
     """The identifier of the patient, `root:extension`; None where the record target has none.
 
-    Of several, the first that has an extension: the others name only who issues identifiers.
+    Of several, the first that has an extension: the others name only who issues identifiers. A US social security number
+    is taken only where there is no other.
     """
     identifiers = [identifier(node) for node in document.iterfind("recordTarget/patientRole/id")]
-    given = [name for name in identifiers if name]
-    return next((name for name in given if ":" in name), given[0] if given else None)
+    return min(filter(None, identifiers), key=_rank, default=None)
+
+
+def _rank(name: str) -> int:
+    return 2 if ":" not in name else int(name.startswith(SOCIAL_SECURITY))
 
 
 def identifier(node: Any) -> str | None:
