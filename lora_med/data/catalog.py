@@ -84,7 +84,7 @@ SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.plain_text",
         suffixes=(".txt", ".text", ".md", ".zip", ".tar", ".tgz"),
-        split_names="whole",
+        split_names="complete",
     ),
     "fhir": Source(
         name="fhir",
@@ -96,7 +96,7 @@ SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.fhir",
         suffixes=(".json", ".ndjson", ".jsonl", ".zip"),
-        split_names="whole",
+        split_names="complete",
     ),
     "cda": Source(
         name="cda",
@@ -108,7 +108,7 @@ SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.cda",
         suffixes=(".xml", ".cda", ".ccda", ".zip"),
-        split_names="whole",
+        split_names="complete",
     ),
     "pubmedqa": Source(
         name="pubmedqa",

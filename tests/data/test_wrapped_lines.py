@@ -8,7 +8,7 @@ import pytest
 
 from lora_med.data.formats.wrapped_lines import joined
 from lora_med.data.record import Passage
-from tests.data.places import REAL, needs_real
+from tests.data.real_files import REAL, needs_real
 from tests.data.test_sources import read, write
 
 WRAPPED = """<clinical_study><id_info><nct_id>NCT00000005</nct_id></id_info><brief_title>T</brief_title>

@@ -4,6 +4,7 @@ The sections of the body are Sections with their titles, the nested ones too; of
 (formats/documents/clinical_document.py). A body that is not XML is read where it is plain text or HTML, and refused by
 name where it is RTF, PDF or a picture. The patient is the identifier of the record target: a document without one is
 refused, for it could stand in two splits. Names are never read. These are patients' data: the source is credentialed.
+License: that of the hospital's agreement.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ pictures are refused by name; an attachment that only names a URL is counted, an
 
 The group is the patient: a resource without one is refused, for it could stand in two splits. Resources that were
 entered in error, or superseded, are dropped. Of a resource in several versions within one bundle the newest is kept.
-FHIR R4, https://hl7.org/fhir/R4. These are patients' data: the source is credentialed.
+FHIR R4, https://hl7.org/fhir/R4. These are patients' data: the source is credentialed. License: that of
+the hospital's agreement.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ likely name. Line ends become "\\n"; nothing else is changed. Empty files are dr
 
 The group is the sub-folder that a file is in, the first below the folder that all files share: so the notes of a
 patient in a folder of their own stay in one split. Files beside each other are a group each. `data.columns.group:
-file` makes every file a group of its own, for sub-folders that mean something else, such as years.
+file` makes every file a group of its own, for sub-folders that mean something else, such as years. License: that of the
+texts, which only their owner knows.
 """
 
 from __future__ import annotations

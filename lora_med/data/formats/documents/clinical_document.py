@@ -27,8 +27,8 @@ def clinical_documents(root: Any) -> list[Any]:
 def patient_of(document: Any) -> str | None:
     """The identifier of the patient, `root:extension`; None where the record target has none.
 
-    Of several, the first that has an extension: the others name only who issues identifiers. A US social security number
-    is taken only where there is no other.
+    Of several, the first that has an extension: the others name only who issues identifiers. A US social security
+    number is taken only where there is no other.
     """
     identifiers = [identifier(node) for node in document.iterfind("recordTarget/patientRole/id")]
     return min(filter(None, identifiers), key=_rank, default=None)
