@@ -126,7 +126,7 @@ def test_data_encoding_is_that_of_attachments_without_a_charset(tmp_path: Path) 
         options = ReadOptions(table=TableFormat(encoding="latin-1"))
         assert passage(list(read_records(find_source("fhir"), [path], options))).text == "fièvre"
     named = with_content({"contentType": "text/plain; charset=ascii", "data": latin})
-    with pytest.raises(DataError, match="the text is not ascii") as caught:
+    with pytest.raises(DataError, match="the attached document is not ascii") as caught:
         of(tmp_path, named)
     assert "export the record again" in (caught.value.fix or "")
     with pytest.raises(DataError, match="unknown charset, 'klingon'"):
@@ -150,7 +150,10 @@ def test_an_attached_c_cda_gives_its_sections(tmp_path: Path) -> None:
         ({"contentType": "application/xml", "data": base64.b64encode(b"<a/>").decode()}, "XML that is no CDA"),
         ({"contentType": "text/plain", "data": "QSBub3RlLg="}, "not base64, or is cut off"),
         ({"contentType": "text/plain", "data": "?"}, "not base64"),
-        ({"contentType": "text/plain", "data": base64.b64encode(b"fi\xe8vre").decode()}, "likely windows-1252"),
+        (
+            {"contentType": "text/plain", "data": base64.b64encode(b"fi\xe8vre").decode()},
+            "the attached document is not UTF-8; its bytes look like Windows-1252",
+        ),
         ({"contentType": "text/plain", "data": base64.b64encode(b"A\0.").decode()}, "a NUL character"),
     ],
 )

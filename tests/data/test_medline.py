@@ -157,5 +157,5 @@ def test_a_bad_record_is_named_and_does_not_affect_the_others(
 def test_a_text_in_another_encoding_is_refused_with_the_likely_one(tmp_path: Path) -> None:
     path = tmp_path / "a.nbib"
     path.write_bytes(NBIB.replace("Iron in", "Fièvre in").encode("latin-1"))
-    with pytest.raises(DataError, match="likely windows-1252"):
+    with pytest.raises(DataError, match="look like Windows-1252"):
         read("pubmed", path)

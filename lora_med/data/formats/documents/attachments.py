@@ -92,15 +92,16 @@ def attached_sections(content: bytes, media_type: str, where: str, encoding: str
 
 
 def _text(content: bytes, where: str, charset: str | None, encoding: str | None) -> str:
-    if charset is None:
-        return decoded(content, where, encoding)
     fix = "export the record again, or set data.skip_bad=true (--skip-bad)"
     try:
-        return decoded(content, where, charset)
+        return decoded(content, where, charset or encoding)
     except SettingsError:
+        if charset is None:
+            raise
         what = f"the attached document names an unknown charset, {charset!r}"
     except DataError as error:
-        what = error.what
+        what = error.what.replace("the file", "the attached document", 1)
+        where, fix = error.where or where, fix if charset is not None else error.fix or fix
     raise DataError(what, where=where, fix=fix)
 
 

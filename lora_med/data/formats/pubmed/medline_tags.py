@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from lora_med.data.formats.documents.text_decoding import likely_encoding
+from lora_med.data.formats.containers.encoding_guess import likely_encoding
 from lora_med.data.formats.pubmed.pubmed_fast import NOTICE, RETRACTED, heading, labeled, year_in
 from lora_med.data.formats.pubmed.pubmed_xml import passage
 from lora_med.data.outcome import Drop, Outcome
@@ -91,7 +91,9 @@ def _lines(raw: bytes, record: MedlineRecord, *, first: bool) -> list[str]:
     try:
         text = (raw.removeprefix(b"\xef\xbb\xbf") if first else raw).decode("utf-8")
     except UnicodeDecodeError:
-        record.error = record.error or f"the text is not UTF-8; its encoding is likely {likely_encoding(raw)}"
+        guess = likely_encoding(raw)
+        looks = f"; its bytes look like {guess.label}" if guess is not None else ""
+        record.error = record.error or f"the text is not UTF-8{looks}"
         return []
     if "\x00" in text:
         record.error = record.error or "the text holds a NUL character"
