@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MATHML = "{http://www.w3.org/1998/Math/MathML}"
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
+NAMESPACED = etree.XPath("//*[namespace-uri() and namespace-uri() != 'http://www.w3.org/1998/Math/MathML']")
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 PMC_TYPES = ("pmc", "pmcid", "pmc-id", "pmcaid")
 PUBLISHER_TYPES = ("publisher-id", "publisher-manuscript", "manuscript", "publisher")
@@ -30,9 +32,8 @@ class ArticleIdentity:
 
 def without_namespaces(root: Any) -> Any:
     """`root` with the namespaces taken off all element names but those of MathML, whatever their prefixes were."""
-    for node in root.iter("{*}*"):
-        if node.tag.startswith("{") and not node.tag.startswith(MATHML):
-            node.tag = node.tag.rpartition("}")[2]
+    for node in NAMESPACED(root):
+        node.tag = node.tag.rpartition("}")[2]
     return root
 
 
