@@ -40,12 +40,12 @@ def _documents(document: Document, encoding: str | None) -> Iterator[Outcome]:
     if local_name(root) == PACKAGE_INDEX:
         yield Drop("package_index")
         return
-    found = clinical_documents(root)
-    if not found:
+    clinicals = clinical_documents(root)
+    if not clinicals:
         what = "expected a ClinicalDocument in the namespace urn:hl7-org:v3"
         raise DataError(what, where=f"{document.where}:1", fix=FIX)
-    for number, clinical in enumerate(found, 1):
-        uid = f"cda:{document.label}" + (f":{number}" if len(found) > 1 else "")
+    for number, clinical in enumerate(clinicals, 1):
+        uid = f"cda:{document.label}" + (f":{number}" if len(clinicals) > 1 else "")
         yield _outcome(clinical, uid, f"{document.where}:{clinical.sourceline}", encoding)
 
 

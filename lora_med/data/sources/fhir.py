@@ -20,7 +20,7 @@ from typing import Any
 
 from lora_med.data.formats.documents.attachments import NotText, attached_sections, from_base64
 from lora_med.data.formats.documents.fhir_resources import (
-    Found,
+    PlacedResource,
     Resource,
     concept,
     objects,
@@ -71,65 +71,65 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
 
 def _outcomes(value: JsonValue, encoding: str | None) -> Iterator[Outcome]:
-    found = list(resources_in(value.value))
-    newest = _newest(found)
-    for number, one in enumerate(found):
-        kind, name = resource_type(one.resource), resource_name(one.resource)
-        if kind in TEXTS and newest.get((one.bundle, name), number) != number:
+    entries = list(resources_in(value.value))
+    newest = _newest(entries)
+    for number, entry in enumerate(entries):
+        kind, name = resource_type(entry.resource), resource_name(entry.resource)
+        if kind in TEXTS and newest.get((entry.bundle, name), number) != number:
             yield Drop("superseded")
         elif kind in TEXTS:
-            yield from _text_outcomes(one, value, name, encoding)
+            yield from _text_outcomes(entry, value, name, encoding)
         elif kind:
             yield Drop(f"other_type_{kind}")
         else:
-            where = f"{value.where}, entry {one.place}" if one.place else value.where
+            where = f"{value.where}, entry {entry.path}" if entry.path else value.where
             what = "expected a FHIR resource: an object with a resourceType"
             yield Drop("bad", DataError(what, where=where, fix=FIX))
 
 
-def _newest(found: Sequence[Found]) -> dict[tuple[str, str], int]:
+def _newest(entries: Sequence[PlacedResource]) -> dict[tuple[str, str], int]:
     """Bundle and `Type/id` -> the position of its newest version: by number and date of the version, else the last.
 
     Two bundles may use one id for two resources, so versions are sought within a bundle only.
     """
     newest: dict[tuple[str, str], tuple[int, str, int]] = {}
-    for number, one in enumerate(found):
-        name, version = resource_name(one.resource), text_of(one.resource, "meta", "versionId")
+    for number, entry in enumerate(entries):
+        name, version = resource_name(entry.resource), text_of(entry.resource, "meta", "versionId")
         if "/" in name:
             rank = int(version) if version.isascii() and version.isdigit() and len(version) < MOST_DIGITS else 0
-            key = (rank, text_of(one.resource, "meta", "lastUpdated"), number)
-            newest[one.bundle, name] = max(newest.get((one.bundle, name), key), key)
+            key = (rank, text_of(entry.resource, "meta", "lastUpdated"), number)
+            newest[entry.bundle, name] = max(newest.get((entry.bundle, name), key), key)
     return {name: key[-1] for name, key in newest.items()}
 
 
-def _text_outcomes(found: Found, value: JsonValue, name: str, encoding: str | None) -> Iterator[Outcome]:
-    resource = found.resource
-    place = name if "/" in name else f"{name} {found.place or value.number}"
-    where = f"{value.where}, {place}"
+def _text_outcomes(entry: PlacedResource, value: JsonValue, name: str, encoding: str | None) -> Iterator[Outcome]:
+    resource = entry.resource
+    label = name if "/" in name else f"{name} {entry.path or value.number}"
+    where = f"{value.where}, {label}"
     reason = next((LEFT_OUT[text_of(resource, key)] for key in STATUS if text_of(resource, key) in LEFT_OUT), None)
     if reason is not None:
         yield Drop(reason)
         return
-    patient = patient_of(resource, found.scope)
+    patient = patient_of(resource, entry.scope)
     if patient is None:
         what = f"a {resource_type(resource)} whose subject is no patient: nothing says which split it belongs to"
         fix = "export it with its subject, or set data.skip_bad=true (--skip-bad), which drops and counts such records"
         yield Drop("no_patient", DataError(what, where=where, fix=fix))
         return
     try:
-        text = TEXTS[resource_type(resource)](found, where, encoding)
+        text = TEXTS[resource_type(resource)](entry, where, encoding)
     except DataError as error:
         yield Drop("bad", error)
         return
     title = " ".join(text_of(resource, "title").split()) or concept(resource, "type") or concept(resource, "code")
-    yield from _passage(text, Passage(_uid(found, value, name), patient, "fhir", "", title), where)
+    yield from _passage(text, Passage(_uid(entry, value, name), patient, "fhir", "", title), where)
 
 
-def _uid(found: Found, value: JsonValue, name: str) -> str:
+def _uid(entry: PlacedResource, value: JsonValue, name: str) -> str:
     """The name of a text: its file, its id or its place, and its bundle where the file holds several."""
     if "/" not in name:
-        return f"fhir:{value.file}:{value.number}.{found.place}".removesuffix(".")
-    bundle = f"{value.number}.{found.bundle}".removesuffix(".") if found.place else "1"
+        return f"fhir:{value.file}:{value.number}.{entry.path}".removesuffix(".")
+    bundle = f"{value.number}.{entry.bundle}".removesuffix(".") if entry.path else "1"
     return f"fhir:{value.file}:{'' if bundle == '1' else f'{bundle}/'}{name}"
 
 
@@ -153,22 +153,22 @@ def _passage(text: _Text, passage: Passage, where: str) -> Iterator[Outcome]:
             yield PartDrop(reason, where)
 
 
-def _document(found: Found, where: str, encoding: str | None) -> _Text:
-    contents = objects(found.resource, "content")
-    return _attached([content.get("attachment") for content in contents], found, where, encoding)
+def _document(entry: PlacedResource, where: str, encoding: str | None) -> _Text:
+    contents = objects(entry.resource, "content")
+    return _attached([content.get("attachment") for content in contents], entry, where, encoding)
 
 
-def _report(found: Found, where: str, encoding: str | None) -> _Text:
-    text = _attached(objects(found.resource, "presentedForm"), found, where, encoding)
-    conclusion = _plain(text_of(found.resource, "conclusion"))
+def _report(entry: PlacedResource, where: str, encoding: str | None) -> _Text:
+    text = _attached(objects(entry.resource, "presentedForm"), entry, where, encoding)
+    conclusion = _plain(text_of(entry.resource, "conclusion"))
     words = {" ".join(section.text.split()) for section in text.sections}
-    if conclusion and not any(" ".join(conclusion.split()) in one for one in words):
+    if conclusion and not any(" ".join(conclusion.split()) in text_words for text_words in words):
         text.sections.append(Section(conclusion, "Conclusion"))
     return text
 
 
-def _composition(found: Found, where: str, encoding: str | None) -> _Text:
-    return _Text(list(_sections(found.resource, 0)))
+def _composition(entry: PlacedResource, where: str, encoding: str | None) -> _Text:
+    return _Text(list(_sections(entry.resource, 0)))
 
 
 def _sections(resource: Resource, depth: int) -> Iterator[Section]:
@@ -185,12 +185,12 @@ def _plain(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def _attached(attachments: Sequence[Any], found: Found, where: str, encoding: str | None) -> _Text:
+def _attached(attachments: Sequence[Any], entry: PlacedResource, where: str, encoding: str | None) -> _Text:
     """The text of the attachments: they are one document in several forms, of which the plainest is read."""
     result = _Text()
     forms: dict[str, list[Section]] = {}
-    for attachment in (one for one in attachments if isinstance(one, dict)):
-        data, media = _data(attachment, found)
+    for attachment in (item for item in attachments if isinstance(item, dict)):
+        data, media = _data(attachment, entry)
         if not data:
             result.by_url += bool(text_of(attachment, "url"))
             continue
@@ -208,10 +208,10 @@ def _attached(attachments: Sequence[Any], found: Found, where: str, encoding: st
     return result
 
 
-def _data(attachment: Resource, found: Found) -> tuple[str, str]:
+def _data(attachment: Resource, entry: PlacedResource) -> tuple[str, str]:
     """`(base64, media type)` of an attachment, or of the Binary of the same bundle that its URL names."""
     data, media = text_of(attachment, "data"), text_of(attachment, "contentType")
-    binary = None if data else referred(text_of(attachment, "url"), found.scope)
+    binary = None if data else referred(text_of(attachment, "url"), entry.scope)
     if binary is not None and resource_type(binary) == "Binary":
         return text_of(binary, "data"), media or text_of(binary, "contentType")
     return data, media
@@ -224,7 +224,7 @@ def _plainness(media: str) -> int:
 
 
 STATUS = ("status", "docStatus")
-TEXTS: dict[str, Callable[[Found, str, str | None], _Text]] = {
+TEXTS: dict[str, Callable[[PlacedResource, str, str | None], _Text]] = {
     "DocumentReference": _document,
     "DiagnosticReport": _report,
     "Composition": _composition,

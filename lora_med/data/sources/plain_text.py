@@ -107,9 +107,9 @@ def _all_parts(path: Path) -> list[Parts]:
     if left_out:
         counts = ", ".join(f"{count:,} of {ending}" for ending, count in sorted(left_out.items()))
         logger.warning("%s: not read, because no source reads their format: %s", path, counts)
-    own = path.absolute().parts
+    path_parts = path.absolute().parts
     texts = [member for member in members if member.lower().removesuffix(".gz").endswith(SUFFIXES)]
-    return [own + PurePosixPath(member).parts for member in texts] or [own]
+    return [path_parts + PurePosixPath(member).parts for member in texts] or [path_parts]
 
 
 def _outcome(document: Document | Drop, path: Path, shared: int, encoding: str | None, *, by_file: bool) -> Outcome:

@@ -49,13 +49,13 @@ def _first_versions(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
     texts: dict[
         int, int
     ] = {}  # digest of a uid -> digest of its text; an equal text is left to be counted as duplicate
-    kept = True
+    is_first = True
     for outcome in outcomes:
         if isinstance(outcome, Passage):
             text = digest(outcome.text)
-            kept = texts.setdefault(digest(outcome.uid), text) == text
-            yield outcome if kept else Drop("other_version")
-        elif kept or not isinstance(outcome, PartDrop):
+            is_first = texts.setdefault(digest(outcome.uid), text) == text
+            yield outcome if is_first else Drop("other_version")
+        elif is_first or not isinstance(outcome, PartDrop):
             yield outcome
 
 
@@ -66,8 +66,8 @@ def _articles(document: Document, keep_retracted: bool) -> Iterator[Outcome]:
     if not articles and not deleted:
         answer = root.find("error") if root.tag == "OAI-PMH" else None
         code = "" if answer is None else answer.get("code") or ""
-        said = f"; the OAI service answered {code}" if TYPE_NAME.fullmatch(code) else ""
-        raise DataError(f"expected an article in JATS, with a front{said}", where=f"{document.where}:1", fix=FIX)
+        answered = f"; the OAI service answered {code}" if TYPE_NAME.fullmatch(code) else ""
+        raise DataError(f"expected an article in JATS, with a front{answered}", where=f"{document.where}:1", fix=FIX)
     for _ in deleted:
         yield Drop("deleted")
     for article in articles:

@@ -25,35 +25,35 @@ Resource = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A resource, its place among the entries (such as `3` or `3.2`), and the resources that references may mean.
+class PlacedResource:
+    """A resource, its path among the entries (such as `3` or `3.2`), and the resources that references may mean.
 
-    `bundle` is the place of its bundle, empty for the outermost and for a resource in none.
+    `bundle` is the path of its bundle, empty for the outermost and for a resource in none.
     """
 
     resource: Any
-    place: str
+    path: str
     bundle: str
     scope: Mapping[str, Resource]
 
 
-def resources_in(value: Any, place: str = "", depth: int = 0) -> Iterator[Found]:
+def resources_in(value: Any, path: str = "", depth: int = 0) -> Iterator[PlacedResource]:
     """The resources of a value: itself, the items of an array, or a bundle's entries; what is none stays as it is."""
     if isinstance(value, list) and depth < MOST_DEPTH:
         for number, item in enumerate(value, 1):
-            yield from resources_in(item, f"{place}.{number}" if place else str(number), depth + 1)
+            yield from resources_in(item, f"{path}.{number}" if path else str(number), depth + 1)
     elif isinstance(value, dict) and value.get("resourceType") == "Bundle" and depth < MOST_DEPTH:
         entries = objects(value, "entry")
         scope = _scope(entries)
         for number, entry in enumerate(entries, 1):
-            inner = f"{place}.{number}" if place else str(number)
+            inner = f"{path}.{number}" if path else str(number)
             resource = entry.get("resource")
             if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
                 yield from resources_in(resource, inner, depth + 1)
             elif resource is not None:
-                yield Found(resource, inner, place, scope)
+                yield PlacedResource(resource, inner, path, scope)
     else:
-        yield Found(value, place, "", {})
+        yield PlacedResource(value, path, "", {})
 
 
 def objects(values: Resource, name: str) -> list[Resource]:
@@ -101,7 +101,7 @@ def patient_of(resource: Resource, scope: Mapping[str, Resource]) -> str | None:
     reference = text_of(subject, "reference").strip()[:MOST_REFERENCE]
     if reference.startswith("#"):
         contained = objects(resource, "contained")
-        inner = next((one for one in contained if text_of(one, "id") == reference[1:]), None)
+        inner = next((item for item in contained if text_of(item, "id") == reference[1:]), None)
         return _patient_itself(inner, None) if inner is not None else None
     if (named := PATIENT.fullmatch(reference)) is not None:
         return named[1]
@@ -120,7 +120,7 @@ def _patient_itself(resource: Resource, reference: str | None) -> str | None:
         return None
     if reference is not None and NAME.fullmatch(text_of(resource, "id")):
         return resource_name(resource)
-    identifiers = (_identified(one) for one in objects(resource, "identifier"))
+    identifiers = (_identified(item) for item in objects(resource, "identifier"))
     return next(filter(None, identifiers), reference)
 
 

@@ -71,11 +71,11 @@ def _values(stream: BinaryIO, where: str, file: str) -> Iterator[JsonValue | Dro
     while line:
         if line.strip():
             value = _parsed(line.removeprefix(codecs.BOM_UTF8))
-            place = f"{where}:{number}"
+            position = f"{where}:{number}"
             if value is None:
-                yield Drop("bad_json", DataError("the line is not one JSON object", where=place, fix=FIX))
+                yield Drop("bad_json", DataError("the line is not one JSON object", where=position, fix=FIX))
             else:
-                yield JsonValue(place, file, number, value)
+                yield JsonValue(position, file, number, value)
         line, number = stream.readline(LONGEST_BYTES), number + 1
 
 
@@ -99,8 +99,8 @@ def _whole(start: bytes, stream: BinaryIO, where: str, file: str) -> Iterator[Js
         try:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            place = f"{where}:{error.lineno}"
-            yield Drop("damaged_file", DataError("the file is not JSON, or ends early", where=place, fix=FIX))
+            line = f"{where}:{error.lineno}"
+            yield Drop("damaged_file", DataError("the file is not JSON, or ends early", where=line, fix=FIX))
             return
         except (ValueError, RecursionError):
             yield Drop("damaged_file", DataError("the file is not JSON", where=where, fix=FIX))
@@ -130,5 +130,5 @@ def _text(start: bytes, stream: BinaryIO, where: str) -> str:
     try:
         return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
-        place = f"{where}, byte {error.start:,}"
-        raise DataError("the file is not UTF-8", where=place, fix="FHIR's JSON is UTF-8: export it again") from None
+        position = f"{where}, byte {error.start:,}"
+        raise DataError("the file is not UTF-8", where=position, fix="FHIR's JSON is UTF-8: export it again") from None

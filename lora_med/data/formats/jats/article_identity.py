@@ -63,10 +63,10 @@ def identity_of(article: Any, identifiers: Mapping[str, str]) -> ArticleIdentity
         return ArticleIdentity(f"pmid:{pmid[0]}", pmid[0])
     if doi is not None:
         return ArticleIdentity(f"doi:{doi[1].lower()}", f"doi:{doi[1].lower()}")
-    own = next(filter(None, (identifiers.get(kind) for kind in PUBLISHER_TYPES)), None)
-    if own is None:
+    publisher_id = next(filter(None, (identifiers.get(kind) for kind in PUBLISHER_TYPES)), None)
+    if publisher_id is None:
         return None
-    name = f"publisher-id:{_journal(article)}/{own}"
+    name = f"publisher-id:{_journal(article)}/{publisher_id}"
     return ArticleIdentity(name, name)
 
 
