@@ -128,8 +128,8 @@ HOWTOS: dict[str, Howto] = {
         "who signed the data use agreement and completed its training. Keep them on an encrypted disk."
     ),
     "plain_text": Howto(
-        "Your own notes, a text a file: `lora-med data read plain_text FOLDER --out F.jsonl` tries them out. RTF, PDF "
-        "and Word are saved as text first."
+        "Your own notes, a text a file: `lora-med data read plain_text FOLDER --access CLASS --out F.jsonl` tries them "
+        "out. The class is open, registered or credentialed. RTF, PDF and Word are saved as text first."
     ),
     "fhir": Howto(
         "A hospital's bulk export (https://hl7.org/fhir/uv/bulkdata): DocumentReference, DiagnosticReport and "

@@ -18,7 +18,7 @@ from lora_med.data.catalog import read
 from lora_med.data.formats.documents.unsupported_formats import counted_endings, unsupported_ending, unsupported_file
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
-from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+from lora_med.data.record import Record, content, digest
 from lora_med.data.source import Source
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 
@@ -104,25 +104,6 @@ def _nothing(pattern: str, source: Source) -> InputMissingError:
     if HUB_ID.fullmatch(pattern) and not source.reads_hub:
         fix += "; a Hub data set is read by data.source=custom, its columns named in data.columns"
     return InputMissingError(f"nothing matches {pattern!r}{hint}", where="data.paths", fix=fix)
-
-
-def content(record: Record) -> int:
-    """A 64-bit digest of the content of a record without its identifier: equal content, equal number."""
-    if isinstance(record, Passage):
-        parts: tuple[str, ...] = ("passage", record.title, record.text)
-    elif isinstance(record, Question):
-        parts = ("question", record.question, record.answer, *record.contexts, "", *record.options)
-    elif isinstance(record, Pair):
-        parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
-    else:
-        assert isinstance(record, Annotated)
-        parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))
-    return digest("\x1f".join(parts))
-
-
-def digest(text: str) -> int:
-    """A 64-bit digest of a text; memory for millions of them stays small."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
 class Reading:

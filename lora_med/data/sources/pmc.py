@@ -28,8 +28,7 @@ from lora_med.data.formats.jats.article_identity import (
 )
 from lora_med.data.formats.jats.article_text import sections_of, title_of
 from lora_med.data.outcome import Again, Drop, Input, Outcome, PartDrop, ReadOptions
-from lora_med.data.reading import digest
-from lora_med.data.record import Passage
+from lora_med.data.record import Passage, digest
 from lora_med.errors import DataError
 
 SUFFIXES = (".nxml", ".xml")
