@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from lora_med.config.near_names import unknown
 from lora_med.data.outcome import Input, Outcome, ReadOptions
+from lora_med.data.passage_sources import PASSAGE_SOURCES
 from lora_med.data.record import Annotated, Pair, Passage, Question
 from lora_med.data.source import Source
 from lora_med.data.splitting.pubmedqa_folds import GROUND_TRUTH, official_splits
@@ -14,65 +15,7 @@ from lora_med.errors import SettingsError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 SOURCES: dict[str, Source] = {
-    "pubmed": Source(
-        name="pubmed",
-        summary="PubMed abstracts: baseline and update files, XML or gz",
-        kinds=(Passage,),
-        license="NLM terms of use; publishers may hold copyright in abstracts",
-        access="open",
-        citation="Courtesy of the U.S. National Library of Medicine, https://pubmed.ncbi.nlm.nih.gov/download/",
-        template="text",
-        module="lora_med.data.sources.pubmed",
-        suffixes=(".xml", ".xml.gz"),
-        split_names="never",
-        groups_are_pmids=True,
-        versions_articles=True,
-    ),
-    "pmc": Source(
-        name="pmc",
-        summary="PubMed Central articles: full text in JATS, XML, gz or tar.gz",
-        kinds=(Passage,),
-        license="each article's own, in its <license>",
-        access="open",
-        citation="U.S. National Library of Medicine, PMC Open Access Subset",
-        template="text",
-        module="lora_med.data.sources.pmc",
-        suffixes=(".nxml", ".xml", ".tar"),
-        groups_are_pmids=True,
-    ),
-    "clinicaltrials": Source(
-        name="clinicaltrials",
-        summary="ClinicalTrials.gov: studies, API version 2 JSON or legacy XML, zip",
-        kinds=(Passage,),
-        license="public domain (work of the US government)",
-        access="open",
-        citation="U.S. National Library of Medicine, https://clinicaltrials.gov",
-        template="text",
-        module="lora_med.data.sources.clinicaltrials",
-        suffixes=(".json", ".xml", ".zip"),
-    ),
-    "mimic3": Source(
-        name="mimic3",
-        summary="MIMIC-III: the notes of intensive care, NOTEEVENTS.csv",
-        kinds=(Passage,),
-        license="PhysioNet Credentialed Health Data License 1.5.0",
-        access="credentialed",
-        citation="Johnson et al. 2016, MIMIC-III, a freely accessible critical care database",
-        template="text",
-        module="lora_med.data.sources.mimic3",
-        suffixes=(".csv",),
-    ),
-    "mimic4_note": Source(
-        name="mimic4_note",
-        summary="MIMIC-IV-Note: discharge summaries and radiology reports, CSV",
-        kinds=(Passage,),
-        license="PhysioNet Credentialed Health Data License 1.5.0",
-        access="credentialed",
-        citation="Johnson et al. 2023, MIMIC-IV-Note",
-        template="text",
-        module="lora_med.data.sources.mimic4_note",
-        suffixes=(".csv",),
-    ),
+    **PASSAGE_SOURCES,
     "pubmedqa": Source(
         name="pubmedqa",
         summary="PubMedQA: a question, an abstract, and yes, no or maybe",

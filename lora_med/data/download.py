@@ -105,11 +105,12 @@ HOWTOS: dict[str, Howto] = {
     "pubmed": Howto(
         f"Baseline files (one a year, some 1,300 of about 30,000 records): {PUBMED}/baseline; updates, every day: "
         f"{PUBMED}/updatefiles. Give them all at once, or any of them; the order of their numbers is kept. "
+        "A search on PubMed, saved with Send to, Citation manager, is read too (.nbib). "
         "Terms: https://www.nlm.nih.gov/databases/download/terms_and_conditions.html",
         (Remote(f"{PUBMED}/baseline/pubmed26n0001.xml.gz", None),),
     ),
     "pmc": Howto(
-        "Articles of the Open Access Subset as tar.gz packages, by license: "
+        "JATS of any publisher is read. Articles of the Open Access Subset as tar.gz packages, by license: "
         "https://ftp.ncbi.nlm.nih.gov/pub/pmc/oa_bulk. oa_comm may be used commercially, oa_noncomm may not."
     ),
     "clinicaltrials": Howto(
@@ -125,6 +126,19 @@ HOWTOS: dict[str, Howto] = {
     "mimic4_note": Howto(
         "discharge.csv.gz and radiology.csv.gz of https://physionet.org/content/mimic-iv-note, for credentialed users "
         "who signed the data use agreement and completed its training. Keep them on an encrypted disk."
+    ),
+    "plain_text": Howto(
+        "Your own notes, a text a file: `lora-med data read plain_text FOLDER --access CLASS --out F.jsonl` tries them "
+        "out. The class is open, registered or credentialed. RTF, PDF and Word are saved as text first."
+    ),
+    "fhir": Howto(
+        "A hospital's bulk export (https://hl7.org/fhir/uv/bulkdata): DocumentReference, DiagnosticReport and "
+        "Composition as NDJSON, or bundles. For trials without patients: https://github.com/synthetichealth/synthea "
+        "makes bundles."
+    ),
+    "cda": Howto(
+        "C-CDA documents as an electronic health record exports them. Samples without patients: "
+        "https://github.com/HL7/C-CDA-Examples."
     ),
     "pubmedqa": Howto(
         "data/ori_pqal.json of https://github.com/pubmedqa/pubmedqa (1,000 labeled questions), or on the Hub "

@@ -10,14 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from lora_med.config.near_names import nearest
 from lora_med.data.catalog import read
+from lora_med.data.formats.documents.unsupported_formats import counted_endings, unsupported_ending, unsupported_file
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
-from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+from lora_med.data.record import Record, content, digest
 from lora_med.data.source import Source
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 
@@ -34,9 +35,18 @@ logger = logging.getLogger(__name__)
 
 
 def _inside(folder: Path, source: Source) -> list[Path]:
-    ends = (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ends))
-    return sorted(path for path in files if not path.name.startswith("._"))  # what macOS adds beside each file
+    """The files below a folder that the source reads; documents of a format that none reads are named in a warning."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("._")
+    ]  # macOS adds those
+    matched = sorted(path for path in files if path.name.lower().endswith(_endings(source)))
+    if matched and (left_out := counted_endings(set(files) - set(matched))):
+        logger.warning("%s: not read, because no source reads their format: %s", folder, left_out)
+    return matched
+
+
+def _endings(source: Source) -> tuple[str, ...]:
+    return (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
 
 
 def _matches(pattern: str, source: Source, hub_split: str) -> list[Input]:
@@ -80,7 +90,12 @@ def _nothing(pattern: str, source: Source) -> InputMissingError:
     path = Path(pattern).expanduser()
     if path.is_dir():
         what = f"the folder {pattern!r} holds no file that the source {source.name!r} reads"
-        return InputMissingError(what, where="data.paths", fix=f"its names end in {', '.join(source.suffixes)}")
+        fix = f"its names end in {', '.join(source.suffixes)}"
+        files = [item for item in path.rglob("*") if item.is_file()]
+        form = next(filter(None, map(unsupported_ending, (item.name for item in files))), None)
+        if form is not None:
+            what, fix = f"{what}, but {counted_endings(files)}", form.advice
+        return InputMissingError(what, where="data.paths", fix=fix)
     if path.exists():
         return InputMissingError(f"{pattern!r} is no file", where="data.paths", fix="name a file or a folder")
     near = nearest(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else None
@@ -89,25 +104,6 @@ def _nothing(pattern: str, source: Source) -> InputMissingError:
     if HUB_ID.fullmatch(pattern) and not source.reads_hub:
         fix += "; a Hub data set is read by data.source=custom, its columns named in data.columns"
     return InputMissingError(f"nothing matches {pattern!r}{hint}", where="data.paths", fix=fix)
-
-
-def content(record: Record) -> int:
-    """A 64-bit digest of the content of a record without its identifier: equal content, equal number."""
-    if isinstance(record, Passage):
-        parts: tuple[str, ...] = ("passage", record.title, record.text)
-    elif isinstance(record, Question):
-        parts = ("question", record.question, record.answer, *record.contexts, "", *record.options)
-    elif isinstance(record, Pair):
-        parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
-    else:
-        assert isinstance(record, Annotated)
-        parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))
-    return digest("\x1f".join(parts))
-
-
-def digest(text: str) -> int:
-    """A 64-bit digest of a text; memory for millions of them stays small."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
 class Reading:
@@ -271,7 +267,7 @@ def read_records(
     repeats: bool = False,
     may_be_empty: bool = False,
 ) -> Reading:
-    """The records of `inputs`; nothing is read before the first pass over the result.
+    """The records of `inputs`; before the first pass over the result only the first bytes of each file are read.
 
     Passing over it raises:
         DataError: bad input, naming file, line and what was expected (unless `skip_bad`); or no record at all.
@@ -283,10 +279,18 @@ def read_records(
         return Reading(records, str(held[0]), limit=limit, repeats=repeats, may_be_empty=may_be_empty)
     where = ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
     return Reading(
-        read(source, inputs, options),
+        _outcomes(source, inputs, options),
         where,
         skip_bad=skip_bad,
         limit=limit,
         repeats=repeats,
         may_be_empty=may_be_empty,
     )
+
+
+def _outcomes(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
+    """What the source reads; a file of a format that none reads, such as a PDF, is a drop with its error instead."""
+    forms = {item: unsupported_file(item, source.suffixes) for item in inputs if isinstance(item, Path)}
+    refused = [Drop("unsupported_format", form.error(str(path))) for path, form in forms.items() if form is not None]
+    outcomes = read(source, [item for item in inputs if not isinstance(item, Path) or forms[item] is None], options)
+    return Again(lambda: chain(refused, outcomes)) if refused else outcomes

@@ -7,6 +7,7 @@ immutable.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -151,3 +152,22 @@ def asked_of(record: Record) -> str:
     if isinstance(record, Pair):
         return "\n".join((*(content for _, content in record.history), record.input))
     return record.text
+
+
+def content(record: Record) -> int:
+    """A 64-bit digest of the content of a record without its identifier: equal content, equal number."""
+    if isinstance(record, Passage):
+        parts: tuple[str, ...] = ("passage", record.title, record.text)
+    elif isinstance(record, Question):
+        parts = ("question", record.question, record.answer, *record.contexts, "", *record.options)
+    elif isinstance(record, Pair):
+        parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
+    else:
+        assert isinstance(record, Annotated)
+        parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))
+    return digest("\x1f".join(parts))
+
+
+def digest(text: str) -> int:
+    """A 64-bit digest of a text; memory for millions of them stays small."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")

@@ -16,7 +16,7 @@ OfficialSplit = Callable[
     [Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str, frozenset[Split]] | None
 ]
 JSON_FIELDS = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
-DOCUMENTS = (".xml", ".xml.gz", ".nxml", ".json", ".zip", ".tar")
+DOCUMENTS = (".xml", ".xml.gz", ".nxml", ".nbib", ".json", ".zip", ".tar", ".tgz")
 
 
 @dataclass(frozen=True)

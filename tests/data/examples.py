@@ -7,6 +7,7 @@ import json
 from lora_med.data.record import Annotated, Pair, Passage, Question, Span
 from tests.data.example import Example
 from tests.data.examples_annotated import BRAT, N2C2
+from tests.data.examples_clinical import CDA, FHIR, PLAIN
 from tests.data.examples_texts import BIOC, DISCHARGE, NOTEEVENTS, PMC, PUBMED, STUDIES
 
 
@@ -59,6 +60,9 @@ EXAMPLES: dict[str, Example] = {
     "bioc": BIOC,
     "brat": BRAT,
     "n2c2": N2C2,
+    "plain_text": PLAIN,
+    "fhir": FHIR,
+    "cda": CDA,
     "pubmedqa": Example(
         "ori_pqal.json",
         json.dumps(

@@ -127,6 +127,13 @@ def test_what_is_no_study_is_named(content: str, said: str, tmp_path: Path) -> N
         read("clinicaltrials", write(tmp_path, "a.json", content))
 
 
+def test_a_table_of_studies_is_refused_with_what_to_download(tmp_path: Path) -> None:
+    path = write(tmp_path, "ct.csv", "NCT Number,Study Title,Brief Summary\nNCT00000004,T,A summary.\n")
+    with pytest.raises(DataError, match="a table of studies") as caught:
+        read("clinicaltrials", path)
+    assert "as JSON" in (caught.value.fix or "")
+
+
 @needs_real
 def test_the_real_studies_hold_no_contact() -> None:
     records, tally = read("clinicaltrials", REAL / "ctgov" / "xml" / "NCT03211546.xml")

@@ -189,7 +189,7 @@ def test_a_bad_line_is_named_by_file_and_line_and_skipped_on_request(tmp_path: P
         ("a.csv", b"text,n\n" + SECRET.encode() + b"\n", "expected 2 cells"),
         ("a.csv", b'text,n\n"' + SECRET.encode() + b",1\n", "not closed"),
         ("a.csv", b"text,n\n" + SECRET.encode() + b"\xff,1\n", "not UTF-8"),
-        ("a.doc", b"x", "does not say its format"),
+        ("a.dat", b"x", "does not say its format"),
     ],
 )
 def test_a_bad_file_is_refused_without_its_text(tmp_path: Path, name: str, content: bytes, expected: str) -> None:

@@ -109,7 +109,7 @@ def test_damage_gives_sound_records_or_a_named_error(source: str, tmp_path: Path
 
 BOMB_SOURCES = (
     *("pubmed", "pmc", "medquad", "clinicaltrials", "bioc", "bc5cdr", "conll", "custom", "mimic3", "pubmedqa"),
-    *("brat", "n2c2"),
+    *("brat", "n2c2", "plain_text", "fhir", "cda"),
 )
 HOSTILE = {
     "gz of zeros": lambda head, tail: gzip.compress(head + b"\0" * 400_000_000 + tail, 1),

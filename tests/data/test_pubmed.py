@@ -271,7 +271,7 @@ def test_bad_input_names_file_and_line_and_never_the_text(tmp_path: Path) -> Non
     cases = {
         "ends early": whole[: whole.index('<PMID Version="1">2')],
         "not well-formed": whole.replace("</Abstract>", "", 1),
-        "outermost": "<html>private words</html>",
+        "outermost": "<other>private words</other>",
         "empty": "",
         "PMID of digits": whole.replace('<PMID Version="1">1<', '<PMID Version="1">private words<'),
     }

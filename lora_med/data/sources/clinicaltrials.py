@@ -1,11 +1,12 @@
 """ClinicalTrials.gov: one Passage a study, from the API's version 2 or the legacy XML, both with the same sections.
 
-JSON: a study, a search page (`{"studies": [...]}`), an array of studies; a zip with one file a study, of either format.
-Any module may be missing, and search pages contain only some modules. Of a study in several files, the longest text
-wins. The API's text is CommonMark; its escapes are removed. The legacy text has indented lines, which are joined.
-Contacts, officials and locations hold names, telephone numbers and e-mail addresses: they are never read. Formats:
-https://clinicaltrials.gov/data-api/about-api/study-data-structure and, legacy,
-https://clinicaltrials.gov/ct2/html/images/info/public.xsd. License: public domain (work of the US government).
+JSON: a study, a search page (`{"studies": [...]}`), an array of studies; a zip with one file a study, of either
+format. Any module may be missing, and search pages contain only some modules. Of a study in several files, the
+longest text wins. The API's text is CommonMark; its escapes are removed. The legacy text is wrapped at a width, and
+its lines are joined (formats/wrapped_lines.py). Contacts, officials and locations hold names, telephone numbers and
+e-mail addresses: they are never read. Formats: https://clinicaltrials.gov/data-api/about-api/study-data-structure
+and, legacy, https://clinicaltrials.gov/ct2/html/images/info/public.xsd. License: public domain (work of the US
+government).
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from typing import Any
 
 from lora_med.data.formats.archives import FIX, Document, is_xml, outcomes_of, xml_root
 from lora_med.data.formats.tables import is_encodable, load_json
+from lora_med.data.formats.wrapped_lines import joined
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
 from lora_med.data.record import Passage, Section
 from lora_med.errors import DataError
 
 SUFFIXES = (".json", ".xml")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 NUMBER = re.compile(r"NCT\d{8}")
 ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark: a backslash before ASCII punctuation
-BULLET = re.compile(r"(?:[-*•]|\(?\w{1,3}[.)])\s")
 LABELS = {
     "SUMMARY": "Summary",
     "DESCRIPTION": "Description",
@@ -70,6 +72,9 @@ def _studies(document: Document) -> Iterator[Outcome]:
         title = root.findtext("brief_title") or root.findtext("official_title") or ""
         yield _study(number, title, _legacy(root), document.where)
         return
+    if document.name.lower().endswith(TABLE_ENDINGS):
+        what = "a table of studies, which has only some of their fields, is not read"
+        raise DataError(what, where=document.where, fix="download the search as JSON, one file a study in a zip")
     value = load_json(io.BytesIO(document.content), Path(document.where))
     studies = value.get("studies", [value]) if isinstance(value, dict) else value
     if not isinstance(studies, list):
@@ -156,28 +161,14 @@ def _legacy(root: Any) -> dict[str, str]:
         return "\n".join(_item(node.findtext, *fields) for node in root.iterfind(tag) if node.findtext(fields[0]))
 
     return {
-        "SUMMARY": _joined(text("brief_summary/textblock")),
-        "DESCRIPTION": _joined(text("detailed_description/textblock")),
+        "SUMMARY": joined(root.findtext("brief_summary/textblock") or ""),
+        "DESCRIPTION": joined(root.findtext("detailed_description/textblock") or ""),
         "CONDITIONS": "; ".join((node.text or "").strip() for node in root.iterfind("condition")),
         "INTERVENTIONS": items("intervention", "intervention_name"),
         "PRIMARY_OUTCOMES": items("primary_outcome", "measure", "time_frame"),
         "SECONDARY_OUTCOMES": items("secondary_outcome", "measure", "time_frame"),
-        "ELIGIBILITY": _joined(text("eligibility/criteria/textblock")),
+        "ELIGIBILITY": joined(root.findtext("eligibility/criteria/textblock") or ""),
         "SEX": text("eligibility/gender").lower(),
         "MINIMUM_AGE": age("eligibility/minimum_age"),
         "MAXIMUM_AGE": age("eligibility/maximum_age"),
     }
-
-
-def _joined(text: str) -> str:
-    """Paragraphs from indented lines; a bullet begins a new line, with `*` as in the API."""
-    paragraphs: list[str] = []
-    for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
-        lines: list[str] = []
-        for line in map(str.strip, block.split("\n")):
-            if lines and not BULLET.match(line):
-                lines[-1] += f" {line}"
-            elif line:
-                lines.append(re.sub(r"^[-•]\s+", "* ", line))
-        paragraphs += ["\n".join(" ".join(line.split()) for line in lines)] if lines else []
-    return "\n\n".join(paragraphs)

@@ -1,10 +1,14 @@
-"""PubMed Central articles in JATS (.nxml, .xml), one Passage each: title, abstract, body, without citation markers.
+"""Journal articles in JATS (.nxml, .xml), one Passage each: title, abstract, body, without citation markers.
 
-Single files, and the tar.gz packages of the PMC Open Access subset. A section of the body is a Section with its own
-title as label, and so is a subsection; paragraphs are lines. Left out: references and the markers that point to them,
-figures, tables, formulas that are only pictures or TeX, footnotes, supplements and back matter. Sections about the
-article itself (competing interests, authors' contributions) are left out too. Format:
-https://jats.nlm.nih.gov/archiving. License: each article's own, in its <license>; most of the subset is CC BY.
+Articles of PubMed Central or of any publisher (PLOS, eLife, SciELO): single files, sets of articles, the envelopes of
+an OAI service, and zip or tar.gz packages. Namespaces and their prefixes do not count. An article is named by its
+number in PubMed Central, else its PMID, DOI or publisher's identifier (formats/jats/article_identity.py). A section
+of the body is a Section with its own title as label, and so is a subsection; paragraphs are lines
+(formats/jats/article_text.py).
+
+Sub-articles and responses (reviews, decision letters, replies, translations) are left out and counted within their
+article. Of an article in another language its English translation, a sub-article, is read instead. Format:
+https://jats.nlm.nih.gov. License: each article's own, in its <license>; most of PMC's Open Access subset is CC BY.
 """
 
 from __future__ import annotations
@@ -14,136 +18,101 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lora_med.data.formats.archives import FIX, Document, outcomes_of, xml_root
-from lora_med.data.formats.citations import AUTHOR_END, AUTHOR_START, NUMBER, without_citations
-from lora_med.data.outcome import Drop, Input, Outcome, ReadOptions
-from lora_med.data.record import Passage, Section
+from lora_med.data.formats.jats.article_identity import (
+    LANGUAGE,
+    articles_of,
+    identifiers_of,
+    identity_of,
+    is_english,
+    without_namespaces,
+)
+from lora_med.data.formats.jats.article_text import sections_of, title_of
+from lora_med.data.outcome import Again, Drop, Input, Outcome, PartDrop, ReadOptions
+from lora_med.data.record import Passage, digest
 from lora_med.errors import DataError
 
 SUFFIXES = (".nxml", ".xml")
-SKIPPED = {
-    *("table-wrap", "table-wrap-group", "fig", "fig-group", "supplementary-material", "media", "graphic", "tex-math"),
-    *("fn", "fn-group", "ref-list", "inline-graphic", "object-id", "table", "alt-text", "long-desc", "label", "notes"),
-}
-BLOCKS = {
-    *("p", "list", "list-item", "disp-quote", "def-list", "def-item", "boxed-text", "disp-formula", "verse-group"),
-    *("verse-line", "preformat", "statement", "speech"),
-}
-ABOUT_THE_ARTICLE = re.compile(
-    r"(?:competing|conflicts? of|declaration of (?:competing )?)\s*interests?|authors?['’]*s? contributions?|funding|"
-    r"acknowledge?ments?|pre-?publication history|support(?:ing|ive) information|supplementary (?:material|data)s?|"
-    r"abbreviations(?: used)?|availability of (?:supporting )?data(?: and materials?)?|disclosures?",
-    re.IGNORECASE,
-)
-SPACES = re.compile(r"[ \t\r\n]+")
-NUMERIC = re.compile(r"[\W\d_]*[a-z]?[\W\d_]*")  # 12, [3], 4a, 5-7
+MOST_TYPES = 6  # of identifiers in a message
+TYPE_NAME = re.compile(r"[\w.-]{1,30}")
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The articles of the files. Drops: retracted, retraction_notice, not_english, no_text; with an error: bad,
-    damaged_file."""
-    return outcomes_of(inputs, SUFFIXES, lambda document: _articles(document, options.keep_retracted))
+    """The articles of the files. Drops: retracted, retraction_notice, not_english, no_text, deleted; with an error:
+    bad, damaged_file, unsupported_format. Left out within an article: sub_article, response. Of several versions of
+    an article the first that is read is kept; others are dropped as other_version."""
+    outcomes = outcomes_of(inputs, SUFFIXES, lambda document: _articles(document, options.keep_retracted))
+    return Again(lambda: _first_versions(outcomes))
+
+
+def _first_versions(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    texts: dict[
+        int, int
+    ] = {}  # digest of a uid -> digest of its text; an equal text is left to be counted as duplicate
+    is_first = True
+    for outcome in outcomes:
+        if isinstance(outcome, Passage):
+            text = digest(outcome.text)
+            is_first = texts.setdefault(digest(outcome.uid), text) == text
+            yield outcome if is_first else Drop("other_version")
+        elif is_first or not isinstance(outcome, PartDrop):
+            yield outcome
 
 
 def _articles(document: Document, keep_retracted: bool) -> Iterator[Outcome]:
-    root = xml_root(document)
-    articles = list(root.iter("article")) if root.tag in ("article", "pmc-articleset", "articles") else []
-    if not articles:
-        raise DataError("expected an article in JATS", where=f"{document.where}:1", fix=FIX)
+    root = without_namespaces(xml_root(document))
+    deleted = [header for header in root.iter("header") if header.get("status") == "deleted"]  # of an OAI service
+    articles = list(articles_of(root))
+    if not articles and not deleted:
+        answer = root.find("error") if root.tag == "OAI-PMH" else None
+        code = "" if answer is None else answer.get("code") or ""
+        answered = f"; the OAI service answered {code}" if TYPE_NAME.fullmatch(code) else ""
+        raise DataError(f"expected an article in JATS, with a front{answered}", where=f"{document.where}:1", fix=FIX)
+    for _ in deleted:
+        yield Drop("deleted")
     for article in articles:
-        yield _outcome(article, keep_retracted, document.where)
+        yield from _outcomes(article, keep_retracted, document.where)
 
 
-def _outcome(article: Any, keep_retracted: bool, file: str) -> Outcome:
+def _outcomes(article: Any, keep_retracted: bool, file: str) -> Iterator[Outcome]:
+    translation = None if is_english(article) else _english_translation(article)
+    outcome = _outcome(article, translation, keep_retracted, file)
+    yield outcome
+    if isinstance(outcome, Passage):
+        for part in article.iterchildren("sub-article", "response"):
+            if part is not translation:
+                yield PartDrop(part.tag.replace("-", "_"), f"{file}, {outcome.uid}")
+
+
+def _outcome(article: Any, translation: Any, keep_retracted: bool, file: str) -> Outcome:
+    """The passage of an article, or of its translation where it has one that is read instead; or why it is dropped."""
+    identifiers = identifiers_of(article)
+    identity = identity_of(article, identifiers)
     meta = article.find("front/article-meta")
-    ids = {} if meta is None else {node.get("pub-id-type"): (node.text or "").strip() for node in meta if _is_id(node)}
-    number = (ids.get("pmc") or ids.get("pmcid") or ids.get("pmcaid") or "").upper().removeprefix("PMC")
-    if meta is None or not (number.isascii() and number.isdigit()):
-        where = f"{file}:{article.sourceline}"
-        return Drop("bad", DataError("expected an article-id of the type pmc, of digits", where=where, fix=FIX))
+    if identity is None or meta is None:
+        types = [name if TYPE_NAME.fullmatch(name) else "another type" for name in identifiers][:MOST_TYPES]
+        what = "expected an article-id of the type pmc, pmid, doi or publisher-id"
+        what += f"; those of usable form are missing among: {', '.join(types)}" if types else "; the article has none"
+        return Drop("bad", DataError(what, where=f"{file}:{article.sourceline}", fix=FIX))
     links = {node.get("related-article-type") for node in meta.iterfind("related-article")}
     if article.get("article-type") == "retraction":
         return Drop("retraction_notice")
     if not keep_retracted and links & {"retraction-forward", "retracted-by"}:
         return Drop("retracted")
-    language = article.get("{http://www.w3.org/XML/1998/namespace}lang", "en").lower()
-    if not language.startswith("en"):
-        return Drop("not_english")
-    title = meta.find("title-group/article-title")
-    sections = (*_abstract(meta), *_body(article.find("body")))
+    if not is_english(article):
+        if translation is None:
+            return Drop("not_english")
+        article, meta = translation, translation.find("front-stub")
+    sections = sections_of(meta, article)
     if not sections:
         return Drop("no_text")
     text = "\n\n".join(f"{section.label}\n{section.text}" if section.label else section.text for section in sections)
-    pmid = ids.get("pmid", "")
-    group = pmid if pmid.isascii() and pmid.isdigit() else f"PMC{number}"
-    return Passage(f"pmc:PMC{number}", group, "pmc", text, "" if title is None else _line(title), sections)
+    return Passage(identity.uid, identity.group, "pmc", text, title_of(meta), sections)
 
 
-def _is_id(node: Any) -> bool:
-    return node.tag == "article-id"
-
-
-def _abstract(meta: Any) -> Iterator[Section]:
-    for abstract in meta.iterfind("abstract"):
-        if abstract.get("abstract-type") in (None, "structured"):  # others: graphical, for the public, teasers
-            yield from _sections(abstract, "Abstract", "ABSTRACT")
-
-
-def _body(body: Any) -> Iterator[Section]:
-    if body is not None:
-        yield from _sections(body, None, None)
-
-
-def _sections(node: Any, label: str | None, category: str | None) -> Iterator[Section]:
-    """The node's own paragraphs, then its sections, in order; a heading without its own text is dropped."""
-    own = "\n".join(line for child in node if child.tag in BLOCKS for line in _lines(child))
-    if own:
-        yield Section(own, label, category)
-    for child in node:
-        if child.tag != "sec" or child.get("sec-type") in ("supplementary-material", "display-objects"):
-            continue
-        heading = child.find("title")
-        title = "" if heading is None else _line(heading).rstrip(":")
-        if not ABOUT_THE_ARTICLE.fullmatch(title):
-            yield from _sections(child, title or label, category or (child.get("sec-type") or "").upper() or None)
-
-
-def _lines(block: Any) -> Iterator[str]:
-    """A block's text, one line for each paragraph; list items inside a paragraph are separate lines."""
-    pieces: list[str] = []
-    for text in _pieces(block):
-        if text == "\n":
-            line = without_citations("".join(pieces))
-            if line:
-                yield line
-            pieces = []
-        else:
-            pieces.append(text)
-    line = without_citations("".join(pieces))
-    if line:
-        yield line
-
-
-def _line(node: Any) -> str:
-    return " ".join(_lines(node))
-
-
-def _pieces(node: Any) -> Iterator[str]:
-    """The text below a node in order: "\\n" separates blocks, and citation markers are special characters."""
-    if node.tag == "xref" and node.get("ref-type") == "bibr":
-        cited = SPACES.sub(" ", "".join(node.itertext()))
-        yield NUMBER if NUMERIC.fullmatch(cited) else f"{AUTHOR_START}{cited}{AUTHOR_END}"
-        return
-    if node.text:
-        yield SPACES.sub(" ", node.text)
-    for child in node:
-        if child.tag == "break":
-            yield " "
-        elif child.tag not in SKIPPED:
-            block = child.tag in BLOCKS
-            if block:
-                yield "\n"
-            yield from _pieces(child)
-            if block:
-                yield "\n"
-        if child.tail:
-            yield SPACES.sub(" ", child.tail)
+def _english_translation(article: Any) -> Any:
+    """The English translation that an article holds, or None."""
+    for part in article.iterfind("sub-article"):
+        named = (part.get(LANGUAGE) or "").lower()
+        if part.get("article-type") == "translation" and named.startswith("en") and part.find("front-stub") is not None:
+            return part
+    return None

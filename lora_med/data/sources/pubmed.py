@@ -1,5 +1,7 @@
 """PubMed abstracts from NLM's XML: baseline files, then update files, plain or gz, one Passage per article.
 
+A search saved as `.nbib` (the MEDLINE format, formats/pubmed/medline_tags.py) gives the same passages.
+
 Format: https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd. License: NLM's terms of use; publishers may hold
 copyright in abstracts, so share PMIDs and hashes, not texts. Courtesy of the U.S. National Library of
 Medicine.
@@ -21,6 +23,13 @@ from typing import Any, BinaryIO
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
+from lora_med.data.formats.pubmed.medline_tags import (
+    MedlineRecord,
+    is_medline,
+    medline_outcome,
+    medline_pmid,
+    medline_records,
+)
 from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, has_plain_header, identity, split_articles
 from lora_med.data.formats.pubmed.pubmed_fast import read_article
 from lora_med.data.formats.pubmed.pubmed_xml import outcome_of, passage
@@ -146,7 +155,14 @@ def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
 
 
 def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
-    done = 0
+    done, tagged = 0, False
+    with suppress(DataError), archive_errors(path), open_stream(path) as stream:
+        tagged = is_medline(stream)
+    if tagged:
+        with open_stream(path) as stream:
+            for record in medline_records(stream, str(path)):
+                yield _medline_step(record, path, reader)
+        return
     # A truncated file, or unusual content between articles: the parser reads as far as it can and reports the line.
     with open_stream(path) as stream, closing(Lines(path)) as lines, suppress(Unusual, DataError), archive_errors(path):
         if not has_plain_header(stream):
@@ -158,6 +174,17 @@ def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
         return
     with open_stream(path) as stream:
         yield from islice(_parsed_steps(stream, path, reader), done, None)
+
+
+def _medline_step(record: MedlineRecord, path: Path, reader: _Reader) -> _Step:
+    """The article of a record in the MEDLINE format, which has no versions."""
+    pmid, where = medline_pmid(record), f"{path}:{record.line}"
+    if pmid is None:
+        fix = "save the search with Send to, Citation manager (.nbib; RIS has no PMIDs), or set data.skip_bad=true"
+        return Drop("bad", DataError("a record without a PMID of digits", where=where, fix=fix))
+    if not reader.texts:
+        return _Entry(pmid, 1, None)
+    return _Entry(pmid, 1, medline_outcome(pmid, record, where, keep_retracted=reader.keep_retracted))
 
 
 def _cut_steps(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterable[_Step]:
@@ -201,7 +228,7 @@ def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[_St
         raise DataError(
             f"not a PubMed file: the outermost element is none of {', '.join(ROOTS)}",
             where=str(path),
-            fix="give files of https://ftp.ncbi.nlm.nih.gov/pubmed/ or the XML that PubMed exports",
+            fix="give files of https://ftp.ncbi.nlm.nih.gov/pubmed/, or the XML or .nbib that PubMed exports",
         )
 
 
