@@ -8,7 +8,7 @@ immutable.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -118,6 +118,7 @@ class Pair:
     """A source text and its target: dialogue and note, question and summary, prompt and completion.
 
     `history` holds the turns of a conversation before `input`, as `(role, content)`; `output` is the assistant's last.
+    `reasoning` is what the assistant thought before it. `in_turns` is true if the source gave turns, be it two.
     """
 
     uid: str
@@ -127,6 +128,13 @@ class Pair:
     output: str
     section: str = ""
     history: tuple[tuple[str, str], ...] = ()
+    reasoning: str = field(default="", repr=False)
+    in_turns: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether the source gave turns: a template without turns would not show them as they are."""
+        return bool(self.in_turns or self.history or self.reasoning)
 
 
 Record = Passage | Question | Annotated | Pair
@@ -139,7 +147,8 @@ def texts_of(record: Record) -> tuple[str, ...]:
     if isinstance(record, Question):
         return (record.question, *record.contexts, *record.options, record.answer, record.explanation)
     if isinstance(record, Pair):
-        return (*(content for _, content in record.history), record.input, record.output)
+        earlier = (content for _, content in record.history)
+        return (*earlier, record.input, *([record.reasoning] if record.reasoning else ()), record.output)
     return (record.text,)
 
 
@@ -162,6 +171,7 @@ def content(record: Record) -> int:
         parts = ("question", record.question, record.answer, *record.contexts, "", *record.options)
     elif isinstance(record, Pair):
         parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
+        parts += ("", record.reasoning) if record.reasoning else ()
     else:
         assert isinstance(record, Annotated)
         parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))
