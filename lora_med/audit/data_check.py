@@ -60,6 +60,7 @@ class SourceCheck:
     sizes: dict[Split, int]
     looked_at: dict[Split, int]
     separation: dict[str, Any]
+    columns: dict[str, Any]
     lengths: dict[Split, Lengths]
     labels: dict[Split, dict[str, int]]
     baselines: dict[Split, dict[str, float]]
@@ -141,6 +142,7 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
         sizes={split: len(records) for split, records in splits.records.items()},
         looked_at={split: len(records) for split, records in held.items()},
         separation=splits.decontamination.as_json(),
+        columns=splits.columns,
         lengths=sizes,
         labels=labels,
         baselines=scores,

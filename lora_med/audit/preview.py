@@ -12,12 +12,14 @@ from typing import Any
 import jinja2
 
 from lora_med.audit.data_check import Check, Lengths, SourceCheck
+from lora_med.data.shapes.columns.accounting import OWN_GROUP, columns_lines
 from lora_med.prompts.tokens_and_labels import Tokens
 
 TEMPLATE = Path(__file__).parent.parent / "assets" / "report" / "preview.html.j2"
 STYLE = TEMPLATE.with_name("style.css")
 WIDTH, HEIGHT, LEFT, BOTTOM = 480, 150, 44, 22  # of a histogram, in pixels
 MOST_LABELS = 12
+SOURCE_GROUP = "the group is the source's own, which each record carries"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def page(check: Check, rows: Sequence[Shown], *, base: str) -> str:
         lead=[_lead(source) for source in check.sources],
         check=check,
         rows=rows,
-        notes=[notes(source) for source in check.sources],
+        notes=[[*_column_sentences(source), *notes(source)] for source in check.sources],
         charts=[
             {split: histogram(sizes, check.max_length) for split, sizes in source.lengths.items() if split == "train"}
             for source in check.sources
@@ -75,7 +77,7 @@ def notes(source: SourceCheck) -> list[str]:
     removed = ", ".join(f"{count:,} {reason}" for reason, count in separation["removed"].items()) or "nothing"
     lists = ", ".join(item["name"] for item in separation["block_lists"]) or "none"
     lines = [
-        f"No group and no content is in two splits. Removed: {removed}. Block-lists: {lists}. Near-duplicates: "
+        f"{_separated(source.columns['group'])} Removed: {removed}. Block-lists: {lists}. Near-duplicates: "
         f"{separation['near_duplicate_clusters']:,} clusters; {separation['groups_moved']:,} groups were moved so that "
         "each cluster is in one split."
     ]
@@ -93,6 +95,18 @@ def notes(source: SourceCheck) -> list[str]:
     else:
         lines.append("Nothing has the shape of an identifier.")
     return lines
+
+
+def _separated(group: str) -> str:
+    """What the splits do not share. A text that is its own group keeps no patient in one split."""
+    if group.startswith(OWN_GROUP):
+        sentence = f"{group[0].upper()}{group[1:]}"
+        return f"No content is in two splits. {sentence}: texts of one patient may be in several splits."
+    return f"No group and no content is in two splits; {group or SOURCE_GROUP}."
+
+
+def _column_sentences(source: SourceCheck) -> list[str]:
+    return [f"{line[0].upper()}{line[1:]}." for line in columns_lines(source.columns)]
 
 
 def histogram(lengths: Lengths, max_length: int) -> str:

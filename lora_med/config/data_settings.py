@@ -22,6 +22,8 @@ class MixSettings(Section):
     """For `custom`: our field -> your column."""
     ignore_columns: list[str] = Field(default_factory=list)
     """For `custom`: columns that are left out on purpose."""
+    answer_form: Literal["text", "letter", "from_0", "from_1"] | None = None
+    """For `custom`: how a column names the right option."""
     encoding: str | None = None
     """The character encoding of a text file; left out, its byte order mark's, else UTF-8."""
     delimiter: str | None = None
@@ -42,10 +44,14 @@ class DataSettings(Section):
     template: str | None = None
     """The prompt template; left out, the source's own. A card names the template that trained it."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """For `custom`: our field -> your column, such as `prompt: question_text`. The fields are uid, group, text, prompt,
-    completion, messages. With a `label` column the texts are classified."""
+    """For `custom`: our field -> your column, such as `prompt: question_text`. The fields are uid, group, text, title,
+    label, messages, system, history, instruction, input, output, prompt, completion, question, answer, answer_idx,
+    contexts, options, explanation, subject, section. `group: none` says that each text is its own group."""
     ignore_columns: list[str] = Field(default_factory=list)
     """For `custom`: columns that are left out on purpose, where their names say that they hold content."""
+    answer_form: Literal["text", "letter", "from_0", "from_1"] | None = None
+    """For `custom` with options: the right one is given by its text, its letter, or its number from 0 or from 1; left
+    out, as all rows together show."""
     encoding: str | None = None
     """The character encoding of a text file, such as `windows-1252`; left out, its byte order mark's, else UTF-8."""
     delimiter: str | None = None
@@ -53,7 +59,7 @@ class DataSettings(Section):
     sheet: str | None = None
     """The sheet of an Excel workbook, by name, or the key of a list in a JSON object; left out, the only one."""
     labels: list[str] | None = None
-    """For `custom` with a label column (`data.columns.label`): its classes; left out, those that occur."""
+    """For `custom` with a label column: its classes; left out, those that occur."""
     hub_split: str = "train"
     """For a Hub data set: the split to read."""
     skip_bad: bool = False

@@ -253,7 +253,7 @@ SOURCES: dict[str, Source] = {
     "custom": Source(
         name="custom",
         summary="your own rows: JSON lines, JSON, CSV, TSV, Parquet, Excel, or a Hub data set",
-        kinds=(Passage, Pair, Question),
+        kinds=(Passage, Pair, Question, Annotated),
         license="not stated",
         access=None,
         citation="",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from lora_med.data.access import Access, access_of
 from lora_med.data.in_memory import MemoryRows
@@ -13,6 +13,7 @@ from lora_med.data.record import Record
 from lora_med.errors import DataError
 
 Item = TypeVar("Item", covariant=True)
+AnswerForm = Literal["text", "letter", "from_0", "from_1"]  # how a column gives the right option
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +120,31 @@ class ReadNotes:
 
     `access` collects the access classes of the sources that rows name: records that `data read` wrote from credentialed
     notes are credentialed when they are read back. `columns` maps each column that was used to the field it was used
-    as; `unused_columns` holds the others, in the order of the file.
+    as; `unused_columns` holds the others, in the order of the file. `grouping` says what the group is, and `remarks`
+    are further decisions, in sentences.
     """
 
     access: set[str] = field(default_factory=set)
     columns: dict[str, str] = field(default_factory=dict)
     unused_columns: dict[str, None] = field(default_factory=dict)
+    grouping: str = ""
+    remarks: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a source may need besides its inputs; each uses what concerns it. `notes` is filled while reading."""
+    """What a source may need besides its inputs; each uses what concerns it. `notes` is filled while reading.
+
+    `stops_at_columns` is false where records are only compared with, so that no column's content or patient is lost.
+    """
 
     columns: dict[str, str] = field(default_factory=dict)
     keep_retracted: bool = False
     streaming: bool = False
     labels: tuple[str, ...] = ()
     ignore_columns: tuple[str, ...] = ()
+    answer_form: AnswerForm | None = None
+    stops_at_columns: bool = True
     table: TableFormat = TableFormat()
     notes: ReadNotes = field(default_factory=ReadNotes)
 

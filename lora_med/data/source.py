@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lora_med.data.access import Access
 from lora_med.data.outcome import Input, TableFormat
-from lora_med.data.record import Pair, Question, Record, Split
+from lora_med.data.record import Annotated, Pair, Question, Record, Split
 from lora_med.data.splitting.splits import SplitShares
 from lora_med.errors import SettingsError
 
@@ -57,6 +57,8 @@ class Source:
             return self.template
         if isinstance(first, Pair):
             return "pair_chat" if first.history else "pair"
+        if isinstance(first, Annotated):
+            return "entities"
         return "question_chat" if isinstance(first, Question) else "text"
 
     def check_table(self, table: TableFormat) -> None:

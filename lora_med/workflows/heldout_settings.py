@@ -26,7 +26,7 @@ SPLITTING = (  # the last four decide which records are near-duplicates, and so 
 )
 FILES = ("block_lists", "test_files")
 READING = (
-    *("columns", "ignore_columns", "labels", "encoding", "delimiter", "sheet"),
+    *("columns", "ignore_columns", "answer_form", "labels", "encoding", "delimiter", "sheet"),
     *("hub_split", "skip_bad", "keep_retracted", "streaming"),
 )
 

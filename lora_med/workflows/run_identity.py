@@ -92,4 +92,5 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
         separation=corpus.decontamination,
         mixture=corpus.mixture,
         earlier_sources=list(dict.fromkeys(earlier)),
+        columns=corpus.columns,
     )

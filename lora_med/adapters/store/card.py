@@ -38,8 +38,9 @@ class DataFacts:
     """The training data of the adapter: names and hashes only. `access` is the strictest class of the sources.
 
     `separation` lists, for each source and then for all together, what was removed from training to keep it separate
-    from test data. `mixture` lists what each source contributed. `earlier_sources` are the sources of the adapters from
-    which this one continues.
+    from test data. `mixture` lists what each source contributed. `columns` lists, for each source of the user's own
+    rows, which columns were used as what, which were not used, and what the group is. `earlier_sources` are the sources
+    of the adapters from which this one continues.
     """
 
     source: str
@@ -50,6 +51,7 @@ class DataFacts:
     separation: list[dict[str, Any]] = field(default_factory=list)
     mixture: list[dict[str, Any]] = field(default_factory=list)
     earlier_sources: list[str] = field(default_factory=list)
+    columns: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.access not in CLASSES:
@@ -165,6 +167,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
             separation=list(data.get("separation", [])),
             mixture=list(data.get("mixture", [])),
             earlier_sources=list(data.get("earlier_sources", [])),
+            columns=list(data.get("columns", [])),
         ),
         settings=dict(raw["settings"]),
         scores=dict(raw["scores"]),

@@ -1,9 +1,9 @@
-"""--column field=name: the columns of a custom file on the command line."""
+"""--column, --ignore-column, --answer-form: what the columns of a custom file mean, on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,18 @@ Columns = Annotated[
     typer.Option(
         "--column", metavar="FIELD=COLUMN", help="For the source custom: the column of a field; repeat it for several."
     ),
+]
+IgnoreColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-column",
+        metavar="NAME",
+        help="For custom: a column that is left out on purpose; repeat it for several.",
+    ),
+]
+AnswerForm = Annotated[
+    Literal["text", "letter", "from_0", "from_1"] | None,
+    typer.Option("--answer-form", help="For custom: how a column gives the right option. [default: as the rows show]"),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_med.cli.command_groups import CommandGroup
-from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, columns_of
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
 from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
 from lora_med.cli.data.preview_command import check_command, preview_command
@@ -81,6 +81,8 @@ def read_command(
     out: OutFile,
     column: Columns = None,
     access: DataAccess = None,
+    ignore_column: IgnoreColumns = None,
+    answer_form: AnswerForm = None,
     stdin_filename: StdinName = None,
     hub_split: Annotated[str, typer.Option(help="For a Hub data set: the split to read.")] = "train",
     encoding: Encoding = None,
@@ -99,14 +101,21 @@ def read_command(
     from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import ReadOptions, TableFormat
     from lora_med.data.reading import find_inputs, read_records
+    from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
     from lora_med.files import atomic_stream, make_private
 
     row = find_source(source)
     check_output([out], row, paths, hub_split)
     with spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names, hub_split)
-        table = TableFormat(encoding, delimiter, sheet)
-        options = ReadOptions(columns_of(column or ()), keep_retracted, streaming=True, table=table)
+        options = ReadOptions(
+            columns_of(column or ()),
+            keep_retracted,
+            streaming=True,
+            ignore_columns=tuple(ignore_column or ()),
+            answer_form=answer_form,
+            table=TableFormat(encoding, delimiter, sheet),
+        )
         reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records)
         is_private = handled_as(options.access_of(row.access, access)) == CREDENTIALED
         with atomic_stream(out, private=is_private) as stream:
@@ -116,22 +125,26 @@ def read_command(
                     make_private(stream)
                     is_private = True
                 stream.write(as_line(record))
+            if max_records is None:
+                check_ignored(options)
     found = options.access_of(row.access, access)
     if found is None:
         ask(row.name, "--access ")
-    tally = reading.tally
+    tally, columns = reading.tally, columns_report(options.notes)
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
     if row.access is None:  # null until it is stated
         summary["access"] = found
     if row.versions_articles:  # versions of one article are one, and a deleted one is none
         gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
         summary["articles"] = tally.read - gone
+    if columns["used"]:
+        summary["columns"] = columns
     report = sys.stderr if is_stdout(out) else sys.stdout
     if as_json:
         print(json.dumps(summary | {"out": str(out)}), file=report)
         return
     articles = f" ({summary['articles']:,} articles)" if "articles" in summary else ""
-    print(f"{tally}{articles}\n{out}", file=report)
+    print("\n".join([f"{tally}{articles}", *columns_lines(columns), str(out)]), file=report)
 
 
 def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:
@@ -250,7 +263,8 @@ def blocklist_command(
         from lora_med.data.catalog import find_source
 
         row = find_source(source)
-        options = ReadOptions(streaming=True, table=TableFormat(encoding, delimiter, sheet))
+        table = TableFormat(encoding, delimiter, sheet)
+        options = ReadOptions(streaming=True, stops_at_columns=False, table=table)
         check_output([out], row, paths or [])
         records = read_records(row, find_inputs(row, paths or []), options)
         identifiers = [name for record in records for name in identifiers_of(record)]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, columns_of
 from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
 from lora_med.cli.data.stdin import StdinName, spooled
 from lora_med.cli.options import (
@@ -41,6 +41,8 @@ def deidentify_command(
     ] = None,
     column: Columns = None,
     access: DataAccess = None,
+    ignore_column: IgnoreColumns = None,
+    answer_form: AnswerForm = None,
     stdin_filename: StdinName = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
@@ -69,8 +71,13 @@ def deidentify_command(
     with status, spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names)
         find = load_finder()
-        table = TableFormat(encoding, delimiter, sheet)
-        options = ReadOptions(columns_of(column or ()), streaming=True, table=table)
+        options = ReadOptions(
+            columns_of(column or ()),
+            streaming=True,
+            ignore_columns=tuple(ignore_column or ()),
+            answer_form=answer_form,
+            table=TableFormat(encoding, delimiter, sheet),
+        )
         reading = read_records(row, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:

@@ -66,10 +66,13 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
 
 def _print_source(source: SourceCheck, max_length: int) -> None:
     from lora_med.audit.preview import notes
+    from lora_med.data.shapes.columns.accounting import columns_lines
 
     sizes = ", ".join(f"{split} {size:,}" for split, size in source.sizes.items())
     print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
     print(f"records      {source.tally}")
+    for line in columns_lines(source.columns):
+        print(f"columns      {line}")
     print(f"splits       {sizes}")
     print(f"split        {source.split}")
     print(f"template     {source.template}")
@@ -114,6 +117,7 @@ def preview_command(
     is_private = handled_as(check.access) == CREDENTIALED
     hidden = check.access is None or (is_private and permission is None)
     from lora_med.audit.preview import page, spell
+    from lora_med.data.shapes.columns.accounting import columns_lines
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import fit_rows
     from lora_med.prompts.render import render_stream
@@ -127,12 +131,16 @@ def preview_command(
             stream.write(page(check, spelled, base=settings.model.base).encode("utf-8"))
     if as_json:
         spelled_rows = [] if hidden else [_spelled(tokens, tokenizer) for tokens in shown]
-        print(json.dumps({"template": corpus.template, "rows": spelled_rows} | ({"out": str(out)} if out else {})))
+        shown_rows = {"template": corpus.template, "columns": corpus.columns, "rows": spelled_rows}
+        print(json.dumps(shown_rows | ({"out": str(out)} if out else {})))
         return
     if out is not None:
         print(out)
         return
     screen = console()
+    for source in check.sources:
+        for line in columns_lines(source.columns):
+            print(line)
     if hidden:
         for number, tokens in enumerate(shown, 1):
             screen.print(f"row {number}: {len(tokens.input_ids)} tokens, {sum(tokens.trained)} trained; text not shown")

@@ -1,112 +1,193 @@
-"""Your own rows, in one of six shapes, each recognized by its columns.
+"""Your own rows, each in a shape that its columns show.
 
-    messages             a conversation; the last turn, the assistant's, is trained           -> Pair with history
-    prompt, completion   the answer to a prompt                                               -> Pair
-    input, output        the same, as `lora-med data read` writes it                          -> Pair
-    question, answer     with `contexts` and `options` if there are any                       -> Question
-    text, label          a text and its class, where `data.columns` names the label's column  -> Question
-    text                 running text, with `title` if there is one                           -> Passage
+    messages                    a conversation; the last answer is trained                    -> Pair with history
+    instruction, output         Alpaca, with `input`, `system` and `history` if there are any -> Pair
+    prompt, completion          the answer to a prompt                                        -> Pair
+    input, output               the same, as `lora-med data read` writes it                   -> Pair
+    question, answer            with contexts and options if there are any                    -> Question
+    text, label                 a text and its class                                          -> Question
+    text, spans and others      mentions, as annotation tools export them                     -> Annotated
+    text                        running text, with `title` if there is one                    -> Passage
 
-`data.columns` maps our names to yours. `uid` and `group` come from columns of that name, if there are any. Otherwise
-the uid is file:line. The group is then a hash of what must not be in two splits: the text, the prompt, the question, or
-the first turns of the conversation. `data.labels` names the classes of a label column. Without it they are all values
-in the input, in alphabetical order. Numbers and booleans are used as text. State the license and the access class in
-the section `adapter` of the settings.
+docs/data.md has an example row of each. `data.columns` maps our names to yours; columns in another spelling (`Text`)
+are found too. `uid` and `group` come from columns of that name if there are. Otherwise the uid is file:line, and the
+group is a hash of what must not be in two splits: the text, the prompt, the context, the question, or the
+conversation's first turn. The classes of a label column are all values in the input, in alphabetical order, unless
+`data.labels` names them. State the license and the access class in the section `adapter` of the settings.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.containers.line_ends import with_one_line_end
-from lora_med.data.formats.tables import SKIP, TableRow, bad, is_encodable, rows
-from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, input_names
-from lora_med.data.record import Pair, Passage, Question, Record
-from lora_med.data.shapes.row_error import RowError
-from lora_med.errors import DataError, SettingsError
+from lora_med.data.formats.tables import SKIP, TableRow, bad, rows
+from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, input_names
+from lora_med.data.record import Record
+from lora_med.data.shapes.annotated_rows import annotated, without_mentions
+from lora_med.data.shapes.class_names import class_names
+from lora_med.data.shapes.columns.accounting import Accounting
+from lora_med.data.shapes.columns.cells import parsed
+from lora_med.data.shapes.columns.row_columns import FIELDS, Layout, Row
+from lora_med.data.shapes.questions.first_pass import FirstPass
+from lora_med.data.shapes.questions.label_rows import label_of, labeled
+from lora_med.data.shapes.questions.published_sets import unrolled
+from lora_med.data.shapes.questions.question_rows import question
+from lora_med.data.shapes.recognize import LABELED, QUESTION, TEXT, Shape, no_shape, recognize
+from lora_med.data.shapes.row_error import Rejected, RowError
+from lora_med.errors import SettingsError
 
-LABELED = ("text", "label")
-SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), LABELED, ("text",))
-MOST_LABELS = 50
-OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subject", "section", "history")
-FIELDS = tuple(dict.fromkeys((*(field for shape in SHAPES for field in shape), *OPTIONAL)))
+ANNOTATED_TEXT = Shape(("text", "label"), is_annotated=True)
+MOST_LAYOUTS = 4096  # sets of columns that are kept; rows of JSON may have many
 NAME = "name your columns in data.columns (--column field=column), or set data.skip_bad=true (--skip-bad)"
-ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row seen through the column mapping."""
-
-    values: Mapping[str, Any]
-    columns: Mapping[str, str]
-    labels: tuple[str, ...] = ()
-
-    def column(self, field: str) -> str:
-        return self.columns.get(field, field)
-
-    def has(self, field: str) -> bool:
-        return self.values.get(self.column(field)) is not None
-
-    def get(self, field: str) -> Any:
-        column = self.column(field)
-        if column not in self.values:
-            raise RowError("missing_column", f"no column {column!r} for {field!r} among the {len(self.values)} columns")
-        return self.values[column]
-
-    def text(self, field: str) -> str:
-        return _text(self.get(field), f"column {self.column(field)!r}")
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts; a single text counts as a list of one, a mapping as its values."""
-        if not self.has(field) or self.get(field) == "":
-            return ()
-        value, name = _parsed(self.get(field)), f"column {self.column(field)!r}"
-        items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        return tuple(_text(item, f"{name}, item {number}") for number, item in enumerate(items, 1))
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The rows of the inputs as records; all rows have the shape of the first.
+    """The rows of the inputs as records of one kind.
 
-    Drops with an error: missing_column, bad_type, empty_text, bad_json, bad_csv, bad_utf8, damaged_file.
+    Drops: unanswerable, empty_answer, not_accepted; with an error: missing_column, other_shape, bad_type, empty_text,
+    tool_turn, weight_zero, unclear_answer, bad_offsets, missing_labels, unfinished, bad_json, bad_csv, bad_utf8,
+    damaged_file. Left out within records: unanswered_turn, further_answer, and mentions that do not fit.
 
     Raises:
         SettingsError: `data.columns` names a field that does not exist, or `data.labels` and no label column.
-        DataError: a label column with one value, or with very many.
+        DataError: a column of content or a patient that nobody named; a label column with one value, or with very many;
+            numbers of right options that may count from 0 or from 1.
     """
-    for field in options.columns:
-        if field not in FIELDS:
-            raise SettingsError(unknown("field", field, FIELDS), where="data.columns")
-    names = input_names(inputs)
-    if options.labels and "label" not in options.columns:
-        raise SettingsError(
-            "data.labels names classes, and no column holds them", where="data.labels", fix="data.columns.label=COLUMN"
-        )
-    labels = _labels(inputs, options) if "label" in options.columns else ()
+    for name in options.columns:
+        if name not in FIELDS:
+            raise SettingsError(unknown("field", name, FIELDS), where="data.columns")
+    return Again(_Reader(inputs, options).outcomes)
 
-    def again() -> Iterator[Outcome]:
-        shape = _mapped_shape(options.columns)
-        for item in inputs:
-            for row in rows(item, options.table):
+
+@dataclass
+class _Reader:
+    """One reading of some inputs: the layouts of their rows, and what a first pass found."""
+
+    inputs: Sequence[Input]
+    options: ReadOptions
+    layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
+    names_by_input: dict[Input, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = ", ".join(input_names(self.inputs).values())
+        self.accounting = Accounting(self.options)
+        self.first_pass = FirstPass(self._good_rows, self.options, where)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        first: tuple[Shape, type] | None = None
+        for seen in self._rows():
+            if isinstance(seen, Drop):
+                yield seen
+                continue
+            row, shape = seen
+            try:
+                self.options.notes.access.update(_came_from(row.values))
+                if shape is None:
+                    raise _other_columns(row, first[0]) if first else no_shape(row)
+                shape, record = self._made(row, shape)
+                first = first or (shape, type(record))
+                if type(record) is not first[1]:
+                    raise RowError("other_shape", f"a row of the shape {shape} among rows of the shape {first[0]}")
+                self.accounting.take(row, shape)
+            except Rejected as rejected:
+                yield Drop(rejected.reason)
+            except RowError as wrong:
+                yield bad(wrong.reason, wrong.what, row.where, _fix(wrong))
+            else:
+                yield from row.parts
+                yield with_one_line_end(record)
+
+    def _made(self, row: Row, shape: Shape) -> tuple[Shape, Record]:
+        if shape is LABELED:
+            if self._is_empty_annotation(row):
+                return ANNOTATED_TEXT, without_mentions(row)
+            label_of(row)  # names a value that is no class
+            classes = self.first_pass.classes(row)
+            if len(classes) > 1:
+                return shape, labeled(row, classes)
+            if classes:
+                self.options.notes.remarks.setdefault(f"{row.column('label')!r} has one value only and is not used")
+            row.used.pop(row.column("label"), None)
+            row.set_aside.add(row.column("label"))
+            shape = TEXT
+        if self.options.labels and not shape.is_annotated:
+            raise SettingsError(
+                "data.labels names classes, and no column holds them",
+                where="data.labels",
+                fix="data.columns.label=COLUMN",
+            )
+        if shape is QUESTION:
+            return shape, question(row, self.first_pass.form)
+        assert shape.make is not None
+        return shape, shape.make(row)
+
+    def _rows(self) -> Iterator[tuple[Row, Shape | None] | Drop]:
+        """The rows of all inputs, those of a nested row one by one; what is no row is a drop."""
+        names = input_names(self.inputs)
+        for item in self.inputs:
+            for row in rows(item, self.options.table):
                 if not isinstance(row, TableRow):
                     yield row
                     continue
-                options.notes.access.update(_came_from(row.values))
+                names_of = partial(self._class_names, item)
                 try:
-                    seen = _Row(row.values, options.columns, labels)
-                    shape = shape or _shape(seen)
-                    yield with_one_line_end(_MAKERS[shape](seen, f"{names[item]}:{row.number}"))
+                    yield from self._of_row(row, f"{names[item]}:{row.number}", names_of)
                 except RowError as wrong:
-                    yield bad(wrong.reason, wrong.what, row.where, NAME if wrong.reason == "missing_column" else SKIP)
+                    yield bad(wrong.reason, wrong.what, row.where, _fix(wrong))
 
-    return Again(again)
+    def _of_row(
+        self, row: TableRow, position: str, names_of: Callable[[], tuple[str, ...]]
+    ) -> Iterator[tuple[Row, Shape | None]]:
+        whole = self._row(row.values, row.where, position)
+        whole.class_names = names_of
+        shape = annotated(whole) or recognize(whole)
+        nested = [] if shape else list(unrolled(row.values))
+        if not nested:
+            yield whole, shape
+        for number, values in enumerate(nested, 1):
+            inner = self._row(values, f"{row.where}, record {number}", f"{position}.{number}")
+            yield inner, recognize(inner)
+
+    def _row(self, values: Mapping[str, Any], where: str, position: str) -> Row:
+        names = tuple(values)
+        if names not in self.layouts:
+            if not all(isinstance(name, str) for name in names):
+                raise RowError("bad_type", "expected the names of the columns to be texts")
+            if len(self.layouts) >= MOST_LAYOUTS:
+                self.layouts.clear()
+            self.layouts[names] = Layout(names, self.options.columns, frozenset(self.options.ignore_columns))
+        return Row(values, self.layouts[names], where, position)
+
+    def _class_names(self, item: Input) -> tuple[str, ...]:
+        if item not in self.names_by_input:
+            self.names_by_input[item] = self.options.labels or class_names(item)
+        return self.names_by_input[item]
+
+    def _is_empty_annotation(self, row: Row) -> bool:
+        """Whether a row has an empty list of labels in a file whose lists of labels are mentions."""
+        return parsed(row.get("label")) == [] and self.first_pass.has_annotated_rows()
+
+    def _good_rows(self) -> Iterator[tuple[Row, Shape | None]]:
+        return (seen for seen in self._rows() if not isinstance(seen, Drop))
+
+
+def _fix(wrong: RowError) -> str:
+    return NAME if wrong.reason == "missing_column" else SKIP
+
+
+def _other_columns(row: Row, first: Shape) -> RowError:
+    missing = next((name for name in first.needs if not row.has_column(name)), first.needs[0])
+    try:
+        row.get(missing)
+    except RowError as wrong:
+        return wrong
+    return no_shape(row)
 
 
 def _came_from(values: Mapping[str, Any]) -> Iterator[str]:
@@ -115,182 +196,3 @@ def _came_from(values: Mapping[str, Any]) -> Iterator[str]:
     access = SOURCES[source].access if "kind" in values and isinstance(source, str) and source in SOURCES else None
     if access is not None:
         yield access
-
-
-def _labels(inputs: Sequence[Input], options: ReadOptions) -> tuple[str, ...]:
-    """The closed set of classes: those in `data.labels`, else all that occur."""
-    if options.labels:
-        return tuple(options.labels)
-    values: set[str] = set()
-    for item in inputs:
-        for row in rows(item, options.table):
-            if isinstance(row, TableRow) and row.values.get(options.columns["label"]) not in (None, ""):
-                values.add(str(row.values[options.columns["label"]]).strip())
-                if len(values) > MOST_LABELS:
-                    raise DataError(
-                        f"more than {MOST_LABELS} different values in column {options.columns['label']!r}",
-                        where=str(item),
-                        fix="another column, or name the classes in data.labels",
-                    )
-    if len(values) == 1:
-        raise DataError(
-            f"column {options.columns['label']!r} has one value only: there is nothing to classify",
-            where=", ".join(input_names(inputs).values()),
-            fix="another column, or name the classes in data.labels",
-        )
-    return tuple(sorted(values))
-
-
-def _mapped_shape(columns: Mapping[str, str]) -> tuple[str, ...] | None:
-    if "label" in columns:
-        return LABELED
-    by_columns = (shape for shape in SHAPES if shape != LABELED)
-    return next((shape for shape in by_columns if any(field in columns for field in shape)), None)
-
-
-def _shape(row: _Row) -> tuple[str, ...]:
-    shapes = [shape for shape in SHAPES if shape != LABELED]
-    for shape in shapes:
-        if all(row.column(field) in row.values for field in shape):
-            return shape
-    expected = "; or ".join(" and ".join(shape) for shape in shapes)
-    raise RowError(
-        "missing_column",
-        f"expected the columns {expected}; none is among the {len(row.values)} there are (data.columns)",
-    )
-
-
-def _text(value: object, name: str, *, empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise RowError("bad_type", f"{name}: expected a text, got {type(value).__name__}")
-    if not is_encodable(value):
-        raise RowError("bad_utf8", f"{name}: half a surrogate pair is not a character")
-    if not empty and not value.strip():
-        raise RowError("empty_text", f"{name}: expected a text, it is empty")
-    return value
-
-
-def _parsed(value: object) -> object:
-    """A JSON list or object that a text cell holds, else the value itself."""
-    if isinstance(value, str) and value[:1] in "[{":
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
-def _name(row: _Row, field: str, otherwise: str) -> str:
-    if not row.has(field):
-        if field in row.columns:
-            row.get(field)
-            raise RowError("bad_type", f"column {row.column(field)!r}: expected an identifier, got nothing")
-        return otherwise
-    value = row.get(field)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RowError(
-            "bad_type", f"column {row.column(field)!r}: expected a text or number, got {type(value).__name__}"
-        )
-    return _text(str(value), f"column {row.column(field)!r}")
-
-
-def _group(row: _Row, *parts: str) -> str:
-    return _name(row, "group", hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16])
-
-
-def _optional(row: _Row, field: str) -> str:
-    return _text(row.get(field), f"column {row.column(field)!r}", empty=True) if row.has(field) else ""
-
-
-def _turns(value: object, name: str) -> tuple[tuple[str, str], ...]:
-    value = _parsed(value)
-    if not isinstance(value, list):
-        raise RowError("bad_type", f"{name}: expected a list of role and content, got {type(value).__name__}")
-    turns: list[tuple[str, str]] = []
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
-            raise RowError("bad_type", f"{name}, turn {number}: expected an object with role and content")
-        if turn["role"] not in ROLES:
-            raise RowError("bad_type", f"{name}, turn {number}: expected the role to be one of {', '.join(ROLES)}")
-        turns.append((turn["role"], _text(turn["content"], f"{name}, turn {number}")))
-    return tuple(turns)
-
-
-def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid: str) -> Pair:
-    if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
-        raise RowError("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
-    history, question, answer = turns[:-2], turns[-2][1], turns[-1][1]
-    start = next(content for role, content in turns if role == "user")
-    return Pair(_name(row, "uid", uid), _group(row, start), "custom", question, answer, history=history)
-
-
-def _messages(row: _Row, uid: str) -> Record:
-    name = f"column {row.column('messages')!r}"
-    return _conversation(row, _turns(row.get("messages"), name), name, uid)
-
-
-def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Record]:
-    def make(row: _Row, uid: str) -> Record:
-        first, second = row.get(question_field), row.get(answer_field)
-        if isinstance(first, list) and isinstance(second, list):  # both sides given as turns
-            name = f"columns {row.column(question_field)!r} and {row.column(answer_field)!r}"
-            return _conversation(row, _turns([*first, *second], name), name, uid)
-        question, answer = row.text(question_field), row.text(answer_field)
-        history = _turns(row.get("history"), f"column {row.column('history')!r}") if row.has("history") else ()
-        return Pair(
-            _name(row, "uid", uid),
-            _group(row, question),
-            "custom",
-            question,
-            answer,
-            _optional(row, "section"),
-            history,
-        )
-
-    return make
-
-
-def _question(row: _Row, uid: str) -> Record:
-    question, options = row.text("question"), row.texts("options")
-    answer = row.text("answer")
-    if options and answer not in options:
-        raise RowError("bad_type", f"column {row.column('answer')!r}: expected one of the {len(options)} options")
-    return Question(
-        _name(row, "uid", uid),
-        _group(row, question),
-        "custom",
-        question,
-        answer,
-        row.texts("contexts"),
-        options,
-        _optional(row, "explanation"),
-        subject=_optional(row, "subject"),
-    )
-
-
-def _labeled(row: _Row, uid: str) -> Record:
-    text, value = row.text("text"), row.get("label")
-    name = f"column {row.column('label')!r}"
-    if value is None or isinstance(value, list | dict | float):
-        raise RowError(
-            "bad_type", f"{name}: expected a class, got {'nothing' if value is None else type(value).__name__}"
-        )
-    label = _text(str(value), name).strip()
-    if label not in row.labels:
-        raise RowError("bad_type", f"{name}: expected one of the {len(row.labels)} classes of data.labels")
-    return Question(_name(row, "uid", uid), _group(row, text), "custom", text, label, options=row.labels)
-
-
-def _passage(row: _Row, uid: str) -> Record:
-    text = row.text("text")
-    return Passage(_name(row, "uid", uid), _group(row, text), "custom", text, _optional(row, "title"))
-
-
-_MAKERS: dict[tuple[str, ...], Callable[[_Row, str], Record]] = {
-    ("messages",): _messages,
-    ("prompt", "completion"): _pair("prompt", "completion"),
-    ("input", "output"): _pair("input", "output"),
-    ("question", "answer"): _question,
-    LABELED: _labeled,
-    ("text",): _passage,
-}

@@ -1,11 +1,11 @@
 """MMLU's medical subjects: exam questions with four options, a file for each subject and split.
 
 Two shapes are read. The original CSV has no header (question, A, B, C, D, the right letter) and its subject in the
-file's name (`anatomy_test.csv`). The other shape is rows as on the Hub, `cais/mmlu` (question, subject, choices, answer
-from 0). The files are the splits: `_dev` is training, with five questions for each subject for k-shot prompts, `_val`
-is validation and `_test` is test. Six of the 57 subjects count as medical: anatomy, clinical_knowledge,
-college_biology, college_medicine, medical_genetics, professional_medicine; name their files. License MIT. Hendrycks et
-al. 2021, https://arxiv.org/abs/2009.03300.
+file's name (`anatomy_test.csv`); a copy with a header of these names is read too. The other shape is rows as on the
+Hub, `cais/mmlu` (question, subject, choices, answer from 0). The files are the splits: `_dev` is training, with five
+questions for each subject for k-shot prompts, `_val` is validation and `_test` is test. Six of the 57 subjects count as
+medical: anatomy, clinical_knowledge, college_biology, college_medicine, medical_genetics, professional_medicine; name
+their files. License MIT. Hendrycks et al. 2021, https://arxiv.org/abs/2009.03300.
 """
 
 from __future__ import annotations
@@ -35,8 +35,25 @@ def _rows(item: Input, table: TableFormat) -> Iterator[RowOutcome]:
         yield from rows(item, table)
         return
     subject = SPLIT.sub("", item.name.split(".")[0])
-    for row in rows(item, table, HEADER if format_of(item) in ("csv", "tsv") else None):
-        yield TableRow(row.where, row.number, {"subject": subject, **row.values}) if isinstance(row, TableRow) else row
+    header = HEADER if format_of(item) in ("csv", "tsv") and not _has_header(item, table) else None
+    for row in rows(item, table, header):
+        yield (
+            TableRow(row.where, row.number, {"subject": subject, **_named(row.values)})
+            if isinstance(row, TableRow)
+            else row
+        )
+
+
+def _has_header(item: Path, table: TableFormat) -> bool:
+    """Whether the first line of a CSV names the columns."""
+    first = next(iter(rows(item, table)), None)
+    return isinstance(first, TableRow) and {"question", "answer"} <= {name.casefold() for name in first.values}
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under the names of HEADER, whatever the case of theirs."""
+    ours = {name.casefold(): name for name in HEADER}
+    return {ours.get(name.casefold(), name): value for name, value in values.items()}
 
 
 def _question(values: Mapping[str, Any], position: str) -> Question:

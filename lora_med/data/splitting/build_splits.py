@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from lora_med.config.data_settings import DataSettings
 from lora_med.data.access import CREDENTIALED, Access, handled_as
@@ -15,6 +16,7 @@ from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import HeldOutSplit, Question, Record, Split
+from lora_med.data.shapes.columns.accounting import check_ignored, columns_report
 from lora_med.data.source import Source
 from lora_med.data.splitting.block_lists import is_blocked, load_block_list, shipped
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
@@ -58,6 +60,7 @@ class Splits:
     decontamination: Decontamination
     published: dict[Split, int]
     left_out: dict[Split, dict[str, int]]
+    columns: dict[str, Any]  # what was read from which column, and what the group is; see shapes/accounting.py
 
 
 def read_splits(
@@ -95,8 +98,6 @@ def read_splits(
             split: reading_of(items, repeats=split != "train", may_be_empty=True) for split, items in named.items()
         }
         readings = list(by_split.values())
-        if "label" in settings.columns:
-            _same_classes(readings, lambda: options.access_of(source.access, access))
         plan = plan_of_published(by_split, settings)
     else:
         readings = [reading_of(inputs, repeats=whole is not None or source.official_split is not None)]
@@ -107,8 +108,12 @@ def read_splits(
     }
     source = dataclasses.replace(source, access=options.access_of(source.access, access))
     splits = _finish(source, inputs, readings, records, plan, decontamination, settings)
-    if "label" not in settings.columns:
+    if limit is None:
+        check_ignored(options)
+    splits = dataclasses.replace(splits, columns=columns_report(options.notes))
+    if "label" not in options.notes.columns.values():
         return splits
+    _same_classes(readings, source.access)
     return dataclasses.replace(splits, source=dataclasses.replace(splits.source, template="label"))
 
 
@@ -127,6 +132,7 @@ def _options(settings: DataSettings) -> ReadOptions:
         settings.streaming,
         labels=tuple(settings.labels or ()),
         ignore_columns=tuple(settings.ignore_columns),
+        answer_form=settings.answer_form,
         table=TableFormat(settings.encoding, settings.delimiter, settings.sheet),
     )
 
@@ -145,20 +151,17 @@ def _of_memory(in_memory: Mapping[Split, MemoryRows]) -> dict[Split, list[Input]
     return {split: [held] for split, held in in_memory.items()} if len(in_memory) > 1 else None
 
 
-def _same_classes(readings: Sequence[Reading], access: Callable[[], Access | None]) -> None:
+def _same_classes(readings: Sequence[Reading], access: Access | None) -> None:
     """Refuse files of splits whose label columns hold other classes: a model learns to choose from those it saw.
 
     Raises:
         DataError: they differ; the classes are named only where rows may be shown.
     """
-    offered = {
-        record.options: record
-        for record in (next(iter(reading), None) for reading in readings)
-        if isinstance(record, Question)
-    }
+    firsts = (next(iter(reading), None) for reading in readings)
+    offered = {record.options for record in firsts if isinstance(record, Question)}
     if len(offered) > 1:
-        is_shown = handled_as(access()) != CREDENTIALED
-        classes = [", ".join(names) if is_shown else f"{len(names)} classes" for names in offered]
+        is_shown = handled_as(access) != CREDENTIALED
+        classes = [", ".join(names) if is_shown else f"{len(names)} classes" for names in sorted(offered)]
         raise DataError(
             "the files of the splits hold other classes: " + "; ".join(classes),
             where="data.columns.label",
@@ -257,6 +260,7 @@ def _finish(
         decontamination,
         {split: own.read for split, own in of_files.items()},
         {split: {reason: number for reason, number in counts.items() if number} for split, counts in left_out.items()},
+        {},
     )
 
 

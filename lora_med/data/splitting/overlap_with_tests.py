@@ -84,7 +84,7 @@ def load_test_file(name: str) -> TestText:
 
 
 def _records(source: str, path: Path) -> Iterator[str]:
-    for record in read_records(SOURCES[source], [path], ReadOptions(keep_retracted=True)):
+    for record in read_records(SOURCES[source], [path], ReadOptions(keep_retracted=True, stops_at_columns=False)):
         yield from texts_of(record)
 
 

@@ -1,0 +1,51 @@
+"""Instructions: Alpaca's rows, prompts with completions, inputs with outputs; a system text and earlier turns too.
+
+An instruction and its input together are the prompt, a blank line between them; the input may be empty. What
+databricks-dolly calls `context` is the input of its instruction.
+"""
+
+from __future__ import annotations
+
+from lora_med.data.record import Pair
+from lora_med.data.shapes.columns.row_columns import Row
+from lora_med.data.shapes.conversations import conversation, history, read_turns, with_system
+from lora_med.data.shapes.row_error import RowError
+
+CONTEXT_WORDS = 8  # an input of so many words is a text of its own, which must not be in two splits
+
+
+def instruction(row: Row) -> Pair:
+    """Alpaca: instruction and input, then the output."""
+    asked, field = row.optional("instruction"), "input" if row.has("input") else "contexts"
+    given = row.optional("input") if field == "input" else "\n\n".join(row.texts("contexts"))
+    row.optional("input")
+    if not asked.strip() and not given.strip():
+        raise RowError("empty_text", f"{row.called('instruction')}: expected a text, it is empty, and so is the input")
+    prompt = "\n\n".join(part for part in (asked, given) if part.strip())
+    return _pair(row, prompt, row.text("output"), given if len(given.split()) >= CONTEXT_WORDS else prompt)
+
+
+def prompt_completion(row: Row) -> Pair:
+    """A prompt and its completion, or both sides given as turns."""
+    return _two_sides(row, "prompt", "completion")
+
+
+def input_output(row: Row) -> Pair:
+    """An input and its output, as `lora-med data read` writes them."""
+    return _two_sides(row, "input", "output")
+
+
+def _two_sides(row: Row, first: str, second: str) -> Pair:
+    one, other = row.get(first), row.get(second)
+    if isinstance(one, list) and isinstance(other, list):
+        name = f"columns {row.column(first)!r} and {row.column(second)!r}"
+        return conversation(row, read_turns(row, [*one, *other], name), name)
+    prompt = row.text(first)
+    return _pair(row, prompt, row.text(second), prompt)
+
+
+def _pair(row: Row, prompt: str, answer: str, kept_together: str) -> Pair:
+    turns = with_system(row, history(row), row.called("history"))
+    return Pair(
+        row.uid(), row.group(kept_together), "custom", prompt, answer, row.optional("section"), history=tuple(turns)
+    )
