@@ -30,6 +30,7 @@ TALK = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
         (PAIR | {"options": ["a", "b"]}, "options"),
         (PAIR | {"reasoning": "Because."}, "reasoning"),
         (PAIR | {"input": "A note."}, "input"),
+        (PAIR | {"answer_choices": ["a", "b"]}, "answer_choices"),
         (ASKED | {"system": "Be brief."}, "system"),
         (ASKED | {"history": [["a", "b"]]}, "history"),
         (ASKED | {"Complex_CoT": "Because."}, "Complex_CoT"),
@@ -57,6 +58,24 @@ def test_content_that_a_shape_does_not_use_stops_the_reading_until_it_is_ignored
         read_rows(tmp_path, row, skip_bad=True)
     found = read_rows(tmp_path, row, ignore_columns=(column,))
     assert found.tally.kept == 1 and column in found.notes.unused_columns
+
+
+@pytest.mark.parametrize("names", [("A", "B", "C", "D"), ("opa", "opb"), ("Option 1", "Option 2")])
+def test_options_in_columns_that_a_shape_does_not_use_stop_the_reading(tmp_path: Path, names: tuple[str, ...]) -> None:
+    row = PAIR | dict.fromkeys(names, "Swelling.")
+    with pytest.raises(DataError, match="hold content") as caught:
+        only(tmp_path, row)
+    assert all(repr(name) in str(caught.value) for name in names)
+    assert only(tmp_path, row, ignore_columns=names).output == "Swelling."
+    assert only(tmp_path, TEXT | {"a": 1, "b": 2}).text == "Edema is swelling.", "small letters are any columns"
+
+
+def test_the_message_names_both_sides_of_a_text_with_its_summary(tmp_path: Path) -> None:
+    row = {"Note": "A long note.", "summary": "A note."}
+    with pytest.raises(DataError, match="--column prompt=Note --column completion=summary"):
+        only(tmp_path, row, columns={"text": "Note"})
+    found = only(tmp_path, row, columns={"prompt": "Note", "completion": "summary"})
+    assert isinstance(found, Pair) and (found.input, found.output) == ("A long note.", "A note.")
 
 
 def test_content_that_is_blank_in_every_row_stops_nothing(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def question(row: dict[str, Any], folder: Path, **options: Any) -> Question:
         {"Option A": "Salt", "Option B": "Paracetamol", "Option C": "Sand", "Option D": "Ice", "Answer": "B"},
         {"option1": "Salt", "option2": "Paracetamol", "option3": "Sand", "option4": "Ice", "answer": 2},
         {"ending0": "Salt", "ending1": "Paracetamol", "ending2": "Sand", "ending3": "Ice", "label": 1},
+        {"1": "Salt", "2": "Paracetamol", "3": "Sand", "4": "Ice", "answer": 2},
+        {"answer_choices": list(FOUR), "correct": "B"},
         {"choice_1": "Salt", "choice_2": "Paracetamol", "choice_3": "Sand", "choice_4": "Ice", "answer": "choice_2"},
     ],
 )

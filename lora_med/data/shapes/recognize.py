@@ -22,20 +22,9 @@ def _spelled(*names: str) -> frozenset[str]:
 
 # Spellings of columns that hold content, and stop a run where a shape does not use them.
 CONTENT = _spelled(
-    *(
-        "instruction",
-        "context",
-        "contexts",
-        "system",
-        "system_prompt",
-        "history",
-        "label",
-        "labels",
-        "spans",
-        "entities",
-    ),
-    *("options", "choices", "tools", "think", "thinking", "reasoning", "reasoning_content", "rationale", "explanation"),
-    *("chain_of_thought", "cot", "complex_cot", "tool_calls"),
+    *("instruction", "context", "contexts", "system", "system_prompt", "history", "label", "labels", "spans"),
+    *("entities", "options", "choices", "answer_choices", "tools", "tool_calls", "think", "thinking", "reasoning"),
+    *("reasoning_content", "rationale", "explanation", "chain_of_thought", "cot", "complex_cot"),
 )
 SIDES = _spelled("input", "output", "prompt", "completion", "question", "answer", "response", "summary", "target")
 PASSAGES = _spelled("text", "passage", "passages", "abstract", "note", "input", "document", "article")

@@ -13,7 +13,8 @@ from lora_med.data.outcome import ReadNotes, ReadOptions
 from lora_med.data.shapes.columns.cells import is_blank, spelling
 from lora_med.data.shapes.columns.patient_columns import holds_text, is_named_like_a_patient
 from lora_med.data.shapes.columns.row_columns import NO_GROUP, Layout, Row
-from lora_med.data.shapes.recognize import CONTENT, QUESTION, Shape
+from lora_med.data.shapes.questions.answer_options import option_columns
+from lora_med.data.shapes.recognize import CONTENT, QUESTION, SIDES, TEXT, Shape
 from lora_med.errors import DataError, SettingsError
 
 OWN_GROUP = "each text is its own group"
@@ -80,8 +81,7 @@ def _stop_at_content(row: Row, shape: Shape | None) -> None:
             f"{what.format(', '.join(map(repr, lost)))} content that rows of the shape {shape or 'annotated text'} do "
             "not use: it would be lost",
             where=row.where,
-            fix=f"name the field that it is (data.columns.{_field_for(shape, lost[0])}={lost[0]}, --column "
-            f"{_field_for(shape, lost[0])}={lost[0]}), or leave it out on purpose: "
+            fix=f"name the field that it is ({_mapping(row, shape, lost[0])}), or leave it out on purpose: "
             f"data.ignore_columns=[{', '.join(lost)}] (--ignore-column {lost[0]})",
         )
 
@@ -90,15 +90,23 @@ def _watched(layout: Layout, shape: Shape | None) -> tuple[frozenset[str], tuple
     """The columns whose names say that they hold content, and those that may: named like a patient, with a text."""
     spellings = CONTENT | (shape.telltales if shape else frozenset[str]())
     mapped = {column for name, column in layout.mapping.items() if name not in IDENTIFYING}
-    telltales = frozenset(name for name in layout.names if name in mapped or spelling(name) in spellings)
+    options = {name for name in option_columns(layout).values() if len(name) > 1 or name.isupper()}
+    telltales = frozenset(
+        name for name in layout.names if name in mapped or name in options or spelling(name) in spellings
+    )
     return telltales, tuple(name for name in layout.names if name in telltales or is_named_like_a_patient(name))
 
 
-def _field_for(shape: Shape | None, column: str) -> str:
-    """The likeliest field for a column that a shape does not use."""
-    if shape is not QUESTION:
-        return "FIELD"
-    return "explanation" if spelling(column) in REASONING else "contexts"
+def _mapping(row: Row, shape: Shape | None, column: str) -> str:
+    """The likeliest settings for a column that a shape does not use."""
+    if shape is QUESTION:
+        fields = {column: "explanation" if spelling(column) in REASONING else "contexts"}
+    elif shape is TEXT and spelling(column) in SIDES:
+        fields = {row.column("text"): "prompt", column: "completion"}
+    else:
+        fields = {column: "FIELD"}
+    settings = ", ".join(f"data.columns.{name}={column}" for column, name in fields.items())
+    return f"{settings}; {' '.join(f'--column {name}={column}' for column, name in fields.items())}"
 
 
 def _stop_at_patients(row: Row, shape: Shape | None) -> None:

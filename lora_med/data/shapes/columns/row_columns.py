@@ -49,7 +49,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "answer_idx": ("answer_idx", "answer_index", "answer_key", "answer_letter", "correct_option", "correct_index",
                    "correct", "cop", "label"),
     "contexts": ("contexts", "context"),
-    "options": ("options", "choices"),
+    "options": ("options", "choices", "answer_choices", "answer_options"),
     "explanation": ("explanation", "exp"),
     "subject": ("subject", "subject_name"),
 }  # fmt: skip

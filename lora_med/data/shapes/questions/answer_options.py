@@ -65,7 +65,7 @@ def option_columns(layout: Layout) -> dict[str, str]:
     sets: dict[str, dict[str, str]] = {}
     for spelled, columns in layout.by_spelling().items():
         match = COLUMN.fullmatch(spelled)
-        if match and len(columns) == 1 and (match["stem"] or match["key"].isalpha()):
+        if match and len(columns) == 1:
             sets.setdefault(match["stem"], {})[match["key"].upper()] = columns[0]
     for found in sets.values():
         ordered = sorted(found, key=lambda key: (len(key), key))
