@@ -66,12 +66,18 @@ def first_repeated(names: Iterable[str]) -> list[str]:
 
 
 def holds_nul(value: Any) -> bool:
-    """Whether a NUL character is in a text, or in any text or key of nested values."""
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, Mapping):
-        return any(holds_nul(key) or holds_nul(inner) for key, inner in value.items())
-    return isinstance(value, list | tuple) and any(map(holds_nul, value))
+    """Whether a NUL character is in a text, or in any text or key of nested values, however deep."""
+    pending = [value]
+    while pending:
+        inner = pending.pop()
+        if isinstance(inner, str):
+            if "\0" in inner:
+                return True
+        elif isinstance(inner, Mapping):
+            pending += [*inner, *inner.values()]
+        elif isinstance(inner, list | tuple):
+            pending += inner
+    return False
 
 
 def without_nul(row: RowOutcome) -> RowOutcome:
