@@ -10,10 +10,12 @@ import pytest
 
 from lora_med.cli.main import run
 from lora_med.config.data_settings import DataSettings
+from lora_med.config.schema import Settings
 from lora_med.data.corpus import open_corpus
 from lora_med.data.record import Pair, Passage, Question
 from lora_med.data.shapes.columns.patient_columns import is_named_like_a_patient
 from lora_med.errors import DataError, SettingsError
+from lora_med.workflows.run_identity import data_facts
 from tests.data.own_rows import only, read_path, read_rows
 
 PAIR = {"prompt": "Define edema.", "completion": "Swelling."}
@@ -276,6 +278,26 @@ def test_every_command_about_data_says_which_columns_it_used(
     page = tmp_path / "page.html"
     report(path, capsys, "preview", "--out", str(page))
     assert "Columns not used: site." in page.read_text()
+
+
+def test_the_card_and_the_log_say_which_columns_were_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    columns = {"prompt": "ask", "completion": "say", "group": "PatientID"}
+    settings = Settings.model_validate({"data": {"source": "custom", "paths": [str(path)], "columns": columns}})
+    with caplog.at_level("INFO"):
+        facts = data_facts(settings, open_corpus(settings.data))
+    assert facts.columns == [
+        {
+            "source": "custom",
+            "used": {"ask": "prompt", "say": "completion", "PatientID": "group"},
+            "unused": ["site"],
+            "group": "the group is the column 'PatientID'",
+            "remarks": [],
+        }
+    ]
+    assert "custom: columns not used: site" in caplog.messages
+    assert "custom: the group is the column 'PatientID'" in caplog.messages
 
 
 def test_a_check_gives_no_all_clear_for_a_grouping_that_nobody_named(

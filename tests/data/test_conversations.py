@@ -35,6 +35,7 @@ def said(record: Any) -> tuple[Any, ...]:
         ({"instruction": ASKED, "completion": SAID}, ASKED),
         ({"Instruction": "Do.", "Input": "This.", "Output": SAID}, "Do.\n\nThis."),
         ({"instruction": "Sum up.", "context": "A note.", "response": SAID, "category": "x"}, "Sum up.\n\nA note."),
+        ({"instruction": "Sum up.", "input": "", "context": "A note.", "output": SAID}, "Sum up.\n\nA note."),
         ({"instruction": ASKED, "input": "", "output": SAID, "text": "Below is an instruction."}, ASKED),
     ],
 )

@@ -179,6 +179,14 @@ def test_mmlu_rows_of_the_hub_are_those_of_the_csv(tmp_path: Path) -> None:
     assert replace(other, uid=one.uid) == one
 
 
+@pytest.mark.parametrize("header", ["question,A,B,C,D,answer", "Question,a,b,c,d,Answer"])
+def test_mmlu_with_a_header_is_the_same_table(tmp_path: Path, header: str) -> None:
+    line = "Which?,One,Two,Three,Four,C\n"
+    (one,), _ = read("mmlu", write(tmp_path, "anatomy_test.csv", line))
+    (other,), _ = read("mmlu", write(tmp_path, "anatomy_val.csv", f"{header}\n{line}"))
+    assert replace(other, uid=one.uid) == one and other.uid == "mmlu:anatomy_val.csv:2"
+
+
 def test_mmlu_is_split_by_its_files_and_its_five_examples_are_the_training_part(tmp_path: Path) -> None:
     for part, number in (("dev", 5), ("val", 2), ("test", 3)):
         rows = "".join(f"{part} {place}?,{part}{place},b,c,d,A\n" for place in range(number))

@@ -16,7 +16,7 @@ CONTEXT_WORDS = 8  # an input of so many words is a text of its own, which must 
 
 def instruction(row: Row) -> Pair:
     """Alpaca: instruction and input, then the output."""
-    asked, field = row.optional("instruction"), "input" if row.has("input") else "contexts"
+    asked, field = row.optional("instruction"), "input" if row.fills("input") else "contexts"
     given = row.optional("input") if field == "input" else "\n\n".join(row.texts("contexts"))
     row.optional("input")
     if not asked.strip() and not given.strip():
