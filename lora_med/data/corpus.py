@@ -20,7 +20,6 @@ from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
 from lora_med.data.record import HeldOutSplit, Record, Split
-from lora_med.data.shapes.columns.accounting import columns_lines
 from lora_med.data.source import Source
 from lora_med.data.splitting.build_splits import (
     Records,
@@ -50,9 +49,8 @@ class Corpus:
     name to its SHA-256, in the order of reading. Very many files have one hash over all; in a mixture the source
     precedes the name. The hash of a Hub data set is of the rows read. `decontamination` lists for each source, then for
     all together, what was removed or moved so that no split leaks into another. `mixture` lists the rows of each
-    source. `columns` lists for each source which columns were used as what, which were not, and what the group is.
-    All three are JSON values. `access` is None where nobody stated the class: the rows are then handled as credentialed,
-    and no run trains on them.
+    source, and `columns` which columns of each were used. All are JSON values. `access` is None where nobody stated the
+    class: the rows are then handled as credentialed, and no run trains on them.
     """
 
     source: Source
@@ -135,8 +133,6 @@ def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
     mixture: list[Mixed] = []
     for splits in sources:
         logger.info("%s: %s; %s", splits.source.name, splits.tally, splits.description)
-        for line in columns_lines(splits.columns):
-            logger.info("%s: %s", splits.source.name, line)
     templates = _templates(sources, settings)
     if opened.between_sources is not None:
         decontamination.append({"source": BETWEEN, **opened.between_sources.as_json()})
