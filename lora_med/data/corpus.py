@@ -50,9 +50,8 @@ class Corpus:
     name to its SHA-256, in the order of reading. Very many files have one hash over all; in a mixture the source
     precedes the name. The hash of a Hub data set is of the rows read. `decontamination` lists for each source, then for
     all together, what was removed or moved so that no split leaks into another. `mixture` lists the rows of each
-    source. `columns` lists for each source which columns were used as what, which were not, and what the group is.
-    All three are JSON values. `access` is None where nobody stated the class: the rows are then handled as
-    credentialed, and no run trains on them.
+    source, and `columns` which columns of each were used. All are JSON values. `access` is None where nobody stated the
+    class: the rows are then handled as credentialed, and no run trains on them.
     """
 
     source: Source

@@ -284,9 +284,10 @@ def test_the_card_and_the_log_say_which_columns_were_used(tmp_path: Path, caplog
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     columns = {"prompt": "ask", "completion": "say", "group": "PatientID"}
-    settings = Settings.model_validate({"data": {"source": "custom", "paths": [str(path)], "columns": columns}})
+    data = {"source": "custom", "paths": [str(path)], "columns": columns}
+    settings = Settings.model_validate({"data": data, "adapter": {"access": "open"}})
     with caplog.at_level("INFO"):
-        facts = data_facts(settings, open_corpus(settings.data))
+        facts = data_facts(settings, open_corpus(settings.data, access="open"))
     assert facts.columns == [
         {
             "source": "custom",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from lora_med.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lora_med.data.outcome import ReadOptions, TableFormat
 
 Columns = Annotated[
     list[str] | None,
@@ -27,6 +30,22 @@ AnswerForm = Annotated[
     Literal["text", "letter", "from_0", "from_1"] | None,
     typer.Option("--answer-form", help="For custom: how a column gives the right option. [default: as the rows show]"),
 ]
+
+
+def own_rows_options(
+    column: Iterable[str] | None, ignore_column: Iterable[str] | None, form: str | None, table: TableFormat
+) -> ReadOptions:
+    """How rows of one's own are read: what these options and those about the file's format say."""
+    from lora_med.data.outcome import AnswerForm as Form
+    from lora_med.data.outcome import ReadOptions
+
+    return ReadOptions(
+        columns_of(column or ()),
+        streaming=True,
+        ignore_columns=tuple(ignore_column or ()),
+        answer_form=cast("Form | None", form),
+        table=table,
+    )
 
 
 def columns_of(mappings: Iterable[str]) -> dict[str, str]:

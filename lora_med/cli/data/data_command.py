@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lora_med.cli.command_groups import CommandGroup
-from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, columns_of
+from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, own_rows_options
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
-from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
+from lora_med.cli.data.output_file import check_no_input, check_output
 from lora_med.cli.data.preview_command import check_command, preview_command
+from lora_med.cli.data.read_report import print_counts
 from lora_med.cli.data.stdin import StdinName, spooled
 from lora_med.cli.options import (
     AsJson,
@@ -99,23 +101,17 @@ def read_command(
     from lora_med.data.access import CREDENTIALED, ask, handled_as
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
-    from lora_med.data.outcome import ReadOptions, TableFormat
+    from lora_med.data.outcome import TableFormat
     from lora_med.data.reading import find_inputs, read_records
-    from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
+    from lora_med.data.shapes.columns.accounting import check_ignored, columns_report
     from lora_med.files import atomic_stream, make_private
 
     row = find_source(source)
     check_output([out], row, paths, hub_split)
     with spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names, hub_split)
-        options = ReadOptions(
-            columns_of(column or ()),
-            keep_retracted,
-            streaming=True,
-            ignore_columns=tuple(ignore_column or ()),
-            answer_form=answer_form,
-            table=TableFormat(encoding, delimiter, sheet),
-        )
+        own = own_rows_options(column, ignore_column, answer_form, TableFormat(encoding, delimiter, sheet))
+        options = replace(own, keep_retracted=keep_retracted)
         reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records)
         is_private = handled_as(options.access_of(row.access, access)) == CREDENTIALED
         with atomic_stream(out, private=is_private) as stream:
@@ -130,21 +126,8 @@ def read_command(
     found = options.access_of(row.access, access)
     if found is None:
         ask(row.name, "--access ")
-    tally, columns = reading.tally, columns_report(options.notes)
-    summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped}
-    if row.access is None:  # null until it is stated
-        summary["access"] = found
-    if row.versions_articles:  # versions of one article are one, and a deleted one is none
-        gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
-        summary["articles"] = tally.read - gone
-    if columns["used"]:
-        summary["columns"] = columns
-    report = sys.stderr if is_stdout(out) else sys.stdout
-    if as_json:
-        print(json.dumps(summary | {"out": str(out)}), file=report)
-        return
-    articles = f" ({summary['articles']:,} articles)" if "articles" in summary else ""
-    print("\n".join([f"{tally}{articles}", *columns_lines(columns), str(out)]), file=report)
+    more = {"access": found} if row.access is None else {}  # null until it is stated
+    print_counts(row, reading.tally, columns_report(options.notes), more, out, as_json=as_json)
 
 
 def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, columns_of
+from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, own_rows_options
 from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
 from lora_med.cli.data.stdin import StdinName, spooled
 from lora_med.cli.options import (
@@ -57,7 +57,7 @@ def deidentify_command(
     from lora_med.data.access import NOT_STATED, ask
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.jsonl import as_line
-    from lora_med.data.outcome import ReadOptions, TableFormat
+    from lora_med.data.outcome import TableFormat
     from lora_med.data.reading import find_inputs, read_records
     from lora_med.files import atomic_stream
 
@@ -71,13 +71,7 @@ def deidentify_command(
     with status, spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names)
         find = load_finder()
-        options = ReadOptions(
-            columns_of(column or ()),
-            streaming=True,
-            ignore_columns=tuple(ignore_column or ()),
-            answer_form=answer_form,
-            table=TableFormat(encoding, delimiter, sheet),
-        )
+        options = own_rows_options(column, ignore_column, answer_form, TableFormat(encoding, delimiter, sheet))
         reading = read_records(row, inputs, options, skip_bad=skip_bad)
         with atomic_stream(out, private=True) as stream:
             for record in reading:

@@ -14,7 +14,6 @@ from typing import Any
 from lora_med.data.record import Pair
 from lora_med.data.shapes.columns.cells import checked_text, is_blank, parsed
 from lora_med.data.shapes.columns.row_columns import Row
-from lora_med.data.shapes.reasoning import KEYS, last_reasoning
 from lora_med.data.shapes.row_error import RowError
 
 Turn = tuple[str, str]
@@ -35,8 +34,8 @@ LONGEST_ROLE = 20
 
 def messages(row: Row) -> Pair:
     """A conversation in one column."""
-    name, value = row.called("messages"), _as_list(parsed(row.get("messages")))
-    return conversation(row, read_turns(row, value, name), name, last_reasoning(value, name))
+    name = row.called("messages")
+    return conversation(row, read_turns(row, row.get("messages"), name), name)
 
 
 def read_turns(row: Row, value: object, name: str) -> list[Turn]:
@@ -57,7 +56,7 @@ def read_turns(row: Row, value: object, name: str) -> list[Turn]:
         row.turn_keys.update(
             (f"{row.column('messages')}.{key}", inner)
             for key, inner in turn.items()
-            if key not in NAMED_KEYS and not is_blank(inner) and (key not in KEYS or number < len(value))
+            if key not in NAMED_KEYS and not is_blank(inner)
         )
         if role == "system" and is_blank(content):
             continue
@@ -128,8 +127,8 @@ def with_system(row: Row, turns: Iterable[Turn], name: str) -> list[Turn]:
     return [("system", system), *turns]
 
 
-def conversation(row: Row, turns: list[Turn], name: str, reasoning: str = "") -> Pair:
-    """The conversation whose last answer is trained, `reasoning` being what the assistant thought before it.
+def conversation(row: Row, turns: list[Turn], name: str) -> Pair:
+    """The conversation whose last answer is trained.
 
     Raises:
         RowError: no answer of the assistant's follows a user's turn at the end.
@@ -143,8 +142,7 @@ def conversation(row: Row, turns: list[Turn], name: str, reasoning: str = "") ->
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
         raise RowError("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
     start = next(content for role, content in turns if role == "user")
-    question, answer, earlier = turns[-2][1], turns[-1][1], tuple(turns[:-2])
-    return Pair(row.uid(), row.group(start), "custom", question, answer, "", earlier, reasoning, in_turns=True)
+    return Pair(row.uid(), row.group(start), "custom", turns[-2][1], turns[-1][1], history=tuple(turns[:-2]))
 
 
 def history(row: Row) -> list[Turn]:

@@ -6,11 +6,9 @@ databricks-dolly calls `context` is the input of its instruction.
 
 from __future__ import annotations
 
-from lora_med.data.formats.jsonl import CONVERSATION
 from lora_med.data.record import Pair
 from lora_med.data.shapes.columns.row_columns import Row
 from lora_med.data.shapes.conversations import conversation, history, read_turns, with_system
-from lora_med.data.shapes.reasoning import last_reasoning
 from lora_med.data.shapes.row_error import RowError
 
 CONTEXT_WORDS = 8  # an input of so many words is a text of its own, which must not be in two splits
@@ -41,14 +39,13 @@ def _two_sides(row: Row, first: str, second: str) -> Pair:
     one, other = row.get(first), row.get(second)
     if isinstance(one, list) and isinstance(other, list):
         name = f"columns {row.column(first)!r} and {row.column(second)!r}"
-        return conversation(row, read_turns(row, [*one, *other], name), name, last_reasoning(other, name))
+        return conversation(row, read_turns(row, [*one, *other], name), name)
     prompt = row.text(first)
     return _pair(row, prompt, row.text(second), prompt)
 
 
 def _pair(row: Row, prompt: str, answer: str, kept_together: str) -> Pair:
-    turns = tuple(with_system(row, history(row), row.called("history")))
-    section, reasoning = row.optional("section"), row.optional("reasoning")
-    in_turns = "source" in row.values and row.values.get("kind") == CONVERSATION  # as `data read` wrote it
-    group = row.group(kept_together)
-    return Pair(row.uid(), group, "custom", prompt, answer, section, turns, reasoning, in_turns=in_turns)
+    turns = with_system(row, history(row), row.called("history"))
+    return Pair(
+        row.uid(), row.group(kept_together), "custom", prompt, answer, row.optional("section"), history=tuple(turns)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
 from lora_med.data.record import HeldOutSplit, Question, Record, Split
-from lora_med.data.shapes.columns.accounting import check_ignored, columns_report
+from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
 from lora_med.data.source import Source
 from lora_med.data.splitting.block_lists import is_blocked, load_block_list, shipped
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
@@ -24,6 +25,8 @@ from lora_med.data.splitting.overlap_with_tests import load_test_file
 from lora_med.data.splitting.split_plans import Plan, Supply, held_out_altogether, plan_of_one, plan_of_published
 from lora_med.data.splitting.splits import splits_by_file_name
 from lora_med.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def read_splits(
     if limit is None:
         check_ignored(options)
     splits = dataclasses.replace(splits, columns=columns_report(options.notes))
+    for line in columns_lines(splits.columns):
+        logger.info("%s: %s", source.name, line)
     if "label" not in options.notes.columns.values():
         return splits
     _same_classes(readings, source.access)

@@ -52,7 +52,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "options": ("options", "choices", "answer_choices", "answer_options"),
     "explanation": ("explanation", "exp"),
     "subject": ("subject", "subject_name"),
-    "reasoning": ("reasoning", "reasoning_content"),
 }  # fmt: skip
 ANNOTATED = ("spans", "entities", "tokens", "ner_tags")
 FIELDS = (*NAMES, *ANNOTATED)
