@@ -59,11 +59,11 @@ class Source:
         """
         if not self.template_by_kind or not kinds:
             return self.template
-        if isinstance(first, Pair):
-            return "pair_chat" if first.history else "pair"
-        if isinstance(first, Annotated):
+        if Pair in kinds:
+            return "pair_chat_v2" if has_conversations else "pair"
+        if Annotated in kinds:
             return "entities"
-        return "question_chat" if isinstance(first, Question) else "text"
+        return "question_chat_v2" if Question in kinds else "text"
 
     def check_table(self, table: TableFormat) -> None:
         """Refuse an encoding, delimiter or sheet for documents, which state their own.

@@ -35,7 +35,6 @@ def said(record: Any) -> tuple[Any, ...]:
         ({"instruction": ASKED, "completion": SAID}, ASKED),
         ({"Instruction": "Do.", "Input": "This.", "Output": SAID}, "Do.\n\nThis."),
         ({"instruction": "Sum up.", "context": "A note.", "response": SAID, "category": "x"}, "Sum up.\n\nA note."),
-        ({"instruction": "Sum up.", "input": "", "context": "A note.", "output": SAID}, "Sum up.\n\nA note."),
         ({"instruction": ASKED, "input": "", "output": SAID, "text": "Below is an instruction."}, ASKED),
     ],
 )
@@ -170,11 +169,36 @@ def test_two_system_texts_that_differ_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["reasoning", "thinking"])
-def test_a_reasoning_in_a_turn_stops_the_reading_until_it_is_ignored(tmp_path: Path, key: str) -> None:
-    row = {"messages": [TURNS[0], TURNS[1] | {key: "Think."}]}
+def test_a_reasoning_in_an_earlier_turn_stops_the_reading_until_it_is_ignored(tmp_path: Path, key: str) -> None:
+    row = {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello", key: "Think."},
+            *TURNS,
+        ]
+    }
     with pytest.raises(DataError, match=rf"messages\.{key}"):
         only(tmp_path, row)
-    assert said(only(tmp_path, row, ignore_columns=(key,))) == (ASKED, SAID)
+    assert said(only(tmp_path, row, ignore_columns=(key,)))[-2:] == (ASKED, SAID)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [TURNS[0], TURNS[1] | {"reasoning_content": "Think."}]},
+        {"messages": [TURNS[0], TURNS[1] | {"thinking": "Think."}, {"role": "user", "content": "Thanks"}]},
+        {"prompt": ASKED, "completion": SAID, "reasoning": "Think."},
+        {"instruction": ASKED, "output": SAID, "thinking": "Think."},
+    ],
+)
+def test_the_reasoning_before_the_last_answer_is_kept(tmp_path: Path, row: dict[str, Any]) -> None:
+    record = only(tmp_path, row)
+    assert said(record) == (ASKED, SAID) and record.reasoning == "Think."
+
+
+def test_an_instruction_is_a_turn_so_that_the_base_s_template_writes_it(tmp_path: Path) -> None:
+    assert only(tmp_path, {"instruction": ASKED, "output": SAID}).in_turns
+    assert not only(tmp_path, {"prompt": ASKED, "completion": SAID}).in_turns
 
 
 def test_preferences_are_refused_by_name(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from lora_med.data.record import Pair
 from lora_med.data.shapes.columns.cells import checked_text, is_blank, parsed
 from lora_med.data.shapes.columns.row_columns import Row
+from lora_med.data.shapes.reasoning import KEYS, last_reasoning
 from lora_med.data.shapes.row_error import RowError
 
 Turn = tuple[str, str]
@@ -34,8 +35,8 @@ LONGEST_ROLE = 20
 
 def messages(row: Row) -> Pair:
     """A conversation in one column."""
-    name = row.called("messages")
-    return conversation(row, read_turns(row, row.get("messages"), name), name)
+    name, value = row.called("messages"), row.get("messages")
+    return conversation(row, read_turns(row, value, name), name, answer_reasoning(value, name))
 
 
 def read_turns(row: Row, value: object, name: str) -> list[Turn]:
@@ -53,10 +54,11 @@ def read_turns(row: Row, value: object, name: str) -> list[Turn]:
         if not isinstance(turn, dict):
             raise RowError("bad_type", f"{where}: expected an object with role and content")
         role, content = _turn(turn, where)
+        used = NAMED_KEYS | set(KEYS) if number == _last_answer(value) else NAMED_KEYS
         row.turn_keys.update(
             (f"{row.column('messages')}.{key}", inner)
             for key, inner in turn.items()
-            if key not in NAMED_KEYS and not is_blank(inner)
+            if key not in used and not is_blank(inner)
         )
         if role == "system" and is_blank(content):
             continue
@@ -73,6 +75,19 @@ def _as_list(value: object) -> object:
     lengths = {len(inner) for inner in value.values()}
     turns = zip(*value.values(), strict=True) if len(lengths) == 1 else ()
     return [dict(zip(value, turn, strict=True)) for turn in turns] or value
+
+
+def _last_answer(turns: list[Any]) -> int:
+    """The number of the assistant's last turn, from 1; 0 for none."""
+    roles = (turn.get("role", turn.get("from")) if isinstance(turn, dict) else None for turn in turns)
+    known = (ROLES.get(role.strip().casefold()) if isinstance(role, str) else None for role in roles)
+    return max((number for number, role in enumerate(known, 1) if role == "assistant"), default=0)
+
+
+def answer_reasoning(value: object, name: str) -> str:
+    """The reasoning before the last answer; empty where there is none."""
+    turns = _as_list(parsed(value))
+    return last_reasoning(turns[: _last_answer(turns)], name) if isinstance(turns, list) else ""
 
 
 def _turn(turn: dict[str, Any], where: str) -> tuple[str, Any]:
@@ -127,7 +142,7 @@ def with_system(row: Row, turns: Iterable[Turn], name: str) -> list[Turn]:
     return [("system", system), *turns]
 
 
-def conversation(row: Row, turns: list[Turn], name: str) -> Pair:
+def conversation(row: Row, turns: list[Turn], name: str, reasoning: str) -> Pair:
     """The conversation whose last answer is trained.
 
     Raises:
@@ -142,7 +157,8 @@ def conversation(row: Row, turns: list[Turn], name: str) -> Pair:
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
         raise RowError("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
     start = next(content for role, content in turns if role == "user")
-    return Pair(row.uid(), row.group(start), "custom", turns[-2][1], turns[-1][1], history=tuple(turns[:-2]))
+    asked, answer, earlier = turns[-2][1], turns[-1][1], tuple(turns[:-2])
+    return Pair(row.uid(), row.group(start), "custom", asked, answer, "", earlier, reasoning, in_turns=True)
 
 
 def history(row: Row) -> list[Turn]:

@@ -1,14 +1,16 @@
 """Instructions: Alpaca's rows, prompts with completions, inputs with outputs; a system text and earlier turns too.
 
 An instruction and its input together are the prompt, a blank line between them; the input may be empty. What
-databricks-dolly calls `context` is the input of its instruction.
+databricks-dolly calls `context` is the input of its instruction. An instruction and its output are a user's turn and
+the answer to it, so the base's own chat template writes them.
 """
 
 from __future__ import annotations
 
+from lora_med.data.formats.jsonl import CONVERSATION
 from lora_med.data.record import Pair
 from lora_med.data.shapes.columns.row_columns import Row
-from lora_med.data.shapes.conversations import conversation, history, read_turns, with_system
+from lora_med.data.shapes.conversations import answer_reasoning, conversation, history, read_turns, with_system
 from lora_med.data.shapes.row_error import RowError
 
 CONTEXT_WORDS = 8  # an input of so many words is a text of its own, which must not be in two splits
@@ -22,7 +24,8 @@ def instruction(row: Row) -> Pair:
     if not asked.strip() and not given.strip():
         raise RowError("empty_text", f"{row.called('instruction')}: expected a text, it is empty, and so is the input")
     prompt = "\n\n".join(part for part in (asked, given) if part.strip())
-    return _pair(row, prompt, row.text("output"), given if len(given.split()) >= CONTEXT_WORDS else prompt)
+    kept_together = given if len(given.split()) >= CONTEXT_WORDS else prompt
+    return _pair(row, prompt, row.text("output"), kept_together, in_turns=True)
 
 
 def prompt_completion(row: Row) -> Pair:
@@ -39,13 +42,15 @@ def _two_sides(row: Row, first: str, second: str) -> Pair:
     one, other = row.get(first), row.get(second)
     if isinstance(one, list) and isinstance(other, list):
         name = f"columns {row.column(first)!r} and {row.column(second)!r}"
-        return conversation(row, read_turns(row, [*one, *other], name), name)
+        turns = [*one, *other]
+        return conversation(row, read_turns(row, turns, name), name, answer_reasoning(turns, name))
     prompt = row.text(first)
     return _pair(row, prompt, row.text(second), prompt)
 
 
-def _pair(row: Row, prompt: str, answer: str, kept_together: str) -> Pair:
+def _pair(row: Row, prompt: str, answer: str, kept_together: str, *, in_turns: bool = False) -> Pair:
     turns = with_system(row, history(row), row.called("history"))
-    return Pair(
-        row.uid(), row.group(kept_together), "custom", prompt, answer, row.optional("section"), history=tuple(turns)
-    )
+    section, reasoning = row.optional("section"), row.optional("reasoning")
+    in_turns = in_turns or ("source" in row.values and row.values.get("kind") == CONVERSATION)
+    uid, group = row.uid(), row.group(kept_together)
+    return Pair(uid, group, "custom", prompt, answer, section, tuple(turns), reasoning, in_turns)

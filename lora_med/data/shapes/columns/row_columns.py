@@ -39,6 +39,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
     "system": ("system", "system_prompt"),
     "history": ("history",),
+    "reasoning": ("reasoning", "reasoning_content", "thinking"),
     "instruction": ("instruction",),
     "input": ("input",),
     "output": ("output", "response", "completion", "answer"),
