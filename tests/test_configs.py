@@ -43,7 +43,16 @@ def test_a_base_from_the_hub_is_said_to_need_the_network() -> None:
 
 def test_every_task_has_a_micro_config() -> None:
     """Each template that a record's kind can be trained on by itself, but for those that only reword another."""
-    reworded = {"pubmedqa_chat", "pubmedqa_reasoning_free", "entities_chat", "medqa", "pair", "pair_chat"}
+    reworded = {
+        "pubmedqa_chat",
+        "pubmedqa_reasoning_free",
+        "entities_chat",
+        "medqa",
+        "pair",
+        "pair_chat",
+        "question_chat",
+    }
+    reworded |= {"pubmedqa_chat_v2", "entities_chat_v2", "pair_chat_v2"}
     reworded |= {"mmlu", "choice", "cloze", "ending"}
     settings = [parse(path).data for path in CONFIGS if path.stem.startswith(("micro", "quickstart"))]
     assert {one.template or find_source(one.source).template for one in settings} == set(TEMPLATES) - reworded

@@ -17,7 +17,8 @@ from lora_med.data.corpus import Corpus, corpus_of, open_splits
 from lora_med.data.outcome import Tally
 from lora_med.data.record import Passage, Record, Split, texts_of
 from lora_med.data.splitting.build_splits import Splits
-from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
+from lora_med.prompts.chat_template import tokenizer_of_run
+from lora_med.prompts.fit import Refused, fit_stream, quantiles
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.tokens_and_labels import Tokens
 
@@ -96,6 +97,12 @@ def check_data(settings: Settings, tokenizer: Any) -> tuple[Check, Corpus]:
     """
     opened = open_splits(settings.data, settings.adapter.access)
     every, corpus = opened.sources, corpus_of(opened, settings.data)
+    tokenizer = tokenizer_of_run(
+        tokenizer,
+        corpus.templates.values(),
+        file=settings.model.chat_template,
+        enable_thinking=settings.model.enable_thinking,
+    )
     access = corpus.access
     texts = (text for splits in every for record in _some(splits.records["train"]) for text in texts_of(record))
     check = Check(
@@ -164,13 +171,14 @@ def lengths(
     train = settings.train
     sizes: list[int] = []
     trained = too_long = lost = 0
-    rows = render_stream(records, template, train.too_long)
-    while block := list(islice(rows, BLOCK)):
-        fitted = fit_rows(block, tokenizer, train.max_length)
-        sizes += [len(tokens.input_ids) + tokens.lost for tokens in fitted]
-        trained += sum(sum(tokens.trained) for tokens in fitted)
-        too_long += sum(_too_long(tokens, train.max_length) for tokens in fitted)
-        lost += lost_tokens(fitted)[1]
+    rows = render_stream(records, template, train.too_long, train.assistant_turns)
+    refused = Refused(settings.data.skip_bad)
+    for tokens in fit_stream(rows, tokenizer, train.max_length, refused):
+        sizes.append(len(tokens.input_ids) + tokens.lost)
+        trained += sum(tokens.trained)
+        too_long += _too_long(tokens, train.max_length)
+        lost += tokens.lost
+    refused.log(template)
     ordered = sorted(sizes)
     total = sum(sizes)
     return Lengths(

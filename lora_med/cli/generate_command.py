@@ -47,14 +47,17 @@ def generate(
     """
     prepare_environment(offline=not online)
     from lora_med.prompts.row import Row
+    from lora_med.prompts.templates.templates import TEMPLATES, is_chat
     from lora_med.prompts.tokens_and_labels import prompt_ids
 
     loaded, opened = _load(adapter, base, revision, store, quantization)
     text = sys.stdin.read() if prompt == "-" else prompt
-    trained_on_chats = opened is not None and opened.card.template.endswith("_chat")
-    as_chat = trained_on_chats if chat is None else chat
+    trained_template = opened.card.template if opened is not None else ""
+    as_chat = is_chat(trained_template) if chat is None else chat
     turns = (("user", text), ("assistant", "")) if as_chat else ()
-    ids = prompt_ids(Row("prompt", "prompt", turns, "" if as_chat else text, ""), loaded.tokenizer)
+    by_base = as_chat and (TEMPLATES[trained_template].by_base if is_chat(trained_template) else True)
+    row = Row("prompt", "prompt", turns, "" if as_chat else text, "", by_base=by_base)
+    ids = prompt_ids(row, loaded.tokenizer)
     limit = _token_limit(loaded, len(ids), max_new_tokens)
     started = time.perf_counter()
     with _model(loaded, opened, store) as model:
@@ -79,7 +82,8 @@ def _load(
         return load_base(base, quantization=quantization or "none", revision=revision), None
     opened = open_published(adapter, store, base, revision)
     bits = quantization or opened.card.base.quantization
-    return load_base(opened.base_name, quantization=bits, revision=opened.revision), opened
+    loaded = load_base(opened.base_name, quantization=bits, revision=opened.revision)
+    return loaded.with_chat_template(opened.chat_template), opened
 
 
 @contextmanager

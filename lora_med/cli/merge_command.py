@@ -74,7 +74,9 @@ def _draw(folder: Path, certificate: Mapping[str, Any]) -> None:
     screen.print(
         f"\n{f'verified by {proved}' if proved else 'NOT verified'}, written in {certificate['seconds']} s: {folder}"
     )
-    chat = " --chat" if str(certificate["adapter"]["template"]).endswith("_chat") else ""
+    from lora_med.prompts.templates.templates import is_chat
+
+    chat = " --chat" if is_chat(str(certificate["adapter"]["template"])) else ""
     screen.print(f'Next: lora-med generate --base {shlex.quote(str(folder))}{chat} --prompt "..."', soft_wrap=True)
 
 

@@ -170,12 +170,16 @@ def _documents(settings: Settings) -> list[Tokens]:
     from lora_med.data.corpus import open_corpus
     from lora_med.models.files.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.prompts.chat_template import tokenizer_of_run
     from lora_med.training.rows.documents import DocumentStream
 
     tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
     corpus = open_corpus(settings.data)
-    train = settings.train
-    return list(DocumentStream(corpus.train, corpus.templates, tokenizer, train.max_length, train.too_long))
+    train, model = settings.train, settings.model
+    options = {"file": model.chat_template, "enable_thinking": model.enable_thinking}
+    tokenizer = tokenizer_of_run(tokenizer, corpus.templates.values(), **options)
+    fitting = train.max_length, train.too_long, train.assistant_turns
+    return list(DocumentStream(corpus.train, corpus.templates, tokenizer, *fitting, settings.data.skip_bad))
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -33,6 +33,12 @@ class ModelSettings(Section):
     """Keep the 4-bit weights of a base of 30 million weights or more in the cache folder, to start ten times faster."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base's computation; auto takes what the device computes fastest without losing range."""
+    chat_template: str | None = None
+    """A Jinja file in place of the base's chat template; it is checked first. The adapter carries it, and `generate`,
+    `eval`, `merge` and `export` use it."""
+    enable_thinking: bool | None = None
+    """The thinking switch of the base's chat template, `enable_thinking` or `thinking`; left out, the template
+    decides. A template without one is refused."""
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """The attention kernel; auto takes one that separates packed documents at linear cost."""
 
@@ -103,6 +109,8 @@ class TrainSettings(Section):
     """Gradients are scaled down to this norm."""
     max_length: Positive = 1024
     """Longest row, in tokens; too_long sets what is done with a longer one."""
+    assistant_turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns in a conversation are trained; the tokens of the row are the same."""
     packing: bool = False
     """Fill rows of max_length with several documents that cannot see each other."""
     share_context: bool = False

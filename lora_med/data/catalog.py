@@ -144,7 +144,7 @@ SOURCES: dict[str, Source] = {
         license="CC BY 4.0",
         access="open",
         citation="Ben Abacha and Demner-Fushman 2019, A question-entailment approach to question answering",
-        template="question_chat",
+        template="question_chat_v2",
         module="lora_med.data.sources.medquad",
         suffixes=(".xml",),
     ),

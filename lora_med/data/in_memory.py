@@ -81,5 +81,5 @@ def _kind(row: Any) -> str:
 
 
 def _canonical(row: Any) -> bytes:
-    values = dict(row) if isinstance(row, Mapping) else repr(row)
+    values = dict(row) if isinstance(row, Mapping) else repr(row) + (row.reasoning if isinstance(row, Pair) else "")
     return json.dumps(values, sort_keys=True, ensure_ascii=True, default=str).encode() + b"\n"

@@ -99,6 +99,7 @@ def content(record: Record) -> int:
         parts = ("question", record.question, record.answer, *record.contexts, "", *record.options)
     elif isinstance(record, Pair):
         parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
+        parts += ("", record.reasoning) if record.reasoning else ()
     else:
         assert isinstance(record, Annotated)
         parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))
@@ -113,8 +114,8 @@ def digest(text: str) -> int:
 class Reading:
     """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
 
-    After a pass, `tally` holds its counts, `first` its first record, `sha256` the digest of all its records, and
-    `is_complete` says that no limit ended it. A record with the content of an earlier one is dropped as `duplicate`,
+    After a pass, `tally` holds its counts, `kinds` the kinds of its records, `has_conversations` whether one was given
+    in turns, `sha256` the digest of all its records, and `is_complete` says that no limit ended it. A record with the content of an earlier one is dropped as `duplicate`,
     unless `repeats` are retained, as they are in a published test set, which is scored whole. One with only the uid of
     an earlier one is bad. No record at all is an error, unless the inputs are one split of several and `may_be_empty`.
     `where` names the inputs, for errors.
@@ -138,7 +139,8 @@ class Reading:
         self._may_be_empty = may_be_empty
         self._has_warned = False
         self.tally = Tally()
-        self.first: Record | None = None
+        self.kinds: set[type] = set()
+        self.has_conversations = False
         self.sha256 = ""
         self.is_complete = False
 
@@ -150,7 +152,7 @@ class Reading:
         """
         kept, skipped, dropped, parts_dropped = 0, Counter[str](), Counter[str](), Counter[str]()
         sha256, first_error = hashlib.sha256(), None
-        self.first = None
+        self.kinds, self.has_conversations = set(), False
         outcomes = _unique(self._outcomes, self._where, repeats=self._repeats)
         for outcome in outcomes:
             if isinstance(outcome, Drop):
@@ -163,7 +165,8 @@ class Reading:
             elif isinstance(outcome, PartDrop):
                 parts_dropped[outcome.reason] += 1
             else:
-                self.first = self.first or outcome
+                self.kinds.add(type(outcome))
+                self.has_conversations |= isinstance(outcome, Pair) and outcome.is_conversation
                 sha256.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
                 kept += 1
                 yield outcome

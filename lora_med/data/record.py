@@ -7,7 +7,7 @@ immutable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -117,6 +117,7 @@ class Pair:
     """A source text and its target: dialogue and note, question and summary, prompt and completion.
 
     `history` holds the turns of a conversation before `input`, as `(role, content)`; `output` is the assistant's last.
+    `reasoning` is what the assistant thought before it. `in_turns` is true if the source gave turns, be it two.
     """
 
     uid: str
@@ -126,6 +127,13 @@ class Pair:
     output: str
     section: str = ""
     history: tuple[tuple[str, str], ...] = ()
+    reasoning: str = field(default="", repr=False)
+    in_turns: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether the source gave turns: a template without turns would not show them as they are."""
+        return bool(self.in_turns or self.history or self.reasoning)
 
 
 Record = Passage | Question | Annotated | Pair
@@ -138,7 +146,8 @@ def texts_of(record: Record) -> tuple[str, ...]:
     if isinstance(record, Question):
         return (record.question, *record.contexts, *record.options, record.answer, record.explanation)
     if isinstance(record, Pair):
-        return (*(content for _, content in record.history), record.input, record.output)
+        earlier = (content for _, content in record.history)
+        return (*earlier, record.input, *([record.reasoning] if record.reasoning else ()), record.output)
     return (record.text,)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ class Source:
     names those that are published; it returns None where these records have none. `companion_files` are beside the data
     and hold no records. `limit_before_split` means that `max_records` may cut while reading; an official split is
     recognized only when all records are read. `access` is None for a format of the user's own files, whose class only
-    the user can state. `template_by_kind`: the kind of the first record chooses the template. `groups_are_pmids`: a
+    the user can state. `template_by_kind`: what was read chooses the template. `groups_are_pmids`: a
     group of digits is a PMID. `versions_articles` means that several records may be versions of one article.
     """
 
@@ -51,13 +51,17 @@ class Source:
     groups_are_pmids: bool = False
     versions_articles: bool = False
 
-    def template_for(self, first: Record | None) -> str:
-        """The default template for what was read, `first` its first record."""
-        if not self.template_by_kind or first is None:
+    def template_for(self, kinds: Collection[type], *, has_conversations: bool) -> str:
+        """The default template for records of these kinds, whatever their order.
+
+        Args:
+            has_conversations: whether a record was given in turns; then all pairs are conversations.
+        """
+        if not self.template_by_kind or not kinds:
             return self.template
-        if isinstance(first, Pair):
-            return "pair_chat" if first.history else "pair"
-        return "question_chat" if isinstance(first, Question) else "text"
+        if Pair in kinds:
+            return "pair_chat_v2" if has_conversations else "pair"
+        return "question_chat_v2" if Question in kinds else "text"
 
     def check_table(self, table: TableFormat) -> None:
         """Refuse an encoding, delimiter or sheet for documents, which state their own.

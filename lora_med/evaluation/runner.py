@@ -11,7 +11,7 @@ from typing import Any
 
 from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
-from lora_med.adapters.store.published import AdapterFiles, open_files
+from lora_med.adapters.store.published import AdapterFiles, open_files, shared_chat_template
 from lora_med.adapters.store.store import find_adapter
 from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
@@ -25,6 +25,7 @@ from lora_med.evaluation.statistics.intervals import Statistics
 from lora_med.evaluation.statistics.over_seeds import same_recipe
 from lora_med.models.base import Base
 from lora_med.prompts.render import fitting
+from lora_med.prompts.templates.templates import is_chat
 from lora_med.run import versions
 
 OPEN = "open"
@@ -67,6 +68,7 @@ def evaluate(
     drawn = fitted.draw(options.max_items, options.seed)
     opened = open_adapters(adapters, options.store)
     access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
+    base = with_template_of(base, opened, options.template)
     inputs = ScorerInputs(base, context_of(base), drawn, options)
     with _pool(base, opened, options.store, pool) as loaded:
         scorer = make_scorer(scoring, inputs)
@@ -80,6 +82,15 @@ def evaluate(
     subjects = statistics.subjects(answered, custom)
     recipes = tuple(same_recipe({adapter.name: adapter.card for adapter in opened}))
     return _evaluation(inputs, statistics, access=access, samples=samples, subjects=subjects, recipes=recipes)
+
+
+def with_template_of(base: Base, adapters: Sequence[AdapterFiles], *templates: str) -> Base:
+    """The base with the chat template that the adapters were trained with, if one of the `templates` is a conversation.
+
+    Raises:
+        SettingsError: they were trained with different ones.
+    """
+    return base.with_chat_template(shared_chat_template(adapters)) if any(map(is_chat, templates)) else base
 
 
 def check_heldout(heldout: object) -> None:

@@ -18,7 +18,7 @@ from lora_med.export.gguf.number_types import check_formats
 from lora_med.export.go_template import RAW, choose_template
 from lora_med.files import read_json, write_atomic
 from lora_med.models.files.resolve import read_config
-from lora_med.models.tokenizer import load_tokenizer
+from lora_med.models.tokenizer import load_tokenizer, with_template
 
 MODELFILE = "Modelfile"
 PARTS = ("merged", "swappable")
@@ -53,10 +53,12 @@ def export_ollama(
     adapter = open_published(name, store, base, revision)
     warnings = refuse(adapter.card, adapter.base, "ollama", "merged" if part == "merged" else "adapter")
     tokenizer, _ = load_tokenizer(adapter.base)
+    if adapter.chat_template is not None:
+        tokenizer = with_template(tokenizer, adapter.chat_template)
     chosen = choose_template(tokenizer)
     notes = [finding.what for finding in warnings]
     if chosen is None:
-        notes.append("the base's chat template has no known Ollama equivalent: the prompt is used as typed")
+        notes.append("the chat template has no known Ollama equivalent: the prompt is used as typed")
     for line in notes:
         logger.warning("%s", line)
     facts: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_med.adapters.runtime.attach import attach_opened
 from lora_med.adapters.store.published import Published, open_published
-from lora_med.adapters.store.store import CONFIG, WEIGHTS
+from lora_med.adapters.store.store import CHAT_TEMPLATE, CONFIG, WEIGHTS
 from lora_med.config.near_names import unknown
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.compatibility import PARTS, VLLM_RANKS, refuse, shape_of_card
@@ -80,7 +80,8 @@ def command(adapter: Published, part: str, here: str) -> str:
     base = '"$1"' if adapter.base_name == "micro" or base_folder.is_dir() else shlex.quote(adapter.base_name)
     revision = f" --revision {shlex.quote(adapter.revision)}" if adapter.revision else ""
     modules = f"--lora-modules {adapter.name}={here}/{adapter.name}"
-    return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}"
+    chat = "" if adapter.chat_template is None else f" --chat-template {here}/{adapter.name}/{CHAT_TEMPLATE}"
+    return f"vllm serve {base}{revision} --enable-lora {modules} --max-lora-rank {rank}{chat}"
 
 
 def _script(adapter: Published, part: str) -> str:
@@ -94,7 +95,7 @@ def _copy_adapter(adapter: Published, target: Path) -> dict[str, Any]:
     from peft import PeftModel
 
     target.mkdir()
-    for name in (WEIGHTS, CONFIG):
+    for name in (WEIGHTS, CONFIG, *([CHAT_TEMPLATE] if adapter.chat_template is not None else [])):
         (target / name).write_bytes(adapter.contents[name])
     options: dict[str, Any] = {"quantization": "none", "dtype": "float32", "attention": "sdpa"}
     ours = load_base(adapter.base_name, revision=adapter.revision, **options)

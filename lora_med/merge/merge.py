@@ -15,6 +15,7 @@ from typing import Any
 
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.published import Published, open_published
+from lora_med.adapters.store.store import CHAT_TEMPLATE
 from lora_med.config.near_names import unknown
 from lora_med.errors import DiskError, SettingsError
 from lora_med.files import read_json, write_atomic, write_json
@@ -26,12 +27,13 @@ from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.proof.heldout_nll import HeldOut, read_heldout
 from lora_med.merge.proof.logits import Tolerance
 from lora_med.merge.proof.proof import prove, reference_outputs, training_dtype
+from lora_med.models.fingerprint import TOKENIZER_CONFIG
 from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
 VERIFY = ("auto", "probes", "tensors", "none")
 COPIED = ("generation_config.json", "LICENSE*", "NOTICE*")
-TOKENIZER = ("chat_template.jinja", "tokenizer*.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+TOKENIZER = (CHAT_TEMPLATE, "tokenizer*.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 TOKENIZER += ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 BYTES_BESIDES_WEIGHTS = 1 << 24  # bytes of tokenizer, settings, headers
 ProgressCallback = Callable[[int, int], None]
@@ -123,6 +125,8 @@ def merge_published(
         reference = reference_outputs(adapter, plan, verify=verify, onto=onto, texts=texts)
         weights = fold(plan, temporary, dtype=dtype, advance=_advance(progress, size_after(plan, dtype)))
         copy_around(adapter.base, temporary, plan.settings, dtype)
+        if adapter.chat_template is not None:
+            write_chat_template(temporary, adapter.chat_template)
         proof = prove(plan, temporary, reference, dtype=dtype, texts=texts, tolerance=tolerance)
         certificate = certify(
             card,
@@ -218,3 +222,13 @@ def copy_around(
     for folder, patterns in ((base, COPIED), (tokenizer or base, TOKENIZER)):
         for path in (path for pattern in patterns for path in folder.glob(pattern)):
             shutil.copyfile(path, out / path.name)
+
+
+def write_chat_template(folder: Path, text: str) -> None:
+    """Give the model in `folder` this chat template alone: some readers take that of tokenizer_config.json first."""
+    write_atomic(folder / CHAT_TEMPLATE, text)
+    settings_file = folder / TOKENIZER_CONFIG
+    if settings_file.is_file():
+        settings = read_json(settings_file)
+        if settings.pop("chat_template", None) is not None:
+            write_json(settings_file, settings)

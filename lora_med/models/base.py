@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind, log_choices
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, storage_choice
-from lora_med.models.tokenizer import choose_pad, load_tokenizer
+from lora_med.models.tokenizer import choose_pad, load_tokenizer, with_template
 from lora_med.models.weight_loading import load_through_cache, load_weights
 
 __all__ = ["Base", "Choice", "load_base", "resolve_base"]
@@ -26,8 +26,8 @@ ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "lora_med_sdpa")
 class Base:
     """A frozen model in eval mode with its tokenizer; `name` as given, `folder` with its files.
 
-    `labels` are the tags of a token classification head, in the order of its outputs; a language model has none.
-    `quantized_now` is true if this load quantized the weights to 4 bits, which takes more memory.
+    `labels` are the tags of a token classification head in the order of its outputs, else none. `quantized_now` is true
+    if this load quantized the weights to 4 bits, which takes more memory. `chat_template` replaces that of its files.
     """
 
     model: Any
@@ -43,6 +43,13 @@ class Base:
     labels: tuple[str, ...] = ()
     double_quant: bool = True
     quantized_now: bool = False
+    chat_template: str | None = None
+
+    def with_chat_template(self, text: str | None) -> Base:
+        """The base with another chat template, which adapters trained on it carry; None gives it as it is."""
+        if text is None:
+            return self
+        return replace(self, tokenizer=with_template(self.tokenizer, text), chat_template=text)
 
 
 def load_base(

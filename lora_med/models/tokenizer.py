@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from importlib.metadata import version
@@ -54,6 +55,13 @@ def load_tokenizer(folder: Path, *, needs_eos: bool = True) -> tuple[Any, list[C
             "the tokenizer has no end-of-text token", where=str(folder), fix="set eos_token in tokenizer_config.json"
         )
     return tokenizer, choices
+
+
+def with_template(tokenizer: Any, text: str) -> Any:
+    """A tokenizer that is the same but for its chat template."""
+    other = copy.copy(tokenizer)
+    other.chat_template = text
+    return other
 
 
 def _class_cache_file(folder: Path) -> Path:

@@ -5,17 +5,22 @@ Every lost token is counted. A row that cannot be fitted stays as it is; preflig
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
-from lora_med.errors import SettingsError
+from lora_med.errors import DataError, SettingsError
 from lora_med.prompts.row import Row, shortened
 from lora_med.prompts.tokens_and_labels import Tokens, tokenize, tokenize_rows
 
 QUANTILES = (0, 10, 50, 90, 99, 100)
+BLOCK = 256
+SHOWN_UIDS = 5
 TRIES = 8  # to truncate a context: tokens at its new end may differ by one or two
+logger = logging.getLogger(__name__)
 
 
 def fit_rows(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Tokens]:
@@ -31,6 +36,49 @@ def fit_rows(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Token
             elif row.too_long == "trim_context" and row.context[1] > row.context[0]:
                 fitted[index] = _trimmed(row, tokens, tokenizer, max_length)
     return fitted
+
+
+@dataclass
+class Refused:
+    """The rows that the base's chat template refuses: with `skip` they are left out, else the first stops the run."""
+
+    skip: bool = False
+    uids: list[str] = field(default_factory=list)
+
+    def log(self, what: str) -> None:
+        """Report the rows that were left out of the split `what`."""
+        if self.uids:
+            logger.warning(
+                "%s: %d rows that the base's chat template refuses are left out: uid %s",
+                what,
+                len(self.uids),
+                ", ".join(self.uids[:SHOWN_UIDS]) + (" and more" if len(self.uids) > SHOWN_UIDS else ""),
+            )
+
+
+def fit_stream(rows: Iterable[Row], tokenizer: Any, max_length: int, refused: Refused) -> Iterator[Tokens]:
+    """The tokens of each row as `fit_rows` gives them, in blocks of 256; rows that are refused are added to `refused`.
+
+    Raises:
+        DataError: the base's chat template refuses a row, and `refused.skip` is false.
+    """
+    rows = iter(rows)
+    while block := list(islice(rows, BLOCK)):
+        try:
+            fitted = fit_rows(block, tokenizer, max_length)
+        except DataError:
+            if not refused.skip:
+                raise
+            fitted = [tokens for row in block for tokens in _unless_refused(row, tokenizer, max_length, refused)]
+        yield from fitted
+
+
+def _unless_refused(row: Row, tokenizer: Any, max_length: int, refused: Refused) -> list[Tokens]:
+    try:
+        return fit_rows([row], tokenizer, max_length)
+    except DataError:
+        refused.uids.append(row.uid)
+        return []
 
 
 def _break_positions(row: Row, tokens: Tokens, tokenizer: Any) -> tuple[int, ...]:

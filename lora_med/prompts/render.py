@@ -8,14 +8,17 @@ from dataclasses import replace
 
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
-from lora_med.prompts.row import Row, Template, TooLong
+from lora_med.prompts.row import AssistantTurns, Row, Template, TooLong
 from lora_med.prompts.templates.templates import TEMPLATES, find_template
 
 logger = logging.getLogger(__name__)
 
 
 def render_stream(
-    records: Iterable[Record], template: str | Mapping[str, str], too_long: TooLong | None = None
+    records: Iterable[Record],
+    template: str | Mapping[str, str],
+    too_long: TooLong | None = None,
+    assistant_turns: AssistantTurns = "last",
 ) -> Iterator[Row]:
     """One row a record, in order; records that lack what their template needs are left out and counted in the log.
 
@@ -23,12 +26,17 @@ def render_stream(
         template: a template's name; of a mixture, each source's name mapped to one.
         too_long: what to do with rows too long for the model; None means each template's default. In a mixture, a
             template that cannot be fitted that way uses its default, if another template can.
+        assistant_turns: which of the assistant's turns in a conversation are trained; others than the last only where
+            the base's own chat template renders the conversation.
 
     Raises:
-        SettingsError: no such template, or it takes another kind of record, or cannot be fitted that way.
+        SettingsError: no such template, or it takes another kind of record, or cannot be fitted that way, or trains
+            the last turn alone.
     """
     names = {template} if isinstance(template, str) else set(template.values())
     templates = {name: find_template(name) for name in names}
+    if assistant_turns == "all":
+        _check_turns(templates)
     fitted = [each for each in templates.values() if too_long in each.too_long] or list(templates.values())
     policies = {name: _policy(each, too_long if each in fitted else None) for name, each in templates.items()}
     left_out = 0
@@ -36,7 +44,9 @@ def render_stream(
         chosen = templates[template if isinstance(template, str) else template[record.source]]
         _check_kind(record, chosen)
         if chosen.fits(record):
-            yield replace(chosen.render(record), too_long=policies[chosen.name])
+            row = chosen.render(record)
+            turns: AssistantTurns = assistant_turns if row.by_base else "last"
+            yield replace(row, too_long=policies[chosen.name], assistant_turns=turns)
         else:
             left_out += 1
     if left_out:
@@ -60,6 +70,16 @@ def _policy(template: Template, too_long: TooLong | None) -> TooLong:
             fix=f"one of {', '.join(template.too_long)}",
         )
     return too_long
+
+
+def _check_turns(templates: Mapping[str, Template]) -> None:
+    able = [name for name, template in TEMPLATES.items() if template.by_base]
+    if not set(able) & set(templates):
+        raise SettingsError(
+            f"the template {min(templates)!r} does not train all of the assistant's turns",
+            where="train.assistant_turns",
+            fix=f"last, or data.template to one of {', '.join(able)}",
+        )
 
 
 def _check_kind(record: Record, template: Template) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lora_med.data.record import Record
 
+AssistantTurns = Literal["last", "all"]
 TooLong = Literal["error", "drop", "trim_context", "chunk_by_section"]
 ANSWERED: tuple[TooLong, ...] = ("error", "drop")
 WITH_CONTEXT: tuple[TooLong, ...] = ("error", "drop", "trim_context")
@@ -25,6 +26,10 @@ class Row:
     Three fields say what to do with a row too long for the model. `context` is the range (start and end, in characters)
     of the prompt, or of a conversation's last question, that may be truncated from its end. `breaks` are the offsets
     at which plain text is best cut. `too_long` is the action.
+
+    With `by_base` the base's own chat template renders the conversation as a whole (prompts/conversation.py). Then
+    `reasoning` is what the assistant thought before the last answer, and `assistant_turns` says which of its turns are
+    trained.
     """
 
     uid: str
@@ -35,6 +40,9 @@ class Row:
     context: tuple[int, int] = (0, 0)
     breaks: tuple[int, ...] = ()
     too_long: TooLong = "error"
+    by_base: bool = False
+    reasoning: str = ""
+    assistant_turns: AssistantTurns = "last"
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Template:
     record must have besides its kind, and `fits` tests it; a record without it is left out. `too_long` lists the ways
     to fit a row to a length, the default first. `description` gives the beginning of the prompt that is written only
     once if solved examples precede the question. `lettered` is true if the options have letters, which are the
-    completions.
+    completions. `chat` is true if its rows are conversations, and `by_base` if the base's own template renders them.
     """
 
     name: str
@@ -58,6 +66,8 @@ class Template:
     fits: Callable[[Any], bool] = lambda record: True
     description: Callable[[Any], str] = lambda record: ""
     lettered: bool = False
+    chat: bool = False
+    by_base: bool = False
 
 
 def plain(record: Record, text: str, breaks: tuple[int, ...] = ()) -> Row:
@@ -80,6 +90,16 @@ def chat(record: Record, turns: tuple[tuple[str, str], ...], answer: str, contex
     blanks = len(question) - len(question.lstrip())
     start, end = (min(max(offset - blanks, 0), len(stripped_question)) for offset in context)
     return Row(record.uid, record.group, (*stripped, ("assistant", answer.strip())), "", answer.strip(), (start, end))
+
+
+def conversation(
+    record: Record, turns: tuple[tuple[str, str], ...], answer: str, context: tuple[int, int] = (0, 0)
+) -> Row:
+    """A conversation that the base's own chat template renders; contents stay as they are.
+
+    `context` is a range of characters in the last given turn.
+    """
+    return Row(record.uid, record.group, (*turns, ("assistant", answer)), "", answer, context, by_base=True)
 
 
 def shortened(row: Row, letters: int) -> Row:

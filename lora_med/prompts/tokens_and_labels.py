@@ -1,8 +1,11 @@
 """Rows to tokens, the same for training, scoring and generation: what generation starts from is what training saw.
 
-Four guarantees. There is exactly one BOS, if the tokenizer adds one. A row ends in a token that ends generation, and
-that token is trained. Data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text. A typed tag that
-replaces an identifier (data/formats/placeholders.py) is shown to the model and never trained.
+Four guarantees. There is exactly one BOS, if the tokenizer adds one. The last trained token of a row ends generation.
+Data that looks like a control token (`</s>`, `<|im_end|>`) stays ordinary text. A typed tag that replaces an identifier
+(data/formats/placeholders.py) is shown to the model and never trained.
+
+A conversation is what the base's own chat template makes of it (prompts/conversation.py); the template decides on BOS
+and on what follows the last trained token. Conversations of version 1 put contents between segments of the template.
 
 A completion is encoded together with its prompt, as an inference engine continues it, if the prompt's own tokens are a
 prefix of the result. Otherwise it is encoded separately and appended. The prompt's tokens never depend on the answer.
@@ -10,21 +13,18 @@ prefix of the result. Otherwise it is encoded separately and appended. The promp
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lora_med.data.formats.placeholders import TAG, TAG_WITH_SPACE
-from lora_med.errors import SettingsError
-from lora_med.prompts.chat import Skeleton, TemplateSegment, skeleton
-from lora_med.prompts.control_tokens import control_pattern, folding
+from lora_med.prompts.chat import Skeleton, TemplateSegment
+from lora_med.prompts.conversation import encode_conversations, render_conversation, render_start
+from lora_med.prompts.encoder import Encoder
 from lora_med.prompts.row import Row, TooLong
 
 BATCH_ROWS = 512
-PARALLEL_TEXTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,117 +46,19 @@ class Tokens:
     lost: int = 0
 
     @property
+    def answer_end(self) -> int:
+        """The number of tokens up to the last trained one, included; a template may write a line break after it."""
+        return next((index + 1 for index in reversed(range(len(self.trained))) if self.trained[index]), 0)
+
+    @property
     def targets(self) -> Sequence[int]:
         """The label of each token: the token itself."""
         return self.input_ids
 
 
-@contextlib.contextmanager
-def _on_all_cores(texts: int) -> Iterator[None]:
-    """Let the tokenizers library use every core for a large batch; else stay off, to be safe with forks."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    if texts < PARALLEL_TEXTS or before != "false":
-        yield
-        return
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    try:
-        yield
-    finally:
-        os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-class Encoder:
-    """A tokenizer with the facts that every row needs, computed once."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        from transformers import PreTrainedTokenizerFast
-
-        self.tokenizer = tokenizer
-        self.control = control_pattern(tokenizer)
-        self._fold, self._folded = folding(tokenizer, self.control)
-        plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
-        self._backend = tokenizer.backend_tokenizer if plain else None
-        self._control_ids = set(tokenizer.convert_tokens_to_ids(self._control_words()))
-        start = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
-        bos_id = tokenizer.bos_token_id
-        self.bos: list[int] = start if bos_id is not None and start == [bos_id] else []
-        self._skeletons: dict[tuple[str, ...], Skeleton] = {}
-
-    def _control_words(self) -> list[str]:
-        if self.control is None:
-            return []
-        added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
-        return [word for word in {*added, *self.tokenizer.all_special_tokens} if self.control.fullmatch(word)]
-
-    @property
-    def eos(self) -> list[int]:
-        """The end of text.
-
-        Raises:
-            SettingsError: the tokenizer has none.
-        """
-        if self.tokenizer.eos_token_id is None:
-            raise SettingsError(
-                "the base's tokenizer has no end-of-text token, so a model could not learn to stop",
-                where="model.base",
-                fix="set eos_token in the tokenizer's files",
-            )
-        return [self.tokenizer.eos_token_id]
-
-    def raw(self, texts: Sequence[str], *, split: bool = False) -> list[list[int]]:
-        """Ids of texts; control tokens in them count as such, unless `split`. No BOS, no end."""
-        if not texts:
-            return []
-        if self._backend is not None:  # the same numbers, without the objects the tokenizer makes around them
-            self._backend.no_truncation()
-            self._backend.no_padding()
-            self._backend.encode_special_tokens = split
-            with _on_all_cores(len(texts)):
-                return [found.ids for found in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-        return self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=split,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-
-    def has_control(self, text: str) -> bool:
-        """Whether something in a text would be taken for a control token."""
-        if self.control is None or self.control.search(text):
-            return self.control is not None
-        return self._fold is not None and self._folded.search(self._fold(text)) is not None
-
-    def ordinary(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts of the data, in which nothing is a control token."""
-        plain = [not self.has_control(text) for text in texts]
-        encoded = iter(self.raw([text for text, ok in zip(texts, plain, strict=True) if ok]))
-        return [next(encoded) if ok else self._split(text) for text, ok in zip(texts, plain, strict=True)]
-
-    def _split(self, text: str) -> list[int]:
-        ids = self.raw([text], split=True)[0]
-        cuts = [match.start() + 1 for match in self.control.finditer(text)] if self.control else []
-        if not cuts or self._control_ids.isdisjoint(ids):
-            return ids
-        # The tokenizer still matches added tokens that are not special: split each in two so that it cannot.
-        pieces = [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
-        return self.raw(pieces[:1], split=True)[0] + [number for piece in pieces[1:] for number in self.after(piece)]
-
-    def after(self, text: str) -> list[int]:
-        """Ids of a data text that continues another, without the space that some tokenizers add at a text's start."""
-        for anchor in ("\n", "a", "."):
-            head, together = self.raw([anchor, anchor + text], split=True)
-            if together[: len(head)] == head and self._control_ids.isdisjoint(together):
-                return together[len(head) :]
-        return self._split(text)
-
-    def skeleton(self, row: Row) -> Skeleton:
-        """The chat template's text around this row's turns."""
-        roles = tuple(role for role, _ in row.turns)
-        if roles not in self._skeletons:
-            self._skeletons[roles] = skeleton(self.tokenizer, roles, self.control)
-        return self._skeletons[roles]
+def _skeleton(row: Row, encoder: Encoder) -> Skeleton:
+    """The chat template's text around the turns of a row of version 1."""
+    return encoder.skeleton(tuple(role for role, _ in row.turns))
 
 
 def _fill(segments: Iterable[TemplateSegment], row: Row) -> str:
@@ -181,9 +83,9 @@ def _prompts(rows: Sequence[Row], encoder: Encoder) -> list[list[int]]:
     for index, row in enumerate(rows):
         if row.turns:
             if any(encoder.has_control(content) for _, content in row.turns[:-1]):
-                ids_by_row[index] = _piecewise(encoder.skeleton(row).prompt, row, encoder)
+                ids_by_row[index] = _piecewise(_skeleton(row, encoder).prompt, row, encoder)
             else:
-                safe.append((index, _fill(encoder.skeleton(row).prompt, row)))
+                safe.append((index, _fill(_skeleton(row, encoder).prompt, row)))
     for (index, _), ids in zip(safe, encoder.raw([text for _, text in safe]), strict=True):
         ids_by_row[index] = ids
     return ids_by_row
@@ -197,11 +99,27 @@ def _piecewise(segments: Sequence[TemplateSegment], row: Row, encoder: Encoder) 
 
 
 def _batch(rows: Sequence[Row], encoder: Encoder) -> list[Tokens]:
+    by_base = [row for row in rows if row.by_base]
+    conversations = encode_conversations([render_conversation(row, encoder) for row in by_base], encoder)
+    others = iter(_by_segments([row for row in rows if not row.by_base], encoder))
+    tokens: list[Tokens] = []
+    for row in rows:
+        if row.by_base:
+            ids, trained = next(conversations)
+            bos = bool(encoder.bos) and ids[:1] == encoder.bos
+            tokens.append(Tokens(row.uid, ids, trained, bos=bos, too_long=row.too_long))
+        else:
+            tokens.append(next(others))
+    return tokens
+
+
+def _by_segments(rows: Sequence[Row], encoder: Encoder) -> list[Tokens]:
+    """Tokens of texts, prompts, and conversations of version 1: contents between the segments of the template."""
     prompts = _prompts(rows, encoder)
     texts = [row.prompt + row.completion for row in rows if not row.turns]
     ordinary = iter(encoder.ordinary(texts))
     chats = [
-        _fill((*encoder.skeleton(row).prompt, *encoder.skeleton(row).answer), row)
+        _fill((*_skeleton(row, encoder).prompt, *_skeleton(row, encoder).answer), row)
         for row in rows
         if row.turns and not any(encoder.has_control(content) for _, content in row.turns)
     ]
@@ -223,10 +141,10 @@ def _tokens(row: Row, prompt: list[int], encoded: list[int], encoder: Encoder) -
     if continues:
         completion = encoded[len(prompt) :]
     elif row.turns:
-        completion = _piecewise(encoder.skeleton(row).answer, row, encoder)
+        completion = _piecewise(_skeleton(row, encoder).answer, row, encoder)
     else:
         completion = encoder.after(row.completion)
-    if not row.turns or encoder.skeleton(row).needs_eos:
+    if not row.turns or _skeleton(row, encoder).needs_eos:
         completion = completion + encoder.eos
     start = _with_bos(encoder, prompt)
     learned = [True] * len(completion)
@@ -259,7 +177,7 @@ def _around_tags(row: Row, encoder: Encoder) -> tuple[list[int], list[bool]]:
 def _around_answer(row: Row, encoder: Encoder) -> tuple[list[int], list[int]]:
     if not row.turns:
         return [], encoder.eos
-    skeleton = encoder.skeleton(row)
+    skeleton = _skeleton(row, encoder)
     position = next(position for position, segment in enumerate(skeleton.answer) if segment.turn is not None)
     ending = _piecewise(skeleton.answer[position + 1 :], row, encoder)
     return _piecewise(skeleton.answer[:position], row, encoder), ending + (encoder.eos if skeleton.needs_eos else [])
@@ -290,7 +208,10 @@ def tokenize(row: Row, tokenizer: Any) -> Tokens:
 def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
     """The ids that generation starts from: BOS, then the prompt or the conversation up to the answer.
 
-    These are the first tokens of `tokenize(row, tokenizer)`, whatever the completion.
+    These are the first tokens of `tokenize(row, tokenizer)`, whatever the completion. In a conversation that the base's
+    own template renders, they are what `apply_chat_template` gives with its generation prompt.
     """
     encoder = Encoder(tokenizer)
+    if row.by_base:
+        return next(encode_conversations([render_start(row, encoder)], encoder))[0]
     return _with_bos(encoder, _prompts([row], encoder)[0])

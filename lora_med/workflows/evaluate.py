@@ -18,7 +18,7 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
 from lora_med.evaluation.record_scores import record_scores
 from lora_med.evaluation.results import Evaluation
-from lora_med.evaluation.runner import evaluate, pool_of
+from lora_med.evaluation.runner import evaluate, pool_of, with_template_of
 from lora_med.evaluation.scorers.registry import check_prompt_options, learns
 from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, check_scoring, find_task, scoring_of
@@ -183,6 +183,7 @@ def score_jobs(
     `options` hold for every job; template and scoring are the job's own.
     """
     evaluations: list[Evaluation] = []
+    base = with_template_of(base, adapters, *(job.template for job in jobs))
     pool = pool_of(base, adapters, options.store)
     try:
         for job, heldout in zip(jobs, opened, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from lora_med.adapters.store.card import DataFacts, read_card
@@ -27,7 +28,7 @@ MAY_CHANGE = {
         "report_to",
     },
     "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they remove is visible in the rows
-    "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantized"},
+    "model": {"base", "revision", "dtype", "attn_implementation", "keep_quantized", "chat_template"},
 }
 
 
@@ -37,7 +38,8 @@ def run_identity(
     """Dotted field -> JSON value of everything a resumed run must share with the run it continues.
 
     A base is identified by the hash of its weights, and data by the hash of its files. An adapter that is trained
-    further is identified by the hash of its weights. So a moved folder is the same run.
+    further is identified by the hash of its weights, and a chat template of the run's own by its hash. So a moved
+    folder is the same run.
 
     Args:
         stream: for streamed data, whose rows the trainer cannot hash, the key that identifies them (`data_key`).
@@ -52,6 +54,8 @@ def run_identity(
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
     identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer
     identity["model.dtype"] = base.dtype
+    if base.chat_template is not None:
+        identity["model.chat_template (SHA-256)"] = hashlib.sha256(base.chat_template.encode()).hexdigest()
     if settings.lora.continue_from is not None:
         parent = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store))
         identity["lora.continue_from (SHA-256 of its weights)"] = parent.files[WEIGHTS]

@@ -51,6 +51,7 @@ class TrainingData:
         """
         loaded = base if base is not None else self.task.load_base(self.settings.model)
         self.task.check_base(loaded)
+        loaded = self.task.with_template(loaded, self.settings, self.corpus)
         self.run.record(choices=[str(choice) for choice in loaded.choices], base=vars(loaded.fingerprint))
         if base is None:
             return TrainingBase(self, loaded)

@@ -71,6 +71,10 @@ class TagTask:
                 fix="load_tagger(base, labels) with these labels",
             )
 
+    def with_template(self, base: Base, settings: Settings, corpus: Corpus) -> Base:
+        """The base as it is: tags have no conversations."""
+        return base
+
     def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as tagged rows."""
         from lora_med.training.tag_trainer import read_tagged  # it loads TRL: 7 to 16 s

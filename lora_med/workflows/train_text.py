@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lora_med.adapters.store.published import open_files
+from lora_med.adapters.store.store import find_adapter
 from lora_med.config.schema import ModelSettings, Settings
 from lora_med.data.corpus import Corpus
 from lora_med.errors import SettingsError
 from lora_med.evaluation.eval_during_training import check_validation_task, validation_task
 from lora_med.models.base import Base, load_base
+from lora_med.prompts.chat_template import own_template, read_template
 from lora_med.training.rows.documents import read_documents
 from lora_med.training.rows.token_cache import data_key
 from lora_med.workflows.split_rows import SplitRows
@@ -24,6 +27,8 @@ class TextTask:
     def of(cls, corpus: Corpus, settings: Settings) -> TextTask:
         """The task of this corpus; refuses a metric that the template does not have, before a model is loaded."""
         check_validation_task(settings.evaluate, corpus, seed=settings.data.split_seed)
+        if settings.model.chat_template is not None:
+            read_template(settings.model.chat_template)
         return cls()
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
@@ -56,12 +61,31 @@ class TextTask:
                 fix="lora.task_type=TOKEN_CLS, or load the base with load_base",
             )
 
+    def with_template(self, base: Base, settings: Settings, corpus: Corpus) -> Base:
+        """The base with the chat template of this run, checked; an adapter that is trained further keeps its own.
+
+        Raises:
+            InputMissingError, SettingsError: as `own_template`.
+        """
+        model, lora = settings.model, settings.lora
+        if lora.continue_from is not None and model.chat_template is None:
+            parent = open_files(find_adapter(lora.continue_from, settings.adapter.store))
+            base = base.with_chat_template(parent.chat_template)
+        text = own_template(
+            base.tokenizer,
+            corpus.templates.values(),
+            file=model.chat_template,
+            enable_thinking=model.enable_thinking,
+        )
+        return base.with_chat_template(text)
+
     def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as checked documents, from the run's token cache where it has them."""
         key = data_key(settings, corpus)
-        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, access=access)
+        options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad}
+        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, **options)
         validation = read_documents(
-            corpus.validation, corpus.templates, base, settings.train, key=key, access=access, what="validation"
+            corpus.validation, corpus.templates, base, settings.train, key=key, what="validation", **options
         )
         return SplitRows(training, validation, key if training.streamed else None)
 

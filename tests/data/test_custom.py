@@ -133,8 +133,8 @@ def test_shapes_become_their_kinds(tmp_path: Path) -> None:
     [
         ({"text": "t"}, "text"),
         ({"prompt": "p", "completion": "c"}, "pair"),
-        ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}]}, "pair"),
-        ({"question": "q", "answer": "a"}, "question_chat"),
+        ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}]}, "pair_chat_v2"),
+        ({"question": "q", "answer": "a"}, "question_chat_v2"),
     ],
 )
 def test_the_default_template_fits_what_was_read(tmp_path: Path, row: dict[str, Any], template: str) -> None:
@@ -143,13 +143,61 @@ def test_the_default_template_fits_what_was_read(tmp_path: Path, row: dict[str, 
     assert corpus.source.template == template
 
 
+def test_the_order_of_the_rows_does_not_choose_the_template(tmp_path: Path) -> None:
+    one = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}]
+    several = [*one, {"role": "user", "content": "q"}, {"role": "assistant", "content": "d"}]
+    earlier = {"prompt": "p2", "completion": "c2", "history": one}
+    for table, template in (
+        ([{"messages": one}, {"messages": several}], "pair_chat_v2"),
+        ([{"prompt": "p", "completion": "c"}, earlier], "pair_chat_v2"),
+        ([{"prompt": "p", "completion": "c"}, {"prompt": "p3", "completion": "c3"}], "pair"),
+    ):
+        for ordered in (table, table[::-1]):
+            path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, ordered)))
+            for streaming in (False, True):
+                settings = DataSettings(
+                    source="custom", paths=[str(path)], validation_share=0, test_share=0, streaming=streaming
+                )
+                assert open_corpus(settings).template == template
+
+
+def test_a_turn_says_what_was_thought_before_it(tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "c"}
+    for key in ("reasoning_content", "reasoning", "thinking"):
+        turns = [{"role": "user", "content": "p"}, {**answer, key: " because "}]
+        path = write(tmp_path / "a.jsonl", json.dumps({"uid": "1", "group": "g", "messages": turns}))
+        assert read(path)[0] == [Pair("1", "g", "custom", "p", "c", reasoning=" because ")]
+    for wrong in ([], 1, True):
+        path = write(
+            tmp_path / "a.jsonl",
+            json.dumps({"messages": [{"role": "user", "content": "p"}, {**answer, "reasoning": wrong}]}),
+        )
+        if wrong:
+            with pytest.raises(DataError, match="expected reasoning to be a text"):
+                read(path)
+        else:
+            assert read(path)[0][0].reasoning == ""  # type: ignore[union-attr]
+
+
+def test_reasoning_is_a_part_of_the_content() -> None:
+    from lora_med.data.reading import content
+    from lora_med.data.record import texts_of
+
+    plain, thought = Pair("1", "g", "custom", "p", "c"), Pair("1", "g", "custom", "p", "c", reasoning="why")
+    assert content(plain) != content(thought)
+    assert (texts_of(plain), texts_of(thought)) == (("p", "c"), ("p", "why", "c"))
+    assert plain != thought and "reasoning" not in repr(plain)
+
+
 def test_what_data_read_writes_is_read_back(tmp_path: Path) -> None:
     records: list[Record] = [
         Pair("a", "g", "custom", "in", "out", "PLAN", (("user", "u"), ("assistant", "v"))),
         Pair("b", "h", "custom", "in2", "out2"),
+        Pair("c", "h", "custom", "in3", "out3", reasoning="so", in_turns=True),
     ]
     path = write(tmp_path / "a.jsonl", b"".join(map(as_line, records)))
     assert read(path)[0] == records
+    assert [record.in_turns for record in read(path)[0]] == [False, False, True]  # type: ignore[union-attr]
 
 
 BAD_LINES = {

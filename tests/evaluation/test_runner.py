@@ -16,7 +16,7 @@ from lora_med.adapters.runtime.swap import load_many
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.verify import verify
 from lora_med.data.heldout_records import HeldOutRecords
-from lora_med.data.record import Passage, Question, Record, Section
+from lora_med.data.record import Pair, Passage, Question, Record, Section
 from lora_med.errors import BaseMismatchError, DataError, SettingsError
 from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
 from lora_med.evaluation.likelihood.log_probabilities import score_text
@@ -27,7 +27,8 @@ from lora_med.evaluation.scorers.items import choice_items, text_items
 from lora_med.evaluation.swap_check import check_swaps
 from lora_med.evaluation.tag_runner import evaluate_taggers
 from lora_med.models.base import Base, load_base
-from tests.evaluation.published import publish_random
+from tests.evaluation.published import publish_on, publish_random
+from tests.prompts.chat_styles import CHATML
 from tests.tiny import make_tiny
 
 WORDS = ["fever", "cough", "aspirin", "of the", "was given", "naïve", "dose", "trial", "95%", "µg"]
@@ -121,12 +122,34 @@ def test_option_scores_are_those_of_a_naive_loop(home: Path, base: Base) -> None
     assert over.difference == pytest.approx(right / 24 - 8 / 24)
 
 
-def test_a_chat_template_scores_the_same_options(home: Path, base: Base) -> None:
-    items = choice_items(QUESTIONS[:3], "pubmedqa_chat", base.model, base.tokenizer)
+@pytest.mark.parametrize("template", ["pubmedqa_chat", "pubmedqa_chat_v2"])
+def test_a_chat_template_scores_the_same_options(home: Path, base: Base, template: str) -> None:
+    items = choice_items(QUESTIONS[:3], template, base.model, base.tokenizer)
     for item, question in zip(items, QUESTIONS, strict=False):
         assert base.tokenizer.decode(item.prompt_ids).endswith("<|im_start|>assistant\n")
         assert [base.tokenizer.decode(option) for option in item.option_ids] == ["yes", "no", "maybe"]
         assert item.answer == question.answer
+
+
+def test_what_a_chat_template_writes_after_an_answer_is_not_scored(base: Base) -> None:
+    broken = base.with_chat_template(CHATML)
+    (item,) = choice_items(QUESTIONS[:1], "pubmedqa_chat_v2", broken.model, broken.tokenizer)
+    assert [broken.tokenizer.decode(option) for option in item.option_ids] == ["yes", "no", "maybe"]
+    (text,) = text_items([Pair("p", "g", "custom", "Why?", "So.")], "pair_chat_v2", broken.model, broken.tokenizer)
+    assert broken.tokenizer.decode(text.input_ids[text.first :]) == "So."
+
+
+def test_adapters_are_scored_with_the_chat_template_they_were_trained_with(home: Path, tmp_path: Path) -> None:
+    for name, template in (("own", CHATML), ("other", "{# another #}" + CHATML)):
+        base = load_base(str(home / "base"), quantization="none", dtype="float32").with_chat_template(template)
+        publish_on(base, name, tmp_path / "store")
+    plain = load_base(str(home / "base"), quantization="none", dtype="float32")
+    chats = EvalOptions("pubmedqa_chat_v2", store=tmp_path / "store", bootstrap_samples=50, samples=0)
+    scored = evaluate(plain, ["own"], heldout(QUESTIONS[:6]), chats)
+    given = evaluate(plain.with_chat_template(CHATML), ["own"], heldout(QUESTIONS[:6]), chats)
+    assert [subject.values for subject in scored.subjects] == [subject.values for subject in given.subjects]
+    with pytest.raises(SettingsError, match="own and other were trained with different chat templates"):
+        evaluate(plain, ["own", "other"], heldout(QUESTIONS[:6]), chats)
 
 
 def test_without_bos_the_first_token_is_scored_after_the_end_token(tmp_path: Path) -> None:

@@ -220,6 +220,28 @@ GOLDEN: list[tuple[str, Record, Row]] = [
             "no",
         ),
     ),
+    (
+        "pair_chat_v2",
+        TALK,
+        Row(
+            "r",
+            "g",
+            (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes"), ("user", " Why? "), ("assistant", "So.")),
+            "",
+            "So.",
+            by_base=True,
+        ),
+    ),
+    (
+        "pair_chat_v2",
+        replace(PAIR, reasoning="Hm."),
+        Row("r", "g", (("user", "Ask "), ("assistant", "Say\n")), "", "Say\n", by_base=True, reasoning="Hm."),
+    ),
+]
+GOLDEN += [
+    (f"{name}_v2", record, replace(row, by_base=True))
+    for name, record, row in GOLDEN
+    if name in ("pubmedqa_chat", "question_chat", "entities_chat")
 ]
 
 

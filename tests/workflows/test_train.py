@@ -96,7 +96,7 @@ def test_records_are_taken_as_they_are(base: Path, tmp_path: Path) -> None:
         for n in range(12)
     ]
     lora_med.train(settings(base, tmp_path), train=records[:9], validation=records[9:])
-    assert published(tmp_path)[0].template == "question_chat"
+    assert published(tmp_path)[0].template == "question_chat_v2"
 
 
 def test_records_of_a_credentialed_source_stay_credentialed(base: Path, tmp_path: Path) -> None:

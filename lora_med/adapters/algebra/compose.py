@@ -12,7 +12,7 @@ from typing import Any
 from lora_med.adapters.algebra.combine import Combined, dare, of_dense, ties, weighted_sum
 from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
 from lora_med.adapters.store.card import Card, DataFacts, read_card
-from lora_med.adapters.store.published import AdapterFiles, open_files, with_base
+from lora_med.adapters.store.published import AdapterFiles, open_files, shared_chat_template, with_base
 from lora_med.adapters.store.store import STORE, check_free, find_adapter, write_adapter
 from lora_med.adapters.tensors.contents import LowRank
 from lora_med.adapters.tensors.method import PREFIX, Method, exactly
@@ -84,6 +84,7 @@ def compose(
     target = check_free(name, store, overwrite=overwrite)
     opened = [_read(find_adapter(parent, store), weight) for parent, weight in parents]
     _check_one_base(opened)
+    chat_template = shared_chat_template([parent.adapter for parent in opened])
     folder = with_base(opened[0].adapter, base).base
     dora = _check_kinds(opened)
     weights = open_base(folder)
@@ -98,7 +99,7 @@ def compose(
 
     tensors = _tensors(combined, shape)
     check_tensors(shape.expected(model), tensors, where=target)
-    write_adapter(target, card, shape, tensors, model, overwrite=overwrite)
+    write_adapter(target, card, shape, tensors, model, overwrite=overwrite, chat_template=chat_template)
     errors = {layer: _relative([merged]) for layer, merged in combined.items()}
     return Composition(target, read_card(target), _relative(combined.values()), errors)
 

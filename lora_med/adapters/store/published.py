@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.base_match import check_base, check_labels, locate_base
 from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
-from lora_med.adapters.store.store import CONFIG, FILES, STORE, WEIGHTS, find_adapter
+from lora_med.adapters.store.store import CHAT_TEMPLATE, CONFIG, FILES, STORE, WEIGHTS, find_adapter
 from lora_med.adapters.tensors.initialize import check_dora
 from lora_med.adapters.tensors.method import Method, read_method
 from lora_med.adapters.tensors.weights import check_tensors
@@ -57,6 +57,12 @@ class AdapterFiles:
     def method(self) -> Method:
         """The method in adapter_config.json; IntegrityError if it is not supported."""
         return read_method(self.config, where=str(self.folder / CONFIG))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template it was trained with, where that is not its base's own."""
+        content = self.contents.get(CHAT_TEMPLATE)
+        return None if content is None else content.decode("utf-8")
 
     def tensors(self) -> dict[str, Any]:
         """The tensors by PEFT's names, parsed from the verified bytes at each call."""
@@ -134,6 +140,12 @@ def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
             f"the adapter names layers that the base does not have: {error.what}", where=str(folder)
         ) from error
     check_tensors(expected, tensors, where=folder)
+    if adapter.chat_template not in (None, base.chat_template):
+        logger.warning(
+            "%s was trained with a chat template of its own, and this base has another: "
+            "base.with_chat_template(adapter.chat_template) gives it",
+            card.name,
+        )
     if base.quantization != card.base.quantization:
         logger.info(
             "%s was trained on a base with quantization %s; this base has %s",
@@ -144,6 +156,23 @@ def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
     return method, tensors
 
 
+def shared_chat_template(adapters: Sequence[AdapterFiles]) -> str | None:
+    """The chat template that the adapters were trained with, if it is not their base's own.
+
+    Raises:
+        SettingsError: they were trained with different ones.
+    """
+    by_template = {adapter.chat_template: adapter.name for adapter in adapters}
+    if len(by_template) > 1:
+        raise SettingsError(
+            f"{' and '.join(by_template.values())} were trained with different chat templates, so they have no rows in "
+            "common",
+            where="--adapter",
+            fix="score or combine them separately",
+        )
+    return next(iter(by_template), None)
+
+
 def read_files(folder: Path, card: Card) -> dict[str, bytes]:
     """The adapter's files, after their hashes are compared with those in the card.
 
@@ -152,7 +181,7 @@ def read_files(folder: Path, card: Card) -> dict[str, bytes]:
         IntegrityError: a file has changed since it was published, or the card has no hash for it.
     """
     contents = {}
-    for name in FILES:
+    for name in (*FILES, *(name for name in card.files if name == CHAT_TEMPLATE)):
         path = folder / name
         if name not in card.files:
             raise IntegrityError(f"the card has no hash for {name}", where=str(folder), fix="publish it again")

@@ -27,7 +27,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 README = "README.md"
-FILES = (WEIGHTS, CONFIG, README)  # the only files in an adapter's folder besides the card
+FILES = (WEIGHTS, CONFIG, README)  # of every adapter, besides the card
+CHAT_TEMPLATE = "chat_template.jinja"  # of an adapter that was trained with another template than its base's
 STORE = "adapters"
 
 
@@ -161,21 +162,30 @@ def publish(
         files={},
         labels=list(base.labels),
     )
-    return write_adapter(target, card, method, tensors, model.get_base_model(), overwrite=overwrite)
+    bare = model.get_base_model()
+    return write_adapter(target, card, method, tensors, bare, overwrite=overwrite, chat_template=base.chat_template)
 
 
 def write_adapter(
-    target: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any, *, overwrite: bool
+    target: Path,
+    card: Card,
+    method: Method,
+    tensors: Mapping[str, Any],
+    model: Any,
+    *,
+    overwrite: bool,
+    chat_template: str | None = None,
 ) -> Path:
     """Write an adapter's folder at `target` atomically, with the card last; return the folder.
 
     Args:
         card: the card without the hashes of the files.
         model: the base, of which only the shapes are read.
+        chat_template: the adapter's own; None writes no file, and the adapter uses that of its base.
     """
 
     def fill(folder: Path) -> None:
-        _fill(folder, card, method, tensors, model)
+        _fill(folder, card, method, tensors, model, chat_template)
 
     if overwrite:
         return replace_folder(target, fill)
@@ -184,14 +194,19 @@ def write_adapter(
     return target
 
 
-def _fill(folder: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any) -> None:
+def _fill(
+    folder: Path, card: Card, method: Method, tensors: Mapping[str, Any], model: Any, chat_template: str | None
+) -> None:
     from safetensors.torch import save
 
     write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
     write_json(folder / CONFIG, method.published_config(model, card.base.name))
     write_atomic(folder / README, render_readme(card, method))
-    hashed = replace(card, files={file: sha256_file(folder / file) for file in FILES})
-    for file in FILES:
+    files = FILES if chat_template is None else (*FILES, CHAT_TEMPLATE)
+    if chat_template is not None:
+        write_atomic(folder / CHAT_TEMPLATE, chat_template)
+    hashed = replace(card, files={file: sha256_file(folder / file) for file in files})
+    for file in files:
         (folder / file).chmod(0o644)
     write_json(folder / CARD, hashed.as_json())
     (folder / CARD).chmod(0o644)

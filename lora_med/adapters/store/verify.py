@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
 from lora_med.adapters.store.published import AdapterFiles, read_files
-from lora_med.adapters.store.store import FILES
+from lora_med.adapters.store.store import CHAT_TEMPLATE, FILES
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import InputMissingError, IntegrityError, LoraMedError
 from lora_med.models.files.resolve import resolve_base
@@ -61,7 +61,7 @@ def verify(folder: Path, base: str | None = None) -> Verification:
     if card_and_content is None:
         return Verification(folder.name, (card_check,))
     card, content = card_and_content
-    files_check, _ = _run_check("files", partial(_list_files, folder))
+    files_check, _ = _run_check("files", partial(_list_files, folder, card))
     hashes_check, adapter = _run_check("hashes", partial(_hash_files, folder, card, content))
     base_check, base_folder = _check_base(card, base)
     checks = [card_check, files_check, hashes_check, base_check]
@@ -88,8 +88,8 @@ def _read_card(folder: Path) -> tuple[str, tuple[Card, bytes]]:
     return f"published {card.created}, access {card.data.access}", (card, content)
 
 
-def _list_files(folder: Path) -> tuple[str, None]:
-    allowed = {*FILES, CARD}
+def _list_files(folder: Path, card: Card) -> tuple[str, None]:
+    allowed = {*FILES, CARD, *({CHAT_TEMPLATE} & card.files.keys())}
     extra = sorted(path.name for path in folder.iterdir() if path.name not in allowed or not path.is_file())
     if extra:
         raise IntegrityError(f"{len(extra)} files do not belong to the adapter, such as {extra[0]}")

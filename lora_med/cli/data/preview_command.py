@@ -55,13 +55,16 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
     from lora_med.data.catalog import SOURCES
     from lora_med.models.files.resolve import resolve_base
     from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.prompts.chat_template import tokenizer_of_run
 
     with Console(stderr=True).status("reading, tokenizing, comparing"):
         tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
         check, corpus = check_data(settings, tokenizer)
     if check.access is None:
         ask("+".join(name for name in corpus.templates if SOURCES[name].access is None), f"{SETTING}=")
-    return check, corpus, tokenizer
+    templates, model = corpus.templates.values(), settings.model
+    options = {"file": model.chat_template, "enable_thinking": model.enable_thinking}
+    return check, corpus, tokenizer_of_run(tokenizer, templates, **options)
 
 
 def _print_source(source: SourceCheck, max_length: int) -> None:
@@ -115,12 +118,13 @@ def preview_command(
     hidden = check.access is None or (is_private and permission is None)
     from lora_med.audit.preview import page, spell
     from lora_med.files import atomic_stream
-    from lora_med.prompts.fit import fit_rows
+    from lora_med.prompts.fit import Refused, fit_stream
     from lora_med.prompts.render import render_stream
     from lora_med.training.rows.preflight import color_row
 
-    drawn = render_stream(corpus.train, corpus.templates, settings.train.too_long)
-    shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
+    train, refused = settings.train, Refused(settings.data.skip_bad)
+    drawn = render_stream(corpus.train, corpus.templates, train.too_long, train.assistant_turns)
+    shown = list(islice(fit_stream(drawn, tokenizer, train.max_length, refused), rows))
     if out is not None:
         spelled = [] if hidden else [spell(tokens, tokenizer) for tokens in shown]
         with atomic_stream(out, private=is_private) as stream:

@@ -25,16 +25,18 @@ from typing import Any
 from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.containers.line_ends import with_one_line_end
+from lora_med.data.formats.jsonl import CONVERSATION
 from lora_med.data.formats.tables import SKIP, TableRow, bad, is_encodable, rows
 from lora_med.data.outcome import Again, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Pair, Passage, Question, Record
+from lora_med.data.shapes.reasoning import last_reasoning
 from lora_med.data.shapes.row_error import RowError
 from lora_med.errors import DataError, SettingsError
 
 LABELED = ("text", "label")
 SHAPES = (("messages",), ("prompt", "completion"), ("input", "output"), ("question", "answer"), LABELED, ("text",))
 MOST_LABELS = 50
-OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subject", "section", "history")
+OPTIONAL = ("uid", "group", "title", "contexts", "options", "explanation", "subject", "section", "history", "reasoning")
 FIELDS = tuple(dict.fromkeys((*(field for shape in SHAPES for field in shape), *OPTIONAL)))
 NAME = "name your columns in data.columns (--column field=column), or set data.skip_bad=true (--skip-bad)"
 ROLES = ("system", "user", "assistant")
@@ -216,17 +218,19 @@ def _turns(value: object, name: str) -> tuple[tuple[str, str], ...]:
     return tuple(turns)
 
 
-def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid: str) -> Pair:
+def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid: str, reasoning: str = "") -> Pair:
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
         raise RowError("bad_type", f"{name}: expected the last two turns to be the user's and the assistant's")
     history, question, answer = turns[:-2], turns[-2][1], turns[-1][1]
     start = next(content for role, content in turns if role == "user")
-    return Pair(_name(row, "uid", uid), _group(row, start), "custom", question, answer, history=history)
+    uid, group = _name(row, "uid", uid), _group(row, start)
+    return Pair(uid, group, "custom", question, answer, "", history, reasoning, in_turns=True)
 
 
 def _messages(row: _Row, uid: str) -> Record:
     name = f"column {row.column('messages')!r}"
-    return _conversation(row, _turns(row.get("messages"), name), name, uid)
+    turns = _turns(row.get("messages"), name)
+    return _conversation(row, turns, name, uid, last_reasoning(_parsed(row.get("messages")), name))
 
 
 def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Record]:
@@ -234,7 +238,7 @@ def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Recor
         first, second = row.get(question_field), row.get(answer_field)
         if isinstance(first, list) and isinstance(second, list):  # both sides given as turns
             name = f"columns {row.column(question_field)!r} and {row.column(answer_field)!r}"
-            return _conversation(row, _turns([*first, *second], name), name, uid)
+            return _conversation(row, _turns([*first, *second], name), name, uid, last_reasoning(second, name))
         question, answer = row.text(question_field), row.text(answer_field)
         history = _turns(row.get("history"), f"column {row.column('history')!r}") if row.has("history") else ()
         return Pair(
@@ -245,6 +249,8 @@ def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Recor
             answer,
             _optional(row, "section"),
             history,
+            _optional(row, "reasoning"),
+            in_turns="source" in row.values and row.values.get("kind") == CONVERSATION,
         )
 
     return make

@@ -243,8 +243,10 @@ def _finish(
     if decontamination.moved:
         description += f"; {len(decontamination.moved)} groups moved to their near-duplicates"
     description += "; streamed" if settings.streaming else ""
-    first = next((reading.first for reading in readings if reading.first is not None), None)
-    source = dataclasses.replace(source, template=source.template_for(first))
+    kinds = set[type]().union(*(reading.kinds for reading in readings))
+    has_conversations = any(reading.has_conversations for reading in readings)
+    template = source.template_for(kinds, has_conversations=has_conversations)
+    source = dataclasses.replace(source, template=template)
     hubs = {str(item): reading.sha256 for reading in readings for item in inputs if not isinstance(item, Path)}
     hubs |= {str(item): item.sha256 for item in inputs if isinstance(item, MemoryRows)}
     return Splits(

@@ -85,7 +85,7 @@ def entity_items(records: Sequence[Record], template: str, model: Any, tokenizer
                 text=record.text,
                 gold=gold_mentions(record),
                 gold_answer=write_entities(record),
-                answer_tokens=len(tokens.input_ids) - first,
+                answer_tokens=tokens.answer_end - first,
             )
         )
     return items

@@ -81,7 +81,8 @@ def text_items(records: Sequence[Record], template: str, model: Any, tokenizer: 
 
 
 def _text_item(row: Row, tokens: Tokens, stops: set[int], tokenizer: Any) -> TextItem:
-    ids, trained = list(tokens.input_ids), list(tokens.trained)
+    end = tokens.answer_end or len(tokens.input_ids)
+    ids, trained = list(tokens.input_ids[:end]), list(tokens.trained[:end])
     first = trained.index(True) if True in trained else len(ids)
     if ids[-1] in stops:
         ids.pop()
@@ -143,5 +144,6 @@ def _answered_with(row: Any, option: str) -> Any:
 
 def _split(tokens: Tokens, stops: set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     first = tokens.trained.index(True)
-    end = len(tokens.input_ids) - (tokens.input_ids[-1] in stops)
+    end = tokens.answer_end
+    end -= tokens.input_ids[end - 1] in stops
     return tuple(tokens.input_ids[:first]), tuple(tokens.input_ids[first:end])

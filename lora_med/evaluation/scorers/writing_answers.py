@@ -61,7 +61,7 @@ def writing_items(records: Sequence[Record], template: str, tokenizer: Any) -> l
         if not row.completion.strip():
             raise DataError(f"record {row.uid}: there is no reference to compare with", fix="leave it out")
         first = tokens.trained.index(True)
-        ids, size = tuple(tokens.input_ids[:first]), len(tokens.input_ids) - first
+        ids, size = tuple(tokens.input_ids[:first]), tokens.answer_end - first
         items.append(WritingItem(row.uid, row.group, ids, _source(record, row), row.completion.strip(), size))
     return items
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from lora_med.adapters.runtime.attach import attach_opened
 from lora_med.adapters.store.published import Published, open_published
+from lora_med.adapters.store.store import CHAT_TEMPLATE
 from lora_med.config.near_names import unknown
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import refuse
@@ -40,6 +41,7 @@ from lora_med.export.gguf.gguf_check import (
 from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import BITS, check_formats, write_as
 from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_kind
+from lora_med.files import write_atomic
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
 from lora_med.models.base import Base, load_base
@@ -196,6 +198,9 @@ def _fill_adapter(
     for what, measured in (("the base", off), ("base + adapter", on), ("the base after the adapter", again)):
         check_exact(what, measured)
     files = {"adapter": product_file.name}
+    if adapter.chat_template is not None:  # the GGUF of a base holds the template of the base
+        write_atomic(folder / CHAT_TEMPLATE, adapter.chat_template)
+        facts["chat_template"] = CHAT_TEMPLATE
     if formats:
         facts["formats"] = _round(float32_file, folder, "base", bare, formats, vocabulary.pre)
         files["model"] = f"base-{formats[0]}.gguf"

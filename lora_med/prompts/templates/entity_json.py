@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_med.data.record import Annotated, Span
@@ -39,6 +39,11 @@ def ask_chat(record: Annotated) -> Row:
     """The same as a conversation."""
     question = f"List the named entities in this text as JSON, each with its type and its exact text.\n\n{record.text}"
     return chat(record, (("user", question),), write_entities(record))
+
+
+def ask_chat_v2(record: Annotated) -> Row:
+    """The same as the base's own chat template renders it."""
+    return replace(ask_chat(record), by_base=True)
 
 
 def write_entities(record: Annotated) -> str:

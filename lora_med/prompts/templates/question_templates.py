@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lora_med.data.record import Question
 from lora_med.errors import SettingsError
 from lora_med.prompts.row import Row, chat, prompted
@@ -74,6 +76,11 @@ def pubmedqa_chat(record: Question) -> Row:
     return chat(record, (("user", question),), record.answer, _context(record, BEFORE_ABSTRACT))
 
 
+def pubmedqa_chat_v2(record: Question) -> Row:
+    """The same as the base's own chat template renders it."""
+    return replace(pubmedqa_chat(record), by_base=True)
+
+
 def bare_options(record: Question) -> tuple[str, ...]:
     """The options as they are."""
     return record.options
@@ -139,3 +146,8 @@ def question_chat(record: Question) -> Row:
     """Contexts, question and lettered options as a conversation; the answer in its own words."""
     lines = [*record.contexts, record.question, *_lettered(record)]
     return chat(record, (("user", "\n".join(lines)),), record.answer, _context(record, ""))
+
+
+def question_chat_v2(record: Question) -> Row:
+    """The same as the base's own chat template renders it."""
+    return replace(question_chat(record), by_base=True)

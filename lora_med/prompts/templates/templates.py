@@ -1,7 +1,8 @@
 """Prompt templates: pure functions from a record to a row. A released template is frozen; a change is a new `_v2`.
 
 The table below lists all of them. `pubmedqa`, `medqa`, `medmcqa` and `mmlu` are worded as lm-evaluation-harness words
-them, byte for byte, so that scores compare.
+them, byte for byte, so that scores compare. Those named `_chat` put contents between segments of the base's chat
+template, as adapters of version 0.1 were trained; those named `_chat_v2` have the base render the whole conversation.
 """
 
 from __future__ import annotations
@@ -72,6 +73,17 @@ _ALL = (
         questions.pubmedqa_chat,
         questions.bare_options,
         too_long=WITH_CONTEXT,
+        chat=True,
+    ),
+    Template(
+        "pubmedqa_chat_v2",
+        "the same as the base's own chat template renders it",
+        Question,
+        questions.pubmedqa_chat_v2,
+        questions.bare_options,
+        too_long=WITH_CONTEXT,
+        chat=True,
+        by_base=True,
     ),
     Template(
         "pubmedqa_reasoning_free",
@@ -148,9 +160,27 @@ _ALL = (
         Question,
         questions.question_chat,
         too_long=WITH_CONTEXT,
+        chat=True,
+    ),
+    Template(
+        "question_chat_v2",
+        "the same as the base's own chat template renders it",
+        Question,
+        questions.question_chat_v2,
+        too_long=WITH_CONTEXT,
+        chat=True,
+        by_base=True,
     ),
     Template("pair", "the prompt and its completion as they are, nothing between them", Pair, texts.pair),
-    Template("pair_chat", "a conversation whose last answer is trained", Pair, texts.pair_chat),
+    Template("pair_chat", "a conversation whose last answer is trained", Pair, texts.pair_chat, chat=True),
+    Template(
+        "pair_chat_v2",
+        "a conversation as the base's own chat template renders it, contents as they are",
+        Pair,
+        texts.pair_chat_v2,
+        chat=True,
+        by_base=True,
+    ),
     Template(
         "note",
         "a dialogue, the section wanted if there is one, and the note written from it",
@@ -166,7 +196,15 @@ _ALL = (
         too_long=WITH_CONTEXT,
     ),
     Template("entities", "a text, and its named entities as a JSON list", Annotated, entities.ask),
-    Template("entities_chat", "the same as a conversation", Annotated, entities.ask_chat),
+    Template("entities_chat", "the same as a conversation", Annotated, entities.ask_chat, chat=True),
+    Template(
+        "entities_chat_v2",
+        "the same as the base's own chat template renders it",
+        Annotated,
+        entities.ask_chat_v2,
+        chat=True,
+        by_base=True,
+    ),
 )
 TEMPLATES: dict[str, Template] = {template.name: template for template in _ALL}
 
@@ -180,3 +218,8 @@ def find_template(name: str) -> Template:
     if name not in TEMPLATES:
         raise SettingsError(unknown("prompt template", name, TEMPLATES), where="data.template")
     return TEMPLATES[name]
+
+
+def is_chat(name: str) -> bool:
+    """Whether `name` is a template of conversations; a name that is in no table is not."""
+    return name in TEMPLATES and TEMPLATES[name].chat

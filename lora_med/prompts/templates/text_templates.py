@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lora_med.data.record import Pair, Passage
 from lora_med.errors import SettingsError
-from lora_med.prompts.row import Row, chat, plain, prompted
+from lora_med.prompts.row import Row, chat, conversation, plain, prompted
 
 
 def text(record: Passage) -> Row:
@@ -37,7 +38,14 @@ def pair(record: Pair) -> Row:
 
 def pair_chat(record: Pair) -> Row:
     """A conversation whose last answer is trained."""
+    _without_reasoning(record, "pair_chat")
     return chat(record, (*record.history, ("user", record.input)), record.output)
+
+
+def pair_chat_v2(record: Pair) -> Row:
+    """The same as the base's own chat template renders it, contents as they are, with the reasoning if there is one."""
+    row = conversation(record, (*record.history, ("user", record.input)), record.output)
+    return replace(row, reasoning=record.reasoning)
 
 
 def note(record: Pair) -> Row:
@@ -62,5 +70,15 @@ def _single(record: Pair, template: str) -> None:
         raise SettingsError(
             f"record {record.uid}: `{template}` takes no conversation; there are {len(record.history)} earlier turns",
             where="data.template",
-            fix="data.template=pair_chat",
+            fix="data.template=pair_chat_v2",
+        )
+    _without_reasoning(record, template)
+
+
+def _without_reasoning(record: Pair, template: str) -> None:
+    if record.reasoning:
+        raise SettingsError(
+            f"record {record.uid} has reasoning before its answer, and `{template}` has no place for it",
+            where="data.template",
+            fix="data.template=pair_chat_v2",
         )

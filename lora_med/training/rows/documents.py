@@ -14,16 +14,15 @@ from lora_med.data.corpus import Records
 from lora_med.files import sha256_file
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
-from lora_med.prompts.fit import chunk, fit_rows
+from lora_med.prompts.fit import Refused, chunk, fit_stream
 from lora_med.prompts.render import render_stream
-from lora_med.prompts.row import TooLong
+from lora_med.prompts.row import AssistantTurns, TooLong
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.training.rows.preflight import Checked, preflight
+from lora_med.training.rows.preflight import SHOWN_UIDS, Checked, preflight
 from lora_med.training.rows.token_cache import load, prepared_path, save
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 256
 CHECKED_OF_A_STREAM = 1000
 
 
@@ -32,7 +31,7 @@ class DocumentStream:
     """Documents no longer than `max_length`, rendered and tokenized again at every pass over the records.
 
     Running text is chunked. A row with a longer answer is left out, never cut; the log reports the first, second,
-    fourth and so on.
+    fourth and so on. `skip_bad` leaves out rows that the base's chat template refuses.
     """
 
     records: Iterable[Any]
@@ -40,10 +39,14 @@ class DocumentStream:
     tokenizer: Any
     max_length: int
     too_long: TooLong | None
+    assistant_turns: AssistantTurns = "last"
+    skip_bad: bool = False
 
     def __iter__(self) -> Iterator[Tokens]:
         left_out = 0
-        for document in _documents(self.records, self.template, self.tokenizer, self.max_length, self.too_long):
+        refused = Refused(self.skip_bad)
+        rows = render_stream(self.records, self.template, self.too_long, self.assistant_turns)
+        for document in fit_stream(rows, self.tokenizer, self.max_length, refused):
             if len(document.input_ids) <= self.max_length:
                 yield document
             elif document.running and document.too_long == "chunk_by_section":
@@ -58,15 +61,7 @@ class DocumentStream:
                         document.uid,
                         len(document.input_ids),
                     )
-
-
-def _documents(
-    records: Iterable[Any], template: str | Mapping[str, str], tokenizer: Any, max_length: int, too_long: TooLong | None
-) -> Iterator[Tokens]:
-    """One document per record, contexts shortened where this is allowed, tokenized in blocks of 256."""
-    rows = render_stream(records, template, too_long)
-    while block := list(itertools.islice(rows, BLOCK)):
-        yield from fit_rows(block, tokenizer, max_length)
+        refused.log("stream")
 
 
 def read_documents(
@@ -78,6 +73,7 @@ def read_documents(
     access: str,
     what: str = "training",
     key: str | None = None,
+    skip_bad: bool = False,
 ) -> Checked:
     """The documents of a split, fitted to `train.max_length` and checked by `preflight`.
 
@@ -89,20 +85,36 @@ def read_documents(
         what: the split's name, for messages.
         key: identifies the data (`data_key`). The documents are cached under it in `train.output_dir` for a second
             run. None caches nothing.
+        skip_bad: leave out and count the rows that the base's chat template refuses.
 
     Raises:
         SettingsError: the template takes another kind of record, or cannot be fitted as `train.too_long` says.
+        DataError: the base's chat template refuses a row, and `skip_bad` is false.
         PreflightError: see `preflight`.
     """
-    all_documents = _documents(records, template, base.tokenizer, train.max_length, train.too_long)
+    refused = Refused(skip_bad)
+    fitting = base.tokenizer, train.max_length
+    rows = render_stream(records, template, train.too_long, train.assistant_turns)
     if isinstance(records, Sequence):
-        documents = _cached(all_documents, base, train, what, key) if key is not None else list(all_documents)
-        return preflight(documents, base, train, access=access, what=what)
+        all_documents = fit_stream(rows, *fitting, refused)
+        documents = _cached(all_documents, refused, base, train, what, key) if key is not None else list(all_documents)
+        return _with_refused(preflight(documents, base, train, access=access, what=what), refused, what)
     if what != "training":  # validation is read often, and small
-        return preflight(list(all_documents), base, train, access=access, what=what)
-    head = preflight(list(itertools.islice(all_documents, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
-    stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long)
+        documents = list(fit_stream(rows, *fitting, refused))
+        return _with_refused(preflight(documents, base, train, access=access, what=what), refused, what)
+    first = list(itertools.islice(fit_stream(rows, *fitting, refused), CHECKED_OF_A_STREAM))
+    head = _with_refused(preflight(first, base, train, access=access, what=what), refused, what)
+    stream = DocumentStream(records, template, *fitting, train.too_long, train.assistant_turns, skip_bad)
     return Checked(stream, {**head.report, "streamed": True})
+
+
+def _with_refused(checked: Checked, refused: Refused, what: str) -> Checked:
+    """The documents with the rows that the base's chat template refused in their report, if there are any."""
+    if not refused.uids:
+        return checked
+    refused.log(what)
+    counts = {"rows_refused": len(refused.uids), "uids_refused": refused.uids[:SHOWN_UIDS]}
+    return Checked(checked.documents, checked.report | counts)
 
 
 def tokenizer_settings(base: Base) -> str:
@@ -111,15 +123,19 @@ def tokenizer_settings(base: Base) -> str:
     return sha256_file(file) if file.is_file() else ""
 
 
-def _cached(documents: Iterable[Tokens], base: Base, train: TrainSettings, what: str, key: str) -> list[Tokens]:
-    """The documents from the cache of an earlier run; else computed now, and cached."""
+def _cached(
+    documents: Iterable[Tokens], refused: Refused, base: Base, train: TrainSettings, what: str, key: str
+) -> list[Tokens]:
+    """The documents from the cache of an earlier run; else computed now, and cached unless rows were refused."""
     marks = base.fingerprint
-    tokenizer = [marks.tokenizer, marks.template, tokenizer_settings(base)]
-    path = prepared_path(Path(train.output_dir), key, what, *tokenizer, train.max_length, train.too_long)
+    tokenizer = [marks.tokenizer, marks.template, tokenizer_settings(base), base.chat_template or ""]
+    dependencies = [*tokenizer, train.max_length, train.too_long, train.assistant_turns]
+    path = prepared_path(Path(train.output_dir), key, what, *dependencies)
     cached = load(path)
     if cached is not None:
         logger.info("%s: %d documents from the cache of an earlier run", what, len(cached))
         return cached
     tokenized = list(documents)
-    save(path, tokenized)
+    if not refused.uids:
+        save(path, tokenized)
     return tokenized

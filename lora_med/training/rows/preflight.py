@@ -99,7 +99,7 @@ def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None
     stops = set(stop_ids(base.model, tokenizer))
     begin = tokenizer.bos_token_id
     silent = [row.uid for row in documents if not any(row.trained[1:])]
-    endless = [row.uid for row in documents if row.input_ids and not (row.input_ids[-1] in stops and row.trained[-1])]
+    endless = [row.uid for row in documents if row.input_ids and not _ends(row, stops)]
     doubled = [row.uid for row in documents if begin is not None and row.input_ids[:2] == [begin, begin]]
     for uids, problem, fix in (
         (silent, "have no token to learn from", "the completion is empty, or the template marks nothing as trained"),
@@ -116,6 +116,12 @@ def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None
             )
     if not documents:
         raise PreflightError("there are no rows", where=f"the {what} split", fix="lora-med data preview --config FILE")
+
+
+def _ends(row: Tokens, stops: set[int]) -> bool:
+    """Whether the last trained token ends generation, and nothing but text of a chat template follows it."""
+    end = row.answer_end
+    return end > 0 and row.input_ids[end - 1] in stops
 
 
 def _report(

@@ -1,0 +1,153 @@
+"""Conversations from rows to an adapter: the template that is chosen, what is trained, and what travels with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import lora_med
+from lora_med.adapters.store.card import read_card
+from lora_med.adapters.store.published import open_files
+from lora_med.adapters.store.verify import verify
+from lora_med.config.parse import parse
+from lora_med.config.schema import Settings
+from lora_med.errors import DataError, IntegrityError, SettingsError
+from lora_med.files import read_json, sha256_file
+from lora_med.merge.merge import merge_adapter
+from lora_med.models.base import load_base
+from tests.adapters.test_commands import call_json
+from tests.prompts.chat_styles import CHATML, GEMMA
+from tests.tiny import make_tiny
+
+OWN = CHATML.replace("<|im_start|>' + m", "<|im_start|>the ' + m")
+OWN = OWN.replace("<|im_start|>assistant", "<|im_start|>the assistant")
+
+
+def talk(number: int, *, system: bool = False, turns: int = 1) -> dict[str, Any]:
+    messages = [{"role": "system", "content": "Be brief."}] if system else []
+    for turn in range(turns):
+        messages.append({"role": "user", "content": f"Question {number}.{turn}?"})
+        messages.append({"role": "assistant", "content": f"Answer {number}.{turn}."})
+    return {"messages": messages}
+
+
+ROWS = [talk(number, turns=1 + number % 3) for number in range(12)]
+MORE = [talk(number) for number in range(20, 24)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny("llama", tmp_path_factory.mktemp("chat") / "base")
+
+
+def settings(base: Path, folder: Path, *extra: str) -> Settings:
+    return parse(
+        None,
+        [
+            f"model.base={base}",
+            "model.load_in_4bit=false",
+            "model.dtype=float32",
+            "data.source=custom",
+            f"train.output_dir={folder / 'run'}",
+            "train.max_steps=2",
+            "train.per_device_train_batch_size=2",
+            "lora.r=4",
+            "adapter.name=mine",
+            f"adapter.store={folder / 'adapters'}",
+            *extra,
+        ],
+    )
+
+
+def run_json(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "run.json").read_text())
+
+
+def test_all_turns_train_more_tokens_of_the_same_rows(base: Path, tmp_path: Path) -> None:
+    lengths = {}
+    for turns in ("last", "all"):
+        folder = lora_med.train(
+            settings(base, tmp_path / turns, f"train.assistant_turns={turns}"), train=ROWS, validation=MORE
+        )
+        card = read_card(folder)
+        assert card.template == "pair_chat_v2" and card.settings["train"]["assistant_turns"] == turns
+        assert run_json(tmp_path / turns)["settings"]["train"]["assistant_turns"] == turns
+        lengths[turns] = run_json(tmp_path / turns)["lengths"]["training"]
+    assert lengths["all"]["tokens"] == lengths["last"]["tokens"]
+    assert lengths["last"]["trained_tokens"] == sum(len(row["messages"][-1]["content"]) + 1 for row in ROWS)
+    every = [turn["content"] for row in ROWS for turn in row["messages"] if turn["role"] == "assistant"]
+    assert lengths["all"]["trained_tokens"] == sum(len(content) + 1 for content in every)
+    with pytest.raises(SettingsError, match="does not train all"):
+        lora_med.train(
+            settings(base, tmp_path / "old", "train.assistant_turns=all", "data.template=pair_chat"),
+            train=ROWS,
+            validation=MORE,
+        )
+
+
+def test_a_refused_row_stops_the_run_or_is_skipped_and_counted(tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base")
+    (base / "chat_template.jinja").write_text(
+        GEMMA.replace("<start_of_turn>", "<|im_start|>").replace("<end_of_turn>", "<|im_end|>")
+    )
+    rows = [*ROWS, talk(50, system=True)]
+    with pytest.raises(DataError, match=r"train.*:13 with the turns system, user, assistant: System role not"):
+        lora_med.train(settings(base, tmp_path), train=rows, validation=MORE)
+    lora_med.train(settings(base, tmp_path / "skipped", "data.skip_bad=true"), train=rows, validation=MORE)
+    lengths = run_json(tmp_path / "skipped")["lengths"]["training"]
+    assert (lengths["documents"], lengths["rows_refused"]) == (12, 1)
+
+
+def test_a_template_of_ones_own_travels_with_the_adapter(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text(OWN)
+    folder = lora_med.train(settings(base, tmp_path, f"model.chat_template={file}"), train=ROWS, validation=MORE)
+    card = read_card(folder)
+    assert (folder / "chat_template.jinja").read_text() == OWN
+    assert card.files["chat_template.jinja"] == sha256_file(file)
+    assert card.settings["model"]["chat_template"] == "own.jinja"
+    assert all(check.outcome == "ok" for check in verify(folder, str(base)).checks)
+    assert open_files(folder).chat_template == OWN
+    written = call_json(
+        capsys, "generate", "--adapter", "mine", "--prompt", "Hi", "--base", base, "--store", tmp_path / "adapters",
+        "--max-new-tokens", 2,
+    )  # fmt: skip
+    assert (written["chat"], written["prompt_tokens"]) == (True, 29)  # 3 control tokens and 26 bytes
+    merge_adapter("mine", tmp_path / "merged", base=str(base), store=tmp_path / "adapters")
+    merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert merged.chat_template == OWN
+    assert "chat_template" not in read_json(tmp_path / "merged" / "tokenizer_config.json")
+    (folder / "chat_template.jinja").write_text(CHATML)
+    with pytest.raises(IntegrityError, match=r"chat_template\.jinja is not the file"):
+        open_files(folder)
+
+
+def test_a_base_without_a_template_gets_the_plain_one_and_the_adapter_carries_it(tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base", chat=False)
+    folder = lora_med.train(settings(base, tmp_path), train=ROWS, validation=MORE)
+    adapter = open_files(folder)
+    assert adapter.chat_template is not None and "Assistant:" in adapter.chat_template
+    loaded = load_base(str(base), quantization="none").with_chat_template(adapter.chat_template)
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    text = loaded.tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == "<|begin_of_text|>User: Why?\n\nAssistant: So.<|end_of_text|>\n\n"
+
+
+def test_an_adapter_that_is_trained_further_keeps_its_template(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text(OWN)
+    lora_med.train(settings(base, tmp_path, f"model.chat_template={file}"), train=ROWS, validation=MORE)
+    further = lora_med.train(
+        settings(
+            base, tmp_path, "lora.continue_from=mine", "adapter.name=further", f"train.output_dir={tmp_path / 'run2'}"
+        ),
+        train=MORE,
+        validation=ROWS[:2],
+    )
+    assert open_files(further).chat_template == OWN
