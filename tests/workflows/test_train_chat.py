@@ -10,17 +10,22 @@ import pytest
 from transformers import AutoTokenizer
 
 import lora_med
+from lora_med.adapters.algebra.compose import compose
 from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.published import open_files
+from lora_med.adapters.store.published import open_files, open_published
 from lora_med.adapters.store.verify import verify
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
+from lora_med.data.record import Pair
 from lora_med.errors import DataError, IntegrityError, SettingsError
+from lora_med.export.vllm import command
 from lora_med.files import read_json, sha256_file
 from lora_med.merge.merge import merge_adapter
 from lora_med.models.base import load_base
+from lora_med.training.rows.documents import DocumentStream
 from tests.adapters.test_commands import call_json
-from tests.prompts.chat_styles import CHATML, GEMMA
+from tests.evaluation.published import publish_on
+from tests.prompts.chat_styles import CHATML, GEMMA, STYLES, style_tokenizer
 from tests.tiny import make_tiny
 
 OWN = CHATML.replace("<|im_start|>' + m", "<|im_start|>the ' + m")
@@ -151,3 +156,47 @@ def test_an_adapter_that_is_trained_further_keeps_its_template(base: Path, tmp_p
         validation=ROWS[:2],
     )
     assert open_files(further).chat_template == OWN
+
+
+def test_what_is_shown_and_checked_before_training_is_what_is_trained(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, rows = tmp_path / "own.jinja", tmp_path / "rows.jsonl"
+    own.write_text(OWN)
+    rows.write_text("".join(json.dumps(talk(number, turns=2)) + "\n" for number in range(6)))
+    here = [f"model.base={base}", "data.source=custom", f"data.paths=[{rows}]", "data.validation_share=0",
+            "data.test_share=0", "train.assistant_turns=all", f"model.chat_template={own}"]  # fmt: skip
+    (shown,) = call_json(capsys, "data", "preview", *here, "--rows", 1)["rows"]
+    assert shown["trained"] == "Answer 0.0.<|im_end|>Answer 0.1.<|im_end|>"
+    assert shown["given"].startswith("<|im_start|>the user\nQuestion 0.0?<|im_end|>\n<|im_start|>the assistant\n")
+    (source,) = call_json(capsys, "data", "check", *here)["sources"]
+    assert source["template"] == "pair_chat_v2"
+    tokens = shown["tokens"]
+    assert source["lengths"]["train"]["quantiles"] == {f"{share}%": tokens for share in (0, 10, 50, 90, 99, 100)}
+    assert source["lengths"]["train"]["trained_share"] == round(shown["trained_tokens"] / tokens, 4)
+
+
+def test_a_refused_row_of_a_stream_is_left_out_on_request() -> None:
+    tokenizer = style_tokenizer(STYLES["gemma"])
+    pairs = [
+        Pair(f"u{number}", "g", "custom", "Why?", "So.", history=(("system", "Brief."),) * (number % 2))
+        for number in range(4)
+    ]
+    stream = DocumentStream(pairs, "pair_chat_v2", tokenizer, 128, None, skip_bad=True)
+    assert [document.uid for document in stream] == ["u0", "u2"]
+    with pytest.raises(DataError, match="refuses the record u1"):
+        list(DocumentStream(pairs, "pair_chat_v2", tokenizer, 128, None))
+
+
+def test_adapters_with_different_templates_are_not_combined(base: Path, tmp_path: Path) -> None:
+    for name, template in (("one", OWN), ("two", OWN), ("three", CHATML), ("plain", None)):
+        loaded = load_base(str(base), quantization="none", dtype="float32")
+        publish_on(loaded.with_chat_template(template), name, tmp_path)
+    compose("both", [("one", 0.5), ("two", 0.5)], store=tmp_path, base=str(base))
+    assert open_files(tmp_path / "both").chat_template == OWN
+    for other in ("three", "plain"):
+        with pytest.raises(SettingsError, match="different chat templates"):
+            compose("not", [("one", 0.5), (other, 0.5)], store=tmp_path, base=str(base))
+    adapter = open_published("one", tmp_path, str(base))
+    assert command(adapter, "adapter", ".").endswith("--chat-template ./one/chat_template.jinja")
+    assert "chat-template" not in command(open_published("plain", tmp_path, str(base)), "adapter", ".")

@@ -1,4 +1,4 @@
-"""Push an adapter to the Hub: four verified files, private by default; credentialed data needs a permission."""
+"""Push an adapter to the Hub: its verified files, private by default; credentialed data needs a permission."""
 
 from __future__ import annotations
 

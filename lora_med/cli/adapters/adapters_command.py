@@ -128,7 +128,7 @@ def push(
     permission: Permission = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload an adapter's four files to the Hub; refused (77) for credentialed data without a permission."""
+    """Upload an adapter's files to the Hub; refused (77) for credentialed data without a permission."""
     prepare_environment(offline=False)
     from lora_med.adapters.store.push import push as push_adapter
     from lora_med.adapters.store.store import find_adapter
