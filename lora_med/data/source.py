@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lora_med.data.access import Access
 from lora_med.data.outcome import Input, TableFormat
-from lora_med.data.record import Pair, Question, Record, Split
+from lora_med.data.record import Annotated, Pair, Question, Record, Split
 from lora_med.data.splitting.splits import SplitShares
 from lora_med.errors import SettingsError
 
@@ -61,6 +61,8 @@ class Source:
             return self.template
         if Pair in kinds:
             return "pair_chat_v2" if has_conversations else "pair"
+        if Annotated in kinds:
+            return "entities"
         return "question_chat_v2" if Question in kinds else "text"
 
     def check_table(self, table: TableFormat) -> None:

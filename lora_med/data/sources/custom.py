@@ -228,9 +228,8 @@ def _conversation(row: _Row, turns: tuple[tuple[str, str], ...], name: str, uid:
 
 
 def _messages(row: _Row, uid: str) -> Record:
-    name = f"column {row.column('messages')!r}"
-    turns = _turns(row.get("messages"), name)
-    return _conversation(row, turns, name, uid, last_reasoning(_parsed(row.get("messages")), name))
+    name, value = f"column {row.column('messages')!r}", _parsed(row.get("messages"))
+    return _conversation(row, _turns(value, name), name, uid, last_reasoning(value, name))
 
 
 def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Record]:
