@@ -119,6 +119,7 @@ def test_a_template_of_ones_own_travels_with_the_adapter(
     assert card.settings["model"]["chat_template"] == "own.jinja"
     assert all(check.outcome == "ok" for check in verify(folder, str(base)).checks)
     assert open_files(folder).chat_template == OWN
+    assert "its own, in chat_template.jinja" in (folder / "README.md").read_text()
     written = call_json(
         capsys, "generate", "--adapter", "mine", "--prompt", "Hi", "--base", base, "--store", tmp_path / "adapters",
         "--max-new-tokens", 2,

@@ -8,6 +8,10 @@ from lora_med.adapters.store.card import Card
 from lora_med.adapters.tensors.method import Method
 
 HUB_LICENSES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC-BY-4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
+OWN_TEMPLATE = (
+    "- **Chat template**: its own, in chat_template.jinja, and not its base's; `lora-med` uses it, elsewhere set "
+    "`tokenizer.chat_template` to its text"
+)
 SHARING = {
     "open": "Learned from open data.",
     "registered": "Learned from data that needs registration: keep it private to those who registered.",
@@ -16,7 +20,7 @@ SHARING = {
 }
 
 
-def render_readme(card: Card, method: Method) -> str:
+def render_readme(card: Card, method: Method, *, own_template: bool = False) -> str:
     """The README's text: YAML metadata for the Hub, then the facts needed to use the adapter and to trust it."""
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -26,7 +30,7 @@ def render_readme(card: Card, method: Method) -> str:
         metadata["base_model"] = card.base.name
     metadata["license"] = HUB_LICENSES.get(card.data.license, "other")
     head = ModelCardData(**metadata).to_yaml()
-    return str(ModelCard(f"---\n{head}\n---\n{_body(card, method)}"))
+    return str(ModelCard(f"---\n{head}\n---\n{_body(card, method, own_template)}"))
 
 
 def _with_peft(card: Card) -> list[str]:
@@ -41,7 +45,7 @@ def _with_peft(card: Card) -> list[str]:
     ]
 
 
-def _body(card: Card, method: Method) -> str:
+def _body(card: Card, method: Method, own_template: bool) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
     scores = [f"| {name} | {value} |" for name, value in card.scores.items() if not isinstance(value, dict | list)]
     counts = ", ".join(f"{number:,} {what}" for what, number in card.data.counts.items())
@@ -57,6 +61,7 @@ def _body(card: Card, method: Method) -> str:
         f"- **Labels of tokens**: {', '.join(card.labels)}"
         if card.labels
         else f"- **Prompt template**: `{card.template}`",
+        *([OWN_TEMPLATE] if own_template else []),
         f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {card.data.license}; "
         f"access {card.data.access}",
         "",
