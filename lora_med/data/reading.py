@@ -115,10 +115,10 @@ class Reading:
     """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
 
     After a pass, `tally` holds its counts, `kinds` the kinds of its records, `has_conversations` whether one was given
-    in turns, `sha256` the digest of all its records, and `is_complete` says that no limit ended it. A record with the content of an earlier one is dropped as `duplicate`,
-    unless `repeats` are retained, as they are in a published test set, which is scored whole. One with only the uid of
-    an earlier one is bad. No record at all is an error, unless the inputs are one split of several and `may_be_empty`.
-    `where` names the inputs, for errors.
+    in turns, `sha256` the digest of all its records, and `is_complete` says that no limit ended it. A record with the
+    content of an earlier one is dropped as `duplicate`, unless `repeats` are retained, as they are in a published test
+    set, which is scored whole. One with only the uid of an earlier one is bad. No record at all is an error, unless the
+    inputs are one split of several and `may_be_empty`. `where` names the inputs, for errors.
     """
 
     def __init__(
