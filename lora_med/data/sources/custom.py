@@ -240,17 +240,10 @@ def _pair(question_field: str, answer_field: str) -> Callable[[_Row, str], Recor
             return _conversation(row, _turns([*first, *second], name), name, uid, last_reasoning(second, name))
         question, answer = row.text(question_field), row.text(answer_field)
         history = _turns(row.get("history"), f"column {row.column('history')!r}") if row.has("history") else ()
-        return Pair(
-            _name(row, "uid", uid),
-            _group(row, question),
-            "custom",
-            question,
-            answer,
-            _optional(row, "section"),
-            history,
-            _optional(row, "reasoning"),
-            in_turns="source" in row.values and row.values.get("kind") == CONVERSATION,
-        )
+        name, group = _name(row, "uid", uid), _group(row, question)
+        more = _optional(row, "section"), history, _optional(row, "reasoning")
+        in_turns = "source" in row.values and row.values.get("kind") == CONVERSATION
+        return Pair(name, group, "custom", question, answer, *more, in_turns=in_turns)
 
     return make
 
