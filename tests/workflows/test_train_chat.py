@@ -167,7 +167,8 @@ def test_what_is_shown_and_checked_before_training_is_what_is_trained(
     own.write_text(OWN)
     rows.write_text("".join(json.dumps(talk(number, turns=2)) + "\n" for number in range(6)))
     here = [f"model.base={base}", "data.source=custom", "adapter.access=open", f"data.paths=[{rows}]",
-            "data.validation_share=0", "data.test_share=0", "train.assistant_turns=all", f"model.chat_template={own}"]  # fmt: skip
+            "data.validation_share=0", "data.test_share=0", "train.assistant_turns=all",
+            f"model.chat_template={own}"]  # fmt: skip
     (shown,) = call_json(capsys, "data", "preview", *here, "--rows", 1)["rows"]
     assert shown["trained"] == "Answer 0.0.<|im_end|>Answer 0.1.<|im_end|>"
     assert shown["given"].startswith("<|im_start|>the user\nQuestion 0.0?<|im_end|>\n<|im_start|>the assistant\n")
