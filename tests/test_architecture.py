@@ -32,6 +32,7 @@ LAYERS = {
     "processes": 1,
     "errors": 0,
     "files": 0,
+    "visible": 0,
 }
 FILES_MAY_USE = {"errors"}  # the one step inside a layer: files raises errors
 DOOR = {"__init__", "__main__"}

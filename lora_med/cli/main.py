@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from lora_med import __version__
 from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
+from lora_med.cli.terminal import print_text
 from lora_med.errors import LoraMedError, UsageError
 from lora_med.run import set_up_logging, set_verbosity
 
@@ -43,7 +44,7 @@ app = typer.Typer(cls=Root, rich_markup_mode=None, context_settings={**WIDTH, "h
 
 def _version(value: bool) -> None:
     if value:
-        print(__version__)
+        print_text(__version__)
         raise typer.Exit
 
 
@@ -58,9 +59,9 @@ def lora_med(
 
 def _report(error: LoraMedError, *, as_json: bool) -> int:
     """Print an error on stderr, with --json also as one JSON object on stdout; returns its exit code."""
-    print(error, file=sys.stderr, flush=True)
+    print_text(error, file=sys.stderr, flush=True)
     if as_json:
-        print(json.dumps(error.as_json()))
+        print_text(json.dumps(error.as_json()))
     return error.exit_code
 
 
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         code = root.main(args=list(arguments) or ["--help"], prog_name="lora-med", standalone_mode=False)
     except LoraMedError as error:
         if debug:
-            traceback.print_exc()
+            print_text(traceback.format_exc(), file=sys.stderr, end="")
         return _report(error, as_json=as_json)
     except ClickError as error:
         return _report(_usage_error(error), as_json=as_json)
@@ -95,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
         from lora_med.cli.recipe import bug  # it imports pydantic, which --help does without
 
         if debug:
-            traceback.print_exc()
+            print_text(traceback.format_exc(), file=sys.stderr, end="")
         return _report(bug(error), as_json=as_json)
     return code if isinstance(code, int) else 0
 

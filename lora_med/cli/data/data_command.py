@@ -29,7 +29,7 @@ from lora_med.cli.options import (
     Source,
     SourceName,
 )
-from lora_med.cli.terminal import console, new_table, progress_bar
+from lora_med.cli.terminal import console, new_table, print_text, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
@@ -55,7 +55,7 @@ def list_command(as_json: AsJson = False) -> None:
 
     rows = [source.as_json() for source in SOURCES.values()]
     if as_json:
-        print(json.dumps({"sources": rows}))
+        print_text(json.dumps({"sources": rows}))
         return
     _print_table(
         ("source", "reads", "records", "template", "access", "license"),
@@ -109,10 +109,10 @@ def read_command(
         gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
         summary["articles"] = tally.read - gone
     if as_json:
-        print(json.dumps(summary | {"out": str(out)}))
+        print_text(json.dumps(summary | {"out": str(out)}))
         return
     articles = f" ({summary['articles']:,} articles)" if "articles" in summary else ""
-    print(f"{tally}{articles}\n{out}")
+    print_text(f"{tally}{articles}\n{out}")
 
 
 def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:
@@ -145,7 +145,7 @@ def templates_command(as_json: AsJson = False) -> None:
         for template in TEMPLATES.values()
     ]
     if as_json:
-        print(json.dumps({"templates": rows}))
+        print_text(json.dumps({"templates": rows}))
         return
     _print_table(
         ("template", "takes", "writes", "needs", "too long"),
@@ -171,7 +171,7 @@ def get_command(
     files = _downloaded(obtain.files, out / source) if download else []
     if as_json:
         urls = [remote.url for remote in obtain.files]
-        print(
+        print_text(
             json.dumps(
                 {
                     "source": source,
@@ -184,13 +184,13 @@ def get_command(
             )
         )
         return
-    print(f"{row.summary}\naccess   {row.access}\nlicense  {row.license}\ncite     {row.citation}\n\n{obtain.how}")
+    print_text(f"{row.summary}\naccess   {row.access}\nlicense  {row.license}\ncite     {row.citation}\n\n{obtain.how}")
     for remote in obtain.files:
-        print(f"  {remote.url}")
+        print_text(f"  {remote.url}")
     if files:
-        print("\n".join(files))
+        print_text("\n".join(files))
     elif obtain.files:
-        print(f"lora-med data get {source} --download fetches the above")
+        print_text(f"lora-med data get {source} --download fetches the above")
 
 
 def _downloaded(remotes: Iterable[Any], folder: Path) -> list[str]:
@@ -231,7 +231,7 @@ def blocklist_command(
         identifiers = [name for record in records for name in identifiers_of(record)]
     names = ", ".join(Path(path).name for path in paths or [])
     count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}")
-    print(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
+    print_text(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
 
 
 def _pmids(paths: Iterable[str]) -> list[str]:

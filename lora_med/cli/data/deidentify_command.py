@@ -14,6 +14,7 @@ import typer
 from lora_med.cli.data.column_option import Columns, columns_of
 from lora_med.cli.data.stdin import StdinName, spooled
 from lora_med.cli.options import AsJson, Delimiter, Encoding, OutFile, Paths, Sheet, SkipBad, SourceName, Yes
+from lora_med.cli.terminal import print_text
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 LEAST_SECRET_BYTES = 16
@@ -67,11 +68,11 @@ def deidentify_command(
     access = strictest([row.access, options.met_access()])
     if as_json:
         summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
-        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": access}))
+        print_text(json.dumps(summary | {"recall": round(recall.recall, 3), "access": access}))
         return
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
-    print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}")
-    print(f"This is no legal guarantee: {recall}. The access class stays {access}.", file=sys.stderr)
+    print_text(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}")
+    print_text(f"This is no legal guarantee: {recall}. The access class stays {access}.", file=sys.stderr)
 
 
 def _secret_bytes(path: Path | None) -> bytes:
@@ -118,11 +119,11 @@ def purge_command(
             raise OutputError(f"cannot delete: {error.strerror}", where=str(error.filename)) from error
     if as_json:
         listed = [{"kind": copy.kind, "path": str(copy.path), "size_bytes": copy.size_bytes} for copy in copies]
-        print(json.dumps({"source": source, "deleted": yes, "found": listed}))
+        print_text(json.dumps({"source": source, "deleted": yes, "found": listed}))
         return
     for copy in copies:
-        print(f"{'deleted' if yes else 'found':<8} {copy.kind:<13} {copy.size_bytes / 1e6:>9.1f} MB  {copy.path}")
+        print_text(f"{'deleted' if yes else 'found':<8} {copy.kind:<13} {copy.size_bytes / 1e6:>9.1f} MB  {copy.path}")
     if not copies:
-        print(f"nothing here was made from {source}")
+        print_text(f"nothing here was made from {source}")
     elif not yes:
-        print("--yes deletes them; the source's own files are yours to delete")
+        print_text("--yes deletes them; the source's own files are yours to delete")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_med.cli.options import AsJson, Config, Overrides, Permission
-from lora_med.cli.terminal import console
+from lora_med.cli.terminal import console, print_text
 from lora_med.config.parse import parse
 from lora_med.run import prepare_environment
 
@@ -26,20 +27,20 @@ def check_command(overrides: Overrides = None, config: Config = None, as_json: A
     """Read a run's data in full, as the run would: splits, leaks, lengths, labels, baselines, identifiers."""
     check, _, _ = _checked(parse(config, overrides or []))
     if as_json:
-        print(json.dumps(check.as_json()))
+        print_text(json.dumps(check.as_json()))
         return
     for source in check.sources:
         _print_source(source, check.max_length)
     for ingredient in check.mixture:
-        print(
+        print_text(
             f"mixture      {ingredient['name']}: {ingredient['rows']:,} of {ingredient['available']:,} rows, "
             f"{ingredient['share']:.1%} of all"
         )
     if check.between is not None:
         removed = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
-        print(f"between      left out because another source holds it out: {removed}")
+        print_text(f"between      left out because another source holds it out: {removed}")
     words = ", ".join(f"{word} ({tokens})" for word, tokens, _ in check.fertility.words[:SHOWN_LABELS])
-    print(
+    print_text(
         f"fertility    {check.fertility.data:.2f} tokens a word, {check.fertility.terms:.2f} on medical terms"
         + (f"; finest: {words}" if words else "")
     )
@@ -62,27 +63,27 @@ def _print_source(source: SourceCheck, max_length: int) -> None:
     from lora_med.audit.preview import notes
 
     sizes = ", ".join(f"{split} {size:,}" for split, size in source.sizes.items())
-    print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
-    print(f"records      {source.tally}")
-    print(f"splits       {sizes}")
-    print(f"split        {source.split}")
-    print(f"template     {source.template}")
+    print_text(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
+    print_text(f"records      {source.tally}")
+    print_text(f"splits       {sizes}")
+    print_text(f"split        {source.split}")
+    print_text(f"template     {source.template}")
     partly = ", ".join(f"{split} {count:,}" for split, count in source.looked_at.items() if count < source.sizes[split])
     if partly:
-        print(f"looked at    the first of {partly}; what follows is of these")
+        print_text(f"looked at    the first of {partly}; what follows is of these")
     for split, lengths in source.lengths.items():
         spread = ", ".join(f"{name} {value}" for name, value in lengths.quantiles.items())
-        print(f"lengths      {split}: {spread} tokens; {lengths.too_long:,} of {lengths.rows:,} over {max_length}")
+        print_text(f"lengths      {split}: {spread} tokens; {lengths.too_long:,} of {lengths.rows:,} over {max_length}")
     for split, counts in source.labels.items():
         label_counts = list(counts.items())
         shown = ", ".join(f"{label} {count:,}" for label, count in label_counts[:SHOWN_LABELS])
         more = f", {len(label_counts) - SHOWN_LABELS} more" if len(label_counts) > SHOWN_LABELS else ""
-        print(f"labels       {split}: {shown}{more}" if shown else f"labels       {split}: none")
+        print_text(f"labels       {split}: {shown}{more}" if shown else f"labels       {split}: none")
     for split, scores in source.baselines.items():
         for name, score in scores.items():
-            print(f"baseline     {split}: {name}: {score:.3f}")
+            print_text(f"baseline     {split}: {name}: {score:.3f}")
     for line in notes(source):
-        print(f"decontamination {line}")
+        print_text(f"decontamination {line}")
 
 
 def preview_command(
@@ -105,23 +106,25 @@ def preview_command(
         require_permission(check.access, "showing rows", permission)
     hidden = check.access == "credentialed" and permission is None
     from lora_med.audit.preview import page, spell
+    from lora_med.data.record import shown_uid
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import fit_rows
     from lora_med.prompts.render import render_stream
     from lora_med.training.rows.preflight import color_row
 
     drawn = render_stream(corpus.train, corpus.templates, settings.train.too_long)
-    shown = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
+    fitted = fit_rows(list(islice(drawn, rows)), tokenizer, settings.train.max_length)
+    shown = [replace(tokens, uid=shown_uid(tokens.uid, check.access)) for tokens in fitted]
     if out is not None:
         spelled = [] if hidden else [spell(tokens, tokenizer) for tokens in shown]
         with atomic_stream(out, private=check.access == "credentialed") as stream:
             stream.write(page(check, spelled, base=settings.model.base).encode("utf-8"))
     if as_json:
         spelled_rows = [] if hidden else [_spelled(tokens, tokenizer) for tokens in shown]
-        print(json.dumps({"template": corpus.template, "rows": spelled_rows} | ({"out": str(out)} if out else {})))
+        print_text(json.dumps({"template": corpus.template, "rows": spelled_rows} | ({"out": str(out)} if out else {})))
         return
     if out is not None:
-        print(out)
+        print_text(out)
         return
     screen = console()
     screen.print(f"template {corpus.template}; trained tokens in color\n", style="bold")

@@ -31,7 +31,7 @@ from lora_med.cli.options import (
     Tasks,
     Template,
 )
-from lora_med.cli.terminal import console, new_table
+from lora_med.cli.terminal import cell, console, new_table, print_text
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
@@ -129,7 +129,7 @@ def evaluate_command(
     else:
         evaluations = score_jobs(_base(opened, base, revision, quantization), opened, jobs, heldout, options)
     report = write_report(evaluations, out, title=_title(adapter or [], evaluations))
-    print(json.dumps(report.content)) if as_json else _draw(evaluations, report)
+    print_text(json.dumps(report.content)) if as_json else _draw(evaluations, report)
 
 
 def _metrics(names: Sequence[str]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _list_tasks(as_json: bool) -> None:
     from lora_med.evaluation.tasks import SCORINGS, TASKS
 
     if as_json:
-        print(json.dumps([asdict(task) for task in TASKS.values()]))
+        print_text(json.dumps([asdict(task) for task in TASKS.values()]))
         return
     table = new_table(("task", "what", "source", "template", "scoring", "split"))
     for task in TASKS.values():
@@ -212,13 +212,12 @@ def _draw(evaluations: Sequence[Evaluation], report: Report) -> None:
         titles = [column.text for column in content.columns]
         table = new_table(titles, right=[column.text for column in content.columns if column.kind == "number"])
         for row in content.rows:
-            cells = (f"[{colors[cell.kind]}]{cell.text}[/]" if cell.kind in colors else cell.text for cell in row)
-            table.add_row(*cells)
+            table.add_row(*(cell(each.text, colors.get(each.kind, "")) for each in row))
         for comparison in compared:
             if comparison.evaluation is evaluation:
-                screen.print(comparison.sentences)
+                screen.print(comparison.sentences, markup=False)
         screen.print()
         screen.print(table)
-        screen.print(f"\n{content.note}\n")
+        screen.print(f"\n{content.note}\n", markup=False)
     card_note = "the scores are in the card; " if len(evaluations[0].subjects) > 1 else ""
     screen.print(f"{card_note}the report: {report.html}")
