@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from lora_med.config.schema import Settings
 from lora_med.data.access import Access, strictest
 from lora_med.data.corpus import Corpus, corpus_of, open_splits
 from lora_med.data.outcome import Tally
-from lora_med.data.record import Passage, Record, Split, texts_of
+from lora_med.data.record import Passage, Record, Split, shown_uid, texts_of
 from lora_med.data.splitting.build_splits import Splits
 from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
 from lora_med.prompts.render import render_stream
@@ -119,7 +119,7 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
     uids: list[str] = []
     for uid, kinds in scan(chain.from_iterable(held.values())):
         counts += kinds
-        uids.append(uid)
+        uids.append(shown_uid(uid, access))
     sizes: dict[Split, Lengths] = {}
     labels: dict[Split, dict[str, int]] = {}
     scores: dict[Split, dict[str, float]] = {}
@@ -139,7 +139,7 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
         split=splits.description,
         sizes={split: len(records) for split, records in splits.records.items()},
         looked_at={split: len(records) for split, records in held.items()},
-        separation=splits.decontamination.as_json(),
+        separation=replace(splits.decontamination, access=access).as_json(),
         lengths=sizes,
         labels=labels,
         baselines=scores,

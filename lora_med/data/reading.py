@@ -6,14 +6,15 @@ import glob
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lora_med.config.near_names import nearest
+from lora_med.data.access import strictest
 from lora_med.data.catalog import read
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
-from lora_med.data.record import Annotated, Pair, Passage, Question, Record
+from lora_med.data.record import Annotated, Pair, Passage, Question, Record, shown_uid
 from lora_med.data.source import Source
 from lora_med.errors import DataError, InputMissingError, SettingsError
 
@@ -105,16 +106,23 @@ class Reading:
 
     After a pass, `tally` holds its counts, `first` its first record and `sha256` the digest of all its records. A
     record with the content of an earlier one is dropped as `duplicate`. One with only the uid of an earlier one is bad.
-    `where` names the inputs, for that error.
+    `where` names the inputs, and `access_of` gives the class of what was read so far, for that error.
     """
 
     def __init__(
-        self, outcomes: Iterable[Outcome], where: str, *, skip_bad: bool = False, limit: int | None = None
+        self,
+        outcomes: Iterable[Outcome],
+        where: str,
+        *,
+        skip_bad: bool = False,
+        limit: int | None = None,
+        access_of: Callable[[], str | None] = lambda: "open",
     ) -> None:
         self._outcomes = outcomes
         self._where = where
         self._skip_bad = skip_bad
         self._limit = limit
+        self._access_of = access_of
         self.tally = Tally()
         self.first: Record | None = None
         self.sha256 = ""
@@ -122,7 +130,7 @@ class Reading:
     def __iter__(self) -> Iterator[Record]:
         count, dropped, parts_dropped, sha256 = 0, Counter[str](), Counter[str](), hashlib.sha256()
         self.first = None
-        for outcome in _without_duplicates(self._outcomes, self._where):
+        for outcome in _without_duplicates(self._outcomes, self._where, self._access_of):
             if isinstance(outcome, Drop):
                 if outcome.error is not None and not self._skip_bad:
                     raise outcome.error
@@ -142,7 +150,9 @@ class Reading:
         self.sha256 = sha256.hexdigest()
 
 
-def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Outcome]:
+def _without_duplicates(
+    outcomes: Iterable[Outcome], where: str, access_of: Callable[[], str | None]
+) -> Iterator[Outcome]:
     contents, uids = set[int](), set[int]()
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop | PartDrop):
@@ -153,7 +163,7 @@ def _without_duplicates(outcomes: Iterable[Outcome], where: str) -> Iterator[Out
             yield Drop("duplicate")
         elif uid_hash in uids:
             error = DataError(
-                f"two different records have the uid {outcome.uid!r}",
+                f"two different records have the uid {shown_uid(outcome.uid, access_of())!r}",
                 where=f"{where}, record {number:,}",
                 fix="map data.columns.uid to a column that is unique, or leave it out",
             )
@@ -182,4 +192,10 @@ def read_records(
         held = [item for item in inputs if isinstance(item, MemoryRows)]
         return Reading(Again(lambda: (record for item in held for record in item.records())), str(held[0]), limit=limit)
     where = ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
-    return Reading(read(source, inputs, options), where, skip_bad=skip_bad, limit=limit)
+    return Reading(
+        read(source, inputs, options),
+        where,
+        skip_bad=skip_bad,
+        limit=limit,
+        access_of=lambda: strictest([source.access, options.met_access()]),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_med.config.schema import ModelSettings, Settings
@@ -12,7 +13,7 @@ from lora_med.errors import SettingsError
 from lora_med.evaluation.eval_during_training import check_validation_task, validation_task
 from lora_med.models.base import Base, load_base
 from lora_med.training.rows.documents import read_documents
-from lora_med.training.rows.token_cache import data_key
+from lora_med.training.rows.token_cache import data_key, delete_cached, keeps_tokenized
 from lora_med.workflows.split_rows import SplitRows
 
 
@@ -27,7 +28,7 @@ class TextTask:
         return cls()
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
-        """What run.json records about the task."""
+        """What run.json says of the task."""
         return {"template": corpus.template}
 
     def template(self, corpus: Corpus) -> str:
@@ -48,7 +49,7 @@ class TextTask:
         )
 
     def check_base(self, base: Base) -> None:
-        """Refuse a base with a head that tags tokens."""
+        """Refuse a base that tags."""
         if base.labels:
             raise SettingsError(
                 "this base has a head that tags tokens, and the task is to write text",
@@ -58,10 +59,13 @@ class TextTask:
 
     def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as checked documents, from the run's token cache where it has them."""
-        key = data_key(settings, corpus)
-        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, access=access)
+        key, train = data_key(settings, corpus), settings.train
+        cached = key if keeps_tokenized(train.keep_tokenized, access) else None
+        if cached is None:
+            delete_cached(Path(train.output_dir))
+        training = read_documents(corpus.train, corpus.templates, base, train, access=access, key=cached)
         validation = read_documents(
-            corpus.validation, corpus.templates, base, settings.train, key=key, access=access, what="validation"
+            corpus.validation, corpus.templates, base, train, access=access, key=cached, what="validation"
         )
         return SplitRows(training, validation, key if training.streamed else None)
 
@@ -77,6 +81,7 @@ class TextTask:
         """The trainer on these rows, with the validation task that `settings.evaluate` asks for."""
         from lora_med.training.trainer import AdapterTrainer  # it loads TRL: 7 to 16 s
 
+        followed = validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed)
         return AdapterTrainer(
             model,
             base,
@@ -84,7 +89,7 @@ class TextTask:
             train=rows.training.documents,
             validation=rows.validation.documents,
             identity=identity,
-            validation_task=validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed),
+            validation_task=followed,
         )
 
     def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:

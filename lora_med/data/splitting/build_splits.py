@@ -14,7 +14,7 @@ from lora_med.data.catalog import find_source
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
-from lora_med.data.record import Question, Record, Split
+from lora_med.data.record import Question, Record, Split, with_shown_uid
 from lora_med.data.source import OfficialSplit, Source
 from lora_med.data.splitting.block_lists import load_block_list, shipped
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
@@ -95,7 +95,9 @@ def read_splits(settings: DataSettings, rules: Rules, in_memory: Mapping[Split, 
     else:
         held = readings[0] if settings.streaming else list(readings[0])
         supplies, description, fixed = [_by_share(held, settings)], _shares(settings), frozenset()
-    decontamination = decontaminate(_placed(supplies), rules, fixed)
+    decontamination = decontaminate(
+        _placed(supplies), rules, fixed, lambda: strictest([source.access, options.met_access()])
+    )
     records: dict[Split, Records] = {
         split: _dealt(supplies, split, decontamination, streaming=settings.streaming) for split in TRAINING_ORDER
     }
@@ -171,7 +173,7 @@ def _dealt(supplies: Sequence[_Supply], split: Split, decontamination: Decontami
             if split in supply.splits:
                 for record in supply.records:
                     if decontamination.final_split(record, supply.split_of(record)) == split:
-                        yield record
+                        yield with_shown_uid(record, decontamination.access)
 
     return Stream(Again(again), decontamination.sizes[split]) if streaming else list(again())
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_med.config.schema import TrainSettings
 from lora_med.data.corpus import Records
+from lora_med.data.record import shown_uid
 from lora_med.files import sha256_file
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
@@ -40,6 +41,7 @@ class DocumentStream:
     tokenizer: Any
     max_length: int
     too_long: TooLong | None
+    access: str = "open"  # of the data: decides how a uid is logged
 
     def __iter__(self) -> Iterator[Tokens]:
         left_out = 0
@@ -55,7 +57,7 @@ class DocumentStream:
                         "left out of the stream: %d longer than %d so far, now uid %s of %d tokens",
                         left_out,
                         self.max_length,
-                        document.uid,
+                        shown_uid(document.uid, self.access),
                         len(document.input_ids),
                     )
 
@@ -101,7 +103,7 @@ def read_documents(
     if what != "training":  # validation is read often, and small
         return preflight(list(all_documents), base, train, access=access, what=what)
     head = preflight(list(itertools.islice(all_documents, CHECKED_OF_A_STREAM)), base, train, access=access, what=what)
-    stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long)
+    stream = DocumentStream(records, template, base.tokenizer, train.max_length, train.too_long, access)
     return Checked(stream, {**head.report, "streamed": True})
 
 
