@@ -19,7 +19,7 @@ from lora_med.data.record import Passage, Record, Split, shown_uid, texts_of
 from lora_med.data.splitting.build_splits import Splits
 from lora_med.prompts.fit import fit_rows, lost_tokens, quantiles
 from lora_med.prompts.render import render_stream
-from lora_med.prompts.tokens_and_labels import Tokens
+from lora_med.prompts.tokens_and_labels import Encoder, Tokens
 
 BLOCK = 512
 MOST_RECORDS = 10_000  # of each split: so many are tokenized and scanned
@@ -207,8 +207,9 @@ def _by_section(records: Sequence[Record], tokenizer: Any, shown: bool) -> dict[
             names.append((section.category or label or "no label").upper())
             texts.append(section.text)
     counts: Counter[str] = Counter()
+    encoder = Encoder(tokenizer)
     for start in range(0, len(texts), BLOCK):
-        block = tokenizer(texts[start : start + BLOCK], add_special_tokens=False, verbose=False)["input_ids"]
+        block = encoder.raw(texts[start : start + BLOCK])
         for name, ids in zip(names[start : start + BLOCK], block, strict=True):
             counts[name] += len(ids)
     total = counts.total()

@@ -67,6 +67,7 @@ BEFORE_NAME_WORDS = (
 _SUBSTITUTES = str.maketrans(
     "\u0130\u0131\u017f\u212a", "iisk"
 )  # patterns without regard to case take them for i, s, k
+_SUBSTITUTE = re.compile("[\u0130\u0131\u017f\u212a]")
 _CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z]")
 _DIGITS = re.compile(r"\d+")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -74,7 +75,7 @@ WORD_BEGINNING = 3
 
 
 class Places:
-    """Where patterns may begin in one text: at words, at three letters of words, at capitals and at digits, ascending.
+    """Where patterns may begin in one text, ascending: at words, at capitals and at digits.
 
     Letters are compared as patterns do without regard to case.
     """
@@ -84,17 +85,20 @@ class Places:
         self._capitals = [match.start() for match in _CAPITAL.finditer(text)]
         self._digits = [match.start() for match in _DIGITS.finditer(text)]
         self._words: dict[str, list[int]] = {}
-        folded = text.lower() if text.isascii() else text.translate(_SUBSTITUTES).lower()
+        folded = (text.translate(_SUBSTITUTES) if _SUBSTITUTE.search(text) else text).lower()
         for match in _WORD.finditer(folded):
             word = match[0]
             if word in _WORDS:
-                self._words.setdefault(word, []).append(match.start())
+                for begins in _WORDS[word]:
+                    self._words.setdefault(begins, []).append(match.start())
             if word[:WORD_BEGINNING] in _BEGINNINGS:
-                self._words.setdefault(f"{word[:WORD_BEGINNING]}*", []).append(match.start())
+                for begins in _BEGINNINGS[word[:WORD_BEGINNING]]:
+                    self._words.setdefault(begins, []).append(match.start())
 
     def of(self, shape: Shape) -> list[int]:
         """Every place where the shape may begin, and some where it does not."""
-        lists = [places for word in shape.words if (places := self._words.get(word))]
+        words = self._words.get(shape.begins)
+        lists = [] if words is None else [words]
         if shape.at_capitals:
             lists.append(self._capitals)
         if shape.at_digits:
@@ -115,17 +119,17 @@ class Places:
 class Shape:
     """A pattern, the type of what it finds, and where it can begin; without any place it is searched for everywhere.
 
-    `words` are in small letters; one that ends in a star is the beginning of a word. `needs` are texts of which one is
-    in every text that has a match.
+    `begins` lists, with blanks between: words in small letters, beginnings of words (`mrn*`), `A` for capitals, `0` for
+    digits and `+0` for digits or a sign before them. `needs` are texts of which one is in every text with a match.
     """
 
     kind: str
     pattern: re.Pattern[str]
-    words: tuple[str, ...] = ()
+    begins: str = ""
+    needs: tuple[str, ...] = ()
     at_capitals: bool = False
     at_digits: bool = False
     sign_before: bool = False
-    needs: tuple[str, ...] = ()
 
     def spans(self, places: Places) -> Iterator[tuple[int, int]]:
         """The range of each match, or of its `value`, from left to right; the same as a search of the text finds."""
@@ -133,7 +137,7 @@ class Shape:
         if self.needs and not any(need in text for need in self.needs):
             return
         value = "value" if "value" in pattern.groupindex else 0
-        if not (self.words or self.at_capitals or self.at_digits):
+        if not self.begins:
             for match in pattern.finditer(text):
                 yield match.span(value)
             return
@@ -144,25 +148,10 @@ class Shape:
                 end = match.end()
 
 
-def _shape(
-    kind: str,
-    pattern: str,
-    begins: str = "",
-    *,
-    flags: int = 0,
-    needs: tuple[str, ...] = (),
-) -> Shape:
-    """A shape; `begins` lists words, `A` for capitals, `0` for digits, `+0` for digits or a sign before them."""
+def _shape(kind: str, pattern: str, begins: str = "", *, flags: int = 0, needs: tuple[str, ...] = ()) -> Shape:
     tokens = begins.split()
-    return Shape(
-        kind,
-        re.compile(pattern, flags),
-        tuple(token for token in tokens if token not in ("A", "0", "+0")),
-        "A" in tokens,
-        "0" in tokens or "+0" in tokens,
-        "+0" in tokens,
-        needs,
-    )
+    at_digits, sign_before = "0" in tokens or "+0" in tokens, "+0" in tokens
+    return Shape(kind, re.compile(pattern, flags), begins, needs, "A" in tokens, at_digits, sign_before)
 
 
 _I = re.IGNORECASE
@@ -224,6 +213,7 @@ SHAPES: tuple[Shape, ...] = (
         "NAME",
         rf"(?<![A-Za-z])(?P<value>{_NAMES}),?[ ]++(?:M\.?D|R\.?N|D\.?O|N\.?P|P\.?A|Ph\.?D|M\.?B\.?B\.?S|FRCP)\b\.?",
         "A",
+        needs=("MD", "M.D", "RN", "R.N", "DO", "D.O", "NP", "N.P", "PA", "P.A", "Ph", "MB", "M.B", "FRCP"),
     ),
     _shape(
         "NAME",
@@ -288,6 +278,7 @@ SHAPES: tuple[Shape, ...] = (
         "HOSPITAL",
         r"\bSt\.?[ ][A-Z][a-z]+['’]s\b|\b[A-Z][a-z]+ (?:General|Memorial|Practice|Surgery Center)\b",
         "A",
+        needs=("St.", "St ", " General", " Memorial", " Practice", " Surgery Center"),
     ),
     _shape(
         "HOSPITAL",
@@ -295,5 +286,10 @@ SHAPES: tuple[Shape, ...] = (
         "the",
     ),
 )
-_WORDS = frozenset(word for shape in SHAPES for word in shape.words if not word.endswith("*"))
-_BEGINNINGS = frozenset(word.rstrip("*") for shape in SHAPES for word in shape.words if word.endswith("*"))
+_WORDS: dict[str, list[str]] = {}  # word -> the `begins` that list it; _BEGINNINGS: the same for beginnings
+_BEGINNINGS: dict[str, list[str]] = {}
+for _begins in {shape.begins for shape in SHAPES}:
+    for _token in _begins.split():
+        if _token not in ("A", "0", "+0"):
+            _table = _BEGINNINGS if _token.endswith("*") else _WORDS
+            _table.setdefault(_token.rstrip("*"), []).append(_begins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
     "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
 }
+WITHOUT_TORCH = {("data", "check")}  # commands that need no torch
 ClickError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, which typer imports or brings itself
 
 
@@ -101,6 +103,18 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _leave_out_torch(arguments: Sequence[str]) -> None:
+    """Keep a process that only reads and tokenizes from loading torch, which transformers does wherever it is found.
+
+    Loading takes more time and memory than the command itself. Of no use where torch is loaded already.
+    """
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if tuple(words[:2]) in WITHOUT_TORCH and "torch" not in sys.modules:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - Python's own mark for a module not to import
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
 def main() -> None:
     """The console script."""
+    _leave_out_torch(sys.argv[1:])
     sys.exit(run(sys.argv[1:]))
