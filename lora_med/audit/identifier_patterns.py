@@ -58,7 +58,7 @@ MONTH_WORDS = (
 )
 KIN_WORDS = "husband wife son daughter mother father brother sister partner friend neighbor neighbour"
 TITLE_WORDS = "dr mr mrs ms miss prof"
-NUMBERED_WORDS = "mrn npi med rec acc ssn nhs pol lic dev ser pat uni cas"  # three letters: a value may follow at once
+NUMBERED_WORDS = "mrn npi medical record account acct accession ssn nhs policy license device serial patient unit case"
 BEFORE_NAME_WORDS = (
     "seen brought dictated attended ordered accompanied reviewed performed spoke spoken discussed plan care results "
     "findings this follow followup met cc called contacted informed interpreter signed witnessed per known lives named "
@@ -169,7 +169,7 @@ SHAPES: tuple[Shape, ...] = (
     _shape(
         "ID",
         rf"\b{_NUMBERED}\s*+(?:[:#.]\s*+)?(?P<value>(?=[\w-]{{0,99}}\d)[A-Z\d][\w-]{{3,}})",
-        " ".join(f"{beginning}*" for beginning in NUMBERED_WORDS.split()),
+        " ".join(f"{word[:WORD_BEGINNING]}*" for word in NUMBERED_WORDS.split()),  # a value may follow at once
         flags=_I,
     ),
     _shape(
