@@ -169,7 +169,7 @@ SHAPES: tuple[Shape, ...] = (
     _shape(
         "ID",
         rf"\b{_NUMBERED}\s*+(?:[:#.]\s*+)?(?P<value>(?=[\w-]{{0,99}}\d)[A-Z\d][\w-]{{3,}})",
-        " ".join(f"{word[:WORD_BEGINNING]}*" for word in NUMBERED_WORDS.split()),  # a value may follow at once
+        " ".join(dict.fromkeys(f"{word[:WORD_BEGINNING]}*" for word in NUMBERED_WORDS.split())),  # a value may follow
         flags=_I,
     ),
     _shape(

@@ -28,7 +28,7 @@ class TextTask:
         return cls()
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
-        """What run.json says of the task."""
+        """What run.json records about the task."""
         return {"template": corpus.template}
 
     def template(self, corpus: Corpus) -> str:
@@ -49,7 +49,7 @@ class TextTask:
         )
 
     def check_base(self, base: Base) -> None:
-        """Refuse a base that tags."""
+        """Refuse a base with a head that tags tokens."""
         if base.labels:
             raise SettingsError(
                 "this base has a head that tags tokens, and the task is to write text",
@@ -81,7 +81,6 @@ class TextTask:
         """The trainer on these rows, with the validation task that `settings.evaluate` asks for."""
         from lora_med.training.trainer import AdapterTrainer  # it loads TRL: 7 to 16 s
 
-        followed = validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed)
         return AdapterTrainer(
             model,
             base,
@@ -89,7 +88,7 @@ class TextTask:
             train=rows.training.documents,
             validation=rows.validation.documents,
             identity=identity,
-            validation_task=followed,
+            validation_task=validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed),
         )
 
     def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:
