@@ -24,6 +24,7 @@ from typing import Any
 from lora_med.errors import LoraMedError, StoppedError
 from lora_med.files import write_json
 from lora_med.folders import lock
+from lora_med.visible import visible
 
 VERSIONED = (
     "lora-med",
@@ -80,11 +81,20 @@ def set_verbosity(level: int) -> None:
         set_up_logging()
 
 
+class _VisibleFormatter(logging.Formatter):
+    """Log lines in which nothing that comes from a file acts on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def set_up_logging() -> None:
     """Log to stderr from rank 0, at the level of `set_verbosity`; other ranks log errors only."""
     usual = logging.INFO if rank() == 0 else logging.ERROR
     level = max(usual, logging.getLogger("lora_med").level)
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -33,6 +33,7 @@ LAYERS = {
     "errors": 0,
     "files": 0,
     "folders": 0,
+    "visible": 0,
 }
 WITHIN = {"files": {"errors"}, "folders": {"errors", "files"}}  # the steps inside a layer: folders writes files
 DOOR = {"__init__", "__main__"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -15,12 +15,12 @@ from lora_med.config.schema import Settings
 from lora_med.data.access import CREDENTIALED, NOT_STATED, Access, handled_as
 from lora_med.data.corpus import Corpus, corpus_of, open_splits
 from lora_med.data.outcome import Tally
-from lora_med.data.record import Passage, Record, Split, texts_of
+from lora_med.data.record import Passage, Record, Split, shown_uid, texts_of
 from lora_med.data.splitting.build_splits import Splits
 from lora_med.prompts.chat_template import tokenizer_of_run
 from lora_med.prompts.fit import Refused, fit_stream, quantiles
 from lora_med.prompts.render import render_stream
-from lora_med.prompts.tokens_and_labels import Tokens
+from lora_med.prompts.tokens_and_labels import Encoder, Tokens
 
 BLOCK = 512
 MOST_RECORDS = 10_000  # of each split: so many are tokenized and scanned
@@ -128,7 +128,7 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
     uids: list[str] = []
     for uid, kinds in scan(chain.from_iterable(held.values())):
         counts += kinds
-        uids.append(uid)
+        uids.append(shown_uid(uid, access))
     sizes: dict[Split, Lengths] = {}
     labels: dict[Split, dict[str, int]] = {}
     scores: dict[Split, dict[str, float]] = {}
@@ -148,7 +148,7 @@ def _source(splits: Splits, template: str, settings: Settings, tokenizer: Any, a
         split=splits.description,
         sizes={split: len(records) for split, records in splits.records.items()},
         looked_at={split: len(records) for split, records in held.items()},
-        separation=splits.decontamination.as_json(),
+        separation=replace(splits.decontamination, access=access).as_json(),
         columns=splits.columns,
         lengths=sizes,
         labels=labels,
@@ -218,8 +218,9 @@ def _by_section(records: Sequence[Record], tokenizer: Any, shown: bool) -> dict[
             names.append((section.category or label or "no label").upper())
             texts.append(section.text)
     counts: Counter[str] = Counter()
+    encoder = Encoder(tokenizer)
     for start in range(0, len(texts), BLOCK):
-        block = tokenizer(texts[start : start + BLOCK], add_special_tokens=False, verbose=False)["input_ids"]
+        block = encoder.raw(texts[start : start + BLOCK])
         for name, ids in zip(names[start : start + BLOCK], block, strict=True):
             counts[name] += len(ids)
     total = counts.total()

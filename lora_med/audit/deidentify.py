@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
+from itertools import accumulate, islice
 from typing import Any
 
 from lora_med.audit.dates import days_of, shifted
-from lora_med.audit.identifiers import Identifier, find_identifiers, longest
+from lora_med.audit.identifiers import Identifier, Ranges, find_identifiers, longest
 from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
 from lora_med.errors import DependencyMissingError
@@ -55,12 +56,12 @@ def load_finder() -> Finder:
     recognizers = [(getattr(predefined_recognizers, name)(), tag) for name, tag in RECOGNIZERS.items()]
 
     def find(text: str) -> list[Identifier]:
-        tags = [match.span() for match in TAG.finditer(text)]
+        tags = Ranges(match.span() for match in TAG.finditer(text))
         from_presidio = [
             Identifier(entity.start, entity.end, tag)
             for recognizer, tag in recognizers
             for entity in recognizer.analyze(text, recognizer.supported_entities, None) or []
-            if entity.score >= SURE and not any(entity.start < end and start < entity.end for start, end in tags)
+            if entity.score >= SURE and not tags.overlap(entity.start, entity.end)
         ]
         return longest([*find_identifiers(text), *from_presidio])
 
@@ -89,9 +90,15 @@ class Replacer:
         names = [
             _folded(text[identifier.start : identifier.end]) for identifier in identifiers if identifier.type == "NAME"
         ]
-        words_of = {name: set(name.split()) for name in dict.fromkeys(names) if " " in name}
+        full_names = {name: set(name.split()) for name in dict.fromkeys(names) if " " in name}
+        with_word: defaultdict[str, list[str]] = defaultdict(list)
+        for name, words in full_names.items():
+            for word in words:
+                with_word[word].append(name)
         for name in dict.fromkeys(names):
-            longer = [full for full, words in words_of.items() if set(name.split()) < words]
+            words = set(name.split())
+            rarest = min((with_word[word] for word in words), key=len)
+            longer = list(islice((full for full in rarest if words < full_names[full]), 2))
             replacer._tags["NAME", name] = replacer._tag("NAME", longer[0] if len(longer) == 1 else name)
         return replacer
 
@@ -180,20 +187,19 @@ def _with(record: Passage | Pair | Question, texts: Sequence[str]) -> Record:
 
 
 def _spans(record: Annotated, identifiers: Sequence[Identifier], replacer: Replacer) -> tuple[Span, ...]:
-    lengths = [
+    ranges = Ranges((identifier.start, identifier.end) for identifier in identifiers)
+    lengths = (
         len(replacer.instead(identifier.type, record.text[identifier.start : identifier.end]))
         - (identifier.end - identifier.start)
         for identifier in identifiers
-    ]
-    spans: list[Span] = []
-    for span in record.spans:
-        if any(identifier.start < span.end and span.start < identifier.end for identifier in identifiers):
-            continue
-        shift = sum(
-            length for identifier, length in zip(identifiers, lengths, strict=True) if identifier.end <= span.start
-        )
-        spans.append(replace(span, start=span.start + shift, end=span.end + shift))
-    return tuple(spans)
+    )
+    shifts = [0, *accumulate(lengths)]
+    return tuple(
+        replace(span, start=span.start + shift, end=span.end + shift)
+        for span in record.spans
+        if not ranges.overlap(span.start, span.end)
+        for shift in (shifts[ranges.before(span.start)],)
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from lora_med.prompts.tokens_and_labels import Encoder
+
 WORD = re.compile(r"[^\W\d_]{4,}")
 FREQUENT = 5
 SHOWN_WORDS = 10
@@ -49,8 +51,7 @@ def fertility(texts: Iterable[str], tokenizer: Any, *, show: bool) -> Fertility:
 def _sizes(words: list[str], tokenizer: Any) -> list[int]:
     if not words:
         return []
-    encoded = tokenizer([f" {word}" for word in words], add_special_tokens=False, verbose=False)["input_ids"]
-    return [len(ids) for ids in encoded]
+    return [len(ids) for ids in Encoder(tokenizer).raw([f" {word}" for word in words])]
 
 
 def _terms() -> list[str]:

@@ -14,6 +14,7 @@ import jinja2
 from lora_med.audit.data_check import Check, Lengths, SourceCheck
 from lora_med.data.shapes.columns.accounting import OWN_GROUP, columns_lines
 from lora_med.prompts.tokens_and_labels import Tokens
+from lora_med.visible import visible_value
 
 TEMPLATE = Path(__file__).parent.parent / "assets" / "report" / "preview.html.j2"
 STYLE = TEMPLATE.with_name("style.css")
@@ -44,7 +45,9 @@ def spell(document: Tokens, tokenizer: Any) -> Shown:
 
 def page(check: Check, rows: Sequence[Shown], *, base: str) -> str:
     """One HTML file that contains its styles and charts and fetches nothing."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined, finalize=visible_value
+    )
     names = " + ".join(source.source for source in check.sources)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Training data of a run on {names}",

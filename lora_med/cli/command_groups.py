@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from lora_med.cli.terminal import print_text
 from lora_med.config.near_names import nearest
 from lora_med.errors import UsageError
 from lora_med.run import set_verbosity
@@ -67,7 +68,7 @@ class CommandGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not self.invoke_without_command and not ctx.resilient_parsing:
-            print(ctx.get_help())
+            print_text(ctx.get_help())
             ctx.exit()
         return super().parse_args(ctx, args)
 

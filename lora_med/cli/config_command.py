@@ -12,6 +12,7 @@ import typer
 from lora_med.cli.command_groups import CommandGroup
 from lora_med.cli.data.output_file import is_stdout
 from lora_med.cli.options import AsJson, Config, Overrides
+from lora_med.cli.terminal import print_text
 from lora_med.config.parse import parse
 from lora_med.config.read import to_yaml
 from lora_med.config.schema import Settings
@@ -35,13 +36,13 @@ def show(
 ) -> None:
     """Print every setting as the run would see it."""
     values = parse(config, overrides or []).model_dump(mode="json")
-    print(json.dumps(values) if as_json else to_yaml(values).rstrip())
+    print_text(json.dumps(values) if as_json else to_yaml(values).rstrip())
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a settings file, for editors that check and complete."""
-    print(json.dumps(Settings.model_json_schema(), indent=2))
+    print_text(json.dumps(Settings.model_json_schema(), indent=2))
 
 
 @app.command("list")
@@ -51,10 +52,10 @@ def list_command(
     """List the settings files that ship, each with its purpose."""
     configs = list_configs()
     if as_json:
-        print(json.dumps(configs))
+        print_text(json.dumps(configs))
         return
     width = max(map(len, configs))
-    print("\n".join(f"{name:<{width}}  {purpose}" for name, purpose in configs.items()))
+    print_text("\n".join(f"{name:<{width}}  {purpose}" for name, purpose in configs.items()))
 
 
 @app.command()
@@ -69,4 +70,4 @@ def copy(
     if target.exists() and not destination(target)[1]:
         raise OutputError(f"{target.name} exists", where=str(target), fix="name another file with --out")
     write_atomic(target, find_config(name).read_bytes())
-    print(target, file=sys.stderr if is_stdout(target) else sys.stdout)
+    print_text(target, file=sys.stderr if is_stdout(target) else sys.stdout)

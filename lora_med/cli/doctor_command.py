@@ -16,6 +16,7 @@ from pathlib import Path
 import typer
 
 from lora_med.cli.options import AsJson
+from lora_med.cli.terminal import print_text
 from lora_med.errors import DependencyMissingError
 from lora_med.run import host, prepare_environment, versions
 
@@ -125,11 +126,11 @@ def doctor(as_json: AsJson = False) -> None:
         findings.append(row)
         if not as_json:
             mark = "x" if row.fix else "ok"
-            print(f"{mark:<3} {row.what:<16} {row.value:<22} {row.why}".rstrip(), flush=True)
+            print_text(f"{mark:<3} {row.what:<16} {row.value:<22} {row.why}".rstrip(), flush=True)
     wrong = [row for row in findings if row.fix]
     if as_json:
-        print(json.dumps({"ok": not wrong, "findings": [asdict(row) for row in findings]}))
+        print_text(json.dumps({"ok": not wrong, "findings": [asdict(row) for row in findings]}))
     else:
-        print("".join(f"\n{row.what}: {row.fix}" for row in wrong) or "\nNo problem. Next: lora-med train --help")
+        print_text("".join(f"\n{row.what}: {row.fix}" for row in wrong) or "\nNo problem. Next: lora-med train --help")
     if any(row.value in ("missing", "broken") for row in findings):
         raise typer.Exit(DependencyMissingError.exit_code)

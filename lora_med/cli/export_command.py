@@ -24,7 +24,7 @@ from lora_med.cli.options import (
     Revision,
     Store,
 )
-from lora_med.cli.terminal import console, new_table, progress_bar
+from lora_med.cli.terminal import console, new_table, print_text, progress_bar
 from lora_med.run import prepare_environment
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def ollama(
     export = export_ollama(name, out, base=base, revision=revision, store=store, part=part, number_format=dtype.value)
     _print_gguf(export.folder, export.facts, as_json)
     if not as_json:
-        print(f"Next: cd {export.folder} && ollama create {name} -f Modelfile")
+        print_text(f"Next: cd {export.folder} && ollama create {name} -f Modelfile")
 
 
 @app.command(cls=AdapterCommand)
@@ -104,7 +104,7 @@ def vllm(
     export = export_vllm(name, out, base=base, revision=revision, store=store, part=part, dtype=dtype)
     _print_verified(export.folder, export.facts, as_json)
     if not as_json:
-        print(f"Next: {export.folder}/serve.sh, which runs: {export.facts['command']}")
+        print_text(f"Next: {export.folder}/serve.sh, which runs: {export.facts['command']}")
 
 
 @app.command(cls=AdapterCommand)
@@ -140,30 +140,32 @@ def setup(
         set_up_converter(archive, progress)
     converter = find_converter()
     if as_json:
-        print(json.dumps({"folder": str(converter.folder), "version": converter.version, "sha256": converter.digest}))
+        print_text(
+            json.dumps({"folder": str(converter.folder), "version": converter.version, "sha256": converter.digest})
+        )
     else:
-        print(f"{converter.version}, SHA-256 {converter.digest[:16]}...: {converter.folder}")
+        print_text(f"{converter.version}, SHA-256 {converter.digest[:16]}...: {converter.folder}")
 
 
 def _print_verified(folder: Path, facts: Mapping[str, Any], as_json: bool) -> None:
     """The report of an export to vLLM or ONNX."""
     if as_json:
-        print(json.dumps({"folder": str(folder), **facts}))
+        print_text(json.dumps({"folder": str(folder), **facts}))
         return
     for line in facts["warnings"]:
-        print(f"warning: {line}")
+        print_text(f"warning: {line}")
     proof = facts["proof"]
     if "positions" in proof:
-        print(f"logits within {proof['largest_logit_difference']:.2g} of ours at {proof['positions']} positions")
+        print_text(f"logits within {proof['largest_logit_difference']:.2g} of ours at {proof['positions']} positions")
     else:  # a model that does not fit into memory
-        print(f"{proof['rows_recomputed']:,} rows of the merge computed again, each within one rounding")
-    print(f"verified and written: {folder}")
+        print_text(f"{proof['rows_recomputed']:,} rows of the merge computed again, each within one rounding")
+    print_text(f"verified and written: {folder}")
 
 
 def _print_gguf(folder: Path, facts: Mapping[str, Any], as_json: bool) -> None:
     """The report of an export to GGUF or Ollama."""
     if as_json:
-        print(json.dumps({"folder": str(folder), **facts}))
+        print_text(json.dumps({"folder": str(folder), **facts}))
         return
     titles = ("file", "MB", "nll", "change", "same first choice")
     table = new_table(titles, right=titles[1:])

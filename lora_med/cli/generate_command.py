@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_med.cli.options import STORE, AsJson, BaseName, OneAdapter, Online, Quantization, Revision, Seed, Store
+from lora_med.cli.terminal import print_text
 from lora_med.errors import SettingsError, UsageError
 from lora_med.run import prepare_environment
+from lora_med.visible import visible
 
 if TYPE_CHECKING:
     from lora_med.adapters.store.published import Published
@@ -66,7 +68,7 @@ def generate(
         answer = loaded.tokenizer.decode(new_tokens, skip_special_tokens=True)
         facts = {"adapter": adapter, "base": loaded.name, "chat": as_chat, "prompt_tokens": len(ids)}
         facts |= {"new_tokens": len(new_tokens), "seconds": round(time.perf_counter() - started, 3), "text": answer}
-        print(json.dumps(facts))
+        print_text(json.dumps(facts))
 
 
 def _load(
@@ -123,6 +125,10 @@ def _write(
 
     from lora_med.models.generation import stop_ids
 
+    class Streamer(TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            super().on_finalized_text(visible(text) if sys.stdout.isatty() else text, stream_end)
+
     prompt = torch.tensor([ids], device=model.device)
     sampling: dict[str, Any] = {"do_sample": temperature > 0}
     if temperature > 0:
@@ -135,7 +141,7 @@ def _write(
             max_new_tokens=max_new_tokens,
             eos_token_id=stop_ids(model, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
-            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
+            streamer=Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             **sampling,
         )
     return sequence[0, len(ids) :].tolist()

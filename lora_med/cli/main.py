@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typer.main import get_command
 
 from lora_med import __version__
 from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
+from lora_med.cli.terminal import print_text
 from lora_med.errors import LoraMedError, UsageError
 from lora_med.run import set_up_logging, set_verbosity
 
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
     "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
 }
+WITHOUT_TORCH = {("data", "check")}  # commands that need no torch
 ClickError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, which typer imports or brings itself
 
 
@@ -43,7 +46,7 @@ app = typer.Typer(cls=Root, rich_markup_mode=None, context_settings={**WIDTH, "h
 
 def _version(value: bool) -> None:
     if value:
-        print(__version__)
+        print_text(__version__)
         raise typer.Exit
 
 
@@ -58,9 +61,9 @@ def lora_med(
 
 def _report(error: LoraMedError, *, as_json: bool) -> int:
     """Print an error on stderr, with --json also as one JSON object on stdout; returns its exit code."""
-    print(error, file=sys.stderr, flush=True)
+    print_text(error, file=sys.stderr, flush=True)
     if as_json:
-        print(json.dumps(error.as_json()))
+        print_text(json.dumps(error.as_json()))
     return error.exit_code
 
 
@@ -85,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
         code = root.main(args=list(arguments) or ["--help"], prog_name="lora-med", standalone_mode=False)
     except LoraMedError as error:
         if debug:
-            traceback.print_exc()
+            print_text(traceback.format_exc(), file=sys.stderr, end="")
         return _report(error, as_json=as_json)
     except ClickError as error:
         return _report(_usage_error(error), as_json=as_json)
@@ -95,11 +98,23 @@ def run(arguments: Sequence[str]) -> int:
         from lora_med.cli.recipe import bug  # it imports pydantic, which --help does without
 
         if debug:
-            traceback.print_exc()
+            print_text(traceback.format_exc(), file=sys.stderr, end="")
         return _report(bug(error), as_json=as_json)
     return code if isinstance(code, int) else 0
 
 
+def _leave_out_torch(arguments: Sequence[str]) -> None:
+    """Keep a process that only reads and tokenizes from loading torch, which transformers does wherever it is found.
+
+    Loading takes more time and memory than the command itself. Of no use where torch is loaded already.
+    """
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if tuple(words[:2]) in WITHOUT_TORCH and "torch" not in sys.modules:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - Python's own mark for a module not to import
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
 def main() -> None:
     """The console script."""
+    _leave_out_torch(sys.argv[1:])
     sys.exit(run(sys.argv[1:]))

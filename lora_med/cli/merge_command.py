@@ -12,7 +12,7 @@ import typer
 
 from lora_med.cli.command_groups import AdapterCommand
 from lora_med.cli.options import STORE, AdapterName, AsJson, BaseName, Dtype, NewFolder, Online, Revision, Store
-from lora_med.cli.terminal import console, new_table, progress_bar
+from lora_med.cli.terminal import console, new_table, print_text, progress_bar
 from lora_med.run import prepare_environment
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -59,7 +59,7 @@ def merge(
             progress=progress,
         )
     if as_json:
-        print(json.dumps({"folder": str(merged.folder), **merged.certificate}))
+        print_text(json.dumps({"folder": str(merged.folder), **merged.certificate}))
     else:
         _draw(merged.folder, merged.certificate)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_med.cli.options import AsJson, Config, Overrides
+from lora_med.cli.terminal import print_text
 from lora_med.config.parse import parse
 from lora_med.errors import LoraMedError
 from lora_med.run import prepare_environment
@@ -49,7 +50,7 @@ def plan(
 
     with Console(stderr=True).status("building the model without memory, reading lengths, timing two layers"):
         report = _report(settings, memory_gib=memory, read_data=read_data, timed=timed)
-    print(json.dumps(report)) if as_json else _print(report)
+    print_text(json.dumps(report)) if as_json else _print(report)
 
 
 def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
@@ -184,26 +185,28 @@ def _documents(settings: Settings) -> list[Tokens]:
 
 def _print(report: dict[str, Any]) -> None:
     as_set = report["as_set"]
-    print(f"memory       for the {as_set['rows']} longest rows together, {as_set['tokens']:,} tokens:")
+    print_text(f"memory       for the {as_set['rows']} longest rows together, {as_set['tokens']:,} tokens:")
     for name, size in as_set["bytes"].items():
         if size:
-            print(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
+            print_text(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
     for name, size in as_set["phases"].items():
-        print(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
+        print_text(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
     verdict = "fits" if report["fits"] else "does not fit"
-    print(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch of the settings {verdict}")
+    print_text(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch of the settings {verdict}")
     for line in report["chosen"]["because"]:
-        print(f"auto         {line}")
+        print_text(f"auto         {line}")
     if report["rows"] is not None:
-        print(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
-        print(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
+        print_text(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
+        print_text(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
     time = report["time"]
     if time is not None and "left_out" in time:
-        print(f"time         not measured: {time['left_out']}")
+        print_text(f"time         not measured: {time['left_out']}")
     elif time is not None:
         total = f", {_duration(time['seconds'])} in all" if time["seconds"] is not None else ""
-        print(f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{total}")
-        print("             measured on two layers on this machine; validation is not counted")
+        print_text(
+            f"time         {time['tokens_per_second']:,.0f} tokens/s, {time['seconds_a_step']:.2f} s a step{total}"
+        )
+        print_text("             measured on two layers on this machine; validation is not counted")
 
 
 def _duration(seconds: float) -> str:

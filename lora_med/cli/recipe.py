@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from lora_med.cli.terminal import print_text
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.errors import LoraMedError, StoppedError
@@ -16,10 +17,15 @@ from lora_med.run import prepare_environment, rank
 def report_error(error: LoraMedError, *, debug: bool = False) -> int:
     """Print `error` on stderr, with its traceback if `debug`; returns the exit code."""
     if debug:
-        traceback.print_exception(error)
+        print_traceback(error)
     prefix = f"[process {rank()}] " if rank() else ""
-    print(prefix + str(error), file=sys.stderr, flush=True)
+    print_text(prefix + str(error), file=sys.stderr, flush=True)
     return error.exit_code
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print an exception with its traceback on stderr."""
+    print_text("".join(traceback.format_exception(error)), file=sys.stderr, end="", flush=True)
 
 
 def bug(error: Exception) -> LoraMedError:
@@ -50,5 +56,5 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
         sys.exit(report_error(stopped, debug=options.debug))
     except Exception as error:  # the last resort: any other exception is a bug of ours
         if options.debug:
-            traceback.print_exception(error)
+            print_traceback(error)
         sys.exit(report_error(bug(error)))

@@ -1,4 +1,4 @@
-"""What commands print: tables that fold on a screen and are not cut in a pipe, and progress bars on a terminal."""
+"""What commands print: text in which nothing acts on a terminal, tables that fold on a screen, progress bars."""
 
 from __future__ import annotations
 
@@ -6,20 +6,42 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lora_med.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 PIPE_WIDTH = 100_000  # no line is cut or folded where no screen reads it
 
 
+def print_text(text: object, *, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """Print on stdout, or in `file`, with controls and invisible characters made visible; JSON stays as it is."""
+    print(visible(str(text)), file=file, end=end, flush=flush)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """The text for a cell of a table: no markup in it counts, and nothing acts on a terminal."""
+    from rich.text import Text
+
+    return Text(visible(text), style=style)
+
+
 def console() -> Console:
-    """A rich console on stdout: as wide as the screen, or without a limit in a pipe or a file."""
+    """A rich console on stdout: as wide as the screen, or without a limit in a pipe or a file.
+
+    In strings controls and invisible characters are made visible; a `Text` shows what it holds (`cell` makes one).
+    """
     from rich.console import Console
 
-    return Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=PIPE_WIDTH, highlight=False)
+    class Screen(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+    return Screen(soft_wrap=False) if sys.stdout.isatty() else Screen(width=PIPE_WIDTH, highlight=False)
 
 
 def new_table(titles: Sequence[str], right: Iterable[str] = ()) -> Table:

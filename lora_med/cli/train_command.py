@@ -8,6 +8,7 @@ import sys
 import typer
 
 from lora_med.cli.options import AsJson, Config, Overrides
+from lora_med.cli.terminal import print_text
 from lora_med.config.parse import parse
 from lora_med.errors import StoppedError
 from lora_med.run import prepare_environment, rank
@@ -35,6 +36,8 @@ def train_command(
     name, store = settings.adapter.name, settings.adapter.store
     option = "" if store == "adapters" else f" --store {store}"
     if as_json:
-        print(json.dumps({"adapter": name, "folder": str(folder), "run": settings.train.output_dir}))
+        print_text(json.dumps({"adapter": name, "folder": str(folder), "run": settings.train.output_dir}))
         return
-    print(f"published: {folder}\nNext: lora-med eval --adapter {name}{option} --out {settings.train.output_dir}/eval")
+    print_text(
+        f"published: {folder}\nNext: lora-med eval --adapter {name}{option} --out {settings.train.output_dir}/eval"
+    )

@@ -18,7 +18,7 @@ from lora_med.config.schema import Settings
 from lora_med.errors import SettingsError
 
 Keys = tuple[str | int, ...]
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_NUMBER = re.compile(r"[-+]?(\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")
 COMMAND_LINE = "the command line"
 _TAG = "tag:yaml.org,2002:"
 

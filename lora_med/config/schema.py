@@ -142,6 +142,10 @@ class TrainSettings(Section):
     """With too_long error: largest share of rows that may be left out for their length; above it preflight refuses."""
     resume: Literal["auto", "never"] = "auto"
     """auto continues from the newest complete checkpoint of the same run; never refuses an output_dir that has one."""
+    keep_tokenized: bool | None = None
+    """Keep the tokenized rows in output_dir, so that a second run on the same data starts at once. Left out, they are
+    kept unless the data are credentialed: whoever has the tokenizer reads the full text from them. Where they are not
+    kept, none are written, and those of an earlier run in output_dir are deleted."""
     report_to: Literal["none", "trackio", "tensorboard"] = "none"
     """A tracker beside metrics.jsonl; nothing leaves the machine by default."""
     trainer_args: dict[str, Any] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ from itertools import chain
 
 from lora_med.data.access import Access, strictest
 from lora_med.data.catalog import SOURCES, find_source
-from lora_med.data.record import HeldOutSplit, Record
+from lora_med.data.record import HeldOutSplit, Record, with_shown_uid
 from lora_med.errors import DataError
 
 
@@ -23,7 +23,8 @@ class HeldOutRecords:
 
     `access` is never looser than the catalog's class of `source` or of any record's own source: a looser class is
     raised to it. `training` serves solved examples, unseen mentions and baselines; `validation` serves calibration.
-    Neither is ever scored. There is no slice: `with_records` and `draw` keep the class, and `repr` shows no text.
+    Neither is ever scored. Uids are those that the class lets be shown. There is no slice: `with_records` and `draw`
+    keep the class, and `repr` shows no text.
     Of a published split, `published` is how many items its files hold, and `left_out` counts by reason those that are
     not among `records`; elsewhere they are None and empty.
 
@@ -47,6 +48,9 @@ class HeldOutRecords:
         classes = [find_source(self.source).access, *(SOURCES[name].access for name in names if name in SOURCES)]
         own = (access for access in classes if access is not None)
         object.__setattr__(self, "access", strictest([self.access, *own]))
+        for name in ("records", "training", "validation"):
+            shown = tuple(with_shown_uid(record, self.access) for record in getattr(self, name))
+            object.__setattr__(self, name, shown)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from lora_med.data.catalog import read
 from lora_med.data.formats.documents.unsupported_formats import counted_endings, unsupported_ending, unsupported_file
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
-from lora_med.data.record import Pair, Record, content, digest
+from lora_med.data.record import Pair, Record, content, digest, shown_uid
 from lora_med.data.source import Source
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 
@@ -113,7 +113,8 @@ class Reading:
     in turns, `sha256` the digest of all its records, and `is_complete` says that no limit ended it. A record with the
     content of an earlier one is dropped as `duplicate`, unless `repeats` are retained, as they are in a published test
     set, which is scored whole. One with only the uid of an earlier one is bad. No record at all is an error, unless the
-    inputs are one split of several and `may_be_empty`. `where` names the inputs, for errors.
+    inputs are one split of several and `may_be_empty`. `where` names the inputs and `access_of` gives the class of what
+    was read so far, for errors.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Reading:
         limit: int | None = None,
         repeats: bool = False,
         may_be_empty: bool = False,
+        access_of: Callable[[], str | None] = lambda: "open",
     ) -> None:
         self._outcomes = outcomes
         self._where = where
@@ -132,6 +134,7 @@ class Reading:
         self._limit = limit
         self._repeats = repeats
         self._may_be_empty = may_be_empty
+        self._access_of = access_of
         self._has_warned = False
         self.tally = Tally()
         self.kinds: set[type] = set()
@@ -148,7 +151,7 @@ class Reading:
         kept, skipped, dropped, parts_dropped = 0, Counter[str](), Counter[str](), Counter[str]()
         sha256, first_error = hashlib.sha256(), None
         self.kinds, self.has_conversations = set(), False
-        outcomes = _unique(self._outcomes, self._where, repeats=self._repeats)
+        outcomes = _unique(self._outcomes, self._where, self._access_of, repeats=self._repeats)
         for outcome in outcomes:
             if isinstance(outcome, Drop):
                 if outcome.error is not None:
@@ -178,7 +181,9 @@ class Reading:
             self._has_warned = _warned_of(skipped, self.tally.read, self._where)
 
 
-def _unique(outcomes: Iterable[Outcome], where: str, *, repeats: bool) -> Iterator[Outcome]:
+def _unique(
+    outcomes: Iterable[Outcome], where: str, access_of: Callable[[], str | None], *, repeats: bool
+) -> Iterator[Outcome]:
     """The outcomes with unique uids; a record with the content of an earlier one is dropped, or has a new uid."""
     contents, uids = set[int](), set[int]()
     for number, outcome in enumerate(outcomes, 1):
@@ -195,7 +200,7 @@ def _unique(outcomes: Iterable[Outcome], where: str, *, repeats: bool) -> Iterat
             uid_hash = digest(outcome.uid)
         elif uid_hash in uids:
             error = DataError(
-                f"two different records have the uid {outcome.uid!r}",
+                f"two different records have the uid {shown_uid(outcome.uid, access_of())!r}",
                 where=f"{where}, record {number:,}",
                 fix="map data.columns.uid to a column that is unique, or leave it out",
             )
@@ -268,8 +273,11 @@ def read_records(
     limit: int | None = None,
     repeats: bool = False,
     may_be_empty: bool = False,
+    access: str | None = None,
 ) -> Reading:
     """The records of `inputs`; before the first pass over the result only the first bytes of each file are read.
+
+    `access` is the class that the user states; errors show uids as the class allows.
 
     Passing over it raises:
         DataError: bad input, naming file, line and what was expected (unless `skip_bad`); or no record at all.
@@ -287,6 +295,7 @@ def read_records(
         limit=limit,
         repeats=repeats,
         may_be_empty=may_be_empty,
+        access_of=lambda: options.access_of(source.access, access),
     )
 
 

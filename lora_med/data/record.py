@@ -3,12 +3,17 @@
 There are four kinds, one for each shape of task. `uid` names the item uniquely within its source. `group` names what
 must never straddle a split (patient, PMID, document, question stem). `source` is the name in the catalog. All are
 immutable.
+
+A uid of credentialed data may name a patient or an encounter. What is printed, logged or reported of such data shows
+hashed uids: `sha256:` and the first 16 hexadecimal digits of the SHA-256 of the uid. Whoever has the data can compute
+them too, and nobody else can tell what they stand for unless the uids can be guessed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -138,6 +143,28 @@ class Pair:
 
 
 Record = Passage | Question | Annotated | Pair
+
+
+HASHED = re.compile(r"sha256:[0-9a-f]{16}")
+SHOWN_CLASSES = ("open", "registered")  # access classes; where there is none yet, rows are handled as credentialed
+
+
+def hashed_uid(name: str) -> str:
+    """The uid or group as it is shown of credentialed data; a hashed one stays as it is."""
+    if HASHED.fullmatch(name):
+        return name
+    return f"sha256:{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def shown_uid(uid: str, access: str | None) -> str:
+    """The uid, hashed unless the data's class of access lets it be shown."""
+    return uid if access in SHOWN_CLASSES else hashed_uid(uid)
+
+
+def with_shown_uid(record: Record, access: str | None) -> Record:
+    """The record with its uid as it may be shown."""
+    uid = shown_uid(record.uid, access)
+    return record if uid is record.uid else replace(record, uid=uid)
 
 
 def texts_of(record: Record) -> tuple[str, ...]:

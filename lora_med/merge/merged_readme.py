@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lora_med.visible import markdown
+
 SHARING = {
     "open": "The adapter learned from open data.",
     "registered": "The adapter learned from data that needs registration: share the model only with those registered.",
@@ -22,9 +24,9 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         "",
         _what(certificate),
         "",
-        f"- **Base**: {base['name']}{revision}, weights SHA-256 `{base['fingerprint']['weights']}`",
+        f"- **Base**: {markdown(base['name'])}{revision}, weights SHA-256 `{base['fingerprint']['weights']}`",
         f"- **Adapter**: {adapter['method']}, prompt template `{adapter['template']}`; data {data['source']}, "
-        f"license {data['license']}, access {data['access']}",
+        f"license {markdown(data['license'])}, access {data['access']}",
         f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
         f"{certificate['dtype']}",
         f"- **Proof**: {'; '.join(_proofs(certificate)) or 'none was requested'}; see merge_certificate.json",
@@ -38,13 +40,13 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
 
 
 def _what(certificate: Mapping[str, Any]) -> str:
-    base, adapter = certificate["base"]["name"], certificate["adapter"]
+    base, adapter = markdown(certificate["base"]["name"]), certificate["adapter"]
     if certificate["onto"] == "whole":
         return (
             f"{base} with the tensors that the adapter `{adapter['name']}` replaces (vocabulary, biases). "
             "It is the base of that adapter, which is not merged in."
         )
-    said = f": {adapter['description']}" if adapter["description"] else "."
+    said = f": {markdown(adapter['description'])}" if adapter["description"] else "."
     return f"{base} with the adapter `{adapter['name']}` merged in{said}"
 
 

@@ -27,7 +27,9 @@ FEMALE = re.compile(
     r"\b(?:she|her|hers|herself|female|woman|girl|lady|miss|mrs|ms|ma['’]am|gal|pregnant|mother of)\b", re.I
 )
 MALE = re.compile(r"\b(?:he|him|his|himself|male|man|boy|gentleman|mister|mr|sir|guy)\b", re.I)
-HEADING = re.compile(r"^\s*([A-Z][A-Z /&,()-]{2,60}?)\s*:?\s*$|^\s*([A-Z][A-Za-z /&,()-]{2,60}):", re.MULTILINE)
+HEADING = re.compile(
+    r"^[^\S\n]*+(?:([A-Z][A-Z /&,()-]{2,60}?)[^\S\n]*+(?::[^\S\n]*+)?$|([A-Z][A-Za-z /&,()-]{2,60}):)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lora_med.metrics.content_words import content_words
 
 Side = Literal["left", "right", "both"]
 SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]?")
-TURN = re.compile(r"^\s*[A-Za-z_]{2,20}(?:[ _]\w+)?\s*:", re.MULTILINE)
+TURN = re.compile(r"^[^\S\n]*+[A-Za-z_]{2,20}(?:[ _]\w++)?\s*+:", re.MULTILINE)
 DENIAL = re.compile(
     r"\b(?:no|not|non|none|never|nor|neither|without|denies|denied|denying|deny|negative for|free of|absence of|"
     r"absent|lacks?|rules? out|resolved|\w+n['’]t|cannot|nope|nah)\b",
@@ -88,10 +88,10 @@ def _turns(text: str) -> Iterator[list[Status]]:
 
 def _of_sentences(turn: str, answer: str) -> list[Status]:
     result: list[Status] = []
+    answered = True if YES.match(answer) else False if NO.match(answer) else None
     for sentence in SENTENCE.findall(turn):
         if sentence.rstrip().endswith("?"):
-            there = True if YES.match(answer) else False if NO.match(answer) else None
-            result += [Status(word, there) for word in content_words(sentence)]
+            result += [Status(word, answered) for word in content_words(sentence)]
             continue
         result += _of_clauses(sentence)
     return result

@@ -68,9 +68,11 @@ NUMBER = re.compile(
     r"(?<![\w.])(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<fraction>[½¼¾⅓⅔])?(?:st|nd|rd|th|['’]?s)?(?![\d])"
     r"|(?P<alone>[½¼¾⅓⅔])"
 )
-LISTED = re.compile(r"(?:^|(?<=[.:;?!\n]))\s*\d{1,2}[.)]\s+(?=[A-Z])")  # `1. Aspirin. 2. Rest.`
+LISTED = re.compile(r"(?<![^\s.:;?!])\d{1,2}[.)]\s+(?=[A-Z])")  # `1. Aspirin. 2. Rest.`
 WORD = re.compile(r"[a-zµμ%]+(?:\.[a-z]\.)*", re.I)
-NEXT_WORD = re.compile(r"[\s-]*([a-zµμ%]+)", re.I)
+NEXT_WORD = re.compile(r"[\s-]*+([a-zµμ%]+)", re.I)
+SPELT_UNIT = re.compile(r"[\s-]*+(m\s+g|mm\s+hg)\b", re.I)
+BETWEEN_WORDS = re.compile(r"[\s-]*+(?:and\s+)?", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,27 @@ class Quantity:
 
 def quantities(text: str) -> list[Quantity]:
     """Every number of the text with its unit, in one form; times a day come last."""
-    plain = LISTED.sub(lambda match: " " * len(match.group()), text)
+    plain = _without_list_numbers(text)
     amounts = [_with_unit(value, plain, end) for value, end in sorted(_numbers(plain), key=lambda pair: pair[1])]
     return amounts + [Quantity(times, "a day") for times in _times_a_day(plain)]
+
+
+def _without_list_numbers(text: str) -> str:
+    """The text with blanks in place of the numbers of list items, each at its beginning or behind a stop or line."""
+    parts: list[str] = []
+    done = 0
+    for match in LISTED.finditer(text):
+        begin = match.start()
+        while begin > done and text[begin - 1].isspace():
+            begin -= 1
+        line = text.find("\n", begin, match.start())
+        if begin and text[begin - 1] not in ".:;?!":
+            if line < 0:
+                continue
+            begin = line + 1
+        parts += [text[done:begin], " " * (match.end() - begin)]
+        done = match.end()
+    return "".join([*parts, text[done:]])
 
 
 def supported(quantity: Quantity, source: Sequence[Quantity]) -> bool:
@@ -105,7 +125,7 @@ def _with_unit(value: float, text: str, end: int) -> Quantity:
     after = NEXT_WORD.match(text, end)
     unit = UNITS.get(after.group(1).casefold()) if after else None
     if after and unit is None and after.group(1).casefold() in ("m", "mm"):  # `M G`, as a dialogue spells it out
-        spelt = re.match(r"[\s-]*(m\s+g|mm\s+hg)\b", text[end:], re.I)
+        spelt = SPELT_UNIT.match(text, end)
         unit = UNITS.get(re.sub(r"\s", "", spelt.group(1)).casefold()) if spelt else unit
     return Quantity(value) if unit is None else Quantity(value * unit[1], unit[0])
 
@@ -142,9 +162,9 @@ def _in_words(text: str) -> Iterator[tuple[float, int]]:
     end, begun = 0, False
     for match in WORD.finditer(text):
         word = match.group().casefold()
-        joined = begun and re.fullmatch(r"[\s-]*(?:and\s+)?", text[end : match.start()].casefold()) is not None
         if word == "and" and begun:
             continue
+        joined = begun and BETWEEN_WORDS.fullmatch(text, end, match.start()) is not None
         if begun and not (joined and (word in SMALL or word in TENS or word in SCALES)):
             yield float(total + current), end
             total, current, begun = 0, 0, False

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 QUOTES = "\"'“”‘’*_`([{ \t"
 CLOSING = r"[\s\"'”’*_`)\]}]*"
 ENDS = rf"(?={CLOSING}(?:[.,:;!?)\]—–-]|$))"  # what follows a label that stands alone
 ENDS_OR_JOINED = rf"(?={CLOSING}(?:[.,:;!?)\]—–/-]|$|(?:or|and)\b))"
 SAID = (
-    r"(?:answer|choice|option|diagnosis)\b[ \t]*(?:is\b|would be\b|:|=)?[ \t]*(?:option\b|choice\b|:)?[\s\"'“‘*_`(\[]*"
+    r"(?:answer|choice|option|diagnosis)\b[ \t]*+(?:is\b|would be\b|:|=)?[ \t]*+(?:option\b|choice\b|:)?"
+    r"[\s\"'“‘*_`(\[]*"
 )
 NEGATED = re.compile(
     r"(?:\bnot|n['’]t|\bnever|\bneither|\bexcept)\s+(?:be\s+|the\s+|option\s+)?[\"'“*(]*$", re.IGNORECASE
 )
+
+LONGEST_NEGATION = 200  # characters before an option in which it is looked for
 
 
 def read_choice(text: str, options: Sequence[str]) -> str | None:
@@ -87,7 +92,7 @@ def _joined(rest: str, others: Sequence[str], by: str) -> bool:
 
 def _not_negated(line: str, match: re.Match[str]) -> bool:
     """Whether the words before a match do not negate it."""
-    return NEGATED.search(line[: match.start()]) is None
+    return NEGATED.search(line, max(0, match.start() - LONGEST_NEGATION), match.start()) is None
 
 
 def _named(line: str, options: Sequence[str]) -> set[str]:
@@ -96,11 +101,15 @@ def _named(line: str, options: Sequence[str]) -> set[str]:
     taken: list[tuple[int, int]] = []
     named: set[str] = set()
     for option in sorted(options, key=len, reverse=True):
+        starts = [start for start, _ in taken]
+        furthest = list(accumulate((end for _, end in taken), max))  # of the ranges up to each
         for match in re.finditer(rf"(?<!\w){_words(option)}(?!\w){ENDS_OR_JOINED}", plain):
-            if not any(start <= match.start() and match.end() <= end for start, end in taken):
+            earlier = bisect_right(starts, match.start())
+            if not earlier or furthest[earlier - 1] < match.end():
                 taken.append(match.span())
                 if _not_negated(plain, match):
                     named.add(option)
+        taken.sort()
     return named
 
 

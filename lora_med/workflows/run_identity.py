@@ -11,6 +11,7 @@ from lora_med.config.schema import Settings
 from lora_med.data.access import combined, require_stated
 from lora_med.data.catalog import SOURCES
 from lora_med.data.corpus import Corpus
+from lora_med.data.record import shown_uid
 from lora_med.models.base import Base
 from lora_med.training.rows.documents import tokenizer_settings
 
@@ -25,6 +26,7 @@ MAY_CHANGE = {
         "early_stopping_patience",
         "per_device_eval_batch_size",
         "resume",
+        "keep_tokenized",
         "report_to",
     },
     "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they remove is visible in the rows
@@ -79,12 +81,13 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
     if settings.lora.continue_from is not None:
         parent_data = read_card(find_adapter(settings.lora.continue_from, settings.adapter.store)).data
     earlier = [*parent_data.earlier_sources, *parent_data.source.split("+")] if parent_data is not None else []
-    access = combined([corpus.access, *([parent_data.access] if parent_data is not None else [])])
+    known = combined([corpus.access, *([parent_data.access] if parent_data is not None else [])])
+    access = require_stated(known, "+".join(name for name in corpus.templates if SOURCES[name].access is None))
     tally = corpus.tally
     return DataFacts(
         source="+".join(corpus.templates),
         license=settings.adapter.license or corpus.license,
-        access=require_stated(access, "+".join(name for name in corpus.templates if SOURCES[name].access is None)),
+        access=access,
         hashes=corpus.hashes,
         counts={
             "read": tally.read,
@@ -93,8 +96,14 @@ def data_facts(settings: Settings, corpus: Corpus) -> DataFacts:
             "validation": len(corpus.validation),
             **{f"dropped: {reason}": count for reason, count in tally.dropped.items()},
         },
-        separation=corpus.decontamination,
+        separation=[_shown(entry, access) for entry in corpus.decontamination],
         mixture=corpus.mixture,
         earlier_sources=list(dict.fromkeys(earlier)),
         columns=corpus.columns,
     )
+
+
+def _shown(separation: dict[str, Any], access: str) -> dict[str, Any]:
+    """What was removed or moved, with the uids that the class of access lets be shown."""
+    removed = {reason: [shown_uid(uid, access) for uid in uids] for reason, uids in separation["removed_uids"].items()}
+    return {**separation, "removed_uids": removed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.published import open_files
@@ -15,7 +16,7 @@ from lora_med.evaluation.eval_during_training import check_validation_task, vali
 from lora_med.models.base import Base, load_base
 from lora_med.prompts.chat_template import own_template, read_template
 from lora_med.training.rows.documents import read_documents
-from lora_med.training.rows.token_cache import data_key
+from lora_med.training.rows.token_cache import data_key, delete_cached, keeps_tokenized
 from lora_med.workflows.split_rows import SplitRows
 
 
@@ -81,11 +82,14 @@ class TextTask:
 
     def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
         """Both splits as checked documents, from the run's token cache where it has them."""
-        key = data_key(settings, corpus)
+        train = settings.train
+        key = data_key(settings, corpus) if keeps_tokenized(train.keep_tokenized, access) else None
+        if key is None:
+            delete_cached(Path(train.output_dir))
         options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad}
-        training = read_documents(corpus.train, corpus.templates, base, settings.train, key=key, **options)
+        training = read_documents(corpus.train, corpus.templates, base, train, key=key, **options)
         validation = read_documents(
-            corpus.validation, corpus.templates, base, settings.train, key=key, what="validation", **options
+            corpus.validation, corpus.templates, base, train, key=key, what="validation", **options
         )
         return SplitRows(training, validation, key if training.streamed else None)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.tensors.method import Method
+from lora_med.visible import markdown
 
 HUB_LICENSES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC-BY-4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
 OWN_TEMPLATE = (
@@ -47,22 +48,26 @@ def _with_peft(card: Card) -> list[str]:
 
 def _body(card: Card, method: Method, own_template: bool) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
-    scores = [f"| {name} | {value} |" for name, value in card.scores.items() if not isinstance(value, dict | list)]
+    scores = [
+        f"| {markdown(name)} | {markdown(str(value))} |"
+        for name, value in card.scores.items()
+        if not isinstance(value, dict | list)
+    ]
     counts = ", ".join(f"{number:,} {what}" for what, number in card.data.counts.items())
     lines = [
         f"# {card.name}",
         "",
-        card.description or "A LoRA adapter for medical text, made with lora_med.",
+        markdown(card.description) or "A LoRA adapter for medical text, made with lora_med.",
         "",
-        f"- **Base**: {card.base.name}{f' at {card.base.revision}' if card.base.revision else ''}, "
+        f"- **Base**: {markdown(card.base.name)}{f' at {card.base.revision}' if card.base.revision else ''}, "
         f"trained on it as {card.base.quantization} ({card.base.dtype})",
         f"- **Base weights**: SHA-256 `{card.base.fingerprint.weights}`; any other base is refused",
         f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on {', '.join(method.target_modules)}",
-        f"- **Labels of tokens**: {', '.join(card.labels)}"
+        f"- **Labels of tokens**: {markdown(', '.join(card.labels))}"
         if card.labels
         else f"- **Prompt template**: `{card.template}`",
         *([OWN_TEMPLATE] if own_template else []),
-        f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {card.data.license}; "
+        f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {markdown(card.data.license)}; "
         f"access {card.data.access}",
         "",
         SHARING[card.data.access],

@@ -14,7 +14,7 @@ from lora_med.cli.adapters.check_command import check_command
 from lora_med.cli.adapters.compose_command import adopt_command, compose_command, diff_command
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
 from lora_med.cli.options import STORE, AdapterName, AsJson, BaseName, Permission, Store, Yes
-from lora_med.cli.terminal import console, new_table
+from lora_med.cli.terminal import console, new_table, print_text
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment
 
@@ -49,10 +49,10 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
             row["error"] = card.what
         rows.append(row)
     if as_json:
-        print(json.dumps({"store": str(store), "adapters": rows}))
+        print_text(json.dumps({"store": str(store), "adapters": rows}))
         return
     if not rows:
-        print(f"no adapters in {store}; `lora-med train --config quickstart_pubmed` trains one")
+        print_text(f"no adapters in {store}; `lora-med train --config quickstart_pubmed` trains one")
         return
     from rich.markup import escape
 
@@ -77,7 +77,7 @@ def show(name: AdapterName, store: Store = STORE, as_json: AsJson = False) -> No
     from lora_med.adapters.store.store import find_adapter
 
     value = read_card(find_adapter(name, store)).as_json()
-    print(json.dumps(value) if as_json else yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+    print_text(json.dumps(value) if as_json else yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
 
 
 @app.command(cls=AdapterCommand)
@@ -102,14 +102,14 @@ def verify(
     )
     if as_json:
         content = {"name": report.name, "whole": report.intact, "checks": [asdict(check) for check in report.checks]}
-        print(json.dumps(content if report.intact else content | error.as_json()))
+        print_text(json.dumps(content if report.intact else content | error.as_json()))
         if not report.intact:
-            print(error, file=sys.stderr)
+            print_text(error, file=sys.stderr)
             raise typer.Exit(error.exit_code)
     else:
         marks = {"ok": "ok     ", "wrong": "WRONG  ", "skipped": "skipped"}
         for check in report.checks:
-            print(f"{marks[check.outcome]}  {check.what:<8}  {check.detail}")
+            print_text(f"{marks[check.outcome]}  {check.what:<8}  {check.detail}")
         if not report.intact:
             raise error
 
@@ -134,7 +134,7 @@ def push(
     from lora_med.adapters.store.store import find_adapter
 
     address = push_adapter(find_adapter(name, store), repo, private=not public, permission=permission)
-    print(json.dumps({"name": name, "address": address, "private": not public}) if as_json else address)
+    print_text(json.dumps({"name": name, "address": address, "private": not public}) if as_json else address)
 
 
 @app.command(cls=AdapterCommand)
@@ -152,7 +152,7 @@ def remove(
     if not yes and not _confirmed(f"Delete {folder}?"):
         raise SettingsError(f"{name!r} was not removed", fix="answer y, or pass --yes")
     remove_adapter(name, store)
-    print(json.dumps({"removed": name}) if as_json else f"removed {folder}")
+    print_text(json.dumps({"removed": name}) if as_json else f"removed {folder}")
 
 
 def _confirmed(question: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lora_med.cli.options import STORE, AsJson, BaseName, Config, Store
+from lora_med.cli.terminal import print_text
 from lora_med.errors import InputMissingError, SettingsError
 from lora_med.run import prepare_environment
 
@@ -46,13 +47,15 @@ def check_command(
     refused = {form: any(finding.level == "refusal" for finding in findings) for form, findings in checked.items()}
     if as_json:
         parts = {form: [asdict(finding) for finding in findings] for form, findings in checked.items()}
-        print(json.dumps({"target": target, "parts": parts, "taken": [form for form in checked if not refused[form]]}))
+        print_text(
+            json.dumps({"target": target, "parts": parts, "taken": [form for form in checked if not refused[form]]})
+        )
     else:
         for form, findings in checked.items():
             verdict = f"{target} {'refuses' if refused[form] else 'takes'} {WORDS[form]}"
-            print(f"{verdict}:" if findings else verdict)
+            print_text(f"{verdict}:" if findings else verdict)
             for finding in findings:
-                print(f"  {finding.level}: {finding.what}; {finding.fix}")
+                print_text(f"  {finding.level}: {finding.what}; {finding.fix}")
     if all(refused.values()):
         raise typer.Exit(SettingsError.exit_code)
 

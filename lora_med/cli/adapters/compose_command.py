@@ -22,7 +22,7 @@ from lora_med.cli.options import (
     Seed,
     Store,
 )
-from lora_med.cli.terminal import console, new_table, progress_bar
+from lora_med.cli.terminal import console, new_table, print_text, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
@@ -77,13 +77,13 @@ def adopt_command(
             "its training data is unknown, so it is treated as credentialed; `--access open` declares it open"
         )
     if as_json:
-        print(json.dumps({"folder": str(adopted.folder), "remarks": remarks, "card": adopted.card.as_json()}))
+        print_text(json.dumps({"folder": str(adopted.folder), "remarks": remarks, "card": adopted.card.as_json()}))
         return
     prints = adopted.card.base.fingerprint
-    print(adopted.folder)
-    print(f"base  {adopted.card.base.name}: weights {prints.weights[:16]}, tokenizer {prints.tokenizer[:16]}")
+    print_text(adopted.folder)
+    print_text(f"base  {adopted.card.base.name}: weights {prints.weights[:16]}, tokenizer {prints.tokenizer[:16]}")
     for remark in remarks:
-        print(f"note  {remark}")
+        print_text(f"note  {remark}")
 
 
 def compose_command(
@@ -127,12 +127,12 @@ def compose_command(
             advance=advance,
         )
     if as_json:
-        print(json.dumps({"folder": str(made.folder), "error": made.error, "errors": dict(made.errors)}))
+        print_text(json.dumps({"folder": str(made.folder), "error": made.error, "errors": dict(made.errors)}))
         return
     worst = max(made.errors, key=lambda layer: made.errors[layer])
-    print(f"{made.folder}\n{made.card.description}; rank {made.card.method['r']}, access {made.card.data.access}")
+    print_text(f"{made.folder}\n{made.card.description}; rank {made.card.method['r']}, access {made.card.data.access}")
     share = f"{made.error:.2e} of the complete change; at most {made.errors[worst]:.2e}, in {worst}"
-    print(f"error of the rank reduction: {share}")
+    print_text(f"error of the rank reduction: {share}")
 
 
 def _weighted(text: str) -> tuple[str, float]:
@@ -160,7 +160,7 @@ def diff_command(
     from lora_med.adapters.store.store import find_adapter
 
     difference = diff(find_adapter(first, store), find_adapter(second, store), base=base)
-    print(json.dumps(asdict(difference))) if as_json else _draw(difference)
+    print_text(json.dumps(asdict(difference))) if as_json else _draw(difference)
 
 
 def _draw(diff: Diff) -> None:

@@ -32,7 +32,7 @@ from lora_med.cli.options import (
     Source,
     SourceName,
 )
-from lora_med.cli.terminal import console, new_table, progress_bar
+from lora_med.cli.terminal import console, new_table, print_text, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
@@ -58,7 +58,7 @@ def list_command(as_json: AsJson = False) -> None:
 
     rows = [source.as_json() for source in SOURCES.values()]
     if as_json:
-        print(json.dumps({"sources": rows}))
+        print_text(json.dumps({"sources": rows}))
         return
     _print_table(
         ("source", "reads", "records", "template", "access", "license"),
@@ -112,7 +112,7 @@ def read_command(
         inputs = find_inputs(row, names, hub_split)
         own = own_rows_options(column, ignore_column, answer_form, TableFormat(encoding, delimiter, sheet))
         options = replace(own, keep_retracted=keep_retracted)
-        reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records)
+        reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records, access=access)
         is_private = handled_as(options.access_of(row.access, access)) == CREDENTIALED
         with atomic_stream(out, private=is_private) as stream:
             for record in _with_progress(reading, row.name):
@@ -160,7 +160,7 @@ def templates_command(as_json: AsJson = False) -> None:
         for template in TEMPLATES.values()
     ]
     if as_json:
-        print(json.dumps({"templates": rows}))
+        print_text(json.dumps({"templates": rows}))
         return
     _print_table(
         ("template", "takes", "writes", "needs", "too long"),
@@ -186,7 +186,7 @@ def get_command(
     files = _downloaded(obtain.files, out / source) if download else []
     if as_json:
         urls = [remote.url for remote in obtain.files]
-        print(
+        print_text(
             json.dumps(
                 {
                     "source": source,
@@ -199,14 +199,14 @@ def get_command(
             )
         )
         return
-    print(f"{row.summary}\naccess   {row.access or 'yours to state'}\nlicense  {row.license}")
-    print(f"cite     {row.citation}\n\n{obtain.how}")
+    print_text(f"{row.summary}\naccess   {row.access or 'yours to state'}\nlicense  {row.license}")
+    print_text(f"cite     {row.citation}\n\n{obtain.how}")
     for remote in obtain.files:
-        print(f"  {remote.url}")
+        print_text(f"  {remote.url}")
     if files:
-        print("\n".join(files))
+        print_text("\n".join(files))
     elif obtain.files:
-        print(f"lora-med data get {source} --download fetches the above")
+        print_text(f"lora-med data get {source} --download fetches the above")
 
 
 def _downloaded(remotes: Iterable[Any], folder: Path) -> list[str]:
@@ -257,7 +257,7 @@ def blocklist_command(
             ask(row.name, "--access ")
     names = ", ".join(Path(path).name for path in paths or [])
     count = write_block_list(out, identifiers, f"{out.name.removesuffix('.txt')}: {names}", private=is_private)
-    print(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
+    print_text(json.dumps({"out": str(out), "ids": count}) if as_json else f"{count:,} identifiers\n{out}")
 
 
 def _pmids(paths: Iterable[str]) -> list[str]:

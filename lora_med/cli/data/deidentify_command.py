@@ -26,6 +26,7 @@ from lora_med.cli.options import (
     SourceName,
     Yes,
 )
+from lora_med.cli.terminal import print_text
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
 LEAST_SECRET_BYTES = 16
@@ -72,7 +73,7 @@ def deidentify_command(
         inputs = find_inputs(row, names)
         find = load_finder()
         options = own_rows_options(column, ignore_column, answer_form, TableFormat(encoding, delimiter, sheet))
-        reading = read_records(row, inputs, options, skip_bad=skip_bad)
+        reading = read_records(row, inputs, options, skip_bad=skip_bad, access=access)
         with atomic_stream(out, private=True) as stream:
             for record in reading:
                 clean, replaced = deidentified(record, find, secret_bytes)
@@ -86,11 +87,11 @@ def deidentify_command(
     report = sys.stderr if is_stdout(out) else sys.stdout
     if as_json:
         summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
-        print(json.dumps(summary | {"recall": round(recall.recall, 3), "access": found}), file=report)
+        print_text(json.dumps(summary | {"recall": round(recall.recall, 3), "access": found}), file=report)
         return
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
-    print(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}", file=report)
-    print(f"This is no legal guarantee: {recall}. Access class as before: {found or NOT_STATED}.", file=sys.stderr)
+    print_text(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}", file=report)
+    print_text(f"This is no legal guarantee: {recall}. Access class as before: {found or NOT_STATED}.", file=sys.stderr)
 
 
 def _secret_bytes(path: Path | None) -> bytes:
@@ -137,11 +138,11 @@ def purge_command(
             raise OutputError(f"cannot delete: {error.strerror}", where=str(error.filename)) from error
     if as_json:
         listed = [{"kind": copy.kind, "path": str(copy.path), "size_bytes": copy.size_bytes} for copy in copies]
-        print(json.dumps({"source": source, "deleted": yes, "found": listed}))
+        print_text(json.dumps({"source": source, "deleted": yes, "found": listed}))
         return
     for copy in copies:
-        print(f"{'deleted' if yes else 'found':<8} {copy.kind:<13} {copy.size_bytes / 1e6:>9.1f} MB  {copy.path}")
+        print_text(f"{'deleted' if yes else 'found':<8} {copy.kind:<13} {copy.size_bytes / 1e6:>9.1f} MB  {copy.path}")
     if not copies:
-        print(f"nothing here was made from {source}")
+        print_text(f"nothing here was made from {source}")
     elif not yes:
-        print("--yes deletes them; the source's own files are yours to delete")
+        print_text("--yes deletes them; the source's own files are yours to delete")

@@ -11,7 +11,7 @@ import typer
 
 from lora_med.cli.data.output_file import check_no_input, check_output
 from lora_med.cli.options import AsJson, Config, Overrides, Permission
-from lora_med.cli.terminal import console
+from lora_med.cli.terminal import console, print_text
 from lora_med.config.parse import parse
 from lora_med.run import prepare_environment
 
@@ -27,20 +27,20 @@ def check_command(overrides: Overrides = None, config: Config = None, as_json: A
     """Read a run's data in full, as the run would: splits, leaks, lengths, labels, baselines, identifiers."""
     check, _, _ = _checked(parse(config, overrides or []))
     if as_json:
-        print(json.dumps(check.as_json()))
+        print_text(json.dumps(check.as_json()))
         return
     for source in check.sources:
         _print_source(source, check.max_length)
     for ingredient in check.mixture:
-        print(
+        print_text(
             f"mixture      {ingredient['name']}: {ingredient['rows']:,} of {ingredient['available']:,} rows, "
             f"{ingredient['share']:.1%} of all"
         )
     if check.between is not None:
         removed = ", ".join(f"{count:,} {reason}" for reason, count in check.between["removed"].items()) or "nothing"
-        print(f"between      left out because another source holds it out: {removed}")
+        print_text(f"between      left out because another source holds it out: {removed}")
     words = ", ".join(f"{word} ({tokens})" for word, tokens, _ in check.fertility.words[:SHOWN_LABELS])
-    print(
+    print_text(
         f"fertility    {check.fertility.data:.2f} tokens a word, {check.fertility.terms:.2f} on medical terms"
         + (f"; finest: {words}" if words else "")
     )
@@ -72,29 +72,29 @@ def _print_source(source: SourceCheck, max_length: int) -> None:
     from lora_med.data.shapes.columns.accounting import columns_lines
 
     sizes = ", ".join(f"{split} {size:,}" for split, size in source.sizes.items())
-    print(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
-    print(f"records      {source.tally}")
+    print_text(f"source       {source.source}, {source.inputs:,} files; {source.access}; {source.license}")
+    print_text(f"records      {source.tally}")
     for line in columns_lines(source.columns):
-        print(f"columns      {line}")
-    print(f"splits       {sizes}")
-    print(f"split        {source.split}")
-    print(f"template     {source.template}")
+        print_text(f"columns      {line}")
+    print_text(f"splits       {sizes}")
+    print_text(f"split        {source.split}")
+    print_text(f"template     {source.template}")
     partly = ", ".join(f"{split} {count:,}" for split, count in source.looked_at.items() if count < source.sizes[split])
     if partly:
-        print(f"looked at    the first of {partly}; what follows is of these")
+        print_text(f"looked at    the first of {partly}; what follows is of these")
     for split, lengths in source.lengths.items():
         spread = ", ".join(f"{name} {value}" for name, value in lengths.quantiles.items())
-        print(f"lengths      {split}: {spread} tokens; {lengths.too_long:,} of {lengths.rows:,} over {max_length}")
+        print_text(f"lengths      {split}: {spread} tokens; {lengths.too_long:,} of {lengths.rows:,} over {max_length}")
     for split, counts in source.labels.items():
         label_counts = list(counts.items())
         shown = ", ".join(f"{label} {count:,}" for label, count in label_counts[:SHOWN_LABELS])
         more = f", {len(label_counts) - SHOWN_LABELS} more" if len(label_counts) > SHOWN_LABELS else ""
-        print(f"labels       {split}: {shown}{more}" if shown else f"labels       {split}: none")
+        print_text(f"labels       {split}: {shown}{more}" if shown else f"labels       {split}: none")
     for split, scores in source.baselines.items():
         for name, score in scores.items():
-            print(f"baseline     {split}: {name}: {score:.3f}")
+            print_text(f"baseline     {split}: {name}: {score:.3f}")
     for line in notes(source):
-        print(f"decontamination {line}")
+        print_text(f"decontamination {line}")
 
 
 def preview_command(
@@ -136,15 +136,15 @@ def preview_command(
     if as_json:
         spelled_rows = [] if hidden else [_spelled(tokens, tokenizer) for tokens in shown]
         shown_rows = {"template": corpus.template, "columns": corpus.columns, "rows": spelled_rows}
-        print(json.dumps(shown_rows | ({"out": str(out)} if out else {})))
+        print_text(json.dumps(shown_rows | ({"out": str(out)} if out else {})))
         return
     if out is not None:
-        print(out)
+        print_text(out)
         return
     screen = console()
     for source in check.sources:
         for line in columns_lines(source.columns):
-            print(line)
+            print_text(line)
     if hidden:
         for number, tokens in enumerate(shown, 1):
             screen.print(f"row {number}: {len(tokens.input_ids)} tokens, {sum(tokens.trained)} trained; text not shown")

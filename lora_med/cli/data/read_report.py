@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_med.cli.data.output_file import is_stdout
+from lora_med.cli.terminal import print_text
 
 if TYPE_CHECKING:
     from lora_med.data.outcome import Tally
@@ -28,7 +29,7 @@ def print_counts(
         summary["columns"] = columns
     report = sys.stderr if is_stdout(out) else sys.stdout
     if as_json:
-        print(json.dumps(summary | {"out": str(out)}), file=report)
+        print_text(json.dumps(summary | {"out": str(out)}), file=report)
         return
     articles = f" ({summary['articles']:,} articles)" if "articles" in summary else ""
-    print("\n".join([f"{tally}{articles}", *columns_lines(columns), str(out)]), file=report)
+    print_text("\n".join([f"{tally}{articles}", *columns_lines(columns), str(out)]), file=report)

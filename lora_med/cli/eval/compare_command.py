@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lora_med.cli.options import AsJson, Resamples, Seed
-from lora_med.cli.terminal import console, new_table
+from lora_med.cli.terminal import console, new_table, print_text
 from lora_med.run import prepare_environment
 
 
@@ -30,7 +30,7 @@ def compare_command(
 
     comparison = side_by_side(first, second, samples=bootstrap_samples, seed=seed)
     if as_json:
-        print(json.dumps(asdict(comparison)))
+        print_text(json.dumps(asdict(comparison)))
         return
     numbers = ("first", "second", "difference", "95% interval")
     table = new_table(("task", "subject", "measure", *numbers, "the second is"), right=numbers)

@@ -32,7 +32,7 @@ from lora_med.cli.options import (
     Tasks,
     Template,
 )
-from lora_med.cli.terminal import console, new_table
+from lora_med.cli.terminal import cell, console, new_table, print_text
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
@@ -189,7 +189,7 @@ def _list_tasks(as_json: bool) -> None:
     from lora_med.evaluation.tasks import SCORINGS, TASKS
 
     if as_json:
-        print(json.dumps([asdict(task) for task in TASKS.values()]))
+        print_text(json.dumps([asdict(task) for task in TASKS.values()]))
         return
     table = new_table(("task", "what", "source", "template", "scoring", "split"))
     for task in TASKS.values():
@@ -203,7 +203,7 @@ def _list_tasks(as_json: bool) -> None:
 
 def _draw(evaluations: Sequence[Evaluation], report: Report, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(report.content))
+        print_text(json.dumps(report.content))
         return
     from lora_med.evaluation.report.evaluation_section import score_table
     from lora_med.evaluation.statistics.multiple_comparisons import compare_all
@@ -216,13 +216,12 @@ def _draw(evaluations: Sequence[Evaluation], report: Report, as_json: bool) -> N
         titles = [column.text for column in content.columns]
         table = new_table(titles, right=[column.text for column in content.columns if column.kind == "number"])
         for row in content.rows:
-            cells = (f"[{colors[cell.kind]}]{cell.text}[/]" if cell.kind in colors else cell.text for cell in row)
-            table.add_row(*cells)
+            table.add_row(*(cell(each.text, colors.get(each.kind, "")) for each in row))
         for comparison in compared:
             if comparison.evaluation is evaluation:
-                screen.print(comparison.sentences)
+                screen.print(comparison.sentences, markup=False)
         screen.print()
         screen.print(table)
-        screen.print(f"\n{content.note}\n")
+        screen.print(f"\n{content.note}\n", markup=False)
     card_note = "the scores are in the card; " if len(evaluations[0].subjects) > 1 else ""
     screen.print(f"{card_note}the report: {report.html}")

@@ -19,6 +19,7 @@ from lora_med.cli.options import (
     Tasks,
     Template,
 )
+from lora_med.cli.terminal import print_text
 from lora_med.run import prepare_environment
 
 
@@ -64,7 +65,7 @@ def harness_command(
         written.append(write_harness(heldout, out, template=job.template, scoring=job.scoring))
     readme = write_readme(written, out)
     if as_json:
-        print(
+        print_text(
             json.dumps(
                 {
                     "readme": str(readme),
@@ -74,5 +75,5 @@ def harness_command(
         )
         return
     for task_file in written:
-        print(f"{task_file.name}: {task_file.items} items, {task_file.yaml}")
-    print(f"how to run them: {readme}")
+        print_text(f"{task_file.name}: {task_file.items} items, {task_file.yaml}")
+    print_text(f"how to run them: {readme}")

@@ -12,8 +12,8 @@ NUMBER, AUTHOR_START, AUTHOR_END = "\ue000", "\ue001", "\ue002"  # of Unicode's 
 _MARK = f"(?:{NUMBER}|{AUTHOR_START}[^{AUTHOR_END}]*{AUTHOR_END})"
 _LEAD = r"(?:(?:for (?:a )?reviews?|reviewed (?:in|by)|see(?: also)?|e\.\s?g\.|i\.\s?e\.|cf\.|refs?\.?)[\s,:;]*)*"
 _BETWEEN = r"(?:[\s,;–—−‐‑-]|\band\b|&)*"
-_BRACKET = re.compile(rf"\s*[\(\[]\s*{_LEAD}{_MARK}(?:{_BETWEEN}{_LEAD}{_MARK})*[\s,;.]*[\)\]]", re.IGNORECASE)
-_RUN = re.compile(rf"\s*[,;]?\s*{NUMBER}(?:[\s,;–—−‐‑-]*{NUMBER})*(?P<closing>\s*[\)\]])?")
+_BRACKET = re.compile(rf"(?<!\s)\s*+[\(\[]\s*+{_LEAD}{_MARK}(?:{_BETWEEN}{_LEAD}{_MARK})*[\s,;.]*[\)\]]", re.IGNORECASE)
+_RUN = re.compile(rf"(?<!\s)\s*+(?:[,;]\s*+)?{NUMBER}(?:[\s,;–—−‐‑-]*+{NUMBER})*+(?P<closing>\s*+[\)\]])?")
 _OPENED = re.compile(r"(?<=[(\[])\s*[,;]\s*")  # of "[3, page 5]"
 _STOPS = re.compile(r"(?<=\bal\.)\.(?!\.)")  # of "et al. [3]."
 _SPACES = re.compile(r"[ \u00a0]{2,}")

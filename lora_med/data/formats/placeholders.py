@@ -27,14 +27,15 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("LOCATION", r"location|address|state|country|street|zip|city|town|county|university|college|po box|apartment"),
         ("NAME", r"name|initial|attending|doctor|company|holiday|dictator|author|religion"),
         ("DATE", r"date|day|month|year|january|february|march|april|may|june|july|august|september|october|november|"
-                 r"december|^\s*[\d/ -]+\s*$"),
+                 r"december|^(?=\s*+$)[^ ]*+ |^\s*+[\d/-][\d/ -]*+\s*+$"),
     )
 )  # fmt: skip
 
 
 def tagged_mimic3(text: str) -> str:
     """The text with each `[**...**]` replaced by a typed tag; an unknown description becomes `[REDACTED]`."""
-    return _MIMIC3.sub(lambda match: f"[{_meaning(match[1])}]", text)
+    last = text.rfind("**]") + 3  # behind it nothing is closed, and no opening is worth a search to the end
+    return _MIMIC3.sub(lambda match: f"[{_meaning(match[1])}]", text[:last]) + text[last:] if last > 2 else text
 
 
 def tagged_mimic4(text: str) -> str:

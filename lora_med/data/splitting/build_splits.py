@@ -16,7 +16,7 @@ from lora_med.data.catalog import find_source
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
 from lora_med.data.reading import Reading, find_inputs, read_records
-from lora_med.data.record import HeldOutSplit, Question, Record, Split
+from lora_med.data.record import HeldOutSplit, Question, Record, Split, with_shown_uid
 from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
 from lora_med.data.source import Source
 from lora_med.data.splitting.block_lists import is_blocked, load_block_list, shipped
@@ -94,6 +94,7 @@ def read_splits(
             limit=limit,
             repeats=repeats,
             may_be_empty=may_be_empty,
+            access=access,
         )
 
     if named is not None:
@@ -105,7 +106,9 @@ def read_splits(
     else:
         readings = [reading_of(inputs, repeats=whole is not None or source.official_split is not None)]
         plan = plan_of_one(source, readings[0], inputs, settings, whole)
-    decontamination = decontaminate(_placed(plan.supplies), rules, plan.fixed)
+    decontamination = decontaminate(
+        _placed(plan.supplies), rules, plan.fixed, lambda: options.access_of(source.access, access)
+    )
     records: dict[Split, Records] = {
         split: _dealt(plan.supplies, split, decontamination, streaming=settings.streaming) for split in TRAINING_ORDER
     }
@@ -215,7 +218,7 @@ def _dealt(supplies: Sequence[Supply], split: Split, decontamination: Decontamin
             if split in supply.splits:
                 for record in supply.records:
                     if decontamination.final_split(record, supply.split_of(record)) == split:
-                        yield record
+                        yield with_shown_uid(record, decontamination.access)
 
     return Stream(Again(again), decontamination.sizes[split]) if streaming else list(again())
 

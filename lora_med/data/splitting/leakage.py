@@ -12,12 +12,12 @@ published, a leak is an error, or it is removed from the split that is nearer to
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lora_med.data.reading import content, digest
-from lora_med.data.record import Record, Split, asked_of
+from lora_med.data.record import Record, Split, asked_of, shown_uid
 from lora_med.data.splitting.block_lists import BlockList, is_blocked, pmid_of
 from lora_med.data.splitting.near_duplicates import Signatures, clusters, signatures
 from lora_med.data.splitting.overlap_with_tests import TestText, record_words
@@ -75,6 +75,7 @@ class Decontamination:
     moved: dict[str, Split] = field(default_factory=dict)
     sizes: dict[Split, int] = field(default_factory=dict)
     clusters: int = 0
+    access: str | None = "open"  # of the records: decides how their uids are shown
 
     def counts(self, split: Split | None = None) -> dict[str, int]:
         """How many records were removed for each reason, from all splits or from one."""
@@ -89,7 +90,7 @@ class Decontamination:
         """The card's entry: rules with the hashes of their files, counts, and up to 1,000 uids for each reason."""
         uids: dict[str, list[str]] = defaultdict(list)
         for (_, _, uid), reason in self.removed.items():
-            uids[reason].append(uid)
+            uids[reason].append(shown_uid(uid, self.access))
         return {
             "block_lists": [
                 {"name": item.name, "sha256": item.sha256, "ids": len(item.ids)} for item in self.rules.block_lists
@@ -112,13 +113,17 @@ def group_of(record: Record) -> str:
 
 
 def decontaminate(
-    assigned: Iterable[tuple[int, Split, Record]], rules: Rules, fixed: frozenset[Split]
+    assigned: Iterable[tuple[int, Split, Record]],
+    rules: Rules,
+    fixed: frozenset[Split],
+    access_of: Callable[[], str | None] = lambda: "open",
 ) -> Decontamination:
     """What has to be removed or moved so that no split leaks.
 
     Args:
         assigned: each record with the index of its source in a mixture (else 0) and its split; iterated once.
         fixed: the splits that are published, which nothing may move into or out of.
+        access_of: gives the class of the records once all are read: an error or a report shows uids as it allows.
 
     Raises:
         DataError: a leak between published splits, with counts and uids, unless `rules.leaks` is `drop`; or
@@ -149,13 +154,14 @@ def decontaminate(
     )
     leaks = _leaks(seen, duplicates, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
     if leaks and rules.leaks == "error":
-        raise _refusal(leaks, seen)
+        raise _refusal(leaks, seen, access_of())
     removed |= {seen[index].key: reason for index, (reason, _) in leaks.items()}
     moved = _moves(seen, duplicates) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
     sizes: Counter[Split] = Counter(
         moved.get(scanned.group, scanned.split) for scanned in seen if scanned.key not in removed
     )
-    return Decontamination(rules, removed, moved, {split: sizes[split] for split in TRAINING_ORDER}, len(duplicates))
+    ordered: dict[Split, int] = {split: sizes[split] for split in TRAINING_ORDER}
+    return Decontamination(rules, removed, moved, ordered, len(duplicates), access_of())
 
 
 def _forbidden(record: Record, rules: Rules) -> str | None:
@@ -187,10 +193,10 @@ def _leaks(
     return leaks
 
 
-def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Scanned]) -> DataError:
+def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Scanned], access: str | None) -> DataError:
     listed: dict[tuple[str, Split, Split], list[str]] = defaultdict(list)
     for index, (reason, other) in leaks.items():
-        listed[reason, seen[index].split, other].append(seen[index].uid)
+        listed[reason, seen[index].split, other].append(shown_uid(seen[index].uid, access))
     what = {"leak": "share a group or content with", "near_duplicate": "are near-duplicates of"}
     splits = [
         f"{len(uids)} of {split} {what[reason]} {other} ({', '.join(uids[:SHOWN_UIDS])}"

@@ -110,9 +110,15 @@ def _said(document: Document) -> Iterator[str]:
         "utf-16" if document.content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace"
     )
     if is_xml(document):
-        yield TAGS.sub(" ", text)
+        yield without_tags(text)
     else:
         yield from EMPTY_LINE.split(text.replace("\r\n", "\n"))
+
+
+def without_tags(text: str) -> str:
+    """The text of a marked-up document, a blank for each tag."""
+    last = text.rfind(">") + 1  # what opens behind it is closed nowhere
+    return TAGS.sub(" ", text[:last]) + text[last:]
 
 
 def _json(document: Document) -> Any:

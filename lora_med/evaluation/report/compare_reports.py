@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lora_med.data.record import shown_uid
 from lora_med.errors import DataError, InputMissingError, IntegrityError
 from lora_med.evaluation.measures import Change, Numbers, changes
 from lora_med.evaluation.report.write_report import SCHEMA
@@ -103,7 +104,10 @@ class _Scored:
 
     def comparable(self, other: _Scored) -> bool:
         """Whether both scored the same items in the same columns."""
-        mine, theirs = ([(item["uid"], item.get("answer")) for item in scored.items] for scored in (self, other))
+        mine, theirs = (
+            [(shown_uid(item["uid"], scored.entry["access"]), item.get("answer")) for item in scored.items]
+            for scored in (self, other)
+        )
         return bool(mine) and mine == theirs and self.entry["layout"] == other.entry["layout"]
 
     def table(self, subject: str) -> Numbers:

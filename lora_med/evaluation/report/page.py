@@ -9,6 +9,8 @@ from typing import Literal
 
 import jinja2
 
+from lora_med.visible import markdown, visible, visible_value
+
 TEMPLATE = Path(__file__).parents[2] / "assets" / "report" / "page.html.j2"
 STYLE = TEMPLATE.with_name("style.css")
 Kind = Literal["", "number", "verdict", "better", "worse", "unsure"]
@@ -90,37 +92,35 @@ def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
 
 def to_html(page: Page) -> str:
     """One HTML file that contains its styles and charts and fetches nothing."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined, finalize=visible_value
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(page=page, style=STYLE.read_text(encoding="utf-8"))
 
 
 def to_markdown(page: Page) -> str:
-    """The page as Markdown, without its charts."""
-    lines = [f"# {page.title}", "", page.made, "", *(f"{finding.text}\n" for finding in page.lead)]
+    """The page as Markdown, without its charts; no text in it counts as markup or HTML."""
+    lines = [f"# {markdown(page.title)}", "", page.made, "", *(f"{markdown(finding.text)}\n" for finding in page.lead)]
     for section in page.sections:
-        lines += [f"## {section.title}", ""]
-        lines += [f"{text}\n" for text in section.paragraphs]
+        lines += [f"## {markdown(section.title)}", ""]
+        lines += [f"{markdown(text)}\n" for text in section.paragraphs]
         for table in section.tables:
             lines += [*_markdown_table(table), ""]
         for sample in section.samples:
-            lines += [f"**{sample.heading}**: {_one_line(sample.prompt)}", ""]
-            lines += [f"- {name}: {_one_line(text)}" for name, text in sample.texts] + [""]
+            lines += [f"**{markdown(sample.heading)}**: {markdown(sample.prompt)}", ""]
+            lines += [f"- {markdown(name)}: {markdown(text)}" for name, text in sample.texts] + [""]
         if section.commands:
-            lines += ["```", *section.commands, "```", ""]
+            lines += ["```", *(visible(command, one_line=True) for command in section.commands), "```", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _markdown_table(table: Table) -> list[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(markdown, cells)) + " |"
 
-    rule = ["---:" if cell.kind == "number" else "---" for cell in table.columns]
+    rule = "| " + " | ".join("---:" if cell.kind == "number" else "---" for cell in table.columns) + " |"
     rows = [line([cell.text for cell in row]) for row in table.rows]
-    note = ["", table.note] if table.note else []
-    terms = ["", *(f"- **{term}**: {meaning}" for term, meaning in table.terms)] if table.terms else []
-    return [line([cell.text for cell in table.columns]), line(rule), *rows, *note, *terms]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    note = ["", markdown(table.note)] if table.note else []
+    terms = ["", *(f"- **{markdown(term)}**: {markdown(meaning)}" for term, meaning in table.terms)]
+    return [line([cell.text for cell in table.columns]), rule, *rows, *note, *(terms if table.terms else [])]

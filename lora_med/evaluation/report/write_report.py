@@ -9,7 +9,8 @@ report.json, `schema` "lora_med.report/1":
       base                  name, revision, weights (SHA-256), quantization, dtype, context (tokens in a scored row)
       layout                what the columns of the items' sums are: sections, labels, types; as the scoring needs it
       items_file            JSON lines: uid, group, sizes or answer, and the scores and `sums` of each subject. Their
-                            totals over items give every measure. Texts are written only where access is open
+                            totals over items give every measure. Texts are written only where access is open;
+                            where it is credentialed, uid and group are hashed
       measures[]            name, label, unit, lower_is_better (null: neither)
       baselines[]           name, values (as below): answers that take no model
       subjects[]            adapter (null for the base), seconds,
@@ -41,6 +42,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_med.data.record import shown_uid
 from lora_med.evaluation.measures import Change, Value
 from lora_med.evaluation.report.charts import read_metrics
 from lora_med.evaluation.report.page import to_html, to_markdown
@@ -257,7 +259,8 @@ def item_lines(evaluation: Evaluation) -> str:
     lines = []
     for index, item in enumerate(evaluation.items):
         scores = {subject.adapter: _item_scores(subject, index) for subject in evaluation.subjects}
-        facts: dict[str, Any] = {"uid": item.uid, "group": item.group}
+        group = shown_uid(item.group, evaluation.access)  # of notes it is the patient
+        facts: dict[str, Any] = {"uid": shown_uid(item.uid, evaluation.access), "group": group}
         if item.tokens:
             facts |= {"tokens": item.tokens, "bytes": item.size_bytes}
         if item.labels:

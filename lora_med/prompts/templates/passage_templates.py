@@ -11,12 +11,8 @@ from lora_med.prompts.row import Row, prompted
 
 CONCLUDES = re.compile(r"conclusions?|interpretation|conclusions? and .*", re.IGNORECASE)
 LABELS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
-INCLUDED = re.compile(
-    r"^\W*(?:key )?inclusion criteria\b[^\n:]*:?[ \t]*$|^\W*(?:key )?inclusion criteria:", re.I | re.M
-)
-EXCLUDED = re.compile(
-    r"^\W*(?:key )?exclusion criteria\b[^\n:]*:?[ \t]*$|^\W*(?:key )?exclusion criteria:", re.I | re.M
-)
+INCLUDED = re.compile(r"^[^\w\n]*+(?:key )?inclusion criteria\b(?:[^\n:]*+(?::[ \t]*+)?$|:)", re.I | re.M)
+EXCLUDED = re.compile(r"^[^\w\n]*+(?:key )?exclusion criteria\b(?:[^\n:]*+(?::[ \t]*+)?$|:)", re.I | re.M)
 ITEM = re.compile(r"^[ \t]*(?:[*-]|\d{1,2}[.)])[ \t]+", re.MULTILINE)
 
 
@@ -102,14 +98,27 @@ def criteria(text: str) -> tuple[list[str], list[str]]:
 
     Text before both headings belongs to neither; the lines below an item belong to it.
     """
-    start, end = INCLUDED.search(text), EXCLUDED.search(text)
-    inclusion = text[start.end() : end.start() if end and end.start() > start.end() else None] if start else ""
-    exclusion = text[end.end() : start.start() if start and start.start() > end.end() else None] if end else ""
+    start, end = _heading(INCLUDED, text), _heading(EXCLUDED, text)
+    inclusion = text[start[1] : end[0] if end and end[0] > start[1] else None] if start else ""
+    exclusion = text[end[1] : start[0] if start and start[0] > end[1] else None] if end else ""
     return _items(inclusion), _items(exclusion)
 
 
+def _heading(pattern: re.Pattern[str], text: str) -> tuple[int, int] | None:
+    """The range of the first heading, with the lines before it that hold no word."""
+    match = pattern.search(text)
+    if match is None:
+        return None
+    start = offset = match.start()
+    while offset and not (text[offset - 1].isalnum() or text[offset - 1] == "_"):
+        offset -= 1
+        if not offset or text[offset - 1] == "\n":
+            start = offset
+    return start, match.end()
+
+
 def _items(text: str) -> list[str]:
-    starts = [match for match in ITEM.finditer(text) if not text[match.start() :].startswith(("  ", "\t"))]
+    starts = [match for match in ITEM.finditer(text) if not text.startswith(("  ", "\t"), match.start())]
     if not starts:
         return [" ".join(block.split()) for block in re.split(r"\n\s*\n", text) if block.strip()]
     ends = [match.start() for match in starts[1:]] + [len(text)]

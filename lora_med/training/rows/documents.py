@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_med.config.schema import TrainSettings
 from lora_med.data.corpus import Records
+from lora_med.data.record import shown_uid
 from lora_med.files import sha256_file
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
@@ -41,6 +42,7 @@ class DocumentStream:
     too_long: TooLong | None
     assistant_turns: AssistantTurns = "last"
     skip_bad: bool = False
+    access: str = "open"  # of the data: decides how a uid is logged
 
     def __iter__(self) -> Iterator[Tokens]:
         left_out = 0
@@ -58,7 +60,7 @@ class DocumentStream:
                         "left out of the stream: %d longer than %d so far, now uid %s of %d tokens",
                         left_out,
                         self.max_length,
-                        document.uid,
+                        shown_uid(document.uid, self.access),
                         len(document.input_ids),
                     )
         refused.log("stream")
@@ -104,7 +106,7 @@ def read_documents(
         return _with_refused(preflight(documents, base, train, access=access, what=what), refused, what)
     first = list(itertools.islice(fit_stream(rows, *fitting, refused), CHECKED_OF_A_STREAM))
     head = _with_refused(preflight(first, base, train, access=access, what=what), refused, what)
-    stream = DocumentStream(records, template, *fitting, train.too_long, train.assistant_turns, skip_bad)
+    stream = DocumentStream(records, template, *fitting, train.too_long, train.assistant_turns, skip_bad, access)
     return Checked(stream, {**head.report, "streamed": True})
 
 

@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.text import Text
 
 from lora_med.config.schema import TrainSettings
+from lora_med.data.record import shown_uid
 from lora_med.errors import PreflightError
 from lora_med.models.base import Base
 from lora_med.models.generation import stop_ids
 from lora_med.prompts.fit import chunk, lost_tokens, quantiles
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
+from lora_med.visible import visible
 
 SHOWN_ROWS = 3
 SHOWN_UIDS = 5
@@ -55,14 +57,14 @@ def preflight(
         documents: complete documents, from `tokenize_rows` or `fit_rows`.
         base: its tokenizer and generation settings define the beginning and the end of a row.
         train: `max_length` and `allow_rows_dropped` are used; each document itself says what else is allowed.
-        access: class of the data; three training rows are shown on stderr unless it is credentialed.
+        access: class of the data; if it is credentialed, uids are hashed, else three training rows are shown on stderr.
         what: the split's name, for messages.
 
     Raises:
         PreflightError: no rows; nothing trained in a row; a row that does not end in a stop token, or ends in one that
             is not trained; a doubled beginning; or more rows over max_length than allowed.
     """
-    _refuse_bad_rows(documents, base, what)
+    _refuse_bad_rows(documents, base, what, access)
     if what == "training":
         show_rows(documents, base.tokenizer, access=access)
     retained: list[Tokens] = []
@@ -76,13 +78,14 @@ def preflight(
             retained.extend(chunk(document, train.max_length))
         else:
             dropped.append(document)
-    report = _report(documents, retained, chunked, dropped)
+    report = _report(documents, retained, chunked, dropped, access)
     _log_report(report, what, train.max_length)
     refused = [document for document in dropped if document.too_long != "drop"]
     if len(refused) > train.allow_rows_dropped * len(documents):
+        uids = _uids([shown_uid(row.uid, access) for row in refused])
         raise PreflightError(
             f"{len(refused)} of {len(documents)} rows are longer than max_length {train.max_length}, and an answer is "
-            f"never cut; longest {max(len(row.input_ids) for row in refused)}; {_uids([row.uid for row in refused])}",
+            f"never cut; longest {max(len(row.input_ids) for row in refused)}; {uids}",
             where=f"the {what} split",
             fix="raise train.max_length, or set train.too_long: drop leaves them out, trim_context shortens contexts",
         )
@@ -94,7 +97,7 @@ def _uids(uids: Sequence[str]) -> str:
     return f"uid {', '.join(uids[:SHOWN_UIDS])}{more}"
 
 
-def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None:
+def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str, access: str) -> None:
     tokenizer = base.tokenizer
     stops = set(stop_ids(base.model, tokenizer))
     begin = tokenizer.bos_token_id
@@ -112,7 +115,9 @@ def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str) -> None
     ):
         if uids:
             raise PreflightError(
-                f"{len(uids)} of {len(documents)} rows {problem}: {_uids(uids)}", where=f"the {what} split", fix=fix
+                f"{len(uids)} of {len(documents)} rows {problem}: {_uids([shown_uid(uid, access) for uid in uids])}",
+                where=f"the {what} split",
+                fix=fix,
             )
     if not documents:
         raise PreflightError("there are no rows", where=f"the {what} split", fix="lora-med data preview --config FILE")
@@ -125,7 +130,11 @@ def _ends(row: Tokens, stops: set[int]) -> bool:
 
 
 def _report(
-    documents: Sequence[Tokens], retained: Sequence[Tokens], chunked: Sequence[str], dropped: Sequence[Tokens]
+    documents: Sequence[Tokens],
+    retained: Sequence[Tokens],
+    chunked: Sequence[str],
+    dropped: Sequence[Tokens],
+    access: str,
 ) -> dict[str, Any]:
     answers = sum(sum(row.trained) for row in documents)
     lost = sum(sum(row.trained) for row in dropped)
@@ -142,8 +151,8 @@ def _report(
         "rows_dropped": len(dropped),
         "tokens_dropped": sum(len(row.input_ids) for row in dropped),
         "share_of_answer_tokens_lost": round(lost / answers, 6) if answers else 0.0,
-        "uids_chunked": list(chunked[:SHOWN_UIDS]),
-        "uids_dropped": [row.uid for row in dropped[:SHOWN_UIDS]],
+        "uids_chunked": [shown_uid(uid, access) for uid in chunked[:SHOWN_UIDS]],
+        "uids_dropped": [shown_uid(row.uid, access) for row in dropped[:SHOWN_UIDS]],
     }
 
 
@@ -184,7 +193,7 @@ def show_rows(documents: Sequence[Tokens], tokenizer: Any, *, access: str, width
 
 def color_row(document: Tokens, tokenizer: Any) -> Text:
     """The row's text, trained tokens black on green, others dim; the middle of a long row is left out."""
-    text = Text(f"{document.uid}: ", style="bold")
+    text = Text(f"{visible(document.uid, one_line=True)}: ", style="bold")
     pairs = list(zip(document.input_ids, document.trained, strict=True))
     pieces = [pairs] if len(pairs) <= 2 * SHOWN_TOKENS else [pairs[:SHOWN_TOKENS], pairs[-SHOWN_TOKENS:]]
     for number, piece in enumerate(pieces):
@@ -192,5 +201,6 @@ def color_row(document: Tokens, tokenizer: Any) -> Text:
             text.append(f" [... {len(pairs) - 2 * SHOWN_TOKENS} tokens ...] ", style="bold")
         # Neighbors of one color are decoded together, so that a character of several tokens stays complete.
         for trained, group in itertools.groupby(piece, lambda pair: pair[1]):
-            text.append(tokenizer.decode([token for token, _ in group]), "black on green" if trained else "dim")
+            spelled = visible(tokenizer.decode([token for token, _ in group]))
+            text.append(spelled, "black on green" if trained else "dim")
     return text

@@ -2,7 +2,8 @@
 
 The name of a cached file depends on everything that decides its content: the data's hashes, the removed records,
 template, lengths, tokenizer, versions of the libraries, and the code that reads and renders. A change of any of these
-gives another file; only the newest few remain. A damaged file is replaced.
+gives another file; only the newest few remain. A damaged file is replaced. Whoever has the tokenizer reads the full
+text from a file, so credentialed data are not cached unless the settings ask for it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 
 from lora_med.config.schema import Settings
 from lora_med.data.corpus import Corpus
+from lora_med.data.record import SHOWN_CLASSES
 from lora_med.files import atomic_stream
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
@@ -79,6 +81,22 @@ def save(path: Path, documents: Iterable[Tokens]) -> None:
         np.savez(stream, sizes=sizes, ids=ids, facts=text)
     for old in sorted(path.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
         old.unlink(missing_ok=True)
+
+
+def keeps_tokenized(asked: bool | None, access: str) -> bool:
+    """Whether tokenized rows may stay on disk: as the settings ask, else unless the data are credentialed."""
+    return asked if asked is not None else access in SHOWN_CLASSES
+
+
+def delete_cached(folder: Path) -> None:
+    """Delete the cached documents of earlier runs in this folder, and what an interrupted one wrote; rank 0 alone."""
+    cached = folder / FOLDER
+    if rank() or not cached.is_dir():
+        return
+    for path in [*cached.glob("*.npz"), *cached.glob(".*.npz.*.tmp")]:
+        path.unlink(missing_ok=True)
+    if not any(cached.iterdir()):
+        cached.rmdir()
 
 
 def load(path: Path) -> list[Tokens] | None:

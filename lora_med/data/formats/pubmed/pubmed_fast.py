@@ -31,7 +31,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#(\d{1,7})|#x([0-9a-fA-F]{1,6}));")
 NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 SPACES = re.compile(r"[\t\r\n][ \t\r\n]*| [ \t\r\n]+")  # of the layout; single spaces may remain
-TRUNCATED = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
+TRUNCATED = re.compile(r"(?<!\s)\s*+\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)\s*$", re.IGNORECASE)
 RETRACTED, NOTICE = ("D016441", "Retracted Publication"), ("D016440", "Retraction of Publication")
 
 
