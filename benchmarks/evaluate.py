@@ -74,8 +74,9 @@ def make_shape(folder: Path) -> Path:
 def read_questions(path: Path, number: int) -> tuple[list[Any], list[Any]]:
     """The first questions of MedMCQA's file as records, and those after them as solved examples."""
     from lora_med.data.catalog import find_source
+    from lora_med.data.formats.find_inputs import find_inputs
     from lora_med.data.outcome import ReadOptions
-    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.data.reading import read_records
 
     if not path.is_file():
         raise SystemExit(f"{path} does not exist: lora-med data get medmcqa, then --data data/medmcqa/dev.json")

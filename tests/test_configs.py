@@ -9,7 +9,7 @@ import pytest
 
 from lora_med.config.parse import parse
 from lora_med.data.catalog import find_source
-from lora_med.data.reading import find_inputs
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.prompts.templates.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent

@@ -124,11 +124,8 @@ def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
     first, *others = sources = opened.sources
     train, validation = first.records["train"], first.records["validation"]
     if not len(train):
-        raise DataError(
-            f"nothing is left to train on: {first.tally}; {first.description}",
-            where="data.paths",
-            fix=_share_fix(first),
-        )
+        what = f"nothing is left to train on: {first.tally}; {first.description}"
+        raise DataError(what, where="data.paths", fix=_share_fix(first))
     tally = sum((splits.tally for splits in others), first.tally)
     decontamination = [{"source": splits.source.name, **splits.decontamination.as_json()} for splits in sources]
     mixture: list[Mixed] = []

@@ -15,10 +15,11 @@ import pytest
 from lora_med.config.data_settings import DataSettings
 from lora_med.data.catalog import find_source
 from lora_med.data.corpus import open_corpus
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.formats.jsonl import as_line
 from lora_med.data.formats.tables import TableRow, rows
 from lora_med.data.outcome import HubSet, ReadOptions, Tally
-from lora_med.data.reading import find_inputs, read_records
+from lora_med.data.reading import read_records
 from lora_med.data.record import Pair, Passage, Question, Record
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 from tests.data.real_files import REAL, needs_real

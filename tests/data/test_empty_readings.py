@@ -16,8 +16,9 @@ from lora_med.cli.main import run
 from lora_med.config.data_settings import DataSettings
 from lora_med.data.catalog import SOURCES, find_source
 from lora_med.data.corpus import open_corpus, open_heldout
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions, Tally
-from lora_med.data.reading import Reading, find_inputs, read_records
+from lora_med.data.reading import Reading, read_records
 from lora_med.errors import DataError
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from lora_med.data.catalog import find_source
 from lora_med.data.formats import archives as documents
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.formats.placeholders import tagged_mimic4
 from lora_med.data.outcome import Drop, ReadOptions
-from lora_med.data.reading import find_inputs, read_records
+from lora_med.data.reading import read_records
 from lora_med.data.record import Annotated, Passage, Question, Record
 from lora_med.prompts.templates.question_templates import right_letter
 from tests.data.examples import EXAMPLES

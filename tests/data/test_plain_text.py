@@ -13,8 +13,9 @@ import pytest
 
 from lora_med.data.catalog import find_source
 from lora_med.data.formats import archives
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions, TableFormat, Tally
-from lora_med.data.reading import Reading, find_inputs, read_records
+from lora_med.data.reading import Reading, read_records
 from lora_med.data.record import Passage
 from lora_med.errors import DataError, InputMissingError, SettingsError
 

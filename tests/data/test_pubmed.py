@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from lora_med.data.catalog import find_source
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions, Tally
-from lora_med.data.reading import Reading, find_inputs, read_records
+from lora_med.data.reading import Reading, read_records
 from lora_med.data.record import Passage, Section
 from lora_med.data.sources.pubmed import in_order
 from lora_med.errors import DataError

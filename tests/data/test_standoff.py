@@ -9,8 +9,9 @@ import pytest
 
 from lora_med.cli.main import run
 from lora_med.data.catalog import find_source
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions, TableFormat, Tally
-from lora_med.data.reading import find_inputs, read_records
+from lora_med.data.reading import read_records
 from lora_med.data.record import Annotated, Record
 from lora_med.errors import DataError
 from tests.data.damage import DAMAGES, damaged

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lora_med.data.catalog import find_source
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions
-from lora_med.data.reading import find_inputs, read_records
+from lora_med.data.reading import read_records
 from lora_med.data.record import Annotated
 from lora_med.data.shapes.annotations import annotated_shape, read_annotated
 from lora_med.prompts.entity_tags import cut_pieces, read_tags, tag_labels, write_tags

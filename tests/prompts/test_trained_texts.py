@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lora_med.data.catalog import find_source
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions
-from lora_med.data.reading import find_inputs, read_records
+from lora_med.data.reading import read_records
 from lora_med.prompts.render import render
 from lora_med.prompts.tokens_and_labels import tokenize_rows
 from tests.data.examples_clinical import CDA, COMPOSITION, PLAIN

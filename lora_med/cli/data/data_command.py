@@ -100,9 +100,10 @@ def read_command(
     prepare_environment(offline=not online)
     from lora_med.data.access import CREDENTIALED, ask, handled_as
     from lora_med.data.catalog import find_source
+    from lora_med.data.formats.find_inputs import find_inputs
     from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import TableFormat
-    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.data.reading import read_records
     from lora_med.data.shapes.columns.accounting import check_ignored, columns_report
     from lora_med.files import atomic_stream, make_private
 
@@ -234,8 +235,9 @@ def blocklist_command(
 ) -> None:
     """Write a block-list: the hashed identifiers of a test set, for data.block_lists to keep out of training."""
     from lora_med.data.access import CREDENTIALED, ask, handled_as
+    from lora_med.data.formats.find_inputs import find_inputs
     from lora_med.data.outcome import ReadOptions, TableFormat
-    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.data.reading import read_records
     from lora_med.data.splitting.block_lists import identifiers_of, write_block_list
 
     is_private = False

@@ -57,9 +57,10 @@ def deidentify_command(
     from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
     from lora_med.data.access import NOT_STATED, ask
     from lora_med.data.catalog import find_source
+    from lora_med.data.formats.find_inputs import find_inputs
     from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import TableFormat
-    from lora_med.data.reading import find_inputs, read_records
+    from lora_med.data.reading import read_records
     from lora_med.files import atomic_stream
 
     row = find_source(source)

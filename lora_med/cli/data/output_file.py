@@ -37,7 +37,7 @@ def check_output(outs: Sequence[Path], source: Source, patterns: Sequence[str], 
         OutputError: one of `outs` is an input, or in a folder or glob pattern that is read and would be read with it.
         SettingsError, InputMissingError: as `find_inputs`.
     """
-    from lora_med.data.reading import find_inputs
+    from lora_med.data.formats.find_inputs import find_inputs
 
     named = [pattern for pattern in patterns if pattern != "-"]
     inputs = [item for item in find_inputs(source, named, hub_split) if isinstance(item, Path)] if named else []

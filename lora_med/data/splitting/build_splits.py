@@ -13,9 +13,10 @@ from typing import Any
 from lora_med.config.data_settings import DataSettings
 from lora_med.data.access import CREDENTIALED, Access, handled_as
 from lora_med.data.catalog import find_source
+from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
-from lora_med.data.reading import Reading, find_inputs, read_records
+from lora_med.data.reading import Reading, read_records
 from lora_med.data.record import HeldOutSplit, Question, Record, Split, with_shown_uid
 from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
 from lora_med.data.source import Source
