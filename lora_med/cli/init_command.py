@@ -1,0 +1,194 @@
+"""lora-med init FILE...: what the files are, and a settings file that trains on them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.options import (
+    Access,
+    AsJson,
+    BaseName,
+    Delimiter,
+    Encoding,
+    IgnoreColumns,
+    Online,
+    Paths,
+    Sheet,
+    Source,
+    Template,
+)
+from lora_med.cli.terminal import console
+from lora_med.errors import LoraMedError, SettingsError, UsageError
+from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.workflows.init_run import Answers, Draft, Look
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+SHOWN_ROWS = 3
+MEANINGS = {
+    "open": "anyone may read the data",
+    "registered": "those who registered for them may",
+    "credentialed": "patients' records, or data under an agreement",
+}
+
+
+@app.command("init")
+def init_command(
+    paths: Paths,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The settings file to write.")] = Path("run.yaml"),
+    base: BaseName = None,
+    access: Access = None,
+    column: Columns = None,
+    ignore_column: IgnoreColumns = None,
+    source: Source = None,
+    template: Template = None,
+    name: Annotated[str | None, typer.Option("--name", help="The adapter's name. [default: the first file's]")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="section.key=value", help="A setting for the file; repeat it for several."),
+    ] = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; what only you can know must be in the flags.")] = False,
+    online: Online = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at files, say what they are, and write the settings that train on them, with a reason for each value."""
+    prepare_environment(offline=not online)
+    from lora_med.data.outcome import TableFormat
+    from lora_med.workflows.draft_config import as_yaml
+    from lora_med.workflows.init_run import Answers, draft, look
+
+    table = TableFormat(encoding, delimiter, sheet)
+    seen = look(paths, table, source)
+    say = console(stderr=as_json).print
+    say(f"files        {len(seen.files):,}: {seen.source.name}; {'; '.join(seen.reasons)}", highlight=False)
+    answers = Answers(
+        base=base,
+        access=access,
+        columns=columns_of(column or ()),
+        ignore_columns=tuple(ignore_column or ()),
+        table=table,
+        template=template,
+        name=name,
+        settings=tuple(settings or ()),
+    )
+    answers = _asked(seen, answers) if sys.stdin.isatty() and not yes else _without_questions(seen, answers)
+    drafted = draft(paths, seen, answers)
+    _refuse_existing(out)
+    title = ("Written by `lora-med init`; every value may be changed.", f"lora-med train --config {out}")
+    out.write_text(as_yaml(drafted.choices, title), encoding="utf-8")
+    if as_json:
+        print(json.dumps(_as_json(seen, drafted, out)))
+        return
+    _print_check(drafted)
+    _print_rows(drafted)
+    print(f"{out}\nNext: lora-med train --config {out}")
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        from lora_med.errors import OutputError
+
+        raise OutputError(f"{out} exists", where="--out", fix="name another file with --out, or move this one away")
+
+
+def _without_questions(seen: Look, answers: Answers) -> Answers:
+    """The answers as they are, if nothing is missing that only the user knows.
+
+    Raises:
+        SettingsError: what must be stated by a flag.
+    """
+    if seen.patient_columns and "group" not in answers.columns:
+        raise SettingsError(
+            f"the column {', '.join(seen.patient_columns)} is named like a patient, and no group is named",
+            where="--column",
+            fix=f"--column group={seen.patient_columns[0]}, or --column group=none if it names no patient",
+        )
+    if seen.needs_access and answers.access is None:
+        listed = "; ".join(f"{value}: {meaning}" for value, meaning in MEANINGS.items())
+        raise SettingsError(
+            f"who may read the data is not stated ({listed})", where="--access", fix="--access open, for example"
+        )
+    return answers
+
+
+def _asked(seen: Look, answers: Answers) -> Answers:
+    """The answers, with what is missing asked for on the terminal."""
+    if seen.columns:
+        print(f"columns      {', '.join(seen.columns)}")
+    if seen.patient_columns and "group" not in answers.columns:
+        print(f"patient      {', '.join(seen.patient_columns)}: named like a patient")
+        asked = "Which column names the patient or document, whose rows stay in one split (none: each row alone)"
+        answers = replace(
+            answers, columns={**answers.columns, "group": typer.prompt(asked, default=seen.patient_columns[0])}
+        )
+    if seen.needs_access and answers.access is None:
+        for value, meaning in MEANINGS.items():
+            print(f"  {value:13}{meaning}")
+        choices: Any = get_args(_access_type())
+        import click
+
+        stated = typer.prompt("Who may read the data", type=click.Choice(choices))
+        answers = replace(answers, access=stated)
+    if answers.base is None:
+        asked = "Base model: a folder, a Hub id, or micro, the embedded one"
+        answers = replace(answers, base=typer.prompt(asked, default="micro"))
+    return answers
+
+
+def _access_type() -> Any:
+    from lora_med.data.access import Access as AccessClass
+
+    return AccessClass
+
+
+def _print_check(drafted: Draft) -> None:
+    from lora_med.cli.data.preview_command import print_source
+
+    for source in drafted.check.sources:
+        print_source(source, drafted.check.max_length)
+    for choice in drafted.choices:
+        print(f"{choice.key:24} {choice.value!s:32} {choice.reason}")
+
+
+def _print_rows(drafted: Draft) -> None:
+    """Three rows as they would be trained; of credentialed data none."""
+    from lora_med.prompts.fit import fit_rows
+    from lora_med.prompts.render import render_stream
+    from lora_med.training.rows.preflight import color_row
+
+    if drafted.check.access == "credentialed":
+        print("rows         not shown: the data are credentialed")
+        return
+    corpus, train = drafted.corpus, drafted.settings.train
+    rendered = render_stream(corpus.train, corpus.templates, train.too_long)
+    screen = console()
+    screen.print("\nrows as they would be trained; trained tokens in color\n", style="bold")
+    for tokens in fit_rows(list(islice(rendered, SHOWN_ROWS)), drafted.tokenizer, train.max_length):
+        screen.print(color_row(tokens, drafted.tokenizer), end="\n\n")
+
+
+def _as_json(seen: Look, drafted: Draft, out: Path) -> dict[str, Any]:
+    return {
+        "files": [str(path) for path in seen.files],
+        "source": seen.source.name,
+        "reasons": list(seen.reasons),
+        "columns": list(seen.columns),
+        "patient_columns": list(seen.patient_columns),
+        "settings": [
+            {"key": choice.key, "value": choice.value, "reason": choice.reason} for choice in drafted.choices
+        ],
+        "check": drafted.check.as_json(),
+        "out": str(out),
+    }
