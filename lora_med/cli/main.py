@@ -21,6 +21,7 @@ from lora_med.run import set_up_logging, set_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("lora_med.cli.doctor_command", "Check this machine: packages, device, memory, and what to fix."),
+    "init": ("lora_med.cli.data.init_command", "Look at your files, and write the settings that train on them."),
     "train": ("lora_med.cli.train_command", "Train an adapter from a settings file, and publish it."),
     "config": ("lora_med.cli.config_command", "Show the resolved settings, their JSON schema, the files that ship."),
     "plan": ("lora_med.cli.plan_command", "Estimate a run: memory, the batch that fits, tokens, steps, time."),

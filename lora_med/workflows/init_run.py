@@ -7,7 +7,7 @@ with the reason for each value. Nothing is guessed in silence: a value without a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from lora_med.audit.data_check import Check, check_data
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.data.access import Access
-from lora_med.data.catalog import find_source
+from lora_med.data.catalog import find_source, read
 from lora_med.data.corpus import Corpus
 from lora_med.data.detection.detect_source import Detected, detect_sources, files_in
 from lora_med.data.formats.containers.table_row import TableRow
-from lora_med.data.formats.tables import rows
-from lora_med.data.outcome import TableFormat
+from lora_med.data.formats.tables import AS_SHOWN, rows
+from lora_med.data.outcome import Drop, ReadOptions, TableFormat
 from lora_med.data.shapes.columns.patient_columns import is_named_like_a_patient
 from lora_med.data.source import Source
 from lora_med.errors import SettingsError
@@ -39,7 +39,7 @@ NO_GROUP = "none"
 class Look:
     """What can be seen of the files at once: their source with its reasons, the columns of a table's first row.
 
-    `patient_columns` are those named like a patient; `needs_access` where nobody has classed such data.
+    `patient_columns` are those named like a patient. `needs_columns`: no column's name says what the rows are.
     """
 
     files: tuple[Path, ...]
@@ -47,6 +47,7 @@ class Look:
     reasons: tuple[str, ...]
     columns: tuple[str, ...]
     patient_columns: tuple[str, ...]
+    needs_columns: bool
 
     @property
     def needs_access(self) -> bool:
@@ -62,7 +63,8 @@ class Answers:
     access: Access | None = None
     columns: dict[str, str] = field(default_factory=dict)
     ignore_columns: tuple[str, ...] = ()
-    table: TableFormat = TableFormat()
+    answer_form: str | None = None
+    table: TableFormat = AS_SHOWN
     template: str | None = None
     name: str | None = None
     settings: tuple[str, ...] = ()
@@ -88,7 +90,9 @@ def look(names: Sequence[str], table: TableFormat, source: str | None = None) ->
         SettingsError: the files are of several sources.
     """
     files = files_in(names)
-    detected = {path: Detected(source, "as --source says") for path in files} if source else detect_sources(files, table)
+    detected = (
+        {path: Detected(source, "as --source says") for path in files} if source else detect_sources(files, table)
+    )
     by_source: dict[str, list[Path]] = {}
     for path, item in detected.items():
         by_source.setdefault(item.source, []).append(path)
@@ -100,19 +104,27 @@ def look(names: Sequence[str], table: TableFormat, source: str | None = None) ->
             fix="name the files of one source; data.mix in the settings adds others",
         )
     row_source = find_source(next(iter(by_source)))
-    columns = _columns(files[0], table) if row_source.name == "custom" else ()
+    first = _first_row(files[0], table) if row_source.template_by_kind else None
+    columns = () if first is None else tuple(map(str, first))
     return Look(
         files=tuple(files),
         source=row_source,
         reasons=tuple(dict.fromkeys(item.reason for item in detected.values())),
         columns=columns,
         patient_columns=tuple(name for name in columns if is_named_like_a_patient(name)),
+        needs_columns=first is not None and _needs_columns(row_source, files[0], table),
     )
 
 
-def _columns(path: Path, table: TableFormat) -> tuple[str, ...]:
-    row = next((item for item in rows(path, table=table) if isinstance(item, TableRow)), None)
-    return () if row is None else tuple(map(str, row.values))
+def _first_row(path: Path, table: TableFormat) -> Mapping[str, Any] | None:
+    return next((item.values for item in rows(path, table) if isinstance(item, TableRow)), None)
+
+
+def _needs_columns(source: Source, path: Path, table: TableFormat) -> bool:
+    """Whether the first row has no columns whose names say what it is."""
+    options = ReadOptions(table=table, stops_at_columns=False)
+    first = next(iter(read(source, [path], options)), None)
+    return isinstance(first, Drop) and first.reason == "missing_column"
 
 
 def draft(names: Sequence[str], seen: Look, answers: Answers) -> Draft:
@@ -153,9 +165,10 @@ def _data(names: Sequence[str], seen: Look, answers: Answers) -> list[Choice]:
         choices.append(Choice("data.columns", dict(answers.columns), f"our names: your columns{of_group}"))
     if answers.ignore_columns:
         choices.append(Choice("data.ignore_columns", list(answers.ignore_columns), "left out on purpose"))
-    for key, value in (("encoding", table.encoding), ("delimiter", table.delimiter), ("sheet", table.sheet)):
+    stated = {"answer_form": answers.answer_form, "encoding": table.encoding, "delimiter": table.delimiter}
+    for key, value in {**stated, "sheet": table.sheet}.items():
         if value is not None:
-            choices.append(Choice(f"data.{key}", value, f"as --{key} says"))
+            choices.append(Choice(f"data.{key}", value, f"as --{key.replace('_', '-')} says"))
     if answers.template is not None:
         choices.append(Choice("data.template", answers.template, "as --template says"))
     if answers.access is not None:

@@ -30,7 +30,7 @@ def check_command(overrides: Overrides = None, config: Config = None, as_json: A
         print_text(json.dumps(check.as_json()))
         return
     for source in check.sources:
-        _print_source(source, check.max_length)
+        print_source(source, check.max_length)
     for ingredient in check.mixture:
         print_text(
             f"mixture      {ingredient['name']}: {ingredient['rows']:,} of {ingredient['available']:,} rows, "
@@ -67,7 +67,8 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
     return check, corpus, tokenizer_of_run(tokenizer, templates, **options)
 
 
-def _print_source(source: SourceCheck, max_length: int) -> None:
+def print_source(source: SourceCheck, max_length: int) -> None:
+    """Print the check of one source, a line for each thing looked at."""
     from lora_med.audit.preview import notes
     from lora_med.data.shapes.columns.accounting import columns_lines
 

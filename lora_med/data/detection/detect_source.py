@@ -29,6 +29,7 @@ NBIB = re.compile(r"^PMID- ?\d+", re.MULTILINE)
 TAGGED = re.compile(r"^\S+(?:[ \t].*)?[ \t](?:O|[BILUES]-\S+)[ \t]*$", re.MULTILINE)
 CONLL_U = re.compile(r"^\d+\t(?:[^\t\n]*\t){8}[^\t\n]*$", re.MULTILINE)
 NCBI_TYPES = re.compile(r"\t(?:SpecificDisease|DiseaseClass|CompositeMention|Modifier)\t")
+FHIR = re.compile(r'"resourceType"\s*:\s*"[A-Z]')
 CONCEPT = re.compile(r"<TAGS>")
 
 
@@ -75,6 +76,8 @@ def detect_source(path: Path, table: TableFormat) -> Detected:
         own = NCBI_TYPES.search(text)
         kind = "the types of the NCBI disease corpus" if own else "a title and mentions with offsets"
         return Detected("ncbi_disease" if own else "bc5cdr", f"PubTator lines: {kind}")
+    if start[:1] in "{[" and FHIR.search(start):
+        return Detected("fhir", "it holds FHIR resources (resourceType)")
     ending = name.lower().removesuffix(".gz").rpartition(".")[2]
     if CONLL_U.search(text) or (ending not in ("csv", "json", "jsonl", "ndjson") and _is_tagged(text)):
         return Detected("conll", "one token a line, with a tag such as B-Disease or O")
@@ -158,7 +161,6 @@ def _lower(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
 
 # The first that fits decides: (source, what shows it, whether the first row's columns do).
 ROW_MARKS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
-    ("fhir", "its rows are FHIR resources (resourceType)", _has("resourceType")),
     ("clinicaltrials", "it holds studies of ClinicalTrials.gov (protocolSection)", _has("protocolSection")),
     ("bioc", "it holds BioC documents (passages with annotations)", _has("PubTator3")),
     (
@@ -183,7 +185,7 @@ ROW_MARKS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
 
 
 def _of_rows(path: Path, table: TableFormat) -> Detected:
-    row = next((item for item in rows(path, table=table) if isinstance(item, TableRow)), None)
+    row = next((item for item in rows(path, table) if isinstance(item, TableRow)), None)
     values: Mapping[str, Any] = {} if row is None else row.values
     for source, reason, fits in ROW_MARKS:
         if source in SOURCES and fits(values):

@@ -18,9 +18,9 @@ WITHOUT_A_MARK = {"general": "custom", "ncbi_disease": "bc5cdr", "mmlu": "custom
 
 @pytest.mark.parametrize("source", EXAMPLES)
 def test_the_example_of_each_source_is_detected(source: str, tmp_path: Path) -> None:
-    path = tmp_path / EXAMPLES[source].file
-    path.write_text(EXAMPLES[source].content, encoding="utf-8")
-    assert detect_source(path, AS_FILE).source == WITHOUT_A_MARK.get(source, source)
+    EXAMPLES[source].write(tmp_path)
+    detected = detect_sources(files_in([str(tmp_path)]), AS_FILE)
+    assert {item.source for item in detected.values()} == {WITHOUT_A_MARK.get(source, source)}
 
 
 @pytest.mark.parametrize(

@@ -7,26 +7,25 @@ import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_med.cli.data.column_option import Columns, columns_of
+from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, columns_of
 from lora_med.cli.options import (
-    Access,
     AsJson,
     BaseName,
+    DataAccess,
     Delimiter,
     Encoding,
-    IgnoreColumns,
     Online,
     Paths,
     Sheet,
     Source,
     Template,
 )
-from lora_med.cli.terminal import console
-from lora_med.errors import LoraMedError, SettingsError, UsageError
+from lora_med.cli.terminal import console, print_text
+from lora_med.errors import OutputError, SettingsError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
@@ -46,9 +45,10 @@ def init_command(
     paths: Paths,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The settings file to write.")] = Path("run.yaml"),
     base: BaseName = None,
-    access: Access = None,
+    access: DataAccess = None,
     column: Columns = None,
     ignore_column: IgnoreColumns = None,
+    answer_form: AnswerForm = None,
     source: Source = None,
     template: Template = None,
     name: Annotated[str | None, typer.Option("--name", help="The adapter's name. [default: the first file's]")] = None,
@@ -59,7 +59,9 @@ def init_command(
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     sheet: Sheet = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; what only you can know must be in the flags.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Ask nothing; what only you can know must be in the flags.")
+    ] = False,
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
@@ -69,15 +71,17 @@ def init_command(
     from lora_med.workflows.draft_config import as_yaml
     from lora_med.workflows.init_run import Answers, draft, look
 
+    _refuse_existing(out)
     table = TableFormat(encoding, delimiter, sheet)
     seen = look(paths, table, source)
-    say = console(stderr=as_json).print
-    say(f"files        {len(seen.files):,}: {seen.source.name}; {'; '.join(seen.reasons)}", highlight=False)
+    what = f"files        {len(seen.files):,}: {seen.source.name}; {'; '.join(seen.reasons)}"
+    print_text(what, file=sys.stderr if as_json else sys.stdout)
     answers = Answers(
         base=base,
         access=access,
         columns=columns_of(column or ()),
         ignore_columns=tuple(ignore_column or ()),
+        answer_form=answer_form,
         table=table,
         template=template,
         name=name,
@@ -85,21 +89,18 @@ def init_command(
     )
     answers = _asked(seen, answers) if sys.stdin.isatty() and not yes else _without_questions(seen, answers)
     drafted = draft(paths, seen, answers)
-    _refuse_existing(out)
     title = ("Written by `lora-med init`; every value may be changed.", f"lora-med train --config {out}")
     out.write_text(as_yaml(drafted.choices, title), encoding="utf-8")
     if as_json:
-        print(json.dumps(_as_json(seen, drafted, out)))
+        print_text(json.dumps(_as_json(seen, drafted, out)))
         return
     _print_check(drafted)
     _print_rows(drafted)
-    print(f"{out}\nNext: lora-med train --config {out}")
+    print_text(f"{out}\nNext: lora-med train --config {out}")
 
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
-        from lora_med.errors import OutputError
-
         raise OutputError(f"{out} exists", where="--out", fix="name another file with --out, or move this one away")
 
 
@@ -126,31 +127,42 @@ def _without_questions(seen: Look, answers: Answers) -> Answers:
 def _asked(seen: Look, answers: Answers) -> Answers:
     """The answers, with what is missing asked for on the terminal."""
     if seen.columns:
-        print(f"columns      {', '.join(seen.columns)}")
+        print_text(f"columns      {', '.join(seen.columns)}")
+    if seen.needs_columns and not set(answers.columns) - {"group", "uid"}:
+        answers = replace(answers, columns={**answers.columns, **_asked_columns(seen)})
     if seen.patient_columns and "group" not in answers.columns:
-        print(f"patient      {', '.join(seen.patient_columns)}: named like a patient")
-        asked = "Which column names the patient or document, whose rows stay in one split (none: each row alone)"
-        answers = replace(
-            answers, columns={**answers.columns, "group": typer.prompt(asked, default=seen.patient_columns[0])}
-        )
+        print_text(f"patient      {', '.join(seen.patient_columns)}: named like a patient")
+        question = "Which column names the patient or document, whose rows stay in one split (none: each row alone)"
+        group = _asked_column(question, seen, seen.patient_columns[0], "none")
+        answers = replace(answers, columns={**answers.columns, "group": group})
     if seen.needs_access and answers.access is None:
         for value, meaning in MEANINGS.items():
-            print(f"  {value:13}{meaning}")
-        choices: Any = get_args(_access_type())
-        import click
-
-        stated = typer.prompt("Who may read the data", type=click.Choice(choices))
+            print_text(f"  {value:13}{meaning}")
+        stated: Any = _asked_of("Who may read the data", tuple(MEANINGS), None)
         answers = replace(answers, access=stated)
     if answers.base is None:
-        asked = "Base model: a folder, a Hub id, or micro, the embedded one"
-        answers = replace(answers, base=typer.prompt(asked, default="micro"))
+        question = "Base model: a folder, a Hub id, or micro, the embedded one"
+        answers = replace(answers, base=typer.prompt(question, default="micro"))
     return answers
 
 
-def _access_type() -> Any:
-    from lora_med.data.access import Access as AccessClass
+def _asked_columns(seen: Look) -> dict[str, str]:
+    """Field -> column, where no column has a name that says what it is."""
+    question = "What are the rows: running text, a prompt and its completion, or a question and its answer"
+    shapes = {"text": ("text",), "prompt": ("prompt", "completion"), "question": ("question", "answer")}
+    shape = _asked_of(question, tuple(shapes), "prompt" if len(seen.columns) > 1 else "text")
+    return {name: _asked_column(f"Which column is the {name}", seen, None) for name in shapes[shape]}
 
-    return AccessClass
+
+def _asked_column(question: str, seen: Look, default: str | None, *others: str) -> str:
+    return _asked_of(question, (*seen.columns, *others), default)
+
+
+def _asked_of(question: str, choices: tuple[str, ...], default: str | None) -> str:
+    """One of the choices, asked for until it is one."""
+    while (answer := typer.prompt(question, default=default).strip()) not in choices:
+        print_text(f"{answer!r} is none of {', '.join(choices)}")
+    return answer
 
 
 def _print_check(drafted: Draft) -> None:
@@ -159,23 +171,24 @@ def _print_check(drafted: Draft) -> None:
     for source in drafted.check.sources:
         print_source(source, drafted.check.max_length)
     for choice in drafted.choices:
-        print(f"{choice.key:24} {choice.value!s:32} {choice.reason}")
+        print_text(f"{choice.key:24} {choice.value!s:32} {choice.reason}")
 
 
 def _print_rows(drafted: Draft) -> None:
     """Three rows as they would be trained; of credentialed data none."""
-    from lora_med.prompts.fit import fit_rows
+    from lora_med.prompts.fit import Refused, fit_stream
     from lora_med.prompts.render import render_stream
     from lora_med.training.rows.preflight import color_row
 
-    if drafted.check.access == "credentialed":
-        print("rows         not shown: the data are credentialed")
+    if drafted.check.access != "open":
+        print_text(f"rows         not shown: the access class is {drafted.check.access}")
         return
     corpus, train = drafted.corpus, drafted.settings.train
-    rendered = render_stream(corpus.train, corpus.templates, train.too_long)
+    rendered = render_stream(corpus.train, corpus.templates, train.too_long, train.assistant_turns)
+    fitted = fit_stream(rendered, drafted.tokenizer, train.max_length, Refused(drafted.settings.data.skip_bad))
     screen = console()
     screen.print("\nrows as they would be trained; trained tokens in color\n", style="bold")
-    for tokens in fit_rows(list(islice(rendered, SHOWN_ROWS)), drafted.tokenizer, train.max_length):
+    for tokens in islice(fitted, SHOWN_ROWS):
         screen.print(color_row(tokens, drafted.tokenizer), end="\n\n")
 
 
@@ -186,9 +199,7 @@ def _as_json(seen: Look, drafted: Draft, out: Path) -> dict[str, Any]:
         "reasons": list(seen.reasons),
         "columns": list(seen.columns),
         "patient_columns": list(seen.patient_columns),
-        "settings": [
-            {"key": choice.key, "value": choice.value, "reason": choice.reason} for choice in drafted.choices
-        ],
+        "settings": [{"key": choice.key, "value": choice.value, "reason": choice.reason} for choice in drafted.choices],
         "check": drafted.check.as_json(),
         "out": str(out),
     }
