@@ -23,7 +23,7 @@ def test_the_tutorial_does_what_it_says(command: Path, tmp_path: Path) -> None:
     scripts = 0
     for language, text in BLOCKS:
         if language == "yaml":
-            (tmp_path / "drugs.yaml").write_text(text, encoding="utf-8")
+            assert text.removeprefix("data:\n") in (tmp_path / "drugs.yaml").read_text(encoding="utf-8")
         elif language == "python":
             scripts += 1
             done = subprocess.run(
@@ -35,7 +35,7 @@ def test_the_tutorial_does_what_it_says(command: Path, tmp_path: Path) -> None:
                 words = shlex.split(line)
                 assert words[0] == "lora-med"
                 run(command, tmp_path, *words[1:])
-    assert (scripts, len(COMMANDS)) == (2, 11)
+    assert (scripts, len(COMMANDS)) == (2, 12)
     with (tmp_path / "drugs.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 361
     scores = read_card(tmp_path / "adapters" / "drugs").scores
