@@ -9,9 +9,9 @@ import pytest
 
 from lora_med.data.formats.citations import AUTHOR_END, AUTHOR_START, NUMBER, without_citations
 from lora_med.data.formats.clinical_notes import note
+from lora_med.data.formats.jats.article_text import NUMERIC
 from lora_med.data.formats.placeholders import tagged_mimic3, tagged_mimic4
 from lora_med.data.formats.pubmed.pubmed_fast import TRUNCATED
-from lora_med.data.sources.pmc import NUMERIC
 from lora_med.data.splitting.overlap_with_tests import without_tags
 from lora_med.metrics.content_words import content_words
 from lora_med.metrics.faithfulness import headings

@@ -10,6 +10,16 @@ import sys
 from pathlib import Path
 
 MOST_CPU_SECONDS, MOST_MB = 20, 300
+# The process's own peak: what wait4 reports counts the parent's memory before the program was replaced.
+CHECK = """
+import atexit, sys
+from lora_med.cli.main import main
+def peak():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print("peak in kB:", line.split()[1], file=sys.stderr)
+atexit.register(peak)
+main()
+"""
 
 
 def abstracts(path: Path, count: int) -> Path:
@@ -29,12 +39,13 @@ def test_ten_thousand_rows_take_twenty_processor_seconds_and_300_mb(tmp_path: Pa
     path = abstracts(tmp_path / "rows.jsonl", 10_000)
     command = [
         sys.executable,
-        "-m",
-        "lora_med",
+        "-c",
+        CHECK,
         "data",
         "check",
         "data.source=custom",
         f"data.paths=[{path}]",
+        "adapter.access=open",
         "--json",
     ]
     with open(tmp_path / "out.json", "wb") as out:
@@ -47,4 +58,4 @@ def test_ten_thousand_rows_take_twenty_processor_seconds_and_300_mb(tmp_path: Pa
     (source,) = json.loads((tmp_path / "out.json").read_text())["sources"]
     assert source["records_with_identifiers"] == 1000
     assert usage.ru_utime + usage.ru_stime < MOST_CPU_SECONDS
-    assert usage.ru_maxrss / 1024 < MOST_MB
+    assert int(errors.rpartition("peak in kB:")[2]) / 1024 < MOST_MB

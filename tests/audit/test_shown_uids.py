@@ -131,7 +131,8 @@ def test_the_splits_are_those_of_the_uids_themselves(tmp_path: Path) -> None:
         record = texts[by_hand(f"mimic3:{UID}-{n}")]
         lines.append(json.dumps({"uid": f"mimic3:{UID}-{n}", "group": f"mimic3:{UID}-group-{n}", "text": record.text}))
     plain.write_text("\n".join(lines))
-    same = open_corpus(DataSettings(source="custom", paths=[str(plain)], validation_share=0.3, test_share=0.0))
+    own = DataSettings(source="custom", paths=[str(plain)], validation_share=0.3, test_share=0.0)
+    same = open_corpus(own, access="open")
     assert {by_hand(record.uid) for record in same.train} == {record.uid for record in corpus.train}
 
 
@@ -159,5 +160,5 @@ def test_own_data_that_are_stated_credentialed_show_hashes(base: Path, tmp_path:
     lines = [{"uid": f"{UID}-{n}", "text": f"Seen by Dr. Roe, {n} times, with {'w ' * n}"} for n in range(40)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     settings = parse(None, ["data.source=custom", f"data.paths=[{path}]", "adapter.access=credentialed"])
-    facts = data_facts(settings, open_corpus(settings.data))
+    facts = data_facts(settings, open_corpus(settings.data, access="credentialed"))
     assert facts.access == "credentialed" and UID not in json.dumps(facts.separation)

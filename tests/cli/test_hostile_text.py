@@ -66,6 +66,7 @@ def test_check_and_preview_show_hostile_rows(
     base: Path, hostile: Path, columns: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     here = ["data.source=custom", f"data.paths=[{hostile}]", f"data.columns={columns}", f"model.base={base}"]
+    here.append("adapter.access=open")
     for arguments in (["check"], ["check", "--json"], ["preview"], ["preview", "--json"]):
         assert run(["data", arguments[0], *here, *arguments[1:]]) == 0
         shown = capsys.readouterr()

@@ -30,7 +30,7 @@ TALK = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
         (PAIR | {"instruction": "Be brief."}, "instruction"),
         (PAIR | {"context": "A note."}, "context"),
         (PAIR | {"options": ["a", "b"]}, "options"),
-        (PAIR | {"reasoning": "Because."}, "reasoning"),
+        (ASKED | {"reasoning": "Because."}, "reasoning"),
         (PAIR | {"input": "A note."}, "input"),
         (PAIR | {"answer_choices": ["a", "b"]}, "answer_choices"),
         (ASKED | {"system": "Be brief."}, "system"),

@@ -119,7 +119,9 @@ def test_published_files_are_the_split_and_test_is_not_in_the_corpus(tmp_path: P
     corpus = open_corpus(settings(tmp_path))
     assert (len(corpus.train), len(corpus.validation)) == (10, 4)
     assert "test" not in {field for field in Corpus.__dataclass_fields__ if field != "split"}
-    assert {record.uid for record in open_heldout(settings(tmp_path), "test")} == {f"u{n}" for n in range(14, 20)}
+    assert {record.uid for record in open_heldout(settings(tmp_path), "test", access="open")} == {
+        f"u{n}" for n in range(14, 20)
+    }
     assert corpus.split_description == "published, by file: validation 4, test 6, train 10"
     write_rows(tmp_path / "test.jsonl", range(9, 20))
     with pytest.raises(DataError, match="overlap"):

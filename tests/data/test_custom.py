@@ -32,7 +32,7 @@ def read(
 ) -> tuple[list[Record], Tally]:
     found = find_source(source)
     inputs = find_inputs(found, [str(path) for path in paths])
-    reading = read_records(found, inputs, ReadOptions(columns), skip_bad=skip_bad)
+    reading = read_records(found, inputs, ReadOptions(columns), skip_bad=skip_bad, access="open")
     records = list(reading)
     assert reading.tally.read == reading.tally.kept + sum(reading.tally.dropped.values())
     assert len(records) == reading.tally.kept

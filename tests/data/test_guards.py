@@ -60,7 +60,7 @@ def test_an_article_is_block_listed_by_its_pmid_whatever_it_was_read_from(source
         kept = "bioc:32"
     write_block_list(tmp_path / "mine.txt", ["pmid:31"], "mine")
     here = settings(tmp_path / "in", source=source, block_lists=[str(tmp_path / "mine.txt")], **WHOLE)
-    corpus = open_corpus(here)
+    corpus = open_corpus(here, access="open")
     assert [record.uid for record in corpus.train] == [kept]
     assert corpus.tally.dropped == {"blocked": 1}
 

@@ -52,11 +52,11 @@ def test_equal_items_with_one_uid_are_numbered_and_different_ones_are_an_error(t
     write(tmp_path / "train.jsonl", *({"uid": f"t{n}", "text": f"Training text {n}."} for n in range(4)))
     same = {"uid": "a", "group": "g", "text": "Once and again."}
     write(tmp_path / "test.jsonl", same, same, {"uid": "b", "text": "Other."}, same)
-    test = open_heldout(settings(tmp_path), "test")
+    test = open_heldout(settings(tmp_path), "test", access="open")
     assert [record.uid for record in test] == ["a", "a#2", "b", "a#3"]
     write(tmp_path / "test.jsonl", same, same | {"text": "Different."})
     with pytest.raises(DataError, match="two different records have the uid 'a'"):
-        open_heldout(settings(tmp_path), "test")
+        open_heldout(settings(tmp_path), "test", access="open")
 
 
 def test_a_number_never_meets_a_uid_of_the_file(tmp_path: Path) -> None:
@@ -65,7 +65,8 @@ def test_a_number_never_meets_a_uid_of_the_file(tmp_path: Path) -> None:
         tmp_path / "test.jsonl",
         *({"uid": uid, "text": text} for uid, text in zip(["a", "a#2", "a"], "xyx", strict=True)),
     )
-    assert [record.uid for record in open_heldout(settings(tmp_path), "test")] == ["a", "a#2", "a#3"]
+    test = open_heldout(settings(tmp_path), "test", access="open")
+    assert [record.uid for record in test] == ["a", "a#2", "a#3"]
 
 
 def test_a_test_file_of_its_own_is_scored_whole_and_one_to_split_is_not(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_bad_input_is_refused_with_its_file_and_item(
     if asked in ("medmcqa", "bc5cdr"):
         task = ["--task", f"{asked}:{path}"]
     else:
-        task = ["--source", "custom", "--template", asked, "--data", str(path)]
+        task = ["--source", "custom", "--template", asked, "--data", str(path), "--access", "open"]
     assert run(["eval", "--base", str(base), "--out", str(out), "--split", "validation", *task]) == code
     told = capsys.readouterr().err
     assert said in told and item in told

@@ -38,7 +38,7 @@ def test_what_is_cached_is_what_quantizing_gives(base: Path, monkeypatch: pytest
     assert not folders(base)
     first = load_base(str(base))
     (folder,) = folders(base)
-    monkeypatch.setattr("lora_med.models.base.save_to_cache", lambda *_: pytest.fail("quantized again"))
+    monkeypatch.setattr("lora_med.models.weight_loading.save_to_cache", lambda *_: pytest.fail("quantized again"))
     second = load_base(str(base))
     assert same(state(first.model), state(fresh.model))
     assert same(state(second.model), state(fresh.model))

@@ -49,7 +49,9 @@ def test_every_token_of_a_text_is_trained_and_they_decode_to_it(
     found = find_source(source)
     records = list(read_records(found, find_inputs(found, [str(tmp_path)]), ReadOptions()))
     tokenizer = make_tokenizer(chat=True)
-    (tokens,) = tokenize_rows(render(records, found.template_for(records[0])), tokenizer)
+    (tokens,) = tokenize_rows(
+        render(records, found.template_for({type(records[0])}, has_conversations=False)), tokenizer
+    )
     assert all(tokens.trained[int(tokens.bos) :])
     text = tokenizer.decode(tokens.input_ids, skip_special_tokens=True)
     assert text == TRAINED[source, name, content]

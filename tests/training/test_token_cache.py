@@ -98,7 +98,7 @@ def test_a_second_run_takes_what_the_first_cached(tmp_path: Path) -> None:
     base = make_tiny("llama", tmp_path / "base", context=4096)
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": f"text number {n}"}) + "\n" for n in range(60)))
-    data = ["data.source=custom", f"data.paths=[{path}]", "data.validation_share=0.3"]
+    data = ["data.source=custom", f"data.paths=[{path}]", "data.validation_share=0.3", "adapter.access=open"]
     written: list[dict[str, int]] = []
     for overwrite in ("false", "true"):
         recipe("sft_task").main(parse(None, [*data, *overrides(base, tmp_path), f"adapter.overwrite={overwrite}"]))

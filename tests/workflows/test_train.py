@@ -237,7 +237,9 @@ def test_rows_that_nobody_classed_are_not_trained_on(
 
 def test_the_readme_of_an_adapter_says_the_class_that_was_stated(base: Path, tmp_path: Path) -> None:
     for access, said in (("open", "Learned from open data."), ("credentialed", "Learned from credentialed data")):
-        folder = lora_med.train(settings(base, tmp_path / access, f"adapter.access={access}"), train=ROWS)
+        folder = lora_med.train(
+            settings(base, tmp_path / access, f"adapter.access={access}"), train=ROWS, validation=MORE
+        )
         assert said in (folder / "README.md").read_text()
         assert read_card(folder).data.access == access
         assert ((tmp_path / access / "run" / "run.json").stat().st_mode & 0o077 == 0) == (access == "credentialed")

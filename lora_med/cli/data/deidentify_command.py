@@ -67,8 +67,7 @@ def deidentify_command(
     check_output([out], row, paths)
     check_no_input(out, [secret] if secret is not None else [])
     secret_bytes = _secret_bytes(secret)
-    counts: Counter[str] = Counter()
-    touched = 0
+    counts, touched = Counter[str](), 0
     status = Console(stderr=True).status("looking for identifiers")
     with status, spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names)

@@ -32,7 +32,7 @@ ABOUT_THE_ARTICLE = re.compile(
     re.IGNORECASE,
 )
 SPACES = re.compile(r"[ \t\r\n]+")
-NUMERIC = re.compile(r"[\W\d_]*[a-z]?[\W\d_]*")  # 12, [3], 4a, 5-7
+NUMERIC = re.compile(r"[\W\d_]*+(?:[a-z][\W\d_]*+)?")  # 12, [3], 4a, 5-7
 
 
 def sections_of(meta: Any, article: Any) -> tuple[Section, ...]:
