@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lora_med.config.near_names import nearest
 from lora_med.data.catalog import read
+from lora_med.data.compact import DigestSet
 from lora_med.data.formats.documents.unsupported_formats import counted_endings, unsupported_ending, unsupported_file
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
@@ -180,7 +181,7 @@ class Reading:
 
 def _unique(outcomes: Iterable[Outcome], where: str, *, repeats: bool) -> Iterator[Outcome]:
     """The outcomes with unique uids; a record with the content of an earlier one is dropped, or has a new uid."""
-    contents, uids = set[int](), set[int]()
+    contents, uids = DigestSet(), DigestSet()
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop | PartDrop):
             yield outcome
@@ -206,7 +207,7 @@ def _unique(outcomes: Iterable[Outcome], where: str, *, repeats: bool) -> Iterat
         yield outcome
 
 
-def _free_uid(uid: str, uids: set[int]) -> str:
+def _free_uid(uid: str, uids: DigestSet) -> str:
     """The uid of the next of several equal items of a published set: uid#2, uid#3."""
     return next(free for free in (f"{uid}#{number}" for number in count(2)) if digest(free) not in uids)
 
