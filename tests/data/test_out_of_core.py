@@ -75,6 +75,15 @@ def test_near_duplicates_from_files_are_those_in_memory() -> None:
     assert on_disk(signatures(["a", "b"]), 0.8) == []
 
 
+def test_of_many_texts_in_a_band_each_is_compared_with_the_first() -> None:
+    draw = np.random.default_rng(0)
+    marks = draw.integers(0, 2**32, (60, PERMUTATIONS), dtype=np.uint32)
+    marks[:, :BAND] = marks[0, :BAND]  # all share the first band, and no other
+    alike = np.arange(PERMUTATIONS) % BAND > 0
+    marks[::2, alike] = marks[0, alike]  # every second one is like the first in three numbers of four
+    assert on_disk(marks, 0.7) == clusters(marks, 0.7) == [list(range(0, 60, 2))]
+
+
 @tried(max_examples=12, deadline=None)
 @given(seed=some.integers(0, 2**32), texts=some.integers(2, 200), kinds=some.integers(1, 4))
 def test_near_duplicates_of_any_signatures_are_those_in_memory(seed: int, texts: int, kinds: int) -> None:
