@@ -15,12 +15,12 @@ from pathlib import Path
 
 from lora_med.config.near_names import nearest
 from lora_med.data.catalog import read
-from lora_med.data.compact import DigestSet
 from lora_med.data.formats.documents.unsupported_formats import counted_endings, unsupported_ending, unsupported_file
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, HubSet, Input, Outcome, PartDrop, ReadOptions, Tally
 from lora_med.data.record import Pair, Record, content, digest
 from lora_med.data.source import Source
+from lora_med.data.splitting.compact import DigestSet
 from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
 
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from lora_med.data.compact import DigestSet, NumberTable
+from lora_med.data.splitting.compact import DigestSet, NumberTable
 
 digests = some.one_of(some.integers(0, 2**64 - 1), some.integers(0, 5), some.integers(2**64 - 5, 2**64 - 1))
 

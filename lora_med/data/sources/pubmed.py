@@ -23,7 +23,6 @@ from typing import Any, BinaryIO
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-from lora_med.data.compact import NumberTable
 from lora_med.data.formats.pubmed.medline_tags import (
     MedlineRecord,
     is_medline,
@@ -35,6 +34,7 @@ from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, ha
 from lora_med.data.formats.pubmed.pubmed_fast import read_article
 from lora_med.data.formats.pubmed.pubmed_xml import outcome_of, passage
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.splitting.compact import NumberTable
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
