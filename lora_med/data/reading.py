@@ -18,6 +18,7 @@ from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Drop, Input, Outcome, PartDrop, ReadOptions, Tally
 from lora_med.data.record import Pair, Record, content, digest, shown_uid
 from lora_med.data.source import Source
+from lora_med.data.splitting.compact import DigestSet
 from lora_med.errors import DataError, LoraMedError
 
 MOST_NAMED = 3  # inputs in a message
@@ -108,7 +109,7 @@ def _unique(
     outcomes: Iterable[Outcome], where: str, access_of: Callable[[], str | None], *, repeats: bool
 ) -> Iterator[Outcome]:
     """The outcomes with unique uids; a record with the content of an earlier one is dropped, or has a new uid."""
-    contents, uids = set[int](), set[int]()
+    contents, uids = DigestSet(), DigestSet()
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop | PartDrop):
             yield outcome
@@ -134,7 +135,7 @@ def _unique(
         yield outcome
 
 
-def _free_uid(uid: str, uids: set[int]) -> str:
+def _free_uid(uid: str, uids: DigestSet) -> str:
     """The uid of the next of several equal items of a published set: uid#2, uid#3."""
     return next(free for free in (f"{uid}#{number}" for number in count(2)) if digest(free) not in uids)
 

@@ -34,6 +34,7 @@ from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, ha
 from lora_med.data.formats.pubmed.pubmed_fast import read_article
 from lora_med.data.formats.pubmed.pubmed_xml import outcome_of, passage
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.splitting.compact import NumberTable
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
 
@@ -75,7 +76,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     Drops: superseded, deleted, retracted, retraction_notice, not_english, no_abstract, bad.
     """
     paths = in_order([item for item in inputs if isinstance(item, Path)])
-    latest: dict[int, int] = {}
+    latest: list[NumberTable] = []  # one, after the first pass
 
     def steps() -> Iterator[_Step]:
         return _steps(paths, _Reader(True, options.keep_retracted))
@@ -85,8 +86,8 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
             steps_in_memory = list(steps())
             return _current_versions(steps_in_memory, _latest_versions(steps_in_memory))
         if not latest:
-            latest.update(_latest_versions(_steps(paths, _Reader(False))))
-        return _current_versions(steps(), latest)
+            latest.append(_latest_versions(_steps(paths, _Reader(False))))
+        return _current_versions(steps(), latest[0])
 
     return Again(again)
 
@@ -100,17 +101,18 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return [path for _, path in sorted(keyed, key=lambda item: item[0])]
 
 
-def _latest_versions(steps: Iterable[_Step]) -> dict[int, int]:
+def _latest_versions(steps: Iterable[_Step]) -> NumberTable:
     """PMID -> position of its current version in reading order, times two, plus one if it was deleted later."""
-    state: dict[int, int] = {}
+    state = NumberTable()
     version: dict[int, int] = {}  # only for articles beyond version 1, which are few
     position = 0
     for step in steps:
-        if isinstance(step, _Deletion) and step.pmid in state:
-            state[step.pmid] |= 1
+        if isinstance(step, _Deletion):
+            if (previous := state.get(step.pmid)) >= 0:
+                state[step.pmid] = previous | 1
         elif isinstance(step, _Entry):
             previous = state.get(step.pmid)
-            if previous is None or previous & 1 or step.version >= version.get(step.pmid, 1):
+            if previous < 0 or previous & 1 or step.version >= version.get(step.pmid, 1):
                 state[step.pmid] = position << 1
                 version.pop(step.pmid, None)
                 if step.version > 1:
@@ -119,13 +121,13 @@ def _latest_versions(steps: Iterable[_Step]) -> dict[int, int]:
     return state
 
 
-def _current_versions(steps: Iterable[_Step], latest: dict[int, int]) -> Iterator[Outcome]:
+def _current_versions(steps: Iterable[_Step], latest: NumberTable) -> Iterator[Outcome]:
     position = 0
     for step in steps:
         if isinstance(step, Drop):
             yield step
         elif isinstance(step, _Entry):
-            state = latest.get(step.pmid, -1)
+            state = latest.get(step.pmid)
             if state >> 1 != position:
                 yield Drop("superseded")
             elif state & 1:

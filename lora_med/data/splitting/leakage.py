@@ -11,25 +11,33 @@ published, a leak is an error, or it is removed from the split that is nearer to
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
+
+import numpy as np
 
 from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, Split, asked_of, shown_uid
 from lora_med.data.splitting.block_lists import BlockList, is_blocked, pmid_of
-from lora_med.data.splitting.near_duplicates import Signatures, clusters, signatures
+from lora_med.data.splitting.near_duplicates import BATCH, clusters, signatures
+from lora_med.data.splitting.on_disk.engine import INSTALL, is_installed
+from lora_med.data.splitting.on_disk.facts import Facts, Leaking
 from lora_med.data.splitting.overlap_with_tests import TestText, record_words
+from lora_med.data.splitting.scanned import TRAINING_ORDER, Key, Scanned, ScannedBatch
 from lora_med.data.splitting.union_find import Links
 from lora_med.errors import DataError
 
 SHOWN_UIDS = 5
 LISTED_UIDS = 1000
-TRAINING_ORDER: tuple[Split, ...] = ("train", "validation", "test")  # of two records alike, the earlier split's leaves
 LARGEST_SHARE, LARGEST_GROUPS = 0.1, 20  # of the groups one cluster may join before something else is wrong
 
-Key = tuple[int, Split, str]
+HELD = 200_000  # records at most whose facts and signatures are in memory, about 1.6 KB each; of more they are on disk
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,22 +54,6 @@ class Rules:
     may_hold_test_items: frozenset[Split] = frozenset({"test"})
 
 
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """A scanned record without its text. Its uid is unique within its source and split only."""
-
-    origin: int
-    split: Split
-    uid: str
-    group: str
-    content: int
-
-    @property
-    def key(self) -> Key:
-        """Its unique key."""
-        return (self.origin, self.split, self.uid)
-
-
 @dataclass(frozen=True)
 class Decontamination:
     """The result: the reason for each removed record, the new split of each moved group, and the rules.
@@ -71,8 +63,8 @@ class Decontamination:
     """
 
     rules: Rules
-    removed: dict[Key, str] = field(default_factory=dict)
-    moved: dict[str, Split] = field(default_factory=dict)
+    removed: Mapping[Key, str] = field(default_factory=dict)
+    moved: Mapping[str, Split] = field(default_factory=dict)
     sizes: dict[Split, int] = field(default_factory=dict)
     clusters: int = 0
     access: str | None = "open"  # of the records: decides how their uids are shown
@@ -90,7 +82,8 @@ class Decontamination:
         """The card's entry: rules with the hashes of their files, counts, and up to 1,000 uids for each reason."""
         uids: dict[str, list[str]] = defaultdict(list)
         for (_, _, uid), reason in self.removed.items():
-            uids[reason].append(shown_uid(uid, self.access))
+            if len(uids[reason]) < LISTED_UIDS:
+                uids[reason].append(shown_uid(uid, self.access))
         return {
             "block_lists": [
                 {"name": item.name, "sha256": item.sha256, "ids": len(item.ids)} for item in self.rules.block_lists
@@ -103,7 +96,7 @@ class Decontamination:
             "near_duplicate_clusters": self.clusters,
             "groups_moved": len(self.moved),
             "removed": self.counts(),
-            "removed_uids": {reason: removed[:LISTED_UIDS] for reason, removed in sorted(uids.items())},
+            "removed_uids": dict(sorted(uids.items())),
         }
 
 
@@ -117,6 +110,7 @@ def decontaminate(
     rules: Rules,
     fixed: frozenset[Split],
     access_of: Callable[[], str | None] = lambda: "open",
+    held: int = HELD,
 ) -> Decontamination:
     """What has to be removed or moved so that no split leaks.
 
@@ -124,44 +118,97 @@ def decontaminate(
         assigned: each record with the index of its source in a mixture (else 0) and its split; iterated once.
         fixed: the splits that are published, which nothing may move into or out of.
         access_of: gives the class of the records once all are read: an error or a report shows uids as it allows.
+        held: how many records' facts are in memory at most. With more, and with DuckDB, they are in a temporary folder
+            (about 1 KB a record); the result is the same.
 
     Raises:
         DataError: a leak between published splits, with counts and uids, unless `rules.leaks` is `drop`; or
             near-duplicates that would join more than a tenth of all groups.
     """
-    removed: dict[Key, str] = {}
-    seen: list[Scanned] = []
+    batches = _scanned(assigned, rules)
+    first: deque[ScannedBatch] = deque()
+    while (batch := next(batches, None)) is not None:
+        first.append(batch)
+        if sum(len(batch.seen) + len(batch.forbidden) for batch in first) > held:
+            if is_installed():
+                return _on_disk(_all(first, batches), rules, fixed, access_of)
+            logger.warning(
+                "more than %s records, and DuckDB is not installed: about 1.6 KB of each are in memory; "
+                "after %s they are on disk",
+                f"{held:,}",
+                INSTALL,
+            )
+            break
+    return _in_memory([*first, *batches], rules, fixed, access_of)
 
-    def texts() -> Iterator[str]:
-        for origin, split, record in assigned:
+
+def _all(first: deque[ScannedBatch], rest: Iterator[ScannedBatch]) -> Iterator[ScannedBatch]:
+    while first:
+        yield first.popleft()  # it leaves memory when it is written
+    yield from rest
+
+
+def _scanned(assigned: Iterable[tuple[int, Split, Record]], rules: Rules) -> Iterator[ScannedBatch]:
+    source = iter(assigned)
+    for batch in iter(lambda: list(islice(source, BATCH)), []):
+        forbidden: list[tuple[Key, str]] = []
+        seen: list[Scanned] = []
+        texts: list[str] = []
+        for origin, split, record in batch:
             reason = _forbidden(record, rules) if split not in rules.may_hold_test_items else None
             if reason is not None:
-                removed[origin, split, record.uid] = reason
+                forbidden.append(((origin, split, record.uid), reason))
                 continue
             seen.append(Scanned(origin, split, record.uid, group_of(record), content(record)))
-            yield asked_of(record)
+            if rules.similarity:
+                texts.append(asked_of(record))
+        yield ScannedBatch(forbidden, seen, signatures(texts) if rules.similarity else None)
 
-    text_signatures: Signatures | None = None
-    if rules.similarity:
-        text_signatures = signatures(texts())
-    else:
-        for _ in texts():
-            pass
+
+def _may_move(rules: Rules, fixed: frozenset[Split]) -> bool:
+    return rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2])
+
+
+def _in_memory(
+    batches: Sequence[ScannedBatch], rules: Rules, fixed: frozenset[Split], access_of: Callable[[], str | None]
+) -> Decontamination:
+    removed = {key: reason for batch in batches for key, reason in batch.forbidden}
+    seen = [scanned for batch in batches for scanned in batch.seen]
+    marks = [batch.signatures for batch in batches if batch.signatures is not None]
     duplicates = (
-        clusters(text_signatures, rules.similarity)
-        if text_signatures is not None and len({scanned.split for scanned in seen}) > 1
+        clusters(np.concatenate(marks), rules.similarity)
+        if marks and len({scanned.split for scanned in seen}) > 1
         else []
     )
     leaks = _leaks(seen, duplicates, fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER))
     if leaks and rules.leaks == "error":
-        raise _refusal(leaks, seen, access_of())
+        listed: dict[tuple[str, Split, Split], list[str]] = defaultdict(list)
+        for index, (reason, other) in leaks.items():
+            listed[reason, seen[index].split, other].append(seen[index].uid)
+        raise _refusal({leak: (len(uids), uids[:SHOWN_UIDS]) for leak, uids in listed.items()}, access_of())
     removed |= {seen[index].key: reason for index, (reason, _) in leaks.items()}
-    moved = _moves(seen, duplicates) if rules.leaks == "error" and not fixed.issuperset(TRAINING_ORDER[:2]) else {}
+    moved = _moves(seen, duplicates) if _may_move(rules, fixed) else {}
     sizes: Counter[Split] = Counter(
         moved.get(scanned.group, scanned.split) for scanned in seen if scanned.key not in removed
     )
     ordered: dict[Split, int] = {split: sizes[split] for split in TRAINING_ORDER}
     return Decontamination(rules, removed, moved, ordered, len(duplicates), access_of())
+
+
+def _on_disk(
+    batches: Iterable[ScannedBatch], rules: Rules, fixed: frozenset[Split], access_of: Callable[[], str | None]
+) -> Decontamination:
+    """As `_in_memory`, step by step."""
+    with closing(Facts(batches)) as facts:
+        found = facts.find_near_duplicates(rules.similarity) if rules.similarity and facts.splits() > 1 else 0
+        leaks = facts.find_leaks(fixed if rules.leaks == "error" else frozenset(TRAINING_ORDER), SHOWN_UIDS)
+        if leaks and rules.leaks == "error":
+            raise _refusal(leaks, access_of())
+        if found and _may_move(rules, fixed):
+            _refuse_large_ties(*facts.find_ties())
+        sizes = facts.sizes()
+        removed, moved = facts.tables()
+    return Decontamination(rules, removed, moved, sizes, found, access_of())
 
 
 def _forbidden(record: Record, rules: Rules) -> str | None:
@@ -193,15 +240,12 @@ def _leaks(
     return leaks
 
 
-def _refusal(leaks: dict[int, tuple[str, Split]], seen: Sequence[Scanned], access: str | None) -> DataError:
-    listed: dict[tuple[str, Split, Split], list[str]] = defaultdict(list)
-    for index, (reason, other) in leaks.items():
-        listed[reason, seen[index].split, other].append(shown_uid(seen[index].uid, access))
+def _refusal(leaks: Leaking, access: str | None) -> DataError:
     what = {"leak": "share a group or content with", "near_duplicate": "are near-duplicates of"}
     splits = [
-        f"{len(uids)} of {split} {what[reason]} {other} ({', '.join(uids[:SHOWN_UIDS])}"
-        + (", ...)" if len(uids) > SHOWN_UIDS else ")")
-        for (reason, split, other), uids in sorted(listed.items())
+        f"{count} of {split} {what[reason]} {other} ({', '.join(shown_uid(uid, access) for uid in uids)}"
+        + (", ...)" if count > len(uids) else ")")
+        for (reason, split, other), (count, uids) in sorted(leaks.items())
     ]
     return DataError(
         f"the splits overlap by group or content: {'; '.join(splits)}",
@@ -220,16 +264,19 @@ def _moves(seen: Sequence[Scanned], duplicates: Sequence[Sequence[int]]) -> dict
             links.join(seen[members[0]].group, seen[index].group)
     splits: dict[str, Split] = {scanned.group: scanned.split for scanned in seen}
     sizes = Counter(map(links.leader, splits))
-    largest = sizes.most_common(1)[0][1]
-    if largest > max(LARGEST_GROUPS, LARGEST_SHARE * len(splits)):
-        raise DataError(
-            f"near-duplicates tie {largest:,} of {len(splits):,} groups together: no split can separate them",
-            where="data.near_duplicate_similarity",
-            fix="raise it, or data.leaks=drop: then records that resemble a held-out record leave training instead",
-        )
+    _refuse_large_ties(sizes.most_common(1)[0][1], len(splits))
     moved: dict[str, Split] = {}
     for group, split in splits.items():
         first = links.leader(group)
         if splits[first] != split:
             moved[group] = splits[first]
     return moved
+
+
+def _refuse_large_ties(largest: int, groups: int) -> None:
+    if largest > max(LARGEST_GROUPS, LARGEST_SHARE * groups):
+        raise DataError(
+            f"near-duplicates tie {largest:,} of {groups:,} groups together: no split can separate them",
+            where="data.near_duplicate_similarity",
+            fix="raise it, or data.leaks=drop: then records that resemble a held-out record leave training instead",
+        )

@@ -60,11 +60,17 @@ def clusters(text_signatures: Signatures, similarity: float) -> list[list[int]]:
     return links.sets()
 
 
+def band_keys(text_signatures: Signatures, band: int) -> NDArray[np.uint64]:
+    """One number for each text, the same where the four numbers from `band` on are."""
+    keys = np.zeros(len(text_signatures), np.uint64)
+    for column in range(band, band + BAND):
+        keys = keys * MULTIPLIER + text_signatures[:, column].astype(np.uint64) + np.uint64(1)
+    return keys
+
+
 def _candidates(text_signatures: Signatures) -> Iterator[tuple[int, int]]:
     for band in range(0, PERMUTATIONS, BAND):
-        keys = np.zeros(len(text_signatures), np.uint64)
-        for column in range(band, band + BAND):
-            keys = keys * MULTIPLIER + text_signatures[:, column].astype(np.uint64) + np.uint64(1)
+        keys = band_keys(text_signatures, band)
         order = np.argsort(keys, kind="stable")
         edges = np.flatnonzero(np.diff(keys[order])) + 1
         for start, end in pairwise([0, *edges.tolist(), len(order)]):
