@@ -193,7 +193,7 @@ def _shares(check: Check) -> list[Choice]:
     count = sum(source.sizes.values())
     if count >= FEW_RECORDS or not source.split.startswith("split by group"):
         return []
-    reason = f"{count:,} records are few: a tenth each to validate and to test on"
+    reason = f"few records ({count:,}): a tenth each to validate and to test on"
     return [Choice("data.validation_share", 0.1, reason), Choice("data.test_share", 0.1, reason)]
 
 
