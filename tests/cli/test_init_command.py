@@ -83,6 +83,26 @@ def test_rows_of_credentialed_data_are_not_shown(rows_file: Path, capsys: pytest
     assert "not shown" in output.out
 
 
+def test_a_first_line_of_text_in_place_of_names_is_not_shown_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    note = "Mrs Roe was seen on the ward today with a cough and a fever"
+    Path("notes.csv").write_text(f"{note},{note} again\nA second note,a third\n")
+    code = run(["init", "notes.csv", "--yes", "--access", "credentialed", "--json"])
+    output = capsys.readouterr()
+    assert code == 65
+    assert "Roe" not in output.out + output.err
+    mapped = ["--column", f"prompt={note}", "--column", f"completion={note} again"]
+    Path("notes.csv").write_text(
+        f"{note},{note} again\n" + "".join(f"Compound {n} is for what?,Value {n}.\n" for n in range(60))
+    )
+    stated = ["--set", "data.near_duplicate_similarity=0", "--column", "group=none"]
+    assert run(["init", "notes.csv", "--yes", "--access", "open", *mapped, *stated]) == 0
+    reasons = [line for line in Path("run.yaml").read_text().splitlines() if line.strip().startswith("#")]
+    assert not any("Roe" in line for line in reasons)
+
+
 def test_json_holds_the_settings_with_their_reasons(rows_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "rows.csv", *STATED, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -26,6 +26,7 @@ from lora_med.cli.options import (
 )
 from lora_med.cli.terminal import console, print_text
 from lora_med.errors import OutputError, SettingsError
+from lora_med.files import write_atomic
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def init_command(
     answers = _asked(seen, answers) if sys.stdin.isatty() and not yes else _without_questions(seen, answers)
     drafted = draft(paths, seen, answers)
     title = ("Written by `lora-med init`; every value may be changed.", f"lora-med train --config {out}")
-    out.write_text(as_yaml(drafted.choices, title), encoding="utf-8")
+    write_atomic(out, as_yaml(drafted.choices, title))
     if as_json:
         print_text(json.dumps(_as_json(seen, drafted, out)))
         return
@@ -126,8 +127,10 @@ def _without_questions(seen: Look, answers: Answers) -> Answers:
 
 def _asked(seen: Look, answers: Answers) -> Answers:
     """The answers, with what is missing asked for on the terminal."""
+    from lora_med.data.shapes.columns.cells import listed
+
     if seen.columns:
-        print_text(f"columns      {', '.join(seen.columns)}")
+        print_text(f"columns      {listed(seen.columns)}")
     if seen.needs_columns and not set(answers.columns) - {"group", "uid"}:
         answers = replace(answers, columns={**answers.columns, **_asked_columns(seen)})
     if seen.patient_columns and "group" not in answers.columns:
@@ -160,8 +163,10 @@ def _asked_column(question: str, seen: Look, default: str | None, *others: str) 
 
 def _asked_of(question: str, choices: tuple[str, ...], default: str | None) -> str:
     """One of the choices, asked for until it is one."""
+    from lora_med.data.shapes.columns.cells import listed
+
     while (answer := typer.prompt(question, default=default).strip()) not in choices:
-        print_text(f"{answer!r} is none of {', '.join(choices)}")
+        print_text(f"{answer!r} is none of {listed(choices)}")
     return answer
 
 
@@ -193,11 +198,13 @@ def _print_rows(drafted: Draft) -> None:
 
 
 def _as_json(seen: Look, drafted: Draft, out: Path) -> dict[str, Any]:
+    from lora_med.data.shapes.columns.cells import listed
+
     return {
         "files": [str(path) for path in seen.files],
         "source": seen.source.name,
         "reasons": list(seen.reasons),
-        "columns": list(seen.columns),
+        "columns": listed(seen.columns),
         "patient_columns": list(seen.patient_columns),
         "settings": [{"key": choice.key, "value": choice.value, "reason": choice.reason} for choice in drafted.choices],
         "check": drafted.check.as_json(),

@@ -16,6 +16,7 @@ from typing import Any
 from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.tables import FORMATS, TableRow, format_of, rows
 from lora_med.data.outcome import TableFormat
+from lora_med.data.shapes.columns.cells import listed
 from lora_med.errors import DataError, InputMissingError
 from lora_med.files import archive_errors, open_stream
 
@@ -195,8 +196,7 @@ def _of_rows(path: Path, table: TableFormat) -> Detected:
         for source, reason, fits in ROW_MARKS:
             if fits(inner):
                 return Detected(source, reason)
-    columns = ", ".join(map(str, values)) or "none that can be read"
-    return Detected("custom", f"rows of your own in {format_of(path)}, with the columns {columns}")
+    return Detected("custom", f"rows of your own in {format_of(path)}, with the columns {listed(map(str, values))}")
 
 
 def files_in(names: Sequence[str]) -> list[Path]:

@@ -22,9 +22,10 @@ from lora_med.data.formats.entities.token_tags import UnknownTag, tagged_text
 from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import PartDrop
 from lora_med.data.record import Span
+from lora_med.data.shapes.columns.cells import parsed
 from lora_med.data.shapes.label_studio import in_label_studio, label_studio_mentions
 from lora_med.data.shapes.row_error import Rejected, RowError
-from lora_med.data.shapes.span_cells import as_list, as_mention, is_list_of_mentions, parsed
+from lora_med.data.shapes.span_cells import as_list, as_mention, is_list_of_mentions
 
 TOKENS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels", "ner", "bio_tags", "iob_tags", "label")

@@ -12,8 +12,9 @@ from typing import Any
 
 from lora_med.data.formats.entities.mentions import Mention
 from lora_med.data.formats.tables import is_encodable
+from lora_med.data.shapes.columns.cells import parsed
 from lora_med.data.shapes.row_error import Rejected, RowError
-from lora_med.data.shapes.span_cells import as_list, is_number, parsed
+from lora_med.data.shapes.span_cells import as_list, is_number
 
 LABELED = ("labels", "hypertextlabels")
 ELSEWHERE = ("paragraphlabels", "timeserieslabels", "rectanglelabels", "polygonlabels")

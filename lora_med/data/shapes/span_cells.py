@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from lora_med.data.formats.entities.mentions import Mention
+from lora_med.data.shapes.columns.cells import parsed
 from lora_med.data.shapes.row_error import RowError
 
 STARTS = ("start", "start_offset", "begin", "start_char")
 ENDS = ("end", "end_offset", "stop", "end_char")
 TYPES = ("type", "label", "labels", "entity_group", "entity_type", "entity", "tag")
-LONGEST_CELL = 1 << 20  # characters; ast.literal_eval is slow and hungry
-
-
-def parsed(value: object) -> Any:
-    """The list or object that a text cell holds, as JSON or as Python writes it; else the value itself."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        pass
-    if len(value) > LONGEST_CELL:
-        return value
-    try:
-        return ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return value
 
 
 def as_list(values: Mapping[str, Any], column: str) -> list[Any]:
