@@ -87,7 +87,7 @@ def _refuse_unclear(values: Mapping[str, Any], mentions: Sequence[Mention]) -> N
     column = next((name for name in TOKENS if _is_list_of(values.get(name), str)), None)
     if column is None or not mentions or any(mention.text is not None for mention in mentions):
         return
-    count = len(parsed(values[column]))
+    count = len(as_list(values, column))
     if all(end <= count for mention in mentions for _, end in mention.pieces):
         what = f"the offsets may count characters or the {count} tokens of column {column!r}"
         raise RowError("unclear_offsets", f"{what}: if characters, set data.ignore_columns={column}")
