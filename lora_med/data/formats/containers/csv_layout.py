@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -25,11 +26,15 @@ LONGEST_HEADER = 1 << 21  # characters; wider tables than that are no CSV
 
 @dataclass(frozen=True)
 class Layout:
-    """`delimiter` between cells; `skipped` lines above the header; `lines` that were read and follow those."""
+    """`delimiter` between cells; `skipped` lines above the header; `lines` that were read and follow those.
+
+    The lines are to be taken out one by one: each may be tens of megabytes.
+    """
 
     delimiter: str
     skipped: int
-    lines: Sequence[str]
+    lines: deque[str]
+    has_backslash: bool
 
 
 def delimiter_of(stated: str) -> str:
@@ -83,7 +88,7 @@ def find_layout(
         _refuse_other(rows, delimiter, f"{path}:{start + 1}")
     if comment < start:
         _refuse_header(lines[comment:start], rows, delimiter, f"{path}:{comment + 1}")
-    return Layout(delimiter, start, rows)
+    return Layout(delimiter, start, deque(rows), has_backslash=any('\\"' in line for line in rows))
 
 
 def _head(text: TextFile) -> tuple[list[str], bool]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,13 +48,13 @@ def csv_rows(
     layout = find_layout(text, path, default, table.delimiter, names)
     if layout.skipped:
         logger.info("%s: the %d lines above the header are not read", path.name, layout.skipped)
-    lines = _lines(chain(layout.lines, iter(text.line, "")), layout, path)
-    reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
+    reader = csv.reader(_lines(text, layout, path), delimiter=layout.delimiter, strict=True)
     header = None if names is None else list(names)
     is_first, has_row = names is not None, False
     while True:
         line = layout.skipped + reader.line_num + 1
         where = f"{path}:{line}"
+        cells = ()  # not the last row's: one may be as large as all that is read at once
         try:
             cells = next(reader)
         except StopIteration:
@@ -76,25 +75,26 @@ def csv_rows(
         is_first = False
 
 
-def _lines(lines: Iterable[str], layout: Layout, path: Path) -> Iterator[str]:
-    """The lines, as long as they are no bomb of empty ones or of empty cells.
+def _lines(text: TextFile, layout: Layout, path: Path) -> Iterator[str]:
+    """The lines, as long as they are no bomb of empty ones or of empty cells. None is kept while the next is read.
 
     Raises:
         DataError: they are.
     """
-    empty = 0
-    for number, line in enumerate(lines, layout.skipped + 1):
+    empty, number = 0, layout.skipped
+    while line := layout.lines.popleft() if layout.lines else text.line():
+        number += 1
         empty = 0 if line.strip("\r\n") else empty + 1
         if empty > MOST_EMPTY or (len(line) > MOST_CELLS and line.count(layout.delimiter) > MOST_CELLS):
             what = f"more than {MOST_EMPTY:,} empty lines" if empty else f"a line of more than {MOST_CELLS:,} cells"
             raise DataError(what, where=f"{path}:{number}", fix="restore the file")
         yield line
+        line = ""
 
 
 def _unreadable(layout: Layout) -> str:
     what = "a quoted cell is not closed, or text follows its closing quote"
-    has_backslash = any('\\"' in line for line in layout.lines)
-    return what + ("; in CSV a quote inside a cell is doubled, without a backslash" if has_backslash else "")
+    return what + ("; in CSV a quote inside a cell is doubled, without a backslash" if layout.has_backslash else "")
 
 
 def _header(cells: list[str], text: TextFile, where: str) -> list[str]:
