@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gzip
 import json
 import os
@@ -30,10 +31,11 @@ from lora_med.files import (
     open_stream,
     read_json,
     sha256_file,
+    sweep,
     write_atomic,
     write_json,
 )
-from lora_med.folders import fresh_folder, lock, replace_folder
+from lora_med.folders import fresh_folder, held, lock, replace_folder, sweep_folders
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -127,13 +129,43 @@ def test_the_file_of_a_running_writer_stays(tmp_path: Path) -> None:
             handle.write(b"whole")
 
     child = in_child(write_and_wait)
-    os.read(come[0], 1)
-    for name in ("a.jsonl", "b.jsonl"):
-        write_atomic(tmp_path / name, "mine")
-    assert len(names(tmp_path)) == 3
-    os.write(go[1], b"x")
-    assert ended_well(child)
+    try:
+        os.read(come[0], 1)
+        for name in ("a.jsonl", "b.jsonl"):
+            write_atomic(tmp_path / name, "mine")
+        during = names(tmp_path)
+    finally:
+        os.write(go[1], b"x")  # before anything is asserted: a child that waits would outlive a failed test
+        has_ended_well = ended_well(child)
+    assert len(during) == 3
+    assert has_ended_well
     assert names(tmp_path) == ["a.jsonl", "b.jsonl"] and (tmp_path / "a.jsonl").read_bytes() == b"whole"
+
+
+def test_a_file_that_is_being_written_is_locked_and_no_sweep_takes_it(tmp_path: Path) -> None:
+    with atomic_stream(tmp_path / "a.jsonl") as handle:
+        (temporary,) = tmp_path.iterdir()
+        with temporary.open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        sweep(tmp_path)
+        assert names(tmp_path) == [temporary.name]
+        handle.write(b"whole")
+    assert names(tmp_path) == ["a.jsonl"]
+    temporary.write_text("half")  # as a killed writer leaves it: without a lock
+    sweep(tmp_path)
+    assert names(tmp_path) == ["a.jsonl"]
+
+
+def test_a_folder_that_is_being_written_is_locked_and_no_sweep_takes_it(tmp_path: Path) -> None:
+    folder = tmp_path / ".out.0a1b2c3d.tmp"
+    folder.mkdir()
+    with held(folder):
+        sweep_folders(tmp_path / "out")
+        assert folder.is_dir()
+        with pytest.raises(BlockingIOError), held(folder):
+            pass
+    sweep_folders(tmp_path / "out")
+    assert names(tmp_path) == []
 
 
 def test_only_our_own_temporary_files_are_removed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_med.cli.data.stdin import spooled
 from lora_med.cli.main import run
 
 ROWS = '{"text": "One."}\n{"text": "Two."}\n'
@@ -222,6 +223,18 @@ def test_a_settings_file_is_copied_to_standard_output_and_never_over_another(
     (here / "mine.yaml").write_text("mine")
     assert run(["config", "copy", "micro_label", "--out", "mine.yaml"]) == 73
     assert (here / "mine.yaml").read_text() == "mine"
+
+
+def test_standard_input_that_is_being_read_is_swept_by_no_other_read(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(here / "rows.jsonl") as rows:
+        monkeypatch.setattr(sys, "stdin", rows)
+        with spooled(["-"], None, ".jsonl", here / "out.jsonl") as (first,):
+            with spooled(["other.jsonl"], None, ".jsonl", here / "next.jsonl") as others:
+                assert others == ["other.jsonl"]
+            assert Path(first).read_text() == ROWS
+    assert [path.name for path in here.iterdir()] == ["rows.jsonl"]
 
 
 @pytest.mark.parametrize("source", ["many.jsonl", "-"])
