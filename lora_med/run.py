@@ -74,6 +74,20 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Without what the loggers of these names say beneath a warning, where it is said again or in another way."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logging.WARNING, logger.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def set_verbosity(level: int) -> None:
     """Log `level` (of `logging`) and above from this package; NOTSET is the usual one, INFO. Later set-ups keep it."""
     logging.getLogger("lora_med").setLevel(level if rank() == 0 else logging.NOTSET)

@@ -56,7 +56,10 @@ def page(check: Check, rows: Sequence[Shown], *, base: str) -> str:
         lead=[_lead(source) for source in check.sources],
         check=check,
         rows=rows,
-        notes=[[*_column_sentences(source), *notes(source)] for source in check.sources],
+        notes=[
+            [*_column_sentences(source), *separation_notes(source), identifiers_note(source)]
+            for source in check.sources
+        ],
         charts=[
             {split: histogram(sizes, check.max_length) for split, sizes in source.lengths.items() if split == "train"}
             for source in check.sources
@@ -74,8 +77,8 @@ def _lead(source: SourceCheck) -> str:
     return f"{source.source}: {source.tally}. The splits have {sizes}."
 
 
-def notes(source: SourceCheck) -> list[str]:
-    """How the splits were separated, and what has the shape of an identifier, in sentences."""
+def separation_notes(source: SourceCheck) -> list[str]:
+    """How the splits were separated, in sentences."""
     separation = source.separation
     removed = ", ".join(f"{count:,} {reason}" for reason, count in separation["removed"].items()) or "nothing"
     lists = ", ".join(item["name"] for item in separation["block_lists"]) or "none"
@@ -88,16 +91,19 @@ def notes(source: SourceCheck) -> list[str]:
         lines.append(
             f"Compared with {item['name']}: {item['texts']:,} texts, {item['too_short']:,} too short to compare."
         )
-    if source.identifiers:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in source.identifiers.items())
-        lines.append(
-            f"{source.records_with_identifiers:,} records contain something with the shape of an identifier: {kinds}. "
-            "Patterns find shapes, not persons. In published text many of these are harmless. "
-            "Names without a title are not found."
-        )
-    else:
-        lines.append("Nothing has the shape of an identifier.")
     return lines
+
+
+def identifiers_note(source: SourceCheck) -> str:
+    """What has the shape of an identifier, in sentences: counts and types, never a text."""
+    if not source.identifiers:
+        return "Nothing has the shape of an identifier."
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in source.identifiers.items())
+    return (
+        f"{source.records_with_identifiers:,} records contain something with the shape of an identifier: {kinds}. "
+        "Patterns find shapes, not persons. In published text many of these are harmless. "
+        "Names without a title are not found."
+    )
 
 
 def _separated(group: str) -> str:

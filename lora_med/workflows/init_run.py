@@ -1,58 +1,50 @@
-"""From files to settings: what the files are, what is missing, and a commented YAML that `lora-med train` runs.
+"""From files to settings: a commented YAML that `lora-med train` runs, with the reason for each value.
 
-`look` says what can be seen without reading the files whole. `draft` reads them as a run would, and gives the settings
-with the reason for each value. Nothing is guessed in silence: a value without a flag carries its reason.
+`draft` reads the files as a run would. Nothing is guessed in silence: a value without a flag carries its reason.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.store import STORE, check_loadable
 from lora_med.audit.data_check import Check, check_data
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.data.access import Access
-from lora_med.data.catalog import find_source, read
 from lora_med.data.corpus import Corpus
-from lora_med.data.detection.detect_source import Detected, detect_sources, files_in
-from lora_med.data.formats.containers.table_row import TableRow
-from lora_med.data.formats.tables import AS_SHOWN, rows
-from lora_med.data.outcome import Drop, ReadOptions, TableFormat
-from lora_med.data.shapes.columns.patient_columns import is_named_like_a_patient
-from lora_med.data.source import Source
-from lora_med.errors import SettingsError
-from lora_med.models.files.resolve import resolve_base
+from lora_med.data.detection.look_at_files import Look
+from lora_med.data.formats.tables import AS_SHOWN
+from lora_med.data.outcome import TableFormat
+from lora_med.data.record import Annotated, Pair, Passage, Question
+from lora_med.errors import DataError, SettingsError
+from lora_med.models.files.resolve import read_config, resolve_base
 from lora_med.models.tokenizer import load_tokenizer
+from lora_med.prompts.chat_template import tokenizer_of_run
+from lora_med.prompts.templates.templates import find_template
+from lora_med.run import quiet
 from lora_med.workflows.draft_config import Choice, overrides_of
 
 MICRO = "micro"
 FEW_RECORDS = 2_000  # below it, a twentieth is too few to compare on
 ROW_LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
+# Shares to validate and to test on, the first that leave records in each split; of very few records none to test on.
+FEW_SHARES = ((0.1, 0.1), (0.2, 0.2), (0.3, 0.3), *((tenths / 10, 0.0) for tenths in range(2, 10)))
 NO_GROUP = "none"
-
-
-@dataclass(frozen=True)
-class Look:
-    """What can be seen of the files at once: their source with its reasons, the columns of a table's first row.
-
-    `patient_columns` are those named like a patient. `needs_columns`: no column's name says what the rows are.
-    """
-
-    files: tuple[Path, ...]
-    source: Source
-    reasons: tuple[str, ...]
-    columns: tuple[str, ...]
-    patient_columns: tuple[str, ...]
-    needs_columns: bool
-
-    @property
-    def needs_access(self) -> bool:
-        """Whether the access class must be stated."""
-        return self.source.access is None
+TASKS = {
+    Passage: "running text",
+    Pair: "a prompt and its completion",
+    Question: "questions and their answers",
+    Annotated: "named entities in a text",
+}
+CLASSIFICATION = {"label": "the class of a text"}
+REPEATED = ("lora_med.data.corpus", "lora_med.data.splitting.build_splits")  # what they log, the report says
 
 
 @dataclass(frozen=True)
@@ -72,59 +64,17 @@ class Answers:
 
 @dataclass(frozen=True)
 class Draft:
-    """The settings for the files, value by value, and what a run would learn from."""
+    """The settings for the files, value by value, and what a run would learn from.
+
+    `context` is the number of tokens that the base takes, and `tokenizer` the one of the run, with its chat template.
+    """
 
     choices: tuple[Choice, ...]
     settings: Settings
     check: Check
     corpus: Corpus
+    context: int
     tokenizer: Any = field(repr=False)
-
-
-def look(names: Sequence[str], table: TableFormat, source: str | None = None) -> Look:
-    """What the files are, by their content, unless `source` says it.
-
-    Raises:
-        InputMissingError: no such file.
-        DataError: a file that nothing reads.
-        SettingsError: the files are of several sources.
-    """
-    files = files_in(names)
-    detected = (
-        {path: Detected(source, "as --source says") for path in files} if source else detect_sources(files, table)
-    )
-    by_source: dict[str, list[Path]] = {}
-    for path, item in detected.items():
-        by_source.setdefault(item.source, []).append(path)
-    if len(by_source) > 1:
-        listed = "; ".join(f"{name}: {paths[0].name}, {len(paths)} in all" for name, paths in sorted(by_source.items()))
-        raise SettingsError(
-            f"the files are of several sources: {listed}",
-            where=", ".join(names),
-            fix="name the files of one source; data.mix in the settings adds others",
-        )
-    row_source = find_source(next(iter(by_source)))
-    first = _first_row(files[0], table) if row_source.template_by_kind else None
-    columns = () if first is None else tuple(map(str, first))
-    return Look(
-        files=tuple(files),
-        source=row_source,
-        reasons=tuple(dict.fromkeys(item.reason for item in detected.values())),
-        columns=columns,
-        patient_columns=tuple(name for name in columns if is_named_like_a_patient(name)),
-        needs_columns=first is not None and _needs_columns(row_source, files[0], table),
-    )
-
-
-def _first_row(path: Path, table: TableFormat) -> Mapping[str, Any] | None:
-    return next((item.values for item in rows(path, table) if isinstance(item, TableRow)), None)
-
-
-def _needs_columns(source: Source, path: Path, table: TableFormat) -> bool:
-    """Whether the first row has no columns whose names say what it is."""
-    options = ReadOptions(table=table, stops_at_columns=False)
-    first = next(iter(read(source, [path], options)), None)
-    return isinstance(first, Drop) and first.reason == "missing_column"
 
 
 def draft(names: Sequence[str], seen: Look, answers: Answers) -> Draft:
@@ -133,23 +83,38 @@ def draft(names: Sequence[str], seen: Look, answers: Answers) -> Draft:
     Raises:
         SettingsError, DataError: a run would raise it too; the message says what to state.
     """
-    choices = [*_base(answers), *_data(names, seen, answers)]
     own = [_stated(setting) for setting in answers.settings]
-    choices = [choice for choice in choices if choice.key not in {item.key for item in own}] + own
+    fixed = {choice.key for choice in own}
+    choices = [choice for choice in (*_base(answers), *_data(names, seen, answers)) if choice.key not in fixed] + own
     settings = parse(None, overrides_of(choices))
-    tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
-    check, corpus = check_data(settings, tokenizer)
-    shares = [choice for choice in _shares(check) if choice.key not in {item.key for item in own}]
-    if shares:  # of few records: reading them again costs little
-        choices += shares
-        check, corpus = check_data(parse(None, overrides_of(choices)), tokenizer)
-    taken = {choice.key for choice in choices}
-    choices += [choice for choice in _from_check(check, corpus, tokenizer, answers) if choice.key not in taken]
-    return Draft(tuple(_in_sections(choices)), parse(None, overrides_of(choices)), check, corpus, tokenizer)
+    folder = resolve_base(settings.model.base, settings.model.revision)[0]
+    tokenizer, _ = load_tokenizer(folder)
+    context = context_of(folder, tokenizer)
+    most = min(context, ROW_LENGTHS[-1])
+    trial = [] if "train.max_length" in fixed else [Choice("train.max_length", most, "as long as any row may be")]
+    shares, check, corpus = _split([*choices, *trial], fixed, tokenizer)
+    more = [*shares, *_from_check(check, names, corpus, most, answers)]
+    taken = {choice.key for choice in more}
+    choices = [choice for choice in choices if choice.key not in taken or choice.key in fixed]
+    choices += [choice for choice in more if choice.key not in fixed]
+    settings = parse(None, overrides_of(choices))
+    check = replace(check, max_length=settings.train.max_length)
+    model = settings.model
+    options = {"file": model.chat_template, "enable_thinking": model.enable_thinking}
+    with quiet("lora_med.prompts"):
+        tokenizer = tokenizer_of_run(tokenizer, corpus.templates.values(), **options)
+    return Draft(tuple(_in_sections(choices)), settings, check, corpus, context, tokenizer)
+
+
+def context_of(folder: Path, tokenizer: Any) -> int:
+    """The most tokens that a base takes: what its configuration says, and its tokenizer where that is less."""
+    config = read_config(folder).get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
+    return min([int(tokenizer.model_max_length), *(int(limit) for limit in limits if limit)])
 
 
 def _base(answers: Answers) -> list[Choice]:
-    reason = "as --base says" if answers.base else "the embedded base, to try the run; name a folder or a Hub id"
+    reason = "as stated" if answers.base else "the embedded base, to try the run; name a folder or a Hub id"
     return [Choice("model.base", answers.base or MICRO, reason)]
 
 
@@ -168,11 +133,11 @@ def _data(names: Sequence[str], seen: Look, answers: Answers) -> list[Choice]:
     stated = {"answer_form": answers.answer_form, "encoding": table.encoding, "delimiter": table.delimiter}
     for key, value in {**stated, "sheet": table.sheet}.items():
         if value is not None:
-            choices.append(Choice(f"data.{key}", value, f"as --{key.replace('_', '-')} says"))
+            choices.append(Choice(f"data.{key}", value, "as stated"))
     if answers.template is not None:
         choices.append(Choice("data.template", answers.template, "as --template says"))
     if answers.access is not None:
-        choices.append(Choice("adapter.access", answers.access, "who may read the data, and so the adapter"))
+        choices.append(Choice("adapter.access", answers.access, "who may read the data, and so the adapter, as stated"))
     return choices
 
 
@@ -187,32 +152,57 @@ def _stated(setting: str) -> Choice:
     return Choice(key, yaml.safe_load(value), "as --set says")
 
 
-def _shares(check: Check) -> list[Choice]:
-    """The shares held out, where so few records make a twentieth too little."""
+def _split(choices: Sequence[Choice], fixed: set[str], tokenizer: Any) -> tuple[list[Choice], Check, Corpus]:
+    """The shares held out, and the check with them: the default ones, or those that leave few records in each split.
+
+    Raises:
+        SettingsError: no share leaves records both to train and to validate on.
+        DataError: the data cannot be read.
+    """
+    keys = tuple(f"data.{name}_share" for name in ("validation", "test"))
+    may_choose = not fixed & set(keys)
+    none_held_out = [Choice(key, 0.0, "") for key in keys]
+    try:
+        with quiet(*REPEATED):
+            check, corpus = check_data(parse(None, overrides_of(choices)), tokenizer)
+    except DataError:  # so few records that none is left to train on, or a fault that comes again
+        if not may_choose:
+            raise
+        with quiet("lora_med.data", "lora_med.prompts"):
+            check, corpus = check_data(parse(None, overrides_of([*choices, *none_held_out])), tokenizer)
     source = check.sources[0]
-    count = sum(source.sizes.values())
-    if count >= FEW_RECORDS or not source.split.startswith("split by group"):
-        return []
-    reason = f"few records ({count:,}): a tenth each to validate and to test on"
-    return [Choice("data.validation_share", 0.1, reason), Choice("data.test_share", 0.1, reason)]
+    size = sum(source.sizes.values())
+    if may_choose and size < FEW_RECORDS and source.split.startswith("split by group"):
+        for validation, test in FEW_SHARES:  # of few records: reading them again costs little
+            reason = f"few records ({size:,}): the smallest of the usual shares that leave records in each split"
+            shares = [Choice(key, share, reason) for key, share in zip(keys, (validation, test), strict=True)]
+            with contextlib.suppress(DataError), quiet("lora_med.data", "lora_med.prompts"):
+                check, corpus = check_data(parse(None, overrides_of([*choices, *shares])), tokenizer)
+                if check.sources[0].sizes["validation"] and (check.sources[0].sizes["test"] or not test):
+                    return shares, check, corpus
+    if not check.sources[0].sizes["validation"] or not check.sources[0].sizes["train"]:
+        raise SettingsError(
+            f"a run validates on records that it does not train on, and none are left for it: {source.tally}; "
+            f"{source.split}",
+            where="data.paths",
+            fix="name more files, a validation file too, or for rows that are of one group, --column group=COLUMN",
+        )
+    return [], check, corpus
 
 
-def _from_check(check: Check, corpus: Corpus, tokenizer: Any, answers: Answers) -> list[Choice]:
-    """The values that depend on what was read: template, length of rows, names."""
-    longest = max(lengths.quantiles["100%"] for lengths in check.sources[0].lengths.values())
-    context = min(int(tokenizer.model_max_length), ROW_LENGTHS[-1])
-    length = min(next((size for size in ROW_LENGTHS if size >= longest), ROW_LENGTHS[-1]), context)
-    of_rows = f"the longest row has {longest:,} tokens"
-    name = answers.name or _name(corpus)
-    choices = [
-        Choice(
-            "data.template",
-            check.sources[0].template,
-            "the template of such records; `lora-med data templates` lists all",
-        ),
-        Choice("train.max_length", length, of_rows if length >= longest else f"{of_rows}, more than this base takes"),
+def _from_check(check: Check, names: Sequence[str], corpus: Corpus, most: int, answers: Answers) -> list[Choice]:
+    """The values that depend on what was read: template, length of rows, access, names."""
+    choices = [*_template(check, corpus, answers), *_lengths(check, most)]
+    if answers.access is not None and check.access not in (None, answers.access):
+        reason = f"stated as {answers.access}; the class of what was read is stricter, and it counts"
+        choices.append(Choice("adapter.access", check.access, reason))
+    name = answers.name or _name(names, corpus)
+    reason = (
+        "as --name says" if answers.name else f"after {'the folder' if Path(names[0]).is_dir() else 'the first file'}"
+    )
+    choices += [
         Choice("train.output_dir", f"runs/{name}", "checkpoints, metrics and run.json"),
-        Choice("adapter.name", name, "as --name says" if answers.name else "after the first file"),
+        Choice("adapter.name", name, reason),
     ]
     if answers.base in (None, MICRO):
         reason = "ten times the default, because micro is a thousand times smaller than the usual base"
@@ -220,10 +210,54 @@ def _from_check(check: Check, corpus: Corpus, tokenizer: Any, answers: Answers) 
     return choices
 
 
-def _name(corpus: Corpus) -> str:
-    stem = corpus.files[0].name.split(".")[0] if corpus.files else "adapter"
-    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:64]
-    return name or "adapter"
+def _template(check: Check, corpus: Corpus, answers: Answers) -> list[Choice]:
+    if answers.template is not None:
+        return []
+    template = find_template(check.sources[0].template)
+    why = "what the rows are chooses it" if corpus.source.template_by_kind else f"that of {corpus.source.name}"
+    task = CLASSIFICATION.get(template.name, TASKS[template.takes])
+    reason = f"the task is {task}: {template.summary}; {why}. `lora-med data templates` lists all"
+    return [Choice("data.template", template.name, reason)]
+
+
+def _lengths(check: Check, most: int) -> list[Choice]:
+    """The longest row, and what becomes of those that are longer than the base takes.
+
+    Raises:
+        SettingsError: all rows are, and none may be cut.
+    """
+    every = check.sources[0].lengths.values()
+    longest = max(lengths.quantiles.get("100%", 0) for lengths in every)
+    length = min(next((size for size in ROW_LENGTHS if size >= longest), most), most)
+    of_rows = f"the longest row has {longest:,} tokens"
+    if longest <= length:
+        return [Choice("train.max_length", length, of_rows)]
+    choices = [Choice("train.max_length", length, f"{of_rows}, and a row of this run has at most {length:,}")]
+    over, rows = sum(lengths.too_long for lengths in every), sum(lengths.rows for lengths in every)
+    if find_template(check.sources[0].template).takes is Passage and check.sources[0].template == "text":
+        return [replace(choices[0], reason=f"{choices[0].reason}: longer texts are cut where a section begins")]
+    if over == rows:
+        raise SettingsError(
+            f"every row is longer than {length:,} tokens, and no answer is ever cut; the shortest has "
+            f"{min(lengths.quantiles['0%'] for lengths in every):,}",
+            where="--base",
+            fix="name a base with a longer context, or divide the rows",
+        )
+    reason = f"{over:,} of {rows:,} rows are longer, and no answer is ever cut: they are left out, and counted"
+    return [*choices, Choice("train.too_long", "drop", reason)]
+
+
+def _name(names: Sequence[str], corpus: Corpus) -> str:
+    """A name for the adapter: that of the folder that was named, else of the first file."""
+    first = Path(names[0]).expanduser()
+    stem = first.resolve().name if first.is_dir() else corpus.files[0].name.split(".")[0] if corpus.files else ""
+    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:56]
+    try:
+        check_loadable(name)
+    except SettingsError:  # empty, or a word that is reserved, such as `train`
+        name = f"{name}-adapter".strip("-")
+    numbered = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(free for free in numbered if not Path(STORE, free).exists() and not Path("runs", free).exists())
 
 
 def _in_sections(choices: Sequence[Choice]) -> list[Choice]:

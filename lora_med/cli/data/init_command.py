@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, columns_of
+from lora_med.cli.data.init_report import init_json, print_draft, print_look, print_rows
 from lora_med.cli.options import (
     AsJson,
     BaseName,
@@ -24,16 +24,17 @@ from lora_med.cli.options import (
     Source,
     Template,
 )
-from lora_med.cli.terminal import console, print_text
-from lora_med.errors import OutputError, SettingsError
+from lora_med.cli.terminal import print_text
+from lora_med.errors import DataError, OutputError, SettingsError
 from lora_med.files import write_atomic
-from lora_med.run import prepare_environment
+from lora_med.run import prepare_environment, quiet
 
 if TYPE_CHECKING:
-    from lora_med.workflows.init_run import Answers, Draft, Look
+    from lora_med.data.detection.look_at_files import Finding, Look
+    from lora_med.data.outcome import TableFormat
+    from lora_med.workflows.init_run import Answers
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-SHOWN_ROWS = 3
 MEANINGS = {
     "open": "anyone may read the data",
     "registered": "those who registered for them may",
@@ -70,13 +71,16 @@ def init_command(
     prepare_environment(offline=not online)
     from lora_med.data.outcome import TableFormat
     from lora_med.workflows.draft_config import as_yaml
-    from lora_med.workflows.init_run import Answers, draft, look
+    from lora_med.workflows.init_run import Answers, draft
 
     _refuse_existing(out)
+    may_ask = sys.stdin.isatty() and not yes
     table = TableFormat(encoding, delimiter, sheet)
-    seen = look(paths, table, source)
-    what = f"files        {len(seen.files):,}: {seen.source.name}; {'; '.join(seen.reasons)}"
-    print_text(what, file=sys.stderr if as_json else sys.stdout)
+    seen = _look(paths, table, source)
+    if may_ask and seen.likely_encoding is not None:
+        table = replace(table, encoding=_asked_encoding(seen.likely_encoding))
+        seen = _look(paths, table, source)
+    print_look(seen, file=sys.stderr if as_json else sys.stdout)
     answers = Answers(
         base=base,
         access=access,
@@ -88,16 +92,23 @@ def init_command(
         name=name,
         settings=tuple(settings or ()),
     )
-    answers = _asked(seen, answers) if sys.stdin.isatty() and not yes else _without_questions(seen, answers)
+    answers = _asked(seen, answers) if may_ask else _without_questions(seen, answers)
     drafted = draft(paths, seen, answers)
     title = ("Written by `lora-med init`; every value may be changed.", f"lora-med train --config {out}")
     write_atomic(out, as_yaml(drafted.choices, title))
     if as_json:
-        print_text(json.dumps(_as_json(seen, drafted, out)))
+        print_text(json.dumps(init_json(seen, drafted, out)))
         return
-    _print_check(drafted)
-    _print_rows(drafted)
+    print_draft(drafted, answers)
+    print_rows(drafted)
     print_text(f"{out}\nNext: lora-med train --config {out}")
+
+
+def _look(paths: list[str], table: TableFormat, source: str | None) -> Look:
+    from lora_med.data.detection.look_at_files import look
+
+    with quiet("lora_med.data"):  # what reading says, it says when the files are read whole
+        return look(paths, table, source)
 
 
 def _refuse_existing(out: Path) -> None:
@@ -110,12 +121,16 @@ def _without_questions(seen: Look, answers: Answers) -> Answers:
 
     Raises:
         SettingsError: what must be stated by a flag.
+        DataError: no column's name says what the rows are.
     """
-    if seen.patient_columns and "group" not in answers.columns:
+    if seen.needs_columns and not _is_mapped(answers):
+        raise _without_names(seen)
+    patients = _unexplained_patients(seen, answers)
+    if patients:
         raise SettingsError(
-            f"the column {', '.join(seen.patient_columns)} is named like a patient, and no group is named",
+            f"the column {', '.join(patients)} is named like a patient, and no group is named",
             where="--column",
-            fix=f"--column group={seen.patient_columns[0]}, or --column group=none if it names no patient",
+            fix=f"--column group={patients[0]}, or --column group=none if it names no patient",
         )
     if seen.needs_access and answers.access is None:
         listed = "; ".join(f"{value}: {meaning}" for value, meaning in MEANINGS.items())
@@ -125,18 +140,48 @@ def _without_questions(seen: Look, answers: Answers) -> Answers:
     return answers
 
 
+def _is_mapped(answers: Answers) -> bool:
+    """Whether a column is named for what the rows are, not only for whom they are about."""
+    return bool(set(answers.columns) - {"group", "uid"})
+
+
+def _without_names(seen: Look) -> DataError:
+    """The error of a table whose columns' names do not say what the rows are."""
+    from lora_med.data.shapes.columns.cells import listed
+
+    text = seen.longest_texts
+    as_text = f"--column text={text} trains on {text}, which holds the longest texts; " if text else ""
+    return DataError(
+        f"no column's name says what the rows are: {listed(seen.columns)}",
+        where="--column",
+        fix=f"{as_text}--column prompt=COLUMN --column completion=COLUMN, or question and answer, or text and label",
+    )
+
+
+def _unexplained_patients(seen: Look, answers: Answers) -> list[str]:
+    """The columns named like a patient, if no group is named and nothing says that they are something else."""
+    if "group" in answers.columns:
+        return []
+    return [name for name in seen.patient_columns if name not in answers.columns.values()]
+
+
+def _asked_encoding(likely: Finding) -> str:
+    print_text(f"encoding     {likely.reason}")
+    return typer.prompt("Encoding of the files", default=likely.value).strip()
+
+
 def _asked(seen: Look, answers: Answers) -> Answers:
     """The answers, with what is missing asked for on the terminal."""
     from lora_med.data.shapes.columns.cells import listed
 
     if seen.columns:
         print_text(f"columns      {listed(seen.columns)}")
-    if seen.needs_columns and not set(answers.columns) - {"group", "uid"}:
+    if seen.needs_columns and not _is_mapped(answers):
         answers = replace(answers, columns={**answers.columns, **_asked_columns(seen)})
-    if seen.patient_columns and "group" not in answers.columns:
-        print_text(f"patient      {', '.join(seen.patient_columns)}: named like a patient")
+    if seen.columns and "group" not in answers.columns:
+        patients = _unexplained_patients(seen, answers)
         question = "Which column names the patient or document, whose rows stay in one split (none: each row alone)"
-        group = _asked_column(question, seen, seen.patient_columns[0], "none")
+        group = _asked_column(question, seen, patients[0] if patients else "none", "none")
         answers = replace(answers, columns={**answers.columns, "group": group})
     if seen.needs_access and answers.access is None:
         for value, meaning in MEANINGS.items():
@@ -154,7 +199,8 @@ def _asked_columns(seen: Look) -> dict[str, str]:
     question = "What are the rows: running text, a prompt and its completion, or a question and its answer"
     shapes = {"text": ("text",), "prompt": ("prompt", "completion"), "question": ("question", "answer")}
     shape = _asked_of(question, tuple(shapes), "prompt" if len(seen.columns) > 1 else "text")
-    return {name: _asked_column(f"Which column is the {name}", seen, None) for name in shapes[shape]}
+    likely = {"text": seen.longest_texts}
+    return {name: _asked_column(f"Which column is the {name}", seen, likely.get(name)) for name in shapes[shape]}
 
 
 def _asked_column(question: str, seen: Look, default: str | None, *others: str) -> str:
@@ -168,45 +214,3 @@ def _asked_of(question: str, choices: tuple[str, ...], default: str | None) -> s
     while (answer := typer.prompt(question, default=default).strip()) not in choices:
         print_text(f"{answer!r} is none of {listed(choices)}")
     return answer
-
-
-def _print_check(drafted: Draft) -> None:
-    from lora_med.cli.data.preview_command import print_source
-
-    for source in drafted.check.sources:
-        print_source(source, drafted.check.max_length)
-    for choice in drafted.choices:
-        print_text(f"{choice.key:24} {choice.value!s:32} {choice.reason}")
-
-
-def _print_rows(drafted: Draft) -> None:
-    """Three rows as they would be trained; of credentialed data none."""
-    from lora_med.prompts.fit import Refused, fit_stream
-    from lora_med.prompts.render import render_stream
-    from lora_med.training.rows.preflight import color_row
-
-    if drafted.check.access != "open":
-        print_text(f"rows         not shown: the access class is {drafted.check.access}")
-        return
-    corpus, train = drafted.corpus, drafted.settings.train
-    rendered = render_stream(corpus.train, corpus.templates, train.too_long, train.assistant_turns)
-    fitted = fit_stream(rendered, drafted.tokenizer, train.max_length, Refused(drafted.settings.data.skip_bad))
-    screen = console()
-    screen.print("\nrows as they would be trained; trained tokens in color\n", style="bold")
-    for tokens in islice(fitted, SHOWN_ROWS):
-        screen.print(color_row(tokens, drafted.tokenizer), end="\n\n")
-
-
-def _as_json(seen: Look, drafted: Draft, out: Path) -> dict[str, Any]:
-    from lora_med.data.shapes.columns.cells import listed
-
-    return {
-        "files": [str(path) for path in seen.files],
-        "source": seen.source.name,
-        "reasons": list(seen.reasons),
-        "columns": listed(seen.columns),
-        "patient_columns": list(seen.patient_columns),
-        "settings": [{"key": choice.key, "value": choice.value, "reason": choice.reason} for choice in drafted.choices],
-        "check": drafted.check.as_json(),
-        "out": str(out),
-    }

@@ -69,7 +69,7 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
 
 def print_source(source: SourceCheck, max_length: int) -> None:
     """Print the check of one source, a line for each thing looked at."""
-    from lora_med.audit.preview import notes
+    from lora_med.audit.preview import identifiers_note, separation_notes
     from lora_med.data.shapes.columns.accounting import columns_lines
 
     sizes = ", ".join(f"{split} {size:,}" for split, size in source.sizes.items())
@@ -94,8 +94,9 @@ def print_source(source: SourceCheck, max_length: int) -> None:
     for split, scores in source.baselines.items():
         for name, score in scores.items():
             print_text(f"baseline     {split}: {name}: {score:.3f}")
-    for line in notes(source):
+    for line in separation_notes(source):
         print_text(f"decontamination {line}")
+    print_text(f"identifiers  {identifiers_note(source)}")
 
 
 def preview_command(

@@ -34,6 +34,22 @@ FHIR = re.compile(r'"resourceType"\s*:\s*"[A-Z]')
 CONCEPT = re.compile(r"<TAGS>")
 
 
+OTHER_TEXTS = (  # formats of text that no source reads, by how they begin, and what to do
+    (
+        re.compile(r"#FORMAT=WebAnno TSV"),
+        "a table of WebAnno or INCEpTION (WebAnno TSV)",
+        "export it as CoNLL 2002, for the source conll, or as brat, for the source brat",
+    ),
+    (
+        re.compile(r"(?:FHS|BHS|MSH)\|\^~\\&"),
+        "HL7 version 2 messages",
+        "write the text of each report into a row of a .csv or .jsonl, with the patient in a column of its own",
+    ),
+)
+CELL_MARKS = {"|": "a vertical bar", "\t": "a tab", ";": "a semicolon"}
+TABLE_LINES = 3  # at least so many lines with as many cells are a table
+
+
 @dataclass(frozen=True)
 class Detected:
     """The source that reads a file, and the reason: what in the file shows it."""
@@ -80,6 +96,7 @@ def detect_source(path: Path, table: TableFormat) -> Detected:
     if start[:1] in "{[" and FHIR.search(start):
         return Detected("fhir", "it holds FHIR resources (resourceType)")
     ending = name.lower().removesuffix(".gz").rpartition(".")[2]
+    _refuse_other_text(text, path)
     if CONLL_U.search(text) or (ending not in ("csv", "json", "jsonl", "ndjson") and _is_tagged(text)):
         return Detected("conll", "one token a line, with a tag such as B-Disease or O")
     if ending in FORMATS:
@@ -90,7 +107,29 @@ def detect_source(path: Path, table: TableFormat) -> Detected:
             where=str(path),
             fix="name it .json (one value) or .jsonl (one a line)",
         )
+    _refuse_table(text, path)
     return Detected("plain_text", "running text without a format of its own")
+
+
+def _refuse_other_text(text: str, path: Path) -> None:
+    for start, label, fix in OTHER_TEXTS:
+        if start.match(text.lstrip()):
+            raise DataError(f"the file holds {label}, which no source reads", where=str(path), fix=fix)
+
+
+def _refuse_table(text: str, path: Path) -> None:
+    """Refuse a text whose every line has as many cells: a table, of which a run would train the signs between them."""
+    lines = [line for line in text.split("\n")[:-1] or [text] if line.strip()]
+    for mark, label in CELL_MARKS.items():
+        counts = {line.count(mark) for line in lines}
+        if len(lines) >= TABLE_LINES and len(counts) == 1 and counts != {0}:
+            cells = counts.pop() + 1
+            raise DataError(
+                f"the file looks like a table: {label} divides each line into {cells} cells, and its name does not say "
+                "so",
+                where=str(path),
+                fix="name it .csv if it is one; --source plain_text reads it as text",
+            )
 
 
 def _head(path: Path) -> tuple[str, str]:
@@ -196,7 +235,8 @@ def _of_rows(path: Path, table: TableFormat) -> Detected:
         for source, reason, fits in ROW_MARKS:
             if fits(inner):
                 return Detected(source, reason)
-    return Detected("custom", f"rows of your own in {format_of(path)}, with the columns {listed(map(str, values))}")
+    columns = f", with the columns {listed(map(str, values))}" if values else ""
+    return Detected("custom", f"rows of your own in {format_of(path)}{columns}")
 
 
 def files_in(names: Sequence[str]) -> list[Path]:
