@@ -6,8 +6,9 @@ without a control token gets the end of text after the last answer.
 
 Where an answer is, is proved and not guessed. It begins where generation begins: at the end of the turns before it,
 rendered with the generation prompt. If its content follows as it is, it ends there. Else the conversation is rendered
-again with another content in the answer's place: what is equal at the end comes after the answer. If the text does not
-begin as generation does, as with a template that opens each new answer with `<think>`, the answer begins where the two
+again with another content in the answer's place: what is equal at the end comes after the answer. A later conversation
+with as many turns whose text ends in its answer and the same is not rendered again. If the text does not begin as
+generation does, as with a template that opens each new answer with `<think>`, the answer begins where the two
 renderings first differ.
 """
 
@@ -209,18 +210,34 @@ def _answer(
     if is_last and start is not None and content and text.startswith(content, start):
         content_end = start + len(content)  # it is there as it is: no other rendering is needed
         closing = text[content_end:]
+    elif (
+        is_last
+        and start is not None
+        and (known := _known_closing(start, content, text, encoder.closings.get(turn))) is not None
+    ):
+        closing = known
+        content_end = len(text) - len(closing)
     else:
         exchanged = [*messages[:turn], {"role": "assistant", "content": other}, *messages[turn + 1 :]]
         common, closing = _around(exchanged, turn, text, other, row, encoder)
         content_end = len(text) - len(closing)
         start = min(common, content_end) if start is None or start > content_end else start
-        if not is_last:
+        if is_last:
+            encoder.closings[turn] = closing
+        else:
             alone = _apply(encoder, exchanged[: turn + 1], row)
             closing = closing[: _common(closing, alone[alone.rfind(other) + 1 :])]
     ending = encoder.typed.search(closing) if encoder.typed else None
     if ending is None:
         return start, content_end, -1 if is_last else content_end
     return start, content_end, content_end + ending.end()
+
+
+def _known_closing(start: int, content: str, text: str, closing: str | None) -> str | None:
+    """`closing`, which an earlier rendering proved, if `text` ends in the answer as it is and in it; else None."""
+    if closing is None or not content or not text.endswith(content + closing):
+        return None
+    return closing if start + len(content) + len(closing) <= len(text) else None
 
 
 def _around(exchanged: list[Message], turn: int, text: str, other: str, row: Row, encoder: Encoder) -> tuple[int, str]:

@@ -42,7 +42,8 @@ class Encoder:
     """A tokenizer with the facts that every row needs, computed once.
 
     `control` matches its control tokens in a text. `typed` matches those that stay ordinary text in a conversation that
-    the base's own template renders.
+    the base's own template renders. `closings` are what its template was proved to write after a last answer, by the
+    number of turns before it.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -60,6 +61,7 @@ class Encoder:
         bos_id = tokenizer.bos_token_id
         self.bos: list[int] = start if bos_id is not None and start == [bos_id] else []
         self._skeletons: dict[tuple[str, ...], Skeleton] = {}
+        self.closings: dict[int, str] = {}
 
     def _control_words(self) -> list[str]:
         if self.control is None:

@@ -114,6 +114,28 @@ def test_the_answer_and_its_end_of_turn_are_trained(style: Style, tokenizer: Any
         assert text(tokenizer, tokenize(conversation(turns), tokenizer)) == style.answer
 
 
+def test_rows_tokenized_together_are_those_tokenized_alone(style: Style, tokenizer: Any) -> None:
+    # What one row proved of the template is used for the next, and for no row whose text does not show it.
+    pairs = [(question.strip() or "?", answer.strip() or "?") for question in CONTENTS for answer in CONTENTS]
+    rows = [conversation((("user", question), ("assistant", answer))) for question, answer in pairs]
+    rows += [conversation((*QUESTION, ("user", "Then?"), ("assistant", answer))) for _, answer in pairs[:11]]
+    assert tokenize_rows(rows, tokenizer) == [tokenize(row, tokenizer) for row in rows]
+
+
+def test_what_one_row_proved_of_a_template_is_used_for_no_row_that_it_ends_otherwise() -> None:
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
+        "{% if m['role'] == 'assistant' %}{{ '<think></think>' }}{% endif %}{{ m['content'] + '<|im_end|>' }}"
+        "{% endfor %}{% if '?' in messages[0]['content'] and not add_generation_prompt %}{{ '<|im_end|>' }}{% endif %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    tokenizer = style_tokenizer(Style(template))
+    rows = [conversation((("user", asked), ("assistant", "So."))) for asked in ("Why.", "Why?", "Why.")]
+    together = tokenize_rows(rows, tokenizer)
+    # After a question the template writes two ends of turn, of which the first is trained.
+    assert [text(tokenizer, tokens) for tokens in together] == ["<think></think>So.<|im_end|>"] * 3
+
+
 def test_all_trains_every_answer_of_the_same_row(style: Style, tokenizer: Any) -> None:
     row = conversation(turns_for(style))
     last, every = tokenize(row, tokenizer), tokenize(replace(row, assistant_turns="all"), tokenizer)

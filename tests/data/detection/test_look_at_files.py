@@ -91,7 +91,7 @@ def test_a_text_in_place_of_a_name_is_no_patient_column(tmp_path: Path) -> None:
     ("name", "content", "named", "fix"),
     [
         ("a.tsv", "#FORMAT=WebAnno TSV 3.3\n\n#Text=Fever\n1-1\t0-5\tFever\tSymptom\t\n", "WebAnno TSV", "CoNLL 2002"),
-        ("a.hl7", "MSH|^~\\&|LAB|H|EHR|H|2024||ORU^R01|1|P|2.5\rOBX|1|TX|NOTE||Fever\r", "HL7 version 2", ".csv"),
+        ("a.hl7", "MSH|^~\\&|LAB|H|WARD|H|2024||ORU^R01|1|P|2.5\rOBX|1|TX|NOTE||Fever\r", "HL7 version 2", ".csv"),
         ("a.txt", "ID|TEXT\n1|Fever\n2|Cough\n3|Rash\n", "a vertical bar divides each line into 2 cells", ".csv"),
         ("a.dat", "ID\tTEXT\n1\tFever\n2\tCough\n", "a tab divides", ".csv"),
     ],
