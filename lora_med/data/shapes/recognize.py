@@ -27,6 +27,7 @@ CONTENT = _spelled(
     *("reasoning_content", "rationale", "explanation", "chain_of_thought", "cot", "complex_cot"),
 )
 SIDES = _spelled("input", "output", "prompt", "completion", "question", "answer", "response", "summary", "target")
+PREFERENCES = frozenset({"chosen", "rejected"})
 PASSAGES = _spelled("text", "passage", "passages", "abstract", "note", "input", "document", "article")
 
 
@@ -110,7 +111,7 @@ def _has_columns(shape: Shape, row: Row) -> bool:
 def no_shape(row: Row) -> RowError:
     """The error of a row that has no shape: it names the columns there are, and what they could be."""
     expected = "; or ".join(" and ".join(shape.needs) for shape in SHAPES if shape.fits is SHAPES[0].fits)
-    if {"chosen", "rejected"} <= row.values.keys():
+    if row.values.keys() >= PREFERENCES:
         return RowError(
             "missing_column", "the columns chosen and rejected hold preferences, which are not trained here"
         )
