@@ -20,7 +20,6 @@ from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
 from lora_med.data.record import HeldOutSplit, Record, Split
-from lora_med.data.shapes.columns.accounting import columns_lines
 from lora_med.data.source import Source
 from lora_med.data.splitting.build_splits import (
     Records,
@@ -131,8 +130,6 @@ def corpus_of(opened: OpenedSplits, settings: DataSettings) -> Corpus:
     mixture: list[Mixed] = []
     for splits in sources:
         logger.info("%s: %s; %s", splits.source.name, splits.tally, splits.description)
-        for line in columns_lines(splits.columns):
-            logger.info("%s: %s", splits.source.name, line)
     templates = _templates(sources, settings)
     if opened.between_sources is not None:
         decontamination.append({"source": BETWEEN, **opened.between_sources.as_json()})

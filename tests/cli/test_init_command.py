@@ -39,6 +39,7 @@ def test_the_written_file_is_one_that_trains(rows_file: Path, capsys: pytest.Cap
     assert settings.data.columns == {"group": "mrn"}
     assert (settings.adapter.name, settings.adapter.access, settings.train.max_length) == ("tiny", "open", 256)
     assert run(["train", "--config", "run.yaml"]) == 0
+    assert capsys.readouterr().err.count("columns used") == 1  # a run says it once
     assert (rows_file.parent / "adapters" / "tiny" / "card.json").is_file()
 
 
