@@ -22,7 +22,7 @@ from lora_med.export.compatibility import refuse
 from lora_med.export.export_folder import WORK, Export, check_packages, count_parameters, fresh_export, read_export
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
-from lora_med.models.base import load_base
+from lora_med.models.base import STANDARD, load_base
 
 MODEL = "model.onnx"
 NEEDED = {name: name for name in ("onnx", "onnxscript", "onnxruntime")}  # module -> package
@@ -54,7 +54,7 @@ def export_onnx(
         logger.info("merging in float32")
         certificate = merge_published(adapter, work, dtype="float32").certificate
         facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
-        merged = load_base(str(work), quantization="none", dtype="float32", attention="sdpa")
+        merged = load_base(str(work), quantization="none", dtype="float32", attention=STANDARD)
         rows = [row for row in probe_ids(merged.tokenizer) if len(row) > 1]
         device = next(merged.model.parameters()).device
         expected = probe_logits(merged.model, rows, device)

@@ -21,7 +21,7 @@ from lora_med.export.export_folder import Export, count_parameters, fresh_export
 from lora_med.files import write_atomic
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
-from lora_med.models.base import load_base
+from lora_med.models.base import STANDARD, load_base
 from lora_med.models.files.resolve import display_name
 
 SCRIPT = "serve.sh"
@@ -97,7 +97,7 @@ def _copy_adapter(adapter: Published, target: Path) -> dict[str, Any]:
     target.mkdir()
     for name in (WEIGHTS, CONFIG, *([CHAT_TEMPLATE] if adapter.chat_template is not None else [])):
         (target / name).write_bytes(adapter.contents[name])
-    options: dict[str, Any] = {"quantization": "none", "dtype": "float32", "attention": "sdpa"}
+    options: dict[str, Any] = {"quantization": "none", "dtype": "float32", "attention": STANDARD}
     ours = load_base(adapter.base_name, revision=adapter.revision, **options)
     rows = probe_ids(ours.tokenizer)
     device = next(ours.model.parameters()).device

@@ -10,7 +10,13 @@ from typing import Any
 
 from lora_med.config.near_names import unknown
 from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
-from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
+from lora_med.models.files.resolve import (
+    has_sdpa,
+    mixes_by_attention_only,
+    read_config,
+    resolve_base,
+    takes_other_attention,
+)
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind, log_choices
@@ -20,6 +26,8 @@ from lora_med.models.weight_loading import load_through_cache, load_weights
 
 __all__ = ["Base", "Choice", "load_base", "resolve_base"]
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "lora_med_sdpa")
+OWN = ATTENTIONS[-1]
+STANDARD = "standard"  # SDPA as transformers has it, or eager attention where the class has no SDPA
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ def load_base(
         quantization: "none", "8bit" or "4bit"; for 4bit, `quant_type` is "nf4" or "fp4", and `double_quant` quantizes
             the quantization constants too.
         dtype: "auto", or one of float32, bfloat16, float16, for all that is not quantized.
-        attention, revision: one of ATTENTIONS or "auto"; the Hub commit, tag or branch.
+        attention: one of ATTENTIONS; "auto" keeps packed documents separate where it can; STANDARD needs no such rows.
+        revision: the Hub commit, tag or branch.
         keep_quantized: cache the 4-bit weights of a larger base in the user's cache folder.
 
     Raises:
@@ -165,9 +174,19 @@ def choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
 
     own = register_attention()
     able = has_sdpa(config)
+    standard = "sdpa" if able else "eager"
+    if attention == STANDARD:
+        return standard
     if attention == "auto":
-        reason = "it separates packed documents at linear cost" if able else "this model has no SDPA; rows are padded"
-        choices.append(Choice("attention", own if able else "eager", reason))
+        if not mixes_by_attention_only(config):
+            reason = "layers besides attention carry one document into the next; rows are padded"
+        elif able and takes_other_attention(config):
+            standard, reason = own, "it separates packed documents at linear cost"
+        elif able:
+            reason = "this model takes no attention but its own; rows are padded"
+        else:
+            reason = "this model has no SDPA; rows are padded"
+        choices.append(Choice("attention", standard, reason))
         return choices[-1].value
     check_attention(attention, config, able=able)
     return attention
@@ -181,6 +200,12 @@ def check_attention(attention: str, config: Any, *, able: bool, known: Sequence[
     """
     if attention not in known:
         raise SettingsError(unknown("attention", attention, ("auto", *known)), where="model.attn_implementation")
+    if attention == OWN and able and not takes_other_attention(config):
+        raise SettingsError(
+            f"model type {config.model_type!r} takes no attention but its own",
+            where="model.attn_implementation",
+            fix="model.attn_implementation=sdpa, and train.packing=false",
+        )
     if "sdpa" in attention and not able:
         raise SettingsError(
             f"model type {config.model_type!r} has no SDPA",

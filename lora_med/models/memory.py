@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.models.precision import DTYPES
-from lora_med.models.targets import linear_layers
+from lora_med.models.structure.linear_layers import linear_layers
 
 BLOCK = 64  # weights that share one quantization constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantization

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lora_med.models.files.resolve import read_config
+from lora_med.models.files.resolve import model_class, read_config
 
 
 def skeleton(folder: Path, *, labels: int = 0) -> Any:
@@ -15,11 +15,9 @@ def skeleton(folder: Path, *, labels: int = 0) -> Any:
         SettingsError, IntegrityError: as `read_config`.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
+    config = read_config(folder, tags=bool(labels))
+    if labels:
+        config.num_labels = labels
     with torch.device("meta"):
-        if labels:
-            config = read_config(folder, tags=True)
-            config.num_labels = labels
-            return AutoModelForTokenClassification.from_config(config, trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(read_config(folder), trust_remote_code=False)
+        return model_class(config, tags=bool(labels))._from_config(config)

@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_med.errors import IntegrityError
 from lora_med.models.files.quantized_cache import cache_path, is_cached, save_to_cache
-from lora_med.models.files.resolve import read_config
+from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import is_sharded, keep_gradients_exact
 
@@ -44,9 +44,8 @@ def load_weights(
         IntegrityError: files are truncated, or weights are absent.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-    kind: Any = AutoModelForTokenClassification if head else AutoModelForCausalLM
+    kind = model_class(config, tags=bool(head))
     device_map = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
     try:
         with progress_on_terminals_only(), _without_report() if head else nullcontext():

@@ -10,8 +10,8 @@ import torch
 
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.base import load_base
+from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.models.tagging import load_tagger, tag_head
-from lora_med.models.targets import linear_layers
 from tests.tiny import FAMILIES, make_tagger, make_tiny, make_tiny_encoder
 
 LABELS = ("O", "B-Disease", "I-Disease")

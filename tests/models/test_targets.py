@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lora_med.errors import SettingsError
-from lora_med.models.targets import check_patterns, choose_targets
+from lora_med.models.structure.targets import check_patterns, choose_targets
 from tests.tiny import FAMILIES, make_model
 
 LEAVES = {

@@ -17,6 +17,7 @@ from lora_med.adapters.tensors.weight_update import finite
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
+from lora_med.models.structure.tensor_names import DiskNames
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class BaseWeights:
     tensors: Mapping[str, Stored]
     conv1d: bool
     folder: Path
+    names: DiskNames
 
     def read(self, low_rank: LowRank) -> Any:
         """The weight of an update's layer as (outputs, inputs), fp64.
@@ -52,7 +54,7 @@ class BaseWeights:
         Raises:
             IntegrityError: the base lacks the layer, or its shape differs.
         """
-        name = find_tensor(f"{low_rank.layer}.weight", self.tensors) or self._tied(low_rank)
+        name = find_tensor(f"{low_rank.layer}.weight", self.tensors, self.names) or self._tied(low_rank)
         stored = self.tensors[name]
         transposed = stored_transposed(stored.dtype, stored.shape, low_rank, self.conv1d, self.folder)
         with open(stored.file, "rb") as handle:
@@ -69,7 +71,8 @@ class BaseWeights:
 
 def open_base(folder: Path) -> BaseWeights:
     """The weights of the base in `folder`; only the headers are read now."""
-    return BaseWeights(read_headers(folder), is_conv1d(read_json(folder / "config.json")), folder)
+    tensors = read_headers(folder)
+    return BaseWeights(tensors, is_conv1d(read_json(folder / "config.json")), folder, DiskNames(folder, tensors))
 
 
 def read_updates(adapter: Path, files: Mapping[str, bytes] | None = None) -> dict[str, LowRank]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.runtime.peft_injection import check_attached, named_layers_only
 from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, check_loadable, find_adapter
 from lora_med.adapters.tensors.initialize import PEFT_NAMES, START, check_start, seeded, start_from_base
@@ -54,9 +55,10 @@ def attach_new(
         stored, tensors = fit_to(open_files(find_adapter(lora.continue_from, store)), base)
         refuse_other_shape(method, stored, lora.continue_from)
     with seeded(seed):
-        with _without_peft_noise():
+        with _without_peft_noise(), named_layers_only():
             config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
             model: Any = get_peft_model(base.model, config)
+        check_attached(model, "default", [layer.name for layer in method.targets(model.get_base_model())])
         start_from_base(model, base, method, rows)
     if tensors is not None:
         put_tensors(model, "default", tensors)
@@ -92,7 +94,7 @@ def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any
     config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
     if onto is None:
         refuse_occupied(base)
-        with _without_peft_noise():
+        with _without_peft_noise(), named_layers_only():
             model: Any = PeftModel(base.model, config, adapter_name=name)
     elif onto.get_base_model() is not base.model:
         raise SettingsError(
@@ -102,7 +104,8 @@ def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any
         raise SettingsError(f"adapter {name!r} is already attached", fix="name each adapter once")
     else:
         model = onto
-        model.add_adapter(name, config)
+        with named_layers_only():
+            model.add_adapter(name, config)
     if tensors.keys() == adapter_parameters(model, name).keys():
         put_tensors(model, name, tensors)
     else:

@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 from lora_med.adapters.tensors.method import PREFIX, Method
 from lora_med.adapters.tensors.weights import MAGNITUDE
 from lora_med.errors import SettingsError
-from lora_med.models.targets import Linear, linear_layers
+from lora_med.models.structure.linear_layers import Linear, linear_layers
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base
-from lora_med.models.targets import linear_layers
+from lora_med.models.structure.linear_layers import linear_layers
 
 MOST_RESIDENT = 8
 # A stack may hold this many times the adapters that a batch names, so that most batches reuse a stack. Its cost grows

@@ -75,6 +75,8 @@ class Rows:
         """
         if not any(layer in adapter.updates for adapter in self._adapters):
             return
+        if output.ndim == 2 and len(output) % len(self._owners) == 0:  # some models join rows and tokens, rows first
+            x, output = (numbers.unflatten(0, (len(self._owners), -1)) for numbers in (x, output))
         if output.ndim != 3 or len(output) != len(self._owners):
             raise SettingsError(
                 f"adapters are named for {len(self._owners)} rows; layer {layer} got {tuple(x.shape)}",

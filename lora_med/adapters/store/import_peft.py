@@ -24,7 +24,8 @@ from lora_med.models.files.resolve import display_name, resolve_base
 from lora_med.models.files.weight_files import Stored, read_headers, read_rows
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
-from lora_med.models.targets import linear_layers, pattern_value
+from lora_med.models.structure.linear_layers import linear_layers
+from lora_med.models.structure.targets import pattern_value
 from lora_med.run import versions
 
 UNKNOWN = "unknown"

@@ -17,7 +17,7 @@ from lora_med.adapters.tensors.method import PREFIX, TAGS
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, read_header
-from lora_med.models.targets import pattern_value
+from lora_med.models.structure.targets import pattern_value
 
 # Settings of PEFT that are handled here, or that have no effect on a trained adapter.
 UNDERSTOOD = {

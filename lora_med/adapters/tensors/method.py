@@ -10,8 +10,10 @@ from typing import Any
 
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.structure.exclusion import ends_in, exclusion
+from lora_med.models.structure.linear_layers import Linear
+from lora_med.models.structure.targets import check_patterns, choose_targets, pattern_value
 from lora_med.models.tagging import tag_head
-from lora_med.models.targets import Linear, check_patterns, choose_targets, pattern_value
 
 PREFIX = "base_model.model."
 LANGUAGE, TAGS = "CAUSAL_LM", "TOKEN_CLS"  # PEFT's task types
@@ -26,6 +28,8 @@ PLAIN = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 
 @dataclass(frozen=True)
 class Method:
     """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` records how it was initialized.
+
+    `exclude_modules` is a pattern of names that end so and have no adapter, such as those of a vision tower.
 
     Adapters made elsewhere may have biases in B, layers trained and saved in full, and rows of an embedding
     (`trainable_token_indices`: end of its name -> token ids). With PEFT's `task_type` TOKEN_CLS the adapter tags
@@ -46,6 +50,7 @@ class Method:
     modules_to_save: tuple[str, ...] = ()
     trainable_token_indices: dict[str, list[int]] = field(default_factory=dict)
     task_type: str = LANGUAGE
+    exclude_modules: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The method as the card stores it."""
@@ -53,7 +58,9 @@ class Method:
 
     def targets(self, model: Any) -> list[Linear]:
         """The layers of `model` that this adapter adapts."""
-        return choose_targets(model, self.target_modules, self.layers_to_transform, ends=True)
+        return choose_targets(
+            model, self.target_modules, self.layers_to_transform, anywhere=True, exclude=self.exclude_modules
+        )
 
     def rank(self, layer: str) -> int:
         """The rank at one layer."""
@@ -78,14 +85,14 @@ class Method:
             if self.use_dora:
                 shapes[f"{PREFIX}{layer.name}.lora_magnitude_vector"] = (layer.outputs,)
         for name, module in model.named_modules() if self.modules_to_save or self.trainable_token_indices else ():
-            if any(_ends_in(name, end) for end in self.modules_to_save):
+            if any(ends_in(name, end) for end in self.modules_to_save):
                 own = [
                     (key.removeprefix(ORIGINAL), parameter)
                     for key, parameter in module.named_parameters()
                     if COPIES not in key
                 ]
                 shapes |= {f"{PREFIX}{name}.{key}": tuple(parameter.shape) for key, parameter in own}
-            tokens = next((ids for end, ids in self.trainable_token_indices.items() if _ends_in(name, end)), None)
+            tokens = next((ids for end, ids in self.trainable_token_indices.items() if ends_in(name, end)), None)
             if tokens is not None:
                 if max(tokens, default=0) >= module.weight.shape[0]:
                     raise SettingsError(
@@ -105,6 +112,7 @@ class Method:
             lora_alpha=self.lora_alpha,  # pyright: ignore[reportArgumentType] - PEFT computes with floats as well
             lora_dropout=self.lora_dropout,
             target_modules=list(self.target_modules),
+            exclude_modules=self.exclude_modules,
             rank_pattern=dict(self.rank_pattern),
             alpha_pattern=dict(self.alpha_pattern),
             layers_to_transform=list(self.layers_to_transform) if self.layers_to_transform is not None else None,
@@ -140,6 +148,8 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
         sorted({layer.leaf for layer in chosen}) if lora.target_modules == "all-linear" else list(lora.target_modules)
     )
     layers, head = lora.layers_to_transform, tag_head(model)
+    every = [layer.name for layer in choose_targets(model, lora.target_modules)]
+    names = [name.replace(".base_layer", "") for name, _ in model.named_modules() if ".lora_" not in name]
     return Method(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
@@ -153,6 +163,7 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
         init=lora.init_lora_weights,
         modules_to_save=() if head is None else (head,),
         task_type=LANGUAGE if head is None else TAGS,
+        exclude_modules=exclusion(names, ends, set(every)),
     )
 
 
@@ -181,6 +192,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             modules_to_save=tuple(_words(config["modules_to_save"])) if config.get("modules_to_save") else (),
             trainable_token_indices=_tokens(config.get("trainable_token_indices")),
             task_type=TAGS if config.get("task_type") == TAGS else LANGUAGE,
+            exclude_modules=_pattern(config["exclude_modules"]) if config.get("exclude_modules") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
@@ -200,10 +212,6 @@ def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:
 def exactly(layer: str) -> str:
     """The pattern that matches this one layer's full name."""
     return "^" + re.escape(layer)
-
-
-def _ends_in(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")
 
 
 def _tokens(value: Any) -> dict[str, list[int]]:

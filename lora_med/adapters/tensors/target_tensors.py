@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.tensors.contents import LowRank
 from lora_med.errors import IntegrityError
 from lora_med.models.files.weight_files import FLOATS
+from lora_med.models.structure.tensor_names import DiskNames
 
 CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
@@ -18,9 +19,15 @@ def is_conv1d(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in CONV1D_MODELS
 
 
-def find_tensor(name: str, tensors: Mapping[str, Any]) -> str | None:
-    """The base's name of a tensor; some checkpoints, such as the original GPT-2, omit the first part."""
-    return next((candidate for candidate in (name, name.partition(".")[2]) if candidate in tensors), None)
+def find_tensor(name: str, tensors: Container[str], disk: DiskNames | None = None) -> str | None:
+    """The base's name of a tensor; some checkpoints, such as the original GPT-2, omit the first part.
+
+    Args:
+        disk: the names in the base's files, where these may differ further.
+    """
+    direct = next((candidate for candidate in (name, name.partition(".")[2]) if candidate in tensors), None)
+    mapped = disk.of(name) if direct is None and disk is not None else None
+    return mapped if mapped is not None and mapped in tensors else direct
 
 
 def stored_transposed(dtype: str, shape: tuple[int, ...], low_rank: LowRank, conv1d: bool, adapter: Path) -> bool:

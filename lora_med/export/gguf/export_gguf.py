@@ -44,7 +44,7 @@ from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_ki
 from lora_med.files import write_atomic
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
-from lora_med.models.base import Base, load_base
+from lora_med.models.base import STANDARD, Base, load_base
 from lora_med.models.tokenizer import load_tokenizer
 
 PARTS = ("merged", "adapter", "swappable")
@@ -140,7 +140,7 @@ def _fill_merged(
     logger.info("merging in float32")
     certificate = merge_published(adapter, work / adapter.name, dtype="float32").certificate
     facts["merge"] = {"probe": certificate["probe"], "weights": certificate["merged"]["fingerprint"]["weights"]}
-    merged = load_base(str(work / adapter.name), quantization="none", dtype="float32", attention="sdpa")
+    merged = load_base(str(work / adapter.name), quantization="none", dtype="float32", attention=STANDARD)
     reference = _reference(merged.model, merged)
     tokenizer = merged.tokenizer
     del merged
@@ -171,7 +171,7 @@ def _fill_adapter(
 ) -> dict[str, str]:
     work = folder / WORK
     base = load_base(
-        adapter.base_name, quantization="none", dtype="float32", attention="sdpa", revision=adapter.revision
+        adapter.base_name, quantization="none", dtype="float32", attention=STANDARD, revision=adapter.revision
     )
     bare = _reference(base.model, base)
     adapted = _reference(attach_opened(base, adapter), base)

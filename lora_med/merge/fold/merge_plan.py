@@ -18,7 +18,8 @@ from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
 from lora_med.models.skeleton import skeleton
-from lora_med.models.targets import linear_layers
+from lora_med.models.structure.linear_layers import linear_layers
+from lora_med.models.structure.tensor_names import DiskNames
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 HEADS = ("lm_head", "embed_out")
@@ -129,29 +130,30 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
             fix="give the full-precision original with --base",
         )
     stored = read_headers(base)
+    disk = DiskNames(base, stored)
     outputs = {name: Output(name, tensor, tensor.dtype, tensor.file, tensor.start) for name, tensor in stored.items()}
     if quantized is not None:
-        for name, transposed in _quantized_layers(base, outputs).items():
+        for name, transposed in _quantized_layers(base, outputs, disk).items():
             outputs[name] = replace(outputs[name], quantized=replace(quantized, transposed=transposed))
     embedding, head = _ends(outputs, contents)
     if embedding and head and config.get("tie_word_embeddings") is True and head in outputs:
         del outputs[head]  # a tied head on disk is never read
-    outputs |= _replaced(contents.base, outputs, head, adapter)
+    outputs |= _replaced(contents.base, outputs, head, adapter, disk)
     settings: dict[str, Any] = {}
     if embedding and head and head not in outputs and _becomes_untied(embedding, head, contents, adapter):
         outputs[head] = replace(outputs[embedding], name=head)
         settings["tie_word_embeddings"] = False
-    outputs |= _replaced(contents.saved, outputs, head, adapter)
+    outputs |= _replaced(contents.saved, outputs, head, adapter, disk)
     for layer, low_rank in contents.low_rank.items():
-        _add(outputs, layer, low_rank, is_conv1d(config), adapter)
+        _add(outputs, layer, low_rank, is_conv1d(config), adapter, disk)
     for layer, tokens in contents.tokens.items():
-        _add_tokens(outputs, layer, tokens, adapter)
+        _add_tokens(outputs, layer, tokens, adapter, disk)
     if embedding and outputs[embedding].shape != stored[embedding].shape:
         settings["vocab_size"] = outputs[embedding].shape[0]
     return Plan(base, dict(sorted(outputs.items())), settings, contents.kind, contents)
 
 
-def _quantized_layers(base: Path, outputs: Mapping[str, Output]) -> dict[str, bool]:
+def _quantized_layers(base: Path, outputs: Mapping[str, Output], disk: DiskNames) -> dict[str, bool]:
     """The weights that transformers quantizes while loading, and whether it transposes them first."""
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
@@ -159,7 +161,7 @@ def _quantized_layers(base: Path, outputs: Mapping[str, Output]) -> dict[str, bo
     model = skeleton(base)
     left_out = get_keys_to_not_convert(model)
     layers = [layer for layer in linear_layers(model) if should_convert_module(layer.name, left_out)]
-    transposed_by_name = {find_tensor(f"{layer.name}.weight", outputs): layer.transposed for layer in layers}
+    transposed_by_name = {find_tensor(f"{layer.name}.weight", outputs, disk): layer.transposed for layer in layers}
     return {name: transposed for name, transposed in transposed_by_name.items() if name is not None}
 
 
@@ -202,12 +204,12 @@ def _bytes(stored: Stored) -> bytes:
 
 
 def _replaced(
-    tensors: Mapping[str, Stored], outputs: Mapping[str, Output], head: str | None, adapter: Path
+    tensors: Mapping[str, Stored], outputs: Mapping[str, Output], head: str | None, adapter: Path, disk: DiskNames
 ) -> dict[str, Output]:
     """The outputs that a whole tensor of the adapter replaces, in the base's dtype."""
     replaced = {}
     for adapter_name, stored in tensors.items():
-        name = find_tensor(adapter_name, outputs)
+        name = find_tensor(adapter_name, outputs, disk)
         if name is None:
             if adapter_name == head:  # of a tied pair, whose embedding is in the file as well
                 continue
@@ -226,8 +228,10 @@ def _replaced(
     return replaced
 
 
-def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool, adapter: Path) -> None:
-    name = find_tensor(f"{layer}.weight", outputs)
+def _add(
+    outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool, adapter: Path, disk: DiskNames
+) -> None:
+    name = find_tensor(f"{layer}.weight", outputs, disk)
     if name is None:
         raise IntegrityError(
             f"the base has no tensor for the adapter's layer {layer!r}",
@@ -241,7 +245,7 @@ def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool
         before, low_rank=low_rank, transposed=stored_transposed(before.dtype, before.shape, low_rank, conv1d, adapter)
     )
     if low_rank.bias is not None:
-        bias = find_tensor(f"{layer}.bias", outputs)
+        bias = find_tensor(f"{layer}.bias", outputs, disk)
         if bias is None or outputs[bias].shape != (low_rank.up.shape[0],):
             raise IntegrityError(
                 f"the adapter adds a bias to layer {layer!r}, and the base's layer has none to add it to",
@@ -251,8 +255,8 @@ def _add(outputs: dict[str, Output], layer: str, low_rank: LowRank, conv1d: bool
         outputs[bias] = replace(outputs[bias], bias=low_rank)
 
 
-def _add_tokens(outputs: dict[str, Output], layer: str, tokens: TokenRows, adapter: Path) -> None:
-    name = find_tensor(f"{layer}.weight", outputs)
+def _add_tokens(outputs: dict[str, Output], layer: str, tokens: TokenRows, adapter: Path, disk: DiskNames) -> None:
+    name = find_tensor(f"{layer}.weight", outputs, disk)
     before = outputs.get(name or "")
     if (
         before is None

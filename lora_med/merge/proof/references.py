@@ -17,7 +17,7 @@ from lora_med.errors import IntegrityError
 from lora_med.merge.fold.merge_plan import Output
 from lora_med.merge.proof.heldout_nll import HeldOut, heldout_nll
 from lora_med.merge.proof.logits import Agreement, Tolerance, compare, probe_ids, probe_logits
-from lora_med.models.base import Base, load_base
+from lora_med.models.base import STANDARD, Base, load_base
 
 MEMORY_SHARE = 0.6  # share of the free memory that the weights may take
 
@@ -47,7 +47,7 @@ def fitting_dtype(outputs: Mapping[str, Output], stored_as: str) -> str | None:
 def compute_reference(adapter: Published, quantization: str, dtype: str, heldout: HeldOut | None) -> Reference:
     """Load the base, attach the adapter, and compute the logits of both; then free the model."""
     base: Base = load_base(
-        adapter.base_name, quantization=quantization, dtype=dtype, attention="sdpa", revision=adapter.revision
+        adapter.base_name, quantization=quantization, dtype=dtype, attention=STANDARD, revision=adapter.revision
     )
     rows = probe_ids(base.tokenizer)
     device = next(base.model.parameters()).device
@@ -66,7 +66,7 @@ def evaluate_merged(folder: Path, reference: Reference, heldout: HeldOut | None)
     Raises:
         IntegrityError: its tokenizer is not the base's, or its logits are not finite.
     """
-    merged = load_base(str(folder), quantization="none", dtype=reference.dtype, attention="sdpa")
+    merged = load_base(str(folder), quantization="none", dtype=reference.dtype, attention=STANDARD)
     if probe_ids(merged.tokenizer) != reference.rows:
         raise IntegrityError("the merged model's tokenizer tokenizes the probes differently from the base's")
     device = next(merged.model.parameters()).device

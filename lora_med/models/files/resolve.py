@@ -101,23 +101,53 @@ def _check(folder: Path, base: str) -> None:
     weight_files(folder)
 
 
+def model_class(config: Any, *, tags: bool = False) -> Any:
+    """The class of transformers that a base of this configuration is loaded as, or None if there is none.
+
+    A model of several modalities keeps the class that its files name, so that what is saved loads as the same.
+
+    Args:
+        tags: its token classifier instead of its language model.
+    """
+    from transformers.models.auto import modeling_auto
+
+    if tags:
+        mappings = [modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING]
+    else:
+        mappings = [modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING, modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING]
+    classes: list[Any] = []
+    for mapping in (mapping for mapping in mappings if type(config) in mapping):
+        found = mapping[type(config)]
+        classes += found if isinstance(found, list | tuple) else [found]
+    named = set(getattr(config, "architectures", None) or ())
+    return next((kind for kind in classes if kind.__name__ in named), classes[0] if classes else None)
+
+
 def has_sdpa(config: Any, *, tags: bool = False) -> bool:
     """Whether transformers can run this configuration's model with torch's scaled_dot_product_attention.
 
     Args:
-        tags: ask for its token classifier instead of its causal language model.
+        tags: ask for its token classifier instead of its language model.
     """
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    )
-
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None) is not None:  # transformers 5.20 and older ignore it with SDPA
         return False
-    classes: Any = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if tags else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
-    kinds = classes if isinstance(classes, list | tuple) else [classes]
-    return all(kind._supports_sdpa for kind in kinds)
+    return model_class(config, tags=tags)._supports_sdpa
+
+
+def takes_other_attention(config: Any) -> bool:
+    """Whether the model's code calls the attention that is registered under a name; Falcon's, for one, has its own."""
+    return model_class(config)._can_set_attn_implementation()
+
+
+def mixes_by_attention_only(config: Any) -> bool:
+    """Whether only attention carries something from token to token: no convolution, recurrence or state space does.
+
+    Attention can be told where a document ends; the others cannot.
+    """
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ()
+    others = [kind for kind in kinds if not str(kind).endswith("attention") or kind == "linear_attention"]
+    return not others and not model_class(config)._is_stateful
 
 
 def read_config(folder: Path, *, tags: bool = False) -> Any:
@@ -131,10 +161,6 @@ def read_config(folder: Path, *, tags: bool = False) -> Any:
         IntegrityError: config.json cannot be read.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    )
 
     raw = read_json(folder / "config.json")
     try:
@@ -151,13 +177,13 @@ def read_config(folder: Path, *, tags: bool = False) -> Any:
             where=str(folder),
             fix="copy or download the model again",
         ) from error
-    if tags and type(config) not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+    if tags and model_class(config, tags=True) is None:
         raise SettingsError(
             f"transformers has no token classifier of model type {config.model_type!r}",
             where=str(folder),
             fix="use a llama, mistral, qwen2, qwen3, gemma, gpt2 or bert base",
         )
-    if not tags and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if not tags and model_class(config) is None:
         raise SettingsError(
             f"model type {config.model_type!r} is not a causal language model",
             where=str(folder),

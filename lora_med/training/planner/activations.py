@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from lora_med.adapters.runtime.peft_injection import named_layers_only
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
 from lora_med.models.skeleton import skeleton
@@ -45,7 +46,7 @@ def with_adapter(base: Any, config: Any) -> Any:
 
     config = copy.copy(config)
     config.init_lora_weights = True
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), named_layers_only():
         warnings.simplefilter("ignore")
         model: Any = get_peft_model(base, config)
     for parameter in model.parameters():

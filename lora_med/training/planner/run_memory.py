@@ -22,7 +22,7 @@ from lora_med.models.base import Base
 from lora_med.models.memory import BYTES, LARGE_BYTES, free_memory, returns_large_tensors, weight_bytes
 from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
-from lora_med.models.targets import linear_layers
+from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.planner.activations import saved_bytes, shell
 from lora_med.training.rows.batches import pack

@@ -22,7 +22,7 @@ import torch
 
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
-from lora_med.models.files.resolve import read_config
+from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
@@ -161,8 +161,6 @@ def _two_layers(shape: Shape, folder: Path) -> Any:
 
     An adapter that is only on some layers is on both of these.
     """
-    from transformers import AutoModelForCausalLM
-
     register_attention()
     config = read_config(shape.folder)
     text = config.get_text_config()
@@ -173,7 +171,7 @@ def _two_layers(shape: Shape, folder: Path) -> Any:
     for each in (config, text):
         each.pad_token_id = each.bos_token_id = each.eos_token_id = None
     dtype = getattr(torch, shape.dtype)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    model = model_class(config)._from_config(config, dtype=dtype)
     with progress_on_terminals_only():
         model.save_pretrained(folder)
     del model

@@ -16,7 +16,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from lora_med.errors import SettingsError
-from lora_med.models.targets import LAYER_NUMBER
+from lora_med.models.structure.linear_layers import LAYER_NUMBER
 
 SHARE = 0.25  # of the free memory
 HEADS_DROP = ("classifier", "summary")  # beginnings of settings for heads that a language model does not have

@@ -104,7 +104,7 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
     for name in LOGIT_CHANGES:
         if getattr(config, name, None) not in (None, 1, 1.0):
             return f"the model changes its logits ({name})"
-    if getattr(config, "router_aux_loss_coef", None) is not None:
+    if getattr(config, "output_router_logits", False):
         return "a mixture of experts adds its balance loss"
     return None
 

@@ -1,0 +1,46 @@
+"""PEFT puts an adapter on the layers that are named, and on those alone.
+
+In mixtures of experts PEFT (0.19 to 0.21) takes `gate_proj`, `up_proj` and `down_proj` for the names that transformers
+4 gave the routed experts. It moves the adapter there, also where a shared expert or a dense layer has that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lora_med.adapters.tensors.weights import lora_layers
+from lora_med.errors import SettingsError
+
+
+@contextmanager
+def named_layers_only() -> Iterator[None]:
+    """Keep PEFT from rewriting the names of layers while it attaches an adapter."""
+    import peft.utils.transformers_weight_conversion as conversion
+
+    before = conversion.convert_peft_config_for_transformers
+    conversion.convert_peft_config_for_transformers = lambda *_arguments, **_named: None
+    try:
+        yield
+    finally:
+        conversion.convert_peft_config_for_transformers = before
+
+
+def check_attached(model: Any, adapter: str, wanted: Collection[str]) -> None:
+    """Refuse a model on which PEFT put the adapter elsewhere than on the wanted layers.
+
+    Raises:
+        SettingsError: with the number of layers too many and too few, and the first name.
+    """
+    attached = {
+        name for name, layer in lora_layers(model).items() if adapter in (*layer.lora_A, *layer.lora_embedding_A)
+    }
+    differing = sorted(attached ^ set(wanted))
+    if differing:
+        raise SettingsError(
+            f"PEFT attaches {len(attached - set(wanted))} layers too many and {len(set(wanted) - attached)} too few, "
+            f"such as {differing[0]!r}",
+            where="lora.target_modules",
+            fix="name the layers by more of their names, or use lora.target_modules=all-linear",
+        )

@@ -1,0 +1,73 @@
+"""Which linear layers an adapter is trained on: those that text passes through and that PEFT runs as layers.
+
+By the model's own structure, not by class of layer: nothing of a vision or audio tower, a projector, or a router; of a
+state-space mixer only its first product. Its kernels read the other weights directly and would skip an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_med.models.structure.linear_layers import Linear, linear_layers
+
+ROUTERS = ("router", "gate", "shared_expert_gate")
+OTHER_MODALITY, ROUTER, STATE_SPACE, EXPERTS = (
+    "text does not pass through them",
+    "they choose experts",
+    "a state-space kernel reads their weights directly",
+    "they are experts: lora.target_experts=true reaches them",
+)
+
+
+def language_part(model: Any) -> str:
+    """The name of the submodule that reads text in a model of several modalities; an empty text for other models."""
+    config = getattr(model, "config", None)
+    text = None if config is None else config.get_text_config(decoder=True)
+    if text is None or text is config:
+        return ""
+    parts = [name for name, module in model.named_modules() if name and getattr(module, "config", None) is text]
+    return min(parts, key=lambda name: (name.count("."), len(name)), default="")
+
+
+def layers_left_out(model: Any) -> Mapping[str, Sequence[Linear]]:
+    """The linear layers that no adapter is trained on, by the reason; the output head is not among them."""
+    reasons = _reasons(model)
+    result: dict[str, list[Linear]] = {}
+    for layer in linear_layers(model):
+        if layer.name in reasons:
+            result.setdefault(reasons[layer.name], []).append(layer)
+    return result
+
+
+def adaptable_layers(model: Any) -> list[Linear]:
+    """The linear layers that an adapter may be on, in the model's order."""
+    reasons = _reasons(model)
+    return [layer for layer in linear_layers(model) if layer.name not in reasons]
+
+
+def _reasons(model: Any) -> dict[str, str]:
+    """Layer name -> why no adapter is trained on it."""
+    modules = {name.replace(".base_layer", ""): module for name, module in model.named_modules()}
+    language = language_part(model)
+    reasons = {}
+    for layer in linear_layers(model):
+        reason = _reason(layer.name, modules, language)
+        if reason is not None:
+            reasons[layer.name] = reason
+    return reasons
+
+
+def _reason(name: str, modules: Mapping[str, Any], language: str) -> str | None:
+    if language and not name.startswith(f"{language}."):
+        return OTHER_MODALITY
+    steps = name.split(".")
+    if language and any("cross_attn" in step for step in steps):
+        return OTHER_MODALITY  # reads what an image gave
+    for length in range(1, len(steps)):
+        parent, child = modules.get(".".join(steps[:length])), steps[length]
+        if child in ROUTERS and (child != "gate" or hasattr(parent, "experts")):
+            return ROUTER
+        if hasattr(parent, "A_log") and hasattr(parent, "D") and not child.startswith("in_proj"):
+            return STATE_SPACE
+    return None
