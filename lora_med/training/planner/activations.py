@@ -21,6 +21,7 @@ from lora_med.adapters.runtime.peft_injection import named_layers_only
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
 from lora_med.models.skeleton import skeleton
+from lora_med.models.structure.backbone import backbone
 from lora_med.training.step.fused_lora import fused_lora
 
 
@@ -104,7 +105,7 @@ def saved_bytes(
         with fused_lora(model, _undrawn), hooks, no_mask() if attention == PER_DOCUMENT else nullcontext():
             for lengths in batches:
                 inputs = _inputs(lengths, attention)
-                last = model.get_base_model().base_model(**inputs, use_cache=False).last_hidden_state
+                last = backbone(model.get_base_model())(**inputs, use_cache=False).last_hidden_state
                 del last
                 totals.append(sum(size for size, _ in saved.values()))
                 saved.clear()

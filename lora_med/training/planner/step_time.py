@@ -26,6 +26,7 @@ from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.memory import BYTES
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
+from lora_med.models.structure.backbone import backbone
 from lora_med.models.weight_loading import load_weights, progress_on_terminals_only
 from lora_med.training.planner.activations import shell, with_adapter
 from lora_med.training.planner.run_memory import Shape
@@ -212,7 +213,7 @@ def _forward(inner: Any, inputs: dict[str, Any]) -> None:
 
 def _hidden(inner: Any, inputs: dict[str, Any]) -> torch.Tensor:
     with no_mask() if "document_lengths" in inputs else nullcontext():
-        return inner.base_model(**inputs, use_cache=False).last_hidden_state
+        return backbone(inner)(**inputs, use_cache=False).last_hidden_state
 
 
 def _head(inner: Any, tokens: int, labeled: int) -> Step:

@@ -93,7 +93,7 @@ class Member:
 
 
 class _Group(torch.autograd.Function):
-    """Outputs of all members for one input."""
+    """Outputs of all members for one input, each (tokens, outputs): a model may change none in place that is a view."""
 
     @staticmethod
     def forward(
@@ -115,8 +115,8 @@ class _Group(torch.autograd.Function):
                 output = torch.nn.functional.linear(
                     flat, member.weight(dtype), None if bias is None else bias.to(dtype)
                 )
-                outputs.append(output.addmm_(reduced, up.t()).view(*inputs.shape[:-1], -1))
-        ctx.members, ctx.ranks, ctx.scales = members, ranks, scales
+                outputs.append(output.addmm_(reduced, up.t()))
+        ctx.members, ctx.ranks, ctx.scales, ctx.shape = members, ranks, scales, inputs.shape
         ctx.kinds = inputs.dtype, [matrix.dtype for matrix in matrices]
         ctx.save_for_backward(flat, mask, inner, downs, *ups)
         return tuple(outputs)
@@ -125,15 +125,14 @@ class _Group(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         flat, mask, inner, downs, *ups = ctx.saved_tensors
         dtype = flat.dtype
-        shape = next(gradient.shape for gradient in gradients if gradient is not None)
         inwards, outer = [], []
         total = None
         for member, up, reduced, scale, gradient in zip(
             ctx.members, ups, inner.split(ctx.ranks, 1), ctx.scales, gradients, strict=True
         ):
             if gradient is None:
-                gradient = flat.new_zeros(*shape[:-1], len(up))
-            gradient = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
+                gradient = flat.new_zeros(len(flat), len(up))
+            gradient = gradient.to(dtype)
             inwards.append(gradient @ up)
             outer.append((gradient.t() @ reduced).float().mul_(scale))
             if ctx.needs_input_grad[0]:
@@ -146,7 +145,7 @@ class _Group(torch.autograd.Function):
                 total.addmm_(inward, downs)
             else:
                 total.add_(_masked(inward @ downs, mask))
-            total = total.view(*shape[:-1], -1).to(ctx.kinds[0])
+            total = total.view(ctx.shape).to(ctx.kinds[0])
         matrices = [matrix for pair in zip(within.split(ctx.ranks), outer, strict=True) for matrix in pair]
         return total, None, None, *(matrix.to(kind) for matrix, kind in zip(matrices, ctx.kinds[1], strict=True))
 
@@ -181,10 +180,9 @@ class Group:
             output = self.waiting.pop(index)
         else:
             matrices = [matrix for member in self.members for matrix in member.matrices]
-            self.source, self.waiting = (
-                inputs,
-                dict(enumerate(_Group.apply(inputs, self.members, self.draw, *matrices))),
-            )  # type: ignore[arg-type]
+            outputs: Any = _Group.apply(inputs, self.members, self.draw, *matrices)
+            shaped = (output.view(*inputs.shape[:-1], -1) for output in outputs)
+            self.source, self.waiting = inputs, dict(enumerate(shaped))
             output = self.waiting.pop(index)
         if not self.waiting:
             self.source = None

@@ -9,6 +9,7 @@ is one multiplication. Exact: equal to torch's cross entropy up to rounding.
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,14 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from lora_med.models.structure.backbone import backbone
+
 BLOCK_ROWS = 256  # rows of logits in memory at once
 CACHED_ROWS = 8  # rows of them converted to probabilities at once: on a CPU these stay in its cache
 # Settings by which a model family changes its logits after the head; where one is set, the model's own code must run.
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
+
+BALANCE_LOSS = "load_balancing_loss_func"  # in the modules of transformers whose mixtures of experts add it
 
 
 class _LabeledNll(torch.autograd.Function):
@@ -104,7 +109,7 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
     for name in LOGIT_CHANGES:
         if getattr(config, name, None) not in (None, 1, 1.0):
             return f"the model changes its logits ({name})"
-    if getattr(config, "output_router_logits", False):
+    if getattr(config, "output_router_logits", False) and hasattr(sys.modules[type(model).__module__], BALANCE_LOSS):
         return "a mixture of experts adds its balance loss"
     return None
 
@@ -128,7 +133,7 @@ def add_compact_loss(model: Any) -> None:
         if nll_labels is None:
             return original(*arguments, **options)
         options["use_cache"] = False
-        hidden = self.base_model(*arguments, **options).last_hidden_state.flatten(0, 1)
+        hidden = backbone(self)(*arguments, **options).last_hidden_state.flatten(0, 1)
         positions = labeled_positions(nll_labels) if nll_positions is None else nll_positions
         head = self.get_output_embeddings()
         weight, bias = _complete(head.weight), _complete(head.bias)
