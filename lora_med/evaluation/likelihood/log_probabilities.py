@@ -153,7 +153,7 @@ def log_probabilities(
     results: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
     lengths = [len(row.input_ids) for row in rows]
     with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
-        for batch in batches(lengths, model.config.vocab_size, batch_tokens=batch_tokens):
+        for batch in batches(lengths, model.config.get_text_config().vocab_size, batch_tokens=batch_tokens):
             for index, values in zip(batch, _batch(model, [rows[i] for i in batch], device), strict=True):
                 results[index] = values
     _refuse_not_finite(results)

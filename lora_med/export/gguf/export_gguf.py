@@ -208,7 +208,7 @@ def _fill_adapter(
 
 
 def _reference(model: Any, base: Base) -> Reference:
-    most = base.model.config.max_position_embeddings  # gpt2's n_positions has this name as well
+    most = base.model.config.get_text_config().max_position_embeddings  # gpt2's n_positions has this name as well
     rows = [row[: min(most, MOST_CONTEXT)] for row in probe_ids(base.tokenizer)]
     return make_reference(rows, probe_logits(model, rows, next(base.model.parameters()).device))
 

@@ -46,6 +46,29 @@ def adaptable_layers(model: Any) -> list[Linear]:
     return [layer for layer in linear_layers(model) if layer.name not in reasons]
 
 
+def share_reached(model: Any, layers: Sequence[Linear] | None = None) -> float:
+    """The share of a language model's weights that are in the layers given, from 0 to 1.
+
+    Its embedding and head count among the weights; a vision or audio tower does not.
+
+    Args:
+        layers: those adapted; None takes all that an adapter may be on.
+    """
+    language = language_part(model)
+    every = linear_layers(model)
+    linear = sum(
+        layer.inputs * layer.outputs for layer in every if not language or layer.name.startswith(f"{language}.")
+    )
+    names = {f"{layer.name}.weight" for layer in every}
+    others = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name and name.replace(".base_layer", "") not in names and name.startswith(language)
+    )
+    reached = adaptable_layers(model) if layers is None else layers
+    return sum(layer.inputs * layer.outputs for layer in reached) / (linear + others)
+
+
 def _reasons(model: Any) -> dict[str, str]:
     """Layer name -> why no adapter is trained on it."""
     modules = {name.replace(".base_layer", ""): module for name, module in model.named_modules()}
@@ -62,10 +85,10 @@ def _reason(name: str, modules: Mapping[str, Any], language: str) -> str | None:
     if language and not name.startswith(f"{language}."):
         return OTHER_MODALITY
     steps = name.split(".")
-    if language and any("cross_attn" in step for step in steps):
-        return OTHER_MODALITY  # reads what an image gave
     for length in range(1, len(steps)):
         parent, child = modules.get(".".join(steps[:length])), steps[length]
+        if language and hasattr(parent, "cross_attn"):
+            return OTHER_MODALITY  # a layer that runs only if there is an image
         if child in ROUTERS and (child != "gate" or hasattr(parent, "experts")):
             return ROUTER
         if hasattr(parent, "A_log") and hasattr(parent, "D") and not child.startswith("in_proj"):

@@ -1,0 +1,127 @@
+"""What lora_med can do with a tiny base of each family: every cell is run, in a process of its own.
+
+`tools/models_page.py` writes the table of docs/models.md by it, and a slow test holds that table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lora_med
+from lora_med.data.record import Pair
+from lora_med.errors import LoraMedError
+from lora_med.merge.merge import merge_adapter
+from lora_med.models.structure.adaptable_layers import share_reached
+from tests.tiny_families import ALL, CLASSES, make_family
+from tests.training.support import run_ranks, wait
+
+YES = "yes"
+CAPABILITIES = ("train", "two processes", "packed", "4-bit", "merge proved", "evaluated", "loads in PEFT", "share")
+ROWS = [{"prompt": f"Is {number} even?", "completion": " no" if number % 2 else " yes"} for number in range(24)]
+
+
+def _train(base: Path, name: str, *more: str) -> Path:
+    settings = ["data.source=custom", f"model.base={base}", f"adapter.name={name}", f"train.output_dir=runs/{name}"]
+    settings += ["adapter.access=open", "train.max_steps=3", "train.learning_rate=0.01", "model.dtype=float32"]
+    settings += ["train.per_device_train_batch_size=4", "lora.lora_dropout=0", "data.validation_share=0.2"]
+    quantization = [] if any("load_in_4bit" in setting for setting in more) else ["model.load_in_4bit=false"]
+    return lora_med.train(lora_med.parse(None, [*settings, *quantization, *more]), train=ROWS)
+
+
+def _two_processes(base: Path) -> None:
+    codes = run_ranks(2, lambda: _train(base, "two"), Path("ranks"))
+    if codes != [0, 0]:
+        raise RuntimeError((Path("ranks") / f"error-{0 if codes[0] else 1}.txt").read_text()[-300:])
+
+
+def _merged(base: Path, name: str) -> None:
+    folder = Path("merged") / name
+    merge_adapter(name, folder, base=str(base))
+    before, after = (json.loads((place / "config.json").read_text())["architectures"] for place in (base, folder))
+    if before != after:
+        raise RuntimeError(f"the merged folder is of {after}, the base of {before}")
+
+
+def _evaluated(base: Path) -> None:
+    records = [
+        Pair(f"r{number}", f"r{number}", "custom", row["prompt"], row["completion"]) for number, row in enumerate(ROWS)
+    ]
+    held_out = lora_med.HeldOutRecords(tuple(records), "open", "custom")
+    options = lora_med.EvalOptions(template="pair", max_items=4, bootstrap_samples=20)
+    loaded = lora_med.load_base(str(base), quantization="none", dtype="float32")
+    lora_med.evaluate(loaded, ["plain"], held_out, options)
+
+
+def _loads_in_peft(base: Path) -> None:
+    """PEFT alone loads the published folder, and its logits are those of `attach`."""
+    import torch
+    from peft import PeftModel
+
+    loaded = lora_med.load_base(str(base), quantization="none", dtype="float32", attention="standard")
+    ids = torch.tensor([loaded.tokenizer("Is 3 even?")["input_ids"]])
+    model = lora_med.attach(loaded, "plain")
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+    lora_med.detach(model)
+    theirs = PeftModel.from_pretrained(loaded.model, "adapters/plain").eval()
+    with torch.no_grad():
+        actual = theirs(input_ids=ids, use_cache=False).logits
+    difference = float((actual - expected).abs().max())
+    if difference > 1e-5:
+        raise RuntimeError(f"PEFT's logits differ by {difference:.2g}")
+
+
+def capabilities(family: str, folder: Path) -> dict[str, str]:
+    """Capability -> `yes`, or the sentence that says why not; `share` is the share of the weights in per cent."""
+    base = make_family(family, folder / family)
+    results: dict[str, str] = {}
+
+    def attempt(name: str, work: Callable[[], Any]) -> None:
+        results[name] = in_child(work, folder / f"{family}-{name.replace(' ', '-')}")
+
+    attempt("train", lambda: _train(base, "plain"))
+    attempt("packed", lambda: _train(base, "packed", "train.packing=true", "train.max_length=128"))
+    attempt("4-bit", lambda: (_train(base, "four", "model.load_in_4bit=true"), _merged(base, "four")))
+    attempt("two processes", lambda: _two_processes(base))
+    if results["train"] == YES:
+        place = folder / f"{family}-train"
+        results["merge proved"] = in_child(lambda: _merged(base, "plain"), place)
+        results["evaluated"] = in_child(lambda: _evaluated(base), place)
+        results["loads in PEFT"] = in_child(lambda: _loads_in_peft(base), place)
+    results["share"] = in_child(lambda: share_reached(lora_med.load_base(str(base), quantization="none").model), folder)
+    return results
+
+
+def in_child(work: Callable[[], Any], folder: Path) -> str:
+    """`yes` if `work` ends in a forked process, in `folder`; a number that it returns; or its error in one line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = folder / "answer.txt"
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            _answer(work, folder, answer)
+        os._exit(0)
+    wait(child)
+    return answer.read_text() if answer.is_file() else "the process died"
+
+
+def _answer(work: Callable[[], Any], folder: Path, answer: Path) -> None:
+    quiet = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    os.chdir(folder)
+    try:
+        returned = work()
+        answer.write_text(f"{returned:.0%}" if isinstance(returned, float) else YES)
+    except LoraMedError as error:
+        answer.write_text(error.what)
+    except BaseException as error:
+        answer.write_text(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+__all__ = ["ALL", "CAPABILITIES", "CLASSES", "YES", "capabilities"]
