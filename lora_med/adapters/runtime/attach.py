@@ -22,6 +22,7 @@ from lora_med.adapters.tensors.weights import adapter_parameters, put_tensors
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.base import Base
+from lora_med.models.structure.adaptable_layers import describe_reach
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def attach_new(
 
     refuse_occupied(base)
     method = method_for(base.model, lora)
+    logger.info("adapter: %s", describe_reach(base.model, method.targets(base.model)))
     check_start(method, base, rows)
     tensors = None
     if lora.continue_from is not None:

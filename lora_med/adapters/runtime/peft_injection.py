@@ -6,6 +6,7 @@ In mixtures of experts PEFT (0.19 to 0.21) takes `gate_proj`, `up_proj` and `dow
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,18 @@ def named_layers_only() -> Iterator[None]:
         yield
     finally:
         conversion.convert_peft_config_for_transformers = before
+
+
+def moves_names(model: Any, config: Any) -> bool:
+    """Whether PEFT alone would put an adapter of this LoraConfig elsewhere than on the layers that it names."""
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    changed = copy.deepcopy(config)
+    try:
+        convert_peft_config_for_transformers(changed, model=model, conversions=None)
+    except ValueError:  # it names one half of a pair that PEFT only moves together
+        return True
+    return set(changed.target_modules) != set(config.target_modules)
 
 
 def check_attached(model: Any, adapter: str, wanted: Collection[str]) -> None:

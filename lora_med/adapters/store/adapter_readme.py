@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lora_med.adapters.runtime.peft_injection import moves_names
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.tensors.method import Method
+from lora_med.models.structure.adaptable_layers import language_part
 from lora_med.visible import markdown
 
 HUB_LICENSES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC-BY-4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
@@ -21,8 +23,12 @@ SHARING = {
 }
 
 
-def render_readme(card: Card, method: Method, *, own_template: bool = False) -> str:
-    """The README's text: YAML metadata for the Hub, then the facts needed to use the adapter and to trust it."""
+def render_readme(card: Card, method: Method, model: Any, *, own_template: bool = False) -> str:
+    """The README's text: YAML metadata for the Hub, then the facts needed to use the adapter and to trust it.
+
+    Args:
+        model: the base without adapters; its class is named where transformers' automatic choice is another.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     metadata: dict[str, Any] = {"library_name": "peft", "tags": ["lora", "medical"]}
@@ -31,22 +37,30 @@ def render_readme(card: Card, method: Method, *, own_template: bool = False) -> 
         metadata["base_model"] = card.base.name
     metadata["license"] = HUB_LICENSES.get(card.data.license, "other")
     head = ModelCardData(**metadata).to_yaml()
-    return str(ModelCard(f"---\n{head}\n---\n{_body(card, method, own_template)}"))
+    return str(ModelCard(f"---\n{head}\n---\n{_body(card, method, model, own_template)}"))
 
 
-def _with_peft(card: Card) -> list[str]:
-    """Three lines of Python that load the adapter without lora_med, from the folder that contains its folder."""
+def _with_peft(card: Card, method: Method, model: Any) -> list[str]:
+    """The lines of Python that load the adapter without lora_med, from the folder that contains its folder."""
     kind = "AutoModelForTokenClassification" if card.labels else "AutoModelForCausalLM"
+    if language_part(model):
+        kind = type(model).__name__
     head = f", num_labels={len(card.labels)}" if card.labels else ""
     revision = f', revision="{card.base.revision}"' if card.base.revision else ""
+    lines = [f"import peft, transformers  # {card.base.name}: the base's folder or its id on the Hub"]
+    if moves_names(model, method.peft_config(model, inference=True)):
+        lines += [
+            "import peft.utils.transformers_weight_conversion as conversion  # PEFT 0.19 to 0.21 takes some of the",
+            "conversion.convert_peft_config_for_transformers = lambda *_, **__: None  # names for the routed experts'",
+        ]
     return [
-        f"import peft, transformers  # {card.base.name}: the base's folder or its id on the Hub",
+        *lines,
         f'base = transformers.{kind}.from_pretrained("{card.base.name}"{revision}{head})',
         f'model = peft.PeftModel.from_pretrained(base, "{card.name}")',
     ]
 
 
-def _body(card: Card, method: Method, own_template: bool) -> str:
+def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
     scores = [
         f"| {markdown(name)} | {markdown(str(value))} |"
@@ -80,7 +94,7 @@ def _body(card: Card, method: Method, own_template: bool) -> str:
         "With PEFT alone (which does not check the base; compare the SHA-256 above first):",
         "",
         "```python",
-        *_with_peft(card),
+        *_with_peft(card, method, model),
         "```",
     ]
     if scores:

@@ -201,7 +201,7 @@ def _fill(
 
     write_atomic(folder / WEIGHTS, save(dict(tensors), metadata={"format": "pt"}))
     write_json(folder / CONFIG, method.published_config(model, card.base.name))
-    write_atomic(folder / README, render_readme(card, method, own_template=chat_template is not None))
+    write_atomic(folder / README, render_readme(card, method, model, own_template=chat_template is not None))
     files = FILES if chat_template is None else (*FILES, CHAT_TEMPLATE)
     if chat_template is not None:
         write_atomic(folder / CHAT_TEMPLATE, chat_template)

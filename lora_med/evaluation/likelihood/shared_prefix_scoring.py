@@ -146,7 +146,9 @@ def score_question_rows(model: Any, rows: Sequence[QuestionRow], *, batch_tokens
     with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
         for common, group in shared_prefixes([row.prompt for row in rows]):
             prefix = _run_prefix(model, rows[group[0]].prompt[:common], device) if common else None
-            for batch in _batches([rows[number] for number in group], common, model.config.get_text_config().vocab_size, batch_tokens):
+            for batch in _batches(
+                [rows[number] for number in group], common, model.config.get_text_config().vocab_size, batch_tokens
+            ):
                 numbers = [group[index] for index in batch]
                 batch_scores = _batch(model, [rows[number] for number in numbers], common, prefix, device)
                 for number, row_scores in zip(numbers, batch_scores, strict=True):

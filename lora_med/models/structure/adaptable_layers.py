@@ -6,17 +6,17 @@ state-space mixer only its first product. Its kernels read the other weights dir
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_med.models.structure.linear_layers import Linear, linear_layers
 
 ROUTERS = ("router", "gate", "shared_expert_gate")
-OTHER_MODALITY, ROUTER, STATE_SPACE, EXPERTS = (
+OTHER_MODALITY, ROUTER, STATE_SPACE = (
     "text does not pass through them",
     "they choose experts",
     "a state-space kernel reads their weights directly",
-    "they are experts: lora.target_experts=true reaches them",
 )
 
 
@@ -67,6 +67,28 @@ def share_reached(model: Any, layers: Sequence[Linear] | None = None) -> float:
     )
     reached = adaptable_layers(model) if layers is None else layers
     return sum(layer.inputs * layer.outputs for layer in reached) / (linear + others)
+
+
+def routed_experts(model: Any) -> list[str]:
+    """The names of the parameters that hold the weights of all experts of a layer; PEFT has no layer for them."""
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 3 and "experts" in name.split(".") and not name.endswith("bias")
+    ]
+
+
+def describe_reach(model: Any, layers: Sequence[Linear]) -> str:
+    """One line for a run's log: how much of the model an adapter on these layers reaches, and what it leaves out."""
+    parts = [f"{len(layers)} layers with {share_reached(model, layers):.0%} of the language model's weights"]
+    for reason, absent in layers_left_out(model).items():
+        kinds = sorted({re.sub(r"\b\d+\b", "N", layer.name) for layer in absent})
+        shown = ", ".join(kinds[:2]) + (f" and {len(kinds) - 2} more kinds" if len(kinds) > 2 else "")
+        parts.append(f"left out: {len(absent)} layers, because {reason} ({shown})")
+    experts = routed_experts(model)
+    if experts:
+        parts.append(f"left out: the routed experts ({len(experts)} tensors), which hold no layers of PEFT")
+    return "; ".join(parts)
 
 
 def _reasons(model: Any) -> dict[str, str]:
