@@ -75,6 +75,7 @@ class AdapterPool:
             base.model.get_submodule(layer.name).register_forward_hook(partial(_add, self.key, layer.name))
             for layer in linear_layers(base.model)
         ]
+        hooks.append(base.model.get_input_embeddings().register_forward_hook(partial(_check_rows, self.key)))
         self._remove_hooks = weakref.finalize(self, _remove, hooks)
 
     def __enter__(self) -> Self:
@@ -193,6 +194,13 @@ class AdapterPool:
                 narrow = len(resident) > WIDEST * len(adapters)
                 self._mixture = Mixture(tuple(adapters if narrow else resident))
             return self._mixture
+
+
+def _check_rows(key: object, _: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Refuse a batch of other rows than are named, where its rows are still apart from its tokens."""
+    choice = chosen(key)
+    if isinstance(choice, Rows):
+        choice.check(output)
 
 
 def _add(key: object, layer: str, module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

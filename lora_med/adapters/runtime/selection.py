@@ -77,11 +77,7 @@ class Rows:
             return
         if output.ndim == 2 and len(output) % len(self._owners) == 0:  # some models join rows and tokens, rows first
             x, output = (numbers.unflatten(0, (len(self._owners), -1)) for numbers in (x, output))
-        if output.ndim != 3 or len(output) != len(self._owners):
-            raise SettingsError(
-                f"adapters are named for {len(self._owners)} rows; layer {layer} got {tuple(x.shape)}",
-                fix="give one name per row; no beams or several answers per prompt",
-            )
+        self.check(output)
         if output.shape[1] >= LONG_ROWS:
             for rows, adapter in self._runs:
                 update = adapter.updates.get(layer)
@@ -90,6 +86,18 @@ class Rows:
             return
         layer_stack = self._mixture.stack(layer)
         layer_stack.add(x, output, self._foreign_to_rows(layer_stack), self._gains_of_rows(layer, layer_stack))
+
+    def check(self, output: torch.Tensor) -> None:
+        """Refuse a layer's output, (rows, tokens, outputs), of another number of rows than have a name.
+
+        Raises:
+            SettingsError: with both numbers.
+        """
+        if output.ndim != 3 or len(output) != len(self._owners):
+            raise SettingsError(
+                f"adapters are named for {len(self._owners)} rows; the batch is {tuple(output.shape)}",
+                fix="give one name per row; no beams or several answers per prompt",
+            )
 
     def _foreign_to_rows(self, layer_stack: Stack) -> torch.Tensor:
         """(rows, 1, ranks): true where row and rank belong to different adapters; many layers share one mask."""

@@ -192,7 +192,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             modules_to_save=tuple(_words(config["modules_to_save"])) if config.get("modules_to_save") else (),
             trainable_token_indices=_tokens(config.get("trainable_token_indices")),
             task_type=TAGS if config.get("task_type") == TAGS else LANGUAGE,
-            exclude_modules=_pattern(config["exclude_modules"]) if config.get("exclude_modules") else None,
+            exclude_modules=_exclusion(config.get("exclude_modules")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
@@ -233,6 +233,12 @@ def _finite(value: Any) -> float:
 def _pattern(value: str) -> str:
     re.compile(f"({value})")
     return value
+
+
+def _exclusion(value: Any) -> str | None:
+    if value and not isinstance(value, str):
+        raise ValueError("exclude_modules is not a pattern")
+    return _pattern(value) if value else None
 
 
 def _positive(value: Any) -> int:
