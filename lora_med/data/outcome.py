@@ -43,12 +43,14 @@ class Tally:
     """How many items were read and retained, and why others were dropped; `read == kept + sum(dropped.values())`.
 
     `parts_dropped` counts what was left out within retained records, such as annotations outside their text.
+    `repeated` counts the retained records that have the content of an earlier one; training leaves them out.
     """
 
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     parts_dropped: dict[str, int] = field(default_factory=dict)
+    repeated: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -56,6 +58,7 @@ class Tally:
             self.kept + other.kept,
             _sum(self.dropped, other.dropped),
             _sum(self.parts_dropped, other.parts_dropped),
+            self.repeated + other.repeated,
         )
 
     def drop(self, reason: str, count: int) -> Tally:
@@ -65,7 +68,9 @@ class Tally:
     def __str__(self) -> str:
         dropped, parts = _listed(self.dropped), _listed(self.parts_dropped)
         text = f"{self.read:,} read, {self.kept:,} kept" + (f"; dropped: {dropped}" if dropped else "")
-        return text + (f"; left out within records: {parts}" if parts else "")
+        text += f"; left out within records: {parts}" if parts else ""
+        verb = "repeats" if self.repeated == 1 else "repeat"
+        return text + (f"; {self.repeated:,} {verb} the text of another: left out of training" if self.repeated else "")
 
 
 def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

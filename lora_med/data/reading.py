@@ -1,4 +1,4 @@
-"""From inputs to records: read them, refuse or skip what is bad, drop duplicates, count everything."""
+"""From inputs to records: read them, refuse or skip what is bad, count everything, records with equal texts too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Literal
 
 from lora_med.data.catalog import read
 from lora_med.data.formats.documents.unsupported_formats import unsupported_file
@@ -21,6 +22,9 @@ from lora_med.data.source import Source
 from lora_med.data.splitting.compact import DigestSet
 from lora_med.errors import DataError, LoraMedError
 
+# What becomes of a record with the content of an earlier one. `counted`: it is retained if it has a uid of its own.
+# `dropped`: for training. `renamed`: for a published test set, which is scored whole; an equal uid gets a number.
+Repeats = Literal["counted", "dropped", "renamed"]
 MOST_NAMED = 3  # inputs in a message
 SKIP_ADVICE = re.compile(r"(?:,? or )?(?:set )?data\.skip_bad=true(?: \(--skip-bad\))?")
 NEVER_SKIPPED = {"bad_utf8"}  # reasons that are faults of the whole file, however many of its lines happen to be right
@@ -34,11 +38,10 @@ class Reading:
     """The records of some inputs, read again at each pass, with what is bad refused or skipped and counted.
 
     After a pass, `tally` holds its counts, `kinds` the kinds of its records, `has_conversations` whether one was given
-    in turns, `sha256` the digest of all its records, and `is_complete` says that no limit ended it. A record with the
-    content of an earlier one is dropped as `duplicate`, unless `repeats` are retained, as they are in a published test
-    set, which is scored whole. One with only the uid of an earlier one is bad. No record at all is an error, unless the
-    inputs are one split of several and `may_be_empty`. `where` names the inputs and `access_of` gives the class of what
-    was read so far, for errors.
+    in turns, `sha256` the digest of all its records, and `is_complete` says that no limit ended it. `repeats` says what
+    becomes of a record with the content of an earlier one; what is dropped is a `duplicate`. One with only the uid of
+    an earlier one is bad. No record at all is an error, unless the inputs are one split of several and `may_be_empty`.
+    `where` names the inputs and `access_of` gives the class of what was read so far, for errors.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Reading:
         *,
         skip_bad: bool = False,
         limit: int | None = None,
-        repeats: bool = False,
+        repeats: Repeats = "counted",
         may_be_empty: bool = False,
         access_of: Callable[[], str | None] = lambda: "open",
     ) -> None:
@@ -72,10 +75,10 @@ class Reading:
         Raises:
             DataError: a bad item, unless bad ones are skipped; or no record at all.
         """
-        kept, skipped, dropped, parts_dropped = 0, Counter[str](), Counter[str](), Counter[str]()
+        kept, repeated, skipped, dropped, parts_dropped = 0, 0, Counter[str](), Counter[str](), Counter[str]()
         sha256, first_error = hashlib.sha256(), None
         self.kinds, self.has_conversations = set(), False
-        outcomes = _unique(self._outcomes, self._where, self._access_of, repeats=self._repeats)
+        outcomes = _unique(self._outcomes, self._where, self._access_of, self._repeats)
         for outcome in outcomes:
             if isinstance(outcome, Drop):
                 if outcome.error is not None:
@@ -87,15 +90,17 @@ class Reading:
             elif isinstance(outcome, PartDrop):
                 parts_dropped[outcome.reason] += 1
             else:
-                self.kinds.add(type(outcome))
-                self.has_conversations |= isinstance(outcome, Pair) and outcome.is_conversation
-                sha256.update(f"{outcome.uid}\x1f{content(outcome)}\n".encode())
+                repeated += isinstance(outcome, _Repeated)
+                record = outcome.record if isinstance(outcome, _Repeated) else outcome
+                self.kinds.add(type(record))
+                self.has_conversations |= isinstance(record, Pair) and record.is_conversation
+                sha256.update(f"{record.uid}\x1f{content(record)}\n".encode())
                 kept += 1
-                yield outcome
+                yield record
             if kept == self._limit:
                 break
         self.tally = Tally(
-            kept + dropped.total(), kept, dict(sorted(dropped.items())), dict(sorted(parts_dropped.items()))
+            kept + dropped.total(), kept, dict(sorted(dropped.items())), dict(sorted(parts_dropped.items())), repeated
         )
         self.sha256 = sha256.hexdigest()
         self.is_complete = kept != self._limit
@@ -105,24 +110,31 @@ class Reading:
             self._has_warned = _warned_of(skipped, self.tally.read, self._where)
 
 
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """A record with the content of an earlier one, retained under a uid of its own."""
+
+    record: Record
+
+
 def _unique(
-    outcomes: Iterable[Outcome], where: str, access_of: Callable[[], str | None], *, repeats: bool
-) -> Iterator[Outcome]:
-    """The outcomes with unique uids; a record with the content of an earlier one is dropped, or has a new uid."""
+    outcomes: Iterable[Outcome], where: str, access_of: Callable[[], str | None], repeats: Repeats
+) -> Iterator[Outcome | _Repeated]:
+    """The outcomes with unique uids; what becomes of a record with the content of an earlier one, `repeats` says."""
     contents, uids = DigestSet(), DigestSet()
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Drop | PartDrop):
             yield outcome
             continue
         content_hash, uid_hash = content(outcome), digest(outcome.uid)
-        is_repeated = content_hash in contents
-        if is_repeated and not repeats:
+        is_repeated, has_known_uid = content_hash in contents, uid_hash in uids
+        if is_repeated and (repeats == "dropped" or (repeats == "counted" and has_known_uid)):
             yield Drop("duplicate")
             continue
-        if is_repeated and uid_hash in uids:
+        if is_repeated and has_known_uid:
             outcome = replace(outcome, uid=_free_uid(outcome.uid, uids))
             uid_hash = digest(outcome.uid)
-        elif uid_hash in uids:
+        elif has_known_uid:
             error = DataError(
                 f"two different records have the uid {shown_uid(outcome.uid, access_of())!r}",
                 where=f"{where}, record {number:,}",
@@ -132,7 +144,7 @@ def _unique(
             continue
         contents.add(content_hash)
         uids.add(uid_hash)
-        yield outcome
+        yield _Repeated(outcome) if is_repeated and repeats == "counted" else outcome
 
 
 def _free_uid(uid: str, uids: DigestSet) -> str:
@@ -140,7 +152,7 @@ def _free_uid(uid: str, uids: DigestSet) -> str:
     return next(free for free in (f"{uid}#{number}" for number in count(2)) if digest(free) not in uids)
 
 
-def _with_fitting_advice(reason: str, error: DataError, rest: Iterator[Outcome], *, is_first: bool) -> DataError:
+def _with_fitting_advice(reason: str, error: DataError, rest: Iterator[object], *, is_first: bool) -> DataError:
     """The error, without the advice to skip where the fault is of the whole file; `rest` are the items after it.
 
     It is of the whole file by its reason, or if no item among the next ones is good, and none or many came before.
@@ -195,7 +207,7 @@ def read_records(
     *,
     skip_bad: bool = False,
     limit: int | None = None,
-    repeats: bool = False,
+    repeats: Repeats = "counted",
     may_be_empty: bool = False,
     access: str | None = None,
 ) -> Reading:

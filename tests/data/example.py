@@ -13,7 +13,7 @@ class Example:
     """A file's name and content, what reading it gives, and what is dropped by reason.
 
     `companions` are the files that the format needs beside it, by name; `parts_dropped` is what is left out within the
-    records, by reason.
+    records, by reason, and `repeated` how many records have the content of an earlier one.
     """
 
     file: str
@@ -22,6 +22,7 @@ class Example:
     dropped: dict[str, int]
     companions: dict[str, str] = field(default_factory=dict)
     parts_dropped: dict[str, int] = field(default_factory=dict)
+    repeated: int = 0
 
     def write(self, folder: Path, content: bytes | None = None, name: str | None = None) -> Path:
         """The path of the file, with `content` or its own, beside its companions."""

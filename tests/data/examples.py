@@ -92,8 +92,10 @@ EXAMPLES: dict[str, Example] = {
         (
             Passage("a", "", "custom", "Iron.", "T"),
             Passage("rows.jsonl:2", "7", "custom", "Gold."),
+            Passage("rows.jsonl:3", "", "custom", "Iron.", "T"),
         ),
-        {"duplicate": 1},
+        {},
+        repeated=1,
     ),
     "bc5cdr": _pubtator("bc5cdr"),
     "ncbi_disease": _pubtator("ncbi_disease"),

@@ -185,3 +185,13 @@ def test_offsets_in_bytes_are_corrected_where_the_mentions_prove_it(tmp_path: Pa
 def test_a_document_whose_mentions_are_of_another_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the 2 mentions is the text at its offsets"):
         read(tmp_path / "a.txt", f"{PUBTATOR}1\t0\t4\tRash\tDisease\n1\t7\t11\tSome\tDisease\n", "bc5cdr")
+
+
+def test_documents_of_one_text_under_two_names_are_read_and_counted(tmp_path: Path) -> None:
+    second = document("2", passage(0, "Aspirin and fever.", annotation(0, 7, "Aspirin")))
+    third = document("1", passage(0, "Aspirin and fever.", annotation(0, 7, "Aspirin")))
+    content = "".join(json.dumps(item) + "\n" for item in (FIRST, second, third))
+    records, tally = read(tmp_path / "a.json", content)
+    assert [record.group for record in records] == ["1", "2"]
+    assert tally == Tally(3, 2, {"duplicate": 1}, repeated=1)
+    assert str(tally).endswith("dropped: duplicate 1; 1 repeats the text of another: left out of training")

@@ -278,12 +278,12 @@ def test_an_unknown_field_and_a_path_that_matches_nothing_give_the_near_name(tmp
         read("owner/name", source="pubmed")
 
 
-def test_the_same_content_is_dropped_once_and_the_same_uid_is_an_error(tmp_path: Path) -> None:
+def test_the_same_content_is_counted_and_the_same_uid_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "x", "uid": 1}\n{"text": "x", "uid": 2}\n{"text": "y", "uid": 1}\n')
     with pytest.raises(DataError, match="uid '1'") as caught:
         read(path)
     assert caught.value.where == f"{path}, record 3"
-    assert read(path, skip_bad=True)[1] == Tally(3, 1, {"duplicate": 1, "duplicate_uid": 1})
+    assert read(path, skip_bad=True)[1] == Tally(3, 2, {"duplicate_uid": 1}, repeated=1)
 
 
 def test_a_hub_data_set_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +351,7 @@ def test_a_damaged_file_is_our_error_or_a_correct_count_and_never_shows_its_text
 def test_the_real_dialogues_are_read_with_line_breaks_in_their_cells() -> None:
     path = REAL / "mts_dialog" / "MTS-Dialog-TrainingSet.csv"
     records, tally = read(path, prompt="dialogue", completion="section_text", uid="ID")
-    assert tally == Tally(1201, 1200, {"duplicate": 1})
+    assert tally == Tally(1201, 1201, repeated=1)
     assert any("\n" in record.input for record in records if isinstance(record, Pair))
 
 

@@ -22,6 +22,8 @@ def print_counts(
     from lora_med.data.shapes.columns.accounting import columns_lines
 
     summary: dict[str, Any] = {"read": tally.read, "kept": tally.kept, "dropped": tally.dropped, **more}
+    if tally.repeated:
+        summary["repeated"] = tally.repeated
     if row.versions_articles:  # versions of one article are one, and a deleted one is none
         gone = sum(tally.dropped.get(reason, 0) for reason in ("superseded", "deleted", "bad"))
         summary["articles"] = tally.read - gone

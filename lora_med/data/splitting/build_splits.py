@@ -16,7 +16,7 @@ from lora_med.data.catalog import find_source
 from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
-from lora_med.data.reading import Reading, read_records
+from lora_med.data.reading import Reading, Repeats, read_records
 from lora_med.data.record import HeldOutSplit, Question, Record, Split, with_shown_uid
 from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
 from lora_med.data.source import Source
@@ -86,7 +86,7 @@ def read_splits(
     limit = settings.max_records if source.limit_before_split else None
     whole = held_out_altogether(settings)
 
-    def reading_of(items: Sequence[Input], *, repeats: bool = False, may_be_empty: bool = False) -> Reading:
+    def reading_of(items: Sequence[Input], repeats: Repeats, *, may_be_empty: bool = False) -> Reading:
         return read_records(
             source,
             items,
@@ -100,12 +100,14 @@ def read_splits(
 
     if named is not None:
         by_split: dict[Split, Reading] = {
-            split: reading_of(items, repeats=split != "train", may_be_empty=True) for split, items in named.items()
+            split: reading_of(items, "dropped" if split == "train" else "renamed", may_be_empty=True)
+            for split, items in named.items()
         }
         readings = list(by_split.values())
         plan = plan_of_published(by_split, settings)
     else:
-        readings = [reading_of(inputs, repeats=whole is not None or source.official_split is not None)]
+        is_whole = whole is not None or source.official_split is not None
+        readings = [reading_of(inputs, "renamed" if is_whole else "dropped")]
         plan = plan_of_one(source, readings[0], inputs, settings, whole)
     decontamination = decontaminate(
         _placed(plan.supplies), rules, plan.fixed, lambda: options.access_of(source.access, access)
