@@ -9,7 +9,7 @@ from lora_med.config.near_names import unknown
 from lora_med.data.outcome import Input, Outcome, ReadOptions
 from lora_med.data.passage_sources import PASSAGE_SOURCES
 from lora_med.data.record import Annotated, Pair, Passage, Question
-from lora_med.data.source import Source
+from lora_med.data.source import ROW_SETTINGS, Source
 from lora_med.data.splitting.pubmedqa_folds import GROUND_TRUTH, official_splits
 from lora_med.errors import SettingsError
 
@@ -27,6 +27,7 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.pubmedqa",
         reads_hub=True,
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
         official_split=official_splits,
         companion_files=(GROUND_TRUTH,),
         limit_before_split=False,
@@ -43,6 +44,7 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.medqa",
         reads_hub=True,
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
     ),
     "medmcqa": Source(
         name="medmcqa",
@@ -55,6 +57,7 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.medmcqa",
         reads_hub=True,
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
     ),
     "mmlu": Source(
         name="mmlu",
@@ -67,6 +70,7 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.mmlu",
         reads_hub=True,
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
         dev="train",
     ),
     "general": Source(
@@ -79,6 +83,7 @@ SOURCES: dict[str, Source] = {
         template="ending",
         module="lora_med.data.sources.general",
         suffixes=(".jsonl",),
+        table_settings=ROW_SETTINGS,
     ),
     "medquad": Source(
         name="medquad",
@@ -101,6 +106,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.bc5cdr",
         suffixes=(".pubtator.txt", ".pubtator", ".txt"),
+        table_settings=("encoding",),
         groups_are_pmids=True,
     ),
     "ncbi_disease": Source(
@@ -113,6 +119,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.ncbi_disease",
         suffixes=(".pubtator.txt", ".pubtator", ".txt"),
+        table_settings=("encoding",),
         groups_are_pmids=True,
     ),
     "conll": Source(
@@ -125,6 +132,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.conll",
         suffixes=(".tsv", ".conll", ".iob", ".iob2", ".txt", ".conllu", ".bio"),
+        table_settings=("encoding",),
     ),
     "bioc": Source(
         name="bioc",
@@ -148,6 +156,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.brat",
         suffixes=(".ann", ".txt"),
+        table_settings=("encoding",),
     ),
     "n2c2": Source(
         name="n2c2",
@@ -159,6 +168,7 @@ SOURCES: dict[str, Source] = {
         template="entities",
         module="lora_med.data.sources.n2c2",
         suffixes=(".xml", ".con", ".ann", ".txt", ".zip", ".tar"),
+        table_settings=("encoding",),
     ),
     "meqsum": Source(
         name="meqsum",
@@ -170,6 +180,7 @@ SOURCES: dict[str, Source] = {
         template="question_summary",
         module="lora_med.data.sources.meqsum",
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
     ),
     "mts_dialog": Source(
         name="mts_dialog",
@@ -181,6 +192,7 @@ SOURCES: dict[str, Source] = {
         template="note",
         module="lora_med.data.sources.mts_dialog",
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
     ),
     "aci_bench": Source(
         name="aci_bench",
@@ -192,6 +204,7 @@ SOURCES: dict[str, Source] = {
         template="note",
         module="lora_med.data.sources.aci_bench",
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
     ),
     "custom": Source(
         name="custom",
@@ -204,6 +217,7 @@ SOURCES: dict[str, Source] = {
         module="lora_med.data.sources.custom",
         reads_hub=True,
         suffixes=TABLES,
+        table_settings=ROW_SETTINGS,
         split_names="complete",
         template_by_kind=True,
     ),

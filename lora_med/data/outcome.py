@@ -28,11 +28,13 @@ class Drop:
 class PartDrop:
     """A part of a record that was left out, while the record is retained: an annotation that does not fit its text.
 
-    `where` names the file and the record. The counts of records do not contain it; `Tally.parts_dropped` does.
+    `where` names the file and the record. The counts of records do not contain it; `Tally.parts_dropped` does. What
+    needs words has them in `what`, for a warning.
     """
 
     reason: str
     where: str
+    what: str = ""
 
 
 Outcome = Record | Drop | PartDrop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_med.data.record import Passage
-from lora_med.data.source import Source
+from lora_med.data.source import ROW_SETTINGS, Source
 
 PASSAGE_SOURCES: dict[str, Source] = {
     "pubmed": Source(
@@ -53,6 +53,7 @@ PASSAGE_SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.mimic3",
         suffixes=(".csv",),
+        table_settings=ROW_SETTINGS,
     ),
     "mimic4_note": Source(
         name="mimic4_note",
@@ -64,6 +65,7 @@ PASSAGE_SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.mimic4_note",
         suffixes=(".csv",),
+        table_settings=ROW_SETTINGS,
     ),
     "plain_text": Source(
         name="plain_text",
@@ -75,6 +77,7 @@ PASSAGE_SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.plain_text",
         suffixes=(".txt", ".text", ".md", ".zip", ".tar", ".tgz"),
+        table_settings=("encoding",),
         split_names="complete",
     ),
     "fhir": Source(
@@ -87,6 +90,7 @@ PASSAGE_SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.fhir",
         suffixes=(".json", ".ndjson", ".jsonl", ".zip"),
+        table_settings=("encoding",),
         split_names="complete",
     ),
     "cda": Source(
@@ -99,6 +103,7 @@ PASSAGE_SOURCES: dict[str, Source] = {
         template="text",
         module="lora_med.data.sources.cda",
         suffixes=(".xml", ".cda", ".ccda", ".zip"),
+        table_settings=("encoding",),
         split_names="complete",
     ),
 }

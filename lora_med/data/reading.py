@@ -59,10 +59,11 @@ class Reading:
         self._where = where
         self._skip_bad = skip_bad
         self._limit = limit
-        self._repeats = repeats
+        self._repeats: Repeats = repeats
         self._may_be_empty = may_be_empty
         self._access_of = access_of
         self._has_warned = False
+        self._explained: set[str] = set()
         self.tally = Tally()
         self.kinds: set[type] = set()
         self.has_conversations = False
@@ -89,6 +90,7 @@ class Reading:
                 dropped[outcome.reason] += 1
             elif isinstance(outcome, PartDrop):
                 parts_dropped[outcome.reason] += 1
+                self._warn_once(outcome)
             else:
                 repeated += isinstance(outcome, _Repeated)
                 record = outcome.record if isinstance(outcome, _Repeated) else outcome
@@ -108,6 +110,12 @@ class Reading:
             raise _nothing_kept(self.tally, self._where, first_error)
         if not self._has_warned:
             self._has_warned = _warned_of(skipped, self.tally.read, self._where)
+
+    def _warn_once(self, part: PartDrop) -> None:
+        """Log the first part of each reason that needs words."""
+        if part.what and part.reason not in self._explained:
+            self._explained.add(part.reason)
+            logger.warning("%s: %s; all such are counted as %s", part.where, part.what, part.reason)
 
 
 @dataclass(frozen=True, slots=True)

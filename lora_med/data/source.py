@@ -16,7 +16,7 @@ OfficialSplit = Callable[
     [Sequence[Record], Sequence[Input], SplitShares], tuple[dict[str, Split], str, frozenset[Split]] | None
 ]
 JSON_FIELDS = ("name", "summary", "license", "access", "citation", "template", "module", "reads_hub", "suffixes", "dev")
-DOCUMENTS = (".xml", ".xml.gz", ".nxml", ".nbib", ".json", ".zip", ".tar", ".tgz")
+ROW_SETTINGS = ("encoding", "delimiter", "sheet")  # of TableFormat
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Source:
     recognized only when all records are read. `access` is None for a format of the user's own files, whose class only
     the user can state. `template_by_kind`: what was read chooses the template. `groups_are_pmids`: a
     group of digits is a PMID. `versions_articles` means that several records may be versions of one article.
+    `table_settings` are those of TableFormat that its files may need.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     template_by_kind: bool = False
     groups_are_pmids: bool = False
     versions_articles: bool = False
+    table_settings: tuple[str, ...] = ()
 
     def template_for(self, kinds: Collection[type], *, has_conversations: bool) -> str:
         """The default template for records of these kinds, whatever their order.
@@ -66,17 +68,19 @@ class Source:
         return "question_chat_v2" if Question in kinds else "text"
 
     def check_table(self, table: TableFormat) -> None:
-        """Refuse an encoding, delimiter or sheet for documents, which state their own.
+        """Refuse an encoding, delimiter or sheet that no file of this source needs: it would change nothing.
 
         Raises:
             SettingsError: there is one.
         """
-        if table != TableFormat() and set(self.suffixes) <= set(DOCUMENTS):
-            raise SettingsError(
-                f"the source {self.name!r} reads documents that state their own encoding: no delimiter, no sheet",
-                where="data.encoding, data.delimiter, data.sheet",
-                fix="leave --encoding, --delimiter and --sheet out",
-            )
+        for name in ROW_SETTINGS:
+            if getattr(table, name) is not None and name not in self.table_settings:
+                about = "documents that state their own encoding" if not self.table_settings else "no tables"
+                raise SettingsError(
+                    f"the source {self.name!r} reads {about}: data.{name} would change nothing",
+                    where=f"data.{name} (--{name})",
+                    fix="leave it out, or set it to null",
+                )
 
     def as_json(self) -> dict[str, Any]:
         """What a list of sources shows, as JSON values."""

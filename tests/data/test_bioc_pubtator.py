@@ -195,3 +195,11 @@ def test_documents_of_one_text_under_two_names_are_read_and_counted(tmp_path: Pa
     assert [record.group for record in records] == ["1", "2"]
     assert tally == Tally(3, 2, {"duplicate": 1}, repeated=1)
     assert str(tally).endswith("dropped: duplicate 1; 1 repeats the text of another: left out of training")
+
+
+def test_a_nul_character_costs_its_document_and_no_other(tmp_path: Path) -> None:
+    content = "1|t|A\0B\n1|a|\n\n2|t|Fever.\n2|a|\n2\t0\t5\tFever\tDisease\n"
+    with pytest.raises(DataError, match="line 1 holds a NUL character"):
+        read(tmp_path / "a.txt", content, "bc5cdr")
+    records, tally = read(tmp_path / "a.txt", content, "bc5cdr", skip_bad=True)
+    assert [record.group for record in records] == ["2"] and tally.dropped == {"bad": 1}

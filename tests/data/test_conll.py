@@ -10,14 +10,14 @@ from lora_med.data.catalog import find_source
 from lora_med.data.outcome import ReadOptions, TableFormat
 from lora_med.data.reading import read_records
 from lora_med.data.record import Annotated
-from lora_med.errors import DataError
+from lora_med.errors import DataError, SettingsError
 
 FEVER = [("Fever .", [(0, 5, "Disease", "Fever")])]
 COLUMNS = "_\t_\t0\troot\t_"
 
 
-def read(path: Path, encoding: str | None = None) -> list[Annotated]:
-    options = ReadOptions(table=TableFormat(encoding=encoding))
+def read(path: Path, encoding: str | None = None, **columns: str) -> list[Annotated]:
+    options = ReadOptions(columns, table=TableFormat(encoding=encoding))
     records = list(read_records(find_source("conll"), [path], options))
     assert all(isinstance(record, Annotated) for record in records)
     return records  # type: ignore[return-value]
@@ -162,3 +162,47 @@ def test_a_column_of_documents_makes_the_groups(tmp_path: Path) -> None:
 def test_tags_of_no_scheme_are_refused(content: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a token"):
         sentences(tmp_path / "a.tsv", content)
+
+
+TWO_TAGS = "Fever\tB-Disease\tO\n.\tO\tO\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (TWO_TAGS, "columns 2 and 3 look like tags"),
+        ("Fever\tB-Disease\tB-Symptom\n.\tO\tO\n", "columns 2 and 3 look like tags"),
+        ("1\tFever\tU-Disease\tO\n2\t.\tO\tO\n", "columns 3 and 4 look like tags"),
+        ("Fever B-Disease O\n. O O\n", "columns 2 and 3 look like tags"),
+        ("Fever,B-Disease,O\n.,O,O\n", "columns 2 and 3 look like tags"),
+        ("Fever\tB-Disease\tMESH:1\n.\tO\t-\n", "column 2 looks like tags, not the last"),
+    ],
+)
+def test_a_second_column_of_tags_stops_the_run_and_names_the_setting(content: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=named) as caught:
+        read(path)
+    number = named.split()[1]
+    assert f"--column tag={number}" in (caught.value.fix or "") and caught.value.where == str(path)
+    (record,) = read(path, tag=number)
+    assert [(span.start, span.end, span.type) for span in record.spans] == [(0, 5, "Disease")]
+
+
+def test_a_header_s_name_chooses_the_column_of_tags_and_no_other_field_exists(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("token\tner\tdrugs\nFever\tB-Disease\tO\naspirin\tO\tB-Chemical\n")
+    assert [span.type for record in read(path) for span in record.spans] == ["Disease"]
+    assert [span.type for record in read(path, tag="drugs") for span in record.spans] == ["Chemical"]
+    for tag in ("drug", "0", "4", "1"):
+        with pytest.raises(SettingsError, match="no column"):
+            read(path, tag=tag)
+    with pytest.raises(SettingsError, match=r"data\.columns\.tag"):
+        read(path, text="token")
+
+
+def test_a_nul_character_is_refused_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("Fever\tO\n.\tO\n\nFe\0ver\tO\n")
+    with pytest.raises(DataError, match="line 4 holds a NUL character"):
+        read(path)

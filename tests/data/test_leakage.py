@@ -238,6 +238,19 @@ def test_a_test_file_that_is_not_there_or_not_readable_stops_the_run(tmp_path: P
         load_test_file(str(tmp_path / "bad.jsonl"))
 
 
+def test_a_test_file_is_read_with_the_settings_of_tables(tmp_path: Path) -> None:
+    words = " ".join(f"fi\u00e8vre{n}" for n in range(20))
+    for name in ("rows.csv", "test.csv", "test.txt"):
+        (tmp_path / name).write_bytes(f"uid~text\na~{words}\nb~Sans rapport.\n".encode("latin-1"))
+    (tmp_path / "other.jsonl").write_text(json.dumps({"text": words.replace("9", "8")}) + "\n")
+    table = {"encoding": "latin-1", "delimiter": "~", "validation_share": 0, "test_share": 0}
+    for name in ("test.csv", "custom:test.csv"):
+        source, _, file = name.rpartition(":")
+        given = f"{source}:{tmp_path / file}" if source else str(tmp_path / file)
+        corpus = open_corpus(settings(tmp_path / "rows.csv", test_files=[given], **table))
+        assert [record.uid for record in corpus.train] == ["b"]
+
+
 def passages(name: str, count: int) -> list[Passage]:
     return [Passage(f"{name}{n}", f"{name}{n}", name, f"{name} {n}") for n in range(count)]
 

@@ -237,3 +237,13 @@ def test_n2c2_reads_pairs_of_brat_and_refuses_a_text_without_annotations(tmp_pat
     (tmp_path / "100035.ann").unlink()
     with pytest.raises(DataError, match=r"no 100035\.ann"):
         read("n2c2", tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".txt", ".ann"])
+def test_a_nul_character_in_either_file_is_refused_by_name(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Fever.\n")
+    (tmp_path / "a.ann").write_text("T1\tDisease 0 5\tFever\n")
+    path = tmp_path / f"a{ending}"
+    path.write_text(path.read_text() + "\0")
+    with pytest.raises(DataError, match="line 2 holds a NUL character"):
+        list(read_records(find_source("brat"), [tmp_path / "a.ann", tmp_path / "a.txt"], ReadOptions()))

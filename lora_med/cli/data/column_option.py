@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        "--column", metavar="FIELD=COLUMN", help="For the source custom: the column of a field; repeat it for several."
+        "--column",
+        metavar="FIELD=COLUMN",
+        help="For custom: the column of a field; repeat it for several. For plain_text: group=file. For conll: tag=N.",
     ),
 ]
 IgnoreColumns = Annotated[

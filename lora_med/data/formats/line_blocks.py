@@ -49,6 +49,11 @@ def lines(path: Path, encoding: str | None = None) -> Iterator[Line]:
                 yield Line(number, piece.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
 
 
+def holds_nul(line: Line) -> str:
+    """What is wrong with a line that holds a NUL character; an empty text if it holds none."""
+    return f"line {line.number} holds a NUL character (U+0000): remove it" if "\0" in line.text else ""
+
+
 def _in_another_encoding(text: TextFile, path: Path) -> Iterator[Line]:
     number = 0
     while line := text.line():

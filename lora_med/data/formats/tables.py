@@ -77,6 +77,7 @@ def rows(item: Input, table: TableFormat = AS_SHOWN, header: Sequence[str] | Non
         form = format_of(item)
         _refuse_other_settings(table, form, item)
         return _file_rows(item, form, table, header)
+    _refuse_settings_of_files(table, item)
     return map(without_nul, _held_rows(item))
 
 
@@ -120,8 +121,30 @@ def format_of(path: Path) -> str:
     return form
 
 
+def fitting_settings(table: TableFormat, path: Path, possible: Sequence[str] = tuple(SETTINGS)) -> TableFormat:
+    """Of `table`, what concerns the format that the file's name says, and is among the `possible` settings."""
+    form = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    return TableFormat(
+        **{
+            name: value if name in possible and (form in SETTINGS[name][0] or form not in FORMATS) else None
+            for name, value in _named_settings(table)
+        }
+    )
+
+
+def _named_settings(table: TableFormat) -> tuple[tuple[str, str | None], ...]:
+    return (("encoding", table.encoding), ("delimiter", table.delimiter), ("sheet", table.sheet))
+
+
+def _refuse_settings_of_files(table: TableFormat, item: Input) -> None:
+    for name, value in _named_settings(table):
+        if value is not None:
+            what = f"data.{name} is for files, and {item} is none"
+            raise SettingsError(what, where=f"data.{name} (--{name})", fix="leave it out, or set it to null")
+
+
 def _refuse_other_settings(table: TableFormat, form: str, path: Path) -> None:
-    for name, value in (("encoding", table.encoding), ("delimiter", table.delimiter), ("sheet", table.sheet)):
+    for name, value in _named_settings(table):
         formats, label = SETTINGS[name]
         if value is not None and form not in formats:
             raise SettingsError(

@@ -3,7 +3,8 @@
 The schemes are IOB, IOB2, IOBES, BILOU, BMES, and IO with or without prefix. The first cell is the token and the last
 the tag (`B-Disease`, `O`), between tabs, blanks, commas or semicolons; the tag may also be first, a column may number
 the tokens, and a header line may name the columns (`Sentence #,Word,POS,Tag`). In CoNLL-U the tag is in MISC
-(`NER=B-Disease`), or in an eleventh column. Comments (`# id 1`) are left out.
+(`NER=B-Disease`), or in an eleventh column. If another column looks like tags of entities too, the file is refused
+until `data.columns.tag` names one, by its number from 1 or by its header. Comments (`# id 1`) are left out.
 
 A sentence is a record, its tokens joined by one blank. This format loses the original spacing, nesting and documents,
 so scores on it do not compare with those on PubTator. Marks of documents (`-DOCSTART-`, `# newdoc`, `###MEDLINE`), if
@@ -27,12 +28,12 @@ from lora_med.data.formats.entities.conll_layout import (
     layout_of,
 )
 from lora_med.data.formats.entities.token_tags import UnknownTag, is_tag, tagged_text
-from lora_med.data.formats.line_blocks import Line, blocks_of, lines
+from lora_med.data.formats.line_blocks import Line, blocks_of, holds_nul, lines
 from lora_med.data.formats.row_fields import Wrong, stem
 from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, input_names
 from lora_med.data.record import Annotated
-from lora_med.errors import DataError
+from lora_med.errors import DataError, SettingsError
 from lora_med.files import archive_errors
 
 FIX = "fix the sentence, or set data.skip_bad=true (--skip-bad)"
@@ -46,20 +47,30 @@ class _Token:
 
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
-    """The sentences of the files. Drops with an error: bad, no_tags, damaged_file; a bad sentence affects no other."""
+    """The sentences of the files. Drops with an error: bad, no_tags, unclear_tags, damaged_file."""
+    if options.columns.keys() - {"tag"}:
+        raise SettingsError(
+            "conll has no columns to map; data.columns.tag names the column of tags",
+            where="data.columns",
+            fix="data.columns.tag=NUMBER, counted from 1, or the header's name",
+        )
     names = input_names(inputs)
-    encoding = options.table.encoding
+    encoding, tag = options.table.encoding, options.columns.get("tag")
 
     def again() -> Iterator[Outcome]:
         for path in inputs:
             if isinstance(path, Path):
-                yield from _file(path, names[path], encoding)
+                yield from _file(path, names[path], encoding, tag)
 
     return Again(again)
 
 
-def _file(path: Path, name: str, encoding: str | None) -> Iterator[Outcome]:
-    layout = layout_of(path, encoding)
+def _file(path: Path, name: str, encoding: str | None, tag: str | None) -> Iterator[Outcome]:
+    try:
+        layout = layout_of(path, encoding, tag)
+    except DataError as error:
+        yield Drop("unclear_tags", error)
+        return
     document = 0
     try:
         with archive_errors(path):
@@ -173,6 +184,8 @@ def _token(line: Line, layout: Layout) -> _Token | None:
     """The token of a line; None for a range of CoNLL-U (1-2), whose words follow, or an empty node (1.1)."""
     if not is_encodable(line.text):
         raise Wrong(f"line {line.number} is not UTF-8: save the file as UTF-8, or name its encoding in data.encoding")
+    if nul := holds_nul(line):
+        raise Wrong(nul)
     cells = layout.cells(line.text)
     if len(cells) < 2 or len(cells) <= max(layout.token, layout.tag):
         raise Wrong(f"line {line.number}: expected a token and a tag")

@@ -27,7 +27,7 @@ from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.containers.line_ends import with_one_line_end
 from lora_med.data.formats.tables import SKIP, TableRow, bad, rows
-from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions, input_names
+from lora_med.data.outcome import Again, Drop, Input, Outcome, PartDrop, ReadOptions, input_names
 from lora_med.data.record import Record
 from lora_med.data.shapes.annotated_rows import annotated, without_mentions
 from lora_med.data.shapes.class_names import class_names
@@ -52,7 +52,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
 
     Drops: unanswerable, empty_answer, not_accepted; with an error: missing_column, other_shape, bad_type, empty_text,
     tool_turn, weight_zero, unclear_answer, bad_offsets, missing_labels, unfinished, bad_json, bad_csv, bad_utf8,
-    damaged_file. Left out within records: unanswered_turn, further_answer, and mentions that do not fit.
+    damaged_file. Left out within records: unanswered_turn, further_answer, repeated_key, and mentions that do not fit.
 
     Raises:
         SettingsError: `data.columns` names a field that does not exist, or `data.labels` and no label column.
@@ -82,7 +82,7 @@ class _Reader:
     def outcomes(self) -> Iterator[Outcome]:
         first: tuple[Shape, type] | None = None
         for seen in self._rows():
-            if isinstance(seen, Drop):
+            if isinstance(seen, Drop | PartDrop):
                 yield seen
                 continue
             row, shape = seen
@@ -127,7 +127,7 @@ class _Reader:
         assert shape.make is not None
         return shape, shape.make(row)
 
-    def _rows(self) -> Iterator[tuple[Row, Shape | None] | Drop]:
+    def _rows(self) -> Iterator[tuple[Row, Shape | None] | Drop | PartDrop]:
         """The rows of all inputs, those of a nested row one by one; what is no row is a drop."""
         names = input_names(self.inputs)
         for item in self.inputs:
@@ -174,7 +174,7 @@ class _Reader:
         return parsed(row.get("label")) == [] and self.first_pass.has_annotated_rows()
 
     def _good_rows(self) -> Iterator[tuple[Row, Shape | None]]:
-        return (seen for seen in self._rows() if not isinstance(seen, Drop))
+        return (seen for seen in self._rows() if not isinstance(seen, Drop | PartDrop))
 
 
 def _fix(wrong: RowError) -> str:

@@ -34,7 +34,7 @@ from lora_med.data.formats.entities.standoff import (
 from lora_med.data.formats.row_fields import Wrong
 from lora_med.data.outcome import Again, Drop, Input, Outcome, PartDrop, ReadOptions, input_names
 from lora_med.data.record import Annotated, Span
-from lora_med.errors import DataError
+from lora_med.errors import DataError, SettingsError
 
 SUFFIXES = (".xml",)
 PATIENT_AND_RECORD = re.compile(r"(\d+)-(\d+)", re.ASCII)
@@ -43,20 +43,36 @@ WORD = re.compile(r"\S+")
 PIECES = re.compile(r"(\d{1,9})~(\d{1,9})", re.ASCII)
 FOLDERS = ("txt", "concept", "concepts")  # beside each other in 2010
 
+TEXTS = (".txt", ".con", ".ann")
+
 
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The notes of the files. Drops: no_text; with an error: bad, not_annotated, no_text_file, damaged_file."""
+
+    if options.table.encoding is not None:
+        _refuse_encoding(inputs)
 
     def again() -> Iterator[Outcome]:
         paths = [path for path in inputs if isinstance(path, Path)]
         names = input_names(paths)
         for path in paths:
-            if ending(path) not in (".txt", ".con", ".ann"):
+            if ending(path) not in TEXTS:
                 for document in documents(path, SUFFIXES):
                     yield from _notes(document, path, names[path]) if isinstance(document, Document) else [document]
-        yield from _pairs([path for path in paths if ending(path) in (".txt", ".con", ".ann")], options.table.encoding)
+        yield from _pairs([path for path in paths if ending(path) in TEXTS], options.table.encoding)
 
     return Again(again)
+
+
+def _refuse_encoding(inputs: Sequence[Input]) -> None:
+    """Refuse an encoding for XML, which states its own."""
+    xml = next((path for path in inputs if isinstance(path, Path) and ending(path) not in TEXTS), None)
+    if xml is not None:
+        raise SettingsError(
+            f"data.encoding is for texts with annotations beside them, and {xml.name} states its own",
+            where="data.encoding (--encoding)",
+            fix="leave it out, or set it to null",
+        )
 
 
 def _pairs(paths: Sequence[Path], encoding: str | None) -> Iterator[Outcome]:

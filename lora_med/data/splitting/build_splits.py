@@ -144,8 +144,12 @@ def _options(settings: DataSettings) -> ReadOptions:
         labels=tuple(settings.labels or ()),
         ignore_columns=tuple(settings.ignore_columns),
         answer_form=settings.answer_form,
-        table=TableFormat(settings.encoding, settings.delimiter, settings.sheet),
+        table=_table(settings),
     )
+
+
+def _table(settings: DataSettings) -> TableFormat:
+    return TableFormat(settings.encoding, settings.delimiter, settings.sheet)
 
 
 def holds_only_test_items(settings: DataSettings, rules: Rules) -> bool:
@@ -204,7 +208,7 @@ def rules_of(settings: DataSettings, scored: HeldOutSplit = "test") -> Rules:
         settings.leaks,
         settings.near_duplicate_similarity,
         tuple(map(load_block_list, names)),
-        tuple(map(load_test_file, settings.test_files)),
+        tuple(load_test_file(name, _table(settings)) for name in settings.test_files),
         frozenset({"test", scored}),
     )
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from lora_med.data.catalog import SOURCES
 from lora_med.data.formats.archives import Document, documents, is_xml
-from lora_med.data.formats.tables import TableRow, load_json, rows
-from lora_med.data.outcome import Drop, ReadOptions
+from lora_med.data.formats.tables import AS_SHOWN, TableRow, fitting_settings, load_json, rows
+from lora_med.data.outcome import Drop, ReadOptions, TableFormat
 from lora_med.data.reading import read_records
 from lora_med.data.record import Record, texts_of
 from lora_med.data.splitting.ngrams import Hashes, ngrams, word_hashes
@@ -55,8 +55,10 @@ def _common(runs: Hashes, file_runs: Hashes) -> bool:
     return bool((file_runs[positions] == runs).any())
 
 
-def load_test_file(name: str) -> TestText:
+def load_test_file(name: str, table: TableFormat = AS_SHOWN) -> TestText:
     """The runs of words of a test file, named by its path or as `source:path`.
+
+    Of `table`, what concerns the file's format is used, as for the data itself.
 
     Raises:
         InputMissingError: no such file.
@@ -69,7 +71,7 @@ def load_test_file(name: str) -> TestText:
         raise InputMissingError(f"no such file: {path}", where="data.test_files", fix="check the path")
     texts = short = 0
     runs: list[Hashes] = []
-    for text in _records(source, path) if names_source else _texts(path):
+    for text in _records(source, path, table) if names_source else _texts(path, table):
         text_runs = ngrams(word_hashes(text), OVERLAP_WORDS)
         texts += 1
         short += len(text_runs) == 0
@@ -83,17 +85,20 @@ def load_test_file(name: str) -> TestText:
     return TestText(path.name, sha256_file(path), texts, short, np.unique(np.concatenate(runs)))
 
 
-def _records(source: str, path: Path) -> Iterator[str]:
-    for record in read_records(SOURCES[source], [path], ReadOptions(keep_retracted=True, stops_at_columns=False)):
+def _records(source: str, path: Path, table: TableFormat) -> Iterator[str]:
+    own = fitting_settings(table, path, SOURCES[source].table_settings)
+    options = ReadOptions(keep_retracted=True, stops_at_columns=False, table=own)
+    for record in read_records(SOURCES[source], [path], options):
         yield from texts_of(record)
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _texts(path: Path, table: TableFormat) -> Iterator[str]:
     if path.name.lower().removesuffix(".gz").endswith(TABLES):
-        for row in rows(path):
-            if not isinstance(row, TableRow):
+        for row in rows(path, fitting_settings(table, path)):
+            if isinstance(row, Drop):
                 raise row.error or DataError("a row cannot be read", where=str(path))
-            yield from _inside(row.values)
+            if isinstance(row, TableRow):
+                yield from _inside(row.values)
         return
     for document in documents(path, ("",)):
         if isinstance(document, Drop):

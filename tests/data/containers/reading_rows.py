@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from lora_med.data.formats.tables import TableRow, rows
+from lora_med.data.formats.tables import RowOutcome, TableRow, rows
 from lora_med.data.outcome import Drop, TableFormat
 from lora_med.errors import LoraMedError
 
 
-def outcomes(path: Path, content: str | bytes, **table: str) -> list[TableRow | Drop]:
+def outcomes(path: Path, content: str | bytes, **table: str) -> list[RowOutcome]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return list(rows(path, TableFormat(**table)))
 

@@ -128,9 +128,15 @@ def test_texts_end_their_lines_in_one_form(tmp_path: Path) -> None:
     assert isinstance(second, Passage) and second.text == "B"
 
 
-def test_documents_have_no_delimiter(tmp_path: Path) -> None:
+def test_a_setting_that_would_change_nothing_is_refused_by_name(tmp_path: Path) -> None:
     from lora_med.data.outcome import TableFormat
 
-    for source in ("pmc", "medquad", "clinicaltrials"):
+    for source in ("pmc", "medquad", "clinicaltrials", "pubmed", "bioc"):
         with pytest.raises(SettingsError, match="state their own encoding"):
             read_records(find_source(source), [tmp_path / "a.xml"], ReadOptions(table=TableFormat("latin-1")))
+    for source in ("conll", "bc5cdr", "brat", "n2c2", "plain_text", "fhir", "cda"):
+        for table in (TableFormat(delimiter=";"), TableFormat(sheet="A")):
+            with pytest.raises(SettingsError, match="would change nothing"):
+                read_records(find_source(source), [tmp_path / "a.txt"], ReadOptions(table=table))
+    with pytest.raises(SettingsError, match=r"a\.xml states its own"):
+        read_records(find_source("n2c2"), [tmp_path / "a.xml"], ReadOptions(table=TableFormat("latin-1")))

@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from lora_med.data.catalog import find_source
+from lora_med.data.formats.tables import TableRow
+from lora_med.data.outcome import PartDrop, ReadOptions, Tally
+from lora_med.data.reading import read_records
+from lora_med.data.record import Passage
 from tests.data.containers.reading_rows import outcomes, refusal, values
 
 A, B = {"text": "One."}, {"text": "Two."}
@@ -154,8 +159,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a long text beside a list": (json.dumps({"notes": "word " * 100, "problems": [{"name": "x"}]}), "texts in notes"),
     "columns of other lengths": (json.dumps({"text": ["a", "b"], "title": ["c"]}), "text 2, title 1"),
     "a value in an array": (json.dumps([A, 5]), "item 2"),
-    "a key twice": ('{"text": "One.", "text": "Two."}\n' * 2, ":1\n"),
-    "a key twice inside": (pretty(A) + '\n{"a": {"text": 1,\n "text": 2}}', "'text' occurs twice"),
     "Infinity": ('[{"text": "One.", "x": -Infinity}]', "-Infinity is not JSON"),
     "a number without end": ('{"x": 1e999}', "larger"),
     "a comma after a line": (json.dumps(A) + ",\n" + json.dumps(B), "a comma follows it"),
@@ -172,7 +175,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
-MAY_SKIP = ("a value in an array", "a key twice", "NUL in a line", "NUL as an escape", "NUL as an escape, nested")
+MAY_SKIP = ("a value in an array", "NUL in a line", "NUL as an escape", "NUL as an escape, nested")
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -189,5 +192,51 @@ def test_a_bad_value_does_not_affect_the_records_before_it(tmp_path: Path) -> No
 
 
 def test_a_text_in_a_message_is_no_content(tmp_path: Path) -> None:
-    said = refusal(tmp_path / "a.json", '{"Mrs Zebra has gout": 1, "Mrs Zebra has gout": 2}')
-    assert "Zebra" not in said and "occurs twice" in said
+    part, _ = outcomes(tmp_path / "a.json", '{"Mrs Zebra has gout": 1, "Mrs Zebra has gout": 2}')
+    assert isinstance(part, PartDrop) and "Zebra" not in part.what and "occurs twice" in part.what
+
+
+TWICE = '{"text": "One.", "text": "Two."}'
+
+
+@pytest.mark.parametrize(
+    ("content", "lines", "kept"),
+    [
+        (f"{TWICE}\n" * 2, [1, 2], [{"text": "Two."}] * 2),
+        (TWICE, [1], [{"text": "Two."}]),
+        (f"\n[{TWICE}, {TWICE}]", [2, 2], [{"text": "Two."}] * 2),
+        (
+            f"{pretty(A)}\n{pretty(B)}\n{TWICE}",
+            [pretty(A).count("\n") + pretty(B).count("\n") + 3],
+            [A, B, {"text": "Two."}],
+        ),
+        ('{"a": {"text": "One.", "text": "Two."}, "text": "x"}\n{"text": "y"}', [1], None),
+    ],
+)
+def test_of_a_key_that_occurs_twice_the_last_value_is_read_and_the_loss_counted(
+    content: str, lines: list[int], kept: list[dict[str, Any]] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    found = outcomes(path, content)
+    parts = [part for part in found if isinstance(part, PartDrop)]
+    assert [part.where for part in parts] == [f"{path}:{line}" for line in lines]
+    assert {(part.reason, part.what) for part in parts} == {
+        ("repeated_key", "the key 'text' occurs twice in one object; its last value is read")
+    }
+    if kept is not None:
+        assert [row.values for row in found if isinstance(row, TableRow)] == kept
+
+
+def test_a_key_that_occurs_twice_is_named_once_with_file_and_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "Zero."}}\n{TWICE}\n{{"text": "a", "text": "b"}}\n')
+    reading = read_records(find_source("custom"), [path], ReadOptions())
+    for _ in range(2):
+        assert [record.text for record in reading if isinstance(record, Passage)] == ["Zero.", "Two.", "b"]
+    assert reading.tally == Tally(3, 3, parts_dropped={"repeated_key": 2})
+    assert [record.getMessage() for record in caplog.records if "occurs twice" in record.getMessage()] == [
+        f"{path}:2: the key 'text' occurs twice in one object; its last value is read; all such are counted as "
+        "repeated_key"
+    ]

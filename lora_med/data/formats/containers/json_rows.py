@@ -16,9 +16,10 @@ from lora_med.data.formats.containers.json_objects import Found, records_of
 from lora_med.data.formats.containers.json_text import (
     BLANK,
     BLOCK,
-    DECODER,
     NUL_ESCAPE,
+    RepeatedKeys,
     StrictnessError,
+    decoder_of,
     refuse_filler,
     values_in,
 )
@@ -84,6 +85,8 @@ def _after_object(line: str) -> str | None:
 
 def _line_rows(text: TextFile, first: Iterable[str], path: Path) -> Iterator[RowOutcome]:
     number, empty, continues = 0, 0, False
+    repeated = RepeatedKeys()
+    decoder = decoder_of(repeated.object_of)
     for line in chain(first, iter(text.line, "")):
         if continues:  # the rest of a line that was too long
             continues = len(line) == LONGEST_LINE and line[-1] not in "\r\n"
@@ -95,17 +98,18 @@ def _line_rows(text: TextFile, first: Iterable[str], path: Path) -> Iterator[Row
             yield bad("bad_json", f"the line is longer than {LONGEST_LINE:,} characters", where)
         elif line.strip():
             empty = 0
-            yield _line_row(text, line, where, number)
+            yield _line_row(text, line, where, number, decoder)
+            yield from repeated.take(where)
         else:
             empty += 1
             _refuse_empty(empty, where)
 
 
-def _line_row(text: TextFile, line: str, where: str, number: int) -> RowOutcome:
+def _line_row(text: TextFile, line: str, where: str, number: int, decoder: json.JSONDecoder) -> RowOutcome:
     if not text.is_sound(line):
         return text.fault(line, where)
     try:
-        row = as_row(DECODER.decode(line.lstrip(BLANK)), where, number)
+        row = as_row(decoder.decode(line.lstrip(BLANK)), where, number)
         return without_nul(row) if NUL_ESCAPE in line else row
     except StrictnessError as error:
         return bad("bad_json", str(error), where)
@@ -147,7 +151,9 @@ def _complete_rows(text: TextFile, first: list[str], path: Path, sheet: str | No
 
 def _records(content: str, path: Path, sheet: str | None) -> Iterator[RowOutcome]:
     number = 0
-    for line, value, is_last in values_in(content, str(path)):
+    repeated = RepeatedKeys()
+    for line, value, is_last in values_in(content, str(path), decoder_of(repeated.object_of)):
+        yield from repeated.take(f"{path}:{line}")
         if number == 0 and is_last:
             yield from _rows_of(records_of(value, path, line, sheet, is_line=_is_line(path, content)), path, line)
             return

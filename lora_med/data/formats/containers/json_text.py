@@ -1,16 +1,21 @@
-"""JSON as RFC 8259 has it: a key that occurs twice and an infinite number are refused by name; NaN is null."""
+"""JSON as RFC 8259 has it: an infinite number is refused by name, and NaN is null.
+
+Of a key that occurs twice in one object, rows have the last value, as other programs read it, and a report of the loss.
+Documents that hold one are refused.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_med.data.formats.containers.table_row import LONGEST_FILE, column_names, first_repeated, holds_nul
 from lora_med.data.formats.containers.text_encoding import decoded
+from lora_med.data.outcome import PartDrop
 from lora_med.errors import DataError
 
 BLOCK = 1 << 22
@@ -19,17 +24,40 @@ NUL_ESCAPE = "\\u0000"  # how a NUL is written in JSON; the character itself is 
 BLANK = " \t\r\n\ufeff\x1e"
 BLANKS = re.compile(f"[{BLANK}]*")
 RESTORE = "fix or restore it"
+TWICE = "occurs twice in one object"
 
 
 class StrictnessError(ValueError):
     """JSON as some programs write it and the standard forbids; the message says what, without the text."""
 
 
+class RepeatedKeys:
+    """The keys that occurred twice in an object since they were last taken, as messages name them."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of some pairs; of a key that occurs twice the last value."""
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            self._names.append(_named_twice(pairs))
+        return values
+
+    def take(self, where: str) -> list[PartDrop]:
+        """What was lost in the value that begins at `where`."""
+        names, self._names = self._names, []
+        return [PartDrop("repeated_key", where, f"the key {name!r} {TWICE}; its last value is read") for name in names]
+
+
+def _named_twice(pairs: list[tuple[str, Any]]) -> str:
+    return column_names(first_repeated(name for name, _ in pairs))
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        twice = first_repeated(name for name, _ in pairs)
-        raise StrictnessError(f"the key {column_names(twice)!r} occurs twice in one object")
+        raise StrictnessError(f"the key {_named_twice(pairs)!r} {TWICE}")
     return values
 
 
@@ -46,10 +74,15 @@ def _number(digits: str) -> float:
     return value
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
+def decoder_of(object_of: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> json.JSONDecoder:
+    """A decoder of JSON that makes objects of pairs by `object_of`."""
+    return json.JSONDecoder(object_pairs_hook=object_of, parse_constant=_constant, parse_float=_number)
 
 
-def values_in(text: str, where: str) -> Iterator[tuple[int, Any, bool]]:
+STRICT = decoder_of(_unique)
+
+
+def values_in(text: str, where: str, decoder: json.JSONDecoder = STRICT) -> Iterator[tuple[int, Any, bool]]:
     """Each JSON value of a text, one after another: the line on which it begins, the value, whether it is the last.
 
     Raises:
@@ -61,7 +94,7 @@ def values_in(text: str, where: str) -> Iterator[tuple[int, Any, bool]]:
         line += text.count("\n", counted, position)
         counted = position
         try:
-            value, end = DECODER.raw_decode(text, position)
+            value, end = decoder.raw_decode(text, position)
         except StrictnessError as error:
             raise DataError(f"{error}, in the value that begins here", where=f"{where}:{line}", fix=RESTORE) from None
         except json.JSONDecodeError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.data.outcome import Drop
+from lora_med.data.outcome import Drop, PartDrop
 from lora_med.errors import DataError
 
 SKIP = "fix the line, or set data.skip_bad=true (--skip-bad)"
@@ -28,7 +28,7 @@ class TableRow:
     values: dict[str, Any]
 
 
-RowOutcome = TableRow | Drop
+RowOutcome = TableRow | Drop | PartDrop
 
 
 def bad(reason: str, what: str, where: str, fix: str = SKIP) -> Drop:

@@ -16,7 +16,7 @@ from pathlib import Path
 from lora_med.data.formats.entities.token_tags import is_tag
 from lora_med.data.formats.line_blocks import Line, lines
 from lora_med.data.formats.row_fields import Wrong
-from lora_med.errors import DataError
+from lora_med.errors import DataError, SettingsError
 from lora_med.files import archive_errors
 
 BLANKS = re.compile(r"[ \t]+")  # other white space may be a token
@@ -28,6 +28,7 @@ QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # quotes that a quote with
 NUMBER = re.compile(r"\d{1,9}(?:[-.]\d{1,9})?", re.ASCII)  # 1, the range 1-2, the empty node 1.1
 MISC_TAG = re.compile(r"(?:^|[|\t])(?:NER|NE|BIO)=([^|\t]*)", re.IGNORECASE)
 CONLLU_COLUMNS, MISC = 10, 9
+PHRASES = {"NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"}
 SAMPLE_LINES = 2000
 MOST_TYPES = 50
 TOKENS = ("token", "tokens", "word", "words", "form", "text")
@@ -75,21 +76,69 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if cell.startswith('"') and QUOTED.fullmatch(cell) else cell
 
 
-def layout_of(path: Path, encoding: str | None) -> Layout:
-    """The layout that the first lines of a file show."""
+def layout_of(path: Path, encoding: str | None, tag: str | None = None) -> Layout:
+    """The layout that the first lines of a file show; `tag` names the column of tags, by its header or number from 1.
+
+    Raises:
+        SettingsError: there is no column `tag`.
+        DataError: several columns look like tags, and neither `tag` nor a header says which.
+    """
     sample = _sample(path, encoding)
     table = [line for line in sample if line.text.strip() and not line.text.startswith("#") and not is_mark(line)]
     if not table:
         return Layout()
-    layout = _header(table[0]) or _without_header(table)
+    first = table[0]
+    layout = _header(first) or _without_header(table)
     if layout.header:
         table = table[1:]
     elif not layout.conllu:
         layout = _with_numbers(sample, table, layout)
-    tags = {cells[layout.tag] for line in table[:SAMPLE_LINES] if len(cells := _safe_cells(layout, line)) > 1}
+    rows = [cells for line in table if len(cells := _safe_cells(layout, line)) > 1]
+    if tag is not None:
+        layout = _with_tags_in(tag, layout, _safe_cells(layout, first), rows, path)
+    elif not layout.header and not layout.conllu:
+        _refuse_other_tags(layout, rows, path)
+    tags = {cells[layout.tag] for cells in rows if len(cells) > layout.tag}
     if tags and not layout.conllu and not any(tag != "O" and is_tag(tag) for tag in tags) and tags != {"O"}:
         return replace(layout, no_prefix=_has_plain_types(path, encoding, layout))
     return layout
+
+
+def _with_tags_in(tag: str, layout: Layout, names: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> Layout:
+    if layout.header and tag in names:
+        return replace(layout, tag=names.index(tag))
+    width = len(rows[0]) if rows else 0
+    number = int(tag) if tag.isascii() and tag.isdigit() and len(tag) < 10 else 0
+    if not 0 < number <= width or number - 1 == layout.token:
+        what = f"no column {tag!r}: the first row has {width}"
+        fix = "data.columns.tag is the number of the column of tags, from 1, or its name in the header"
+        raise SettingsError(what, where=f"data.columns.tag, {path}", fix=fix)
+    return replace(layout, tag=number - 1, conllu=False)
+
+
+def _refuse_other_tags(layout: Layout, rows: Sequence[Sequence[str]], path: Path) -> None:
+    """Refuse a file in which columns other than the one that is read look like tags of entities."""
+    width = len(rows[0]) if rows else 0
+    columns = list(zip(*(row for row in rows if len(row) == width), strict=True))
+    read = layout.tag % width if width else 0
+    places = [place for place in range(width) if place not in (layout.token, layout.sentence, layout.document)]
+    marked = [place for place in places if place != read and _marks_entities(columns[place])]
+    if marked:
+        numbers = [
+            place for place in range(width) if place in marked or (place == read and all(map(is_tag, columns[read])))
+        ]
+        listed = " and ".join(str(place + 1) for place in numbers)
+        what = (
+            f"columns {listed} look like tags" if len(numbers) > 1 else f"column {listed} looks like tags, not the last"
+        )
+        fix = f"name the one to read: data.columns.tag={numbers[0] + 1} (--column tag={numbers[0] + 1})"
+        raise DataError(what, where=str(path), fix=fix)
+
+
+def _marks_entities(column: Sequence[str]) -> bool:
+    """Whether a column holds tags, and not those of phrases, which CoNLL's files of 2000 and 2003 have too."""
+    types = {cell.partition("-")[2] for cell in column if cell != "O"}
+    return all(map(is_tag, column)) and bool(types) and not types <= PHRASES
 
 
 def is_mark(line: Line) -> bool:

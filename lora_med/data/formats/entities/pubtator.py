@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lora_med.data.formats.entities.mentions import Mention, place_mentions
-from lora_med.data.formats.line_blocks import Line, blocks
+from lora_med.data.formats.line_blocks import Line, blocks, holds_nul
 from lora_med.data.formats.row_fields import Wrong
 from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import Again, Drop, Input, Outcome
@@ -79,6 +79,8 @@ def _document(lines: Sequence[Line], source: str, path: Path) -> Iterator[Outcom
     for line in lines:
         if not is_encodable(line.text):
             raise _Wrong("the line is not UTF-8", line.number)
+        if nul := holds_nul(line):
+            raise _Wrong(nul, line.number)
     name, title = _part(lines, 0, "t")
     has_abstract = len(lines) > 1 and TEXT_LINE.fullmatch(lines[1].text) is not None
     own, abstract = _part(lines, 1, "a") if has_abstract else (name, "")

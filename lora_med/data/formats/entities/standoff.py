@@ -104,7 +104,7 @@ def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
 
     Raises:
         SettingsError: there is no such encoding.
-        DataError: it is not in the encoding, longer than LONGEST_BYTES, or empty where it must not be.
+        DataError: it is not in the encoding, longer than LONGEST_BYTES, holds NUL, or is empty where it must not be.
     """
     if empty and path.stat().st_size == 0:
         return ""
@@ -113,6 +113,9 @@ def read_text(path: Path, encoding: str | None, *, empty: bool = False) -> str:
     if len(content) > LONGEST_BYTES:
         raise DataError(f"a text of more than {LONGEST_BYTES:,} bytes", where=str(path), fix=FIX)
     text = decoded(content, str(path), encoding)
+    if (position := text.find("\0")) >= 0:
+        what = f"line {text.count(chr(10), 0, position) + 1} holds a NUL character (U+0000)"
+        raise DataError(what, where=str(path), fix=FIX)
     return MARK + text if content.startswith(codecs.BOM_UTF8) else text
 
 
