@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from lora_med.evaluation.scorers.choice_measures import layout_of, option_measur
 from lora_med.evaluation.scorers.items import ChoiceItem, TextItem, text_items
 from lora_med.evaluation.tasks import SCORINGS, Scoring
 from lora_med.models.base import Base
+from lora_med.prompts.fit import Refused, fit_stream
 from lora_med.prompts.render import fitting, render
 from lora_med.prompts.templates.templates import find_template
 
@@ -74,7 +76,9 @@ def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: i
         _metric(settings, _measures(_drawn(corpus, settings, seed=seed), corpus.template), corpus.template)
 
 
-def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int) -> ValidationTask | None:
+def validation_task(
+    settings: EvaluateSettings, corpus: Corpus, base: Base, *, seed: int, skip_bad: bool = False
+) -> ValidationTask | None:
     """The scores to follow in training, by the settings' section `evaluate`; None if it asks for none.
 
     Args:
@@ -82,6 +86,7 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
         corpus: its validation records are scored; of a mixture, those of the first source. It holds no test record.
         base: the base that is trained on; its tokenizer and context are used.
         seed: of the draw of items.
+        skip_bad: leave out, and count, the rows that the base's chat template refuses; else the first stops the run.
 
     Raises:
         SettingsError: the task has no such metric.
@@ -90,6 +95,8 @@ def validation_task(settings: EvaluateSettings, corpus: Corpus, base: Base, *, s
     if not settings.eval_steps:
         return None
     records, template, context = _drawn(corpus, settings, seed=seed), corpus.template, context_of(base)
+    if skip_bad:
+        records = _accepted(records, template, base.tokenizer)
     if find_template(template).options is None:
         items = text_items(records, template, base.model, base.tokenizer)
         fields: dict[str, Any] = {
@@ -134,6 +141,24 @@ def _drawn(corpus: Corpus, settings: EvaluateSettings, *, seed: int) -> list[Rec
         return records
     indices = sorted(random.Random(seed).sample(range(len(records)), settings.max_eval_samples))
     return [records[index] for index in indices]
+
+
+def _accepted(records: Sequence[Record], template: str, tokenizer: Any) -> list[Record]:
+    """The records whose rows the base's chat template accepts; the others are counted in the log."""
+    refused = Refused(skip=True)
+    accepted = [
+        record
+        for record, row in zip(records, render(records, template), strict=True)
+        if list(fit_stream([row], tokenizer, sys.maxsize, refused))
+    ]
+    refused.log("evaluation during training")
+    if not accepted:
+        raise DataError(
+            f"the base's chat template refuses all {len(records):,} validation records to score",
+            where="data.template",
+            fix="change the turns, or give a template of your own: model.chat_template=FILE",
+        )
+    return accepted
 
 
 def _measures(records: Sequence[Record], template: str) -> tuple[Measure, ...]:

@@ -112,7 +112,9 @@ class TextTask:
             train=rows.training.documents,
             validation=rows.validation.documents,
             identity=identity,
-            validation_task=validation_task(settings.evaluate, corpus, base, seed=settings.data.split_seed),
+            validation_task=validation_task(
+                settings.evaluate, corpus, base, seed=settings.data.split_seed, skip_bad=settings.data.skip_bad
+            ),
         )
 
     def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:

@@ -62,6 +62,32 @@ def test_bundles_lines_arrays_and_single_resources_give_one_text(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    "metas",
+    [
+        [{"versionId": "1"}, {"versionId": "2"}],
+        [{"versionId": "10"}, {"versionId": "9"}],
+        [{"lastUpdated": "2024-01-01T00:00:00Z"}, {"lastUpdated": "2023-06-01T00:00:00Z"}],
+        [{}, {}],
+    ],
+)
+def test_of_the_versions_of_one_resource_in_a_bulk_export_the_newest_is_read(
+    metas: list[dict[str, str]], tmp_path: Path
+) -> None:
+    newest = 0 if metas[0].get("versionId") == "10" or "lastUpdated" in metas[0] else 1
+    texts = ["An old note.", "An old note."]
+    texts[newest] = "A new note."
+    lines = [
+        json.dumps(CASE | {"content": [{"attachment": attachment(text)}], "meta": meta})
+        for text, meta in zip(texts, metas, strict=True)
+    ]
+    other = json.dumps(CASE | {"content": [{"attachment": attachment("Another note.")}], "id": "d2"})
+    path = write(tmp_path, "a.ndjson", "\n".join([lines[0], other, lines[1]]) + "\n")
+    records, tally = read("fhir", path)
+    assert {record.text for record in records if isinstance(record, Passage)} == {"A new note.", "Another note."}
+    assert tally == Tally(3, 2, {"superseded": 1})
+
+
+@pytest.mark.parametrize(
     ("subject", "group"),
     [
         ({"reference": "Patient/p1"}, "Patient/p1"),

@@ -222,6 +222,7 @@ def test_squad_is_read_as_published(tmp_path: Path, nested: bool) -> None:
     (record,) = found.records
     assert record == Question("q1", record.group, "custom", "What is edema?", "swelling", ("Edema is swelling.",))
     assert found.tally.dropped == {"unanswerable": 1}
+    assert found.notes.columns["id"] == "uid" and "id" not in found.notes.unused_columns
 
 
 GOLDEN = [

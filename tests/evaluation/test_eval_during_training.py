@@ -15,6 +15,7 @@ from lora_med.config.data_settings import DataSettings
 from lora_med.config.parse import parse
 from lora_med.config.schema import EvaluateSettings, LoraSettings
 from lora_med.data.corpus import Corpus, open_corpus, open_heldout
+from lora_med.data.record import Pair
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.eval_during_training import ValidationTask, check_validation_task, validation_task
 from lora_med.prompts.render import render
@@ -138,6 +139,29 @@ def test_a_metric_that_the_task_does_not_have_is_refused_with_the_near_one(quest
     assert caught.value.where == "evaluate.metric_for_best_model"
     with pytest.raises(SettingsError, match="'text' there is no metric named 'accuracy'"):
         check_validation_task(settings(metric_for_best_model="accuracy"), texts, seed=0)
+
+
+def test_a_row_that_the_chat_template_refuses_is_skipped_and_counted_on_request(
+    questions: Corpus, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = make_base(context=4096)
+    base.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.content }}{{ eos_token }}{% endfor %}"
+    )
+    turns = ((), (("system", "Be brief."),), ())
+    pairs = [
+        Pair(f"u{n}", f"g{n}", questions.source.name, "Iron?", f"It rusts {n}.", history=history, in_turns=True)
+        for n, history in enumerate(turns)
+    ]
+    talks = replace(questions, validation=pairs, template="pair_chat_v2")
+    with pytest.raises(DataError, match="refuses the record u1"):
+        validation_task(settings(), talks, base, seed=0)
+    found = validation_task(settings(), talks, base, seed=0, skip_bad=True)
+    assert found is not None and found.items == 2
+    assert "evaluation during training: 1 rows" in caplog.text and "u1" in caplog.text
+    with pytest.raises(DataError, match="refuses all 1 validation records"):
+        validation_task(settings(), replace(talks, validation=pairs[1:2]), base, seed=0, skip_bad=True)
 
 
 def test_no_validation_part_is_refused(questions: Corpus) -> None:

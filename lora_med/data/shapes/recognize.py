@@ -49,15 +49,16 @@ class Shape:
         return ", ".join(self.needs)
 
 
-QUESTION = Shape(("question", "answer"), None, PASSAGES)
+ANSWERS = _spelled("output", "response", "completion", "summary", "target")
+QUESTION = Shape(("question", "answer"), None, PASSAGES | ANSWERS)
 LABELED = Shape(("text", "label"), None, SIDES)
 TEXT = Shape(("text",), passage, SIDES)
 SHAPES = (
     Shape(("messages",), messages),
-    Shape(("prompt", "completion"), prompt_completion, _spelled("question", "input")),
-    Shape(("instruction", "output"), instruction, _spelled("question", "prompt")),
+    Shape(("prompt", "completion"), prompt_completion, SIDES),
+    Shape(("instruction", "output"), instruction, SIDES),
     QUESTION,
-    Shape(("input", "output"), input_output, _spelled("question", "prompt")),
+    Shape(("input", "output"), input_output, SIDES),
     Shape(("body", "type"), bioasq, fits=is_bioasq),
     LABELED,
     TEXT,

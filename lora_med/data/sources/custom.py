@@ -71,7 +71,7 @@ class _Reader:
 
     inputs: Sequence[Input]
     options: ReadOptions
-    layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
+    layouts: dict[tuple[tuple[str, ...], bool], Layout] = field(default_factory=dict)
     names_by_input: dict[Input, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -151,18 +151,21 @@ class _Reader:
         if not nested:
             yield whole, shape
         for number, values in enumerate(nested, 1):
-            inner = self._row(values, f"{row.where}, record {number}", f"{position}.{number}")
+            has_id = isinstance(values.get("id"), str | int) and not {"uid"} & {*values, *self.options.columns}
+            inner = self._row(values, f"{row.where}, record {number}", f"{position}.{number}", id_is_uid=has_id)
             yield inner, recognize(inner)
 
-    def _row(self, values: Mapping[str, Any], where: str, position: str) -> Row:
+    def _row(self, values: Mapping[str, Any], where: str, position: str, *, id_is_uid: bool = False) -> Row:
         names = tuple(values)
-        if names not in self.layouts:
+        key = (names, id_is_uid)
+        if key not in self.layouts:
             if not all(isinstance(name, str) for name in names):
                 raise RowError("bad_type", "expected the names of the columns to be texts")
             if len(self.layouts) >= MOST_LAYOUTS:
                 self.layouts.clear()
-            self.layouts[names] = Layout(names, self.options.columns, frozenset(self.options.ignore_columns))
-        return Row(values, self.layouts[names], where, position)
+            columns = self.options.columns | ({"uid": "id"} if id_is_uid else {})
+            self.layouts[key] = Layout(names, columns, frozenset(self.options.ignore_columns))
+        return Row(values, self.layouts[key], where, position)
 
     def _class_names(self, item: Input) -> tuple[str, ...]:
         if item not in self.names_by_input:

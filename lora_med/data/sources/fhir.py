@@ -64,18 +64,32 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     def again() -> Iterator[Outcome]:
         for path in inputs:
             if isinstance(path, Path):
+                newest = _newest_lines(path, names[path])
                 for value in json_values(path, names[path], SUFFIXES):
-                    yield from _outcomes(value, encoding) if isinstance(value, JsonValue) else (value,)
+                    yield from _outcomes(value, newest, encoding) if isinstance(value, JsonValue) else (value,)
 
     return Again(again)
 
 
-def _outcomes(value: JsonValue, encoding: str | None) -> Iterator[Outcome]:
+def _newest_lines(path: Path, name: str) -> dict[tuple[str, str], int]:
+    """File and `Type/id` -> the line of its newest version, of the resources that are lines of their own."""
+    newest: dict[tuple[str, str], tuple[int, str, int]] = {}
+    for value in json_values(path, name, SUFFIXES):
+        if isinstance(value, JsonValue) and resource_type(value.value) in TEXTS:
+            own = resource_name(value.value)
+            if "/" in own:
+                key = (*_version(value.value), value.number)
+                newest[value.file, own] = max(newest.get((value.file, own), key), key)
+    return {name: key[-1] for name, key in newest.items()}
+
+
+def _outcomes(value: JsonValue, newest_lines: dict[tuple[str, str], int], encoding: str | None) -> Iterator[Outcome]:
     entries = list(resources_in(value.value))
     newest = _newest(entries)
     for number, entry in enumerate(entries):
         kind, name = resource_type(entry.resource), resource_name(entry.resource)
-        if kind in TEXTS and newest.get((entry.bundle, name), number) != number:
+        line = value.number if entry.path else newest_lines.get((value.file, name), value.number)
+        if kind in TEXTS and (newest.get((entry.bundle, name), number) != number or line != value.number):
             yield Drop("superseded")
         elif kind in TEXTS:
             yield from _text_outcomes(entry, value, name, encoding)
@@ -94,12 +108,18 @@ def _newest(entries: Sequence[PlacedResource]) -> dict[tuple[str, str], int]:
     """
     newest: dict[tuple[str, str], tuple[int, str, int]] = {}
     for number, entry in enumerate(entries):
-        name, version = resource_name(entry.resource), text_of(entry.resource, "meta", "versionId")
+        name = resource_name(entry.resource)
         if "/" in name:
-            rank = int(version) if version.isascii() and version.isdigit() and len(version) < MOST_DIGITS else 0
-            key = (rank, text_of(entry.resource, "meta", "lastUpdated"), number)
+            key = (*_version(entry.resource), number)
             newest[entry.bundle, name] = max(newest.get((entry.bundle, name), key), key)
     return {name: key[-1] for name, key in newest.items()}
+
+
+def _version(resource: Any) -> tuple[int, str]:
+    """The number and the date of a resource's version."""
+    version = text_of(resource, "meta", "versionId")
+    rank = int(version) if version.isascii() and version.isdigit() and len(version) < MOST_DIGITS else 0
+    return rank, text_of(resource, "meta", "lastUpdated")
 
 
 def _text_outcomes(entry: PlacedResource, value: JsonValue, name: str, encoding: str | None) -> Iterator[Outcome]:

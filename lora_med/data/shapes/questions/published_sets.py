@@ -42,8 +42,7 @@ def _article(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for asked in paragraph["qas"]:
             if not isinstance(asked, dict):
                 raise RowError("bad_type", "paragraphs: expected each of qas to be an object")
-            row = {"context": paragraph.get("context"), "title": article.get("title"), **asked}
-            yield row | ({"uid": asked["id"]} if "uid" not in asked and isinstance(asked.get("id"), str | int) else {})
+            yield {"context": paragraph.get("context"), "title": article.get("title"), **asked}
 
 
 def _collection(values: Mapping[str, Any], path: tuple[str, ...], levels: int) -> Iterator[dict[str, Any]]:
