@@ -12,7 +12,7 @@ from lora_med.cli.main import run
 from lora_med.config.data_settings import DataSettings
 from lora_med.config.schema import Settings
 from lora_med.data.corpus import open_corpus
-from lora_med.data.record import Pair, Passage, Question
+from lora_med.data.record import Pair, Passage, Question, texts_of
 from lora_med.data.shapes.columns.patient_columns import is_named_like_a_patient
 from lora_med.errors import DataError, SettingsError
 from lora_med.workflows.run_identity import data_facts
@@ -334,3 +334,21 @@ def test_the_account_of_columns_reads_back_what_data_read_wrote(tmp_path: Path) 
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     (found,) = read_path(tmp_path / "a.jsonl").records
     assert found == Question("a", "g", "custom", "Which?", "y", (), ("x", "y", "y"), "", 2, "anatomy")
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"instruction": "Why?", "output": "So.", "response": "Because."}, "response"),
+        ({"prompt": "Why?", "completion": "So.", "answer": "Because."}, "answer"),
+        ({"input": "Why?", "output": "So.", "summary": "Because."}, "summary"),
+        ({"question": "Why?", "answer": "So.", "response": "Because."}, "response"),
+    ],
+)
+def test_a_second_answer_in_a_column_of_its_own_stops_the_reading_until_it_is_named(
+    row: dict[str, Any], column: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"the column '{column}' holds content"):
+        read_rows(tmp_path, row)
+    (record,) = read_rows(tmp_path, row, ignore_columns=(column,)).records
+    assert "So." in texts_of(record) and "Because." not in texts_of(record)
