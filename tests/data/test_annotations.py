@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from lora_med.data.outcome import PartDrop
-from lora_med.data.record import Span
+from lora_med.data.record import Annotated, Span
 from lora_med.data.shapes.annotations import annotated_columns, annotated_shape, read_annotated
 from lora_med.data.shapes.class_names import class_names
 from lora_med.data.shapes.row_error import Rejected, RowError
+from lora_med.errors import DataError
+from tests.data.own_rows import read_rows
 
 TEXT = "Fever after aspirin."
 FEVER, ASPIRIN = Span(0, 5, "Disease", "Fever"), Span(12, 19, "Chemical", "aspirin")
@@ -358,3 +360,39 @@ def test_odd_values_anywhere_give_sound_records_or_a_named_error(name: str) -> N
             assert text.strip() and text.encode()
             assert all(text[one.start : one.end] == one.text and one.type.encode() for one in spans)
     assert errors > 20 and sound > 20
+
+
+def _task(number: int, *results: dict[str, Any], text: str = "Fever and more.") -> dict[str, Any]:
+    return {"id": number, "annotations": [{"id": number, "result": list(results)}], "data": {"text": text}}
+
+
+FEVER_RESULT = {"type": "labels", "value": {"start": 0, "end": 5, "text": "Fever", "labels": ["Disease"]}}
+CHOICE_RESULT = {"type": "choices", "value": {"choices": ["Sick"]}}
+
+
+def test_classes_of_label_studio_are_counted_beside_mentions_and_refused_alone(tmp_path: Path) -> None:
+    found = read_rows(tmp_path, _task(1, FEVER_RESULT, CHOICE_RESULT))
+    assert found.tally.parts_dropped == {"other_result": 1} and len(found.records) == 1
+    with pytest.raises(DataError, match="results of the type choices are of the whole text"):
+        read_rows(tmp_path, _task(1, CHOICE_RESULT))
+
+
+def test_marks_in_html_are_refused_and_no_record_loses_them(tmp_path: Path) -> None:
+    mark = {"type": "hypertextlabels", "value": {"start": "/p[1]", "end": "/p[1]", "text": "Fever",
+            "globalOffsets": {"start": 0, "end": 5}, "hypertextlabels": ["Disease"]}}  # fmt: skip
+    with pytest.raises(DataError, match="the text is HTML"):
+        read_rows(tmp_path, _task(1, mark, text="<p>Fever</p>"))
+
+
+def test_skipped_rows_of_prodigy_without_spans_are_dropped_and_empty_ones_have_no_mentions(tmp_path: Path) -> None:
+    tokens = [{"text": "Fever", "start": 0, "end": 5, "id": 0}]
+    task = {"tokens": tokens, "_input_hash": 1, "_task_hash": 2, "_view_id": "ner_manual"}
+    span = {"start": 0, "end": 5, "label": "Disease"}
+    found = read_rows(
+        tmp_path,
+        {"text": "Fever", "spans": [span], "answer": "accept", **task},
+        {"text": "Ill.", "answer": "ignore", **task},
+        {"text": "Well.", "answer": "accept", **task},
+    )
+    assert found.tally.dropped == {"not_accepted": 1}
+    assert [len(record.spans) for record in found.records if isinstance(record, Annotated)] == [1, 0]

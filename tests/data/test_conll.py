@@ -206,3 +206,11 @@ def test_a_nul_character_is_refused_by_its_line(tmp_path: Path) -> None:
     path.write_text("Fever\tO\n.\tO\n\nFe\0ver\tO\n")
     with pytest.raises(DataError, match="line 4 holds a NUL character"):
         read(path)
+
+
+@pytest.mark.parametrize("content", ["Fever\tB\n.\tO\n", "heart\tB\nfailure\tI\n.\tO\n", "Fever\tU\n.\tO\n"])
+def test_tags_without_a_type_are_refused_and_are_no_types(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"line 1: the tag [BU] has no type: write it as [BU]-Disease"):
+        read(path)

@@ -23,7 +23,7 @@ from lora_med.data.formats.tables import is_encodable
 from lora_med.data.outcome import PartDrop
 from lora_med.data.record import Span
 from lora_med.data.shapes.columns.cells import parsed
-from lora_med.data.shapes.label_studio import in_label_studio, label_studio_mentions
+from lora_med.data.shapes.label_studio import in_label_studio, label_studio_mentions, other_results
 from lora_med.data.shapes.row_error import Rejected, RowError
 from lora_med.data.shapes.span_cells import as_list, as_mention, is_list_of_mentions
 
@@ -79,7 +79,11 @@ def read_annotated(shape: str, values: Mapping[str, Any], where: str, labels: Se
     if len(mentions) > 1 and len(placement.unfit) == len(mentions):
         what = f"none of the {len(mentions)} mentions fits the text: the offsets are those of another text"
         raise RowError("bad_offsets", what)
-    return placement.text, placement.spans, placement.part_drops(where)
+    parts = placement.part_drops(where)
+    if shape == "Label Studio":
+        unread = other_results(values)
+        parts += [PartDrop("other_result", where, f"a result of the type {name!r} is not read") for name in unread]
+    return placement.text, placement.spans, parts
 
 
 def _refuse_unclear(values: Mapping[str, Any], mentions: Sequence[Mention]) -> None:
@@ -133,7 +137,18 @@ def _in_spans(values: Mapping[str, Any]) -> bool:
 
 
 def _in_prodigy(values: Mapping[str, Any]) -> bool:
-    return "answer" in values and _in_spans(values)
+    return "answer" in values and (_in_spans(values) or _is_prodigy_task(values))
+
+
+def _is_prodigy_task(values: Mapping[str, Any]) -> bool:
+    """Whether a row without spans is one of prodigy's for mentions: none was marked, or the row was skipped."""
+    return (
+        isinstance(values.get("text"), str)
+        and values.get("spans") is None
+        and "_task_hash" in values
+        and _is_list_of(values.get("tokens"), dict)
+        and not {"label", "options", "accept"} & values.keys()
+    )
 
 
 def _in_bigbio(values: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ the mentions' own texts prove in which.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from lora_med.data.shapes.row_error import Rejected, RowError
 from lora_med.data.shapes.span_cells import as_list, is_number
 
 LABELED = ("labels", "hypertextlabels")
+HTML_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 ELSEWHERE = ("paragraphlabels", "timeserieslabels", "rectanglelabels", "polygonlabels")
 
 
@@ -37,11 +39,22 @@ def label_studio_mentions(values: Mapping[str, Any]) -> tuple[str, list[Mention]
     other = sorted({str(item["type"]) for item in results if item.get("type") in ELSEWHERE})
     if other:
         raise RowError("bad_type", f"column 'annotations': labels of the type {', '.join(other)} are not of one text")
+    if not labeled and (unread := other_results(values)):
+        what = f"column 'annotations': results of the type {', '.join(sorted(set(unread)))} are of the whole text"
+        raise RowError("bad_type", f"{what}: export them as CSV, and map its columns to text and label")
     data = parsed(values.get("data"))
     if not isinstance(data, dict):
         raise RowError("bad_type", "column 'data': expected an object with a text")
     text = _text(data, {str(item.get("to_name")) for item in labeled})
+    if HTML_TAG.search(text) and any(item.get("type") == "hypertextlabels" for item in labeled):
+        what = "column 'data': the text is HTML, and its marks count the characters of the page: label the plain text"
+        raise RowError("bad_type", what)
     return text, [mention for number, item in enumerate(labeled, 1) for mention in _mentions(item, number)]
+
+
+def other_results(values: Mapping[str, Any]) -> list[str]:
+    """The types of the results that are no mentions, one for each: classes, ratings, texts, relations."""
+    return [str(item.get("type")) for item in _agreed(values) if item.get("type") not in (*LABELED, *ELSEWHERE)]
 
 
 def _annotations_column(values: Mapping[str, Any]) -> str | None:

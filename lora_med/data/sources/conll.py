@@ -22,6 +22,7 @@ from lora_med.data.formats.entities.conll_layout import (
     BLANKS,
     MISC,
     MISC_TAG,
+    PREFIXES,
     TAG_LIKE,
     Layout,
     is_mark,
@@ -199,6 +200,8 @@ def _token(line: Line, layout: Layout) -> _Token | None:
     else:
         tag = cells[layout.tag].strip()
     token = cells[layout.token]
+    if tag in PREFIXES and not layout.no_prefix:
+        raise Wrong(f"line {line.number}: the tag {tag} has no type: write it as {tag}-Disease")
     if not token.strip(" ") or (not layout.no_prefix and not is_tag(tag)):
         raise Wrong(f"line {line.number}: expected a token, then O or a tag such as B-Disease")
     return _Token(line.number, token, tag)

@@ -149,6 +149,7 @@ def test_of_several_lists_one_is_named(tmp_path: Path) -> None:
     assert "train, test" in said and "--sheet train" in said and "data.sheet=train" in said
     assert values(path, content, sheet="test") == [B]
     assert "did you mean 'train'" in refusal(path, content, sheet="trains")
+    assert "--sheet train" in refusal(path, json.dumps({"train": [A], "test": [B]}))
     keyed = json.dumps({"train": {"1": A}, "test": {"2": B}})
     assert "train, test" in refusal(path, keyed)
     assert values(path, keyed, sheet="train") == [{"id": "1", **A}]

@@ -92,7 +92,8 @@ def records_of(value: Any, path: Path, line: int, sheet: str | None, *, is_line:
         return Found(value)
     if _is_split(value):
         return _split_table(value, path)
-    if (columns := _by_columns(value)) and (len(columns) > 1 or not inside):
+    is_split_set = len(inside) == len(value) and all(key.casefold() in SPLITS for key in inside)
+    if not is_split_set and (columns := _by_columns(value)) and (len(columns) > 1 or not inside):
         return _table(columns, path, line)
     if inside:
         return _inside(value, inside, path, line)

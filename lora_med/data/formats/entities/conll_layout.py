@@ -28,6 +28,7 @@ QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # quotes that a quote with
 NUMBER = re.compile(r"\d{1,9}(?:[-.]\d{1,9})?", re.ASCII)  # 1, the range 1-2, the empty node 1.1
 MISC_TAG = re.compile(r"(?:^|[|\t])(?:NER|NE|BIO)=([^|\t]*)", re.IGNORECASE)
 CONLLU_COLUMNS, MISC = 10, 9
+PREFIXES = set("BIMELSUW")
 PHRASES = {"NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"}
 SAMPLE_LINES = 2000
 MOST_TYPES = 50
@@ -221,4 +222,6 @@ def _has_plain_types(path: Path, encoding: str | None, layout: Layout) -> bool:
     except DataError:
         return False
     types = tags - {"O"}
+    if types <= PREFIXES:  # B and I without a type
+        return False
     return "O" in tags and all(PLAIN_TYPE.fullmatch(name) and not OTHER_SCHEME.fullmatch(name) for name in types)

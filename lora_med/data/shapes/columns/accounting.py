@@ -21,6 +21,7 @@ OWN_GROUP = "each text is its own group"
 GROUP_COLUMN = "the group is the column"
 MOST_COLUMNS = 1000  # that are listed as unused
 REASONING = ("think", "thinking", "reasoning", "reasoningcontent", "rationale", "chainofthought", "cot", "complexcot")
+SYSTEM = ("system", "systemprompt")
 EXAM = ("subject", "subjectname")
 IDENTIFYING = ("uid", "group")
 
@@ -99,7 +100,10 @@ def _watched(layout: Layout, shape: Shape | None) -> tuple[frozenset[str], tuple
 
 def _mapping(row: Row, shape: Shape | None, column: str) -> str:
     """The likeliest settings for a column that a shape does not use."""
-    if shape is QUESTION:
+    if shape is QUESTION and spelling(column) in SYSTEM:
+        answer = next((name for name, field in row.used.items() if field == "answer"), row.column("answer"))
+        fields = {row.column("question"): "prompt", answer: "completion"}
+    elif shape is QUESTION:
         fields = {column: "explanation" if spelling(column) in REASONING else "contexts"}
     elif shape is TEXT and spelling(column) in SIDES:
         fields = {row.column("text"): "prompt", column: "completion"}
