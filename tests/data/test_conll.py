@@ -212,5 +212,5 @@ def test_a_nul_character_is_refused_by_its_line(tmp_path: Path) -> None:
 def test_tags_without_a_type_are_refused_and_are_no_types(content: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"line 1: the tag [BU] has no type: write it as [BU]-Disease"):
+    with pytest.raises(DataError, match=r"line 1: the tag . has no type: write it as .-Disease"):
         read(path)

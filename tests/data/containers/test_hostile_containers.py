@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from lora_med.data.formats.tables import TableRow, is_encodable, rows
-from lora_med.data.outcome import Drop
+from lora_med.data.outcome import Drop, PartDrop
 from lora_med.errors import DataError
 from tests.data.containers.test_workbooks import book
 from tests.data.damage import DAMAGES, damaged
@@ -80,6 +80,9 @@ def test_a_damaged_container_gives_rows_or_a_named_error(name: str, tmp_path: Pa
             if isinstance(outcome, TableRow):
                 assert "\0" not in "".join(texts(outcome.values)), number
                 assert name.endswith(("json", "jsonl")) or all(map(is_encodable, texts(outcome.values))), number
+            elif isinstance(outcome, PartDrop):
+                assert outcome.reason == "repeated_key" and str(path) in outcome.where, number
+                assert "une note" not in outcome.what and '"lines"' not in outcome.what, number
             else:
                 refused += 1
                 assert outcome.error and outcome.error.fix and str(path) in (outcome.error.where or ""), number
