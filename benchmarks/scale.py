@@ -82,7 +82,7 @@ report = {"written": time.process_time() - cpu, "clusters": facts.find_near_dupl
 assert not facts.find_leaks(frozenset(), 5)
 largest, groups = facts.find_ties()
 report |= {"records": sum(facts.sizes().values())}
-report["disk_mb"] = sum(path.stat().st_size for path in Path(facts._own.name).rglob("*") if path.is_file()) / 1e6
+report["disk_mb"] = sum(path.stat().st_size for path in facts._own.path.rglob("*") if path.is_file()) / 1e6
 removed, moved = facts.tables()
 report |= {"moved": len(moved), "seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
 status = Path("/proc/self/status").read_text()

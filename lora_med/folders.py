@@ -11,7 +11,9 @@ import ctypes
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,3 +140,42 @@ def sweep_folders(target: Path) -> None:
             with held(leftover):
                 pass
             shutil.rmtree(leftover)
+
+
+class PrivateFolder:
+    """A new folder (0700) where Python puts temporary files, deleted with this object or at the end of the process.
+
+    What killed processes left of the same `name` is removed first; the folders of running ones are locked.
+
+    Raises:
+        OutputError, DiskError: it cannot be made.
+    """
+
+    def __init__(self, name: str) -> None:
+        parent = Path(tempfile.gettempdir())
+        sweep_folders(parent / name)
+        with disk_errors(parent):
+            self.path, descriptor = _locked_folder(parent, name)
+        self._cleanup = weakref.finalize(self, _remove, self.path, descriptor)
+
+    def cleanup(self) -> None:
+        """Delete the folder now."""
+        self._cleanup()
+
+
+def _locked_folder(parent: Path, name: str) -> tuple[Path, int]:
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
+        descriptor = -1
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # swept by another process in between
+            descriptor = os.open(path, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists():
+                return path, descriptor
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(descriptor)

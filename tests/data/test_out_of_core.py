@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
+import signal
+import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -172,6 +176,43 @@ def test_nothing_stays_on_disk_when_the_result_is_gone(tmp_path: Path, monkeypat
     with pytest.raises(DataError, match="1 of train share a group or content with test"):
         decontaminate(assigned, Rules("error", 0.8), PUBLISHED, held=0)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from lora_med.data.record import Passage
+from lora_med.data.splitting.leakage import Rules, decontaminate
+def records():
+    for number in range(9000):
+        yield 0, ("train", "test")[number % 2], Passage(f"u{number}", f"g{number}", "custom", f"text {number}")
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("written", flush=True)
+    sys.stdin.read()
+decontaminate(records(), Rules("drop", 0.8), frozenset(), held=0)
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_running_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(how: str) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, "-c", KILLED, how], env=environment, text=True, **pipes)
+
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert started("kill").wait() == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    assert (left / "facts.duckdb").is_file()
+    running = started("wait")
+    assert running.stdout is not None and running.stdout.readline() == "written\n"
+    [of_running] = tmp_path.iterdir()
+    assert of_running != left
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    decontaminate([(0, "train", Passage("u", "g", "custom", "t"))], Rules("drop", 0.8), frozenset(), held=0)
+    assert list(tmp_path.iterdir()) == [of_running]
+    running.communicate("")
+    assert running.returncode == 0 and list(tmp_path.iterdir()) == []
 
 
 def test_without_duckdb_the_work_is_done_in_memory_and_the_command_named(

@@ -6,13 +6,13 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from lora_med.data.reading import digest
+from lora_med.folders import PrivateFolder
 
 KeyOf = TypeVar("KeyOf")
 Value = TypeVar("Value", bound=str)
@@ -26,7 +26,7 @@ class DiskTable(Mapping[KeyOf, Value]):
     """
 
     def __init__(
-        self, path: Path, values: Sequence[Value], key_of: Callable[..., KeyOf], folder: TemporaryDirectory[str]
+        self, path: Path, values: Sequence[Value], key_of: Callable[..., KeyOf], folder: PrivateFolder
     ) -> None:
         self._path, self._values, self._key_of, self._folder = path, tuple(values), key_of, folder
         digests, codes = array("Q"), bytearray()

@@ -6,8 +6,6 @@ Each method gives what its counterpart in `splitting.leakage` gives in memory, i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 import numpy as np
@@ -20,7 +18,9 @@ from lora_med.data.splitting.on_disk.disk_table import DiskTable
 from lora_med.data.splitting.on_disk.engine import blocks, connect, insert
 from lora_med.data.splitting.on_disk.signature_files import SignatureFiles
 from lora_med.data.splitting.scanned import TRAINING_ORDER, Key, ScannedBatch
+from lora_med.folders import PrivateFolder
 
+FOLDER = "lora-med-corpus"
 REASONS: tuple[str, ...] = ("blocked", "test_overlap", "leak", "near_duplicate")
 KIND_OF_LEAK = "CASE kind WHEN 0 THEN 'leak' ELSE 'near_duplicate' END"
 SPLIT = "CASE {} WHEN 0 THEN 'train' WHEN 1 THEN 'validation' ELSE 'test' END"
@@ -105,8 +105,8 @@ class Facts:
     """
 
     def __init__(self, batches: Iterable[ScannedBatch]) -> None:
-        self._own = TemporaryDirectory(prefix="lora-med-", ignore_cleanup_errors=True)  # 0700: it holds uids
-        self._folder = Path(self._own.name)
+        self._own = PrivateFolder(FOLDER)  # 0700: it holds uids
+        self._folder = self._own.path
         self._connection = connect(self._folder)
         self._connection.execute(TABLES)
         self._signatures = SignatureFiles(self._folder)
