@@ -20,11 +20,10 @@ from lora_med.data.in_memory import MemoryRows, memory_rows
 from lora_med.data.mixture import Ingredient, Mixed, mix
 from lora_med.data.outcome import Tally, numbered_names
 from lora_med.data.record import HeldOutSplit, Record, Split
+from lora_med.data.scanning.record_streams import Records, Stream
 from lora_med.data.source import Source
 from lora_med.data.splitting.build_splits import (
-    Records,
     Splits,
-    Stream,
     has_named_splits,
     holds_only_test_items,
     read_splits,

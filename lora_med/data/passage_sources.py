@@ -19,6 +19,7 @@ PASSAGE_SOURCES: dict[str, Source] = {
         split_names="never",
         groups_are_pmids=True,
         versions_articles=True,
+        scans_files=True,
     ),
     "pmc": Source(
         name="pmc",

@@ -84,7 +84,7 @@ class Reading:
             if isinstance(outcome, Drop):
                 if outcome.error is not None:
                     if not self._skip_bad:
-                        raise _with_fitting_advice(outcome.reason, outcome.error, outcomes, is_first=not kept)
+                        raise with_fitting_advice(outcome.reason, outcome.error, outcomes, is_first=not kept)
                     first_error = first_error or outcome.error
                     skipped[outcome.reason] += 1
                 dropped[outcome.reason] += 1
@@ -107,9 +107,9 @@ class Reading:
         self.sha256 = sha256.hexdigest()
         self.is_complete = kept != self._limit
         if not kept and not self._may_be_empty:
-            raise _nothing_kept(self.tally, self._where, first_error)
+            raise nothing_kept(self.tally, self._where, first_error)
         if not self._has_warned:
-            self._has_warned = _warned_of(skipped, self.tally.read, self._where)
+            self._has_warned = warned_of(skipped, self.tally.read, self._where)
 
     def _warn_once(self, part: PartDrop) -> None:
         """Log the first part of each reason that needs words."""
@@ -160,7 +160,7 @@ def _free_uid(uid: str, uids: DigestSet) -> str:
     return next(free for free in (f"{uid}#{number}" for number in count(2)) if digest(free) not in uids)
 
 
-def _with_fitting_advice(reason: str, error: DataError, rest: Iterator[object], *, is_first: bool) -> DataError:
+def with_fitting_advice(reason: str, error: DataError, rest: Iterator[object], *, is_first: bool) -> DataError:
     """The error, without the advice to skip where the fault is of the whole file; `rest` are the items after it.
 
     It is of the whole file by its reason, or if no item among the next ones is good, and none or many came before.
@@ -188,7 +188,7 @@ def _without_skip_advice(error: DataError) -> str:
     return SKIP_ADVICE.sub("", error.fix or "").strip(" ,;")
 
 
-def _nothing_kept(tally: Tally, where: str, first: DataError | None) -> DataError:
+def nothing_kept(tally: Tally, where: str, first: DataError | None) -> DataError:
     """The error of an input without a record: the counts by reason, and the first fault where there is one."""
     what = (
         f"no record was retained: {tally}" if tally.read else "the input holds nothing that this source reads: 0 read"
@@ -199,7 +199,7 @@ def _nothing_kept(tally: Tally, where: str, first: DataError | None) -> DataErro
     return DataError(what, where=where, fix=fix or CHECK_SOURCE)
 
 
-def _warned_of(skipped: Counter[str], read: int, where: str) -> bool:
+def warned_of(skipped: Counter[str], read: int, where: str) -> bool:
     """Warn if bad items were skipped that are more than a tenth of all, with the share of each reason."""
     if skipped.total() <= MOST_SKIPPED * read:
         return False
@@ -231,16 +231,20 @@ def read_records(
         held = [item for item in inputs if isinstance(item, MemoryRows)]
         records = Again(lambda: (record for item in held for record in item.records()))
         return Reading(records, str(held[0]), limit=limit, repeats=repeats, may_be_empty=may_be_empty)
-    where = ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
     return Reading(
         _outcomes(source, inputs, options),
-        where,
+        names_in_messages(inputs),
         skip_bad=skip_bad,
         limit=limit,
         repeats=repeats,
         may_be_empty=may_be_empty,
         access_of=lambda: options.access_of(source.access, access),
     )
+
+
+def names_in_messages(inputs: Sequence[Input]) -> str:
+    """The first inputs, for a message."""
+    return ", ".join(map(str, inputs[:MOST_NAMED])) + ("" if len(inputs) <= MOST_NAMED else " and more")
 
 
 def _outcomes(source: Source, inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:

@@ -31,6 +31,8 @@ class Source:
     the user can state. `template_by_kind`: what was read chooses the template. `groups_are_pmids`: a
     group of digits is a PMID. `versions_articles` means that several records may be versions of one article.
     `table_settings` are those of TableFormat that its files may need.
+    `scans_files`: what a file holds depends on no other file and not on its name, and the module has `steps` and
+    `in_order` (data/scanning).
     """
 
     name: str
@@ -52,6 +54,7 @@ class Source:
     groups_are_pmids: bool = False
     versions_articles: bool = False
     table_settings: tuple[str, ...] = ()
+    scans_files: bool = False
 
     def template_for(self, kinds: Collection[type], *, has_conversations: bool) -> str:
         """The default template for records of these kinds, whatever their order.

@@ -34,6 +34,7 @@ from lora_med.data.formats.pubmed.pubmed_articles import Cut, Lines, Unusual, ha
 from lora_med.data.formats.pubmed.pubmed_fast import read_article
 from lora_med.data.formats.pubmed.pubmed_xml import outcome_of, passage
 from lora_med.data.outcome import Again, Drop, Input, Outcome, ReadOptions
+from lora_med.data.scanning.file_steps import Deletion, Entry, Step
 from lora_med.data.splitting.compact import NumberTable
 from lora_med.errors import DataError
 from lora_med.files import archive_errors, open_stream
@@ -43,23 +44,6 @@ ARTICLES = ("MedlineCitation", "BookDocument")
 SHELLS = ("PubmedArticle", "PubmedBookArticle")
 SAFE: dict[str, Any] = {"no_network": True, "resolve_entities": False, "remove_comments": True, "remove_pis": True}
 FILE_NAME = re.compile(r"(?:pubmed|medline)(\d{2})n(\d+)\.xml(?:\.gz)?", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One article of a file, in reading order; `outcome` is None if only versions are needed."""
-
-    pmid: int
-    version: int
-    outcome: Outcome | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Deletion:
-    pmid: int
-
-
-_Step = _Entry | _Deletion | Drop
 
 
 @dataclass(frozen=True)
@@ -78,7 +62,7 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     paths = in_order([item for item in inputs if isinstance(item, Path)])
     latest: list[NumberTable] = []  # one, after the first pass
 
-    def steps() -> Iterator[_Step]:
+    def steps() -> Iterator[Step]:
         return _steps(paths, _Reader(True, options.keep_retracted))
 
     def again() -> Iterator[Outcome]:
@@ -92,6 +76,11 @@ def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     return Again(again)
 
 
+def steps(path: Path, options: ReadOptions) -> Iterator[Step]:
+    """The articles and deletions of one file, superseded ones too; what they are depends on no other file."""
+    return _steps([path], _Reader(True, options.keep_retracted))
+
+
 def in_order(paths: Sequence[Path]) -> list[Path]:
     """The files in NLM's order, year then number, if every name is NLM's; else in the given order."""
     numbers = [FILE_NAME.fullmatch(path.name) for path in paths]
@@ -101,33 +90,33 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return [path for _, path in sorted(keyed, key=lambda item: item[0])]
 
 
-def _latest_versions(steps: Iterable[_Step]) -> NumberTable:
+def _latest_versions(steps: Iterable[Step]) -> NumberTable:
     """PMID -> position of its current version in reading order, times two, plus one if it was deleted later."""
     state = NumberTable()
     version: dict[int, int] = {}  # only for articles beyond version 1, which are few
     position = 0
     for step in steps:
-        if isinstance(step, _Deletion):
-            if (previous := state.get(step.pmid)) >= 0:
-                state[step.pmid] = previous | 1
-        elif isinstance(step, _Entry):
-            previous = state.get(step.pmid)
-            if previous < 0 or previous & 1 or step.version >= version.get(step.pmid, 1):
-                state[step.pmid] = position << 1
-                version.pop(step.pmid, None)
+        if isinstance(step, Deletion):
+            if (previous := state.get(step.key)) >= 0:
+                state[step.key] = previous | 1
+        elif isinstance(step, Entry):
+            previous = state.get(step.key)
+            if previous < 0 or previous & 1 or step.version >= version.get(step.key, 1):
+                state[step.key] = position << 1
+                version.pop(step.key, None)
                 if step.version > 1:
-                    version[step.pmid] = step.version
+                    version[step.key] = step.version
             position += 1
     return state
 
 
-def _current_versions(steps: Iterable[_Step], latest: NumberTable) -> Iterator[Outcome]:
+def _current_versions(steps: Iterable[Step], latest: NumberTable) -> Iterator[Outcome]:
     position = 0
     for step in steps:
         if isinstance(step, Drop):
             yield step
-        elif isinstance(step, _Entry):
-            state = latest.get(step.pmid)
+        elif isinstance(step, Entry):
+            state = latest.get(step.key)
             if state >> 1 != position:
                 yield Drop("superseded")
             elif state & 1:
@@ -137,7 +126,7 @@ def _current_versions(steps: Iterable[_Step], latest: NumberTable) -> Iterator[O
             position += 1
 
 
-def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
+def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[Step]:
     for path in paths:
         try:
             with archive_errors(path):
@@ -156,7 +145,7 @@ def _steps(paths: Sequence[Path], reader: _Reader) -> Iterator[_Step]:
             yield Drop("bad", error)
 
 
-def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
+def _file_steps(path: Path, reader: _Reader) -> Iterator[Step]:
     done, tagged = 0, False
     with suppress(DataError), archive_errors(path), open_stream(path) as stream:
         tagged = is_medline(stream)
@@ -178,18 +167,18 @@ def _file_steps(path: Path, reader: _Reader) -> Iterator[_Step]:
         yield from islice(_parsed_steps(stream, path, reader), done, None)
 
 
-def _medline_step(record: MedlineRecord, path: Path, reader: _Reader) -> _Step:
+def _medline_step(record: MedlineRecord, path: Path, reader: _Reader) -> Step:
     """The article of a record in the MEDLINE format, which has no versions."""
     pmid, where = medline_pmid(record), f"{path}:{record.line}"
     if pmid is None:
         fix = "save the search with Send to, Citation manager (.nbib; RIS has no PMIDs), or set data.skip_bad=true"
         return Drop("bad", DataError("a record without a PMID of digits", where=where, fix=fix))
     if not reader.texts:
-        return _Entry(pmid, 1, None)
-    return _Entry(pmid, 1, medline_outcome(pmid, record, where, keep_retracted=reader.keep_retracted))
+        return Entry(pmid, 1, None)
+    return Entry(pmid, 1, medline_outcome(pmid, record, where, keep_retracted=reader.keep_retracted))
 
 
-def _cut_steps(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterable[_Step]:
+def _cut_steps(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterable[Step]:
     """The article or deletions of a cut; the parser reads them if they are not exactly in NLM's form."""
     try:
         pmid, version = identity(cut.content)
@@ -197,10 +186,10 @@ def _cut_steps(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterable[
     except Unusual:
         return _parsed_cut(cut, path, reader, lines)
     outcome = passage(pmid, fields.title, fields.sections, fields.about) if fields else None
-    return (_Entry(pmid, version, outcome),)
+    return (Entry(pmid, version, outcome),)
 
 
-def _parsed_cut(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterator[_Step]:
+def _parsed_cut(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterator[Step]:
     try:
         root = etree.fromstring(cut.content, etree.XMLParser(**SAFE))
     except etree.XMLSyntaxError:
@@ -212,7 +201,7 @@ def _parsed_cut(cut: Cut, path: Path, reader: _Reader, lines: Lines) -> Iterator
             yield from _deletions(element)
 
 
-def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[_Step]:
+def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[Step]:
     tags = (*ARTICLES, *SHELLS, "DeleteCitation", "DeleteDocument")
     parser = etree.iterparse(stream, events=("end",), tag=tags, load_dtd=False, **SAFE)
     for _, element in parser:
@@ -234,14 +223,14 @@ def _parsed_steps(stream: BinaryIO, path: Path, reader: _Reader) -> Iterator[_St
         )
 
 
-def _deletions(element: Any) -> Iterator[_Deletion]:
+def _deletions(element: Any) -> Iterator[Deletion]:
     for node in element.iterfind("PMID"):
         text = (node.text or "").strip()
         if text.isascii() and text.isdigit():
-            yield _Deletion(int(text))
+            yield Deletion(int(text))
 
 
-def _entry(citation: Any, reader: _Reader, where: Callable[[int], str]) -> _Step:
+def _entry(citation: Any, reader: _Reader, where: Callable[[int], str]) -> Step:
     """The article of an element; `where` maps a line of the parsed text to its position in the file."""
     node = citation.find("PMID")
     text = (node.text or "").strip() if node is not None else ""
@@ -256,9 +245,9 @@ def _entry(citation: Any, reader: _Reader, where: Callable[[int], str]) -> _Step
             ),
         )
     if not reader.texts:
-        return _Entry(int(text), int(version), None)
+        return Entry(int(text), int(version), None)
     try:
-        return _Entry(int(text), int(version), outcome_of(citation, int(version), reader.keep_retracted))
+        return Entry(int(text), int(version), outcome_of(citation, int(version), reader.keep_retracted))
     except DataError as error:
         error.where = f"{where(citation.sourceline)}, PMID {int(text)}"
-        return _Entry(int(text), int(version), Drop("bad", error))
+        return Entry(int(text), int(version), Drop("bad", error))

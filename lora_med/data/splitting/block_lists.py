@@ -17,6 +17,7 @@ from pathlib import Path
 from lora_med.config.near_names import unknown
 from lora_med.data.catalog import SOURCES
 from lora_med.data.record import Record
+from lora_med.data.splitting.scanned import RecordDigest
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import sha256_file, write_atomic
 
@@ -44,7 +45,7 @@ def identifiers_of(record: Record) -> set[str]:
     return {record.uid} if pmid is None else {record.uid, pmid}
 
 
-def pmid_of(record: Record) -> str | None:
+def pmid_of(record: Record | RecordDigest) -> str | None:
     """`pmid:` and the PMID of the article that a record is from, if its source groups by PMID."""
     source = SOURCES.get(record.source)
     is_pmid = source is not None and source.groups_are_pmids and PMID.fullmatch(record.group)

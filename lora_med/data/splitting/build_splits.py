@@ -6,9 +6,9 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lora_med.config.data_settings import DataSettings
 from lora_med.data.access import CREDENTIALED, Access, handled_as
@@ -16,35 +16,28 @@ from lora_med.data.catalog import find_source
 from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.in_memory import MemoryRows
 from lora_med.data.outcome import Again, Input, ReadOptions, TableFormat, Tally, numbered_names
-from lora_med.data.reading import Reading, Repeats, read_records
+from lora_med.data.reading import Reading, read_records
 from lora_med.data.record import HeldOutSplit, Question, Record, Split, with_shown_uid
+from lora_med.data.scanning.record_streams import Records, Stream, first
+from lora_med.data.scanning.scanned_corpus import ScannedReading, can_scan
 from lora_med.data.shapes.columns.accounting import check_ignored, columns_lines, columns_report
 from lora_med.data.source import Source
 from lora_med.data.splitting.block_lists import is_blocked, load_block_list, shipped
 from lora_med.data.splitting.leakage import TRAINING_ORDER, Decontamination, Rules, decontaminate
 from lora_med.data.splitting.overlap_with_tests import load_test_file
-from lora_med.data.splitting.split_plans import Plan, Supply, held_out_altogether, plan_of_one, plan_of_published
+from lora_med.data.splitting.scanned import RecordDigest
+from lora_med.data.splitting.split_plans import (
+    Plan,
+    Supply,
+    held_out_altogether,
+    plan_of_one,
+    plan_of_published,
+    plan_of_scanned,
+)
 from lora_med.data.splitting.splits import splits_by_file_name
 from lora_med.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Records that are read again at each pass and never held; their number is known from the first."""
-
-    passes: Iterable[Record]
-    length: int
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self.passes)
-
-    def __len__(self) -> int:
-        return self.length
-
-
-Records = Sequence[Record] | Stream
 
 
 @dataclass(frozen=True)
@@ -86,35 +79,32 @@ def read_splits(
     limit = settings.max_records if source.limit_before_split else None
     whole = held_out_altogether(settings)
 
-    def reading_of(items: Sequence[Input], repeats: Repeats, *, may_be_empty: bool = False) -> Reading:
-        return read_records(
-            source,
-            items,
-            options,
-            skip_bad=settings.skip_bad,
-            limit=limit,
-            repeats=repeats,
-            may_be_empty=may_be_empty,
-            access=access,
-        )
-
+    reading_of = partial(read_records, source, options=options, skip_bad=settings.skip_bad, limit=limit, access=access)
+    scanned: ScannedReading | None = None
     if named is not None:
         by_split: dict[Split, Reading] = {
-            split: reading_of(items, "dropped" if split == "train" else "renamed", may_be_empty=True)
+            split: reading_of(items, repeats="dropped" if split == "train" else "renamed", may_be_empty=True)
             for split, items in named.items()
         }
         readings = list(by_split.values())
         plan = plan_of_published(by_split, settings)
+    elif whole is None and limit is None and can_scan(source, inputs, streaming=settings.streaming):
+        source.check_table(options.table)
+        scanned = ScannedReading(source.name, inputs, options, rules, skip_bad=settings.skip_bad, access=access)
+        readings = [scanned]
+        plan = plan_of_scanned(scanned.digests, settings)
     else:
         is_whole = whole is not None or source.official_split is not None
-        readings = [reading_of(inputs, "renamed" if is_whole else "dropped")]
+        readings = [reading_of(inputs, repeats="renamed" if is_whole else "dropped")]
         plan = plan_of_one(source, readings[0], inputs, settings, whole)
     decontamination = decontaminate(
         _placed(plan.supplies), rules, plan.fixed, lambda: options.access_of(source.access, access)
     )
-    records: dict[Split, Records] = {
-        split: _dealt(plan.supplies, split, decontamination, streaming=settings.streaming) for split in TRAINING_ORDER
-    }
+    records: dict[Split, Records] = (
+        dict(scanned.streams(plan.supplies[0].split_of, decontamination))
+        if scanned is not None
+        else {split: _dealt(plan.supplies, split, decontamination, settings.streaming) for split in TRAINING_ORDER}
+    )
     source = dataclasses.replace(source, access=options.access_of(source.access, access))
     splits = _finish(source, inputs, readings, records, plan, decontamination, settings)
     if limit is None:
@@ -166,13 +156,13 @@ def _of_memory(in_memory: Mapping[Split, MemoryRows]) -> dict[Split, list[Input]
     return {split: [held] for split, held in in_memory.items()} if len(in_memory) > 1 else None
 
 
-def _same_classes(readings: Sequence[Reading], access: Access | None) -> None:
+def _same_classes(readings: Sequence[Reading | ScannedReading], access: Access | None) -> None:
     """Refuse files of splits whose label columns hold other classes: a model learns to choose from those it saw.
 
     Raises:
         DataError: they differ; the classes are named only where rows may be shown.
     """
-    firsts = (next(iter(reading), None) for reading in readings)
+    firsts = (next(iter(reading), None) for reading in readings if isinstance(reading, Reading))
     offered = {record.options for record in firsts if isinstance(record, Question)}
     if len(offered) > 1:
         is_shown = handled_as(access) != CREDENTIALED
@@ -213,17 +203,17 @@ def rules_of(settings: DataSettings, scored: HeldOutSplit = "test") -> Rules:
     )
 
 
-def _placed(supplies: Sequence[Supply]) -> Iterator[tuple[int, Split, Record]]:
+def _placed(supplies: Sequence[Supply]) -> Iterator[tuple[int, Split, Record | RecordDigest]]:
     for supply in supplies:
         for record in supply.records:
             yield 0, supply.split_of(record), record
 
 
-def _dealt(supplies: Sequence[Supply], split: Split, decontamination: Decontamination, *, streaming: bool) -> Records:
+def _dealt(supplies: Sequence[Supply], split: Split, decontamination: Decontamination, streaming: bool) -> Records:
     def again() -> Iterator[Record]:
         for supply in supplies:
             if split in supply.splits:
-                for record in supply.records:
+                for record in cast(Iterable[Record], supply.records):
                     if decontamination.final_split(record, supply.split_of(record)) == split:
                         yield with_shown_uid(record, decontamination.access)
 
@@ -233,7 +223,7 @@ def _dealt(supplies: Sequence[Supply], split: Split, decontamination: Decontamin
 def _finish(
     source: Source,
     inputs: Sequence[Input],
-    readings: Sequence[Reading],
+    readings: Sequence[Reading | ScannedReading],
     records: dict[Split, Records],
     plan: Plan,
     decontamination: Decontamination,
@@ -248,7 +238,7 @@ def _finish(
         )
     complete = records
     if settings.max_records is not None:
-        records = {split: _first(held, settings.max_records) for split, held in complete.items()}
+        records = {split: first(held, settings.max_records) for split, held in complete.items()}
         tally = tally.drop("max_records", sum(map(len, complete.values())) - sum(map(len, records.values())))
     of_files = plan.of_files()
     left_out: dict[Split, dict[str, int]] = {
@@ -279,9 +269,3 @@ def _finish(
         {split: {reason: number for reason, number in counts.items() if number} for split, counts in left_out.items()},
         {},
     )
-
-
-def _first(records: Records, limit: int) -> Records:
-    if isinstance(records, Stream):
-        return Stream(Again(lambda: islice(records, limit)), min(limit, len(records)))
-    return records[:limit]

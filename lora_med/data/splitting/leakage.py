@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, Split, asked_of, shown_uid
@@ -28,7 +29,7 @@ from lora_med.data.splitting.near_duplicates import BATCH, clusters, signatures
 from lora_med.data.splitting.on_disk.engine import INSTALL, is_installed
 from lora_med.data.splitting.on_disk.facts import Facts, Leaking
 from lora_med.data.splitting.overlap_with_tests import TestText, record_words
-from lora_med.data.splitting.scanned import TRAINING_ORDER, Key, Scanned, ScannedBatch
+from lora_med.data.splitting.scanned import TRAINING_ORDER, Key, RecordDigest, Scanned, ScannedBatch
 from lora_med.data.splitting.union_find import Links
 from lora_med.errors import DataError
 
@@ -74,7 +75,7 @@ class Decontamination:
         reasons = (reason for (_, from_split, _), reason in self.removed.items() if split in (None, from_split))
         return dict(sorted(Counter(reasons).items()))
 
-    def final_split(self, record: Record, split: Split, origin: int = 0) -> Split | None:
+    def final_split(self, record: Record | RecordDigest, split: Split, origin: int = 0) -> Split | None:
         """The split a record ends in, None if it was removed."""
         return None if (origin, split, record.uid) in self.removed else self.moved.get(group_of(record), split)
 
@@ -100,13 +101,13 @@ class Decontamination:
         }
 
 
-def group_of(record: Record) -> str:
+def group_of(record: Record | RecordDigest) -> str:
     """The unit that must never straddle splits, comparable across sources: a PMID is the same everywhere."""
     return pmid_of(record) or f"{record.source}\x1f{record.group}"
 
 
 def decontaminate(
-    assigned: Iterable[tuple[int, Split, Record]],
+    assigned: Iterable[tuple[int, Split, Record | RecordDigest]],
     rules: Rules,
     fixed: frozenset[Split],
     access_of: Callable[[], str | None] = lambda: "open",
@@ -148,21 +149,29 @@ def _all(first: deque[ScannedBatch], rest: Iterator[ScannedBatch]) -> Iterator[S
     yield from rest
 
 
-def _scanned(assigned: Iterable[tuple[int, Split, Record]], rules: Rules) -> Iterator[ScannedBatch]:
+def _scanned(assigned: Iterable[tuple[int, Split, Record | RecordDigest]], rules: Rules) -> Iterator[ScannedBatch]:
     source = iter(assigned)
     for batch in iter(lambda: list(islice(source, BATCH)), []):
         forbidden: list[tuple[Key, str]] = []
         seen: list[Scanned] = []
         texts: list[str] = []
+        marks: list[NDArray[np.uint32]] = []  # of records that were scanned before
         for origin, split, record in batch:
-            reason = _forbidden(record, rules) if split not in rules.may_hold_test_items else None
+            digested = record if isinstance(record, RecordDigest) else None
+            reason = None
+            if split not in rules.may_hold_test_items:
+                reason = digested.forbidden if digested else forbidden_reason(cast(Record, record), rules)
             if reason is not None:
                 forbidden.append(((origin, split, record.uid), reason))
                 continue
-            seen.append(Scanned(origin, split, record.uid, group_of(record), content(record)))
-            if rules.similarity:
-                texts.append(asked_of(record))
-        yield ScannedBatch(forbidden, seen, signatures(texts) if rules.similarity else None)
+            own = digested.content if digested else content(cast(Record, record))
+            seen.append(Scanned(origin, split, record.uid, group_of(record), own))
+            if rules.similarity and digested:
+                marks.append(digested.signature)
+            elif rules.similarity:
+                texts.append(asked_of(cast(Record, record)))
+        found = np.stack(marks) if marks else signatures(texts) if rules.similarity else None
+        yield ScannedBatch(forbidden, seen, found)
 
 
 def _may_move(rules: Rules, fixed: frozenset[Split]) -> bool:
@@ -211,7 +220,8 @@ def _on_disk(
     return Decontamination(rules, removed, moved, sizes, found, access_of())
 
 
-def _forbidden(record: Record, rules: Rules) -> str | None:
+def forbidden_reason(record: Record, rules: Rules) -> str | None:
+    """Why the record may not be trained on: `blocked`, `test_overlap`, or None."""
     if is_blocked(record, rules.block_lists):
         return "blocked"
     if rules.test_files:

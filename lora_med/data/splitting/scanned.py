@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lora_med.data.record import Split
 from lora_med.data.splitting.near_duplicates import Signatures
 
@@ -25,6 +28,22 @@ class Scanned:
     def key(self) -> Key:
         """Its unique key."""
         return (self.origin, self.split, self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDigest:
+    """What comparing needs of a record that was scanned before: all but its text.
+
+    `forbidden` is the reason why it may not be trained on, if there is one, and `signature` has 128 numbers, or none
+    where near-duplicates are not looked for.
+    """
+
+    uid: str
+    group: str
+    source: str
+    content: int
+    forbidden: str | None
+    signature: NDArray[np.uint32]
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ one file that lora_med splits itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lora_med.config.data_settings import DataSettings
-from lora_med.data.outcome import Input, Tally
+from lora_med.data.outcome import Again, Input, Tally
 from lora_med.data.reading import Reading, content
 from lora_med.data.record import HeldOutSplit, Record, Split
 from lora_med.data.source import Source
 from lora_med.data.splitting.leakage import TRAINING_ORDER
+from lora_med.data.splitting.scanned import RecordDigest
 from lora_med.data.splitting.splits import SplitShares, split_of_group, stratified
 
 ALL: frozenset[Split] = frozenset(TRAINING_ORDER)
@@ -25,8 +26,8 @@ ALL: frozenset[Split] = frozenset(TRAINING_ORDER)
 class Supply:
     """Records with the rule that assigns each to its split; `splits` are those it can name."""
 
-    records: Iterable[Record]
-    split_of: Callable[[Record], Split]
+    records: Iterable[Record | RecordDigest]
+    split_of: Callable[[Record | RecordDigest], Split]
     splits: frozenset[Split]
 
 
@@ -65,10 +66,10 @@ def _shares(settings: DataSettings) -> str:
     )
 
 
-def _by_share(records: Iterable[Record], settings: DataSettings, *, test: bool = True) -> Supply:
+def _by_share(records: Iterable[Record | RecordDigest], settings: DataSettings, *, test: bool = True) -> Supply:
     test_share = settings.test_share if test else 0.0
 
-    def split_of(record: Record) -> Split:
+    def split_of(record: Record | RecordDigest) -> Split:
         return split_of_group(record.group, settings.split_seed, settings.validation_share, test_share)
 
     return Supply(records, split_of, ALL)
@@ -101,6 +102,11 @@ def plan_of_one(
     description = _shares(settings) + ", stratified by answer; not an official split"
     supply = Supply(kept, lambda record: assigned[record.group], ALL)
     return Plan([supply], description, frozenset(), of_files, len(records) - len(kept))
+
+
+def plan_of_scanned(digests: Callable[[], Iterator[RecordDigest]], settings: DataSettings) -> Plan:
+    """As `plan_of_one` for files without an official split, of records without their texts."""
+    return Plan([_by_share(Again(digests), settings)], _shares(settings), frozenset(), dict)
 
 
 def _without_repeats(records: Sequence[Record], drops: Callable[[Record], bool]) -> list[Record]:
