@@ -5,7 +5,11 @@ under new PMIDs, the words of title and abstract shuffled. One record in twenty 
 changed: a near-duplicate. Each arm is a process of its own. `read` passes over the records, streamed. `memory` and
 `disk` read, split by group and look for leaks and near-duplicates, with what they compare in memory or in DuckDB. Their
 results are compared. `--signatures N` leaves reading out: N random signatures and facts are compared on disk, of which
-one in twenty is nearly another's. The peak is that of the process (VmHWM), which has no children.
+one in twenty is nearly another's. The peak is that of the process (VmHWM).
+
+`--pipeline` takes the whole way that a run takes, from files to packed rows of tokens: scans, splits and shards of a
+first run, of a second one, and of one with another file of 30,000 records. CPU time includes the worker processes,
+whose peaks are added up. `--one` scans with one process first, to compare.
 """
 
 from __future__ import annotations
@@ -19,8 +23,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 REAL = Path("pubmed_xml/pubmed20n1015.xml.gz")
@@ -56,6 +62,68 @@ report["peak_mb"] = int(Path("/proc/self/status").read_text().split("VmHWM:")[1]
 print(json.dumps(report))
 """
 
+
+PIPELINE = """
+import json, resource, sys, tempfile, threading, time
+from pathlib import Path
+import psutil
+from lora_med.config.data_settings import DataSettings
+from lora_med.data.corpus import open_corpus
+from lora_med.data.scanning import scan_cache, workers
+folder, work, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+tempfile.tempdir = str(work)
+workers.MOST_PROCESSES = processes
+peaks, report = {}, {"processes": processes}
+def high(process):
+    return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+def watch():
+    while True:
+        for child in psutil.Process().children():
+            try:
+                peaks[child.pid] = max(peaks.get(child.pid, 0), high(child.pid))
+            except (OSError, IndexError):
+                pass
+        time.sleep(0.2)
+threading.Thread(target=watch, daemon=True).start()
+def measured(name, begun):
+    own, others = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    report[name] = {
+        "seconds": time.perf_counter() - begun[0],
+        "cpu": own + others.ru_utime + others.ru_stime - begun[1],
+        "peak_mb": high("self"),
+        "workers_mb": sum(sorted(peaks.values())[-processes:]),
+    }
+    peaks.clear()
+    return time.perf_counter(), own + others.ru_utime + others.ru_stime
+begun = time.perf_counter(), time.process_time()
+names = [str(path) for path in sorted(folder.glob("*.xml.gz"))]
+corpus = open_corpus(DataSettings(source="pubmed", paths=names, streaming=True))
+separation = corpus.decontamination[0]
+report |= {"records": corpus.tally.kept, "train": len(corpus.train), "clusters": separation["near_duplicate_clusters"]}
+report["moved"] = separation["groups_moved"]
+begun = measured("split", begun)
+if "tokens" in sys.argv:
+    from lora_med.models.files.resolve import resolve_base
+    from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.training.rows.batches import Stream
+    from lora_med.training.rows.token_shards import ShardedDocuments, Tokenizing
+    tokenizer, _ = load_tokenizer(resolve_base("micro", None)[0])
+    how = Tokenizing("text", tokenizer, 1024, "chunk_by_section", "last", "open")
+    documents = ShardedDocuments(corpus.train.parts, how, work / "run", ["micro"])
+    class Once:
+        left = 1
+        def __iter__(self):
+            self.left -= 1
+            return iter(documents if self.left == 0 else ())
+    report |= {"rows": 0, "tokens": 0}
+    for row in Stream(Once(), 1024, True):
+        report["rows"] += 1
+        report["tokens"] += len(row["input_ids"])
+    measured("pack", begun)
+for name, place in (("scans", scan_cache.cache_home()), ("shards", work / "run")):
+    report[name] = sum(path.stat().st_size for path in place.rglob("*.arrow")) / 1e6
+print(json.dumps(report))
+"""
 
 COMPARE = """
 import json, sys, tempfile, time
@@ -126,7 +194,29 @@ def make_corpus(source: Path, count: int, folder: Path) -> float:
     return size / 1e6
 
 
-def run(code: str, *arguments: str | int | Path) -> dict[str, float]:
+def pipeline(count: int, source: Path, work: Path, *, one: bool) -> None:
+    """Print the figures of the whole way for a corpus of `count` records."""
+    folder = work / "corpus"
+    folder.mkdir()
+    made = time.perf_counter()
+    size = make_corpus(source, count + PER_FILE, folder)
+    print(f"{count:,} and {PER_FILE:,} records made, {size:,.0f} MB, in {time.perf_counter() - made:.0f} s", flush=True)
+    newest = sorted(folder.iterdir())[-1]
+    aside = newest.rename(work / newest.name)
+    runs = [("one process, splits only", 1, False)] if one else []
+    for name, processes, tokens in [*runs, ("first", 4, True), ("second", 4, True), ("with a new file", 4, True)]:
+        if name == "with a new file":
+            aside.rename(newest)
+        os.environ["XDG_CACHE_HOME"] = str(work / ("cache" if tokens else "cache of one"))
+        report: dict[str, Any] = run(PIPELINE, folder, work, processes, *(["tokens"] if tokens else []))
+        for part in ("split", "pack"):
+            if part in report:
+                figures = ", ".join(f"{key} {value:.1f}" for key, value in report.pop(part).items())
+                print(f"{count:,} | {name} | {part}: {figures}", flush=True)
+        print(f"{count:,} | {name} | {json.dumps(report)}", flush=True)
+
+
+def run(code: str, *arguments: str | int | Path) -> dict[str, Any]:
     """The report of one process."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -148,9 +238,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, help="where the corpus and the files of DuckDB are; default: TMPDIR")
     parser.add_argument("--signatures", type=int, nargs="*", default=[], help="compare so many random signatures only")
+    parser.add_argument("--pipeline", type=int, nargs="*", default=[], help="take so many records to packed rows")
+    parser.add_argument("--one", action="store_true", help="with --pipeline: scan with one process too")
     options = parser.parse_args()
     source = options.data / REAL if (options.data / REAL).is_file() else SAMPLE
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for count in options.pipeline:
+        with tempfile.TemporaryDirectory(dir=options.work) as work:
+            pipeline(count, source, Path(work), one=options.one)
     print("| records | arm | wall | CPU seconds | peak memory | clusters | groups moved |")
     print("|---|---|---|---|---|---|---|")
     for count in options.signatures:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.config.schema import TrainSettings
-from lora_med.data.corpus import Records
-from lora_med.data.record import shown_uid
+from lora_med.data.corpus import Records, Stream
 from lora_med.files import sha256_file
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
-from lora_med.prompts.fit import Refused, chunk, fit_stream
+from lora_med.prompts.fit import Refused, fit_stream
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, TooLong
+from lora_med.prompts.templates.templates import find_template
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows.preflight import SHOWN_UIDS, Checked, preflight
 from lora_med.training.rows.token_cache import load, prepared_path, save
+from lora_med.training.rows.token_shards import LeftOut, ShardedDocuments, Tokenizing, fitted
 
 logger = logging.getLogger(__name__)
 
@@ -45,24 +46,14 @@ class DocumentStream:
     access: str = "open"  # of the data: decides how a uid is logged
 
     def __iter__(self) -> Iterator[Tokens]:
-        left_out = 0
+        left_out = LeftOut(self.max_length, self.access)
         refused = Refused(self.skip_bad)
         rows = render_stream(self.records, self.template, self.too_long, self.assistant_turns)
         for document in fit_stream(rows, self.tokenizer, self.max_length, refused):
-            if len(document.input_ids) <= self.max_length:
-                yield document
-            elif document.running and document.too_long == "chunk_by_section":
-                yield from chunk(document, self.max_length)
-            else:
-                left_out += 1
-                if left_out.bit_count() == 1:
-                    logger.warning(
-                        "left out of the stream: %d longer than %d so far, now uid %s of %d tokens",
-                        left_out,
-                        self.max_length,
-                        shown_uid(document.uid, self.access),
-                        len(document.input_ids),
-                    )
+            parts = fitted(document, self.max_length)
+            yield from parts or ()
+            if parts is None:
+                left_out.add(document.uid, len(document.input_ids))
         refused.log("stream")
 
 
@@ -79,7 +70,8 @@ def read_documents(
 ) -> Checked:
     """The documents of a split, fitted to `train.max_length` and checked by `preflight`.
 
-    Of a training stream only the first 1,000 are checked.
+    Of a training stream only the first 1,000 are checked. Where its files are scanned one by one and `key` is given,
+    its documents come from token shards.
 
     Args:
         template: a template's name; for a mixture, a mapping of each source's name to one.
@@ -107,7 +99,25 @@ def read_documents(
     first = list(itertools.islice(fit_stream(rows, *fitting, refused), CHECKED_OF_A_STREAM))
     head = _with_refused(preflight(first, base, train, access=access, what=what), refused, what)
     stream = DocumentStream(records, template, *fitting, train.too_long, train.assistant_turns, skip_bad, access)
-    return Checked(stream, {**head.report, "streamed": True})
+    sharded = _sharded(records, template, base, train, access) if key is not None else None
+    return Checked(sharded or stream, {**head.report, "streamed": True})
+
+
+def _sharded(
+    records: Records, template: str | Mapping[str, str], base: Base, train: TrainSettings, access: str
+) -> ShardedDocuments | None:
+    """The documents from token shards, where the records are known file by file and no row can be refused."""
+    names = {template} if isinstance(template, str) else set(template.values())
+    name = names.pop()
+    if names or not isinstance(records, Stream) or not records.parts or find_template(name).by_base:
+        return None
+    how = Tokenizing(name, base.tokenizer, train.max_length, train.too_long, train.assistant_turns, access)
+    return ShardedDocuments(records.parts, how, Path(train.output_dir), _tokenizer_marks(base))
+
+
+def _tokenizer_marks(base: Base) -> list[str]:
+    marks = base.fingerprint
+    return [marks.tokenizer, marks.template, tokenizer_settings(base), base.chat_template or ""]
 
 
 def _with_refused(checked: Checked, refused: Refused, what: str) -> Checked:
@@ -129,9 +139,7 @@ def _cached(
     documents: Iterable[Tokens], refused: Refused, base: Base, train: TrainSettings, what: str, key: str
 ) -> list[Tokens]:
     """The documents from the cache of an earlier run; else computed now, and cached unless rows were refused."""
-    marks = base.fingerprint
-    tokenizer = [marks.tokenizer, marks.template, tokenizer_settings(base), base.chat_template or ""]
-    dependencies = [*tokenizer, train.max_length, train.too_long, train.assistant_turns]
+    dependencies = [*_tokenizer_marks(base), train.max_length, train.too_long, train.assistant_turns]
     path = prepared_path(Path(train.output_dir), key, what, *dependencies)
     cached = load(path)
     if cached is not None:

@@ -14,7 +14,7 @@ import logging
 import zipfile
 from collections.abc import Iterable
 from importlib import metadata
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,9 @@ logger = logging.getLogger(__name__)
 
 def data_key(settings: Settings, corpus: Corpus) -> str:
     """Identifies the data of a run: SHA-256 of its settings, hashes, separation and code."""
-    package = Path(__file__).parents[2]
-    code = hashlib.sha256()
-    for room in CODE:
-        for path in sorted((package / room).rglob("*.py")):
-            code.update(path.read_bytes())
+    libraries, code = code_and_libraries()
     data = settings.data.model_dump(mode="json", exclude={*PATH_FIELDS, "mix"})
     mix = [source.model_dump(mode="json", exclude=PATH_FIELDS) for source in settings.data.mix]
-    libraries = {name: metadata.version(name) for name in LIBRARIES}
     content = [
         libraries,
         data,
@@ -52,9 +47,19 @@ def data_key(settings: Settings, corpus: Corpus) -> str:
         list(corpus.hashes.items()),
         corpus.decontamination,
         corpus.templates,
-        code.hexdigest(),
+        code,
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def code_and_libraries() -> tuple[dict[str, str], str]:
+    """The versions of the libraries that decide tokens, and the SHA-256 of the code that reads and renders."""
+    package = Path(__file__).parents[2]
+    code = hashlib.sha256()
+    for room in CODE:
+        for path in sorted((package / room).rglob("*.py")):
+            code.update(path.read_bytes())
+    return {name: metadata.version(name) for name in LIBRARIES}, code.hexdigest()
 
 
 def prepared_path(folder: Path, *dependencies: object) -> Path:
@@ -93,7 +98,7 @@ def delete_cached(folder: Path) -> None:
     cached = folder / FOLDER
     if rank() or not cached.is_dir():
         return
-    for path in [*cached.glob("*.npz"), *cached.glob(".*.npz.*.tmp")]:
+    for path in chain.from_iterable(map(cached.glob, ("*.npz", ".*.npz.*.tmp", "*.arrow", ".*.arrow.*.tmp"))):
         path.unlink(missing_ok=True)
     if not any(cached.iterdir()):
         cached.rmdir()
