@@ -109,6 +109,7 @@ if "tokens" in sys.argv:
     from lora_med.training.rows.token_shards import ShardedDocuments, Tokenizing
     tokenizer, _ = load_tokenizer(resolve_base("micro", None)[0])
     how = Tokenizing("text", tokenizer, 1024, "chunk_by_section", "last", "open")
+    begun = measured("import", begun)
     documents = ShardedDocuments(corpus.train.parts, how, work / "run", ["micro"])
     class Once:
         left = 1
@@ -209,7 +210,7 @@ def pipeline(count: int, source: Path, work: Path, *, one: bool) -> None:
             aside.rename(newest)
         os.environ["XDG_CACHE_HOME"] = str(work / ("cache" if tokens else "cache of one"))
         report: dict[str, Any] = run(PIPELINE, folder, work, processes, *(["tokens"] if tokens else []))
-        for part in ("split", "pack"):
+        for part in ("split", "import", "pack"):
             if part in report:
                 figures = ", ".join(f"{key} {value:.1f}" for key, value in report.pop(part).items())
                 print(f"{count:,} | {name} | {part}: {figures}", flush=True)
@@ -232,7 +233,7 @@ def shown(report: dict[str, float]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, nargs="*", default=[30_000, 120_000])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
