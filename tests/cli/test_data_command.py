@@ -19,8 +19,10 @@ import pytest
 from lora_med.cli.main import run
 from lora_med.data.catalog import SOURCES
 from lora_med.data.download import HOWTOS, Remote, download
+from lora_med.data.scanning import record_lines
 from lora_med.errors import InputMissingError, IntegrityError
 from tests.data.real_files import REAL, needs_real
+from tests.data.test_scanning import corpus
 
 FOLDERS = {"conll": "ner_iob"}
 
@@ -235,6 +237,27 @@ def test_articles_are_those_current_after_all_files(
 
 
 @needs_real
+def test_several_processes_write_the_lines_that_one_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    paths = [str(path) for path in corpus(tmp_path)]
+    written: list[tuple[bytes, int, str]] = []
+    for number, access in enumerate(("open", "open", "credentialed", "credentialed")):
+        out = tmp_path / f"{number}.jsonl"
+        with monkeypatch.context() as patch:
+            if number % 2:
+                patch.setattr(record_lines, "LEAST_BYTES", 0)
+                patch.setattr(record_lines, "available_processes", lambda: 3)
+            assert run(["data", "read", "pubmed", *paths, "--out", str(out), "--access", access, "--json"]) == 0
+        summary = capsys.readouterr().out.replace(str(out), "OUT")
+        written.append((out.read_bytes(), out.stat().st_mode & 0o777, summary))
+    assert written[0] == written[1] and written[2] == written[3]
+    assert written[0][0] == written[2][0] and written[3][1] == 0o600
+    assert len(written[0][0].splitlines()) == json.loads(written[0][2])["kept"] > 200
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 4  # of the open ones
+
+
 def test_the_real_file_is_read_by_its_glob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = str(REAL / "pubmed_xml" / "pubmed20n10*.xml.gz")
     summary = answer(["read", "pubmed", pattern, "--out", str(tmp_path / "o.jsonl"), "--json"], capsys)

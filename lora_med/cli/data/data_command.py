@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -36,9 +37,7 @@ from lora_med.cli.terminal import console, new_table, print_text, progress_bar
 from lora_med.errors import SettingsError
 from lora_med.run import prepare_environment
 
-if TYPE_CHECKING:
-    from lora_med.data.record import Record
-
+Item = TypeVar("Item")
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -104,8 +103,9 @@ def read_command(
     from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import TableFormat
     from lora_med.data.reading import read_records
+    from lora_med.data.scanning.record_lines import RecordLines, is_worth_processes
     from lora_med.data.shapes.columns.accounting import check_ignored, columns_report
-    from lora_med.files import atomic_stream, make_private
+    from lora_med.files import BLOCK_BYTES, atomic_stream, make_private
 
     row = find_source(source)
     check_output([out], row, paths, hub_split)
@@ -113,15 +113,22 @@ def read_command(
         inputs = find_inputs(row, names, hub_split)
         own = own_rows_options(column, ignore_column, answer_form, TableFormat(encoding, delimiter, sheet))
         options = replace(own, keep_retracted=keep_retracted)
-        reading = read_records(row, inputs, options, skip_bad=skip_bad, limit=max_records, access=access)
+        common = {"skip_bad": skip_bad, "access": access}
         is_private = handled_as(options.access_of(row.access, access)) == CREDENTIALED
         with atomic_stream(out, private=is_private) as stream:
-            for record in _with_progress(reading, row.name):
-                # Rows may say that they came from such a source, before the first of them is written.
-                if not is_private and options.access_of(row.access, access) == CREDENTIALED:
-                    make_private(stream)
-                    is_private = True
-                stream.write(as_line(record))
+            if max_records is None and is_worth_processes(row, inputs):
+                reading = RecordLines(row, inputs, options, **common)
+                for lines in _with_progress(reading, row.name, "files"):
+                    with lines.open("rb") as content:
+                        shutil.copyfileobj(content, stream, BLOCK_BYTES)
+            else:
+                reading = read_records(row, inputs, options, limit=max_records, **common)
+                for record in _with_progress(reading, row.name, "records"):
+                    # Rows may say that they came from such a source, before the first of them is written.
+                    if not is_private and options.access_of(row.access, access) == CREDENTIALED:
+                        make_private(stream)
+                        is_private = True
+                    stream.write(as_line(record))
             if max_records is None:
                 check_ignored(options)
     found = options.access_of(row.access, access)
@@ -131,18 +138,18 @@ def read_command(
     print_counts(row, reading.tally, columns_report(options.notes), more, out, as_json=as_json)
 
 
-def _with_progress(records: Iterable[Record], name: str) -> Iterator[Record]:
+def _with_progress(items: Iterable[Item], name: str, unit: Literal["records", "files"]) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f} records"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn(f"{{task.description}} {{task.completed:,.0f}} {unit}"), TimeElapsedColumn())
     hidden = not sys.stderr.isatty()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
         task = progress.add_task(name, total=None)
-        for number, record in enumerate(records, 1):
-            if number % 100 == 0:
+        for number, item in enumerate(items, 1):
+            if unit == "files" or number % 100 == 0:
                 progress.update(task, completed=number)
-            yield record
+            yield item
 
 
 @app.command("templates")
