@@ -1,7 +1,8 @@
 """Work on many files by several processes, with results in the order of the files, as one process gives them.
 
-A worker is a new Python process that imports nothing of the caller's main module. So a script needs no guard, and no
-state of the parent, such as threads, locks or a loaded model, is copied. Jobs and results go through private pipes.
+A worker is a new Python process that imports nothing of the caller's main module, and no torch. So a script needs no
+guard, and no state of the parent, such as threads, locks or a loaded model, is copied. Jobs and results go through
+private pipes.
 """
 
 from __future__ import annotations
@@ -127,6 +128,9 @@ def serve() -> None:
     """Work on jobs from standard input until it ends; what a worker is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal: the parent decides
     prepare_environment(offline=os.environ.get("HF_HUB_OFFLINE") == "1")
+    # transformers loads torch wherever it is found, which takes more memory than reading and tokenizing.
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - Python's own mark for a module not to import
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -33,7 +33,7 @@ from lora_med.training.rows.token_cache import FOLDER, code_and_libraries
 
 SUFFIX = ".arrow"
 BATCH = 1024
-MOST_PROCESSES = 2  # each loads the tokenizer's library, about 300 MB
+MOST_PROCESSES = 2  # each loads the tokenizer's library
 LEAST_BYTES = 20_000_000  # of files; below, starting processes takes longer than tokenizing
 SCHEMA = pa.schema(
     {
