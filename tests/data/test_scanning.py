@@ -24,8 +24,10 @@ from lora_med.data.scanning import scan_cache
 from lora_med.data.scanning.current_steps import states_of
 from lora_med.data.scanning.scan_cache import scan_files
 from lora_med.data.scanning.scan_files import Scan
+from lora_med.data.scanning.scanned_corpus import ScannedReading
 from lora_med.data.splitting.build_splits import Splits, read_splits, rules_of
-from lora_med.data.splitting.leakage import Rules
+from lora_med.data.splitting.leakage import Rules, decontaminate
+from lora_med.data.splitting.splits import split_of_group
 from lora_med.errors import DataError
 from lora_med.folders import PrivateFolder
 from tests.data.test_leakage import changed, sentence
@@ -256,3 +258,37 @@ def test_several_processes_scan_as_one_does(
     monkeypatch.setattr(scan_cache, "available_processes", lambda: 3)
     assert outcome(splits(paths, streaming=True)) == one
     assert scanned(caplog) == [path.name for path in paths]
+
+
+@pytest.mark.slow
+def test_thirty_thousand_articles_give_the_same_splits_in_memory_scanned_and_on_disk(tmp_path: Path) -> None:
+    paths = [
+        write(
+            tmp_path / f"pubmed26n{file:04}.xml",
+            *(article(number, text(number - number % 20 // 19, 9 * (number % 20 // 19))) for number in range(*ends)),
+            *(article(ends[0] + other, text(ends[1] + other), version=2) for other in range(0, 900, 3)),
+            deletion(*range(max(1, ends[0] - 2000), ends[0], 40)),
+            article(ends[0] - 1, text(5)) if file else "",
+        )
+        for file, ends in enumerate([(1, 10_000), (10_000, 20_000), (20_000, 30_001)])
+    ]
+    in_memory = splits(paths, streaming=False)
+    found = splits(paths, streaming=True)
+    assert outcome(found) == outcome(in_memory)
+    assert in_memory.decontamination.clusters > 1000 and len(in_memory.decontamination.moved) > 300
+    assert found.tally.kept > 28_000 and {"superseded", "deleted", "duplicate"} == found.tally.dropped.keys()
+    scratch = PrivateFolder("lora-med-test")
+    rules = Rules("error", 0.8)
+    scans = [Scan(file.scan) for file in scan_files("pubmed", paths, OPTIONS, rules, scratch, caches=False)]
+    states = states_of(scans, scratch.path / "none", held=10**6)
+    on_disk = states_of(scans, scratch.path / "steps", held=0)
+    assert all(np.array_equal(one, other) for one, other in zip(states, on_disk, strict=True))
+    reading = ScannedReading("pubmed", paths, OPTIONS, rules, skip_bad=False, access=None, held=0)
+    assigned = [(0, split_of_group(record.group, 42, 0.2, 0.2), record) for record in reading.digests()]
+    for held in (0, 10**6):
+        separation = decontaminate(assigned, rules, frozenset(), held=held)
+        assert dict(separation.moved) == dict(in_memory.decontamination.moved)
+        assert (separation.sizes, separation.clusters) == (
+            in_memory.decontamination.sizes,
+            in_memory.decontamination.clusters,
+        )

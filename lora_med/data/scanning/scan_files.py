@@ -125,21 +125,23 @@ class Scan:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _batches(self, *names: str) -> Iterator[pa.RecordBatch]:
+        """The batches with these columns; of the others nothing is read."""
+        wanted = pa.ipc.IpcReadOptions(included_fields=sorted(map(SCHEMA.get_field_index, names)))
         with pa.OSFile(str(self._path)) as file:
-            reader = pa.ipc.open_file(file)
+            reader = pa.ipc.open_file(file, options=wanted)
             for number in range(reader.num_record_batches):
                 yield reader.get_batch(number)
 
     def columns(self, *names: str) -> Iterator[list[NDArray[Any]]]:
         """Columns of numbers as arrays, a batch at a time; 0 where there is none."""
-        for batch in self._batches():
+        for batch in self._batches(*names):
             yield [batch.column(name).fill_null(0).to_numpy(zero_copy_only=False) for name in names]
 
     def drops(self) -> Iterator[tuple[int, Drop]]:
         """The drops, each with its number among all steps."""
         start = 0
-        for batch in self._batches():
+        for batch in self._batches("step", "reason", "error"):
             found = np.flatnonzero(batch.column("step").to_numpy() == DROP)
             chosen = batch.select(["reason", "error"]).take(pa.array(found))
             for number, reason, error in zip(found.tolist(), *(c.to_pylist() for c in chosen.columns), strict=True):
@@ -150,13 +152,13 @@ class Scan:
     def digests(self, chosen: NDArray[np.bool_]) -> Iterator[RecordDigest]:
         """The chosen records, in order; `chosen` has a value for each step."""
         start = 0
-        for batch in self._batches():
+        names = ("uid", "group", "source", "content", "forbidden")
+        for batch in self._batches(*names, "signature"):
             found = np.flatnonzero(chosen[start : start + batch.num_rows])
             start += batch.num_rows
             if not len(found):
                 continue
             rows = batch.take(pa.array(found))
-            names = ("uid", "group", "source", "content", "forbidden")
             marks = rows.column("signature")
             has_marks = marks.null_count == 0
             values = np.frombuffer(b"".join(marks.to_pylist()), np.uint32) if has_marks else np.empty(0, np.uint32)

@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 
 
 def available_processes() -> int:
-    """How many processes work on files: one for each core that this process may use, up to four."""
-    return min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    """How many processes work on files: one for each core that this process of a launch may use, up to four."""
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MOST_PROCESSES, len(os.sched_getaffinity(0)) // launched))
 
 
 def in_order(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
