@@ -27,6 +27,7 @@ from lora_med.data.scanning.scan_files import Scan
 from lora_med.data.scanning.scanned_corpus import ScannedReading
 from lora_med.data.splitting.build_splits import Splits, read_splits, rules_of
 from lora_med.data.splitting.leakage import Rules, decontaminate
+from lora_med.data.splitting.scanned import RecordDigest
 from lora_med.data.splitting.splits import split_of_group
 from lora_med.errors import DataError
 from lora_med.folders import PrivateFolder
@@ -284,7 +285,9 @@ def test_thirty_thousand_articles_give_the_same_splits_in_memory_scanned_and_on_
     on_disk = states_of(scans, scratch.path / "steps", held=0)
     assert all(np.array_equal(one, other) for one, other in zip(states, on_disk, strict=True))
     reading = ScannedReading("pubmed", paths, OPTIONS, rules, skip_bad=False, access=None, held=0)
-    assigned = [(0, split_of_group(record.group, 42, 0.2, 0.2), record) for record in reading.digests()]
+    assigned: list[tuple[int, Split, RecordDigest]] = [
+        (0, split_of_group(record.group, 42, 0.2, 0.2), record) for record in reading.digests()
+    ]
     for held in (0, 10**6):
         separation = decontaminate(assigned, rules, frozenset(), held=held)
         assert dict(separation.moved) == dict(in_memory.decontamination.moved)
