@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lora_med.data.scanning import workers
 from lora_med.data.scanning.workers import in_order
 from lora_med.errors import DataError
 
@@ -53,8 +54,8 @@ def children() -> list[psutil.Process]:
 def test_results_come_in_order_from_other_processes() -> None:
     results = list(in_order(square, range(7), 3))
     assert [number for number, _ in results] == [number * number for number in range(7)]
-    workers = {process for _, process in results}
-    assert os.getpid() not in workers and len(workers) > 1
+    others = {process for _, process in results}
+    assert os.getpid() not in others and len(others) > 1
     assert children() == []
     assert {process for _, process in in_order(square, range(7), 1)} == {os.getpid()}
     assert list(in_order(square, [], 3)) == []
@@ -74,6 +75,15 @@ def test_an_iteration_that_ends_early_leaves_no_process() -> None:
     results = in_order(slow, range(1000), 2)
     assert next(results) == 0 and len(children()) == 2
     results.close()  # type: ignore[attr-defined]
+    assert children() == []
+
+
+def test_a_worker_is_replaced_after_some_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "MOST_JOBS", 2)
+    results = list(in_order(square, range(7), 2))
+    assert [number for number, _ in results] == [number * number for number in range(7)]
+    processes = [process for _, process in results]
+    assert max(processes.count(process) for process in processes) <= 2 and len(set(processes)) >= 4
     assert children() == []
 
 
@@ -106,8 +116,8 @@ def test_ctrl_c_ends_all_processes() -> None:
         start_new_session=True,
     )
     assert process.stdout is not None and process.stdout.readline() == "0\n"
-    workers = psutil.Process(process.pid).children()
-    assert len(workers) == 2
+    started = psutil.Process(process.pid).children()
+    assert len(started) == 2
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
-    assert not any(worker.is_running() for worker in workers)
+    assert not any(worker.is_running() for worker in started)

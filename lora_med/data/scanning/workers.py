@@ -26,6 +26,7 @@ from lora_med.run import prepare_environment
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 MOST_PROCESSES = 4  # each takes 100 MB and more
+MOST_JOBS = 25  # of one worker, which then ends: what its libraries keep does not grow with the number of files
 AHEAD = 2  # results for each process that may wait for their turn
 START = "from lora_med.data.scanning.workers import serve; serve()"
 logger = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ class _Workers:
             logger.warning("a process that read files ended (status %s): this process does its work", worker.wait())
             self._own.worker = None
             return work(job)
+        self._own.jobs += 1
+        if self._own.jobs == MOST_JOBS:
+            worker.stdin.close()
+            self._own.worker = None
         if is_done:
             return cast(Result, value)
         raise value
@@ -104,6 +109,7 @@ class _Workers:
                 if self._is_ended:
                     raise EOFError
                 worker = self._own.worker = _started()
+                self._own.jobs = 0
                 self._all.append(worker)
         return worker
 
