@@ -197,8 +197,8 @@ def test_the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_running_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def started(how: str) -> subprocess.Popen[str]:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, "-c", KILLED, how], env=environment, text=True, **pipes)
+        command = [sys.executable, "-c", KILLED, how]
+        return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     assert started("kill").wait() == -signal.SIGKILL
