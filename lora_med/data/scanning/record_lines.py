@@ -34,7 +34,9 @@ class RecordLines:
     def __init__(
         self, source: Source, inputs: Sequence[Input], options: ReadOptions, *, skip_bad: bool, access: str | None
     ) -> None:
-        reading = ScannedReading(source.name, inputs, options, Rules(), skip_bad=skip_bad, access=access)
+        reading = ScannedReading(
+            source.name, inputs, options, Rules(), skip_bad=skip_bad, access=access, counts_repeats=True
+        )
         everything = Decontamination(Rules(), sizes={"train": reading.tally.kept, "validation": 0, "test": 0})
         self._parts = reading.streams(lambda _: "train", everything)["train"].parts
         self.tally: Tally = reading.tally

@@ -47,6 +47,8 @@ def can_scan(source: Source, inputs: Sequence[Input], *, streaming: bool) -> boo
 class ScannedReading:
     """The counts of a `Reading`, of files that were scanned, and its records without their texts.
 
+    A record with the content of an earlier one is dropped, or with `counts_repeats` retained and counted.
+
     Raises:
         DataError: a bad item, unless bad ones are skipped; or no record at all.
     """
@@ -63,6 +65,7 @@ class ScannedReading:
         *,
         skip_bad: bool,
         access: str | None,
+        counts_repeats: bool = False,
         held: int = HELD,
     ) -> None:
         paths = [item for item in inputs if isinstance(item, Path)]
@@ -73,6 +76,9 @@ class ScannedReading:
         self.files: list[FileScan] = scan_files(source, ordered, options, rules, self._scratch, caches=caches)
         self._scans = [Scan(file.scan) for file in self.files]
         self._states = states_of(self._scans, self._scratch.path / "steps", held)
+        self._repeated = sum(int((states == DUPLICATE).sum()) for states in self._states) if counts_repeats else 0
+        for states in self._states if counts_repeats else ():
+            states[states == DUPLICATE] = CURRENT
         self._is_record = self._find_records()
         self.tally = self._count(skip_bad, names_in_messages(inputs))
 
@@ -110,7 +116,8 @@ class ScannedReading:
                     first_error = first_error or drop.error
                     skipped[drop.reason] += 1
             kept += int(records.sum())
-        tally = Tally(kept + dropped.total(), kept, {name: count for name, count in sorted(dropped.items()) if count})
+        reasons = {name: count for name, count in sorted(dropped.items()) if count}
+        tally = Tally(kept + dropped.total(), kept, reasons, repeated=self._repeated)
         if not kept:
             raise nothing_kept(tally, where, first_error)
         warned_of(skipped, tally.read, where)
