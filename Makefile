@@ -13,7 +13,7 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro sample settings-page clean
+.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro sample settings-page models-page clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,3 +121,6 @@ settings-page: setup ## write docs/settings.md from the schema of the settings
 
 clean: ## remove .venv, runs and caches (adapters stay)
 	rm -rf .venv runs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+models-page: setup ## try every family of bases and write the table of docs/models.md: about an hour
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m tools.models_page

@@ -1,0 +1,46 @@
+"""The table of families: written by hand here, and some of its rows run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.family_capabilities import CAPABILITIES, capabilities
+from tests.tiny_families import ALL
+from tools.models_page import BEGIN, END, PAGE, table
+
+
+def test_a_row_says_yes_or_points_to_the_sentence() -> None:
+    results = {
+        "one": {"train": "yes", "packed": "it has no attention", "share": "68%"},
+        "two": {"train": "yes", "packed": "it has no attention"},
+    }
+    assert table(results, ("train", "packed", "share")) == (
+        "| family | train | packed | share |\n|---|---|---|---|\n"
+        "| `one` | yes | no [1] | 68% |\n| `two` | yes | no [1] | not run |\n\n1. it has no attention\n"
+    )
+
+
+def rows() -> dict[str, list[str]]:
+    lines = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    return {family.strip("`"): answers for family, *answers in cells}
+
+
+def test_the_page_has_a_row_for_every_family_and_most_train_and_merge_with_proof() -> None:
+    table_rows = rows()
+    assert list(table_rows) == list(ALL)
+    train, proved = CAPABILITIES.index("train"), CAPABILITIES.index("merge proved")
+    assert sum(answers[train] == answers[proved] == "yes" for answers in table_rows.values()) >= 0.9 * len(ALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gemma3", "deepseek_v3", "falcon_h1", "llama4_text", "mllama", "opt"])
+def test_a_row_of_the_page_is_what_comes_out(family: str, tmp_path: Path) -> None:
+    answers = capabilities(family, tmp_path)
+    shown = dict(zip(CAPABILITIES, rows()[family], strict=True))
+    assert {name: answer for name, answer in answers.items() if answer == "yes"} == {
+        name: answer for name, answer in shown.items() if answer == "yes"
+    }
+    assert answers["share"] == shown["share"]
