@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from lora_med.adapters.store.import_peft import ORIGIN, Adoption, Origin, adopt, own_tensors, peft_version
+from lora_med.adapters.store.mlx_adapter import peft_files
 from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import STORE, WEIGHTS, check_free
 from lora_med.adapters.tensors.contents import read_contents
@@ -52,7 +53,7 @@ def adopt_with_base(
     check_free(name, store, overwrite=overwrite)
     config = read_settings(source)
     original, commit = resolve_base(base, revision)
-    if not own_tensors(read_contents(source), original):
+    if not own_tensors(read_contents(source, peft_files(config, source)), original):
         raise SettingsError(
             "the adapter brings no tensor of its base", where="--new-base", fix="adopt it without --new-base"
         )

@@ -68,7 +68,6 @@ def change(folder: Path, **values: Any) -> None:
 
 
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
-    "classes to import": ({"auto_mapping": {"base_model_class": "os", "parent_library": "os"}}, "auto_mapping"),
     "another method": ({"peft_type": "IA3"}, "IA3"),
     "another task": ({"task_type": "SEQ_CLS"}, "SEQ_CLS"),
     "NaN alpha": ({"lora_alpha": float("nan")}, "lora_alpha nan"),

@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts, read_card
+from lora_med.adapters.store.mlx_adapter import peft_files
 from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import CONFIG, STORE, check_free, write_adapter
 from lora_med.adapters.tensors.contents import Contents, read_contents
@@ -21,7 +22,7 @@ from lora_med.adapters.tensors.method import PREFIX, Method, exactly, read_metho
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.files.resolve import display_name, resolve_base
-from lora_med.models.files.weight_files import Stored, read_headers, read_rows
+from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.linear_layers import linear_layers
@@ -107,7 +108,7 @@ def adopt(
     origin: Origin = ORIGIN,
     overwrite: bool = False,
 ) -> Adoption:
-    """Check a PEFT folder against a base, tensor by tensor, and publish it in the store under `name`.
+    """Check a folder of PEFT or mlx-lm against a base, tensor by tensor, and publish it in the store under `name`.
 
     Args:
         base: the adapter's base: folder, Hub id or `micro`. Its fingerprint goes into the card.
@@ -123,7 +124,7 @@ def adopt(
     target = check_free(name, store, overwrite=overwrite)
     config = read_settings(source_folder)
     base_folder, commit = resolve_base(base, revision)
-    contents = read_contents(source_folder)
+    contents = read_contents(source_folder, peft_files(config, source_folder))
     model = skeleton(base_folder)
     stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
@@ -201,7 +202,7 @@ def _tied(stored: Mapping[str, Stored]) -> Stored | None:
 
 
 def _read(stored: Stored) -> Any:
-    with open(stored.file, "rb") as handle:
+    with open_stored(stored) as handle:
         return read_rows(handle, stored)
 
 

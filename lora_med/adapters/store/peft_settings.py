@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.mlx_adapter import is_mlx
+from lora_med.adapters.store.mlx_adapter import peft_settings as mlx_settings
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.adapters.tensors.contents import check_method
 from lora_med.errors import InputMissingError, IntegrityError
@@ -23,23 +25,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """An adapter's settings. Settings that would harm PEFT before it checks anything else are refused.
 
     Raises:
-        InputMissingError: the folder holds no adapter that PEFT saved, or a pickle.
+        InputMissingError: the folder holds no adapter that PEFT or mlx-lm saved, or a pickle.
         SettingsError: its method is not supported.
         IntegrityError: a setting is hostile or absurd.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputMissingError(
-            f"no {CONFIG}: the folder holds no adapter that PEFT saved", where=str(folder), fix="check the folder"
-        )
-    if not (folder / WEIGHTS).is_file():
-        pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
-        raise InputMissingError(
-            f"the weights are a pickle ({pickle}), which can run code when opened; required: {WEIGHTS}"
-            if pickle
-            else f"no {WEIGHTS}",
+            f"no {CONFIG}: the folder holds no adapter that PEFT or mlx-lm saved",
             where=str(folder),
-            fix="if you trust its author, load it with PEFT and save_pretrained(..., safe_serialization=True)",
+            fix="check the folder",
         )
     if path.stat().st_size > LARGEST_CONFIG_BYTES:
         raise IntegrityError(
@@ -48,6 +43,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
             fix="get the adapter again from its author",
         )
     config = read_json(path)
+    if is_mlx(config, folder):
+        config = mlx_settings(config, folder)
+    else:
+        _require_weights(folder)
     check_method(config, folder)
     wrong = next(filter(None, (check(config) for check in CHECKS)), None)
     if wrong:
@@ -57,10 +56,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _auto_mapping(config: Mapping[str, Any]) -> str | None:
-    if config.get("auto_mapping") is not None:
-        return "auto_mapping names classes to import"
-    return None
+def _require_weights(folder: Path) -> None:
+    if (folder / WEIGHTS).is_file():
+        return
+    pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
+    raise InputMissingError(
+        f"the weights are a pickle ({pickle}), which can run code when opened; required: {WEIGHTS}"
+        if pickle
+        else f"no {WEIGHTS}",
+        where=str(folder),
+        fix="if you trust its author, load it with PEFT and save_pretrained(..., safe_serialization=True)",
+    )
 
 
 def _task(config: Mapping[str, Any]) -> str | None:
@@ -122,4 +128,4 @@ def _lists(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-CHECKS = (_auto_mapping, _task, _ranks, _alphas, _patterns, _dropout, _lists)
+CHECKS = (_task, _ranks, _alphas, _patterns, _dropout, _lists)

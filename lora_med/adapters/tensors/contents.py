@@ -7,6 +7,7 @@ Source of the layout: PEFT's LoraConfig and its save format.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,12 @@ UNDERSTOOD = {
     *("lora_dropout", "init_lora_weights", "megatron_core", "loftq_config", "eva_config", "corda_config"),
     *("lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config"),
     *("modules_to_save", "trainable_token_indices"),
+    *("unsloth_fixed", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),  # Unsloth's mark, ms-swift's training settings
 }
+# Names that a wrapper adds to a module's path, or PEFT to a tensor of its default adapter, when a tool saves the state
+# dict itself. `auto_mapping` names classes of the training; nothing imports them.
+WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+DEFAULT_ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.default(?=\.|$)")
 # These initializations replace the base's own weights, so such an adapter does not fit the base on disk.
 BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Name endings of the tensors of one update, and the part of each. PEFT writes magnitudes with and without .weight.
@@ -168,9 +174,10 @@ def _sorted_out(
     for full, stored in tensors.items():
         if len(full) > LONGEST_NAME:
             raise IntegrityError(f"a tensor has a name of {len(full):,} characters", where=str(adapter / WEIGHTS))
-        name = full.removeprefix(PREFIX)
+        plain = DEFAULT_ADAPTER.sub(r".\1", WRAPPERS.sub("", full))
+        name = plain.removeprefix(PREFIX)
         ending = next((part for part in PARTS if name.endswith(part)), None)
-        if name == full or stored.dtype not in FLOATS:
+        if name == plain or stored.dtype not in FLOATS:
             raise IntegrityError(
                 f"tensor {full!r} ({stored.dtype}) is not part of a LoRA adapter",
                 where=str(adapter / WEIGHTS),

@@ -33,7 +33,7 @@ BARS_FIT = 100  # characters in a line that holds a layer's name and a bar
 
 
 def adopt_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that PEFT saved.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that PEFT or mlx-lm saved.")],
     base: RequiredBase,
     name: Annotated[str | None, typer.Option(help="Its name in the store. [default: the folder's name]")] = None,
     revision: Revision = None,
@@ -53,7 +53,7 @@ def adopt_command(
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import a PEFT folder into the store: check its settings and every tensor against the base, and write its card."""
+    """Import a folder of PEFT or mlx-lm into the store: check its settings and every tensor against the base, and write its card."""
     prepare_environment(offline=not online)
     from lora_med.adapters.store.import_peft import Origin, adopt
     from lora_med.merge.rebase import adopt_with_base
