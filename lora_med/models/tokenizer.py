@@ -11,6 +11,8 @@ from typing import Any
 
 from lora_med.errors import IntegrityError
 from lora_med.models.files.file_cache import cache_file_for, cached_value
+from lora_med.models.limits.budget import name_template
+from lora_med.models.limits.rendering import limit_templates
 from lora_med.models.precision import Choice
 
 PAD = re.compile(r"pad", re.IGNORECASE)
@@ -37,6 +39,7 @@ def load_tokenizer(folder: Path, *, needs_eos: bool = True) -> tuple[Any, list[C
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    limit_templates()
     choices = []
     # The cache key describes the files before they are read.
     cache_file = _class_cache_file(folder) if (folder / "tokenizer.json").is_file() else None
@@ -50,11 +53,20 @@ def load_tokenizer(folder: Path, *, needs_eos: bool = True) -> tuple[Any, list[C
         raise IntegrityError(
             f"the tokenizer cannot be read ({type(error).__name__})", where=str(folder), fix="copy it again"
         ) from error
+    _name_templates(tokenizer, folder)
     if needs_eos and tokenizer.eos_token_id is None:
         raise IntegrityError(
             "the tokenizer has no end-of-text token", where=str(folder), fix="set eos_token in tokenizer_config.json"
         )
     return tokenizer, choices
+
+
+def _name_templates(tokenizer: Any, folder: Path) -> None:
+    """Remember the files of the chat templates, which errors in a rendering name."""
+    templates = tokenizer.chat_template
+    file = folder / "chat_template.jinja"
+    for text in templates.values() if isinstance(templates, dict) else [templates]:
+        name_template(text, str(file if file.is_file() else folder / "tokenizer_config.json"))
 
 
 def with_template(tokenizer: Any, text: str) -> Any:

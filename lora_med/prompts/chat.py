@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_med.errors import SettingsError
+from lora_med.errors import LoraMedError, SettingsError
 
 MARK = "\ue000"
 
@@ -43,12 +43,12 @@ def _apply(tokenizer: Any, roles: Sequence[str], generation_prompt: bool) -> str
             where="data.template",
             fix="choose a template without turns, such as pubmedqa or pair, or a base tuned for chat",
         )
-    from jinja2 import TemplateError
-
     messages = [{"role": role, "content": f"{MARK}{turn}{MARK}"} for turn, role in enumerate(roles)]
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-    except TemplateError as error:
+    except LoraMedError:  # it exceeds the limits
+        raise
+    except Exception as error:  # a template is a program of its own and may raise anything
         raise SettingsError(
             f"the base's chat template refuses a conversation with the turns {', '.join(roles)}",
             where="data.template",

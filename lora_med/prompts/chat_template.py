@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lora_med.errors import DataError, InputMissingError, SettingsError
+from lora_med.errors import DataError, InputMissingError, LoraMedError, SettingsError
+from lora_med.models.limits.budget import name_template
 from lora_med.models.tokenizer import with_template
 from lora_med.prompts.conversation import render_conversation
 from lora_med.prompts.encoder import Encoder
@@ -83,6 +84,7 @@ def read_template(file: str) -> str:
         raise SettingsError("the chat template is not UTF-8", where=file, fix="save it as UTF-8") from error
     if not text.strip():
         raise SettingsError("the chat template is empty", where=file, fix="model.chat_template to another file")
+    name_template(text, file)
     return text
 
 
@@ -100,6 +102,8 @@ def check_template(tokenizer: Any, *, where: str) -> None:
         raise SettingsError(
             f"line {error.lineno} of the chat template: {error.message}", where=where, fix="correct it"
         ) from error
+    except LoraMedError:  # it exceeds the limits
+        raise
     except Exception as error:  # a template is a program of its own and may raise anything
         raise SettingsError(
             f"the chat template does not render a question and its answer ({type(error).__name__}: {error})",
@@ -148,6 +152,8 @@ def _switches(tokenizer: Any, name: str) -> bool:
 
     try:
         return written(True) != written(False)
+    except LoraMedError:
+        raise
     except Exception:  # a template is a program of its own and may raise anything; its rows name it later
         return False
 
@@ -159,6 +165,8 @@ def _warn(tokenizer: Any) -> None:
     try:
         start = tokenizer.apply_chat_template([QUESTION], tokenize=False, add_generation_prompt=True)
         text = tokenizer.apply_chat_template([QUESTION, ANSWER], tokenize=False)
+    except LoraMedError:
+        raise
     except Exception:  # as above
         return
     if not text.startswith(start):

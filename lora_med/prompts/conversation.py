@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_med.data.formats.placeholders import TAG_WITH_SPACE
-from lora_med.errors import DataError, SettingsError
+from lora_med.errors import DataError, LoraMedError, SettingsError
 from lora_med.prompts.encoder import Encoder, Offsets
 from lora_med.prompts.row import Row
 
@@ -181,6 +181,8 @@ def _apply(encoder: Encoder, messages: Sequence[Message], row: Row, *, start: bo
         )
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=start)
+    except LoraMedError:  # it exceeds the limits, for every record alike
+        raise
     except Exception as error:  # a template is a program of its own: whatever it raises, it refuses these turns
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(

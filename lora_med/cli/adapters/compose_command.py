@@ -53,7 +53,7 @@ def adopt_command(
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import a folder of PEFT or mlx-lm into the store: check its settings and every tensor against the base, and write its card."""
+    """Import a folder of PEFT or mlx-lm: check its settings and every tensor against the base, and write its card."""
     prepare_environment(offline=not online)
     from lora_med.adapters.store.import_peft import Origin, adopt
     from lora_med.merge.rebase import adopt_with_base

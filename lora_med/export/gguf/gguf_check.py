@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lora_med.errors import IntegrityError
+from lora_med.errors import IntegrityError, LoraMedError
 from lora_med.export.gguf.llama_server import LlamaServer, Scored
 from lora_med.export.gguf.pretokenizer import DECOMPOSED, probes_for
 
@@ -185,9 +185,9 @@ def check_template(server: LlamaServer, tokenizer: Any) -> int | None:
 
 def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str | None:
     """The chat prompt of the base's own template, or None if it refuses such turns (sometimes a system turn)."""
-    import jinja2
-
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError:
+    except LoraMedError:  # it exceeds the limits
+        raise
+    except Exception:  # a template is a program of its own and may raise anything
         return None
