@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lora_med.errors import IntegrityError
 from lora_med.models.files.resolve import model_class, read_config
 
 
@@ -19,5 +20,12 @@ def skeleton(folder: Path, *, labels: int = 0) -> Any:
     config = read_config(folder, tags=bool(labels))
     if labels:
         config.num_labels = labels
-    with torch.device("meta"):
-        return model_class(config, tags=bool(labels))._from_config(config)
+    try:
+        with torch.device("meta"):
+            return model_class(config, tags=bool(labels))._from_config(config)
+    except Exception as error:  # a damaged configuration raises many kinds
+        raise IntegrityError(
+            f"config.json does not describe a model ({type(error).__name__})",
+            where=str(folder),
+            fix="copy or download the model again",
+        ) from error

@@ -62,7 +62,7 @@ def load_weights(
                 output_loading_info=True,
                 ignore_mismatched_sizes=bool(head),  # a head of other tags; any other mismatch is refused below
             )
-    except (RuntimeError, OSError, KeyError) as error:
+    except Exception as error:  # a damaged configuration raises many kinds
         raise IntegrityError(
             f"the weights do not fit config.json, or cannot be read ({type(error).__name__})",
             where=str(folder),

@@ -10,6 +10,8 @@ from typing import Any
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import weight_files
+from lora_med.models.limits.generation_settings import check_generation
+from lora_med.models.limits.sizes import check_sizes
 
 MICRO = "micro"
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -162,6 +164,8 @@ def read_config(folder: Path, *, tags: bool = False) -> Any:
     """
     from transformers import AutoConfig
 
+    check_sizes(folder)
+    check_generation(folder)
     raw = read_json(folder / "config.json")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

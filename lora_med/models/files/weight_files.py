@@ -20,6 +20,8 @@ from lora_med.errors import InputMissingError, IntegrityError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MOST_HEADER_BYTES = 100_000_000
+MOST_INDEX_BYTES = 60_000_000
+MOST_TENSORS = 400_000  # of a model; the largest mixtures of experts that are published have about 200,000
 FLOATS = ("F64", "F32", "BF16", "F16")
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
@@ -75,7 +77,10 @@ def read_header(path: Path, content: bytes | None = None) -> dict[str, Stored]:
                 raise IntegrityError(
                     "the file ends inside its header", where=str(path), fix="copy or download it again"
                 )
-            header = json.loads(handle.read(length))
+            text = handle.read(length)
+        if text.count(b'"data_offsets"') > MOST_TENSORS:
+            raise _too_many(text.count(b'"data_offsets"'), path)
+        header = json.loads(text)
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
     except (ValueError, RecursionError) as error:  # not text, not JSON, a number too long or brackets too deep
@@ -101,6 +106,11 @@ def read_header(path: Path, content: bytes | None = None) -> dict[str, Stored]:
     return tensors
 
 
+def _too_many(count: int, path: Path) -> IntegrityError:
+    what = f"the weights are {count:,} tensors, more than the limit of {MOST_TENSORS:,}"
+    return IntegrityError(what, where=str(path), fix="copy or download the model again")
+
+
 def _stored(path: Path, name: str, entry: object, offset: int, content: bytes | None) -> Stored:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
@@ -123,8 +133,13 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
+        if (folder / INDEX).stat().st_size > MOST_INDEX_BYTES:
+            raise IntegrityError("the index of the weights is too large", where=str(folder / INDEX))
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+            weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+            if len(weight_map) > MOST_TENSORS:
+                raise _too_many(len(weight_map), folder / INDEX)
+            names = sorted(set(weight_map.values()))
         except (KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
             raise IntegrityError("the index of the weights cannot be read", where=str(folder / INDEX)) from error
         if any(not isinstance(name, str) or Path(name).name != name for name in names):
@@ -161,6 +176,8 @@ def read_headers(folder: Path) -> dict[str, Stored]:
             if name in tensors:
                 raise IntegrityError(f"tensor {name!r} is in {tensors[name].file.name} too", where=str(path))
             tensors[name] = stored
+        if len(tensors) > MOST_TENSORS:
+            raise _too_many(len(tensors), path)
     return tensors
 
 
