@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lora_med.models.limits.not_finite import finite_logits
+
 BATCH_TOKENS = 8192
 
 
@@ -26,6 +28,9 @@ def greedy(
         processors: maps the row numbers of a batch to the LogitsProcessors of transformers that constrain it.
         advance: called after each batch with the number of its prompts.
 
+    Raises:
+        DivergedError: the model gives NaN or infinity; it names the layer.
+
     Source: transformers' `generate` with `do_sample=False`; positions in a prompt are counted without the padding.
     """
     import torch
@@ -45,7 +50,7 @@ def greedy(
                 num_beams=1,
                 pad_token_id=pad,
                 eos_token_id=ends,
-                logits_processor=list(processors(batch)),
+                logits_processor=[finite_logits(model, pad), *processors(batch)],
             )
         for row, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
             answers[row] = before_end(tokens, ends)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from lora_med.adapters.algebra.deltas import Delta
+from lora_med.adapters.tensors.weight_update import row_factor
 from lora_med.errors import SettingsError
 
 EXACT_SIDE = 1500  # up to this width a dense delta gets a full singular value decomposition
@@ -148,7 +149,7 @@ def _finished(
     magnitude = None
     if dora:
         magnitude = (weight + change).norm(dim=1).float()
-        product = (magnitude.double() / (weight + product).norm(dim=1))[:, None] * (weight + product) - weight
+        product = row_factor(magnitude.double(), (weight + product).norm(dim=1))[:, None] * (weight + product) - weight
     biases = [share * delta.bias for share, delta in deltas if delta.bias is not None]
     return Combined(
         stored_up,

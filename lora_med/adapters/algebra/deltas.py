@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_med.adapters.tensors.contents import LowRank, read_contents
 from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, stored_transposed
-from lora_med.adapters.tensors.weight_update import finite
+from lora_med.adapters.tensors.weight_update import finite, row_factor
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
@@ -109,5 +109,5 @@ def delta_of(low_rank: LowRank, weight: Any) -> Delta:
         factor = None
         if low_rank.magnitude is not None:
             magnitude = finite(read_rows(handle, low_rank.magnitude), low_rank.magnitude).double().reshape(-1)
-            factor = magnitude / (weight + up @ down).norm(dim=1)
+            factor = row_factor(magnitude, (weight + up @ down).norm(dim=1))
     return Delta(up, down, factor, bias, "lora_embedding_" in low_rank.down.name)

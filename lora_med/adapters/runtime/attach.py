@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.runtime.peft_injection import check_attached, named_layers_only
+from lora_med.adapters.runtime.zero_rows import keep_zero_rows
 from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, check_loadable, find_adapter
 from lora_med.adapters.tensors.initialize import PEFT_NAMES, START, check_start, seeded, start_from_base
@@ -49,6 +50,7 @@ def attach_new(
     from peft import get_peft_model
 
     refuse_occupied(base)
+    keep_zero_rows()
     method = method_for(base.model, lora)
     logger.info("adapter: %s", describe_reach(base.model, method.targets(base.model)))
     check_start(method, base, rows)
@@ -93,6 +95,7 @@ def attach_opened(base: Base, adapter: AdapterFiles, *, onto: Any = None) -> Any
 
     name = check_loadable(adapter.name)
     method, tensors = fit_to(adapter, base)
+    keep_zero_rows()
     config = method.peft_config(base.model if onto is None else onto.get_base_model(), inference=True)
     if onto is None:
         refuse_occupied(base)

@@ -17,6 +17,7 @@ import torch
 from torch.nn.functional import linear
 
 from lora_med.adapters.tensors.method import PREFIX, Method
+from lora_med.adapters.tensors.weight_update import row_factor
 from lora_med.adapters.tensors.weights import MAGNITUDE
 from lora_med.errors import SettingsError
 from lora_med.models.structure.linear_layers import Linear, linear_layers
@@ -142,7 +143,7 @@ def _update(layer: Linear, module: Any, method: Method, tensors: Mapping[str, to
     down, up = placed("lora_A.weight"), placed("lora_B.weight") * method.scale(layer.name)
     if not method.use_dora:
         return Update(down, up)
-    factor = placed(MAGNITUDE) / torch.linalg.norm(_weight(layer, module) + up @ down, dim=1)
+    factor = row_factor(placed(MAGNITUDE), torch.linalg.norm(_weight(layer, module) + up @ down, dim=1))
     gain = factor - 1
     bias = None if module.bias is None else gain * module.bias.to(torch.float32)
     return Update(down, up * factor[:, None], gain, bias)

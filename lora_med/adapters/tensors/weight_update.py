@@ -39,6 +39,11 @@ class WeightUpdate:
         return update if self.scale == 1 else update.mul_(self.scale)
 
 
+def row_factor(magnitude: Any, lengths: Any) -> Any:
+    """DoRA's factor of each row: its magnitude divided by the row's length; 0 for a row of zeros, which stays zero."""
+    return (magnitude / lengths).masked_fill_(lengths == 0, 0.0)
+
+
 def load_update(low_rank: LowRank, *, transposed: bool) -> WeightUpdate:
     """Read and check the update's small matrices.
 

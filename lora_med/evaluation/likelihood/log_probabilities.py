@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_med.errors import DivergedError
 from lora_med.evaluation.likelihood.shared_prefix_scoring import (
     LOGITS_BYTES,
     SOFTMAX_ROWS,
@@ -24,6 +23,7 @@ from lora_med.evaluation.likelihood.shared_prefix_scoring import (
     question_row,
     score_question_rows,
 )
+from lora_med.models.limits.not_finite import not_finite
 
 BATCH_TOKENS = 4096
 
@@ -156,17 +156,14 @@ def log_probabilities(
         for batch in batches(lengths, model.config.get_text_config().vocab_size, batch_tokens=batch_tokens):
             for index, values in zip(batch, _batch(model, [rows[i] for i in batch], device), strict=True):
                 results[index] = values
-    _refuse_not_finite(results)
+    _refuse_not_finite(model, [row.input_ids for row in rows], results)
     return results
 
 
-def _refuse_not_finite(results: Sequence[NDArray[np.float64]]) -> None:
-    not_finite = sum(not np.isfinite(values).all() for values in results)
-    if not_finite:
-        raise DivergedError(
-            f"{not_finite} of {len(results)} scored rows have a log-probability that is not finite",
-            fix="the weights hold NaN or infinities: lora-med adapters verify NAME",
-        )
+def _refuse_not_finite(model: Any, inputs: Sequence[Sequence[int]], results: Sequence[NDArray[np.float64]]) -> None:
+    wrong = [number for number, values in enumerate(results) if not np.isfinite(values).all()]
+    if wrong:
+        raise not_finite(model, inputs[wrong[0]], f"{len(wrong)} of {len(results)} scored rows")
 
 
 def token_nll(
@@ -221,7 +218,7 @@ def score_options(
     if not can_share_prefixes(model, max((len(row.prompt) + max(map(len, row.options)) for row in rows), default=0)):
         return score_by_row(model, items, context, batch_tokens=batch_tokens)
     results = score_question_rows(model, rows, batch_tokens=batch_tokens)
-    _refuse_not_finite(results)
+    _refuse_not_finite(model, [row.prompt for row in rows], results)
     return [
         [float(part.sum()) for part in np.split(values, np.cumsum([len(option) for option in row.options])[:-1])]
         for row, values in zip(rows, results, strict=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from lora_med.adapters.tensors.weight_update import WeightUpdate, load_update
+from lora_med.adapters.tensors.weight_update import WeightUpdate, load_update, row_factor
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.merge_plan import Output
 from lora_med.models.files.weight_files import FLOATS, is_finite, open_stored, read_rows, torch_dtype
@@ -120,7 +120,7 @@ def squares(source: int, folding: Folding, begin: int, end: int, scratch: Scratc
 def with_factor(folding: Folding, lengths: torch.Tensor) -> Folding:
     """The folding that also sets the length of each output's weights to the magnitude the adapter learned (DoRA)."""
     assert folding.update is not None
-    return replace(folding, factor=folding.update.magnitude / lengths)
+    return replace(folding, factor=row_factor(folding.update.magnitude, lengths))
 
 
 def folded(source: int, folding: Folding, begin: int, end: int, dtype: str, scratch: Scratch) -> torch.Tensor:

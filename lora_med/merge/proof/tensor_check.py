@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from lora_med.adapters.tensors.weight_update import row_factor
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.dequantized_values import dequantized_values_of
 from lora_med.merge.fold.merge_plan import Output, Plan
@@ -168,9 +169,9 @@ def _exact_rows(
         if output.low_rank.magnitude is not None:
             magnitude = _tensor(output.low_rank.magnitude).reshape(-1)
             if output.transposed:
-                factor = magnitude / _column_lengths(output, up, down, dequantized)
+                factor = row_factor(magnitude, _column_lengths(output, up, down, dequantized))
             else:
-                factor = (magnitude[chosen] / base.norm(dim=1))[:, None]
+                factor = row_factor(magnitude[chosen], base.norm(dim=1))[:, None]
             base, spread = base * factor, spread * factor.abs() * 4
     if output.bias is not None and output.bias.bias is not None:
         added = _tensor(output.bias.bias)[chosen] * output.bias.scale
