@@ -198,17 +198,37 @@ def write_json(path: Path, value: object, *, private: bool = False) -> Path:
     return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", private=private)
 
 
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn a file that is absent, or that may not be read, into an InputMissingError that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
+    except OSError as error:
+        raise unreadable(error, path) from error
+
+
+def unreadable(error: OSError, path: Path) -> InputMissingError:
+    """The error of a file or folder that is there and may not be read."""
+    return InputMissingError(
+        f"cannot read {path.name!r} ({error.strerror})",
+        where=str(path),
+        fix="give yourself the right to read it (chmod), or name another",
+    )
+
+
 def read_json(path: Path, content: bytes | None = None) -> Any:
     """The JSON value in `path`, or in `content`, the bytes of that file where they are in memory already.
 
     Raises:
-        InputMissingError: there is no such file.
+        InputMissingError: there is no such file, or it may not be read.
         IntegrityError: the file is not JSON (the message names the line, never the text).
     """
     try:
-        return json.loads((path.read_bytes() if content is None else content).decode("utf-8"))
-    except FileNotFoundError as error:
-        raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
+        with readable(path):
+            data = path.read_bytes() if content is None else content
+        return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not text, not JSON, a number too long or brackets too deep
         where = f"{path}:{getattr(error, 'lineno', 0)}"
         raise IntegrityError("not valid JSON", where=where, fix="restore the file, or make it again") from error

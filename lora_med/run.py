@@ -222,4 +222,7 @@ def start_run(
 
 def cache_home() -> Path:
     """The package's folder in the user's cache; its content may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora_med"
+    except RuntimeError:  # no home: no file can be below this one, so nothing is cached, and nobody can plant a file
+        return Path(os.devnull) / "lora_med"

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,8 @@ from typer.main import get_command
 from lora_med import __version__
 from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
 from lora_med.cli.terminal import print_text
-from lora_med.errors import LoraMedError, UsageError
+from lora_med.errors import InputMissingError, LoraMedError, UsageError
+from lora_med.files import unreadable
 from lora_med.run import set_up_logging, set_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -95,13 +97,36 @@ def run(arguments: Sequence[str]) -> int:
         return _report(_usage_error(error), as_json=as_json)
     except BrokenPipeError:
         return 0
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click's own end of a command whose reader has left
+            return 0
+        raise
     except Exception as error:  # the last resort: any other exception is a bug of ours
         from lora_med.cli.recipe import bug  # it imports pydantic, which --help does without
 
         if debug:
             print_text(traceback.format_exc(), file=sys.stderr, end="")
-        return _report(bug(error), as_json=as_json)
+        return _report(_of_the_machine(error) or bug(error), as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _of_the_machine(error: Exception) -> LoraMedError | None:
+    """An error that the machine's state explains, whatever raised it: a path that may not be used, a deleted folder."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return InputMissingError("the working directory was deleted", fix="cd to a folder that exists")
+    if isinstance(error, PermissionError) and error.filename is not None:
+        path = Path(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))
+        return unreadable(error, path)
+    return None
+
+
+def _open_streams() -> None:
+    """Give each standard stream that the caller closed (`>&-`) a place, so that no file gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 def _leave_out_torch(arguments: Sequence[str]) -> None:
@@ -117,5 +142,11 @@ def _leave_out_torch(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """The console script."""
+    _open_streams()
     _leave_out_torch(sys.argv[1:])
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left: nothing else is written, also not while Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)

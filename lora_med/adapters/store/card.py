@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_med.data.access import CLASSES
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import read_json
+from lora_med.files import read_json, readable
 from lora_med.models.fingerprint import Fingerprint
 
 CARD = "card.json"
@@ -103,13 +103,16 @@ def read_card_bytes(folder: Path) -> bytes:
         InputMissingError: there is no card, so the folder is not a published adapter.
     """
     path = folder / CARD
-    if not path.is_file():
+    with readable(path):
+        is_card = path.is_file()
+    if not is_card:
         raise InputMissingError(
             f"no {CARD} in {folder.name!r}: lora_med did not publish an adapter there",
             where=str(folder),
             fix="lora-med adapters list shows the published adapters",
         )
-    return path.read_bytes()
+    with readable(path):
+        return path.read_bytes()
 
 
 def parse_card(content: bytes, folder: Path) -> Card:

@@ -12,7 +12,7 @@ from lora_med.adapters.store.mlx_adapter import peft_settings as mlx_settings
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.adapters.tensors.contents import check_method
 from lora_med.errors import InputMissingError, IntegrityError
-from lora_med.files import read_json
+from lora_med.files import read_json, readable
 
 LARGEST_CONFIG_BYTES = 1 << 20
 LARGEST_RANK = 4096
@@ -30,7 +30,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
         IntegrityError: a setting is hostile or absurd.
     """
     path = folder / CONFIG
-    if not path.is_file():
+    with readable(path):
+        is_there = path.exists()
+    if not is_there:
         raise InputMissingError(
             f"no {CONFIG}: the folder holds no adapter that PEFT or mlx-lm saved",
             where=str(folder),

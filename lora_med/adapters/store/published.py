@@ -20,7 +20,7 @@ from lora_med.adapters.tensors.initialize import check_dora
 from lora_med.adapters.tensors.method import Method, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import read_json
+from lora_med.files import read_json, readable
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import fingerprint
 
@@ -185,9 +185,10 @@ def read_files(folder: Path, card: Card) -> dict[str, bytes]:
         path = folder / name
         if name not in card.files:
             raise IntegrityError(f"the card has no hash for {name}", where=str(folder), fix="publish it again")
-        if not path.is_file():
+        if not path.exists():
             raise InputMissingError(f"no {name} in the adapter", where=str(folder), fix="copy the adapter again")
-        contents[name] = path.read_bytes()
+        with readable(path):
+            contents[name] = path.read_bytes()
         digest = hashlib.sha256(contents[name]).hexdigest()
         if digest != card.files[name]:
             raise IntegrityError(

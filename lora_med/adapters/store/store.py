@@ -17,7 +17,7 @@ from lora_med.adapters.tensors.method import Method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.config.near_names import unknown
 from lora_med.errors import InputMissingError, LoraMedError, OutputError, SettingsError
-from lora_med.files import disk_errors, sha256_file, write_atomic, write_json
+from lora_med.files import disk_errors, readable, sha256_file, write_atomic, write_json
 from lora_med.folders import fresh_folder, replace_folder
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import display_name
@@ -65,11 +65,24 @@ def check_loadable(name: str) -> str:
 
 
 def list_adapters(store: Path | str = STORE) -> list[str]:
-    """The names of the published adapters in `store`, sorted; a folder without a card is not one."""
+    """The names of the published adapters in `store`, sorted; a folder without a card is not one.
+
+    A folder that may not be read is one: what it holds is not known.
+
+    Raises:
+        InputMissingError: the store may not be read.
+    """
     folder = Path(store)
-    if not folder.is_dir():
-        return []
-    return sorted(path.parent.name for path in folder.glob(f"*/{CARD}") if NAME.fullmatch(path.parent.name))
+    with readable(folder):
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+    return sorted(path.name for path in paths if NAME.fullmatch(path.name) and _may_hold_card(path))
+
+
+def _may_hold_card(folder: Path) -> bool:
+    try:
+        return (folder / CARD).exists()
+    except OSError:  # the folder may not be entered
+        return True
 
 
 def find_adapter(name: str, store: Path | str = STORE) -> Path:
@@ -80,7 +93,9 @@ def find_adapter(name: str, store: Path | str = STORE) -> Path:
         InputMissingError: no such adapter; the message has the nearest name.
     """
     folder = Path(store) / check_name(name)
-    if not (folder / CARD).is_file():
+    with readable(folder / CARD):
+        is_published = (folder / CARD).exists()
+    if not is_published:
         raise InputMissingError(
             unknown("adapter", name, list_adapters(store)), where=str(store), fix="lora-med adapters list"
         )

@@ -30,7 +30,10 @@ app.command("diff")(diff_command)
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    except OSError:  # it may not be read; the row of the list says so
+        return 0
 
 
 @app.command("list")
@@ -47,6 +50,7 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
             row |= {"rank": card.method.get("r"), "created": card.created}
         else:
             row["error"] = card.what
+            row["where"] = card.where
         rows.append(row)
     if as_json:
         print_text(json.dumps({"store": str(store), "adapters": rows}))

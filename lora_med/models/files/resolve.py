@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
-from lora_med.files import read_json
+from lora_med.files import read_json, readable
 from lora_med.models.files.weight_files import weight_files
 from lora_med.models.limits.generation_settings import check_generation
 from lora_med.models.limits.sizes import check_sizes
@@ -17,6 +17,7 @@ MICRO = "micro"
 ASSETS = Path(__file__).parents[2] / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+READ = (".safetensors", ".json", ".txt", ".model", ".jinja")  # the files of a base that libraries open, too
 NOT_DOWNLOADED = ["original/*", "consolidated*", "onnx/*", "gguf/*", "adapter_*"]
 
 
@@ -92,6 +93,11 @@ def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, s
 
 
 def _check(folder: Path, base: str) -> None:
+    with readable(folder):
+        files = sorted(path for path in folder.iterdir() if path.suffix in READ and not path.is_dir())
+    for path in files:
+        with readable(path), open(path, "rb"):
+            pass
     if (folder / "adapter_config.json").is_file():
         raise SettingsError(
             f"{base!r} holds an adapter, not a base",

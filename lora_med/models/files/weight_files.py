@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lora_med.errors import InputMissingError, IntegrityError
+from lora_med.files import readable, unreadable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -83,6 +84,8 @@ def read_header(path: Path, content: bytes | None = None) -> dict[str, Stored]:
         header = json.loads(text)
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
+    except OSError as error:
+        raise unreadable(error, path) from error
     except (ValueError, RecursionError) as error:  # not text, not JSON, a number too long or brackets too deep
         raise IntegrityError("not a safetensors file", where=str(path), fix="copy or download it again") from error
     if not isinstance(header, dict):
@@ -136,7 +139,9 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / INDEX).stat().st_size > MOST_INDEX_BYTES:
             raise IntegrityError("the index of the weights is too large", where=str(folder / INDEX))
         try:
-            weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+            with readable(folder / INDEX):
+                text = (folder / INDEX).read_text(encoding="utf-8")
+            weight_map = json.loads(text)["weight_map"]
             if len(weight_map) > MOST_TENSORS:
                 raise _too_many(len(weight_map), folder / INDEX)
             names = sorted(set(weight_map.values()))
