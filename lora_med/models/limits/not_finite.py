@@ -21,7 +21,7 @@ def first_layer(model: Any, ids: Sequence[int]) -> str | None:
 
     def hook_of(name: str) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, tuple) and output else output
+            value: Any = output[0] if isinstance(output, tuple) and output else output
             numbers = not found and isinstance(value, torch.Tensor) and value.is_floating_point()
             if numbers and not bool(torch.isfinite(value).all()):
                 found.append(name)
