@@ -23,6 +23,7 @@ from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json, readable
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import fingerprint
+from lora_med.models.limits.budget import name_template
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,11 @@ class AdapterFiles:
     def chat_template(self) -> str | None:
         """The chat template it was trained with, where that is not its base's own."""
         content = self.contents.get(CHAT_TEMPLATE)
-        return None if content is None else content.decode("utf-8")
+        try:
+            return None if content is None else content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            where = str(self.folder / CHAT_TEMPLATE)
+            raise IntegrityError("the chat template is not UTF-8", where=where, fix="copy the adapter again") from error
 
     def tensors(self) -> dict[str, Any]:
         """The tensors by PEFT's names, parsed from the verified bytes at each call."""
@@ -108,7 +113,9 @@ def open_files(folder: Path) -> AdapterFiles:
     """
     content = read_card_bytes(folder)
     card = parse_card(content, folder)
-    return AdapterFiles(folder, card, {**read_files(folder, card), CARD: content})
+    adapter = AdapterFiles(folder, card, {**read_files(folder, card), CARD: content})
+    name_template(adapter.chat_template, str(folder / CHAT_TEMPLATE))
+    return adapter
 
 
 def with_base(adapter: AdapterFiles, base: str | None = None, revision: str | None = None) -> Published:
