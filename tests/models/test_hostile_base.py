@@ -91,11 +91,19 @@ def test_too_many_tensors_in_an_index_are_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "llama"
-    make_tiny("llama", folder)
+    make_tiny("llama", folder, shard="60KB")
     return folder
 
 
-FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json")
+INDEX = "model.safetensors.index.json"
+FILES = (
+    INDEX,
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "adapter_config.json",
+)
 
 
 def changed_value(value: Any, draw: random.Random) -> Any:
