@@ -42,7 +42,7 @@ def peft_settings(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise SettingsError(
             f"mlx-lm trained it as {str(kind)[:40]!r}, not as LoRA or DoRA",
             where=where,
-            fix="train it with --fine-tune-type lora",
+            fix="train it with fine_tune_type: lora",
         )
     values = config["lora_parameters"]
     if not isinstance(values, dict):
