@@ -113,8 +113,15 @@ def test_an_adapter_made_elsewhere_that_may_not_be_read_is_named(base: Path, tmp
         assert code == 66 and str(tmp_path / file / file) in errors, errors
 
 
-COMMANDS = [["data", "list"], ["config", "list"], ["adapters", "list"], ["doctor"], ["--help"]]
-COMMANDS += [["config", "show", "--config", "quickstart_pubmed"], ["config", "schema"]]
+COMMANDS = [["data", "list"], ["adapters", "list"]]
+SLOW = [
+    ["config", "list"],
+    ["doctor"],
+    ["--help"],
+    ["config", "show", "--config", "quickstart_pubmed"],
+    ["config", "schema"],
+]
+CASES = [*COMMANDS, *(pytest.param(command, marks=pytest.mark.slow) for command in SLOW)]
 
 
 def close_stdout() -> None:
@@ -129,7 +136,7 @@ def delete_working_directory(tmp_path: Path) -> Callable[[], None]:
     return go
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", CASES, ids=" ".join)
 def test_no_command_is_a_bug_without_a_stdout_a_home_or_a_folder(command: list[str], tmp_path: Path) -> None:
     assert lora_med(*command, before=close_stdout)[0] == 0
     assert lora_med(*command, HOME="unset", XDG_CACHE_HOME="unset")[0] == 0
@@ -139,7 +146,7 @@ def test_no_command_is_a_bug_without_a_stdout_a_home_or_a_folder(command: list[s
     assert code in (0, 66), errors
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", CASES, ids=" ".join)
 def test_a_reader_that_leaves_ends_a_command_quietly(command: list[str]) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "lora_med", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
