@@ -1,7 +1,7 @@
 """python -m tools.models_page [--families NAME...] [--only-page]: try every family, and write docs/models.md.
 
-Each cell is run on a tiny random base (tests/family_capabilities.py). The results are kept in runs/models/ by family, so
-that a killed run goes on; `--only-page` writes the page from them. `make models-page` does both.
+Each cell is run on a tiny random base (tests/family_capabilities.py). The results are cached in runs/models/, so that
+a killed run goes on; `--only-page` writes the page from them. `make models-page` does both.
 """
 
 from __future__ import annotations
