@@ -20,7 +20,7 @@ from lora_med.models.files.resolve import (
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind, log_choices
-from lora_med.models.quantize import bitsandbytes_config, is_sharded, storage_choice
+from lora_med.models.quantize import bitsandbytes_config, is_sharded, refuse_quantization, storage_choice
 from lora_med.models.tokenizer import choose_pad, load_tokenizer, with_template
 from lora_med.models.weight_loading import load_through_cache, load_weights
 
@@ -133,6 +133,7 @@ def _load_named(
     folder, commit = resolve_base(base, revision)
     config = read_config(folder)
     attention = choose_attention(attention, config, choices)
+    refuse_quantization(quantization, config)
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)

@@ -16,6 +16,7 @@ from lora_med.models.precision import Choice
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 QUANT_TYPES = ("nf4", "fp4")
+READ_DIRECTLY = ("mamba", "falcon_mamba")  # `dt_proj.weight @ ...` in transformers' code
 
 
 def bitsandbytes_config(quantization: str, *, quant_type: str, double_quant: bool, dtype: str) -> Any:
@@ -64,6 +65,20 @@ def is_sharded() -> bool:
 def storage_choice(dtype: str) -> Choice:
     """The reported choice of 4-bit storage under FSDP."""
     return Choice("4-bit storage", dtype, "FSDP shards floating-point tensors only")
+
+
+def refuse_quantization(quantization: str, config: Any) -> None:
+    """Refuse to quantize a base whose code multiplies by a weight directly, past its layer.
+
+    Raises:
+        SettingsError: with what to set.
+    """
+    if quantization != "none" and config.model_type in READ_DIRECTLY:
+        raise SettingsError(
+            f"model type {config.model_type!r} reads weights of its layers directly, so they cannot be in 4 or 8 bits",
+            where="model.load_in_4bit",
+            fix="model.load_in_4bit=false",
+        )
 
 
 def keep_gradients_exact(model: Any) -> int:

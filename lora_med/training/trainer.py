@@ -36,7 +36,7 @@ from lora_med.training.stack_check import check_stack
 from lora_med.training.step.fast_layers import fast_layers
 from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
 from lora_med.training.step.fused_lora import Group
-from lora_med.training.step.loss import add_compact_loss, count_labeled, labeled_positions, why_not_compact
+from lora_med.training.step.loss import count_labeled, labeled_positions, prepare_loss
 from lora_med.training.step.non_finite_guard import StepGuard
 from lora_med.training.step.out_of_memory import MicroBatches
 from lora_med.training.step.self_test import SelfTest
@@ -135,11 +135,8 @@ class AdapterTrainer(CheckpointingTrainer):
     def _prepare_loss(self) -> str | None:
         """Add the one-pass loss to the model, or return the reason why TRL's standard loss is used."""
         inner = self.model.get_base_model()
-        reason = why_not_compact(inner, partitioned=self.is_deepspeed_enabled)
-        if reason is None:
-            add_compact_loss(inner)
-        else:
-            logger.info("loss: TRL's standard path, because %s", reason)
+        reason = prepare_loss(inner, partitioned=self.is_deepspeed_enabled)
+        self.aux_loss_enabled = bool(getattr(inner.config.get_text_config(), "output_router_logits", False))
         return reason
 
     # ---- Steps ----

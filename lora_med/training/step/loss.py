@@ -9,6 +9,7 @@ is one multiplication. Exact: equal to torch's cross entropy up to rounding.
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import types
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from lora_med.models.structure.backbone import backbone
 
+logger = logging.getLogger(__name__)
 BLOCK_ROWS = 256  # rows of logits in memory at once
 CACHED_ROWS = 8  # rows of them converted to probabilities at once: on a CPU these stay in its cache
 # Settings by which a model family changes its logits after the head; where one is set, the model's own code must run.
@@ -112,6 +114,30 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
     if getattr(config, "output_router_logits", False) and hasattr(sys.modules[type(model).__module__], BALANCE_LOSS):
         return "a mixture of experts adds its balance loss"
     return None
+
+
+def prepare_loss(model: Any, *, partitioned: bool) -> str | None:
+    """Add the one-pass loss to this causal language model, or return the reason why TRL's standard loss is used."""
+    leave_out_balance(model.config.get_text_config())
+    reason = why_not_compact(model, partitioned=partitioned)
+    if reason is None:
+        add_compact_loss(model)
+    else:
+        logger.info("loss: TRL's standard path, because %s", reason)
+    return reason
+
+
+def leave_out_balance(config: Any) -> bool:
+    """Turn the balance loss of a mixture of experts off, and return true, where TRL cannot compute it.
+
+    TRL (1.0 to 1.16) reads the number of experts from `num_experts`, which a few configurations name otherwise. With
+    frozen routers the balance loss moves the experts' inputs alone.
+    """
+    cannot = bool(getattr(config, "output_router_logits", False)) and not hasattr(config, "num_experts")
+    if cannot:
+        config.output_router_logits = False
+        logger.info("loss: without the experts' balance loss, which TRL cannot compute for %s", config.model_type)
+    return cannot
 
 
 def add_compact_loss(model: Any) -> None:
