@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -127,13 +126,16 @@ def _started() -> subprocess.Popen[bytes]:
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # what this process imports, a worker imports
     environment = os.environ | {"PYTHONPATH": paths}
     return subprocess.Popen(
-        [sys.executable, "-c", START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", START],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C goes to all processes of a terminal's group: the parent alone decides
     )
 
 
 def serve() -> None:
     """Work on jobs from standard input until it ends; what a worker is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal: the parent decides
     prepare_environment(offline=os.environ.get("HF_HUB_OFFLINE") == "1")
     # transformers loads torch wherever it is found, which takes more memory than reading and tokenizing.
     sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - Python's own mark for a module not to import
