@@ -36,7 +36,8 @@ def _train(base: Path, name: str, *more: str) -> Path:
 def _two_processes(base: Path) -> None:
     codes = run_ranks(2, lambda: _train(base, "two"), Path("ranks"))
     if codes != [0, 0]:
-        raise RuntimeError((Path("ranks") / f"error-{0 if codes[0] else 1}.txt").read_text()[-300:])
+        message = (Path("ranks") / f"error-{0 if codes[0] else 1}.txt").read_text()
+        raise LoraMedError(message.partition("]: ")[2].partition("\nwhere:")[0] or message[-300:])
 
 
 def _merged(base: Path, name: str) -> None:
@@ -94,6 +95,8 @@ def capabilities(family: str, folder: Path) -> dict[str, str]:
         results["merge proved"] = in_child(lambda: _merged(base, "plain"), place)
         results["evaluated"] = in_child(lambda: _evaluated(base), place)
         results["loads in PEFT"] = in_child(lambda: _loads_in_peft(base), place)
+    else:
+        results |= dict.fromkeys(("merge proved", "evaluated", "loads in PEFT"), results["train"])
     results["share"] = in_child(lambda: share_reached(lora_med.load_base(str(base), quantization="none").model), folder)
     return results
 
