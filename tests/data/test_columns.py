@@ -28,7 +28,6 @@ TALK = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
     ("row", "column"),
     [
         (PAIR | {"instruction": "Be brief."}, "instruction"),
-        (PAIR | {"context": "A note."}, "context"),
         (PAIR | {"options": ["a", "b"]}, "options"),
         (ASKED | {"reasoning": "Because."}, "reasoning"),
         (PAIR | {"input": "A note."}, "input"),
@@ -101,7 +100,7 @@ def test_a_column_is_mapped_to_the_field_that_the_message_names(tmp_path: Path) 
 
 def test_a_mapping_that_a_shape_does_not_use_stops_the_reading(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'note'"):
-        only(tmp_path, PAIR | {"note": "A note."}, columns={"contexts": "note"})
+        only(tmp_path, PAIR | {"note": "A note."}, columns={"explanation": "note"})
 
 
 def test_a_name_to_ignore_that_no_row_has_is_refused_with_its_near_name(tmp_path: Path) -> None:

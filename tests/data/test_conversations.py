@@ -42,6 +42,22 @@ def test_instruction_and_input_together_are_the_prompt(tmp_path: Path, row: dict
     assert said(only(tmp_path, row)) == (prompt, SAID)
 
 
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": ASKED, "completion": SAID, "context": "A note."}, f"A note.\n\n{ASKED}"),
+        ({"prompt": ASKED, "completion": SAID, "contexts": ["A note.", "Another."]}, f"A note.\n\nAnother.\n\n{ASKED}"),
+        ({"input": ASKED, "output": SAID, "context": "A note."}, f"A note.\n\n{ASKED}"),
+        ({"prompt": ASKED, "completion": SAID, "context": ""}, ASKED),
+        ({"prompt": ASKED, "completion": SAID, "contexts": []}, ASKED),
+    ],
+)
+def test_a_context_comes_before_the_prompt_that_the_completion_continues(
+    tmp_path: Path, row: dict[str, Any], prompt: str
+) -> None:
+    assert said(only(tmp_path, row)) == (prompt, SAID)
+
+
 def test_the_published_alpaca_file_keeps_every_instruction(tmp_path: Path) -> None:
     rows = [
         {"instruction": "Translate.", "input": "Dyspnea on exertion.", "output": "Short of breath."},

@@ -1,8 +1,8 @@
 """Instructions: Alpaca's rows, prompts with completions, inputs with outputs; a system text and earlier turns too.
 
 An instruction and its input together are the prompt, a blank line between them; the input may be empty. What
-databricks-dolly calls `context` is the input of its instruction. An instruction and its output are a user's turn and
-the answer to it, so the base's own chat template writes them.
+databricks-dolly calls `context` is the input of its instruction. A context beside a prompt or an input comes before it.
+An instruction and its output are a user's turn and the answer to it, so the base's own chat template writes them.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ def _two_sides(row: Row, first: str, second: str) -> Pair:
         name = f"columns {row.column(first)!r} and {row.column(second)!r}"
         turns = [*one, *other]
         return conversation(row, read_turns(row, turns, name), name, answer_reasoning(turns, name))
-    prompt = row.text(first)
-    return _pair(row, prompt, row.text(second), prompt)
+    prompt, given = row.text(first), "\n\n".join(row.texts("contexts"))
+    kept_together = given if len(given.split()) >= CONTEXT_WORDS else prompt
+    asked = f"{given}\n\n{prompt}" if given.strip() else prompt  # last, as the completion continues it
+    return _pair(row, asked, row.text(second), kept_together)
 
 
 def _pair(row: Row, prompt: str, answer: str, kept_together: str, *, in_turns: bool = False) -> Pair:
