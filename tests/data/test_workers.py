@@ -22,6 +22,8 @@ from tests.data.test_workers import square
 print(list(in_order(square, range(5), 2)))
 """
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background jobs
 from lora_med.data.scanning.workers import in_order
 from tests.data.test_workers import slow
 for number in in_order(slow, range(1000), 2):
