@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("lora_med.cli.config_command", "Show the resolved settings, their JSON schema, the files that ship."),
     "plan": ("lora_med.cli.plan_command", "Estimate a run: memory, the batch that fits, tokens, steps, time."),
     "data": ("lora_med.cli.data.data_command", "List sources, read them to JSON lines, preview training rows."),
+    "base": ("lora_med.cli.bases.base_command", "Fetch a small real base from the Python index; list such bases."),
     "adapters": ("lora_med.cli.adapters.adapters_command", "List, show, verify, compose, push, remove adapters."),
     "generate": ("lora_med.cli.generate_command", "Generate text with an adapter, a base or a merged model."),
     "eval": ("lora_med.cli.eval.eval_command", "Compare adapters with their base on held-out items."),

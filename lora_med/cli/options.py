@@ -50,11 +50,11 @@ Adapters = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, an error too.")]
+_BASE_HELP = "A folder, a GGUF file, a Hub id, `micro`, or a name of `base list`."
 BaseName = Annotated[
-    str | None,
-    typer.Option("--base", metavar="BASE", help="A folder, a Hub id or `micro`. [default: what card or config names]"),
+    str | None, typer.Option("--base", metavar="BASE", help=f"{_BASE_HELP} [default: what card or config names]")
 ]
-RequiredBase = Annotated[str, typer.Option("--base", metavar="BASE", help="A folder, a Hub id or `micro`.")]
+RequiredBase = Annotated[str, typer.Option("--base", metavar="BASE", help=_BASE_HELP)]
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A YAML file of settings, or a name of `config list`.")
 ]

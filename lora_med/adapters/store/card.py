@@ -24,13 +24,17 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """The base of an adapter; `quantization` and `dtype` are those of the training."""
+    """The base of an adapter; `quantization` and `dtype` are those of the training.
+
+    `origin` describes the file from which the base was made, such as a GGUF: its SHA-256, quantization, license, name.
+    """
 
     name: str
     revision: str | None
     fingerprint: Fingerprint
     quantization: str
     dtype: str
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,11 @@ class Card:
     labels: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of card.json."""
-        return {"format": FORMAT, **asdict(self)}
+        """The content of card.json; a base with its own files has no origin there."""
+        content = {"format": FORMAT, **asdict(self)}
+        if not self.base.origin:
+            del content["base"]["origin"]
+        return content
 
 
 def read_card(folder: Path) -> Card:
@@ -158,6 +165,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
             fingerprint=Fingerprint(_text(hashes, "weights"), _text(hashes, "tokenizer"), _text(hashes, "template")),
             quantization=_text(base, _key("quantization", base)),
             dtype=_text(base, "dtype"),
+            origin=dict(base.get("origin", {})),
         ),
         method=dict(raw["method"]),
         template=_text(raw, "template"),

@@ -21,6 +21,7 @@ from lora_med.adapters.tensors.contents import Contents, read_contents
 from lora_med.adapters.tensors.method import PREFIX, Method, exactly, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.files.gguf_base import read_origin
 from lora_med.models.files.resolve import display_name, resolve_base
 from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
 from lora_med.models.fingerprint import fingerprint
@@ -65,6 +66,7 @@ class Origin:
             fingerprint=fingerprint(folder),
             quantization=self.trained_on,
             dtype=UNKNOWN,
+            origin=read_origin(folder),
         )
 
     def card(

@@ -1,4 +1,4 @@
-"""From a name to a folder of files: `micro`, a local folder, or a Hub id at a revision."""
+"""From a name to a folder of files: `micro`, a local folder, a GGUF file, a fetched base, or a Hub id at a revision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json, readable
+from lora_med.models.files.gguf_base import find_gguf, gguf_folder
 from lora_med.models.files.weight_files import weight_files
+from lora_med.models.files.wheel_bases import WHEELS, fetched_file
 from lora_med.models.limits.generation_settings import check_generation
 from lora_med.models.limits.sizes import check_sizes
 
@@ -25,7 +27,8 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
     """The folder with the base's files, and the Hub commit it is (None for `micro` and local folders).
 
     Args:
-        base: `micro`, a local folder, or a Hub id; an existing folder wins over a Hub id of the same text.
+        base: `micro`, a local folder, a GGUF file or a folder with one, a base of `lora-med base get`, or a Hub id;
+            what exists wins over a Hub id of the same text. A GGUF file becomes a folder in the cache, once.
         revision: commit, tag or branch, for a Hub id only.
         here_only: never contact the Hub, even if the run may.
 
@@ -38,27 +41,33 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
         folder, commit = _from_hub(base, revision, here_only)
     elif revision is not None:
         raise SettingsError(
-            f"revision {revision!r} is given, but {base!r} is a local folder",
+            f"revision {revision!r} is given, but {base!r} is a local base",
             where="model.revision",
             fix="leave model.revision out; the fingerprint pins a local base",
         )
     else:
-        folder, commit = local, None
+        file = find_gguf(local)
+        folder, commit = (local if file is None else gguf_folder(file)), None
     _check(folder, base)
     return folder, commit
 
 
 def display_name(base: str) -> str:
-    """The base's name in cards and configs: a local folder by its last part only, anything else as given."""
-    local = None if base == MICRO else _local(base)
+    """The base's name in cards and configs: a local folder or file by its last part only, anything else as given."""
+    local = None if base == MICRO or _is_fetched(base) else _local(base)
     return base if local is None else local.resolve().name
 
 
 def _local(base: str) -> Path | None:
     with suppress(RuntimeError, OSError):  # no such user's home; a name too long for any file
         path = Path(base).expanduser()
-        return path if path.is_dir() else None
-    return None
+        if path.exists():
+            return path
+    return fetched_file(base) if base in WHEELS else None
+
+
+def _is_fetched(base: str) -> bool:
+    return base in WHEELS and not Path(base).exists()
 
 
 def _from_hub(base: str, revision: str | None, here_only: bool) -> tuple[Path, str]:
