@@ -39,8 +39,10 @@ def typed(value: Any) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", TEXT) + text(value)
     if isinstance(value, list):
-        kind = TEXT if isinstance(value[0], str) else number(value[0])[0]
-        items = b"".join(text(item) if isinstance(item, str) else number(item)[1] for item in value)
+        kind = TEXT if isinstance(value[0], str) else 5 if isinstance(value[0], int) else 6  # 5 is a signed integer
+        items = b"".join(
+            text(item) if kind == TEXT else struct.pack("<i" if kind == 5 else "<f", item) for item in value
+        )
         return struct.pack("<IIQ", LIST, kind, len(value)) + items
     kind, content = number(value)
     return struct.pack("<I", kind) + content

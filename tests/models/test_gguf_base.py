@@ -78,6 +78,8 @@ def test_the_base_loads_trains_and_its_card_has_the_origin(tmp_path: Path) -> No
     assert card.base.name == "tiny.gguf"
     assert card.base.origin["sha256"] == sha256_file(file)
     assert card.base.origin["quantization"]["Q8_0"] == 16
+    readme = (tmp_path / "store" / "clinic" / "README.md").read_text()
+    assert f"the GGUF file tiny.gguf, SHA-256 `{sha256_file(file)}`, F32 (5 tensors), Q8_0 (16 tensors)" in readme
     again = parse_card(json.dumps(card.as_json()).encode(), tmp_path)
     assert again == card
 

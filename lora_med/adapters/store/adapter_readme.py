@@ -60,6 +60,19 @@ def _with_peft(card: Card, method: Method, model: Any) -> list[str]:
     ]
 
 
+def _origin(card: Card) -> list[str]:
+    """The line on the file from which the base was made, if it has no files of its own."""
+    origin = card.base.origin
+    if not origin:
+        return []
+    kinds = ", ".join(f"{kind} ({number} tensors)" for kind, number in dict(origin.get("quantization", {})).items())
+    file = f"{str(origin.get('format', '')).upper()} file {markdown(str(origin.get('file')))}"
+    return [
+        f"- **Origin of the base**: the {file}, SHA-256 `{markdown(str(origin.get('sha256')))}`, {kinds}; license "
+        f"{markdown(str(origin.get('license', 'not stated')))}. The dequantized values are the base."
+    ]
+
+
 def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
     scores = [
@@ -76,6 +89,7 @@ def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
         f"- **Base**: {markdown(card.base.name)}{f' at {card.base.revision}' if card.base.revision else ''}, "
         f"trained on it as {card.base.quantization} ({card.base.dtype})",
         f"- **Base weights**: SHA-256 `{card.base.fingerprint.weights}`; any other base is refused",
+        *_origin(card),
         f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on {', '.join(method.target_modules)}",
         f"- **Labels of tokens**: {markdown(', '.join(card.labels))}"
         if card.labels

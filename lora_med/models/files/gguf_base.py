@@ -31,7 +31,7 @@ from lora_med.errors import (
 from lora_med.files import read_json, sha256_file, write_json
 from lora_med.folders import fresh_folder, lock, sweep_folders
 from lora_med.models.files.file_cache import cache_file_for, cached_value
-from lora_med.models.files.gguf_header import Header, begins_as_gguf, read_gguf_header
+from lora_med.models.files.gguf_header import JOIN_PARTS, Header, begins_as_gguf, read_gguf_header
 from lora_med.models.files.gguf_settings import ROTATION, check_kind, corrected
 from lora_med.models.files.gguf_tokenizer import build_tokenizer, check_tokenizer
 from lora_med.models.files.weight_files import INDEX, SINGLE, is_finite
@@ -61,11 +61,10 @@ def find_gguf(path: Path) -> Path | None:
             return None
         if len(files) > 1:
             what = "one model in parts" if all(PART.search(file.name) for file in files) else "several GGUF files"
-            join = "join them: llama-gguf-split --merge FIRST-PART WHOLE.gguf"
             raise SettingsError(
                 f"the folder holds {what}: {', '.join(file.name for file in files[:4])}",
                 where=str(path),
-                fix=join if what.startswith("one") else f"name the file: model.base={path / files[0].name}",
+                fix=JOIN_PARTS if what.startswith("one") else f"name the file: model.base={path / files[0].name}",
             )
         return find_gguf(files[0])
     if not path.is_file():

@@ -49,6 +49,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
 }
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+JOIN_PARTS = "join them: llama-gguf-split --merge FIRST-PART WHOLE.gguf"
 COPY_AGAIN = "copy or download it again"
 
 

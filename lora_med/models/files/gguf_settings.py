@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lora_med.errors import SettingsError
-from lora_med.models.files.gguf_header import Header
+from lora_med.models.files.gguf_header import JOIN_PARTS, Header
 
 ROTATION = "rope_freqs.weight"  # Llama 3's factors, a tensor of their own
 OTHER_KINDS = {"adapter": "a LoRA adapter", "mmproj": "the vision part of a model", "imatrix": "an importance matrix"}
@@ -54,7 +54,7 @@ def check_kind(header: Header) -> None:
         raise SettingsError(
             f"the GGUF file is one of {parts} parts, which transformers cannot read",
             where=where,
-            fix="join them: llama-gguf-split --merge FIRST-PART WHOLE.gguf",
+            fix=JOIN_PARTS,
         )
     if header.own("expert_count", 0):
         raise SettingsError(

@@ -41,7 +41,7 @@ def resolve_base(base: str, revision: str | None = None, *, here_only: bool = Fa
         folder, commit = _from_hub(base, revision, here_only)
     elif revision is not None:
         raise SettingsError(
-            f"revision {revision!r} is given, but {base!r} is a local base",
+            f"revision {revision!r} is given, but {base!r} is a local folder or file",
             where="model.revision",
             fix="leave model.revision out; the fingerprint pins a local base",
         )
@@ -61,7 +61,7 @@ def display_name(base: str) -> str:
 def _local(base: str) -> Path | None:
     with suppress(RuntimeError, OSError):  # no such user's home; a name too long for any file
         path = Path(base).expanduser()
-        if path.exists():
+        if path.is_dir() or path.is_file():
             return path
     return fetched_file(base) if base in WHEELS else None
 
