@@ -282,4 +282,4 @@ def test_smollm2_has_its_135_million_weights_and_ids_of_llama_cpp() -> None:
     assert base.model.dtype == torch.bfloat16
 
 
-SMOLLM2_IDS = [56, 82, 49, 33, 83, 216, 39, 30, 34, 37, 2985]
+SMOLLM2_IDS = [56, 82, 49, 33, 83, 216, 39, 30, 34, 37, 2471]
