@@ -33,6 +33,12 @@ def _train(base: Path, name: str, *more: str) -> Path:
     return lora_med.train(lora_med.parse(None, [*settings, *quantization, *more]), train=ROWS)
 
 
+def _packed(base: Path) -> None:
+    card = lora_med.read_card(_train(base, "packed", "train.packing=true", "train.max_length=128"))
+    if not card.settings["train"]["packing"]:
+        raise LoraMedError("packed documents would see each other, so packing is turned off")
+
+
 def _two_processes(base: Path) -> None:
     codes = run_ranks(2, lambda: _train(base, "two"), Path("ranks"))
     if codes != [0, 0]:
@@ -87,7 +93,7 @@ def capabilities(family: str, folder: Path) -> dict[str, str]:
         results[name] = in_child(work, folder / f"{family}-{name.replace(' ', '-')}")
 
     attempt("train", lambda: _train(base, "plain"))
-    attempt("packed", lambda: _train(base, "packed", "train.packing=true", "train.max_length=128"))
+    attempt("packed", lambda: _packed(base))
     attempt("4-bit", lambda: (_train(base, "four", "model.load_in_4bit=true"), _merged(base, "four")))
     attempt("two processes", lambda: _two_processes(base))
     if results["train"] == YES:

@@ -7,6 +7,7 @@ earlier one.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from lora_med.workflows.run_identity import data_facts, run_identity
 from lora_med.workflows.train_tags import TagTask
 from lora_med.workflows.train_text import TextTask
 
+logger = logging.getLogger(__name__)
 TASKS = {"CAUSAL_LM": TextTask, "TOKEN_CLS": TagTask}
 
 
@@ -53,9 +55,9 @@ class TrainingData:
         self.task.check_base(loaded)
         loaded = self.task.with_template(loaded, self.settings, self.corpus)
         self.run.record(choices=[str(choice) for choice in loaded.choices], base=vars(loaded.fingerprint))
-        if base is None:
+        settings = _packed_where_separate(self.settings if base is None else _with_base(self.settings, base), loaded)
+        if settings is self.settings:
             return TrainingBase(self, loaded)
-        settings = _with_base(self.settings, base)
         self.run.record(settings=settings.model_dump(mode="json"))
         return TrainingBase(replace(self, settings=settings), loaded)
 
@@ -168,6 +170,16 @@ def _with_base(settings: Settings, base: Base) -> Settings:
         update={"base": base.name, "revision": base.revision, "dtype": base.dtype, **bits}
     )
     return settings.model_copy(update={"model": model})
+
+
+def _packed_where_separate(settings: Settings, base: Base) -> Settings:
+    """`settings` without packing if the attention that was chosen by itself cannot keep packed documents separate."""
+    from lora_med.training.arguments import FLAT  # it loads TRL
+
+    if not settings.train.packing or settings.model.attn_implementation != "auto" or base.attention in FLAT:
+        return settings
+    logger.warning("packing: off, because with attention %s packed documents would see each other", base.attention)
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"packing": False})})
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from lora_med.data.record import Question
 from lora_med.errors import DataError, SettingsError
 from lora_med.models.base import load_base
 from tests.tiny import make_tiny
+from tests.tiny_families import make_family
 
 ROWS = [{"prompt": f"What treats illness {n}?", "completion": f" Remedy {n} does."} for n in range(12)]
 MORE = [{"prompt": f"What causes illness {n}?", "completion": f" Agent {n} does."} for n in range(20, 24)]
@@ -147,6 +148,21 @@ def test_a_loaded_base_takes_the_place_of_the_settings(base: Path, tmp_path: Pat
     assert card.base.fingerprint == loaded.fingerprint
     assert card.base.name == base.name
     assert card.settings["model"]["base"] == base.name  # not the folder of the settings, which is nowhere
+
+
+def test_packing_is_off_where_packed_documents_would_see_each_other(tmp_path: Path) -> None:
+    """Falcon has an attention of its own, chosen by itself; an attention set by hand is refused as before."""
+    falcon = make_family("falcon", tmp_path / "falcon")
+    for name, packing in (("packed", "true"), ("padded", "false")):
+        run_settings = settings(falcon, tmp_path / name, f"train.packing={packing}", "train.max_length=128")
+        lora_med.train(run_settings, train=ROWS, validation=MORE)
+    (card, weights), (_, padded) = published(tmp_path / "packed"), published(tmp_path / "padded")
+    assert weights == padded and card.settings["train"]["packing"] is False
+    recorded = json.loads((tmp_path / "packed" / "run" / "run.json").read_text())
+    assert recorded["settings"]["train"]["packing"] is False
+    by_hand = settings(falcon, tmp_path / "hand", "train.packing=true", "model.attn_implementation=sdpa")
+    with pytest.raises(SettingsError, match="see each other"):
+        lora_med.train(by_hand, train=ROWS, validation=MORE)
 
 
 @pytest.mark.parametrize(
