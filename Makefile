@@ -41,7 +41,8 @@ test-wheel: setup ## build the wheel and the sdist, install the wheel elsewhere 
 
 # The packages that are closest to transformers, PEFT, TRL, bitsandbytes and accelerate.
 BOUND_TESTS := tests/adapters/test_attach.py tests/merge/test_fold.py tests/training/test_trainer.py \
-  tests/training/test_arguments.py tests/models/test_base.py
+  tests/training/test_arguments.py tests/models/test_base.py tests/models/test_structure.py \
+  tests/models/test_template_limits.py tests/merge/test_merged_families.py tests/adapters/test_other_layouts.py
 
 test-versions: .versions/lowest/.ready .versions/newest/.ready ## the tests nearest to the libraries, on the lowest and the newest versions
 	for end in lowest newest; do \
@@ -119,8 +120,8 @@ sample: setup ## write the sample corpus again
 settings-page: setup ## write docs/settings.md from the schema of the settings
 	$(BIN)/python -m tools.settings_page
 
-clean: ## remove .venv, runs and caches (adapters stay)
-	rm -rf .venv runs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
-
 models-page: setup ## try every family of bases and write the table of docs/models.md: about an hour
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m tools.models_page
+
+clean: ## remove .venv, runs and caches (adapters stay)
+	rm -rf .venv runs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
