@@ -258,6 +258,7 @@ def test_several_processes_write_the_lines_that_one_writes(
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 4  # of the open ones
 
 
+@needs_real
 def test_the_real_file_is_read_by_its_glob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = str(REAL / "pubmed_xml" / "pubmed20n10*.xml.gz")
     summary = answer(["read", "pubmed", pattern, "--out", str(tmp_path / "o.jsonl"), "--json"], capsys)
