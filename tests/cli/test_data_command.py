@@ -236,7 +236,6 @@ def test_articles_are_those_current_after_all_files(
     assert (summary["read"], summary["kept"], summary["articles"]) == (5, 1, 3)
 
 
-@needs_real
 def test_several_processes_write_the_lines_that_one_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
