@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lora_med.errors import IntegrityError
+from lora_med.errors import DependencyMissingError, IntegrityError
 from lora_med.models.files.quantized_cache import cache_path, is_cached, save_to_cache
 from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.precision import device_kind
@@ -42,6 +42,7 @@ def load_weights(
 
     Raises:
         IntegrityError: files are truncated, or weights are absent.
+        DependencyMissingError: they are in a form that another package reads.
     """
     import torch
 
@@ -62,6 +63,12 @@ def load_weights(
                 output_loading_info=True,
                 ignore_mismatched_sizes=bool(head),  # a head of other tags; any other mismatch is refused below
             )
+    except ImportError as error:  # of a quantized base, for one, whose library is not here
+        raise DependencyMissingError(
+            f"transformers cannot load this base without another package: {str(error).partition(chr(10))[0][:200]}",
+            where=str(folder),
+            fix="install what it names, or take the base that is not quantized",
+        ) from error
     except Exception as error:  # a damaged configuration raises many kinds
         raise IntegrityError(
             f"the weights do not fit config.json, or cannot be read ({type(error).__name__})",

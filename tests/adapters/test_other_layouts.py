@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from lora_med.adapters.runtime.peft_injection import check_attached, moves_names, named_layers_only
 from lora_med.adapters.runtime.swap import load_many, use
@@ -51,8 +52,6 @@ def test_an_adapter_stays_on_the_shared_expert_that_it_names(tmp_path: Path) -> 
 
 
 def test_an_adapter_on_attention_alone_needs_no_further_line(tmp_path: Path) -> None:
-    from peft import LoraConfig
-
     model = load_base(str(make_family("deepseek_v3", tmp_path / "moe")), quantization="none").model
     assert not moves_names(model, LoraConfig(target_modules=["q_proj", "v_proj"]))
     assert moves_names(model, LoraConfig(target_modules=["down_proj"]))
@@ -60,11 +59,18 @@ def test_an_adapter_on_attention_alone_needs_no_further_line(tmp_path: Path) -> 
 
 
 def test_layers_that_peft_adds_or_leaves_out_are_named(tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
     base = load_base(str(make_family("gemma3", tmp_path / "gemma3")), quantization="none")
     with named_layers_only():
         model = get_peft_model(base.model, LoraConfig(target_modules=["q_proj"]))
     wanted = [f"model.language_model.layers.{number}.self_attn.q_proj" for number in (0, 1)]
     with pytest.raises(SettingsError, match=r"attaches 1 layers too many and 0 too few, such as 'model\.vision_tower"):
         check_attached(model, "default", wanted)
+
+
+def test_attaching_stops_where_peft_adapts_more_than_was_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(str(make_family("gemma3", tmp_path / "gemma3")), quantization="none")
+    monkeypatch.setattr(LoraConfig, "exclude_modules", property(lambda _: None, lambda *_: None), raising=False)
+    with pytest.raises(SettingsError, match="layers too many"):
+        train(base, store=tmp_path, steps=0)

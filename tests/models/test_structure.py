@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lora_med.adapters.tensors.method import method_for
 from lora_med.config.schema import LoraSettings
-from lora_med.models.base import choose_attention
+from lora_med.errors import DependencyMissingError, SettingsError
+from lora_med.models.base import choose_attention, load_base
 from lora_med.models.files.resolve import model_class
 from lora_med.models.structure.adaptable_layers import (
     adaptable_layers,
@@ -21,6 +23,7 @@ from lora_med.models.structure.adaptable_layers import (
     layers_left_out,
     share_reached,
 )
+from lora_med.models.structure.backbone import backbone
 from lora_med.models.structure.exclusion import ends_in, exclusion
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.models.structure.tensor_names import DiskNames
@@ -130,9 +133,28 @@ def test_a_tensor_is_found_under_its_name_on_disk(family: str, tmp_path: Path) -
     assert names.of("model.no.such.weight") is None
 
 
-def test_a_vision_layer_named_by_hand_is_refused_with_the_reason() -> None:
-    from lora_med.adapters.tensors.method import method_for
-    from lora_med.errors import SettingsError
+def test_the_head_reads_the_module_before_it_also_where_the_class_names_none() -> None:
+    for family, name in (("llama", "model"), ("llama4_text", "model"), ("gemma3", "model")):
+        model = shape_of(family)
+        assert backbone(model) is model.get_submodule(name)
 
+
+def test_a_base_that_reads_weights_directly_is_not_quantized(tmp_path: Path) -> None:
+    folder = make_family("mamba", tmp_path / "mamba")
+    with pytest.raises(SettingsError, match="'mamba' reads weights of its layers directly"):
+        load_base(str(folder), quantization="4bit")
+    assert load_base(str(folder), quantization="none").quantization == "none"
+
+
+def test_a_base_whose_package_is_missing_names_it(tmp_path: Path) -> None:
+    folder = make_family("llama", tmp_path / "llama")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DependencyMissingError, match=r"(?i)gptq"):
+        load_base(str(folder), quantization="none")
+
+
+def test_a_vision_layer_named_by_hand_is_refused_with_the_reason() -> None:
     with pytest.raises(SettingsError, match="text does not pass through them"):
         method_for(shape_of("gemma3"), LoraSettings(target_modules=["fc1"]))

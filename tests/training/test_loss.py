@@ -11,9 +11,11 @@ from lora_med.training.step.loss import (
     count_labeled,
     labeled_nll,
     labeled_positions,
+    leave_out_balance,
     why_not_compact,
 )
 from tests.tiny import make_model
+from tests.tiny_families import family_config
 
 ROWS = 2 * BLOCK_ROWS + 37
 
@@ -121,3 +123,12 @@ def test_the_mean_of_a_rounded_gradient_is_taken_in_float32(dtype: torch.dtype) 
         gradients.append(hidden.grad)
     assert torch.equal(gradients[1], (gradients[0].float() / 3).to(dtype))
     assert torch.equal(gradients[2], (gradients[0].float() * (65536 / 4)).to(dtype))
+
+
+def test_the_balance_loss_is_left_out_only_where_trl_cannot_count_the_experts() -> None:
+    config = family_config("granitemoe")
+    config.output_router_logits = True
+    assert leave_out_balance(config) and not config.output_router_logits
+    config = family_config("mixtral")
+    config.output_router_logits = True
+    assert not leave_out_balance(config) and config.output_router_logits

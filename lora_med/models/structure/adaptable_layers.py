@@ -32,7 +32,7 @@ def language_part(model: Any) -> str:
 
 def layers_left_out(model: Any) -> Mapping[str, Sequence[Linear]]:
     """The linear layers that no adapter is trained on, by the reason; the output head is not among them."""
-    reasons = _reasons(model)
+    reasons = reasons_left_out(model)
     result: dict[str, list[Linear]] = {}
     for layer in linear_layers(model):
         if layer.name in reasons:
@@ -42,7 +42,7 @@ def layers_left_out(model: Any) -> Mapping[str, Sequence[Linear]]:
 
 def adaptable_layers(model: Any) -> list[Linear]:
     """The linear layers that an adapter may be on, in the model's order."""
-    reasons = _reasons(model)
+    reasons = reasons_left_out(model)
     return [layer for layer in linear_layers(model) if layer.name not in reasons]
 
 
@@ -91,7 +91,7 @@ def describe_reach(model: Any, layers: Sequence[Linear]) -> str:
     return "; ".join(parts)
 
 
-def _reasons(model: Any) -> dict[str, str]:
+def reasons_left_out(model: Any) -> dict[str, str]:
     """Layer name -> why no adapter is trained on it."""
     modules = {name.replace(".base_layer", ""): module for name, module in model.named_modules()}
     language = language_part(model)

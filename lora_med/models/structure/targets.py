@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_med.config.near_names import nearest
 from lora_med.errors import SettingsError
-from lora_med.models.structure.adaptable_layers import adaptable_layers, layers_left_out
+from lora_med.models.structure.adaptable_layers import adaptable_layers, reasons_left_out
 from lora_med.models.structure.exclusion import ends_in
 from lora_med.models.structure.linear_layers import Linear, linear_layers
 
@@ -38,7 +38,9 @@ def choose_targets(
         chosen = layers
     else:
         names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-        _refuse_unknown_targets(names, leaves, [layer.name for layer in layers], {} if anywhere else _reasons(model))
+        _refuse_unknown_targets(
+            names, leaves, [layer.name for layer in layers], {} if anywhere else reasons_left_out(model)
+        )
         chosen = [layer for layer in layers if any(ends_in(layer.name, name) for name in names)]
     if exclude is not None:
         chosen = [layer for layer in chosen if not re.fullmatch(exclude, layer.name)]
@@ -53,10 +55,6 @@ def choose_targets(
             fix=f"layers are numbered 0 to {numbers[-1]}" if numbers else "leave it out: the layers have no numbers",
         )
     return [layer for layer in chosen if layer.layer in layers_to_transform]
-
-
-def _reasons(model: Any) -> dict[str, str]:
-    return {layer.name: reason for reason, layers in layers_left_out(model).items() for layer in layers}
 
 
 def _refuse_unknown_targets(
