@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +15,9 @@ from typer.main import get_command
 
 from lora_med import __version__
 from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
+from lora_med.cli.machine import check_working_directory, machine_error, open_streams
 from lora_med.cli.terminal import print_text
-from lora_med.errors import InputMissingError, LoraMedError, UsageError
-from lora_med.files import unreadable
+from lora_med.errors import LoraMedError, UsageError
 from lora_med.run import set_up_logging, set_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -88,6 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     set_verbosity(logging.NOTSET)
     set_up_logging()
     try:
+        check_working_directory()
         root = with_common_options(get_command(app))
         code = root.main(args=list(arguments) or ["--help"], prog_name="lora-med", standalone_mode=False)
     except LoraMedError as error:
@@ -107,27 +107,8 @@ def run(arguments: Sequence[str]) -> int:
 
         if debug:
             print_text(traceback.format_exc(), file=sys.stderr, end="")
-        return _report(_of_the_machine(error) or bug(error), as_json=as_json)
+        return _report(machine_error(error) or bug(error), as_json=as_json)
     return code if isinstance(code, int) else 0
-
-
-def _of_the_machine(error: Exception) -> LoraMedError | None:
-    """An error that the machine's state explains, whatever raised it: a path that may not be used, a deleted folder."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return InputMissingError("the working directory was deleted", fix="cd to a folder that exists")
-    if isinstance(error, PermissionError) and error.filename is not None:
-        path = Path(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))
-        return unreadable(error, path)
-    return None
-
-
-def _open_streams() -> None:
-    """Give each standard stream that the caller closed (`>&-`) a place, so that no file gets its number."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 def _leave_out_torch(arguments: Sequence[str]) -> None:
@@ -143,7 +124,7 @@ def _leave_out_torch(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """The console script."""
-    _open_streams()
+    open_streams()
     _leave_out_torch(sys.argv[1:])
     code = run(sys.argv[1:])
     try:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from lora_med.cli.machine import check_working_directory, machine_error, open_streams
 from lora_med.cli.terminal import print_text
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
@@ -44,8 +45,10 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     parser.add_argument("--config", help="the YAML file of the settings")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
+    open_streams()
     options = parser.parse_args(arguments)
     try:
+        check_working_directory()
         settings = parse(options.config, options.overrides)
         prepare_environment(settings.offline)
         main(settings)
@@ -57,4 +60,4 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     except Exception as error:  # the last resort: any other exception is a bug of ours
         if options.debug:
             print_traceback(error)
-        sys.exit(report_error(bug(error)))
+        sys.exit(report_error(machine_error(error) or bug(error)))

@@ -163,3 +163,36 @@ def test_a_cache_that_cannot_be_written_costs_only_time(base: Path) -> None:
     for place in ("/proc/none", "/dev/null"):
         code, _, errors = lora_med("generate", *options, XDG_CACHE_HOME=place, HOME=place)
         assert code == 0, errors
+
+
+RECIPE = Path(__file__).parents[2] / "recipes/sft_pubmed.py"
+
+
+@pytest.mark.parametrize("program", [["-m", "lora_med", "train"], [str(RECIPE)]], ids=["command", "recipe"])
+def test_training_in_a_deleted_folder_ends_before_torch_loads(program: list[str], tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [sys.executable, *program, "--config", "quickstart_pubmed"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(RECIPE.parents[1])},
+        preexec_fn=delete_working_directory(tmp_path / "gone"),
+        timeout=240,
+    )
+    assert (done.returncode, done.stdout) == (66, "")
+    assert "the working directory was deleted" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_whole_run_needs_no_home_and_no_stdout(tmp_path: Path) -> None:
+    store, here = str(tmp_path / "store"), {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
+    settings = [f"train.output_dir={tmp_path}/run", f"adapter.store={store}", "adapter.name=a", "train.max_steps=1"]
+    commands = [
+        ["train", "--config", "quickstart_pubmed", *settings],
+        ["merge", "a", "--store", store, "--base", "micro", "--out", str(tmp_path / "merged")],
+        ["export", "vllm", "a", "--store", store, "--out", str(tmp_path / "vllm")],
+        ["generate", "--adapter", "a", "--store", store, "--prompt", "x", "--max-new-tokens", "2"],
+    ]
+    for command in commands:
+        code, _, errors = lora_med(*command, before=close_stdout, **here)
+        assert code == 0, errors
