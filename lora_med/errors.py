@@ -14,6 +14,7 @@
     |   `-- BaseMismatchError        76  an adapter and a base it was not trained on
     |-- NotPermittedError            77  the license or access class forbids it
     `-- DivergedError                78  training met a loss or gradient that is not finite
+        `-- WorseThanBaseError       78  on validation, the adapter is worse than where its training began
 
 Each message has three parts: what was wrong with the value, `where` it is, and `fix`, the command or change that helps.
 No message may contain text from a clinical source: uids, offsets and counts only.
@@ -128,3 +129,7 @@ class NotPermittedError(LoraMedError):
 class DivergedError(LoraMedError):
     exit_code = 78
     name = "diverged"
+
+
+class WorseThanBaseError(DivergedError):
+    name = "worse-than-base"

@@ -218,6 +218,13 @@ def unreadable(error: OSError, path: Path) -> InputMissingError:
     )
 
 
+def forbidden(error: Exception) -> InputMissingError | None:
+    """A permission that was refused, whatever raised it, as an error with its path; None for any other exception."""
+    if not isinstance(error, PermissionError) or error.filename is None:
+        return None
+    return unreadable(error, Path(os.fsdecode(error.filename)))
+
+
 def read_json(path: Path, content: bytes | None = None) -> Any:
     """The JSON value in `path`, or in `content`, the bytes of that file where they are in memory already.
 

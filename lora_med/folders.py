@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lora_med.errors import OutputError
+from lora_med.errors import InputMissingError, OutputError
 from lora_med.files import disk_errors, full_disk, sync
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -179,3 +179,15 @@ def _locked_folder(parent: Path, name: str) -> tuple[Path, int]:
 def _remove(path: Path, descriptor: int) -> None:
     shutil.rmtree(path, ignore_errors=True)
     os.close(descriptor)
+
+
+def check_working_directory() -> None:
+    """Stop if the working directory was deleted: relative paths mean nothing, and torch ends the process as it loads.
+
+    Raises:
+        InputMissingError: it is gone.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise InputMissingError("the working directory was deleted", fix="cd to a folder that exists") from error

@@ -10,6 +10,7 @@ import pytest
 from lora_med.config.parse import parse
 from lora_med.data.catalog import find_source
 from lora_med.data.formats.find_inputs import find_inputs
+from lora_med.models.files.wheel_bases import WHEELS
 from lora_med.prompts.templates.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +39,7 @@ def test_each_config_has_its_own_adapter_and_output() -> None:
 def test_a_base_from_the_hub_is_said_to_need_the_network() -> None:
     for path in CONFIGS:
         settings = parse(path)
-        assert settings.offline == (settings.model.base == "micro"), path
+        assert settings.offline == (settings.model.base in ("micro", *WHEELS)), path
 
 
 def test_every_task_has_a_micro_config() -> None:

@@ -15,9 +15,10 @@ from typer.main import get_command
 
 from lora_med import __version__
 from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
-from lora_med.cli.machine import check_working_directory, machine_error, open_streams
-from lora_med.cli.terminal import print_text
+from lora_med.cli.terminal import open_streams, print_text
 from lora_med.errors import LoraMedError, UsageError
+from lora_med.files import forbidden
+from lora_med.folders import check_working_directory
 from lora_med.run import set_up_logging, set_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -107,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
 
         if debug:
             print_text(traceback.format_exc(), file=sys.stderr, end="")
-        return _report(machine_error(error) or bug(error), as_json=as_json)
+        return _report(forbidden(error) or bug(error), as_json=as_json)
     return code if isinstance(code, int) else 0
 
 

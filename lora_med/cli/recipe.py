@@ -7,11 +7,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from lora_med.cli.machine import check_working_directory, machine_error, open_streams
-from lora_med.cli.terminal import print_text
+from lora_med.cli.terminal import open_streams, print_text
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.errors import LoraMedError, StoppedError
+from lora_med.files import forbidden
+from lora_med.folders import check_working_directory
 from lora_med.run import prepare_environment, rank
 
 
@@ -60,4 +61,4 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     except Exception as error:  # the last resort: any other exception is a bug of ours
         if options.debug:
             print_traceback(error)
-        sys.exit(report_error(machine_error(error) or bug(error)))
+        sys.exit(report_error(forbidden(error) or bug(error)))

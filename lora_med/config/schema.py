@@ -162,6 +162,8 @@ class AdapterSettings(Section):
     """One line for the card: what the adapter is for."""
     overwrite: bool = False
     """Replace an adapter of the same name; otherwise that is an error, found before training."""
+    publish_worse: bool = False
+    """Publish the adapter even if, on validation, it is worse than what its training began from."""
     access: Literal["open", "registered", "credentialed"] | None = None
     """Access class of your own data: who may read it. A catalog source brings its own, and the strictest wins. `custom`
     and the formats of corpora (conll, bioc, brat) have none until it is stated here, and no run trains on data without

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lora_med.config.near_names import unknown
 from lora_med.config.schema import EvaluateSettings
 from lora_med.data.corpus import Corpus
@@ -25,6 +27,7 @@ from lora_med.evaluation.scorers.choice_answers import ChoiceQuestions, choose, 
 from lora_med.evaluation.scorers.choice_measures import layout_of, option_measures, option_table
 from lora_med.evaluation.scorers.items import ChoiceItem, TextItem, text_items
 from lora_med.evaluation.tasks import SCORINGS, Scoring
+from lora_med.metrics.significance import Verdict, paired, verdict
 from lora_med.models.base import Base
 from lora_med.prompts.fit import Refused, fit_stream
 from lora_med.prompts.render import fitting, render
@@ -48,6 +51,7 @@ class ValidationTask:
     items: int
     digest: str
     measures: tuple[Measure, ...]
+    groups: tuple[str, ...]
     answer_items: Callable[[Any, Sequence[int]], list[Answer]]
     make_table: Callable[[Sequence[Answer]], Numbers]
 
@@ -63,6 +67,19 @@ class ValidationTask:
         """Every measure by name, from the answers to all items in their order."""
         sums = self.make_table(answers).sum(axis=0)
         return {measure.name: float(measure.of_sums(sums)) for measure in self.measures}
+
+    def compare(self, before: Sequence[Answer], after: Sequence[Answer]) -> tuple[tuple[float, float] | None, Verdict]:
+        """The 95% interval of the change in `metric`, paired over groups of items, and the verdict that it allows."""
+        measure = next(measure for measure in self.measures if measure.name == self.metric)
+        tables = [self.make_table([tuple(answer) for answer in answers]) for answers in (before, after)]
+        columns = tables[0].shape[1]
+        interval = paired(
+            np.hstack(tables),
+            self.groups,
+            lambda sums: measure.of_sums(sums[..., columns:]) - measure.of_sums(sums[..., :columns]),
+        ).interval
+        ends = None if interval.low is None or interval.high is None else (interval.low, interval.high)
+        return ends, verdict(interval, lower_is_better=measure.lower_is_better)
 
 
 def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> None:
@@ -121,6 +138,7 @@ def validation_task(
         every=settings.eval_steps,
         chooses=settings.chooses,
         items=len(items),
+        groups=tuple(item.group for item in items),
         digest=hashlib.sha256(repr(tokens).encode()).hexdigest(),
         **fields,
     )

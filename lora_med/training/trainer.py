@@ -27,11 +27,13 @@ from lora_med.training.planner.run_memory import fit_to_memory
 from lora_med.training.rows.batches import Collator, Share, load_rows, load_stream
 from lora_med.training.rows.training_rows import rows_in_memory, training_rows
 from lora_med.training.run.adapter_files import load_adapter, restore, trainable_weights
+from lora_med.training.run.against_start import with_verdict
 from lora_med.training.run.callbacks import MetricsFile, ProgressReport, Throughput
 from lora_med.training.run.checkpoint_policy import choose_policy
 from lora_med.training.run.checkpoint_saving import CheckpointingTrainer
 from lora_med.training.run.checkpoints import announce, require_complete
 from lora_med.training.run.resume import find_resume, full_identity
+from lora_med.training.run.rising_loss import RisingLoss
 from lora_med.training.stack_check import check_stack
 from lora_med.training.step.fast_layers import fast_layers
 from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
@@ -130,7 +132,7 @@ class AdapterTrainer(CheckpointingTrainer):
         task = self.validation_task
         metrics_file = MetricsFile(self.output_dir, f"eval_{task.metric}" if task is not None else None)
         scoring = [TaskEvaluation(task, self)] if task is not None else []
-        return [self.guard, self.throughput, self.progress, metrics_file, *scoring, self.policy]
+        return [self.guard, self.throughput, self.progress, metrics_file, RisingLoss(), *scoring, self.policy]
 
     def _prepare_loss(self) -> str | None:
         """Add the one-pass loss to the model, or return the reason why TRL's standard loss is used."""
@@ -291,5 +293,6 @@ class AdapterTrainer(CheckpointingTrainer):
         return result
 
     def scores(self) -> dict[str, Any]:
-        """What validation measured for the chosen adapter: the metric, its value, and the step; may be empty."""
-        return self.policy.scores(self.state)
+        """What validation measured for the chosen adapter, beside step 0; may be empty. Every process must call it."""
+        scores, history = self.policy.scores(self.state), self.state.log_history
+        return with_verdict(scores, history, self.validation_task, self.output_dir)

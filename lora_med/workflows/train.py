@@ -27,6 +27,7 @@ from lora_med.workflows.lora_config import with_lora
 from lora_med.workflows.run_identity import data_facts, run_identity
 from lora_med.workflows.train_tags import TagTask
 from lora_med.workflows.train_text import TextTask
+from lora_med.workflows.validation_verdict import report_validation
 
 logger = logging.getLogger(__name__)
 TASKS = {"CAUSAL_LM": TextTask, "TOKEN_CLS": TagTask}
@@ -141,9 +142,13 @@ class TrainedAdapter:
 
         Raises:
             OutputError: the name is taken.
+            WorseThanBaseError: on validation the adapter is worse than what its training began from; nothing is
+                published without `adapter.publish_worse`.
             IntegrityError: a tensor is missing, misshapen or not finite; nothing is written.
         """
         data, adapter = self.data, self.data.settings.adapter
+        data.run.record(scores=self.scores)
+        report_validation(self.scores, data.settings)
         if self.publishes:
             publish(
                 self.model,
@@ -159,7 +164,7 @@ class TrainedAdapter:
                 state=self.weights,
             )
         folder = Path(adapter.store) / adapter.name
-        data.run.record(adapter=str(folder), scores=self.scores)
+        data.run.record(adapter=str(folder))
         return folder
 
 

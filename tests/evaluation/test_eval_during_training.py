@@ -187,3 +187,19 @@ def test_settings_that_cannot_work_together_are_refused(changes: list[str], word
         parse(None, changes)
     assert words in str(caught.value)
     assert "``" not in str(caught.value)
+
+
+def test_two_scorings_are_compared_item_by_item(questions: Corpus) -> None:
+    task = validation_task(settings(max_eval_samples=10_000), questions, make_base(context=4096), seed=0)
+    assert task is not None and len(set(task.groups)) == task.items > 10
+    options = (" yes", " no", " maybe")
+    correct = [options.index(row.completion) for row in render(questions.validation, questions.template)]
+    right = [tuple(0.0 if option == answer else -50.0 for option in range(3)) for answer in correct]
+    wrong = [tuple(-50.0 if option == answer else 0.0 for option in range(3)) for answer in correct]
+    assert task.compare(right, wrong) == ((-1.0, -1.0), "worse")
+    assert task.compare(wrong, right) == ((1.0, 1.0), "better")
+    assert task.compare(right, right) == ((0.0, 0.0), "cannot tell")
+    mixed = [wrong[0], *right[1:]]
+    ends, verdict = task.compare(right, mixed)
+    assert ends is not None and ends[0] < -1 / task.items <= ends[1] <= 0.0
+    assert verdict == "cannot tell"

@@ -22,6 +22,7 @@ from lora_med.config.schema import EvaluateSettings
 from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.errors import DivergedError, SettingsError
 from lora_med.evaluation.eval_during_training import ValidationTask, validation_task
+from lora_med.metrics.significance import Verdict
 from lora_med.models.base import Base, load_base
 from lora_med.training.run.callbacks import read_metrics
 from lora_med.training.step.task_eval import undisturbed
@@ -74,6 +75,10 @@ class ScriptedTask:
     def scores(self, answers: Sequence[float]) -> dict[str, float]:
         assert list(answers) == [0.0, 1.0, 2.0]
         return {"score": self.fixed_scores[len(self.weights_at_scoring) - 1]}
+
+    def compare(self, before: Sequence[float], after: Sequence[float]) -> tuple[tuple[float, float] | None, Verdict]:
+        assert list(before) == list(after) == [0.0, 1.0, 2.0]
+        return (-0.5, 0.75), "cannot tell"
 
 
 CASES: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from lora_med.cli.main import run
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.data.record import Question
-from lora_med.errors import DataError, SettingsError
+from lora_med.errors import DataError, SettingsError, WorseThanBaseError
 from lora_med.models.base import load_base
 from tests.tiny import make_tiny
 from tests.tiny_families import make_family
@@ -259,3 +259,21 @@ def test_the_readme_of_an_adapter_says_the_class_that_was_stated(base: Path, tmp
         assert said in (folder / "README.md").read_text()
         assert read_card(folder).data.access == access
         assert ((tmp_path / access / "run" / "run.json").stat().st_mode & 0o077 == 0) == (access == "credentialed")
+
+
+def test_an_adapter_that_is_worse_than_its_base_is_published_only_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm = ["train.learning_rate=0.3", "train.max_steps=6", "train.eval_steps=6", "data.max_records=60"]
+    harm += [f"train.output_dir={tmp_path / 'run'}", f"adapter.store={tmp_path / 'adapters'}"]
+    with pytest.raises(WorseThanBaseError, match="on validation it is worse than its base") as caught:
+        lora_med.train(parse("quickstart_pubmed", harm))
+    assert caught.value.exit_code == 78
+    assert not (tmp_path / "adapters").exists()
+    assert json.loads((tmp_path / "run/run.json").read_text())["scores"]["validation"]["verdict"] == "worse"
+    folder = lora_med.train(parse("quickstart_pubmed", [*harm, "adapter.publish_worse=true"]))
+    chosen = read_card(folder).scores["validation"]
+    assert chosen["verdict"] == "worse" and chosen["eval_loss"] > chosen["start"]
+    assert "worse than its base" in (folder / "README.md").read_text()
+    assert run(["adapters", "list", "--store", str(folder.parent)]) == 0
+    assert f"worse: {chosen['eval_loss']:.2f} against {chosen['start']:.2f}" in capsys.readouterr().out

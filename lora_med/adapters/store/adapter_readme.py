@@ -6,6 +6,7 @@ from typing import Any
 
 from lora_med.adapters.runtime.peft_injection import moves_names
 from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.on_validation import OnValidation
 from lora_med.adapters.tensors.method import Method
 from lora_med.models.structure.adaptable_layers import language_part
 from lora_med.visible import markdown
@@ -73,6 +74,14 @@ def _origin(card: Card) -> list[str]:
     ]
 
 
+def _on_validation(card: Card) -> list[str]:
+    """The line on how the adapter compares on validation with what its training began from."""
+    comparison = OnValidation.of(card.scores)
+    if comparison is None:
+        return []
+    return [f"- **Result**: {markdown(comparison.sentence(card.settings.get('lora', {}).get('continue_from')))}"]
+
+
 def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
     scores = [
@@ -97,6 +106,7 @@ def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
         *([OWN_TEMPLATE] if own_template else []),
         f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {markdown(card.data.license)}; "
         f"access {card.data.access}",
+        *_on_validation(card),
         "",
         SHARING[card.data.access],
         "",

@@ -36,10 +36,19 @@ def _size(folder: Path) -> int:
         return 0
 
 
+def _on_validation(comparison: dict[str, Any] | None) -> str:
+    """A cell of the list: the verdict, and the two values that it compares."""
+    if comparison is None:
+        return ""
+    text = f"{comparison['verdict']}: {comparison['value']:.2f} against {comparison['start']:.2f}"
+    return f"[red]{text}[/]" if comparison["verdict"] == "worse" else text
+
+
 @app.command("list")
 def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
     """List the published adapters: base, template, method, size, access class, date."""
     from lora_med.adapters.store.card import Card
+    from lora_med.adapters.store.on_validation import OnValidation
     from lora_med.adapters.store.store import cards
 
     rows: list[dict[str, Any]] = []
@@ -48,6 +57,8 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
         if isinstance(card, Card):
             row |= {"base": card.base.name, "template": card.template, "access": card.data.access}
             row |= {"rank": card.method.get("r"), "created": card.created}
+            comparison = OnValidation.of(card.scores)
+            row["validation"] = asdict(comparison) if comparison is not None else None
         else:
             row["error"] = card.what
             row["where"] = card.where
@@ -60,15 +71,15 @@ def list_command(store: Store = STORE, as_json: AsJson = False) -> None:
         return
     from rich.markup import escape
 
-    titles = ("name", "base", "template", "rank", "size", "access", "published")
+    titles = ("name", "base", "template", "rank", "size", "access", "published", "on validation")
     table = new_table(titles, right=("rank", "size"))
     for row in rows:
         size = f"{row['bytes'] / 1e6:.1f} MB"
         if "error" in row:
-            table.add_row(row["name"], f"[red]{escape(row['error'])}[/]", "", "", size, "", "")
+            table.add_row(row["name"], f"[red]{escape(row['error'])}[/]", "", "", size, "", "", "")
         else:
             cells = (row["name"], row["base"], row["template"], str(row["rank"]), size, row["access"], row["created"])
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(escape, cells), _on_validation(row["validation"]))
     console().print(table)
 
 

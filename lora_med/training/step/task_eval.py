@@ -15,7 +15,9 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from lora_med.errors import DivergedError, LoraMedError
+from lora_med.metrics.significance import Verdict
 from lora_med.training.rows.batches import Share
+from lora_med.training.run.item_scores import add_answers, forget_after
 
 ITEMS = "eval_items"  # in the log, the field that distinguishes a scoring from a validation
 
@@ -46,6 +48,10 @@ class ValidationTask(Protocol):
 
     def scores(self, answers: Sequence[Any]) -> dict[str, float]:
         """Scores by name, from the answers to all items in order."""
+        ...
+
+    def compare(self, before: Sequence[Any], after: Sequence[Any]) -> tuple[tuple[float, float] | None, Verdict]:
+        """The 95% interval of the change in `metric` between two lists of answers to all items, and its verdict."""
         ...
 
 
@@ -107,9 +113,12 @@ class TaskEvaluation(TrainerCallback):
     def __init__(self, task: ValidationTask, trainer: Any) -> None:
         self.task = task
         self.trainer = trainer
+        self.keeps_answers = task.chooses
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Score the base, in a run that does not resume; this score chooses nothing."""
+        """Score the base, in a run that does not resume: what the chosen adapter is compared with."""
+        if self.keeps_answers and state.is_world_process_zero:
+            forget_after(self.trainer.output_dir, state.global_step)
         if args.eval_on_start:
             self.scores(args, state)
 
@@ -131,11 +140,14 @@ class TaskEvaluation(TrainerCallback):
         model: Any = trainer.model_wrapped if trainer.is_fsdp_enabled else inner
         with undisturbed(trainer.model), trainer.compute_loss_context_manager():
             try:
-                scores = task.scores(all_answers(task, model, trainer.share, sharded=trainer.sharded))
+                answers = all_answers(task, model, trainer.share, sharded=trainer.sharded)
+                scores = task.scores(answers)
             except DivergedError as error:
                 raise trainer.guard.diverged("the score of a validation item is not finite", args, state) from error
         if not math.isfinite(scores[task.metric]):
             raise trainer.guard.diverged(f"the validation {task.metric} is not finite", args, state)
+        if self.keeps_answers and state.is_world_process_zero:
+            add_answers(trainer.output_dir, state.global_step, answers)
         metrics = {f"eval_{name}": value for name, value in scores.items()}
         trainer.log({**metrics, ITEMS: task.items, "eval_seconds": round(time.perf_counter() - started, 3)})
         return metrics
