@@ -324,7 +324,8 @@ def test_training_stops_when_validation_no_longer_improves_and_the_best_adapter_
     best = min((loss, step) for step, loss in scores.items() if step)[1]
     assert trainer.state.global_step == best + 2 * 3 < 60
     assert abs(trainer.evaluate()["eval_loss"] - scores[best]) < 1e-6
-    assert trainer.scores() == {"validation": {"eval_loss": scores[best], "step": best}}
+    expected = {"eval_loss": scores[best], "step": best, "start": scores[0], "verdict": "better"}
+    assert trainer.scores() == {"validation": expected}
     again = make_trainer(
         tmp_path,
         train=documents(8),
