@@ -79,6 +79,8 @@ class LoraSettings(Section):
     """Name of an adapter in the store to train further; its base and shape must match."""
     task_type: Literal["CAUSAL_LM", "TOKEN_CLS"] = "CAUSAL_LM"
     """CAUSAL_LM writes text. TOKEN_CLS tags tokens: the base gets a head for the entity types of the training data."""
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """With TOKEN_CLS: dropout on the input of the head while training; lora_dropout does not reach it."""
 
 
 class TrainSettings(Section):

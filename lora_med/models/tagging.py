@@ -40,10 +40,14 @@ def load_tagger(
     dtype: str = "auto",
     attention: str = "auto",
     revision: str | None = None,
+    head_dropout: float = 0.1,
 ) -> Base:
     """Load a base with a head for `labels`, in float32 and all zeros: before training every tag is equally likely.
 
     All else is as from `load_base`, the identity too: the head belongs to the adapter.
+
+    Args:
+        head_dropout: share of the head's inputs that are dropped in training, in place of what the base's settings say.
 
     Raises:
         InputMissingError: no such base, or no safetensors.
@@ -69,6 +73,7 @@ def load_tagger(
         quantized.llm_int8_skip_modules = list(HEADS)
     model = load_weights(folder, config, quantized, dtype, attention, head=HEADS)
     _untrained_head(model)
+    _set_dropout(model, head_dropout)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     log_choices(choices)
     return Base(
@@ -86,6 +91,16 @@ def load_tagger(
         double_quant=double_quant,
         quantized_now=quantization == "4bit",
     )
+
+
+def _set_dropout(model: Any, share: float) -> None:
+    """Give the head's own dropout this share; transformers calls it `dropout` or `drop`, and a few models have none."""
+    from torch.nn import Dropout
+
+    for name in ("dropout", "drop"):
+        layer = getattr(model, name, None)
+        if isinstance(layer, Dropout):
+            layer.p = share
 
 
 def _refuse_without_offsets(tokenizer: Any, folder: Path) -> None:

@@ -23,6 +23,7 @@ class TagTask:
     """Training a head that labels each token B-, I- or O, for the entity types of the training records."""
 
     labels: tuple[str, ...]
+    head_dropout: float = 0.1
 
     @classmethod
     def of(cls, corpus: Corpus, settings: Settings) -> TagTask:
@@ -38,7 +39,7 @@ class TagTask:
                 where="evaluate.eval_steps",
                 fix="leave evaluate.eval_steps out; train.eval_steps sets how often the validation loss is taken",
             )
-        return cls(tag_labels(corpus.train))
+        return cls(tag_labels(corpus.train), settings.lora.head_dropout)
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
         """What run.json records about the task."""
@@ -59,6 +60,7 @@ class TagTask:
             dtype=model.dtype,
             attention=model.attn_implementation,
             revision=model.revision,
+            head_dropout=self.head_dropout,
         )
 
     def check_base(self, base: Base) -> None:

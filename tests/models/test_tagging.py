@@ -87,3 +87,15 @@ def test_a_model_without_a_token_classifier_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"model_type": "llama"', '"model_type": "mamba"'))
     with pytest.raises(SettingsError, match="no token classifier of model type 'mamba'"):
         load_tagger(str(folder), LABELS)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_the_heads_dropout_is_the_one_that_was_set(family: str, tmp_path: Path) -> None:
+    folder = make_tiny_encoder(tmp_path) if family == "bert" else make_tiny(family, tmp_path)
+    for share in (0.0, 0.5):
+        model = load_tagger(str(folder), LABELS, dtype="float32", head_dropout=share).model
+        head = model.get_submodule(str(tag_head(model)))
+        head.weight.data.fill_(1.0)
+        model.train()
+        model.base_model.eval()
+        assert torch.equal(model(input_ids=IDS).logits, model(input_ids=IDS).logits) == (share == 0.0)

@@ -1,0 +1,263 @@
+"""python benchmarks/study_page.py [--out runs/study]: the reports of benchmarks/study.py as docs/results.md and .png.
+
+Each verdict is that of the report; over PubMedQA's folds the items are pooled, and the verdict is made by the same
+functions. The difference between lora_med and TRL is paired over the items of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lora_med.evaluation.measures import Measure, Numbers
+from lora_med.evaluation.scorers.registry import measures_of
+from lora_med.evaluation.sentences import number, signed, span
+from lora_med.evaluation.tasks import SCORINGS
+from lora_med.metrics.significance import Interval, bootstrap, paired, verdict, wilson
+
+MARKER = "<!-- study -->"  # the part of the page that this script writes is between two of these lines
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+TITLES = {
+    "pubmedqa": "PubMedQA, from the abstract",
+    "entities": "chemicals and diseases, written",
+    "tags": "chemicals and diseases, tagged",
+    "note": "notes from dialogue",
+    "question_summary": "a consumer's question in one sentence",
+    "pubmed": "abstracts",
+    "exam": "medical examinations",
+}
+ROLES = ("base", "lora_med", "trl")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value and its 95% interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One task: the measure that decides, each role's score, the best baseline, and the two differences."""
+
+    title: str
+    items: int
+    measure: Measure
+    scores: dict[str, Score]
+    baseline: tuple[str, Score] | None
+    gain: Score
+    gain_verdict: str
+    from_trl: Score | None
+
+
+def read_tables(folder: Path) -> tuple[dict[str, Any], dict[str, Numbers], list[str]]:
+    """A report's evaluation, the tables of each role (items x columns), and the items' groups."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    (evaluation,) = report["evaluations"]
+    lines = [json.loads(line) for line in (folder / evaluation["items_file"]).read_text(encoding="utf-8").splitlines()]
+    names = {"base": None}
+    for subject in evaluation["subjects"][1:]:
+        names.setdefault("trl" if subject["adapter"].endswith("-trl") else "lora_med", subject["adapter"])
+    tables = {
+        role: np.array([(line["base"] if name is None else line["adapters"][name])["sums"] for line in lines], float)
+        for role, name in names.items()
+    }
+    return evaluation, tables, [line["group"] for line in lines]
+
+
+def outcome(name: str, folders: Sequence[Path]) -> Outcome:
+    """The outcome of a task from its reports: one, or one for each fold."""
+    parts = [read_tables(folder) for folder in folders]
+    evaluation = parts[0][0]
+    wanted = SCORINGS[evaluation["scoring"]].verdict_by
+    measure = next(each for each in measures_of(evaluation["scoring"], evaluation["layout"]) if each.name == wanted)
+    roles = [role for role in ROLES if all(role in tables for _, tables, _ in parts)]
+    tables = {role: np.vstack([part[role] for _, part, _ in parts]) for role in roles}
+    groups = [group for _, _, part in parts for group in part]
+    scores = {role: score(measure, table, groups) for role, table in tables.items()}
+    gain = difference(measure, tables["base"], tables["lora_med"], groups)
+    return Outcome(
+        title=TITLES[name],
+        items=len(groups),
+        measure=measure,
+        scores=scores,
+        baseline=best_baseline(measure, [part[0] for part in parts]),
+        gain=gain,
+        gain_verdict=verdict(gain.interval, lower_is_better=measure.lower_is_better),
+        from_trl=difference(measure, tables["trl"], tables["lora_med"], groups) if "trl" in tables else None,
+    )
+
+
+def score(measure: Measure, table: Numbers, groups: Sequence[str]) -> Score:
+    """A role's score, its interval as the report makes it."""
+    sums = table.sum(axis=0)
+    if measure.counts is not None and len(set(groups)) == len(groups):
+        interval = wilson(*(round(count) for count in measure.counts(sums)))
+    else:
+        interval = bootstrap(table, groups, measure.of_sums, seed=42)
+    return Score(float(measure.of_sums(sums)), interval)
+
+
+def difference(measure: Measure, first: Numbers, second: Numbers, groups: Sequence[str]) -> Score:
+    """Second minus first, paired over the items."""
+    columns = first.shape[1]
+
+    def change(sums: Numbers) -> Numbers:
+        return measure.of_sums(sums[..., columns:]) - measure.of_sums(sums[..., :columns])
+
+    table = np.hstack([first, second])
+    return Score(float(change(table.sum(axis=0))), paired(table, groups, change, seed=42).interval)
+
+
+def best_baseline(measure: Measure, evaluations: Sequence[dict[str, Any]]) -> tuple[str, Score] | None:
+    """The best of the answers that take no model; over folds their mean by items, with Wilson's interval."""
+    found: dict[str, Score] = {}
+    for name in {baseline["name"] for evaluation in evaluations for baseline in evaluation["baselines"]}:
+        values = [
+            (evaluation["items"], baseline["values"][measure.name])
+            for evaluation in evaluations
+            for baseline in evaluation["baselines"]
+            if baseline["name"] == name
+        ]
+        if len(values) < len(evaluations):
+            continue
+        if len(values) == 1:
+            value = values[0][1]
+            found[name] = Score(value["value"], Interval(value["low"], value["high"], value["method"]))
+            continue
+        items = sum(count for count, _ in values)
+        mean = sum(count * value["value"] for count, value in values) / items
+        found[name] = Score(mean, wilson(round(mean * items), items))
+    order = sorted(found.items(), key=lambda pair: pair[1].value, reverse=not measure.lower_is_better)
+    return order[0] if order else None
+
+
+def shown(value: Score, *, sign: bool = False) -> str:
+    """A value and its interval."""
+    return f"{signed(value.value) if sign else number(value.value)} [{span(value.interval, sign=sign)}]"
+
+
+def table(outcomes: Sequence[Outcome]) -> list[str]:
+    """The lines of the table of results."""
+    lines = [
+        "| task | items | measure | base | best baseline | lora_med | difference | verdict | TRL | lora_med − TRL |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for each in outcomes:
+        trl = each.scores.get("trl")
+        cells = [
+            each.title,
+            str(each.items),
+            each.measure.label,
+            shown(each.scores["base"]),
+            "" if each.baseline is None else f"{shown(each.baseline[1])} ({each.baseline[0]})",
+            shown(each.scores["lora_med"]),
+            shown(each.gain, sign=True),
+            each.gain_verdict,
+            "" if trl is None else shown(trl),
+            "" if each.from_trl is None else shown(each.from_trl, sign=True),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def costs(out: Path) -> list[str]:
+    """The lines of the table of costs: each training, with TRL's beside ours."""
+    lines = ["| training | wall seconds | CPU seconds | peak memory |", "|---|---|---|---|"]
+    for path in sorted(out.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not path.stem.endswith(("-report", "-adopted")):
+            seconds = f"{result['seconds']:,.0f} | {result['cpu_seconds']:,.0f}"
+            lines.append(f"| {result['name']} | {seconds} | {result['peak_mb']:,} MB |")
+    return lines
+
+
+def draw(outcomes: Sequence[Outcome], path: Path) -> None:
+    """One row for each task: base, best baseline, TRL and lora_med, each with its interval."""
+    figure = Figure(figsize=(8, 1.1 + 1.15 * len(outcomes)), layout="constrained")
+    axes = figure.subplots(len(outcomes), 1, squeeze=False)[:, 0]
+    colors = {"base": "#777777", "best baseline": "#c28e0e", "TRL": "#7a9cc6", "lora_med": "#0b5394"}
+    for axis, each in zip(axes, outcomes, strict=True):
+        rows = {"base": each.scores["base"]}
+        if each.baseline is not None:
+            rows["best baseline"] = each.baseline[1]
+        if "trl" in each.scores:
+            rows["TRL"] = each.scores["trl"]
+        rows["lora_med"] = each.scores["lora_med"]
+        for line, (label, value) in enumerate(reversed(rows.items())):
+            low, high = value.interval.low, value.interval.high
+            if low is not None and high is not None:
+                axis.plot([low, high], [line, line], color=colors[label], linewidth=2)
+            axis.plot([value.value], [line], "o", color=colors[label], markersize=6)
+        axis.set_yticks(range(len(rows)), list(reversed(rows)), fontsize=8)
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        better = "lower is better" if each.measure.lower_is_better else "higher is better"
+        axis.set_title(f"{each.title}: {each.measure.label} ({better}), {each.items} items", fontsize=9, loc="left")
+        axis.tick_params(axis="x", labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", alpha=0.25)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def page(outcomes: Sequence[Outcome], out: Path) -> str:
+    """The part of the page that this script writes."""
+    better = sum(each.gain_verdict == "better" for each in outcomes)
+    return "\n".join(
+        [
+            MARKER,
+            "",
+            "## SmolLM2-135M-Instruct on medical tasks",
+            "",
+            "![Base, best baseline, TRL and lora_med on each task, with 95% intervals](results.png)",
+            "",
+            "`make study` trains and scores all of this, and `python benchmarks/study_page.py` writes this part. The",
+            "base is the one of `lora-med base get smollm2`. Each adapter is trained by a settings file that ships",
+            "(`smollm2_*`), and by TRL alone with equal settings on the same rows. Square brackets hold 95%",
+            "intervals, paired for the differences from the base. Round brackets name the best answer that takes no",
+            "model.",
+            "",
+            *table(outcomes),
+            "",
+            f"Better than the base: {better} of {len(outcomes)}. PubMedQA is the three official folds that were run,",
+            "pooled; no item of its official test was read.",
+            "",
+            *costs(out),
+            "",
+            f"Machine: {platform.machine()}, {os.cpu_count()} cores that other work shared, so the wall seconds are",
+            "upper bounds and the CPU seconds are to be compared.",
+            "",
+            MARKER,
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args()
+    reports = options.out / "reports"
+    folders = {
+        name: [folder for folder in sorted(reports.glob(f"{name}*")) if (folder / "report.json").is_file()]
+        for name in TITLES
+    }
+    folders["pubmed"] = [folder for folder in folders["pubmed"] if folder.name == "pubmed"]
+    outcomes = [outcome(name, found) for name, found in folders.items() if found]
+    draw(outcomes, options.page.with_name("results.png"))
+    text = options.page.read_text(encoding="utf-8")
+    before, _, after = text.split(MARKER)
+    options.page.write_text(before + page(outcomes, options.out) + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Each recipe under FSDP2 on two CPU processes: the adapter and the losses of one process, and an exact resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
+
+import lora_med
+from lora_med.config.parse import parse
+from lora_med.training.run.callbacks import read_metrics
+from lora_med.training.trainer import AdapterTrainer
+from tests.training.fsdp_ranks import run_sharded_ranks
+from tests.training.support import fork, wait
+
+WITHIN = 5e-6
+STEPS = ["train.max_steps=3", "train.logging_steps=1", "lora.lora_dropout=0", "train.learning_rate=5e-4"]
+TEXT = ["quickstart_pubmed", "data.max_records=40", "train.per_device_train_batch_size=2"]
+QUESTIONS = ["quickstart_pubmedqa", "data.max_records=40", "train.per_device_train_batch_size=2"]
+TAGS = ["micro_tags", "data.max_records=24", "train.per_device_train_batch_size=2", "lora.head_dropout=0"]
+FLOAT32 = ["model.load_in_4bit=false", "model.dtype=float32"]
+CASES = {
+    "text in 4 bits, packed": [*TEXT, "train.packing=true"],
+    "questions in float32": [*QUESTIONS, *FLOAT32],
+}
+LONG = {
+    "text in float32": [*TEXT, *FLOAT32],
+    "questions in 4 bits": QUESTIONS,
+    "tags in 4 bits": TAGS,
+    "tags in float32": [*TAGS, *FLOAT32],
+    "shared prefixes": [*QUESTIONS, "train.share_context=true"],
+    "DoRA": [*QUESTIONS, "lora.use_dora=true"],
+    "PiSSA": [*QUESTIONS, *FLOAT32, "lora.init_lora_weights=pissa"],
+    "activations recomputed": [*QUESTIONS, "train.gradient_checkpointing=true"],
+    "streamed": [*TEXT, "data.streaming=true"],
+    "scored while it trains": [*QUESTIONS, "evaluate.eval_steps=2", "evaluate.max_eval_samples=6"],
+}
+
+
+def train(folder: Path, case: list[str], processes: int, *more: str) -> None:
+    """One run of a case: the rows of a step are the same for any number of processes."""
+    config, *settings = case
+    rows = next(setting for setting in settings if "per_device_train_batch_size" in setting)
+    size = int(rows.partition("=")[2]) * 2 // processes
+    places = [f"train.output_dir={folder / 'run'}", f"adapter.store={folder / 'adapters'}", "adapter.name=it"]
+    batch = f"train.per_device_train_batch_size={size}"
+    lora_med.train(parse(config, [*settings, *STEPS, *places, batch, "adapter.publish_worse=true", *more]))
+
+
+def trained(folder: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
+    losses = [line["loss"] for line in read_metrics(folder / "run") if "loss" in line]
+    return load_file(folder / "adapters/it/adapter_model.safetensors"), losses
+
+
+def check_equal(folder: Path, case: list[str]) -> None:
+    """Two processes in shards, against one process without."""
+    assert wait(fork(lambda: train(folder / "one", case, 1), folder / "error.txt")) == 0
+    codes = run_sharded_ranks(2, lambda: all_in_shards(lambda: train(folder / "two", case, 2)), folder)
+    assert codes == [0, 0], (folder / "error-0.txt").read_text()
+    (one, losses_of_one), (two, losses_of_two) = trained(folder / "one"), trained(folder / "two")
+    assert one.keys() == two.keys() and len(losses_of_one) == 3
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < WITHIN
+    assert losses_of_two == pytest.approx(losses_of_one, abs=1e-4)
+
+
+def all_in_shards(work: Callable[[], Any]) -> None:
+    """Run `work`, and make sure that every parameter is a shard in its last two steps.
+
+    Before the first, an evaluation has left the root's parameters whole, as FSDP2 does after a forward pass.
+    """
+    step, seen = AdapterTrainer.training_step, []
+
+    def watched(self: AdapterTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(all(isinstance(value, DTensor) for value in self.model_wrapped.parameters()))
+        return step(self, *arguments, **options)
+
+    AdapterTrainer.training_step = watched
+    work()
+    assert seen[-2:] == [True, True]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_recipe_in_shards_trains_the_adapter_of_one_process(case: list[str], tmp_path: Path) -> None:
+    check_equal(tmp_path, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LONG.values(), ids=LONG)
+def test_every_way_to_train_is_the_same_in_shards(case: list[str], tmp_path: Path) -> None:
+    check_equal(tmp_path, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [TEXT, QUESTIONS, TAGS], ids=["text", "questions", "tags"])
+def test_a_run_in_shards_that_was_killed_ends_bit_identical(case: list[str], tmp_path: Path) -> None:
+    saving = ("train.max_steps=4", "train.save_steps=2", "lora.lora_dropout=0.1")
+
+    def killed() -> None:
+        step = AdapterTrainer.training_step
+
+        def until_three(self: AdapterTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
+            if self.state.global_step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, *arguments, **options)
+
+        AdapterTrainer.training_step = until_three
+        train(tmp_path / "killed", case, 2, *saving)
+
+    assert run_sharded_ranks(2, lambda: train(tmp_path / "whole", case, 2, *saving), tmp_path / "a") == [0, 0]
+    assert 0 not in run_sharded_ranks(2, killed, tmp_path / "b")
+    assert run_sharded_ranks(2, lambda: train(tmp_path / "killed", case, 2, *saving), tmp_path / "c") == [0, 0]
+    whole, again = (tmp_path / name / "adapters/it/adapter_model.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == again.read_bytes()
