@@ -63,6 +63,9 @@ class LoraSettings(Section):
     """Dropout on the adapters' input while training."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
     """Which layers get an adapter; all-linear is every linear layer but the output head."""
+    target_experts: bool = False
+    """Adapt the routed experts of a mixture too, where all of a layer share one parameter. It takes an adapter as large
+    as the number of experts, and lora_dropout 0."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     """Another rank for layers whose name matches the regular expression."""
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
@@ -81,6 +84,29 @@ class LoraSettings(Section):
     """CAUSAL_LM writes text. TOKEN_CLS tags tokens: the base gets a head for the entity types of the training data."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """With TOKEN_CLS: dropout on the input of the head while training; lora_dropout does not reach it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_dropout_on_experts(cls, values: Any) -> Any:
+        """Without a value, lora_dropout is 0 where PEFT has none."""
+        if isinstance(values, dict) and str(values.get("target_experts")).lower() == "true":
+            return {"lora_dropout": 0.0, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _experts_are_plain_lora(self) -> LoraSettings:
+        """PEFT adapts a parameter by plain LoRA alone."""
+        wrong = {
+            f"lora_dropout {self.lora_dropout:g} (leave it out, or set 0)": self.lora_dropout > 0,
+            "use_dora (set it to false)": self.use_dora,
+            f"init_lora_weights {self.init_lora_weights} (take default or gaussian)": self.init_lora_weights
+            not in ("default", "gaussian"),
+            "task_type TOKEN_CLS (set target_experts to false)": self.task_type == "TOKEN_CLS",
+        }
+        named = [what for what, is_set in wrong.items() if is_set]
+        if self.target_experts and named:
+            raise ValueError(f"PEFT cannot combine target_experts with {', or with '.join(named)}")
+        return self
 
 
 class TrainSettings(Section):

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.runtime.expert_checks import check_experts
 from lora_med.adapters.runtime.peft_injection import check_attached, named_layers_only
 from lora_med.adapters.runtime.zero_rows import keep_zero_rows
 from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, check_loadable, find_adapter
 from lora_med.adapters.tensors.initialize import PEFT_NAMES, START, check_start, seeded, start_from_base
-from lora_med.adapters.tensors.method import method_for, refuse_other_shape
+from lora_med.adapters.tensors.method import method_for
+from lora_med.adapters.tensors.same_shape import refuse_other_shape
 from lora_med.adapters.tensors.weights import adapter_parameters, put_tensors
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
@@ -52,8 +54,10 @@ def attach_new(
     refuse_occupied(base)
     keep_zero_rows()
     method = method_for(base.model, lora)
-    logger.info("adapter: %s", describe_reach(base.model, method.targets(base.model)))
+    stacks = method.stacks(base.model)
+    logger.info("adapter: %s", describe_reach(base.model, method.targets(base.model), stacks))
     check_start(method, base, rows)
+    check_experts(stacks, base.folder)
     tensors = None
     if lora.continue_from is not None:
         stored, tensors = fit_to(open_files(find_adapter(lora.continue_from, store)), base)
@@ -62,7 +66,7 @@ def attach_new(
         with _without_peft_noise(), named_layers_only():
             config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
             model: Any = get_peft_model(base.model, config)
-        check_attached(model, "default", [layer.name for layer in method.targets(model.get_base_model())])
+        check_attached(model, "default", method.expected(model.get_base_model()))
         start_from_base(model, base, method, rows)
     if tensors is not None:
         put_tensors(model, "default", tensors)

@@ -7,11 +7,11 @@ In mixtures of experts PEFT (0.19 to 0.21) takes `gate_proj`, `up_proj` and `dow
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lora_med.adapters.tensors.weights import lora_layers
+from lora_med.adapters.tensors.weights import adapter_parameters
 from lora_med.errors import SettingsError
 
 
@@ -40,20 +40,23 @@ def moves_names(model: Any, config: Any) -> bool:
     return set(changed.target_modules) != set(config.target_modules)
 
 
-def check_attached(model: Any, adapter: str, wanted: Collection[str]) -> None:
-    """Refuse a model on which PEFT put the adapter elsewhere than on the wanted layers.
+def check_attached(model: Any, adapter: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a model on which PEFT made other tensors of the adapter than those that are published and merged.
+
+    Args:
+        expected: tensor name in the adapter's file -> shape.
 
     Raises:
-        SettingsError: with the number of layers too many and too few, and the first name.
+        SettingsError: with the number of tensors too many, too few and of another shape, and the first name.
     """
-    attached = {
-        name for name, layer in lora_layers(model).items() if adapter in (*layer.lora_A, *layer.lora_embedding_A)
-    }
-    differing = sorted(attached ^ set(wanted))
+    attached = {name: tuple(parameter.shape) for name, (_, parameter) in adapter_parameters(model, adapter).items()}
+    more, fewer = attached.keys() - expected.keys(), expected.keys() - attached.keys()
+    other_shape = {name for name in attached.keys() & expected.keys() if attached[name] != tuple(expected[name])}
+    differing = sorted(more | fewer | other_shape)
     if differing:
         raise SettingsError(
-            f"PEFT attaches {len(attached - set(wanted))} layers too many and {len(set(wanted) - attached)} too few, "
-            f"such as {differing[0]!r}",
+            f"PEFT attaches {len(more)} tensors too many, {len(fewer)} too few and {len(other_shape)} of another "
+            f"shape, such as {differing[0]!r}",
             where="lora.target_modules",
             fix="name the layers by more of their names, or use lora.target_modules=all-linear",
         )

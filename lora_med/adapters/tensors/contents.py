@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
+from lora_med.adapters.tensors.expert_contents import expert_rank, refuse_absent, stacks_in
 from lora_med.adapters.tensors.method import PREFIX, TAGS
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, read_header
+from lora_med.models.structure.expert_stacks import ExpertStack
 from lora_med.models.structure.targets import pattern_value
 
 # Settings of PEFT that are handled here, or that have no effect on a trained adapter.
@@ -27,7 +29,7 @@ UNDERSTOOD = {
     *("fan_in_fan_out", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias"),
     *("lora_dropout", "init_lora_weights", "megatron_core", "loftq_config", "eva_config", "corda_config"),
     *("lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config"),
-    *("modules_to_save", "trainable_token_indices"),
+    *("modules_to_save", "trainable_token_indices", "target_parameters"),
     *("unsloth_fixed", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),  # Unsloth's mark, ms-swift's training settings
 }
 # Names that a wrapper adds to a module's path, or PEFT to a tensor of its default adapter, when a tool saves the state
@@ -57,6 +59,8 @@ class LowRank:
     """The update `scale * up @ down` of one layer: `up` (outputs, r), `down` (r, inputs).
 
     The inputs of an embedding are tokens. With `magnitude` (outputs) it is DoRA; `bias` (outputs) is scaled and added.
+    With `stack` it updates all experts of a layer, whose parameter is `layer`: row e * r + k of `down` belongs to
+    column k * experts + e of `up`, where e is the expert.
     """
 
     layer: str
@@ -65,6 +69,7 @@ class LowRank:
     scale: float
     magnitude: Stored | None = None
     bias: Stored | None = None
+    stack: ExpertStack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +100,15 @@ class Contents:
         return not (self.tokens or self.base or self.saved)
 
 
-def read_contents(adapter: Path, files: Mapping[str, bytes] | None = None) -> Contents:
+def read_contents(
+    adapter: Path, files: Mapping[str, bytes] | None = None, *, base_folder: Path | None = None
+) -> Contents:
     """The contents of an adapter folder.
 
     Args:
         files: the bytes of settings and weights by file name, if they are already in memory; no file is then read.
+        base_folder: the base's. It is read only if the adapter updates routed experts, and then it must be there:
+            the file does not name their parameters.
 
     Raises:
         SettingsError: the adapter's method cannot be interpreted exactly.
@@ -110,7 +119,10 @@ def read_contents(adapter: Path, files: Mapping[str, bytes] | None = None) -> Co
     check_method(config, adapter)
     tensors = read_header(adapter / WEIGHTS, None if files is None else files[WEIGHTS])
     layers, tokens, base, saved = _sorted_out(tensors, config, adapter)
-    low_rank = {layer: _low_rank(layer, parts, config, adapter) for layer, parts in sorted(layers.items())}
+    stacks = stacks_in(config, base_folder, adapter)
+    updates = [_low_rank(layer, parts, config, adapter, stacks.get(layer)) for layer, parts in layers.items()]
+    low_rank = {update.layer: update for update in sorted(updates, key=lambda update: update.layer)}
+    refuse_absent(stacks.values(), low_rank, adapter)
     _check_promised(config, low_rank, tokens, saved, adapter)
     if not (low_rank or tokens or saved):
         raise IntegrityError("the adapter holds no update", where=str(adapter / WEIGHTS), fix="train or fetch it again")
@@ -249,7 +261,9 @@ def _indices(setting: Any, layer: str, stored: Stored, adapter: Path) -> tuple[i
     return tuple(ids)
 
 
-def _low_rank(layer: str, parts: Mapping[str, Stored], config: Mapping[str, Any], adapter: Path) -> LowRank:
+def _low_rank(
+    layer: str, parts: Mapping[str, Stored], config: Mapping[str, Any], adapter: Path, stack: ExpertStack | None
+) -> LowRank:
     where = str(adapter / WEIGHTS)
     if "down" not in parts or "up" not in parts:
         raise IntegrityError(
@@ -263,8 +277,11 @@ def _low_rank(layer: str, parts: Mapping[str, Stored], config: Mapping[str, Any]
     for part in ("magnitude", "bias"):
         if part in parts and math.prod(parts[part].shape) != up.shape[0]:
             raise IntegrityError(f"layer {layer!r}: its {part} has shape {parts[part].shape}", where=where)
-    scale = _scale(layer, config, down.shape[0], adapter)
-    return LowRank(layer, down, up, scale, parts.get("magnitude"), parts.get("bias"))
+    if stack is None:
+        scale = _scale(layer, config, down.shape[0], adapter)
+        return LowRank(layer, down, up, scale, parts.get("magnitude"), parts.get("bias"))
+    rank = expert_rank(stack, down.shape, up.shape, adapter)
+    return LowRank(stack.name, down, up, _scale(stack.name, config, rank, adapter), stack=stack)
 
 
 def _scale(layer: str, config: Mapping[str, Any], rank: int, adapter: Path) -> float:

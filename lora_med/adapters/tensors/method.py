@@ -11,6 +11,7 @@ from typing import Any
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.structure.exclusion import ends_in, exclusion
+from lora_med.models.structure.expert_stacks import ExpertStack, adapted_stacks, choose_stacks
 from lora_med.models.structure.linear_layers import Linear
 from lora_med.models.structure.targets import check_patterns, choose_targets, pattern_value
 from lora_med.models.tagging import tag_head
@@ -30,6 +31,7 @@ class Method:
     """A LoRA adapter's shape. `target_modules` are ends of layer names; `init` records how it was initialized.
 
     `exclude_modules` is a pattern of names that end so and have no adapter, such as those of a vision tower.
+    `target_parameters` are ends of the names of parameters that hold all routed experts of a layer.
 
     Adapters made elsewhere may have biases in B, layers trained and saved in full, and rows of an embedding
     (`trainable_token_indices`: end of its name -> token ids). With PEFT's `task_type` TOKEN_CLS the adapter tags
@@ -51,10 +53,14 @@ class Method:
     trainable_token_indices: dict[str, list[int]] = field(default_factory=dict)
     task_type: str = LANGUAGE
     exclude_modules: str | None = None
+    target_parameters: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The method as the card stores it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        content = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if not self.target_parameters:
+            del content["target_parameters"]
+        return content
 
     def targets(self, model: Any) -> list[Linear]:
         """The layers of `model` that this adapter adapts."""
@@ -62,8 +68,12 @@ class Method:
             model, self.target_modules, self.layers_to_transform, anywhere=True, exclude=self.exclude_modules
         )
 
+    def stacks(self, model: Any) -> list[ExpertStack]:
+        """The routed experts of `model` that this adapter adapts."""
+        return adapted_stacks(model, self.target_parameters) if self.target_parameters else []
+
     def rank(self, layer: str) -> int:
-        """The rank at one layer."""
+        """The rank at one layer, or at one stack of experts by its parameter's name."""
         return pattern_value(self.rank_pattern, layer, self.r)
 
     def scale(self, layer: str) -> float:
@@ -84,6 +94,10 @@ class Method:
                 shapes[f"{PREFIX}{layer.name}.lora_B.bias"] = (layer.outputs,)
             if self.use_dora:
                 shapes[f"{PREFIX}{layer.name}.lora_magnitude_vector"] = (layer.outputs,)
+        for stack in self.stacks(model):
+            ranks = self.rank(stack.name) * stack.experts
+            shapes[f"{PREFIX}{stack.holder}.lora_A.weight"] = (ranks, stack.inputs)
+            shapes[f"{PREFIX}{stack.holder}.lora_B.weight"] = (stack.outputs, ranks)
         for name, module in model.named_modules() if self.modules_to_save or self.trainable_token_indices else ():
             if any(ends_in(name, end) for end in self.modules_to_save):
                 own = [
@@ -123,6 +137,7 @@ class Method:
             lora_bias=self.lora_bias,
             modules_to_save=list(self.modules_to_save) or None,
             trainable_token_indices=dict(self.trainable_token_indices) or None,
+            target_parameters=list(self.target_parameters) or None,
         )
 
     def published_config(self, model: Any, base_name: str) -> dict[str, Any]:
@@ -130,6 +145,8 @@ class Method:
         published = {*FREE, *(member.name for member in fields(self)), "bias", "modules_to_save"}
         config = self.peft_config(model, inference=True).to_dict()
         named = {**config, "base_model_name_or_path": base_name}
+        if not self.target_parameters:
+            published.remove("target_parameters")
         return {
             key: sorted(value) if isinstance(value, set) else value for key, value in named.items() if key in published
         }
@@ -142,14 +159,16 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
         SettingsError: a layer name, layer number or pattern that matches nothing.
     """
     chosen = choose_targets(model, lora.target_modules, lora.layers_to_transform)
-    check_patterns(lora.rank_pattern, chosen, "lora.rank_pattern")
-    check_patterns(lora.alpha_pattern, chosen, "lora.alpha_pattern")
+    experts = choose_stacks(model, lora.layers_to_transform) if lora.target_experts else ()
+    names = [layer.name for layer in chosen] + [stack.name for stack in adapted_stacks(model, experts)]
+    check_patterns(lora.rank_pattern, names, "lora.rank_pattern")
+    check_patterns(lora.alpha_pattern, names, "lora.alpha_pattern")
     ends = (
         sorted({layer.leaf for layer in chosen}) if lora.target_modules == "all-linear" else list(lora.target_modules)
     )
     layers, head = lora.layers_to_transform, tag_head(model)
     every = [layer.name for layer in choose_targets(model, lora.target_modules)]
-    names = [name.replace(".base_layer", "") for name, _ in model.named_modules() if ".lora_" not in name]
+    modules = [name.replace(".base_layer", "") for name, _ in model.named_modules() if ".lora_" not in name]
     return Method(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
@@ -163,7 +182,8 @@ def method_for(model: Any, lora: LoraSettings) -> Method:
         init=lora.init_lora_weights,
         modules_to_save=() if head is None else (head,),
         task_type=LANGUAGE if head is None else TAGS,
-        exclude_modules=exclusion(names, ends, set(every)),
+        exclude_modules=exclusion(modules, ends, set(every)),
+        target_parameters=experts,
     )
 
 
@@ -193,6 +213,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             trainable_token_indices=_tokens(config.get("trainable_token_indices")),
             task_type=TAGS if config.get("task_type") == TAGS else LANGUAGE,
             exclude_modules=_exclusion(config.get("exclude_modules")),
+            target_parameters=tuple(_words(config["target_parameters"])) if config.get("target_parameters") else (),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
@@ -251,36 +272,3 @@ def _words(value: Any) -> Sequence[str]:
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
         raise ValueError("target_modules is not a list of layer names")
     return value
-
-
-def refuse_other_shape(wanted: Method, stored: Method, name: str) -> None:
-    """Refuse to train an adapter further with settings of another shape; its dropout and initialization may differ.
-
-    Raises:
-        SettingsError: it names each field with the adapter's value and that of the settings, or the parts of the
-            adapter other than updates, which cannot be trained further.
-    """
-    beside = ("lora_bias", "modules_to_save", "trainable_token_indices")
-    more = [key for key in beside if getattr(stored, key) != getattr(wanted, key)]
-    if more:
-        raise SettingsError(
-            f"cannot continue from {name!r}: it has more than updates of layers ({', '.join(more)})",
-            where="lora.continue_from",
-            fix=f"merge it first, and train on the merged base: lora-med merge {name} --out FOLDER",
-        )
-    same = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "layers_to_transform", "use_rslora", "use_dora")
-    wrong = [
-        f"lora.{key}: {name} has {getattr(stored, key)}, the settings have {getattr(wanted, key)}"
-        for key in same
-        if getattr(stored, key) != getattr(wanted, key)
-    ]
-    if set(wanted.target_modules) != set(stored.target_modules):
-        wrong.append(f"lora.target_modules: {name} has {', '.join(sorted(stored.target_modules))}")
-    if wanted.init != "default":
-        wrong.append(f"lora.init_lora_weights: {wanted.init} would overwrite what {name} learned; use the default")
-    if wrong:
-        raise SettingsError(
-            f"cannot continue from {name!r}:\n  " + "\n  ".join(wrong),
-            where="lora.continue_from",
-            fix="set the fields to the adapter's values",
-        )

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from lora_med.adapters.tensors.expert_update import ExpertUpdates
 from lora_med.errors import IntegrityError
 from lora_med.files import disk_errors, write_json
 from lora_med.merge.fold.dequantized_values import dequantized_values_of
@@ -135,7 +136,7 @@ def _header(outputs: list[Output], dtype: str | None) -> bytes:
         size = _size(output, dtype)
         entry = {
             "dtype": final_dtype(output, dtype),
-            "shape": list(output.shape),
+            "shape": list(output.written_shape or output.shape),
             "data_offsets": [offset, offset + size],
         }
         entries[output.name] = entry
@@ -189,11 +190,11 @@ def _tasks(
     pool: ThreadPoolExecutor,
 ) -> Iterator[Task]:
     """All tasks for one file; they are independent of each other."""
-    scratch = Scratch()
+    scratch, experts = Scratch(), ExpertUpdates()
     for output in outputs:
         source, size = sources[output.source.file], _size(output, dtype)
         if touches(output, dtype):
-            folding = _after_first_pass(load(output), source, scratch, pool)
+            folding = _after_first_pass(load(output, experts), source, scratch, pool)
             row = size // output.shape[0]
             for begin, end in blocks(output):
                 yield _folding_task(folding, source, out, begin, end, offset + begin * row, dtype, scratch)

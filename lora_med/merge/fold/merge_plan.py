@@ -18,8 +18,9 @@ from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
 from lora_med.models.skeleton import skeleton
+from lora_med.models.structure.expert_stacks import ExpertStack
 from lora_med.models.structure.linear_layers import linear_layers
-from lora_med.models.structure.tensor_names import DiskNames
+from lora_med.models.structure.tensor_names import DiskNames, StackPart
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 HEADS = ("lm_head", "embed_out")
@@ -43,7 +44,9 @@ class Quantized:
 class Output:
     """One tensor of the merged model: its source bytes, and what is added to them.
 
-    `dtype` is the base's, by safetensors' name, whatever `source` has. `file` and `offset` locate it in the base.
+    `dtype` is the base's, by safetensors' name, whatever `source` has. `file` and `offset` locate it in the base. With
+    `experts`, `low_rank` updates a stack of experts of which this tensor is a part; a tensor of all experts is read as
+    one matrix, their rows below each other (`source`), and written in `written_shape`.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Output:
     tokens: TokenRows | None = None
     bias: LowRank | None = None
     quantized: Quantized | None = None
+    experts: StackPart | None = None
+    written_shape: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +114,7 @@ def plan_merge(
         IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
         InputMissingError: one of the files does not exist.
     """
-    return _plan(read_contents(adapter, files), adapter, base, quantized)
+    return _plan(read_contents(adapter, files, base_folder=base), adapter, base, quantized)
 
 
 def plan_own_tensors(adapter: Path, base: Path) -> Plan:
@@ -118,7 +123,8 @@ def plan_own_tensors(adapter: Path, base: Path) -> Plan:
     Raises:
         SettingsError, IntegrityError, InputMissingError: as `plan_merge`.
     """
-    return _plan(replace(read_contents(adapter), low_rank={}, tokens={}, saved={}), adapter, base, None)
+    contents = replace(read_contents(adapter, base_folder=base), low_rank={}, tokens={}, saved={})
+    return _plan(contents, adapter, base, None)
 
 
 def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | None) -> Plan:
@@ -145,7 +151,10 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
         settings["tie_word_embeddings"] = False
     outputs |= _replaced(contents.saved, outputs, head, adapter, disk)
     for layer, low_rank in contents.low_rank.items():
-        _add(outputs, layer, low_rank, is_conv1d(config), adapter, disk)
+        if low_rank.stack is not None:
+            _add_to_experts(outputs, low_rank.stack, low_rank, adapter, disk)
+        else:
+            _add(outputs, layer, low_rank, is_conv1d(config), adapter, disk)
     for layer, tokens in contents.tokens.items():
         _add_tokens(outputs, layer, tokens, adapter, disk)
     if embedding and outputs[embedding].shape != stored[embedding].shape:
@@ -253,6 +262,25 @@ def _add(
                 fix="use it attached: lora-med generate --adapter NAME",
             )
         outputs[bias] = replace(outputs[bias], bias=low_rank)
+
+
+def _add_to_experts(
+    outputs: dict[str, Output], stack: ExpertStack, low_rank: LowRank, adapter: Path, disk: DiskNames
+) -> None:
+    """Update every tensor of the base that holds a part of a stack of experts."""
+    parts = disk.parts(stack)
+    if parts is None or any(outputs[part.name].dtype not in FLOATS for part in parts):
+        raise SettingsError(
+            f"the base's files hold the experts {stack.name!r} in a form that a merge cannot write",
+            where=str(adapter),
+            fix="use the adapter attached: lora-med generate --adapter NAME",
+        )
+    for part in parts:
+        before = outputs[part.name]
+        shape, source = before.shape, before.source
+        if part.expert is None:
+            source = replace(source, shape=(math.prod(shape[:-1]), shape[-1]))
+        outputs[part.name] = replace(before, source=source, low_rank=low_rank, experts=part, written_shape=shape)
 
 
 def _add_tokens(outputs: dict[str, Output], layer: str, tokens: TokenRows, adapter: Path, disk: DiskNames) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from lora_med.adapters.tensors.expert_update import ExpertUpdate, ExpertUpdates
 from lora_med.adapters.tensors.weight_update import WeightUpdate, load_update, row_factor
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.merge_plan import Output
@@ -36,7 +37,7 @@ class Folding:
     """
 
     output: Output
-    update: WeightUpdate | None
+    update: WeightUpdate | ExpertUpdate | None
     bias: torch.Tensor | None
     tokens: torch.Tensor | None
     dequantized: DequantizedValues | None = None
@@ -60,13 +61,17 @@ class Scratch(threading.local):
         return held[:count].view(dtype).view(shape)
 
 
-def load(output: Output) -> Folding:
-    """The folding of an output, with its small matrices in memory.
+def load(output: Output, experts: ExpertUpdates) -> Folding:
+    """The folding of an output, with its small matrices in memory; `experts` keeps those of the stack read last.
 
     Raises:
         IntegrityError: a value of the adapter is not finite.
     """
-    update = None if output.low_rank is None else load_update(output.low_rank, transposed=output.transposed)
+    update: WeightUpdate | ExpertUpdate | None = None
+    if output.low_rank is not None and output.experts is not None:
+        update = experts.of(output.low_rank, output.experts, output.shape[0])
+    elif output.low_rank is not None:
+        update = load_update(output.low_rank, transposed=output.transposed)
     bias = tokens = None
     if output.bias is not None and output.bias.bias is not None:
         with open_stored(output.bias.bias) as handle:

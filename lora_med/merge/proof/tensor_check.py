@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from lora_med.adapters.tensors.contents import LowRank
 from lora_med.adapters.tensors.weight_update import row_factor
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.dequantized_values import dequantized_values_of
@@ -29,6 +30,7 @@ from lora_med.models.files.weight_files import (
     read_rows,
     torch_dtype,
 )
+from lora_med.models.structure.tensor_names import StackPart
 
 ROWS = 16  # of each changed tensor are recomputed
 READ_BYTES = 1 << 23
@@ -75,6 +77,8 @@ def recompute(plan: Plan, out: Path, *, dtype: str | None = None, seed: int = 0)
     worst = 0.0
     for name, output in plan.outputs.items():
         merged = merged_tensors[name]
+        if output.written_shape not in (None, output.shape) and merged.shape == output.written_shape:
+            merged = replace(merged, shape=output.shape)  # all experts of a layer, their rows below each other
         if not touches(output, dtype):
             _same_bytes(output.source, merged)
             copied += 1
@@ -162,6 +166,8 @@ def _exact_rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of the merged tensor in fp64, and the magnitude of the summed values, which bounds the error of fp32."""
     spread = base.abs()
+    if output.low_rank is not None and output.experts is not None:
+        return _exact_expert_rows(output, output.low_rank, output.experts, chosen, base)
     if output.low_rank is not None:
         up, down, scale = _tensor(output.low_rank.up), _tensor(output.low_rank.down), output.low_rank.scale
         left, right = (down[:, chosen].T, up.T) if output.transposed else (up[chosen], down)
@@ -183,6 +189,26 @@ def _exact_rows(
             if row in position_of:
                 base[number] = trained[position_of[row]]
     return base, spread
+
+
+def _exact_expert_rows(
+    output: Output, low_rank: LowRank, part: StackPart, chosen: list[int], base: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_exact_rows`, for a tensor of routed experts: each row's expert is found, and its factors by PEFT's rule."""
+    stack = low_rank.stack
+    assert stack is not None
+    up, down = _tensor(low_rank.up), _tensor(low_rank.down)
+    rank = len(down) // stack.experts
+    height = output.shape[0] // (stack.experts if part.expert is None else 1)
+    sums, spread = base.clone(), base.abs()
+    for number, row in enumerate(chosen):
+        expert, inner = row // height if part.expert is None else part.expert, part.begin + row % height
+        outer, inner_factor = up[:, expert :: stack.experts], down[expert * rank : (expert + 1) * rank]
+        by_input = stack.transposed != part.flipped  # the file's rows are the experts' inputs
+        left, right = (inner_factor.T, outer.T) if by_input else (outer, inner_factor)
+        sums[number] += low_rank.scale * (left[inner] @ right)
+        spread[number] += abs(low_rank.scale) * (left[inner].abs() @ right.abs())
+    return sums, spread
 
 
 def _tensor(stored: Stored) -> torch.Tensor:

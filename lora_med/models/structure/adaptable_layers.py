@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lora_med.models.structure.backbone import language_part
+from lora_med.models.structure.expert_stacks import ExpertStack, expert_stacks
 from lora_med.models.structure.linear_layers import Linear, linear_layers
 
 ROUTERS = ("router", "gate", "shared_expert_gate")
@@ -18,16 +20,6 @@ OTHER_MODALITY, ROUTER, STATE_SPACE = (
     "they choose experts",
     "a state-space kernel reads their weights directly",
 )
-
-
-def language_part(model: Any) -> str:
-    """The name of the submodule that reads text in a model of several modalities; an empty text for other models."""
-    config = getattr(model, "config", None)
-    text = None if config is None else config.get_text_config(decoder=True)
-    if text is None or text is config:
-        return ""
-    parts = [name for name, module in model.named_modules() if name and getattr(module, "config", None) is text]
-    return min(parts, key=lambda name: (name.count("."), len(name)), default="")
 
 
 def layers_left_out(model: Any) -> Mapping[str, Sequence[Linear]]:
@@ -46,13 +38,14 @@ def adaptable_layers(model: Any) -> list[Linear]:
     return [layer for layer in linear_layers(model) if layer.name not in reasons]
 
 
-def share_reached(model: Any, layers: Sequence[Linear] | None = None) -> float:
-    """The share of a language model's weights that are in the layers given, from 0 to 1.
+def share_reached(model: Any, layers: Sequence[Linear] | None = None, stacks: Sequence[ExpertStack] = ()) -> float:
+    """The share of a language model's weights that are in the layers and stacks given, from 0 to 1.
 
     Its embedding and head count among the weights; a vision or audio tower does not.
 
     Args:
         layers: those adapted; None takes all that an adapter may be on.
+        stacks: the routed experts that are adapted.
     """
     language = language_part(model)
     every = linear_layers(model)
@@ -66,28 +59,26 @@ def share_reached(model: Any, layers: Sequence[Linear] | None = None) -> float:
         if ".lora_" not in name and name.replace(".base_layer", "") not in names and name.startswith(language)
     )
     reached = adaptable_layers(model) if layers is None else layers
-    return sum(layer.inputs * layer.outputs for layer in reached) / (linear + others)
+    numbers = sum(layer.inputs * layer.outputs for layer in reached) + sum(stack.numbers for stack in stacks)
+    return numbers / (linear + others)
 
 
-def routed_experts(model: Any) -> list[str]:
-    """The names of the parameters that hold the weights of all experts of a layer; PEFT has no layer for them."""
-    return [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 3 and "experts" in name.split(".") and not name.endswith("bias")
-    ]
-
-
-def describe_reach(model: Any, layers: Sequence[Linear]) -> str:
+def describe_reach(model: Any, layers: Sequence[Linear], stacks: Sequence[ExpertStack] = ()) -> str:
     """One line for a run's log: how much of the model an adapter on these layers reaches, and what it leaves out."""
-    parts = [f"{len(layers)} layers with {share_reached(model, layers):.0%} of the language model's weights"]
+    reached = f"{len(layers)} layers" + (f" and {len(stacks)} stacks of routed experts" if stacks else "")
+    parts = [f"{reached} with {share_reached(model, layers, stacks):.0%} of the language model's weights"]
     for reason, absent in layers_left_out(model).items():
         kinds = sorted({re.sub(r"\b\d+\b", "N", layer.name) for layer in absent})
         shown = ", ".join(kinds[:2]) + (f" and {len(kinds) - 2} more kinds" if len(kinds) > 2 else "")
         parts.append(f"left out: {len(absent)} layers, because {reason} ({shown})")
-    experts = routed_experts(model)
-    if experts:
-        parts.append(f"left out: the routed experts ({len(experts)} tensors), which hold no layers of PEFT")
+    adapted = {stack.name for stack in stacks}
+    left = [stack for stack in expert_stacks(model) if stack.name not in adapted]
+    if left:
+        share = share_reached(model, (), left)
+        parts.append(
+            f"left out: the routed experts ({len(left)} tensors, {share:.0%} of the weights); "
+            "lora.target_experts=true adapts them"
+        )
     return "; ".join(parts)
 
 

@@ -1,8 +1,18 @@
-"""The part of a language model before its output head."""
+"""Two parts of a model: the one that reads text, and the one before its output head."""
 
 from __future__ import annotations
 
 from typing import Any
+
+
+def language_part(model: Any) -> str:
+    """The name of the submodule that reads text in a model of several modalities; an empty text for other models."""
+    config = getattr(model, "config", None)
+    text = None if config is None else config.get_text_config(decoder=True)
+    if text is None or text is config:
+        return ""
+    parts = [name for name, module in model.named_modules() if name and getattr(module, "config", None) is text]
+    return min(parts, key=lambda name: (name.count("."), len(name)), default="")
 
 
 def backbone(model: Any) -> Any:

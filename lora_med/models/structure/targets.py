@@ -85,13 +85,13 @@ def pattern_value(patterns: Mapping[str, Any], name: str, otherwise: Any) -> Any
     return otherwise
 
 
-def check_patterns(patterns: Mapping[str, Any], targets: Iterable[Linear], where: str) -> None:
+def check_patterns(patterns: Mapping[str, Any], names: Iterable[str], where: str) -> None:
     """Refuse a key of rank_pattern or alpha_pattern that matches no adapted layer, or is not a regular expression.
 
     Raises:
         SettingsError: the message names the key and the nearest layer name.
     """
-    names = [layer.name for layer in targets]
+    names = list(names)
     leaves = sorted({name.rpartition(".")[2] for name in names})
     for pattern in patterns:
         try:
