@@ -247,6 +247,9 @@ MULTIMODAL: dict[str, Callable[[Any], Any]] = {
     "mistral3": _mistral3,
     "mllama": _mllama,
 }
+# Families with routed experts, which share a parameter in each layer; in gpt_oss its matrices are (inputs, outputs).
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next", "olmoe", "gpt_oss", "deepseek_v2", "deepseek_v3")
+EXPERTS += ("llama4_text", "granitemoe")
 ALL = (*FAMILIES, *TEXT, *MULTIMODAL)
 CLASSES = {
     "gemma3": "Gemma3ForConditionalGeneration",

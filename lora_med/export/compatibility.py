@@ -87,6 +87,7 @@ def _more(method: Mapping[str, Any]) -> tuple[str, ...]:
         "whole layers (modules_to_save)": method.get("modules_to_save"),
         "trained tokens (trainable_token_indices)": method.get("trainable_token_indices"),
         f"updates of {', '.join(ends)}": ends,
+        "updates of routed experts (target_parameters)": method.get("target_parameters"),
     }
     return tuple(what for what, included in additions.items() if included)
 
@@ -101,6 +102,7 @@ def shape_of_settings(lora: LoraSettings, quantization: str, base: Path | None) 
         use_dora=lora.use_dora,
         quantization=quantization,
         base=base,
+        more=("updates of routed experts (target_experts)",) if lora.target_experts else (),
     )
 
 

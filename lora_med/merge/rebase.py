@@ -53,7 +53,7 @@ def adopt_with_base(
     check_free(name, store, overwrite=overwrite)
     config = read_settings(source)
     original, commit = resolve_base(base, revision)
-    if not own_tensors(read_contents(source, peft_files(config, source)), original):
+    if not own_tensors(read_contents(source, peft_files(config, source), base_folder=original), original):
         raise SettingsError(
             "the adapter brings no tensor of its base", where="--new-base", fix="adopt it without --new-base"
         )

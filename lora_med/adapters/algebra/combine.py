@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from lora_med.adapters.algebra.deltas import Delta
+from lora_med.adapters.tensors.expert_update import joined_factors
 from lora_med.adapters.tensors.weight_update import row_factor
 from lora_med.errors import SettingsError
 
+DENSE = ("ties", "dare")
 EXACT_SIDE = 1500  # up to this width a dense delta gets a full singular value decomposition
 
 
@@ -25,7 +27,8 @@ EXACT_SIDE = 1500  # up to this width a dense delta gets a full singular value d
 class Combined:
     """One layer of the new adapter, fp32: `up` (outputs, r), `down` (r, inputs), scale 1; `magnitude` for DoRA.
 
-    `lost` is the squared Frobenius norm of the part that the truncation lost; `size` is that of the full change.
+    `lost` is the squared Frobenius norm of the part that the truncation lost; `size` is that of the full change. Of
+    several `experts`, `up` and `down` hold all factors in PEFT's order, each expert's of rank `rank`.
     """
 
     up: Any
@@ -35,6 +38,44 @@ class Combined:
     embedding: bool
     lost: float
     size: float
+    experts: int = 1
+
+    @property
+    def rank(self) -> int:
+        """The rank of the layer's update, or of each expert's."""
+        return self.up.shape[1] // self.experts
+
+
+def joined(experts: Sequence[Combined]) -> Combined:
+    """The combined updates of a layer's routed experts, as one update of their parameter."""
+    up, down = (torch.stack([getattr(expert, part) for expert in experts]) for part in ("up", "down"))
+    lost, size = (sum(getattr(expert, part) for expert in experts) for part in ("lost", "size"))
+    return Combined(*joined_factors(up, down), None, None, False, lost, size, len(experts))
+
+
+def combine(
+    deltas: Sequence[tuple[float, Delta]],
+    weight: Any,
+    absent: float,
+    method: str,
+    rank: int | None,
+    density: float,
+    seed: int,
+    dora: bool,
+) -> Combined:
+    """The combination of the deltas of one layer by a method of `compose`.
+
+    Args:
+        absent: the sum of the weights of the adapters that do not change this layer.
+    """
+    with torch.no_grad():
+        if method not in DENSE:
+            wanted = max(delta.up.shape[1] for _, delta in deltas) if method == "svd" and rank is None else rank
+            return weighted_sum(deltas, weight, wanted, dora)
+        dense = [(share, delta.dense(weight)) for share, delta in deltas]
+        change = ties(dense, density, absent) if method == "ties" else dare(dense, density, seed)
+        wanted = rank or max(delta.up.shape[1] for _, delta in deltas)
+        return of_dense(change, deltas, weight, min(wanted, *change.shape), dora, seed)
 
 
 def weighted_sum(deltas: Sequence[tuple[float, Delta]], weight: Any, rank: int | None, dora: bool) -> Combined:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.algebra.combine import Combined, dare, of_dense, ties, weighted_sum
-from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
+from lora_med.adapters.algebra.combine import Combined, combine, joined
+from lora_med.adapters.algebra.deltas import BaseWeights, delta_of, expert_deltas, open_base, read_updates
 from lora_med.adapters.store.card import Card, DataFacts, read_card
 from lora_med.adapters.store.published import AdapterFiles, open_files, shared_chat_template, with_base
 from lora_med.adapters.store.store import STORE, check_free, find_adapter, write_adapter
@@ -24,7 +24,6 @@ from lora_med.models.skeleton import skeleton
 from lora_med.run import versions
 
 METHODS = ("linear", "svd", "concat", "ties", "dare")
-DENSE = ("ties", "dare")
 LARGEST_WEIGHT = 1e6
 MOST_SEEDS = 1 << 63
 
@@ -82,10 +81,14 @@ def compose(
     """
     _check_choices(method, rank, density, seed, parents)
     target = check_free(name, store, overwrite=overwrite)
-    opened = [_read(find_adapter(parent, store), weight) for parent, weight in parents]
-    _check_one_base(opened)
-    chat_template = shared_chat_template([parent.adapter for parent in opened])
-    folder = with_base(opened[0].adapter, base).base
+    adapters = [open_files(find_adapter(parent, store)) for parent, _ in parents]
+    _check_one_base([adapter.card for adapter in adapters])
+    chat_template = shared_chat_template(adapters)
+    folder = with_base(adapters[0], base).base
+    opened = [
+        _Parent(adapter, weight, read_updates(adapter.folder, adapter.contents, base_folder=folder))
+        for adapter, (_, weight) in zip(adapters, parents, strict=True)
+    ]
     dora = _check_kinds(opened)
     weights = open_base(folder)
     layers = sorted({layer for parent in opened for layer in parent.updates})
@@ -97,7 +100,8 @@ def compose(
     model = skeleton(folder)
     card = _card(name, opened, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
 
-    tensors = _tensors(combined, shape)
+    holders = {stack.name: stack.holder for stack in shape.stacks(model)}
+    tensors = _tensors({holders.get(layer, layer): merged for layer, merged in combined.items()}, shape)
     check_tensors(shape.expected(model), tensors, where=target)
     write_adapter(target, card, shape, tensors, model, overwrite=overwrite, chat_template=chat_template)
     errors = {layer: _relative([merged]) for layer, merged in combined.items()}
@@ -132,14 +136,9 @@ def _check_choices(
         )
 
 
-def _read(folder: Path, weight: float) -> _Parent:
-    adapter = open_files(folder)
-    return _Parent(adapter, weight, read_updates(folder, adapter.contents))
-
-
-def _check_one_base(opened: Sequence[_Parent]) -> None:
-    first = opened[0].card
-    for other in (parent.card for parent in opened[1:]):
+def _check_one_base(cards: Sequence[Card]) -> None:
+    first = cards[0]
+    for other in cards[1:]:
         differing = first.base.fingerprint.differing(other.base.fingerprint)
         if differing:
             lines = [
@@ -158,7 +157,8 @@ def _check_kinds(opened: Sequence[_Parent]) -> bool:
     """Whether the new adapter is a DoRA.
 
     Raises:
-        SettingsError: biases together with a DoRA or an embedding update, for which PEFT has no biases.
+        SettingsError: biases together with a DoRA or an embedding update, for which PEFT has no biases; or routed
+            experts, for which PEFT has plain LoRA alone, with one of these.
     """
     updates = [update for parent in opened for update in parent.updates.values()]
     dora = any(update.magnitude is not None for update in updates)
@@ -166,6 +166,9 @@ def _check_kinds(opened: Sequence[_Parent]) -> bool:
     if (dora or embedding) and any(update.bias is not None for update in updates):
         other = "a DoRA" if dora else "an update of an embedding"
         raise SettingsError(f"{other} cannot be combined with an adapter that adds biases", where="--from")
+    if any(update.stack is not None for update in updates) and (dora or any(update.bias for update in updates)):
+        other = "a DoRA" if dora else "an adapter that adds biases"
+        raise SettingsError(f"{other} cannot be combined with an adapter of routed experts", where="--from")
     return dora
 
 
@@ -179,20 +182,21 @@ def _combine(
     seed: int,
     dora: bool,
 ) -> Combined:
-    import torch
-
     present = [(parent.weight, parent.updates[layer]) for parent in opened if layer in parent.updates]
+    absent = sum(abs(parent.weight) for parent in opened if layer not in parent.updates)
+    if present[0][1].stack is not None:
+        shares = [share for share, _ in present]
+        experts = zip(*(expert_deltas(update) for _, update in present), strict=True)
+        expert_changes = [list(zip(shares, deltas, strict=True)) for deltas in experts]
+        return joined(
+            [
+                combine(deltas, None, absent, method, rank, density, seed ^ (number << 32), False)
+                for number, deltas in enumerate(expert_changes)
+            ]
+        )
     weight = weights.read(present[0][1]) if dora else None
-    deltas: list[tuple[float, Delta]] = [(share, delta_of(update, weight)) for share, update in present]
-    with torch.no_grad():
-        if method not in DENSE:
-            wanted = max(delta.up.shape[1] for _, delta in deltas) if method == "svd" and rank is None else rank
-            return weighted_sum(deltas, weight, wanted, dora)
-        dense = [(share, delta.dense(weight)) for share, delta in deltas]
-        absent = sum(abs(parent.weight) for parent in opened if layer not in parent.updates)
-        change = ties(dense, density, absent) if method == "ties" else dare(dense, density, seed)
-        wanted = rank or max(delta.up.shape[1] for _, delta in deltas)
-        return of_dense(change, deltas, weight, min(wanted, *change.shape), dora, seed)
+    changes = [(share, delta_of(update, weight)) for share, update in present]
+    return combine(changes, weight, absent, method, rank, density, seed, dora)
 
 
 def _relative(layers: Iterable[Combined]) -> float:
@@ -203,13 +207,14 @@ def _relative(layers: Iterable[Combined]) -> float:
 
 def _method(combined: Mapping[str, Combined], dora: bool) -> Method:
     """LoRA at scale 1: in each layer alpha equals the rank."""
-    ranks = {layer: merged.up.shape[1] for layer, merged in combined.items()}
+    ranks = {layer: merged.rank for layer, merged in combined.items()}
     common_rank = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
     rank_pattern = {exactly(layer): rank for layer, rank in ranks.items() if rank != common_rank}
     return Method(
         r=common_rank,
         lora_alpha=float(common_rank),
-        target_modules=tuple(sorted(combined)),
+        target_modules=tuple(sorted(layer for layer, merged in combined.items() if merged.experts == 1)),
+        target_parameters=tuple(sorted(layer for layer, merged in combined.items() if merged.experts > 1)),
         rank_pattern=rank_pattern,
         alpha_pattern={layer: float(rank) for layer, rank in rank_pattern.items()},
         use_dora=dora,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.tensors.contents import LowRank, read_contents
+from lora_med.adapters.tensors.expert_update import expert_factors
 from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, stored_transposed
 from lora_med.adapters.tensors.weight_update import finite, row_factor
 from lora_med.errors import IntegrityError, SettingsError
@@ -75,16 +76,19 @@ def open_base(folder: Path) -> BaseWeights:
     return BaseWeights(tensors, is_conv1d(read_json(folder / "config.json")), folder, DiskNames(folder, tensors))
 
 
-def read_updates(adapter: Path, files: Mapping[str, bytes] | None = None) -> dict[str, LowRank]:
+def read_updates(
+    adapter: Path, files: Mapping[str, bytes] | None = None, *, base_folder: Path | None = None
+) -> dict[str, LowRank]:
     """The updates of an adapter by layer.
 
     Args:
         files: the bytes of its files by name, if they are already in memory; no file is then opened.
+        base_folder: the base's, which is read if the adapter updates routed experts.
 
     Raises:
         SettingsError: it holds more than updates, so it is not only a change of weights.
     """
-    contents = read_contents(adapter, files)
+    contents = read_contents(adapter, files, base_folder=base_folder)
     if not contents.plain:
         raise SettingsError(
             f"adapter {adapter.name!r} holds full layers or trained tokens, which cannot be combined or compared",
@@ -92,6 +96,17 @@ def read_updates(adapter: Path, files: Mapping[str, bytes] | None = None) -> dic
             fix=f"merge it: lora-med merge {adapter.name} --out FOLDER",
         )
     return dict(contents.low_rank)
+
+
+def expert_deltas(low_rank: LowRank) -> list[Delta]:
+    """The change that an update of routed experts makes, one for each expert.
+
+    Raises:
+        IntegrityError: a value is not finite.
+    """
+    up, down = (factor.double() for factor in expert_factors(low_rank))
+    pairs = zip(up * low_rank.scale, down, strict=True)
+    return [Delta(outer, inner, None, None, False) for outer, inner in pairs]
 
 
 def delta_of(low_rank: LowRank, weight: Any) -> Delta:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, open_base, read_updates
+from lora_med.adapters.algebra.deltas import BaseWeights, Delta, delta_of, expert_deltas, open_base, read_updates
 from lora_med.adapters.store.published import open_files, with_base
 from lora_med.adapters.tensors.contents import LowRank
+from lora_med.adapters.tensors.expert_contents import updates_experts
 from lora_med.errors import BaseMismatchError
 
 
@@ -42,7 +43,7 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
     """Compare two adapter folders of one base by their exact changes of its weights.
 
     Args:
-        base: the location of the base, if it is not the one in the card; needed only for DoRA.
+        base: the location of the base, if it is not the one in the card; needed only for DoRA and routed experts.
 
     Raises:
         BaseMismatchError: they belong to different bases.
@@ -56,7 +57,8 @@ def diff(first: Path, second: Path, *, base: str | None = None) -> Diff:
             f"{cards[0].name!r} and {cards[1].name!r} belong to different bases, so their changes cannot be compared",
             fix=f"{cards[0].name}: {cards[0].base.name}; {cards[1].name}: {cards[1].base.name}",
         )
-    updates = [read_updates(adapter.folder, adapter.contents) for adapter in adapters]
+    folder = with_base(adapters[0], base).base if any(updates_experts(adapter.config) for adapter in adapters) else None
+    updates = [read_updates(adapter.folder, adapter.contents, base_folder=folder) for adapter in adapters]
     dora = any(update.magnitude is not None for layers in updates for update in layers.values())
     weights = open_base(with_base(adapters[0], base).base) if dora else None
     layers = sorted({*updates[0], *updates[1]}, key=_natural)
@@ -75,11 +77,23 @@ def _products(
 ) -> tuple[float, float, float]:
     """<a, a>, <b, b> and <a, b> of the two changes of a layer."""
     pair = [layers.get(layer) for layers in updates]
+    if any(update is not None and update.stack is not None for update in pair):
+        return _expert_products(pair)
     weight = None
     if weights is not None and any(update is not None and update.magnitude is not None for update in pair):
         weight = weights.read(next(update for update in pair if update is not None))
     first, second = (None if update is None else delta_of(update, weight) for update in pair)
     return _inner(first, first, weight), _inner(second, second, weight), _inner(first, second, weight)
+
+
+def _expert_products(pair: Iterable[LowRank | None]) -> tuple[float, float, float]:
+    """The same, summed over the routed experts of a layer."""
+    first, second = ([] if update is None else expert_deltas(update) for update in pair)
+    return (
+        sum(_inner(delta, delta, None) for delta in first),
+        sum(_inner(delta, delta, None) for delta in second),
+        sum(_inner(delta, other, None) for delta, other in zip(first, second, strict=bool(first and second))),
+    )
 
 
 def _inner(first: Delta | None, second: Delta | None, weight: Any) -> float:

@@ -163,6 +163,8 @@ def _without_peft_noise() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*eva.*", category=UserWarning)
+        # PEFT applies patterns to the parameters of routed experts, but looks for layers alone; we check both.
+        warnings.filterwarnings("ignore", message=".*_pattern keys did not match any targeted module.*")
         warnings.filterwarnings("ignore", message=".*path_initial_model_for_weight_conversion.*", category=UserWarning)
         yield
 

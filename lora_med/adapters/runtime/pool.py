@@ -1,8 +1,9 @@
 """A pool of adapters on one base: each forward pass uses one, one per row, or none. The base is never changed.
 
-Each linear layer of the base gets a forward hook, which adds the update of the running thread's adapter. No weight and
-no module is changed. A choice therefore takes microseconds, and several threads may run different adapters on the same
-model at once. Outside `use` the model is bit-identical to the bare base.
+Each linear layer of the base gets a forward hook, which adds the update of the running thread's adapter. A module of
+routed experts reads weights that are folded for one pass. No weight is changed. A choice therefore takes microseconds,
+and several threads may run different adapters on the same model at once. Outside `use` the model is bit-identical to
+the bare base.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any, Self
 import torch
 
 from lora_med.adapters.runtime.attach import refuse_occupied
+from lora_med.adapters.runtime.expert_forward import replace_forward
 from lora_med.adapters.runtime.layer_update import Adapter, make_adapter
-from lora_med.adapters.runtime.selection import Mixture, One, Rows, chosen, holding
+from lora_med.adapters.runtime.selection import Mixture, One, Rows, chosen, expert_updates, holding
 from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base
+from lora_med.models.structure.expert_stacks import expert_stacks
 from lora_med.models.structure.linear_layers import linear_layers
 
 MOST_RESIDENT = 8
@@ -75,6 +78,8 @@ class AdapterPool:
             base.model.get_submodule(layer.name).register_forward_hook(partial(_add, self.key, layer.name))
             for layer in linear_layers(base.model)
         ]
+        experts = {stack.module: None for stack in expert_stacks(base.model)}
+        hooks += [replace_forward(base.model.get_submodule(module), expert_updates) for module in experts]
         hooks.append(base.model.get_input_embeddings().register_forward_hook(partial(_check_rows, self.key)))
         self._remove_hooks = weakref.finalize(self, _remove, hooks)
 

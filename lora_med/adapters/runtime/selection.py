@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import torch
 
+from lora_med.adapters.runtime.expert_forward import StackUpdate
 from lora_med.adapters.runtime.layer_update import Adapter, Stack, Update, stack
 from lora_med.errors import SettingsError
 
@@ -66,6 +68,19 @@ class Rows:
             begin = end
         self._foreign: dict[tuple[tuple[int, ...], torch.device], torch.Tensor] = {}
         self._gains: dict[str, torch.Tensor | None] = {}
+
+    def refuse_experts(self) -> None:
+        """Refuse adapters of routed experts: a layer of experts sees tokens that are sorted by expert, and no rows.
+
+        Raises:
+            SettingsError: with the adapter's name.
+        """
+        names = [adapter.name for adapter in self._adapters if adapter.experts]
+        if names:
+            raise SettingsError(
+                f"adapter {names[0]!r} updates routed experts, so it shares no batch with other adapters or the base",
+                fix=f"use it for all rows of the batch, or merge it: lora-med merge {names[0]} --out FOLDER",
+            )
 
     def add(self, layer: str, x: torch.Tensor, output: torch.Tensor) -> None:
         """Add to each row of the layer's output, in place, its own adapter's update; rows of the base do not change.
@@ -127,6 +142,14 @@ class Rows:
                 rows = (both * (owners >= 0)[:, None])[:, :, None]
         self._gains[layer] = rows
         return rows
+
+
+def expert_updates(module: Any) -> Mapping[str, StackUpdate]:
+    """The updates of a module of routed experts that the running context has chosen: parameter -> update."""
+    for choice in _NOW.get().chosen.values():
+        if isinstance(choice, One) and module in choice.adapter.experts:
+            return choice.adapter.experts[module]
+    return {}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lora_med.adapters.runtime.pool import MOST_RESIDENT, AdapterPool
-from lora_med.adapters.runtime.selection import choose
+from lora_med.adapters.runtime.selection import Rows, choose
 from lora_med.adapters.store.published import AdapterFiles
 from lora_med.adapters.store.store import STORE
 from lora_med.errors import SettingsError
@@ -57,11 +57,14 @@ def use(pool: AdapterPool, name: str | Sequence[str | None] | None) -> Iterator[
     `use` itself. If all slots are in use, the call waits for a free one; in a task this blocks the whole event loop.
 
     Raises:
-        SettingsError: more different adapters than fit in memory, or no slot can ever become free.
+        SettingsError: more different adapters than fit in memory, no slot can ever become free, or an adapter of
+            routed experts is named for some of the rows alone.
         InputMissingError, BaseMismatchError, IntegrityError: the adapter is not in memory and cannot be loaded.
     """
     slots, choice = pool.hold([name] if name is None or isinstance(name, str) else name)
     try:
+        if isinstance(choice, Rows):
+            choice.refuse_experts()
         with choose(pool.key, choice):
             yield pool.model
     finally:

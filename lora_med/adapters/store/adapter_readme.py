@@ -99,7 +99,8 @@ def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
         f"trained on it as {card.base.quantization} ({card.base.dtype})",
         f"- **Base weights**: SHA-256 `{card.base.fingerprint.weights}`; any other base is refused",
         *_origin(card),
-        f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on {', '.join(method.target_modules)}",
+        f"- **Method**: {kind}, rank {method.r}, alpha {method.lora_alpha:g}, on "
+        f"{', '.join((*method.target_modules, *method.target_parameters))}",
         f"- **Labels of tokens**: {markdown(', '.join(card.labels))}"
         if card.labels
         else f"- **Prompt template**: `{card.template}`",

@@ -126,7 +126,7 @@ def adopt(
     target = check_free(name, store, overwrite=overwrite)
     config = read_settings(source_folder)
     base_folder, commit = resolve_base(base, revision)
-    contents = read_contents(source_folder, peft_files(config, source_folder))
+    contents = read_contents(source_folder, peft_files(config, source_folder), base_folder=base_folder)
     model = skeleton(base_folder)
     stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
@@ -165,6 +165,7 @@ def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, S
     tensors: dict[str, Stored] = {}
     for layer, update in contents.low_rank.items():
         embedding = "lora_embedding_" in update.down.name
+        layer = layer if update.stack is None else update.stack.holder
         tensors[f"{PREFIX}{layer}.{'lora_embedding_A' if embedding else 'lora_A.weight'}"] = update.down
         tensors[f"{PREFIX}{layer}.{'lora_embedding_B' if embedding else 'lora_B.weight'}"] = update.up
         if update.magnitude is not None:
@@ -224,10 +225,12 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
             fix="train one that updates a layer",
         )
     tokens = {layer: list(trained.indices) for layer, trained in contents.tokens.items()}
+    experts = sorted(layer for layer in layers if contents.low_rank[layer].stack is not None)
     settings = {
         **{key: config.get(key) for key in ("peft_type", "r", "lora_alpha")},
         "modules_to_save": sorted({name.rpartition(".")[0] for name in contents.saved}),
-        "target_modules": _ends(layers, model),
+        "target_modules": _ends([layer for layer in layers if layer not in experts], model),
+        "target_parameters": config.get("target_parameters") if experts else None,
         "lora_dropout": config.get("lora_dropout") or 0.0,
         "rank_pattern": {},
         "alpha_pattern": {},
@@ -238,7 +241,7 @@ def _method(config: Mapping[str, Any], contents: Contents, model: Any, folder: P
         "trainable_token_indices": tokens,
     }
     method = read_method(settings, where=str(folder / CONFIG))
-    ranks = {layer: contents.low_rank[layer].down.shape[0] for layer in layers}
+    ranks = {layer: contents.low_rank[layer].rank for layer in layers}
     alphas = {layer: pattern_value(config.get("alpha_pattern") or {}, layer, method.lora_alpha) for layer in layers}
     return replace(
         method,

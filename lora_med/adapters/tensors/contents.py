@@ -71,6 +71,11 @@ class LowRank:
     bias: Stored | None = None
     stack: ExpertStack | None = None
 
+    @property
+    def rank(self) -> int:
+        """The rank of the update; with `stack`, that of each expert's."""
+        return self.down.shape[0] // (1 if self.stack is None else self.stack.experts)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:

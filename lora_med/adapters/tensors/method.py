@@ -63,7 +63,9 @@ class Method:
         return content
 
     def targets(self, model: Any) -> list[Linear]:
-        """The layers of `model` that this adapter adapts."""
+        """The layers of `model` that this adapter adapts; none if it adapts routed experts alone."""
+        if not self.target_modules and self.target_parameters:
+            return []
         return choose_targets(
             model, self.target_modules, self.layers_to_transform, anywhere=True, exclude=self.exclude_modules
         )
@@ -201,7 +203,7 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
         method = Method(
             r=_positive(config["r"]),
             lora_alpha=_finite(config["lora_alpha"]),
-            target_modules=tuple(_words(config["target_modules"])),
+            target_modules=() if _experts_alone(config) else tuple(_words(config["target_modules"])),
             lora_dropout=_finite(config["lora_dropout"]),
             rank_pattern={_pattern(key): _positive(value) for key, value in config["rank_pattern"].items()},
             alpha_pattern={_pattern(key): _finite(value) for key, value in config["alpha_pattern"].items()},
@@ -221,6 +223,10 @@ def read_method(config: Mapping[str, Any], where: str) -> Method:
             f"the adapter's configuration cannot be used: {reason}", where=where, fix="publish the adapter again"
         ) from error
     return method
+
+
+def _experts_alone(config: Mapping[str, Any]) -> bool:
+    return config["target_modules"] == [] and bool(config.get("target_parameters"))
 
 
 def _refuse_more_than_lora(config: Mapping[str, Any]) -> None:

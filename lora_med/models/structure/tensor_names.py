@@ -56,9 +56,11 @@ class DiskNames:
         name = stack.name if stack.name in self._on_disk else self.of(stack.name)
         if name is not None:
             return self._complete(stack, [[StackPart(name, None, 0)]])
-        converter, names_by_pattern = self._mapped[1].get(stack.name, (None, {}))
-        operations = [_operation(operation) for operation in converter.operations] if converter is not None else []
-        groups = [names_by_pattern.get(pattern, []) for pattern in converter.source_patterns] if converter else []
+        if stack.name not in self._mapped[1]:
+            return None
+        converter, names_by_pattern = self._mapped[1][stack.name]
+        operations = [_operation(operation) for operation in converter.operations]
+        groups = [names_by_pattern.get(pattern, []) for pattern in converter.source_patterns]
         if operations == ["transpose"] and len(groups) == 1 and len(groups[0]) == 1:
             as_it_is = tuple(self._on_disk[groups[0][0]].shape) == (stack.experts, stack.rows, stack.columns)
             flipped = not (as_it_is and converter.operations[0].check_dims)
@@ -120,7 +122,9 @@ class DiskNames:
 
 def _operation(operation: Any) -> str:
     """What a step of transformers' conversion does to experts, if it is one that a merge can follow."""
-    kind, dim = type(operation).__name__, getattr(operation, "dim", None)
+    kind = type(operation).__name__
     if kind == "Transpose" and {operation.dim0, operation.dim1} == {1, 2}:
         return "transpose"
-    return {("MergeModulelist", 0): "merge", ("Concatenate", 1): "join rows"}.get((kind, dim), kind)
+    known = {"MergeModulelist": (0, "merge"), "Concatenate": (1, "join rows")}
+    dim, name = known.get(kind, (None, kind))
+    return name if dim is not None and operation.dim == dim else f"{kind} along another edge"
