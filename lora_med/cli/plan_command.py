@@ -54,7 +54,8 @@ def plan(
 
 
 def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
-    from lora_med.models.memory import free_memory
+    from lora_med.models.memory import experts_in_full, free_memory
+    from lora_med.models.skeleton import skeleton
     from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure, row_lengths
 
     shape = _shape(settings)
@@ -72,6 +73,12 @@ def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, ti
     planned = fitted if train.batch == "auto" else train
     return {
         "as_set": _need_report(need, sum(batch), train.per_device_train_batch_size),
+        "experts_in_full": experts_in_full(
+            skeleton(shape.folder),
+            quantization=shape.quantization,
+            double_quant=shape.double_quant,
+            dtype=shape.dtype,
+        ),
         "free_bytes": free,
         "fits": need.total <= free,
         "chosen": {
@@ -189,6 +196,8 @@ def _print(report: dict[str, Any]) -> None:
     for name, size in as_set["bytes"].items():
         if size:
             print_text(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
+    if report["experts_in_full"] is not None:
+        print_text(f"experts      {report['experts_in_full']}")
     for name, size in as_set["phases"].items():
         print_text(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
     verdict = "fits" if report["fits"] else "does not fit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,15 @@ from lora_med.models.files.resolve import (
 )
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
+from lora_med.models.memory import experts_in_full
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind, log_choices
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, refuse_quantization, storage_choice
+from lora_med.models.skeleton import skeleton
+from lora_med.models.structure.expert_stacks import has_experts
 from lora_med.models.tokenizer import choose_pad, load_tokenizer, with_template
 from lora_med.models.weight_loading import load_through_cache, load_weights
 
+logger = logging.getLogger(__name__)
 __all__ = ["Base", "Choice", "load_base", "resolve_base"]
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "lora_med_sdpa")
 OWN = ATTENTIONS[-1]
@@ -135,6 +140,10 @@ def _load_named(
     attention = choose_attention(attention, config, choices)
     refuse_quantization(quantization, config)
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
+    if quantization != "none" and has_experts(config):
+        kept = experts_in_full(skeleton(folder), quantization=quantization, double_quant=double_quant, dtype=dtype)
+        if kept is not None:
+            logger.warning("%s", kept)
     choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)
     if quantization == "4bit" and keep_quantized and not is_sharded():

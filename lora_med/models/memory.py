@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.models.precision import DTYPES
-from lora_med.models.structure.linear_layers import linear_layers
+from lora_med.models.structure.expert_stacks import expert_stacks
+from lora_med.models.structure.quantized_layers import quantized_layers
 
 BLOCK = 64  # weights that share one quantization constant in 4 bits
 NESTED_BLOCK = 256  # constants that share one of their own under double quantization
@@ -41,12 +42,12 @@ class WeightBytes:
 def weight_bytes(model: Any, *, quantization: str, double_quant: bool, dtype: str) -> WeightBytes:
     """Bytes of a model's weights as `load_base` would hold them; the model may be on the meta device.
 
-    Every linear layer but the output head is quantized. In 4 bits a weight takes half a byte, and each 64 weights share
-    a float32 constant. Double quantization stores that constant in a byte, and each 256 constants share a float32.
-    In 8 bits a weight takes a byte, and each output has one float32.
+    Linear layers but the output head are quantized; routed experts are not. In 4 bits a weight takes half a byte, and
+    each 64 weights share a float32 constant. Double quantization stores that constant in a byte, and each 256 constants
+    share a float32. In 8 bits a weight takes a byte, and each output has one float32.
     """
     size = BYTES[dtype]
-    inner = {layer.name: layer for layer in linear_layers(model)}
+    inner = {layer.name: layer for layer in quantized_layers(model)} if quantization != "none" else {}
     seen: set[int] = set()
     full = quantized = constants = 0
     for name, parameter in model.named_parameters():  # tied weights are counted once
@@ -65,6 +66,24 @@ def weight_bytes(model: Any, *, quantization: str, double_quant: bool, dtype: st
             quantized += -(-count // 2)
             constants += blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 if double_quant else 4 * blocks
     return WeightBytes(full, quantized, constants)
+
+
+def experts_in_full(model: Any, *, quantization: str, double_quant: bool, dtype: str) -> str | None:
+    """One sentence about the routed experts that a quantized base keeps in full, with what that costs; else None.
+
+    bitsandbytes 0.50 under transformers 5.23 quantizes layers, and the experts of a layer are parameters.
+    """
+    stacks = expert_stacks(model)
+    if quantization == "none" or not stacks:
+        return None
+    numbers = sum(stack.numbers for stack in stacks)
+    total = weight_bytes(model, quantization=quantization, double_quant=double_quant, dtype=dtype).total
+    bits = 8 * BYTES[dtype]
+    return (
+        f"the routed experts ({numbers / 1e9:.3g} billion weights in {len(stacks)} tensors) stay in {bits} bits, as "
+        f"bitsandbytes quantizes layers alone: {numbers * BYTES[dtype] / 1e9:.3g} GB of the {total / 1e9:.3g} GB that "
+        f"this base takes in {quantization.removesuffix('bit')} bits"
+    )
 
 
 def free_memory(device: str) -> int:

@@ -16,18 +16,11 @@ from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.precision import Choice, log_choices
 from lora_med.models.quantize import bitsandbytes_config
+from lora_med.models.structure.backbone import TAG_HEADS, tag_head
 from lora_med.models.tokenizer import load_tokenizer
 from lora_med.models.weight_loading import load_weights
 
-HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier
 ATTENTIONS = ("sdpa", "eager")  # those for padded rows, which tagged rows are
-
-
-def tag_head(model: Any) -> str | None:
-    """The name of the model's token classification head, with or without PEFT's wrapper; None for a language model."""
-    if "ForTokenClassification" not in type(model).__name__:
-        return None
-    return next((name for name in HEADS if hasattr(model, name)), None)
 
 
 def load_tagger(
@@ -70,8 +63,8 @@ def load_tagger(
     tokenizer, tokenizer_choices = load_tokenizer(folder, needs_eos=False)
     _refuse_without_offsets(tokenizer, folder)
     if quantized is not None:
-        quantized.llm_int8_skip_modules = list(HEADS)
-    model = load_weights(folder, config, quantized, dtype, attention, head=HEADS)
+        quantized.llm_int8_skip_modules = list(TAG_HEADS)
+    model = load_weights(folder, config, quantized, dtype, attention, head=TAG_HEADS)
     _untrained_head(model)
     _set_dropout(model, head_dropout)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)

@@ -10,11 +10,11 @@ from typing import Any
 
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.structure.backbone import tag_head
 from lora_med.models.structure.exclusion import ends_in, exclusion
 from lora_med.models.structure.expert_stacks import ExpertStack, adapted_stacks, choose_stacks
 from lora_med.models.structure.linear_layers import Linear
 from lora_med.models.structure.targets import check_patterns, choose_targets, pattern_value
-from lora_med.models.tagging import tag_head
 
 PREFIX = "base_model.model."
 LANGUAGE, TAGS = "CAUSAL_LM", "TOKEN_CLS"  # PEFT's task types

@@ -19,7 +19,7 @@ from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.expert_stacks import ExpertStack
-from lora_med.models.structure.linear_layers import linear_layers
+from lora_med.models.structure.quantized_layers import quantized_layers
 from lora_med.models.structure.tensor_names import DiskNames, StackPart
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
@@ -164,12 +164,7 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
 
 def _quantized_layers(base: Path, outputs: Mapping[str, Output], disk: DiskNames) -> dict[str, bool]:
     """The weights that transformers quantizes while loading, and whether it transposes them first."""
-    from transformers.quantizers.base import get_keys_to_not_convert
-    from transformers.quantizers.quantizers_utils import should_convert_module
-
-    model = skeleton(base)
-    left_out = get_keys_to_not_convert(model)
-    layers = [layer for layer in linear_layers(model) if should_convert_module(layer.name, left_out)]
+    layers = quantized_layers(skeleton(base))
     transposed_by_name = {find_tensor(f"{layer.name}.weight", outputs, disk): layer.transposed for layer in layers}
     return {name: transposed for name, transposed in transposed_by_name.items() if name is not None}
 

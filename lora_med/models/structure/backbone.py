@@ -1,8 +1,17 @@
-"""Two parts of a model: the one that reads text, and the one before its output head."""
+"""Parts of a model: the one that reads text, the one before its output head, and a head that tags tokens."""
 
 from __future__ import annotations
 
 from typing import Any
+
+TAG_HEADS = ("score", "classifier")  # what transformers calls the head of a token classifier
+
+
+def tag_head(model: Any) -> str | None:
+    """The name of the model's token classification head, with or without PEFT's wrapper; None for a language model."""
+    if "ForTokenClassification" not in type(model).__name__:
+        return None
+    return next((name for name in TAG_HEADS if hasattr(model, name)), None)
 
 
 def language_part(model: Any) -> str:

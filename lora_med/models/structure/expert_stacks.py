@@ -16,6 +16,7 @@ from lora_med.models.structure.exclusion import ends_in
 from lora_med.models.structure.linear_layers import LAYER_NUMBER
 
 WRAPPED = ".base_layer"
+COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")  # settings of config.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,12 @@ def expert_stacks(model: Any) -> list[ExpertStack]:
             inputs, outputs = (rows, columns) if transposed else (columns, rows)
             stacks.append(ExpertStack(f"{name}.{key}", experts, inputs, outputs, transposed))
     return stacks
+
+
+def has_experts(config: Any) -> bool:
+    """Whether a configuration names a number of routed experts above one."""
+    text = config.get_text_config()
+    return any((getattr(text, name, None) or 0) > 1 for name in COUNTS)
 
 
 def choose_stacks(model: Any, layers_to_transform: Sequence[int] | None = None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lora_med.models.tagging import tag_head
+from lora_med.models.structure.backbone import tag_head
 
 LAYER_NUMBER = re.compile(r".*?\.[^.]*\.(?P<number>\d+)\.")
 

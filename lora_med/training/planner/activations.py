@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.backbone import backbone
+from lora_med.models.structure.expert_stacks import adapted_stacks
 from lora_med.training.step.fused_lora import fused_lora
 
 
@@ -56,6 +57,22 @@ def with_adapter(base: Any, config: Any) -> Any:
     return model
 
 
+@contextmanager
+def _experts_without_values() -> Iterator[None]:
+    """Let routed experts run on fake tensors: each row by one expert's matrix, which saves what their product saves.
+
+    Which expert a row goes to depends on values, and torch's product of groups has a shape rule for bfloat16 alone.
+    """
+    from transformers.integrations import moe
+
+    before = moe._grouped_mm
+    moe._grouped_mm = lambda rows, weights, offs: rows.to(weights.dtype) @ weights[0]
+    try:
+        yield
+    finally:
+        moe._grouped_mm = before
+
+
 def _without_storage(model: Any) -> None:
     """Replace every meta parameter and buffer by a fake CPU tensor; to be called in fake mode."""
     for module in model.modules():
@@ -86,7 +103,7 @@ def saved_bytes(
         checkpointing: whether the layers are recomputed; then this is what is saved between them.
     """
     model = shell(folder, config, dtype, attention)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), _experts_without_values():
         _without_storage(model)
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -110,6 +127,12 @@ def saved_bytes(
                 totals.append(sum(size for size, _ in saved.values()))
                 saved.clear()
     return totals
+
+
+def size_of_fold(model: Any, target_parameters: Sequence[str]) -> int:
+    """Numbers of the gradient of one layer's experts: PEFT folds their weights, so that autograd makes all of it."""
+    stacks = adapted_stacks(model, target_parameters) if target_parameters else []
+    return max((stack.numbers for stack in stacks), default=0)
 
 
 def id_of(tensor: torch.Tensor) -> int:

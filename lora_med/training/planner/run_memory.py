@@ -24,7 +24,7 @@ from lora_med.models.precision import Choice
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.training.planner.activations import saved_bytes, shell
+from lora_med.training.planner.activations import saved_bytes, shell, size_of_fold
 from lora_med.training.rows.batches import pack
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
 from lora_med.training.step.loss import BLOCK_ROWS, why_not_compact
@@ -126,6 +126,7 @@ def measure(shape: Shape) -> Needs:
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     text = model.config.get_text_config()
     returned = returns_large_tensors() and not shape.on_gpu
+    folded = size_of_fold(model, shape.config.target_parameters or ()) * BYTES[shape.dtype]
     widest = max(max(layer.inputs, layer.outputs) for layer in linear_layers(model))
     compact = why_not_compact(model.requires_grad_(False)) is None
     size = BYTES[shape.dtype]
@@ -135,7 +136,7 @@ def measure(shape: Shape) -> Needs:
     overhead = FLOAT32 if shape.dtype == "float32" else ROUNDED
 
     def need(lengths: Sequence[int], labeled: int, checkpointing: bool) -> Need:
-        saved = activations(lengths, checkpointing)
+        saved = activations(lengths, checkpointing) + folded
         between = int(overhead.between * saved) if checkpointing and not shape.on_gpu else 0
         if checkpointing:
             layers = overhead.layers_in_memory(sum(lengths) * widest * size, returned)

@@ -1,7 +1,8 @@
 """The step time of a run on this machine: its own step, measured over one and two layers of its base's shape.
 
 Where the layers of a base are alike, the difference between one and two layers is the cost of each; the remainder
-counts once. The weights are random, made from config.json. Quantization, adapters, dropout, attention and recomputation
+counts once. The weights are random, made from config.json: the tokens of a mixture choose as many experts as those of
+the real base, and choose them about equally often. Quantization, adapters, dropout, attention and recomputation
 are those of the run. Only a slice of the output head is timed, as all of its words cost the same. Bases whose layers
 differ are not timed: `why_not_timed` gives the reason.
 """
@@ -41,7 +42,6 @@ REPEATS = 3
 SLOW = 5.0  # seconds after which a pass is not repeated
 WEIGHTS_HELD = 3  # copies of the weights: as created, on the disk (which may be memory), and as loaded
 WINDOWS = {"full_attention", "sliding_attention", "chunked_attention"}  # alike for rows that fit into the window
-MIXTURES = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 Step = Callable[[], None]
 Lengths = Sequence[tuple[int, ...]]
 
@@ -91,8 +91,6 @@ def why_not_timed(shape: Shape, longest: int, free: int) -> str | None:
     context = getattr(text, "max_position_embeddings", None)
     if context is not None and longest > context:
         return f"a document of {longest:,} tokens is longer than the base's context of {context:,}"
-    if any((getattr(text, name, None) or 0) > 1 for name in MIXTURES):
-        return "in a mixture of experts the tokens decide what is computed"
     if getattr(text, "num_kv_shared_layers", None):
         return "some layers use the keys of others"
     window = getattr(text, "sliding_window", None)
@@ -103,10 +101,21 @@ def why_not_timed(shape: Shape, longest: int, free: int) -> str | None:
     adapted = lowest_adapted(skeleton_with_adapters(shape))
     if adapted is None:
         return "an adapter is outside the numbered layers"
+    if len({_weights_of(layer) for layer in adapted[0]}) > 1:
+        return "its layers are of several kinds (their weights)"
     numbers = sum(parameter.numel() for layer in adapted[0][:LAYERS] for parameter in layer.parameters())
     if WEIGHTS_HELD * numbers * BYTES[shape.dtype] > free // 2:
         return f"two layers of {numbers / 1e6:,.0f} million weights do not fit into half of the free memory"
     return None
+
+
+def _weights_of(layer: Any) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a layer's own weights; adapters may be on some layers alone."""
+    return frozenset(
+        (name.replace(".base_layer", ""), tuple(parameter.shape))
+        for name, parameter in layer.named_parameters()
+        if ".lora_" not in name
+    )
 
 
 def skeleton_with_adapters(shape: Shape) -> Any:
@@ -183,6 +192,8 @@ def _two_layers(shape: Shape, folder: Path) -> Any:
     adapter = copy.copy(shape.config)
     adapter.layers_to_transform = None
     adapter.target_modules = {name.rpartition(".")[2] for name in shape.config.target_modules}
+    if adapter.target_parameters:
+        adapter.target_parameters = sorted({".".join(name.split(".")[-2:]) for name in adapter.target_parameters})
     return with_adapter(base, adapter)
 
 
