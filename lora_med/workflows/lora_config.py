@@ -43,6 +43,7 @@ def with_lora(settings: Settings, lora: Any) -> Settings:
         "init_lora_weights": INITIALIZATIONS[lora.init_lora_weights],  # pyright: ignore[reportArgumentType]
         "task_type": str(getattr(task_type, "value", task_type)),
         "continue_from": settings.lora.continue_from,
+        "target_experts": settings.lora.target_experts,
     }
     try:
         section = LoraSettings.model_validate(values)

@@ -235,7 +235,7 @@ def test_dropout_is_zero_with_experts_unless_it_was_set(caplog: pytest.LogCaptur
 
 
 def test_a_base_without_routed_experts_is_refused(llama: Path) -> None:
-    with pytest.raises(SettingsError, match="has no routed experts"):
+    with pytest.raises(SettingsError, match="no parameter that holds a matrix of each"):
         attach_new(load(llama), LoraSettings(target_experts=True), seed=1)
 
 

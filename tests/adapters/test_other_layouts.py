@@ -11,6 +11,8 @@ from peft import LoraConfig, get_peft_model
 from lora_med.adapters.runtime.peft_injection import check_attached, moves_names, named_layers_only
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.adapters.store.store import CONFIG
+from lora_med.adapters.tensors.method import method_for
+from lora_med.config.schema import LoraSettings
 from lora_med.errors import SettingsError
 from lora_med.files import read_json
 from lora_med.models.base import load_base
@@ -62,9 +64,16 @@ def test_layers_that_peft_adds_or_leaves_out_are_named(tmp_path: Path) -> None:
     base = load_base(str(make_family("gemma3", tmp_path / "gemma3")), quantization="none")
     with named_layers_only():
         model = get_peft_model(base.model, LoraConfig(target_modules=["q_proj"]))
-    wanted = [f"model.language_model.layers.{number}.self_attn.q_proj" for number in (0, 1)]
-    with pytest.raises(SettingsError, match=r"attaches 1 layers too many and 0 too few, such as 'model\.vision_tower"):
+    wanted = method_for(base.model, LoraSettings(target_modules=["q_proj"])).expected(base.model)
+    layer = r"base_model\.model\.model\.vision_tower"
+    with pytest.raises(SettingsError, match=rf"attaches 2 tensors too many, 0 too few and 0 of .* such as '{layer}"):
         check_attached(model, "default", wanted)
+    more = {**wanted, "base_model.model.lm_head.lora_A.weight": (8, 64)}
+    with pytest.raises(SettingsError, match="2 tensors too many, 1 too few"):
+        check_attached(model, "default", more)
+    other = {name: (4, *shape[1:]) if "lora_A" in name else shape for name, shape in wanted.items()}
+    with pytest.raises(SettingsError, match="and 2 of another shape"):
+        check_attached(model, "default", other)
 
 
 def test_attaching_stops_where_peft_adapts_more_than_was_wanted(
@@ -72,5 +81,5 @@ def test_attaching_stops_where_peft_adapts_more_than_was_wanted(
 ) -> None:
     base = load_base(str(make_family("gemma3", tmp_path / "gemma3")), quantization="none")
     monkeypatch.setattr(LoraConfig, "exclude_modules", property(lambda _: None, lambda *_: None), raising=False)
-    with pytest.raises(SettingsError, match="layers too many"):
+    with pytest.raises(SettingsError, match="tensors too many"):
         train(base, store=tmp_path, steps=0)

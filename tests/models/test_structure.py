@@ -25,6 +25,7 @@ from lora_med.models.structure.adaptable_layers import (
 )
 from lora_med.models.structure.backbone import backbone
 from lora_med.models.structure.exclusion import ends_in, exclusion
+from lora_med.models.structure.expert_stacks import adapted_stacks, choose_stacks
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.models.structure.tensor_names import DiskNames
 from tests.tiny_families import ALL, CLASSES, MULTIMODAL, family_config, make_family
@@ -103,7 +104,14 @@ def test_the_log_says_what_is_reached_and_what_is_left_out() -> None:
     line = describe_reach(model, adaptable_layers(model))
     assert line.startswith("14 layers with ") and "text does not pass through them" in line
     experts = shape_of("mixtral")
-    assert "the routed experts (4 tensors)" in describe_reach(experts, adaptable_layers(experts))
+    # 2 layers of 4 experts with 256 x 64 and 64 x 128 weights, of all that the model has
+    share = 2 * 4 * (256 * 64 + 64 * 128) / sum(parameter.numel() for parameter in experts.parameters())
+    line = describe_reach(experts, adaptable_layers(experts))
+    assert f"the routed experts (4 tensors, {share:.0%} of the weights); lora.target_experts=true adapts them" in line
+    stacks = adapted_stacks(experts, choose_stacks(experts))
+    assert "left out" not in describe_reach(experts, adaptable_layers(experts), stacks)
+    both = share_reached(experts, adaptable_layers(experts), stacks)
+    assert both == pytest.approx(share_reached(experts) + share)
 
 
 @pytest.mark.parametrize(

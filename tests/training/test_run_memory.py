@@ -14,15 +14,19 @@ from lora_med.adapters.tensors.method import method_for
 from lora_med.cli.main import run
 from lora_med.config.schema import LoraSettings, TrainSettings
 from lora_med.errors import SettingsError
+from lora_med.models import base as base_module
+from lora_med.models import weight_loading
 from lora_med.models.base import load_base
-from lora_med.models.memory import weight_bytes
+from lora_med.models.memory import experts_in_full, weight_bytes
 from lora_med.models.skeleton import skeleton
+from lora_med.models.structure.backbone import backbone
 from lora_med.training.planner import run_memory as plan
 from lora_med.training.planner.activations import id_of, saved_bytes
 from lora_med.training.planner.run_memory import Shape, fit_batch, largest_batch, measure, row_lengths
 from lora_med.training.rows.batches import Collator, make_rows
 from lora_med.training.step.fused_lora import fused_lora
 from tests.tiny import FAMILIES, make_tiny
+from tests.tiny_families import make_family
 from tests.training.support import documents, make_base, make_trainer, weights
 from tests.training.test_shared_prefix_rows import questions
 
@@ -54,7 +58,7 @@ def really_kept(folder: Path, lora: LoraSettings, *, dtype: str, checkpointing: 
         return tensor
 
     with fused_lora(model), torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
-        last = model.get_base_model().base_model(**batch, use_cache=False).last_hidden_state
+        last = backbone(model.get_base_model())(**batch, use_cache=False).last_hidden_state
     assert last.requires_grad
     return [len(one.input_ids) for one in given], sum(one.nbytes() for one in held.values())
 
@@ -78,10 +82,78 @@ def test_the_bytes_counted_are_those_autograd_keeps(tmp_path: Path, family: str,
     assert abs(found - expected) <= 0.02 * expected + 16 * sum(lengths)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("experts", [False, True])
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "llama4_text"])
+def test_the_bytes_counted_for_a_mixture_are_those_autograd_keeps(
+    tmp_path: Path, family: str, experts: bool, dtype: str
+) -> None:
+    """With adapted experts that is a copy of their weights too, which PEFT folds in each pass."""
+    folder = make_family(family, tmp_path / family)
+    lora = LoraSettings(r=4, lora_dropout=0.0, target_experts=experts)
+    lengths, expected = really_kept(folder, lora, dtype=dtype, checkpointing=False)
+    bare = skeleton(folder)
+    config = method_for(bare, lora).peft_config(bare, inference=False)
+    options: dict[str, Any] = {"dtype": dtype, "attention": "lora_med_sdpa", "checkpointing": False}
+    counted = saved_bytes(folder, config, batches=[lengths], **options)[0]
+    assert abs(counted - expected) <= 0.02 * expected + 16 * sum(lengths)
+
+
+def test_adapted_experts_add_a_gradient_of_one_layer_and_their_own_numbers(tmp_path: Path) -> None:
+    folder = make_family("mixtral", tmp_path / "mixtral")
+    needs = {
+        experts: measure(shape_of(folder, lora=LoraSettings(r=4, lora_dropout=0.0, target_experts=experts)))
+        for experts in (False, True)
+    }
+    plain, adapted = (needs[experts]([60], 20, False) for experts in (False, True))
+    # 2 layers of 4 experts of rank 4: gate and up have 64 inputs and 256 outputs, down has 128 and 64; in float32
+    assert adapted.adapters - plain.adapters == 4 * 2 * 4 * 4 * ((64 + 256) + (128 + 64))
+    folded, gradient = 2 * 4 * (256 * 64 + 64 * 128), 4 * 256 * 64
+    # besides, the products of adapted experts keep their inputs
+    assert adapted.activations - plain.activations >= 4 * (folded + gradient)
+
+
+@pytest.mark.parametrize(("quantization", "bits"), [("4bit", "4"), ("8bit", "8")])
+def test_experts_stay_in_16_bits_and_the_log_says_so_before_loading(
+    tmp_path: Path, quantization: str, bits: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_family("mixtral", tmp_path / "mixtral")
+    before: list[str] = []
+    load = weight_loading.load_weights
+    monkeypatch.setattr(
+        weight_loading, "load_weights", lambda *rest, **more: (before.extend(caplog.messages), load(*rest, **more))[1]
+    )
+    monkeypatch.setattr(base_module, "load_weights", weight_loading.load_weights)
+    with caplog.at_level("WARNING"):
+        model = load_base(str(folder), quantization=quantization, dtype="bfloat16", keep_quantized=False).model
+    experts = [one for name, one in model.named_parameters() if ".experts." in name]
+    assert {one.dtype for one in experts} == {torch.bfloat16}
+    held = sum(one.numel() * one.element_size() for one in experts)
+    total = weight_bytes(skeleton(folder), quantization=quantization, double_quant=True, dtype="bfloat16").total
+    said = next(line for line in before if "the routed experts" in line)
+    assert "stay in 16 bits" in said and f"takes in {bits} bits" in said
+    assert f"{held / 1e9:.3g} GB of the {total / 1e9:.3g} GB" in said
+    bare = skeleton(folder)
+    assert experts_in_full(bare, quantization="none", double_quant=True, dtype="bfloat16") is None
+    llama = skeleton(make_tiny("llama", tmp_path))
+    assert experts_in_full(llama, quantization="4bit", double_quant=True, dtype="bfloat16") is None
+
+
+def test_a_plan_says_what_the_experts_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_family("mixtral", tmp_path / "mixtral")
+    settings = [f"model.base={folder}", "lora.target_experts=true", "train.max_length=64", "model.dtype=float32"]
+    assert run(["plan", *settings, "--no-time", "--no-read-data"]) == 0
+    assert "experts      the routed experts (0.000197 billion weights in 4 tensors) stay in 32 bits" in (
+        capsys.readouterr().out
+    )
+    assert run(["plan", *settings, "--no-time", "--no-read-data", "--json", "model.load_in_4bit=false"]) == 0
+    assert json.loads(capsys.readouterr().out)["experts_in_full"] is None
+
+
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "mixtral", "qwen2_moe", "llama4_text"])
 def test_the_weights_are_as_large_as_they_are_loaded(tmp_path: Path, family: str, quantization: str) -> None:
-    folder = make_tiny(family, tmp_path)
+    folder = make_tiny(family, tmp_path) if family in FAMILIES else make_family(family, tmp_path / family)
     told = weight_bytes(skeleton(folder), quantization=quantization, double_quant=False, dtype="float32")
     model = load_base(str(folder), quantization=quantization, double_quant=False, dtype="float32").model
     held = sum(one.numel() * one.element_size() for one in model.parameters())

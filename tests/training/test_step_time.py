@@ -22,6 +22,7 @@ from lora_med.training.planner.step_time import (
 )
 from lora_med.training.step.frozen_cache import lowest_adapted
 from tests.tiny import FAMILIES, make_tiny
+from tests.tiny_families import make_family
 from tests.training.test_run_memory import shape_of
 
 DOCUMENTS = ((40,), (60,), (60, 20, 20))
@@ -103,7 +104,6 @@ def test_typical_documents_are_one_of_each_part() -> None:
     ("settings", "reason"),
     [
         ({"max_position_embeddings": 64}, "longer than the base's context of 64"),
-        ({"num_local_experts": 8}, "mixture of experts"),
         ({"num_kv_shared_layers": 2}, "keys of others"),
         ({"mlp_layer_types": ["dense", "sparse", "dense"]}, "several kinds (mlp_layer_types)"),
     ],
@@ -113,6 +113,23 @@ def test_where_two_layers_do_not_represent_all_no_time_is_reported(
 ) -> None:
     shape = shape_of(changed(make_tiny("llama", tmp_path, layers=3), **settings))
     assert reason in str(why_not_timed(shape, 100, FREE))
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_a_mixture_is_timed_by_two_of_its_layers_where_all_are_mixtures(tmp_path: Path, experts: bool) -> None:
+    lora = LoraSettings(target_experts=experts)
+    shape = shape_of(make_family("mixtral", tmp_path / "mixtral"), lora=lora)
+    assert why_not_timed(shape, 100, FREE) is None
+    assert 0 < time_batch(shape, DOCUMENTS, 30, checkpointing=False).above < math.inf
+    upper = LoraSettings(target_experts=experts, layers_to_transform=[1])
+    shape = shape_of(tmp_path / "mixtral", lora=upper)
+    step_time = time_batch(shape, DOCUMENTS, 30, checkpointing=False)
+    assert step_time.above > 0 and step_time.tokens == 200
+
+
+def test_a_mixture_with_layers_of_other_weights_is_not_timed(tmp_path: Path) -> None:
+    shape = shape_of(make_family("deepseek_v3", tmp_path / "deepseek"))  # its first layer has no experts
+    assert "several kinds (their weights)" in str(why_not_timed(shape, 100, FREE))
 
 
 def test_windows_make_layers_different_only_for_longer_rows(tmp_path: Path) -> None:

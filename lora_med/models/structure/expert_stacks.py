@@ -95,9 +95,9 @@ def choose_stacks(model: Any, layers_to_transform: Sequence[int] | None = None) 
     stacks = [stack for stack in expert_stacks(model) if stack.name.startswith(language)]
     if not stacks:
         raise SettingsError(
-            "this base has no routed experts that share a parameter",
+            "this base has no parameter that holds a matrix of each of its routed experts",
             where=where,
-            fix="lora.target_experts=false: experts that are layers of their own are reached by lora.target_modules",
+            fix="lora.target_experts=false; target_modules=all-linear reaches every layer that text passes through",
         )
     if any(stack.experts == 1 for stack in stacks):
         raise SettingsError(
