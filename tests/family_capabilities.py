@@ -17,6 +17,7 @@ from lora_med.data.record import Pair
 from lora_med.errors import LoraMedError
 from lora_med.merge.merge import merge_adapter
 from lora_med.models.structure.adaptable_layers import share_reached
+from lora_med.models.structure.expert_stacks import expert_stacks
 from tests.tiny_families import ALL, CLASSES, make_family
 from tests.training.support import run_ranks, wait
 
@@ -33,14 +34,14 @@ def _train(base: Path, name: str, *more: str) -> Path:
     return lora_med.train(lora_med.parse(None, [*settings, *quantization, *more]), train=ROWS)
 
 
-def _packed(base: Path) -> None:
-    card = lora_med.read_card(_train(base, "packed", "train.packing=true", "train.max_length=128"))
+def _packed(base: Path, *more: str) -> None:
+    card = lora_med.read_card(_train(base, "packed", "train.packing=true", "train.max_length=128", *more))
     if not card.settings["train"]["packing"]:
         raise LoraMedError("packed documents would see each other, so packing is turned off")
 
 
-def _two_processes(base: Path) -> None:
-    codes = run_ranks(2, lambda: _train(base, "two"), Path("ranks"))
+def _two_processes(base: Path, *more: str) -> None:
+    codes = run_ranks(2, lambda: _train(base, "two", *more), Path("ranks"))
     if codes != [0, 0]:
         message = (Path("ranks") / f"error-{0 if codes[0] else 1}.txt").read_text()
         raise LoraMedError(message.partition("]: ")[2].partition("\nwhere:")[0] or message[-300:])
@@ -84,18 +85,28 @@ def _loads_in_peft(base: Path) -> None:
         raise RuntimeError(f"PEFT's logits differ by {difference:.2g}")
 
 
-def capabilities(family: str, folder: Path) -> dict[str, str]:
-    """Capability -> `yes`, or the sentence that says why not; `share` is the share of the weights in per cent."""
+def _share(base: Path, *, experts: bool) -> float:
+    model = lora_med.load_base(str(base), quantization="none").model
+    return share_reached(model, stacks=expert_stacks(model) if experts else ())
+
+
+def capabilities(family: str, folder: Path, *, experts: bool = False) -> dict[str, str]:
+    """Capability -> `yes`, or the sentence that says why not; `share` is the share of the weights in per cent.
+
+    Args:
+        experts: whether the routed experts are adapted too.
+    """
+    more = ["lora.target_experts=true"] if experts else []
     base = make_family(family, folder / family)
     results: dict[str, str] = {}
 
     def attempt(name: str, work: Callable[[], Any]) -> None:
         results[name] = in_child(work, folder / f"{family}-{name.replace(' ', '-')}")
 
-    attempt("train", lambda: _train(base, "plain"))
-    attempt("packed", lambda: _packed(base))
-    attempt("4-bit", lambda: (_train(base, "four", "model.load_in_4bit=true"), _merged(base, "four")))
-    attempt("two processes", lambda: _two_processes(base))
+    attempt("train", lambda: _train(base, "plain", *more))
+    attempt("packed", lambda: _packed(base, *more))
+    attempt("4-bit", lambda: (_train(base, "four", "model.load_in_4bit=true", *more), _merged(base, "four")))
+    attempt("two processes", lambda: _two_processes(base, *more))
     if results["train"] == YES:
         place = folder / f"{family}-train"
         results["merge proved"] = in_child(lambda: _merged(base, "plain"), place)
@@ -103,7 +114,7 @@ def capabilities(family: str, folder: Path) -> dict[str, str]:
         results["loads in PEFT"] = in_child(lambda: _loads_in_peft(base), place)
     else:
         results |= dict.fromkeys(("merge proved", "evaluated", "loads in PEFT"), results["train"])
-    results["share"] = in_child(lambda: share_reached(lora_med.load_base(str(base), quantization="none").model), folder)
+    results["share"] = in_child(lambda: _share(base, experts=experts), folder)
     return results
 
 

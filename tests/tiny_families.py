@@ -261,8 +261,8 @@ CLASSES = {
 }
 
 
-def family_config(family: str) -> Any:
-    """The configuration of a tiny model of the family."""
+def family_config(family: str, **changed: Any) -> Any:
+    """The configuration of a tiny model of the family, with some sizes of a text family changed."""
     import transformers
 
     if family in FAMILIES:
@@ -270,15 +270,15 @@ def family_config(family: str) -> Any:
     if family in MULTIMODAL:
         return MULTIMODAL[family](transformers)
     kind, sizes = TEXT[family]
-    return getattr(transformers, kind)(**sizes, **WORDS)
+    return getattr(transformers, kind)(**{**sizes, **WORDS, **changed})
 
 
-def make_family(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """Write a tiny random base of the family into `folder` and return it."""
+def make_family(family: str, folder: Path, *, seed: int = 0, **changed: Any) -> Path:
+    """Write a tiny random base of the family into `folder` and return it; sizes of a text family may be changed."""
     import torch
     import transformers
 
-    config = family_config(family)
+    config = family_config(family, **changed)
     kind: Any = getattr(transformers, CLASSES[family]) if family in CLASSES else transformers.AutoModelForCausalLM
     make = kind._from_config if family in CLASSES else kind.from_config
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,8 @@
 """python -m tools.models_page [--families NAME...] [--only-page]: try every family, and write docs/models.md.
 
-Each cell is run on a tiny random base (tests/family_capabilities.py). The results are cached in runs/models/, so that
-a killed run goes on; `--only-page` writes the page from them. `make models-page` does both.
+Each cell is run on a tiny random base (tests/family_capabilities.py), and on families with routed experts a second time
+with `lora.target_experts=true`. The results are cached in runs/models/, so that a killed run goes on; `--only-page`
+writes the page from them. `make models-page` does both.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import lora_med
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 BEGIN, END = "<!-- the table below is written by `make models-page` -->\n", "<!-- end of the table -->\n"
+BEGIN_EXPERTS = "<!-- the table of routed experts is written by `make models-page` -->\n"
 Results = Mapping[str, Mapping[str, str]]
 
 
@@ -39,18 +41,18 @@ def table(results: Results, capabilities: tuple[str, ...]) -> str:
     return "\n".join([*lines, "", *notes, ""])
 
 
-def write_page(results: Results, capabilities: tuple[str, ...]) -> None:
+def write_page(results: Results, capabilities: tuple[str, ...], begin: str = BEGIN) -> None:
     """Put the table between its marks in the page."""
     text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
+    before, _, rest = text.partition(begin)
     after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(results, capabilities)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n{table(results, capabilities)}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
     """Try the families that have no results yet, then write the page."""
     from tests.family_capabilities import CAPABILITIES, capabilities
-    from tests.tiny_families import ALL
+    from tests.tiny_families import ALL, EXPERTS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", nargs="*", default=list(ALL))
@@ -59,18 +61,20 @@ def main() -> None:
     options = parser.parse_args()
     lora_med.prepare_environment(offline=True)
     options.work.mkdir(parents=True, exist_ok=True)
-    for family in () if options.only_page else options.families:
-        answers = options.work / f"{family}.json"
-        if answers.is_file():
-            continue
-        folder = options.work / family
-        shutil.rmtree(folder, ignore_errors=True)
-        cells = capabilities(family, folder.resolve())
-        answers.write_text(json.dumps(cells, indent=1))
-        shutil.rmtree(folder)
-        sys.stderr.write(f"{family}: {cells}\n")
-    found = {family: options.work / f"{family}.json" for family in ALL}
-    write_page({family: json.loads(path.read_text()) for family, path in found.items() if path.is_file()}, CAPABILITIES)
+    for begin, families, experts in ((BEGIN, ALL, False), (BEGIN_EXPERTS, EXPERTS, True)):
+        paths = {family: options.work / f"{family}{'+experts' if experts else ''}.json" for family in families}
+        for family in () if options.only_page else (name for name in options.families if name in families):
+            if paths[family].is_file():
+                continue
+            folder = options.work / family
+            shutil.rmtree(folder, ignore_errors=True)
+            cells = capabilities(family, folder.resolve(), experts=experts)
+            paths[family].write_text(json.dumps(cells, indent=1))
+            shutil.rmtree(folder)
+            sys.stderr.write(f"{family}: {cells}\n")
+        results = {family: json.loads(path.read_text()) for family, path in paths.items() if path.is_file()}
+        if results:
+            write_page(results, CAPABILITIES, begin)
 
 
 if __name__ == "__main__":

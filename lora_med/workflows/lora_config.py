@@ -69,12 +69,16 @@ def _refuse_others(lora: Any, default: Any) -> None:
     wrong = [
         f"{name}={value!r}"
         for name, value in sorted(vars(lora).items())
-        if name not in (*SAME_MEANING, *HANDLED, *INTERNAL) and value != vars(default).get(name)
+        if name not in (*SAME_MEANING, *HANDLED, *INTERNAL, "target_parameters") and value != vars(default).get(name)
     ]
     if lora.init_lora_weights not in INITIALIZATIONS:
         wrong.append(f"init_lora_weights={lora.init_lora_weights!r}")
     if str(getattr(lora.task_type, "value", lora.task_type)) not in map(str, TASK_TYPES):
         wrong.append(f"task_type={lora.task_type!r}")
+    if lora.target_parameters:
+        wrong.append(
+            "routed experts by target_parameters (lora.target_experts=true in the settings adapts all of them)"
+        )
     if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
         wrong.append(f"target_modules={lora.target_modules!r} (a pattern)")
     if wrong:

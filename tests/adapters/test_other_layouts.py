@@ -64,7 +64,7 @@ def test_layers_that_peft_adds_or_leaves_out_are_named(tmp_path: Path) -> None:
     base = load_base(str(make_family("gemma3", tmp_path / "gemma3")), quantization="none")
     with named_layers_only():
         model = get_peft_model(base.model, LoraConfig(target_modules=["q_proj"]))
-    wanted = method_for(base.model, LoraSettings(target_modules=["q_proj"])).expected(base.model)
+    wanted = method_for(base.model, LoraSettings(r=8, target_modules=["q_proj"])).expected(base.model)
     layer = r"base_model\.model\.model\.vision_tower"
     with pytest.raises(SettingsError, match=rf"attaches 2 tensors too many, 0 too few and 0 of .* such as '{layer}"):
         check_attached(model, "default", wanted)

@@ -163,6 +163,18 @@ def test_the_parts_on_disk_are_what_transformers_loads(family: str, tmp_path: Pa
         assert torch.equal(built, model.get_parameter(stack.name))
 
 
+def test_twelve_experts_are_counted_by_their_numbers_and_not_by_their_names(tmp_path: Path) -> None:
+    """By its name expert 10 would come before expert 2."""
+    folder = make_family("mixtral", tmp_path / "mixtral", num_local_experts=12)
+    stored, model = load_file(folder / "model.safetensors"), load(folder)
+    names = DiskNames(folder, stored)
+    for stack in adapted_stacks(model, choose_stacks(model)):
+        for part in names.parts(stack) or ():
+            rows = slice(part.begin, part.begin + stored[part.name].shape[0])
+            assert f".experts.{part.expert}." in part.name
+            assert torch.equal(stored[part.name], model.get_parameter(stack.name)[part.expert, rows])
+
+
 class Operation:
     """A step of a conversion, as transformers' own are named."""
 

@@ -53,7 +53,7 @@ def test_a_layer_number_that_is_not_there_is_refused(layers: list[int]) -> None:
 
 @pytest.mark.parametrize("pattern", ["q_porj", "layers.7.*", "lm_head", "("])
 def test_a_pattern_that_matches_nothing_is_refused(pattern: str) -> None:
-    chosen = choose_targets(make_model("llama"), "all-linear")
+    chosen = [layer.name for layer in choose_targets(make_model("llama"), "all-linear")]
     with pytest.raises(SettingsError):
         check_patterns({pattern: 4}, chosen, "lora.rank_pattern")
     check_patterns({"q_proj": 4, r"layers\.0\..*": 2}, chosen, "lora.rank_pattern")

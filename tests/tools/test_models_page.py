@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.family_capabilities import CAPABILITIES, capabilities
-from tests.tiny_families import ALL
-from tools.models_page import BEGIN, END, PAGE, table
+from tests.tiny_families import ALL, EXPERTS
+from tools.models_page import BEGIN, BEGIN_EXPERTS, END, PAGE, table
 
 
 def test_a_row_says_yes_or_points_to_the_sentence() -> None:
@@ -22,8 +22,8 @@ def test_a_row_says_yes_or_points_to_the_sentence() -> None:
     )
 
 
-def rows() -> dict[str, list[str]]:
-    lines = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()
+def rows(begin: str = BEGIN) -> dict[str, list[str]]:
+    lines = PAGE.read_text(encoding="utf-8").partition(begin)[2].partition(END)[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
     return {family.strip("`"): answers for family, *answers in cells}
 
@@ -33,6 +33,24 @@ def test_the_page_has_a_row_for_every_family_and_most_train_and_merge_with_proof
     assert list(table_rows) == list(ALL)
     train, proved = CAPABILITIES.index("train"), CAPABILITIES.index("merge proved")
     assert sum(answers[train] == answers[proved] == "yes" for answers in table_rows.values()) >= 0.9 * len(ALL)
+
+
+def test_every_family_with_routed_experts_trains_them_and_merges_with_proof() -> None:
+    table_rows = rows(BEGIN_EXPERTS)
+    assert list(table_rows) == list(EXPERTS)
+    for column in ("train", "two processes", "4-bit", "merge proved", "evaluated", "loads in PEFT"):
+        assert {answers[CAPABILITIES.index(column)] for answers in table_rows.values()} == {"yes"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", EXPERTS)
+def test_a_row_of_adapted_experts_is_what_comes_out(family: str, tmp_path: Path) -> None:
+    answers = capabilities(family, tmp_path, experts=True)
+    shown = dict(zip(CAPABILITIES, rows(BEGIN_EXPERTS)[family], strict=True))
+    assert {name for name, answer in answers.items() if answer == "yes"} == {
+        name for name, answer in shown.items() if answer == "yes"
+    }
+    assert answers["share"] == shown["share"]
 
 
 @pytest.mark.slow

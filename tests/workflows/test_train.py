@@ -129,6 +129,7 @@ def test_a_lora_config_says_what_the_section_lora_says(base: Path, tmp_path: Pat
         (LoraConfig(target_modules=r".*\.q_proj"), "a pattern"),
         (LoraConfig(task_type="SEQ_CLS"), "SEQ_CLS"),
         (LoraConfig(lora_bias=True), "lora_bias=True"),
+        (LoraConfig(target_parameters=["experts.down_proj"]), "lora.target_experts=true in the settings"),
         ({"r": 8}, "cannot be a dict"),
     ],
 )
@@ -136,6 +137,15 @@ def test_what_cannot_be_honored_is_refused_by_name(base: Path, tmp_path: Path, c
     with pytest.raises(SettingsError, match=named):
         lora_med.train(settings(base, tmp_path), train=ROWS, lora=config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_lora_config_leaves_the_experts_to_the_settings(tmp_path: Path) -> None:
+    mixture = make_family("mixtral", tmp_path / "mixtral")
+    wanted = settings(mixture, tmp_path, "lora.target_experts=true", "train.max_steps=1")
+    lora_med.train(wanted, train=ROWS, validation=MORE, lora=LoraConfig(r=2, target_modules=["q_proj"]))
+    card = published(tmp_path)[0]
+    assert card.method["target_parameters"] == ["experts.down_proj", "experts.gate_up_proj"]
+    assert (card.method["r"], card.settings["lora"]["lora_dropout"]) == (2, 0)
 
 
 def test_a_loaded_base_takes_the_place_of_the_settings(base: Path, tmp_path: Path) -> None:
