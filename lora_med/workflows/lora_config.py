@@ -76,9 +76,7 @@ def _refuse_others(lora: Any, default: Any) -> None:
     if str(getattr(lora.task_type, "value", lora.task_type)) not in map(str, TASK_TYPES):
         wrong.append(f"task_type={lora.task_type!r}")
     if lora.target_parameters:
-        wrong.append(
-            "routed experts by target_parameters (lora.target_experts=true in the settings adapts all of them)"
-        )
+        wrong.append("routed experts by name (lora.target_experts=true in the settings adapts all of them)")
     if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
         wrong.append(f"target_modules={lora.target_modules!r} (a pattern)")
     if wrong:

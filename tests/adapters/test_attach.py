@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from lora_med.adapters.runtime.attach import attach, attach_new, detach
 from lora_med.adapters.store.card import CARD
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
-from lora_med.adapters.tensors.method import method_for, refuse_other_shape
+from lora_med.adapters.tensors.method import method_for
+from lora_med.adapters.tensors.same_shape import refuse_other_shape
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import BaseMismatchError, InputMissingError, IntegrityError, SettingsError
 from lora_med.files import read_json, sha256_file

@@ -6,6 +6,7 @@ accelerate runs DDP where FSDP is asked for on a CPU, so the sharding itself is 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,10 +15,12 @@ from lora_med.config.data_settings import DataSettings
 from lora_med.config.schema import EvaluateSettings, LoraSettings
 from lora_med.data.corpus import open_corpus
 from lora_med.evaluation.eval_during_training import validation_task
+from lora_med.models.base import load_base
 from lora_med.training.rows.batches import Share
 from lora_med.training.run.adapter_files import load_adapter, save_adapter, trainable_weights
 from lora_med.training.step.loss import add_compact_loss
 from lora_med.training.step.task_eval import all_answers, undisturbed
+from tests.tiny_families import make_family
 from tests.training.support import make_base, run_ranks
 
 QA = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "qa_sample.json"
@@ -69,6 +72,46 @@ def test_a_sharded_model_has_the_loss_gradient_and_files_of_a_whole_one(tmp_path
     assert codes == [0, 0], (tmp_path / "error-0.txt").read_text()
     name = "adapter_model.safetensors"
     assert (tmp_path / "sharded" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_adapted_experts_in_shards_have_the_loss_and_gradients_of_a_whole_model(tmp_path: Path) -> None:
+    folder = make_family("mixtral", tmp_path / "mixtral")
+    ids = torch.randint(5, 264, (2, 24), generator=torch.Generator().manual_seed(0))
+
+    def make() -> Any:
+        base = load_base(str(folder), quantization="none", dtype="float32")
+        model = attach_new(base, LoraSettings(r=4, target_experts=True), seed=0)
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.data = torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.05
+        add_compact_loss(model.get_base_model())
+        return model
+
+    whole = make()
+    loss = whole(input_ids=ids, nll_labels=ids)
+    loss.backward()
+    gradients = {name: value.grad for name, value in whole.named_parameters() if value.requires_grad}
+    expected = trainable_weights(whole)
+
+    def work() -> None:
+        from torch.distributed import init_process_group
+        from torch.distributed.fsdp import fully_shard
+
+        init_process_group("gloo")
+        model = make()
+        for layer in model.get_base_model().model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        sharded_loss = model(input_ids=ids, nll_labels=ids)
+        sharded_loss.backward()
+        assert abs(sharded_loss.item() - loss.item()) < 1e-4
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                assert torch.allclose(value.grad.full_tensor(), gradients[name], atol=1e-5), name
+        gathered = trainable_weights(model)
+        assert all(torch.equal(gathered[name], expected[name]) for name in expected)
+
+    assert run_ranks(2, work, tmp_path) == [0, 0], (tmp_path / "error-0.txt").read_text()
 
 
 def test_a_sharded_model_has_the_scores_of_a_whole_one_and_trains_on(tmp_path: Path) -> None:
