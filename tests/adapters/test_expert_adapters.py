@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lora_med.adapters.algebra.compose import compose
 from lora_med.adapters.algebra.diff import diff
@@ -19,9 +19,10 @@ from lora_med.adapters.runtime.peft_injection import named_layers_only
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.adapters.store.verify import verify
+from lora_med.adapters.tensors import expert_layout
 from lora_med.config.parse import parse
 from lora_med.config.schema import LoraSettings
-from lora_med.errors import IntegrityError, SettingsError
+from lora_med.errors import DependencyMissingError, IntegrityError, SettingsError
 from lora_med.models.base import Base, load_base
 from lora_med.models.structure.expert_stacks import adapted_stacks, choose_stacks, expert_stacks
 from tests.adapters.conftest import logits, put, train
@@ -188,6 +189,70 @@ def test_an_adapter_that_peft_saved_is_adopted_with_equal_logits(
     assert torch.allclose(logits(again), expected, atol=1e-6)
 
 
+def exchanged(folder: Path, version: str | None) -> None:
+    """Store the experts of an adapter with inputs and outputs exchanged: expert e's B is the old A of e, transposed."""
+    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    tensors = load_file(weights)
+    for name in [name for name in tensors if ".experts." in name and "lora_A" in name]:
+        other = name.replace("lora_A", "lora_B")
+        down, up = tensors[name], tensors[other]
+        experts = 2 if "feed_forward" in name else 4
+        rank = len(down) // experts
+        new_down, new_up = torch.zeros(len(down), len(up)), torch.zeros(down.shape[1], len(down))
+        for expert in range(experts):
+            for inner in range(rank):
+                new_down[expert * rank + inner] = up[:, inner * experts + expert]
+                new_up[:, inner * experts + expert] = down[expert * rank + inner]
+        tensors[name], tensors[other] = new_down, new_up
+    save_file(tensors, weights)
+    config = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**config, "peft_version": version}))
+
+
+@pytest.mark.parametrize(
+    ("family", "version"),
+    [
+        ("deepseek_v3", "0.18.1"),  # its down projection is square
+        ("llama4_text", "0.17.0"),
+        ("gpt_oss", "0.19.0"),
+        ("mixtral", None),
+        ("mixtral", "0.19.0.dev0"),
+    ],
+)
+def test_an_adapter_of_an_earlier_peft_is_read_as_it_was_saved(
+    family: str, version: str | None, tmp_path: Path
+) -> None:
+    folder = make_family(family, tmp_path / "base")
+    targets = ["experts.down_proj", "experts.gate_up_proj"]
+    expected = foreign(folder, tmp_path / "made", target_modules=["o_proj"], target_parameters=targets)
+    exchanged(tmp_path / "made", version)
+    adopt(tmp_path / "made", base=str(folder), name="made", store=tmp_path / "store")
+    assert torch.allclose(logits(attach(load(folder), "made", tmp_path / "store")), expected, atol=1e-6)
+
+
+def test_gpt_oss_was_never_exchanged_in_peft_018(tmp_path: Path) -> None:
+    folder = make_family("gpt_oss", tmp_path / "base")
+    expected = foreign(folder, tmp_path / "made", target_modules=["o_proj"], target_parameters=["experts.down_proj"])
+    settings = tmp_path / "made" / "adapter_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "peft_version": "0.18.0"}))
+    adopt(tmp_path / "made", base=str(folder), name="made", store=tmp_path / "store")
+    assert torch.allclose(logits(attach(load(folder), "made", tmp_path / "store")), expected, atol=1e-6)
+
+
+def test_square_experts_of_an_unknown_peft_are_refused(moe: Path, tmp_path: Path) -> None:
+    foreign(moe, tmp_path / "made", target_modules=["o_proj"], target_parameters=["experts.down_proj"])
+    exchanged(tmp_path / "made", None)
+    with pytest.raises(SettingsError, match=r"peft_version is 'None'.*down_proj' exchanged"):
+        adopt(tmp_path / "made", base=str(moe), name="made", store=tmp_path / "store")
+
+
+def test_an_earlier_peft_that_is_installed_is_refused(moe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expert_layout.metadata, "version", lambda _: "0.19.0")
+    with pytest.raises(DependencyMissingError, match=r"PEFT 0\.19\.0 exchanges inputs and outputs"):
+        attach_new(load(moe), LoraSettings(target_experts=True), seed=1)
+    attach_new(load(moe), LoraSettings(), seed=1)
+
+
 def test_a_foreign_adapter_of_another_parameter_is_refused_by_name(moe: Path, tmp_path: Path) -> None:
     foreign(moe, tmp_path / "made", target_modules=["o_proj"], target_parameters=["gate.weight"])
     with pytest.raises(SettingsError, match=r"'gate.weight' holds no routed experts"):
@@ -196,8 +261,6 @@ def test_a_foreign_adapter_of_another_parameter_is_refused_by_name(moe: Path, tm
 
 @pytest.mark.parametrize("damage", ["half", "shape", "left over"])
 def test_a_damaged_foreign_adapter_is_refused(damage: str, moe: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     targets = ["experts.down_proj", "experts.gate_up_proj"]
     foreign(moe, tmp_path / "made", target_modules=["o_proj"], target_parameters=targets)
     weights = tmp_path / "made" / "adapter_model.safetensors"

@@ -18,6 +18,7 @@ from lora_med.adapters.store.mlx_adapter import peft_files
 from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import CONFIG, STORE, check_free, write_adapter
 from lora_med.adapters.tensors.contents import Contents, read_contents
+from lora_med.adapters.tensors.expert_update import exchanged
 from lora_med.adapters.tensors.method import PREFIX, Method, exactly, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import IntegrityError, SettingsError
@@ -130,7 +131,7 @@ def adopt(
     model = skeleton(base_folder)
     stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
-    tensors = _checked_tensors(stored, method, model, base, source_folder)
+    tensors = _checked_tensors(stored, contents, method, model, base, source_folder)
     identity = origin.base_identity(base, base_folder, commit)
     card = origin.card(name, identity, method.as_json(), peft=peft_version(config), files={})
 
@@ -145,13 +146,18 @@ def peft_version(config: Mapping[str, Any]) -> str:
 
 
 def _checked_tensors(
-    stored: Mapping[str, Stored], method: Method, model: Any, base: str, folder: Path
+    stored: Mapping[str, Stored], contents: Contents, method: Method, model: Any, base: str, folder: Path
 ) -> dict[str, Any]:
     try:
         expected = method.expected(model)
     except SettingsError as error:
         raise IntegrityError(f"the adapter does not fit {base!r}: {error.what}", where=str(folder)) from error
     tensors = {key: _read(tensor) for key, tensor in stored.items()}
+    for stack in method.stacks(model):
+        update = contents.low_rank[stack.name]
+        if update.stack is not None and update.stack.transposed != stack.transposed:  # an earlier PEFT saved it
+            name = f"{PREFIX}{stack.holder}"
+            tensors[f"{name}.lora_B.weight"], tensors[f"{name}.lora_A.weight"] = exchanged(update)
     check_tensors(expected, tensors, where=folder)
     return tensors
 

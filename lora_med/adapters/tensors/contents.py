@@ -15,6 +15,7 @@ from typing import Any
 
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.adapters.tensors.expert_contents import expert_rank, refuse_absent, stacks_in
+from lora_med.adapters.tensors.expert_layout import as_saved
 from lora_med.adapters.tensors.method import PREFIX, TAGS
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
@@ -59,8 +60,7 @@ class LowRank:
     """The update `scale * up @ down` of one layer: `up` (outputs, r), `down` (r, inputs).
 
     The inputs of an embedding are tokens. With `magnitude` (outputs) it is DoRA; `bias` (outputs) is scaled and added.
-    With `stack` it updates all experts of a layer, whose parameter is `layer`: row e * r + k of `down` belongs to
-    column k * experts + e of `up`, where e is the expert.
+    With `stack` it updates the experts e of a parameter: row e * r + k of `down`, column k * experts + e of `up`.
     """
 
     layer: str
@@ -112,8 +112,7 @@ def read_contents(
 
     Args:
         files: the bytes of settings and weights by file name, if they are already in memory; no file is then read.
-        base_folder: the base's. It is read only if the adapter updates routed experts, and then it must be there:
-            the file does not name their parameters.
+        base_folder: the base's, which names the parameters of routed experts; required if the adapter updates any.
 
     Raises:
         SettingsError: the adapter's method cannot be interpreted exactly.
@@ -285,6 +284,7 @@ def _low_rank(
     if stack is None:
         scale = _scale(layer, config, down.shape[0], adapter)
         return LowRank(layer, down, up, scale, parts.get("magnitude"), parts.get("bias"))
+    stack = as_saved(stack, down.shape, up.shape, config.get("peft_version"), adapter)
     rank = expert_rank(stack, down.shape, up.shape, adapter)
     return LowRank(stack.name, down, up, _scale(stack.name, config, rank, adapter), stack=stack)
 

@@ -61,6 +61,12 @@ def joined_factors(up: Any, down: Any) -> tuple[Any, Any]:
     return up.permute(1, 2, 0).reshape(up.shape[1], -1).contiguous(), down.reshape(-1, down.shape[-1]).contiguous()
 
 
+def exchanged(low_rank: LowRank) -> tuple[Any, Any]:
+    """B and A of the same update with inputs and outputs exchanged, as another version of PEFT stores them."""
+    up, down = expert_factors(low_rank)
+    return joined_factors(down.mT, up.mT)
+
+
 class ExpertUpdates:
     """Updates of experts, one tensor on disk after the other; the last two stacks stay in memory.
 

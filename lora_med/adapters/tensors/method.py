@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from lora_med.adapters.tensors.expert_layout import require_layout
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.structure.backbone import tag_head
@@ -72,7 +73,10 @@ class Method:
 
     def stacks(self, model: Any) -> list[ExpertStack]:
         """The routed experts of `model` that this adapter adapts."""
-        return adapted_stacks(model, self.target_parameters) if self.target_parameters else []
+        if not self.target_parameters:
+            return []
+        require_layout()
+        return adapted_stacks(model, self.target_parameters)
 
     def rank(self, layer: str) -> int:
         """The rank at one layer, or at one stack of experts by its parameter's name."""

@@ -50,6 +50,11 @@ class ExpertStack:
         return self.outputs if self.transposed else self.inputs
 
     @property
+    def flipped(self) -> ExpertStack:
+        """The same parameter, read with its inputs and outputs exchanged."""
+        return replace(self, inputs=self.outputs, outputs=self.inputs, transposed=not self.transposed)
+
+    @property
     def numbers(self) -> int:
         """How many weights the parameter holds."""
         return self.experts * self.inputs * self.outputs

@@ -63,7 +63,7 @@ class DiskNames:
         groups = [names_by_pattern.get(pattern, []) for pattern in converter.source_patterns]
         if operations == ["transpose"] and len(groups) == 1 and len(groups[0]) == 1:
             as_it_is = tuple(self._on_disk[groups[0][0]].shape) == (stack.experts, stack.rows, stack.columns)
-            flipped = not (as_it_is and converter.operations[0].check_dims)
+            flipped = not (as_it_is and getattr(converter.operations[0], "check_dims", False))
             return self._complete(stack, [[StackPart(groups[0][0], None, 0, flipped)]])
         if operations not in (["merge"], ["join rows"], ["merge", "join rows"]) or not groups or not all(groups):
             return None
