@@ -317,7 +317,7 @@ def test_experts_of_some_layers_alone(tmp_path: Path) -> None:
 
 def test_a_pattern_gives_the_experts_another_rank(moe: Path, tmp_path: Path) -> None:
     base = load(moe)
-    patterns = {"rank_pattern": {"experts.down_proj": 2}, "alpha_pattern": {"experts.down_proj": 6}}
+    patterns: dict[str, Any] = {"rank_pattern": {"experts.down_proj": 2}, "alpha_pattern": {"experts.down_proj": 6}}
     model = train(base, store=tmp_path, target_experts=True, use_rslora=True, **patterns)
     put(model, base, "ranks", tmp_path)
     tensors = load_file(tmp_path / "ranks" / "adapter_model.safetensors")
