@@ -21,6 +21,7 @@ from lora_med.models.files.resolve import (
 from lora_med.models.fingerprint import Fingerprint, fingerprint
 from lora_med.models.generation import stop_ids
 from lora_med.models.memory import experts_in_full
+from lora_med.models.on_disk.weights_source import weights_source
 from lora_med.models.precision import DTYPES, Choice, best_dtype, device_kind, log_choices
 from lora_med.models.quantize import bitsandbytes_config, is_sharded, refuse_quantization, storage_choice
 from lora_med.models.skeleton import skeleton
@@ -146,10 +147,15 @@ def _load_named(
             logger.warning("%s", kept)
     choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)
-    if quantization == "4bit" and keep_quantized and not is_sharded():
-        model, was_cached = load_through_cache(folder, config, quantized, dtype, attention)
+    source = weights_source(folder, config, quantization=quantization, double_quant=double_quant, dtype=dtype)
+    choices += [source.choice] if source.choice else []
+    if source.is_quantized:
+        model, was_cached = load_weights(folder, source.config, None, dtype, attention), True
+    elif quantization == "4bit" and keep_quantized and not is_sharded():
+        model, was_cached = load_through_cache(source.folder, source.config, quantized, dtype, attention)
     else:
-        model, was_cached = load_weights(folder, config, quantized, dtype, attention), False
+        model, was_cached = load_weights(source.folder, source.config, quantized, dtype, attention), False
+    model.name_or_path = model.config._name_or_path = str(folder)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
     log_choices(choices)
     return Base(
@@ -158,13 +164,13 @@ def _load_named(
         name=base,
         folder=folder,
         revision=commit,
-        quantization=quantization,
+        quantization=source.quantization,
         dtype=dtype,
         attention=attention,
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
-        double_quant=double_quant,
-        quantized_now=quantization == "4bit" and not was_cached,
+        double_quant=source.double_quant,
+        quantized_now=source.quantization == "4bit" and not was_cached,
     )
 
 

@@ -44,8 +44,7 @@ def bitsandbytes_config(quantization: str, *, quant_type: str, double_quant: boo
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
-        # it warns about float16 inputs once per layer and call
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        quiet_casts()
         return BitsAndBytesConfig(load_in_8bit=True)
     storage = getattr(torch, dtype) if is_sharded() else torch.uint8
     return BitsAndBytesConfig(
@@ -55,6 +54,11 @@ def bitsandbytes_config(quantization: str, *, quant_type: str, double_quant: boo
         bnb_4bit_compute_dtype=getattr(torch, dtype),
         bnb_4bit_quant_storage=storage,
     )
+
+
+def quiet_casts() -> None:
+    """Keep bitsandbytes from warning about the cast of 8-bit layers' inputs to float16 once per layer and call."""
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def is_sharded() -> bool:

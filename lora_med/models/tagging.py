@@ -14,6 +14,7 @@ from lora_med.errors import SettingsError
 from lora_med.models.base import Base, check_attention, choose_dtype, fit_tokenizer
 from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
 from lora_med.models.fingerprint import fingerprint
+from lora_med.models.on_disk.weights_source import weights_source
 from lora_med.models.precision import Choice, log_choices
 from lora_med.models.quantize import bitsandbytes_config
 from lora_med.models.structure.backbone import TAG_HEADS, tag_head
@@ -65,6 +66,14 @@ def load_tagger(
     if quantized is not None:
         quantized.llm_int8_skip_modules = list(TAG_HEADS)
     model = load_weights(folder, config, quantized, dtype, attention, head=TAG_HEADS)
+        quantized.llm_int8_skip_modules = list(HEADS)
+    source = weights_source(
+        folder, config, quantization=quantization, double_quant=double_quant, dtype=dtype, heads=HEADS
+    )
+    choices += [source.choice] if source.choice else []
+    model = load_weights(
+        source.folder, source.config, None if source.is_quantized else quantized, dtype, attention, head=HEADS
+    )
     _untrained_head(model)
     _set_dropout(model, head_dropout)
     choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
@@ -75,14 +84,14 @@ def load_tagger(
         name=base,
         folder=folder,
         revision=commit,
-        quantization=quantization,
+        quantization=source.quantization,
         dtype=dtype,
         attention=attention,
         choices=tuple(choices),
         fingerprint=fingerprint(folder),
         labels=tuple(labels),
-        double_quant=double_quant,
-        quantized_now=quantization == "4bit",
+        double_quant=source.double_quant,
+        quantized_now=source.quantization == "4bit" and not source.is_quantized,
     )
 
 

@@ -16,7 +16,6 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,15 @@ from lora_med.errors import (
     DiskError,
     InputMissingError,
     IntegrityError,
-    OutputError,
     SettingsError,
 )
 from lora_med.files import read_json, sha256_file, write_json
-from lora_med.folders import fresh_folder, lock, sweep_folders
+from lora_med.folders import fresh_folder, sweep_folders
 from lora_med.models.files.file_cache import cache_file_for, cached_value
 from lora_med.models.files.gguf_header import JOIN_PARTS, Header, begins_as_gguf, read_gguf_header
 from lora_med.models.files.gguf_settings import ROTATION, check_kind, corrected
 from lora_med.models.files.gguf_tokenizer import build_tokenizer, check_tokenizer
+from lora_med.models.files.made_once import made_once
 from lora_med.models.files.weight_files import INDEX, SINGLE, is_finite
 from lora_med.run import cache_home
 
@@ -41,8 +40,6 @@ ORIGIN = "origin.json"
 FORMAT = 1  # of the folder; a new number makes every base again
 PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 LINKED = "model.gguf"  # the name that transformers sees, whatever the file's own
-WAIT_SECONDS = 2.0
-MOST_WAITS = 1800
 logger = logging.getLogger(__name__)
 
 
@@ -103,7 +100,7 @@ def gguf_folder(file: Path) -> Path:
             where="model.base",
             fix='pip install "lora-med[gguf]"',
         )
-    with _locked(target, digest) as is_there:
+    with made_once(target, lambda: _is_complete(target, digest)) as is_there:
         if not is_there:
             sweep_folders(target)
             shutil.rmtree(target, ignore_errors=True)
@@ -121,24 +118,6 @@ def _is_complete(target: Path, digest: str) -> bool:
     with contextlib.suppress(IntegrityError, KeyError, TypeError, AttributeError):
         return read_origin(target).get("sha256") == digest and (target / "config.json").is_file()
     return False
-
-
-@contextlib.contextmanager
-def _locked(target: Path, digest: str) -> Iterator[bool]:
-    """Hold the lock of the target; yields whether another process has completed it meanwhile."""
-    door = target.with_name(f"{target.name}.lock")
-    for _ in range(MOST_WAITS):
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(lock(door))
-            except OutputError:
-                if not door.is_dir() or not os.access(door, os.W_OK):
-                    raise
-            else:
-                yield _is_complete(target, digest)
-                return
-        time.sleep(WAIT_SECONDS)
-    raise OutputError("another process has been making this base for an hour", where=str(door), fix="end that process")
 
 
 def _convert(header: Header, digest: str, target: Path) -> None:

@@ -25,7 +25,7 @@ MOST_INDEX_BYTES = 60_000_000
 MOST_TENSORS = 400_000  # of a model; the largest mixtures of experts that are published have about 200,000
 FLOATS = ("F64", "F32", "BF16", "F16")
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
-BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
+BITS |= {"F8_E8M0": 8, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
 
 
 @dataclass(frozen=True, slots=True)
