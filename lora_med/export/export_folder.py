@@ -18,6 +18,7 @@ from lora_med.files import read_json, sha256_file, write_json
 from lora_med.folders import fresh_folder, held, sweep_folders
 from lora_med.models.files.resolve import display_name
 from lora_med.models.files.weight_files import read_headers
+from lora_med.models.on_disk.dequantized_base import values_folder
 from lora_med.run import keep_private, versions
 
 EXPORT = "export.json"
@@ -60,7 +61,7 @@ def check_packages(needed: Mapping[str, str], target: str) -> None:
 
 def count_parameters(base: Path) -> int:
     """The number of weights of the base in that folder."""
-    return sum(math.prod(stored.shape) for stored in read_headers(base).values())
+    return sum(math.prod(stored.shape) for stored in read_headers(values_folder(base)).values())
 
 
 @contextlib.contextmanager

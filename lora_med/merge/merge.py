@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.card import Card
-from lora_med.adapters.store.published import Published, open_published
+from lora_med.adapters.store.published import Published
 from lora_med.adapters.store.store import CHAT_TEMPLATE
 from lora_med.config.near_names import unknown
 from lora_med.errors import DiskError, SettingsError
@@ -26,8 +26,10 @@ from lora_med.merge.merged_readme import render_readme
 from lora_med.merge.proof.certificate import CERTIFICATE, Arithmetic, certify
 from lora_med.merge.proof.heldout_nll import HeldOut, read_heldout
 from lora_med.merge.proof.logits import Tolerance
-from lora_med.merge.proof.proof import prove, reference_outputs, training_dtype
+from lora_med.merge.proof.proof import ON_DISK, prove, reference_outputs, training_dtype
+from lora_med.merge.rounded_original import Rounding, open_for_merge
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
+from lora_med.models.on_disk.stored_quantization import StoredQuantization, stored_quantization
 from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
@@ -67,6 +69,8 @@ def merge_adapter(
 ) -> Merge:
     """Fold the adapter into the full-precision original of its base, prove it, and write a model folder at `out`.
 
+    A base that is quantized on disk is dequantized. Its original may be given as `base`; it is proved to be that first.
+
     Args:
         name: of the adapter in the store.
         out: a folder that does not exist yet, or is empty.
@@ -89,9 +93,17 @@ def merge_adapter(
     """
     _check_choices(dtype or "float32", onto, verify)
     texts = None if heldout is None else read_heldout(Path(heldout))
-    adapter = open_published(name, store, base, revision)
+    adapter, rounding = open_for_merge(name, store, base, revision)
     return merge_published(
-        adapter, Path(out), onto=onto, dtype=dtype, verify=verify, texts=texts, tolerance=tolerance, progress=progress
+        adapter,
+        Path(out),
+        onto=onto,
+        dtype=dtype,
+        verify=verify,
+        texts=texts,
+        tolerance=tolerance,
+        progress=progress,
+        rounding=rounding,
     )
 
 
@@ -105,11 +117,13 @@ def merge_published(
     texts: HeldOut | None = None,
     tolerance: Tolerance | None = None,
     progress: ProgressCallback = _no_progress,
+    rounding: Rounding | None = None,
 ) -> Merge:
     """What `merge_adapter` returns, for an adapter that is open already; its verified bytes are folded.
 
     Args:
         texts: held-out texts to score; the other arguments are those of `merge_adapter`.
+        rounding: the proof that the adapter's own base is the rounding of this one, which the certificate records.
 
     Raises:
         All that `merge_adapter` raises, except errors of opening the adapter.
@@ -117,14 +131,16 @@ def merge_published(
     started = time.perf_counter()
     _check_choices(dtype or "float32", onto, verify)
     card = adapter.card
-    quantized = quantized_as(card) if onto == "dequantized" else None
+    stored = stored_quantization(adapter.base)
+    quantized = _quantized_again(card, stored, onto, rounding)
+    onto = ON_DISK if stored is not None and quantized is None else onto
     plan = plan_merge(adapter.folder, adapter.base, quantized, adapter.contents)
     sweep_folders(target)
     check_disk_space(plan, dtype, target)
     with fresh_folder(target) as temporary, held(temporary):
         reference = reference_outputs(adapter, plan, verify=verify, onto=onto, texts=texts)
         weights = fold(plan, temporary, dtype=dtype, advance=_advance(progress, size_after(plan, dtype)))
-        copy_around(adapter.base, temporary, plan.settings, dtype)
+        copy_around(plan.base, temporary, plan.settings, dtype)
         if adapter.chat_template is not None:
             write_chat_template(temporary, adapter.chat_template)
         proof = prove(plan, temporary, reference, dtype=dtype, texts=texts, tolerance=tolerance)
@@ -135,7 +151,7 @@ def merge_published(
             out=temporary,
             base_name=adapter.base_name,
             revision=adapter.revision,
-            arithmetic=Arithmetic(onto, dtype),
+            arithmetic=Arithmetic(onto, dtype, stored, rounding),
             weights=weights,
             proof=proof,
         )
@@ -177,6 +193,23 @@ def quantized_as(card: Card) -> Quantized:
         double_quant=model.get("bnb_4bit_use_double_quant") is not False,
         dtype=training_dtype(card),
     )
+
+
+def _quantized_again(
+    card: Card, stored: StoredQuantization | None, onto: str, rounding: Rounding | None
+) -> Quantized | None:
+    """How the base's full-precision values must be quantized for `onto`; None if they are what is merged onto."""
+    if onto == "original":
+        return None
+    if rounding is not None:
+        raise SettingsError(
+            "--base names the original of the quantized base, and --onto dequantized its dequantized values",
+            where="--onto",
+            fix="leave one of the two out",
+        )
+    if stored is not None and card.base.quantization in ("none", stored.loads_as):
+        return None
+    return quantized_as(card)
 
 
 def check_disk_space(plan: Plan, dtype: str | None, target: Path) -> None:

@@ -25,6 +25,7 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         _what(certificate),
         "",
         f"- **Base**: {markdown(base['name'])}{revision}, weights SHA-256 `{base['fingerprint']['weights']}`",
+        *_on_disk(base),
         f"- **Adapter**: {adapter['method']}, prompt template `{adapter['template']}`; data {data['source']}, "
         f"license {markdown(data['license'])}, access {data['access']}",
         f"- **Merge**: {certificate['tensors_changed']} tensors, {certificate['arithmetic']}; stored as "
@@ -37,6 +38,22 @@ def render_readme(name: str, certificate: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _on_disk(base: Mapping[str, Any]) -> list[str]:
+    """The line on a base that is quantized on disk: the merge is onto its dequantized values, or onto its original."""
+    if base.get("quantized_on_disk"):
+        return [
+            f"- **Base on disk**: quantized, {markdown(base['quantized_on_disk'])}; merged onto its dequantized values"
+        ]
+    rounding = base.get("rounding")
+    if not rounding:
+        return []
+    return [
+        f"- **Trained on**: {markdown(rounding['base']['name'])}, which is this base quantized "
+        f"({markdown(rounding['quantization'])}): its {rounding['weights']:,} quantized weights are within "
+        f"{rounding['largest_error']:.2f} of a step, and its other {rounding['equal']} tensors are equal"
+    ]
 
 
 def _what(certificate: Mapping[str, Any]) -> str:

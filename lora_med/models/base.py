@@ -148,7 +148,6 @@ def _load_named(
     choices += [storage_choice(dtype)] if quantization == "4bit" and is_sharded() else []
     tokenizer, tokenizer_choices = load_tokenizer(folder)
     source = weights_source(folder, config, quantization=quantization, double_quant=double_quant, dtype=dtype)
-    choices += [source.choice] if source.choice else []
     if source.is_quantized:
         model, was_cached = load_weights(folder, source.config, None, dtype, attention), True
     elif quantization == "4bit" and keep_quantized and not is_sharded():
@@ -156,7 +155,7 @@ def _load_named(
     else:
         model, was_cached = load_weights(source.folder, source.config, quantized, dtype, attention), False
     model.name_or_path = model.config._name_or_path = str(folder)
-    choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
+    choices += [*source.choices, *tokenizer_choices, *fit_tokenizer(model, tokenizer, folder)]
     log_choices(choices)
     return Base(
         model=model,

@@ -70,13 +70,11 @@ def load_tagger(
     source = weights_source(
         folder, config, quantization=quantization, double_quant=double_quant, dtype=dtype, heads=HEADS
     )
-    choices += [source.choice] if source.choice else []
-    model = load_weights(
-        source.folder, source.config, None if source.is_quantized else quantized, dtype, attention, head=HEADS
-    )
+    quantized = None if source.is_quantized else quantized
+    model = load_weights(source.folder, source.config, quantized, dtype, attention, head=HEADS)
     _untrained_head(model)
     _set_dropout(model, head_dropout)
-    choices += tokenizer_choices + fit_tokenizer(model, tokenizer, folder)
+    choices += [*source.choices, *tokenizer_choices, *fit_tokenizer(model, tokenizer, folder)]
     log_choices(choices)
     return Base(
         model=model,

@@ -209,6 +209,37 @@ def quantize_on_disk(original: Path, out: Path, kind: str) -> dict[str, torch.Te
     return values
 
 
+def make_gpt_oss(out: Path, *, quantized: bool = True) -> dict[str, torch.Tensor]:
+    """Write a tiny GPT-OSS with its experts in MXFP4, or in full; returns the values of the experts' weights."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM, GptOssConfig
+
+    from tests.tiny import make_tokenizer
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16, "vocab_size": 264}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}
+    ends: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = GptOssConfig(**sizes, **heads, **ends, max_position_embeddings=131072)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(out)
+    make_tokenizer().save_pretrained(out)
+    stored, values = {}, {}
+    for name, tensor in load_file(out / "model.safetensors").items():
+        if not name.endswith(("gate_up_proj", "down_proj")) or not quantized:
+            stored[name] = tensor
+            continue
+        stored[f"{name}_blocks"], stored[f"{name}_scales"], exact = mx_parts(tensor.transpose(1, 2))
+        values[name] = exact.transpose(1, 2)
+    save_file(stored, out / "model.safetensors", metadata={"format": "pt"})
+    set_quantization(out, {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]} if quantized else None)
+    return values
+
+
 def quantize_with_bitsandbytes(original: Path, out: Path, dtype: str = "float32", **settings: Any) -> Path:
     """Write what transformers saves of the base in `original` after it was quantized by bitsandbytes on loading."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig

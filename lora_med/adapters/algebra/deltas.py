@@ -18,6 +18,7 @@ from lora_med.adapters.tensors.weight_update import finite, row_factor
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
+from lora_med.models.on_disk.dequantized_base import values_folder
 from lora_med.models.structure.tensor_names import DiskNames
 
 
@@ -71,7 +72,8 @@ class BaseWeights:
 
 
 def open_base(folder: Path) -> BaseWeights:
-    """The weights of the base in `folder`; only the headers are read now."""
+    """The weights of the base in `folder`, dequantized now if quantized on disk; otherwise only headers are read."""
+    folder = values_folder(folder)
     tensors = read_headers(folder)
     return BaseWeights(tensors, is_conv1d(read_json(folder / "config.json")), folder, DiskNames(folder, tensors))
 

@@ -66,6 +66,9 @@ def _origin(card: Card) -> list[str]:
     origin = card.base.origin
     if not origin:
         return []
+    if "method" in origin:
+        how = markdown(str(origin.get("quantization")))
+        return [f"- **Base on disk**: quantized, {how}; the SHA-256 is that of these files"]
     kinds = ", ".join(f"{kind} ({number} tensors)" for kind, number in dict(origin.get("quantization", {})).items())
     file = f"{str(origin.get('format', '')).upper()} file {markdown(str(origin.get('file')))}"
     return [

@@ -22,10 +22,11 @@ from lora_med.adapters.tensors.expert_update import exchanged
 from lora_med.adapters.tensors.method import PREFIX, Method, exactly, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import IntegrityError, SettingsError
-from lora_med.models.files.gguf_base import read_origin
 from lora_med.models.files.resolve import display_name, resolve_base
 from lora_med.models.files.weight_files import Stored, open_stored, read_headers, read_rows
 from lora_med.models.fingerprint import fingerprint
+from lora_med.models.on_disk.dequantized_base import values_folder
+from lora_med.models.on_disk.stored_quantization import base_origin
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.models.structure.targets import pattern_value
@@ -67,7 +68,7 @@ class Origin:
             fingerprint=fingerprint(folder),
             quantization=self.trained_on,
             dtype=UNKNOWN,
-            origin=read_origin(folder),
+            origin=base_origin(folder),
         )
 
     def card(
@@ -195,7 +196,7 @@ def _without_copies(contents: Contents, base: Path, folder: Path) -> dict[str, S
 
 def own_tensors(contents: Contents, base: Path) -> list[str]:
     """The names of the tensors that replace the base's tensors and differ from them."""
-    stored = read_headers(base) if contents.base else {}
+    stored = read_headers(values_folder(base)) if contents.base else {}
     names = []
     for name, tensor in contents.base.items():
         original = stored.get(name) or stored.get(name.partition(".")[2]) or _tied(stored)

@@ -20,8 +20,8 @@ from lora_med.errors import InputMissingError, LoraMedError, OutputError, Settin
 from lora_med.files import disk_errors, readable, sha256_file, write_atomic, write_json
 from lora_med.folders import fresh_folder, replace_folder
 from lora_med.models.base import Base
-from lora_med.models.files.gguf_base import read_origin
 from lora_med.models.files.resolve import display_name
+from lora_med.models.on_disk.stored_quantization import base_origin
 from lora_med.run import keep_private, versions
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -167,7 +167,7 @@ def publish(
             fingerprint=base.fingerprint,
             quantization=base.quantization,
             dtype=base.dtype,
-            origin=read_origin(base.folder),
+            origin=base_origin(base.folder),
         ),
         method=method.as_json(),
         template=template,

@@ -19,6 +19,8 @@ from lora_med.adapters.tensors.weights import lora_layers, take_tensors
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.base import Base
 from lora_med.models.files.weight_files import Stored, read_headers
+from lora_med.models.on_disk.dequantized_base import values_folder
+from lora_med.models.on_disk.weights_source import takes_as_stored
 
 PEFT_NAMES: dict[str, bool | str] = {
     "default": True,
@@ -29,6 +31,7 @@ PEFT_NAMES: dict[str, bool | str] = {
     "eva": "eva",
 }
 MOVES_BASE = ("pissa", "olora")
+IN_FULL = "model.load_in_4bit=false model.load_in_8bit=false"
 START = "lora_med_start"  # attribute of the PeftModel: the initial tensors, if the base was changed
 METHOD = "lora_med_method"  # attribute of the PeftModel: its Method
 
@@ -40,10 +43,11 @@ def check_dora(method: Method, base: Base) -> None:
         SettingsError: it names the combination.
     """
     if method.use_dora and base.quantization == "8bit":
+        on_disk = takes_as_stored(base.folder, base.quantization)
         raise SettingsError(
-            "DoRA with an 8-bit base does not run in PEFT",
+            f"DoRA with an 8-bit base{' (it is quantized so on disk)' if on_disk else ''} does not run in PEFT",
             where="lora.use_dora",
-            fix="model.load_in_8bit=false model.load_in_4bit=true",
+            fix=IN_FULL if on_disk else "model.load_in_8bit=false model.load_in_4bit=true",
         )
 
 
@@ -56,16 +60,23 @@ def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None
     check_dora(method, base)
     where, init = "lora.init_lora_weights", method.init
     transposed = any(layer.transposed for layer in method.targets(base.model))
+    on_disk = takes_as_stored(base.folder, base.quantization)
     if init in MOVES_BASE and base.quantization != "none":
         raise SettingsError(
             f"{init} with a {base.quantization} base: the rest of the base would be quantized again, "
             "and the adapter would fit no base that others have",
             where=where,
-            fix="model.load_in_4bit=false model.load_in_8bit=false, or init_lora_weights: loftq",
+            fix=IN_FULL if on_disk else f"{IN_FULL}, or init_lora_weights: loftq",
         )
     if init == "olora" and transposed:
         raise SettingsError(
             "olora with GPT-2's transposed layers: PEFT confuses their inputs and outputs", where=where, fix="use pissa"
+        )
+    if init == "loftq" and on_disk:
+        raise SettingsError(
+            "loftq with a base that is 4-bit on disk: these values are the base, so there is no error to correct",
+            where=where,
+            fix="init_lora_weights: default",
         )
     if init == "loftq" and base.quantization != "4bit":
         raise SettingsError(
@@ -95,7 +106,7 @@ def start_from_base(model: Any, base: Base, method: Method, rows: Sequence[Seque
     if method.init in MOVES_BASE:
         setattr(model, START, take_tensors(model))
     elif method.init == "loftq":
-        _loftq(model, base.folder, method)
+        _loftq(model, values_folder(base.folder), method)
     elif method.init == "eva":
         _eva(model, base, rows or [])
 

@@ -17,6 +17,7 @@ from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, sto
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
 from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
+from lora_med.models.on_disk.dequantized_base import values_folder
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.expert_stacks import ExpertStack
 from lora_med.models.structure.quantized_layers import quantized_layers
@@ -105,12 +106,14 @@ def plan_merge(
 ) -> Plan:
     """The plan for merging the adapter folder into the base folder; reads headers and settings only.
 
+    The dequantized values replace a base that is quantized on disk; they are computed now if they are not cached.
+
     Args:
         files: the bytes of the adapter's files by name, where they are in memory already; then none is opened.
         quantized: merge onto the dequantized values of the base's linear layers; None takes the base as it is.
 
     Raises:
-        SettingsError: the adapter's method cannot be merged exactly, or the base on disk is quantized.
+        SettingsError: the adapter's method cannot be merged exactly.
         IntegrityError: a tensor is missing, left over, or of a shape that does not fit.
         InputMissingError: one of the files does not exist.
     """
@@ -128,13 +131,8 @@ def plan_own_tensors(adapter: Path, base: Path) -> Plan:
 
 
 def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | None) -> Plan:
+    base = values_folder(base)
     config = read_json(base / "config.json")
-    if config.get("quantization_config"):
-        raise SettingsError(
-            "the base on disk is quantized, so merging into it would round the update away",
-            where=str(base),
-            fix="give the full-precision original with --base",
-        )
     stored = read_headers(base)
     disk = DiskNames(base, stored)
     outputs = {name: Output(name, tensor, tensor.dtype, tensor.file, tensor.start) for name, tensor in stored.items()}
@@ -240,7 +238,7 @@ def _add(
         raise IntegrityError(
             f"the base has no tensor for the adapter's layer {layer!r}",
             where=str(adapter),
-            fix="a layer whose weight is quantized on disk cannot be merged",
+            fix="this adapter was trained on another base",
         )
     before = outputs[name]
     if before.low_rank is not None:

@@ -11,9 +11,11 @@ from typing import Any
 from lora_med.adapters.store.card import Card
 from lora_med.files import sha256_file
 from lora_med.merge.fold.merge_plan import Plan
-from lora_med.merge.proof.proof import Proof
+from lora_med.merge.proof.proof import ON_DISK, Proof
+from lora_med.merge.rounded_original import Rounding
 from lora_med.models.files.resolve import display_name
 from lora_med.models.fingerprint import fingerprint
+from lora_med.models.on_disk.stored_quantization import StoredQuantization
 from lora_med.run import versions
 
 CERTIFICATE = "merge_certificate.json"
@@ -21,16 +23,22 @@ SCHEMA = "lora_med.merge_certificate/2"
 ARITHMETIC = {
     "original": "W + scale * B A per tensor in float32 from the full-precision base, rounded once",
     "dequantized": "dequantized W + scale * B A per tensor in float32, rounded once",
+    ON_DISK: "W dequantized from the base's files + scale * B A per tensor in float32, rounded once",
     "whole": "whole tensors of the adapter in place of the base's, rounded once",
 }
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What was merged onto (`original`, `dequantized` or `whole`), and the requested dtype."""
+    """What was merged onto (`original`, `dequantized`, `on_disk` or `whole`), and the requested dtype.
+
+    `stored`: how the base is quantized on disk. `rounding`: the proof that the adapter's own base is its rounding.
+    """
 
     onto: str
     dtype: str | None
+    stored: StoredQuantization | None = None
+    rounding: Rounding | None = None
 
 
 def certify(
@@ -61,7 +69,7 @@ def certify(
             "description": card.description,
             "method": plan.method,
             "template": card.template,
-            "trained_on": card.base.quantization,
+            "trained_on": arithmetic.rounding.trained_on if arithmetic.rounding else card.base.quantization,
             "card_sha256": card_sha256,
             "files": dict(card.files),
         },
@@ -69,6 +77,7 @@ def certify(
             "name": display_name(base_name),
             "revision": revision,
             "fingerprint": asdict(card.base.fingerprint),
+            **_on_disk(arithmetic.stored, arithmetic.rounding),
         },
         "merged": {
             "fingerprint": asdict(fingerprint(out)) if facts["verified_by"] else None,
@@ -90,3 +99,9 @@ def certify(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **facts,
     }
+
+
+def _on_disk(stored: StoredQuantization | None, rounding: Rounding | None) -> dict[str, Any]:
+    """The entries about a base that is quantized on disk, or the original of one."""
+    facts: dict[str, Any] = {} if stored is None else {"quantized_on_disk": str(stored)}
+    return facts if rounding is None else {**facts, "rounding": rounding.as_json()}

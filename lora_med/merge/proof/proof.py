@@ -23,7 +23,8 @@ from lora_med.merge.proof.references import (
 )
 from lora_med.merge.proof.tensor_check import TensorProof, recompute
 
-ORIGINAL = "original base + adapter"
+ON_DISK = "on_disk"  # onto the dequantized values of a base that is quantized on disk
+ORIGINAL, DEQUANTIZED = "original base + adapter", "dequantized base + adapter"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def reference_outputs(
 
     Args:
         verify: `auto`, `probes`, `tensors` or `none`.
-        onto: `original`, or `dequantized`: then the base is quantized as it was while the adapter was trained.
+        onto: `original`, ON_DISK, or `dequantized`: then the base is quantized as it was while the adapter was trained.
         texts: held-out texts; they are scored under the full and under the quantized base.
 
     Raises:
@@ -95,11 +96,12 @@ def reference_outputs(
             where="--verify probes" if texts is None else "--heldout",
             fix="--verify tensors, without --heldout",
         )
-    quantization_and_dtype = {ORIGINAL: ("none", dtype)}
+    original = DEQUANTIZED if onto == ON_DISK else ORIGINAL
+    quantization_and_dtype = {original: ("none", dtype)}
     quantized = f"base in {card.base.quantization} + adapter"
     if card.base.quantization != "none":
         quantization_and_dtype[quantized] = (card.base.quantization, training_dtype(card))
-    main = ORIGINAL if onto == "original" else quantized
+    main = quantized if onto == "dequantized" else original
     references = {
         name: compute_reference(adapter, quantization, computed_in, texts)
         for name, (quantization, computed_in) in quantization_and_dtype.items()

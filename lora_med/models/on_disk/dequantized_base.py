@@ -98,10 +98,13 @@ def dtype_of(weight: QuantizedWeight, default: str) -> str:
 
 def transposed_weights(folder: Path) -> set[str]:
     """The weights that a full-precision base stores as (inputs, outputs): GPT-2's."""
+    return _transposed(skeleton(folder))
+
+
+def _transposed(model: Any) -> set[str]:
     from transformers.pytorch_utils import Conv1D
 
-    modules = skeleton(folder).named_modules()
-    return {f"{name}.weight" for name, module in modules if isinstance(module, Conv1D)}
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -123,9 +126,10 @@ def _is_complete(target: Path, facts: Mapping[str, Any]) -> bool:
 def _write(folder: Path, stored: StoredQuantization, target: Path, facts: Mapping[str, Any]) -> None:
     tensors = quantized_tensors(folder, stored)
     default = default_dtype(folder)
+    logger.info("%s: dequantizing %d weights (%s) into the cache, once", folder.name, len(tensors.weights), stored)
     started = time.monotonic()
     with fresh_folder(target) as out:
-        _write_weights(tensors, default, transposed_weights(folder), out)
+        _write_weights(tensors, default, skeleton(folder), out)
         for pattern in BESIDES:
             for path in folder.glob(pattern):
                 if path.name not in (INDEX, FACTS):
@@ -134,13 +138,15 @@ def _write(folder: Path, stored: StoredQuantization, target: Path, facts: Mappin
         write_json(out / "config.json", config)
         write_json(out / FACTS, {"facts": dict(facts), "values": weights_digest(out)})
     seconds = time.monotonic() - started
-    logger.info("%s: dequantized %d weights (%s) in %.0f s", folder.name, len(tensors.weights), stored, seconds)
+    logger.info("%s: dequantized in %.0f s", folder.name, seconds)
 
 
-def _write_weights(tensors: QuantizedTensors, default: str, transposed: set[str], out: Path) -> None:
-    """Write all tensors in files of at most 2 GB each, or one tensor."""
+def _write_weights(tensors: QuantizedTensors, default: str, model: Any, out: Path) -> None:
+    """Write all tensors in files of at most 2 GB each, or one tensor; `model` has their shapes."""
     from safetensors.torch import save_file
 
+    transposed = _transposed(model)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     shards: list[list[tuple[QuantizedWeight | Stored, str]]] = [[]]
     total = filled = 0
     for item, dtype, size in _sizes(tensors, default):
@@ -154,6 +160,9 @@ def _write_weights(tensors: QuantizedTensors, default: str, transposed: set[str]
     for number, shard in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         contents = {item.name: _tensor(item, dtype, transposed) for item, dtype in shard}
+        _check_shapes(
+            {item.name: contents[item.name] for item, _ in shard if isinstance(item, QuantizedWeight)}, shapes
+        )
         with disk_errors(out / file):
             save_file(contents, out / file, metadata={"format": "pt"})
         index |= dict.fromkeys(contents, file)
@@ -186,6 +195,17 @@ def _tensor(item: QuantizedWeight | Stored, dtype: str, transposed: set[str]) ->
         where = str(next(iter(item.parts.values())).file)
         raise IntegrityError(f"{item.name!r} has values that are not finite in {dtype}", where=where, fix=COPY)
     return rounded
+
+
+def _check_shapes(weights: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """Refuse a weight whose parts fit each other, and not the model that config.json describes."""
+    for name, weight in weights.items():
+        if name in shapes and weight.shape != shapes[name]:
+            raise IntegrityError(
+                f"{name!r} is {list(weight.shape)} once dequantized, and config.json describes {list(shapes[name])}",
+                where=name,
+                fix=COPY,
+            )
 
 
 def _check_disk(needed: int, out: Path) -> None:

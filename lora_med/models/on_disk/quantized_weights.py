@@ -189,14 +189,17 @@ def _expand(scale: Any, shape: tuple[int, ...], block: tuple[int, int] | None) -
         return scale.reshape(())
     if scale.dim() == 1 and len(shape) == 2:
         scale = scale[:, None]
-    _expect(scale.dim() == len(shape), "scale")
-    for axis, size in enumerate(shape):
-        parts = scale.shape[axis]
-        if parts in (1, size):
-            continue
-        edge = block[axis - len(shape) + 2] if block is not None and axis >= len(shape) - 2 else size // parts
-        _expect(edge > 0 and parts == math.ceil(size / edge), "scale")
-        scale = scale.repeat_interleave(edge, axis).narrow(axis, 0, size)
+    _expect(scale.dim() == len(shape) > 1, "scale")
+    edges = [size // max(1, parts) for size, parts in zip(shape, scale.shape, strict=True)]
+    if block is not None and min(block) > 0:
+        blocks = tuple(math.ceil(size / edge) for size, edge in zip(shape[-2:], block, strict=True))
+        _expect(tuple(scale.shape[-2:]) in (blocks, (shape[-2], 1)), "scale")
+        if tuple(scale.shape[-2:]) == blocks:
+            edges[-2:] = block
+    for axis, (size, edge) in enumerate(zip(shape, edges, strict=True)):
+        _expect(edge > 0 and scale.shape[axis] == math.ceil(size / edge), "scale")
+        if scale.shape[axis] not in (1, size):
+            scale = scale.repeat_interleave(edge, axis).narrow(axis, 0, size)
     return scale
 
 

@@ -20,8 +20,8 @@ from lora_med.models.quantize import is_sharded, load_bitsandbytes, quiet_casts
 class WeightsSource:
     """The folder that a load reads, its configuration, and whether its weights are quantized already.
 
-    `quantization` is that in memory: as requested, or as on disk. `double_quant` is that of the weights. `choice` is
-    what the run reports about it, None for a plain base.
+    `quantization` is that in memory: as requested, or as on disk. `double_quant` is that of the weights. `choices`
+    is what the run reports about it.
     """
 
     folder: Path
@@ -29,7 +29,7 @@ class WeightsSource:
     is_quantized: bool
     quantization: str
     double_quant: bool
-    choice: Choice | None
+    choices: tuple[Choice, ...]
 
 
 def weights_source(
@@ -48,8 +48,8 @@ def weights_source(
     """
     stored = stored_quantization(folder)
     if stored is None:
-        return WeightsSource(folder, config, False, quantization, double_quant, None)
-    if takes_as_stored(stored, quantization):
+        return WeightsSource(folder, config, False, quantization, double_quant, ())
+    if takes_as_stored(folder, quantization):
         return _as_stored(folder, config, stored, dtype, heads)
     values = values_folder(folder)
     gigabytes = sum(tensor.size for tensor in read_headers(values).values()) / 1e9
@@ -57,16 +57,17 @@ def weights_source(
         if hasattr(settings, "quantization_config"):
             del settings.quantization_config
     choice = _dequantized(stored, quantization, gigabytes)
-    return WeightsSource(values, config, False, quantization, double_quant, choice)
+    return WeightsSource(values, config, False, quantization, double_quant, (choice,))
 
 
-def takes_as_stored(stored: StoredQuantization, quantization: str) -> bool:
+def takes_as_stored(folder: Path, quantization: str) -> bool:
     """Whether a load takes the weights as they are on disk: those of bitsandbytes, unless full precision is requested.
 
     To quantize them again, 8 bits to 4, would only lose. Under FSDP they cannot be taken: only weights that are
     quantized for it can be sharded.
     """
-    return stored.loads_as is not None and quantization != "none" and not is_sharded()
+    stored = stored_quantization(folder)
+    return stored is not None and stored.loads_as is not None and quantization != "none" and not is_sharded()
 
 
 def _as_stored(
@@ -76,7 +77,7 @@ def _as_stored(
         raise DependencyMissingError(
             f"the base is quantized on disk ({stored}), and bitsandbytes is not installed",
             where=str(folder),
-            fix="pip install bitsandbytes -c constraints.txt, or set model.load_in_4bit=false for its dequantized values",
+            fix="pip install bitsandbytes -c constraints.txt, or model.load_in_4bit=false for its dequantized values",
         )
     load_bitsandbytes()
     quiet_casts()
@@ -89,7 +90,7 @@ def _as_stored(
     reason = "the base is quantized so on disk; load_in_4bit, load_in_8bit and bnb_4bit_* do not change it"
     choice = Choice("weights", str(stored), reason)
     double_quant = bool(settings.get("bnb_4bit_use_double_quant"))
-    return WeightsSource(folder, config, True, f"{stored.bits}bit", double_quant, choice)
+    return WeightsSource(folder, config, True, f"{stored.bits}bit", double_quant, (choice,))
 
 
 def _dequantized(stored: StoredQuantization, quantization: str, gigabytes: float) -> Choice:
