@@ -76,12 +76,14 @@ def _load(
 ) -> tuple[Base, Published | None]:
     """The base, and the opened adapter if one is named; a wrong base is refused before its weights are loaded."""
     from lora_med.adapters.store.published import open_published
-    from lora_med.models.base import load_base
+    from lora_med.models.base import load_base, resolve_base
+    from lora_med.models.on_disk.weights_source import stored_bits
 
     if adapter is None:
         if base is None:
             raise UsageError("neither --adapter nor --base is given", fix="lora-med adapters list")
-        return load_base(base, quantization=quantization or "none", revision=revision), None
+        bits = quantization or stored_bits(resolve_base(base, revision)[0])
+        return load_base(base, quantization=bits, revision=revision), None
     opened = open_published(adapter, store, base, revision)
     bits = quantization or opened.card.base.quantization
     loaded = load_base(opened.base_name, quantization=bits, revision=opened.revision)

@@ -104,7 +104,9 @@ GgufDtypes = Annotated[
 ]
 Quantization = Annotated[
     Literal["none", "8bit", "4bit"] | None,
-    typer.Option("--quantization", help="How the base is quantized. [default: as in training]"),
+    typer.Option(
+        "--quantization", help="How the base is quantized. [default: as in training; a base alone, as on disk]"
+    ),
 ]
 Access = Annotated[
     Literal["open", "registered", "credentialed"] | None,

@@ -93,7 +93,21 @@ def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, ti
         "steps_an_epoch": steps,
         "steps": total_steps,
         "time": _time(shape, documents, lengths, labeled, planned) if timed else None,
+        **_on_disk(shape),
     }
+
+
+def _on_disk(shape: Shape) -> dict[str, Any]:
+    """How the base is quantized on disk, if it is, and the bytes of its values in the cache if the run makes them."""
+    from lora_med.models.on_disk.dequantized_base import has_values, values_bytes
+    from lora_med.models.on_disk.stored_quantization import stored_quantization
+    from lora_med.models.on_disk.weights_source import takes_as_stored
+
+    stored = stored_quantization(shape.folder)
+    if stored is None:
+        return {}
+    stays = takes_as_stored(shape.folder, shape.quantization) or has_values(shape.folder)
+    return {"base_on_disk": {"quantization": str(stored), "cache_bytes": 0 if stays else values_bytes(shape.folder)}}
 
 
 def _time(
@@ -146,6 +160,8 @@ def _shape(settings: Settings) -> Shape:
     from lora_med.models.base import choose_attention, choose_dtype
     from lora_med.models.files.quantized_cache import cache_path, is_cached
     from lora_med.models.files.resolve import resolve_base
+    from lora_med.models.on_disk.dequantized_base import has_values, values_folder
+    from lora_med.models.on_disk.weights_source import stored_bits, takes_as_stored
     from lora_med.models.precision import Choice, device_kind
     from lora_med.models.quantize import bitsandbytes_config
     from lora_med.models.skeleton import skeleton
@@ -156,15 +172,16 @@ def _shape(settings: Settings) -> Shape:
     choices: list[Choice] = []
     dtype = choose_dtype(model.dtype, choices)
     bare = skeleton(folder)
-    quantizes = model.quantization == "4bit"
-    if quantizes and model.keep_quantized:
+    as_stored = takes_as_stored(folder, model.quantization)
+    quantizes = model.quantization == "4bit" and not as_stored
+    if quantizes and model.keep_quantized and has_values(folder):
         kind, double = model.bnb_4bit_quant_type, model.bnb_4bit_use_double_quant
         quantized = bitsandbytes_config("4bit", quant_type=kind, double_quant=double, dtype=dtype)
-        quantizes = not is_cached(*cache_path(folder, quantized, dtype=dtype, device=device_kind()))
+        quantizes = not is_cached(*cache_path(values_folder(folder), quantized, dtype=dtype, device=device_kind()))
     return Shape(
         folder=folder,
         config=method_for(bare, settings.lora).peft_config(bare, inference=False),
-        quantization=model.quantization,
+        quantization=stored_bits(folder) if as_stored else model.quantization,
         double_quant=model.bnb_4bit_use_double_quant,
         dtype=dtype,
         attention=choose_attention(model.attn_implementation, bare.config, choices),
@@ -192,6 +209,10 @@ def _documents(settings: Settings) -> list[Tokens]:
 
 def _print(report: dict[str, Any]) -> None:
     as_set = report["as_set"]
+    if "base_on_disk" in report:
+        size = report["base_on_disk"]["cache_bytes"]
+        cached = f"; its values are written once, {size / 1e9:.2f} GB in the cache" if size else ""
+        print_text(f"base         quantized on disk: {report['base_on_disk']['quantization']}{cached}")
     print_text(f"memory       for the {as_set['rows']} longest rows together, {as_set['tokens']:,} tokens:")
     for name, size in as_set["bytes"].items():
         if size:

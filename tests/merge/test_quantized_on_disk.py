@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantize_with_bitsandbytes(original, folder / "int8", load_in_8bit=True)
     make_gpt_oss(folder / "mxfp4")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _an_empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What an earlier version dequantized must not be read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def logits(model: Any) -> torch.Tensor:

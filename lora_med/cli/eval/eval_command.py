@@ -170,16 +170,18 @@ def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None
     from lora_med.adapters.store.base_match import check_base
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint
+    from lora_med.models.on_disk.weights_source import stored_bits
 
     card_base = opened[0].card.base if opened else None
     if name is not None or card_base is None:
         base_name, commit = str(name), revision
     else:
         base_name, commit = card_base.name, revision or card_base.revision
-    base_fingerprint = fingerprint(resolve_base(base_name, commit)[0])
+    folder, _ = resolve_base(base_name, commit)
+    base_fingerprint = fingerprint(folder)
     for adapter in opened:
         check_base(base_fingerprint, base_name, adapter.card, adapter.folder)
-    weights = quantization or (card_base.quantization if card_base is not None else "none")
+    weights = quantization or (card_base.quantization if card_base is not None else stored_bits(folder))
     return load_base(base_name, quantization=weights, revision=commit)
 
 

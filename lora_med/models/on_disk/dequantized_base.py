@@ -73,9 +73,18 @@ def values_folder(folder: Path) -> Path:
 
 
 def has_values(folder: Path) -> bool:
-    """Whether the cache has the dequantized values of the base in `folder`."""
+    """Whether `values_folder` has nothing to make: the base is in full precision, or its values are in the cache."""
+    if stored_quantization(folder) is None:
+        return True
     facts = _facts(folder)
     return _is_complete(_target(facts), facts)
+
+
+def values_bytes(folder: Path) -> int:
+    """The bytes of the dequantized values of the base in `folder`, which is quantized on disk; headers are read only."""
+    stored = stored_quantization(folder)
+    assert stored is not None
+    return sum(size for _, _, size in _sizes(quantized_tensors(folder, stored), default_dtype(folder)))
 
 
 def default_dtype(folder: Path) -> str:
@@ -160,9 +169,7 @@ def _write_weights(tensors: QuantizedTensors, default: str, model: Any, out: Pat
     for number, shard in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         contents = {item.name: _tensor(item, dtype, transposed) for item, dtype in shard}
-        _check_shapes(
-            {item.name: contents[item.name] for item, _ in shard if isinstance(item, QuantizedWeight)}, shapes
-        )
+        _check_shapes(contents, shapes)
         with disk_errors(out / file):
             save_file(contents, out / file, metadata={"format": "pt"})
         index |= dict.fromkeys(contents, file)
@@ -198,14 +205,11 @@ def _tensor(item: QuantizedWeight | Stored, dtype: str, transposed: set[str]) ->
 
 
 def _check_shapes(weights: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
-    """Refuse a weight whose parts fit each other, and not the model that config.json describes."""
+    """Refuse weights whose parts fit each other, and not the model that config.json describes."""
     for name, weight in weights.items():
         if name in shapes and weight.shape != shapes[name]:
-            raise IntegrityError(
-                f"{name!r} is {list(weight.shape)} once dequantized, and config.json describes {list(shapes[name])}",
-                where=name,
-                fix=COPY,
-            )
+            what = f"{name!r} is {list(weight.shape)} once dequantized, and config.json describes {list(shapes[name])}"
+            raise IntegrityError(what, where="config.json", fix=COPY)
 
 
 def _check_disk(needed: int, out: Path) -> None:

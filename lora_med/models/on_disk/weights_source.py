@@ -53,11 +53,16 @@ def weights_source(
         return _as_stored(folder, config, stored, dtype, heads)
     values = values_folder(folder)
     gigabytes = sum(tensor.size for tensor in read_headers(values).values()) / 1e9
+    forget_quantization(config)
+    choice = _dequantized(stored, quantization, gigabytes)
+    return WeightsSource(values, config, False, quantization, double_quant, (choice,))
+
+
+def forget_quantization(config: Any) -> None:
+    """Take what config.json says about the quantization on disk out of a configuration."""
     for settings in (config, config.get_text_config()):
         if hasattr(settings, "quantization_config"):
             del settings.quantization_config
-    choice = _dequantized(stored, quantization, gigabytes)
-    return WeightsSource(values, config, False, quantization, double_quant, (choice,))
 
 
 def takes_as_stored(folder: Path, quantization: str) -> bool:
@@ -68,6 +73,12 @@ def takes_as_stored(folder: Path, quantization: str) -> bool:
     """
     stored = stored_quantization(folder)
     return stored is not None and stored.loads_as is not None and quantization != "none" and not is_sharded()
+
+
+def stored_bits(folder: Path) -> str:
+    """The quantization that holds a base in memory as it is on disk: `4bit` or `8bit` of bitsandbytes, else `none`."""
+    stored = stored_quantization(folder)
+    return "none" if stored is None or stored.loads_as is None else stored.loads_as
 
 
 def _as_stored(

@@ -25,6 +25,7 @@ from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
 from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.memory import BYTES
+from lora_med.models.on_disk.weights_source import forget_quantization
 from lora_med.models.precision import device_kind
 from lora_med.models.quantize import bitsandbytes_config
 from lora_med.models.structure.backbone import backbone
@@ -173,6 +174,7 @@ def _two_layers(shape: Shape, folder: Path) -> Any:
     """
     register_attention()
     config = read_config(shape.folder)
+    forget_quantization(config)
     text = config.get_text_config()
     for name, values in _by_layer(text).items():
         setattr(text, name, values[:LAYERS])
