@@ -169,7 +169,7 @@ def _errors(weight: QuantizedWeight, original: Stored, transposed: bool) -> torc
             fix=DEQUANTIZED,
         )
     distance = (values.numbers - exact).abs_()
-    errors = distance / values.steps
+    errors = distance / values.steps()
     return torch.where(distance == 0, torch.zeros(()), errors).nan_to_num_(nan=math.inf)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
 from lora_med.cli.main import run
-from lora_med.errors import DiskError, IntegrityError, LoraMedError, SettingsError
+from lora_med.errors import DependencyMissingError, DiskError, IntegrityError, LoraMedError, SettingsError
 from lora_med.models.base import load_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.on_disk import dequantized_base
@@ -166,6 +167,20 @@ def test_a_method_that_is_not_read_is_refused_by_name(method: Any, original: Pat
         load_base(str(base), quantization="none", dtype="float32")
     assert "quantization_config" in str(refused.value.where)
     assert run(["generate", "--base", str(base), "--prompt", "x"]) == 2
+
+
+def test_a_package_that_is_missing_is_named_with_what_works_without_it(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = quantize_with_bitsandbytes(original, tmp_path / "base", load_in_8bit=True)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else find(name, *a)
+    )
+    with pytest.raises(DependencyMissingError, match="needs bitsandbytes, which is not installed") as refused:
+        load_base(str(stored), quantization="8bit", dtype="float32")
+    assert "model.load_in_4bit=false" in str(refused.value.fix)
+    assert load_base(str(stored), quantization="none", dtype="float32").quantization == "none"
 
 
 def without(part: str) -> Any:

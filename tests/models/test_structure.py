@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lora_med.adapters.tensors.method import method_for
 from lora_med.config.schema import LoraSettings
-from lora_med.errors import DependencyMissingError, SettingsError
+from lora_med.errors import SettingsError
 from lora_med.models.base import choose_attention, load_base
 from lora_med.models.files.resolve import model_class
 from lora_med.models.structure.adaptable_layers import (
@@ -152,15 +152,6 @@ def test_a_base_that_reads_weights_directly_is_not_quantized(tmp_path: Path) -> 
     with pytest.raises(SettingsError, match="'mamba' reads weights of its layers directly"):
         load_base(str(folder), quantization="4bit")
     assert load_base(str(folder), quantization="none").quantization == "none"
-
-
-def test_a_base_whose_package_is_missing_names_it(tmp_path: Path) -> None:
-    folder = make_family("llama", tmp_path / "llama")
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 64}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DependencyMissingError, match=r"(?i)gptq"):
-        load_base(str(folder), quantization="none")
 
 
 def test_a_vision_layer_named_by_hand_is_refused_with_the_reason() -> None:

@@ -81,7 +81,7 @@ def has_values(folder: Path) -> bool:
 
 
 def values_bytes(folder: Path) -> int:
-    """The bytes of the dequantized values of the base in `folder`, which is quantized on disk; headers are read only."""
+    """The bytes of the dequantized values of the base in `folder`, which is quantized on disk; from headers alone."""
     stored = stored_quantization(folder)
     assert stored is not None
     return sum(size for _, _, size in _sizes(quantized_tensors(folder, stored), default_dtype(folder)))

@@ -16,6 +16,8 @@ def unpack(words: Any, bits: int, count: int) -> Any:
 
     The lowest bits come first, and an integer may continue in the next word.
     """
+    if WORD % bits == 0:
+        return _unpack_whole(words, bits)[:, :count].contiguous()
     starts = torch.arange(count) * bits
     word, shift = starts // WORD, starts % WORD
     following = (word + 1).clamp(max=words.shape[1] - 1)
@@ -30,6 +32,15 @@ def unpack(words: Any, bits: int, count: int) -> Any:
             numbers[:, crosses] |= wide[:, following[crosses]] << (WORD - shift[crosses])
         parts.append((numbers & mask).to(torch.uint8))
     return torch.cat(parts) if parts else torch.empty((0, count), dtype=torch.uint8)
+
+
+def _unpack_whole(words: Any, bits: int) -> Any:
+    """All integers of `words` where none continues in the next word, by the bytes of the words."""
+    eights = words.contiguous().view(torch.uint8).view(len(words), -1)
+    if bits == 8:
+        return eights
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
+    return ((eights[:, :, None] >> shifts) & ((1 << bits) - 1)).flatten(1)
 
 
 def unpack_awq(words: Any) -> Any:

@@ -18,7 +18,8 @@ from lora_med.errors import IntegrityError
 from lora_med.models.on_disk.packed_integers import unpack, unpack_awq
 
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-FP4_STEPS = (0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0)  # from each of them to the larger of its neighbors
+E2M1 = torch.tensor([*FP4, *(-number for number in FP4)])
+E2M1_STEPS = torch.tensor([0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0] * 2)  # to the farther neighbor
 INT8_CODES = 7.874015718698502e-3  # 1 / 127 as bitsandbytes has it
 FLOAT8_BITS, FLOAT8_LEAST = {torch.float8_e4m3fn: 3, torch.float8_e5m2: 2}, {torch.float8_e4m3fn: -6}
 SMALLEST_EXPONENT = -14  # of E5M2
@@ -27,10 +28,13 @@ Tensors = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Values:
-    """The dequantized numbers of a weight in float32, and the format's step at each: the distance to its neighbor."""
+    """The dequantized numbers of a weight in float32, and what gives the format's step at each.
+
+    A step is the distance to the farther neighboring number. It is computed when it is called for.
+    """
 
     numbers: Any
-    steps: Any
+    steps: Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,17 @@ def gptq(parts: Tensors, how: Grouping) -> Values:
     zeros = unpack(parts["qzeros"], how.bits, outputs)
     if how.zeros_minus_one:
         zeros = (zeros + 1) & ((1 << how.bits) - 1)
+    regular = torch.arange(inputs) // (how.group or inputs)
     named = parts.get("g_idx")
-    if named is None or not named.numel():
-        named = torch.arange(inputs) // (how.group or inputs)
+    named = regular if named is None or not named.numel() else named.long()
     _expect(named.shape == (inputs,) and int(named.min()) >= 0 and int(named.max()) < groups, "g_idx")
     _expect(parts["qzeros"].shape == (groups, math.ceil(outputs * how.bits / 32)), "qzeros")
     _expect(parts["qweight"].shape[1] == outputs, "scales")
-    steps = scales.T[:, named.long()]
-    return Values((codes.float() - zeros.float().T[:, named.long()]) * steps, steps.abs())
+    zeros, scales = zeros.float().T.contiguous(), scales.T.contiguous()
+    if inputs % groups == 0 and torch.equal(named, torch.arange(inputs) // (inputs // groups)):
+        numbers = codes.view(outputs, groups, -1).float().sub_(zeros[..., None]).mul_(scales[..., None])
+        return Values(numbers.view(outputs, inputs), lambda: scales[:, named].abs())
+    return Values(codes.float().sub_(zeros[:, named]).mul_(scales[:, named]), lambda: scales[:, named].abs())
 
 
 def awq(parts: Tensors, how: Grouping) -> Values:
@@ -70,8 +77,8 @@ def awq(parts: Tensors, how: Grouping) -> Values:
     group = how.group or inputs
     _expect(zeros.shape == scales.shape == (math.ceil(inputs / group), outputs), "scales")
     steps = scales.repeat_interleave(group, 0)[:inputs]
-    numbers = (codes.float() - zeros.float().repeat_interleave(group, 0)[:inputs]) * steps
-    return Values(numbers.T.contiguous(), steps.abs().T)
+    numbers = codes.float().sub_(zeros.float().repeat_interleave(group, 0)[:inputs]).mul_(steps)
+    return Values(numbers.T.contiguous(), lambda: steps.abs().T)
 
 
 def pack_quantized(parts: Tensors, how: Grouping) -> Values:
@@ -86,7 +93,7 @@ def pack_quantized(parts: Tensors, how: Grouping) -> Values:
         _expect(zeros.shape == scales.shape, "weight_zero_point")
         zeros = _by_group(zeros, parts.get("weight_g_idx"), (rows, columns))
     steps = _by_group(scales, parts.get("weight_g_idx"), (rows, columns))
-    return Values((codes if zeros is None else codes - zeros) * steps, steps.abs())
+    return Values((codes if zeros is None else codes.sub_(zeros)).mul_(steps), steps.abs)
 
 
 def scaled(parts: Tensors, how: Grouping) -> Values:
@@ -96,60 +103,72 @@ def scaled(parts: Tensors, how: Grouping) -> Values:
     numbers = weight.float()
     zeros = parts.get("zero_point")
     if zeros is not None:
-        numbers = numbers - _expand(zeros.float(), tuple(weight.shape), how.block)
-    steps = torch.ones(()) if weight.dtype == torch.int8 else _float8_steps(weight)
-    return Values(numbers * spread, steps * spread.abs())
+        numbers = numbers.sub_(_expand(zeros.float(), tuple(weight.shape), how.block))
+
+    def steps() -> Any:
+        return (torch.ones(()) if weight.dtype == torch.int8 else _float8_steps(weight)) * spread.abs()
+
+    return Values(numbers.mul_(spread), steps)
 
 
 def packed_fp4(parts: Tensors, how: Grouping) -> Values:
     """NVFP4 and MXFP4 of compressed-tensors: two numbers a byte, a scale for each group, and one for all in NVFP4."""
-    numbers, steps = _fp4(parts["weight_packed"])
+    packed = parts["weight_packed"]
+    numbers = _pairs(packed, E2M1)
     scale = _scale(parts["weight_scale"])
     if parts.get("weight_global_scale") is not None:
         scale = scale / parts["weight_global_scale"].float()
     spread = _expand(scale, tuple(numbers.shape), None)
-    return Values(numbers * spread, steps * spread.abs())
+    return Values(numbers.mul_(spread), lambda: _pairs(packed, E2M1_STEPS) * spread.abs())
 
 
 def mxfp4_experts(parts: Tensors, how: Grouping) -> Values:
     """GPT-OSS: bytes (experts, outputs, groups, 16) and exponents (experts, outputs, groups); inputs before outputs."""
     blocks, exponents = parts["blocks"], parts["scales"]
     _expect(blocks.dim() == 4 and tuple(blocks.shape[:-1]) == tuple(exponents.shape), "scales")
-    numbers, steps = _fp4(blocks)
     spread = _scale(exponents)[..., None]
-    shape = (*blocks.shape[:2], -1)
-    return Values(
-        (numbers * spread).reshape(shape).transpose(1, 2).contiguous(),
-        (steps * spread).reshape(shape).transpose(1, 2),
-    )
+
+    def spread_out(table: Any) -> Any:
+        return _pairs(blocks, table).mul_(spread).reshape(*blocks.shape[:2], -1).transpose(1, 2).contiguous()
+
+    return Values(spread_out(E2M1), lambda: spread_out(E2M1_STEPS))
 
 
 def bitsandbytes_4bit(parts: Tensors, how: Grouping) -> Values:
-    """NF4 or FP4: the codes' values times the largest value of each group, which may be quantized itself."""
+    """NF4 or FP4: the codes' values times the largest value of each group, which may be quantized itself.
+
+    Then a step is that of the code, and what one step of the largest value moves it by.
+    """
     state = quant_state(parts["state"])
-    table, largest = parts["quant_map"].float(), parts["absmax"]
+    table, largest, error = parts["quant_map"].float(), parts["absmax"], None
     if parts.get("nested_absmax") is not None:
         outer = parts["nested_absmax"].float().repeat_interleave(int(state["nested_blocksize"]))
         _expect(len(outer) >= len(largest), "nested_absmax")
-        largest = parts["nested_quant_map"].float()[largest.long()] * outer[: len(largest)]
-        largest = largest + float(state["nested_offset"])
-    packed, count = parts["weight"].flatten(), math.prod(state["shape"])
-    codes = torch.stack((packed >> 4, packed & 15), -1).flatten()[:count].long()
-    spread = largest.float().repeat_interleave(int(state["blocksize"]))[:count]
-    _expect(len(codes) == len(spread) == count, "absmax")
-    ordered = table.sort()
-    gaps = ordered.values.diff()
-    widest = torch.maximum(torch.cat((gaps[:1], gaps)), torch.cat((gaps, gaps[-1:])))
-    steps = torch.empty_like(table).index_copy_(0, ordered.indices, widest)
-    shape = tuple(state["shape"])
-    return Values((table[codes] * spread).view(shape), (steps[codes] * spread).view(shape))
+        outer, inner, codes = outer[: len(largest)], parts["nested_quant_map"].float(), largest.int()
+        largest = inner.index_select(0, codes) * outer + float(state["nested_offset"])
+        error = _gaps(inner).index_select(0, codes) * outer
+    packed, count, group = parts["weight"].flatten(), math.prod(state["shape"]), int(state["blocksize"])
+    _expect(len(packed) == math.ceil(count / 2) and len(largest) == math.ceil(count / group), "absmax")
+
+    def spread_out(values: Any, by_group: Any) -> Any:
+        numbers = _pairs(packed, values, high_first=True)[:count]
+        if count % group == 0:
+            return numbers.view(-1, group).mul_(by_group[:, None]).view(state["shape"])
+        return numbers.mul_(by_group.repeat_interleave(group)[:count]).view(state["shape"])
+
+    def steps() -> Any:
+        own = spread_out(_gaps(table), largest.abs())
+        return own if error is None else own.add_(spread_out(table.abs(), error))
+
+    largest = largest.float()
+    return Values(spread_out(table, largest), steps)
 
 
 def bitsandbytes_8bit(parts: Tensors, how: Grouping) -> Values:
     """LLM.int8: a byte a weight, and the largest value of each row."""
     _expect(parts["SCB"].shape == parts["weight"].shape[:1], "SCB")
     largest = parts["SCB"].float()[:, None]
-    return Values(parts["weight"].float() * largest * INT8_CODES, largest * INT8_CODES)
+    return Values(parts["weight"].float() * largest * INT8_CODES, lambda: largest * INT8_CODES)
 
 
 def quant_state(stored: Any) -> dict[str, Any]:
@@ -203,12 +222,24 @@ def _expand(scale: Any, shape: tuple[int, ...], block: tuple[int, int] | None) -
     return scale
 
 
-def _fp4(packed: Any) -> tuple[Any, Any]:
-    """The numbers of E2M1 and their steps, twice as many as bytes along the last axis, the lower half byte first."""
-    values = torch.tensor([*FP4, *(-number for number in FP4)])
-    steps = torch.tensor(FP4_STEPS * 2)
-    codes = torch.stack((packed & 15, packed >> 4), -1).flatten(-2).long()
-    return values[codes], steps[codes]
+def _pairs(packed: Any, table: Any, *, high_first: bool = False) -> Any:
+    """The values of the two 4-bit codes in each byte, twice as many as bytes along the last axis.
+
+    Args:
+        table: the value of each of the 16 codes.
+        high_first: the upper half of a byte comes first.
+    """
+    low, high = table.repeat(16), table.repeat_interleave(16)
+    of_byte = torch.stack((high, low) if high_first else (low, high), -1)
+    return of_byte.index_select(0, packed.flatten().int()).view(*packed.shape[:-1], 2 * packed.shape[-1])
+
+
+def _gaps(table: Any) -> Any:
+    """The distance from each value of a table to its farther neighbor."""
+    ordered = table.sort()
+    gaps = ordered.values.diff()
+    farther = torch.maximum(torch.cat((gaps[:1], gaps)), torch.cat((gaps, gaps[-1:])))
+    return torch.empty_like(table).index_copy_(0, ordered.indices, farther)
 
 
 def _float8_steps(weight: Any) -> Any:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.errors import DependencyMissingError
 from lora_med.models.files.weight_files import read_headers
 from lora_med.models.on_disk.dequantized_base import values_folder
 from lora_med.models.on_disk.stored_quantization import StoredQuantization, stored_quantization
 from lora_med.models.precision import Choice
-from lora_med.models.quantize import is_sharded, load_bitsandbytes, quiet_casts
+from lora_med.models.quantize import is_sharded, quiet_casts
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ def weights_source(
 
     Raises:
         SettingsError, IntegrityError, OutputError, DiskError: as `values_folder`.
-        DependencyMissingError: the weights on disk need bitsandbytes, which is not installed.
     """
     stored = stored_quantization(folder)
     if stored is None:
@@ -84,13 +81,6 @@ def stored_bits(folder: Path) -> str:
 def _as_stored(
     folder: Path, config: Any, stored: StoredQuantization, dtype: str, heads: Sequence[str]
 ) -> WeightsSource:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise DependencyMissingError(
-            f"the base is quantized on disk ({stored}), and bitsandbytes is not installed",
-            where=str(folder),
-            fix="pip install bitsandbytes -c constraints.txt, or model.load_in_4bit=false for its dequantized values",
-        )
-    load_bitsandbytes()
     quiet_casts()
     settings = dict(stored.settings)
     if stored.bits == 4:
