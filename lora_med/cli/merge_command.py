@@ -1,4 +1,4 @@
-"""lora-med merge: fold an adapter into the full-precision original of its base, and prove the result."""
+"""lora-med merge: fold an adapter into its base in full precision, and prove the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def merge(
     store: Store = STORE,
     onto: Annotated[
         Literal["original", "dequantized"],
-        typer.Option(help="The base's own weights, or their quantized values, which the adapter was trained on."),
+        typer.Option(help="The base's own weights in full, or their values as quantized in training."),
     ] = "original",
     dtype: Dtype = None,
     verify: Annotated[

@@ -22,7 +22,7 @@ class ModelSettings(Section):
     revision: str | None = None
     """The Hub commit, tag or branch; the commit it points to is recorded in the card."""
     load_in_4bit: bool = True
-    """Quantize the frozen base to 4 bits (QLoRA)."""
+    """Quantize the frozen base to 4 bits (QLoRA); one that bitsandbytes quantized on disk stays as it is."""
     load_in_8bit: bool = False
     """Quantize the frozen base to 8 bits (LLM.int8); set load_in_4bit to false with it."""
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"

@@ -1,7 +1,8 @@
 """The identity of a base: SHA-256 of its weights, its tokenizer and its chat template, from the files on disk.
 
-A base loaded in 4 bits has the identity of its original. Re-sharding, renaming files or changing a file's metadata
-does not change the identity; one flipped bit in one weight does. Memory is constant: one megabyte per thread.
+A base loaded in 4 bits has the identity of its files, and so has one that is quantized on disk. Re-sharding, renaming
+files or changing a file's metadata does not change the identity; one flipped bit in one weight does. Memory is
+constant: one megabyte per thread.
 """
 
 from __future__ import annotations

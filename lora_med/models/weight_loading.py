@@ -67,7 +67,7 @@ def load_weights(
         raise DependencyMissingError(
             f"transformers cannot load this base without another package: {str(error).partition(chr(10))[0][:200]}",
             where=str(folder),
-            fix="install what it names, or take the base that is not quantized",
+            fix="install what it names",
         ) from error
     except Exception as error:  # a damaged configuration raises many kinds
         raise IntegrityError(
