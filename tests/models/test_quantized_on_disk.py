@@ -235,6 +235,9 @@ def test_damaged_parts_are_named(kind: str, damage: Any, named: str, original: P
         ("gptq", {"quant_method": "gptq", "bits": 8, "group_size": 32}),
         ("awq", {"quant_method": "awq", "bits": 4, "version": "gemv"}),
         ("awq", {"quant_method": "awq", "bits": 4, "group_size": 7}),
+        ("awq", {"quant_method": "awq", "bits": 4, "group_size": 10**12}),
+        ("awq", {"quant_method": "awq", "bits": 4, "group_size": 10**6}),
+        ("gptq", {"quant_method": "gptq", "bits": 4, "group_size": 10**12}),
         ("fp8", {"quant_method": "fp8", "weight_block_size": [0, 0]}),
         ("fp8", {"quant_method": "fp8", "weight_block_size": 128}),
         ("fp8", {"quant_method": "gptq", "bits": 4}),
@@ -259,6 +262,24 @@ def test_settings_that_do_not_fit_the_weights_are_refused(
     assert refused.value.exit_code in (2, 76)
     assert run(["generate", "--base", str(tmp_path / "base"), "--prompt", "x"]) == refused.value.exit_code
     assert "bug in lora_med" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"nested_blocksize": 0}, {"nested_blocksize": 1}, {"blocksize": 0}, {"blocksize": 10**15}, {"shape": [10**9, 64]}],
+)
+def test_a_damaged_state_of_bitsandbytes_is_refused_with_the_weight(
+    change: dict[str, Any], original: Path, tmp_path: Path
+) -> None:
+    stored = quantize_with_bitsandbytes(original, tmp_path / "base", load_in_4bit=True, bnb_4bit_use_double_quant=True)
+    file = stored / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.0.mlp.up_proj.weight.quant_state.bitsandbytes__fp4"
+    state = json.loads(bytes(tensors[name].tolist()))
+    tensors[name] = torch.tensor(list(json.dumps({**state, **change}).encode()), dtype=torch.uint8)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(IntegrityError, match=r"0\.mlp\.up_proj\.weight"):
+        load_base(str(stored), quantization="none", dtype="float32")
 
 
 def test_full_weights_whose_config_says_quantized_are_refused_with_the_line_to_delete(

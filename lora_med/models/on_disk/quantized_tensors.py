@@ -56,7 +56,7 @@ class QuantizedWeight:
             return READERS[self.reader](tensors, self.how)
         except IntegrityError as error:
             raise IntegrityError(f"{self.name!r}: {error.what}", where=str(first.file), fix=COPY) from error
-        except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:  # sizes that contradict each other
+        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:  # sizes that contradict
             raise IntegrityError(
                 f"{self.name!r} cannot be dequantized: its parts have shapes that do not fit "
                 f"({', '.join(f'{part} {list(stored.shape)}' for part, stored in self.parts.items())})",

@@ -74,7 +74,7 @@ def awq(parts: Tensors, how: Grouping) -> Values:
     scales = parts["scales"].float()
     codes, zeros = unpack_awq(parts["qweight"]), unpack_awq(parts["qzeros"])
     inputs, outputs = codes.shape
-    group = how.group or inputs
+    group = min(how.group or inputs, inputs)
     _expect(zeros.shape == scales.shape == (math.ceil(inputs / group), outputs), "scales")
     steps = scales.repeat_interleave(group, 0)[:inputs]
     numbers = codes.float().sub_(zeros.float().repeat_interleave(group, 0)[:inputs]).mul_(steps)
@@ -142,9 +142,9 @@ def bitsandbytes_4bit(parts: Tensors, how: Grouping) -> Values:
     state = quant_state(parts["state"])
     table, largest, error = parts["quant_map"].float(), parts["absmax"], None
     if parts.get("nested_absmax") is not None:
-        outer = parts["nested_absmax"].float().repeat_interleave(int(state["nested_blocksize"]))
-        _expect(len(outer) >= len(largest), "nested_absmax")
-        outer, inner, codes = outer[: len(largest)], parts["nested_quant_map"].float(), largest.int()
+        number = torch.arange(len(largest)) // int(state["nested_blocksize"])
+        _expect(len(number) > 0 and int(number[-1]) < len(parts["nested_absmax"]), "nested_absmax")
+        outer, inner, codes = parts["nested_absmax"].float()[number], parts["nested_quant_map"].float(), largest.int()
         largest = inner.index_select(0, codes) * outer + float(state["nested_offset"])
         error = _gaps(inner).index_select(0, codes) * outer
     packed, count, group = parts["weight"].flatten(), math.prod(state["shape"]), int(state["blocksize"])
