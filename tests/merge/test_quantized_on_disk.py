@@ -207,3 +207,46 @@ def test_values_quantized_again_are_merged_onto_when_asked(bases: Path, tmp_path
     assert (exact["onto"], again["onto"]) == ("on_disk", "dequantized")
     assert exact["merged"]["fingerprint"] != again["merged"]["fingerprint"]
     assert {name["base"]["quantized_on_disk"] for name in (exact, again)} == {"gptq 4 bit, groups of 32"}
+
+
+def test_what_an_initialization_is_told_to_set_works_on_a_base_in_4_bits_on_disk(bases: Path, tmp_path: Path) -> None:
+    """The fix of each refusal is followed: full precision for PiSSA, the default start for LoftQ."""
+    stored = bases / "nf4"
+    with pytest.raises(SettingsError, match="pissa") as pissa:
+        publish_random(stored, "one", tmp_path / "store", quantization="4bit", init_lora_weights="pissa")
+    assert pissa.value.fix == "model.load_in_4bit=false model.load_in_8bit=false"
+    publish_random(stored, "one", tmp_path / "store", quantization="none", init_lora_weights="pissa")
+    with pytest.raises(SettingsError, match="4-bit on disk") as loftq:
+        publish_random(stored, "two", tmp_path / "store", quantization="4bit", init_lora_weights="loftq")
+    assert loftq.value.fix == "init_lora_weights: default"
+    with pytest.raises(SettingsError, match="quantized so on disk") as dora:
+        publish_random(bases / "int8", "two", tmp_path / "store", quantization="4bit", use_dora=True)
+    assert dora.value.fix == pissa.value.fix
+    publish_random(bases / "int8", "two", tmp_path / "store", quantization="none", use_dora=True)
+    publish_random(bases / "gptq", "three", tmp_path / "store", quantization="4bit", init_lora_weights="loftq")
+
+
+def test_the_plan_counts_the_weights_as_they_will_be_in_memory(
+    bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where nothing is dequantized yet
+
+    def plan(kind: str, *settings: str) -> dict[str, Any]:
+        options = ["data.source=custom", "adapter.access=open", "adapter.name=mine", "model.dtype=float32"]
+        command = ["plan", "--json", "--no-time", "--no-read-data", f"model.base={bases / kind}", *options, *settings]
+        assert run(command) == 0
+        return json.loads(capsys.readouterr().out)
+
+    full = plan("original", "model.load_in_4bit=false")["as_set"]["bytes"]["weights"]
+    eight = plan("original", "model.load_in_4bit=false", "model.load_in_8bit=true")["as_set"]["bytes"]["weights"]
+    four = plan("original")["as_set"]["bytes"]["weights"]
+    for kind, settings, expected, cache_bytes in (
+        ("gptq", ["model.load_in_4bit=false"], full, full),
+        ("gptq", [], four, full),
+        ("nf4", [], four, 0),
+        ("nf4", ["model.load_in_4bit=false"], full, full),
+        ("int8", [], eight, 0),
+    ):
+        report = plan(kind, *settings)
+        assert report["as_set"]["bytes"]["weights"] == expected, kind
+        assert report["base_on_disk"]["cache_bytes"] == cache_bytes, kind
