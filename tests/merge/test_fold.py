@@ -230,12 +230,12 @@ def test_tensors_that_do_not_fit_are_refused(change: Any, said: str, tmp_path: P
         plan_merge(adapter, base)
 
 
-def test_a_base_that_is_quantized_on_disk_is_refused(tmp_path: Path) -> None:
+def test_full_weights_whose_config_says_quantized_are_refused(tmp_path: Path) -> None:
     base = make_tiny("llama", tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter")
     config = read_json(base / "config.json")
     (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
-    with pytest.raises(SettingsError, match="quantized"):
+    with pytest.raises(IntegrityError, match="no tensor is quantized so"):
         plan_merge(adapter, base)
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
+from transformers import AutoModelForCausalLM, FineGrainedFP8Config
+from transformers.utils.quantization_config import Mxfp4Config
 
 from lora_med.cli.main import run
 from lora_med.errors import DependencyMissingError, DiskError, IntegrityError, LoraMedError, SettingsError
