@@ -52,26 +52,18 @@ def load_tagger(
     dtype = choose_dtype(dtype, choices)
     folder, commit = resolve_base(base, revision)
     config = read_config(folder, tags=True)
-    able = has_sdpa(config, tags=True)
-    if attention == "auto":
-        attention = "sdpa" if able else "eager"
-        choices.append(Choice("attention", attention, "tagged rows are padded"))
-    check_attention(attention, config, able=able, known=ATTENTIONS)
+    attention = _choose_attention(attention, config, choices)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     quantized = bitsandbytes_config(quantization, quant_type=quant_type, double_quant=double_quant, dtype=dtype)
     tokenizer, tokenizer_choices = load_tokenizer(folder, needs_eos=False)
     _refuse_without_offsets(tokenizer, folder)
-    if quantized is not None:
-        quantized.llm_int8_skip_modules = list(TAG_HEADS)
-    model = load_weights(folder, config, quantized, dtype, attention, head=TAG_HEADS)
-        quantized.llm_int8_skip_modules = list(HEADS)
     source = weights_source(
-        folder, config, quantization=quantization, double_quant=double_quant, dtype=dtype, heads=HEADS
+        folder, config, quantization=quantization, double_quant=double_quant, dtype=dtype, heads=TAG_HEADS
     )
-    quantized = None if source.is_quantized else quantized
-    model = load_weights(source.folder, source.config, quantized, dtype, attention, head=HEADS)
+    quantized = None if source.is_quantized else _without_head(quantized)
+    model = load_weights(source.folder, source.config, quantized, dtype, attention, head=TAG_HEADS)
     _untrained_head(model)
     _set_dropout(model, head_dropout)
     choices += [*source.choices, *tokenizer_choices, *fit_tokenizer(model, tokenizer, folder)]
@@ -91,6 +83,23 @@ def load_tagger(
         double_quant=source.double_quant,
         quantized_now=source.quantization == "4bit" and not source.is_quantized,
     )
+
+
+def _without_head(quantized: Any) -> Any:
+    """What transformers needs to quantize all but the head, or None as given."""
+    if quantized is not None:
+        quantized.llm_int8_skip_modules = list(TAG_HEADS)
+    return quantized
+
+
+def _choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
+    """`attention`, or for "auto" the best one for padded rows, which is then added to `choices`."""
+    able = has_sdpa(config, tags=True)
+    if attention == "auto":
+        attention = "sdpa" if able else "eager"
+        choices.append(Choice("attention", attention, "tagged rows are padded"))
+    check_attention(attention, config, able=able, known=ATTENTIONS)
+    return attention
 
 
 def _set_dropout(model: Any, share: float) -> None:
