@@ -17,9 +17,10 @@ import lora_med
 def main(names: list[str], prompt: str, base: str | None, store: str, max_new_tokens: int) -> None:
     card = lora_med.read_card(lora_med.find_adapter(names[0], store))
     loaded = lora_med.load_base(base or card.base.name, quantization=card.base.quantization)
-    ids = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.model.device)
-    before = loaded.model(**ids).logits
+    bare_ids = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.model.device)
+    before = loaded.model(**bare_ids).logits
     pool = lora_med.load_many(loaded, names, store)
+    ids = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.model.device)  # now with their trained tokens
     for name in [None, *names]:
         started = time.perf_counter()
         with lora_med.use(pool, name) as model:
@@ -29,7 +30,7 @@ def main(names: list[str], prompt: str, base: str | None, store: str, max_new_to
         new_tokens = output[ids["input_ids"].shape[1] :]
         print(loaded.tokenizer.decode(new_tokens, skip_special_tokens=True).strip())
     pool.close()
-    restored = bool((loaded.model(**ids).logits == before).all())
+    restored = bool((loaded.model(**bare_ids).logits == before).all())
     print(f"\nthe base is {'exactly what it was' if restored else 'NOT what it was'}")
     if not restored:
         raise lora_med.LoraMedError("swapping changed the base", fix="report it: this is a bug in lora_med")

@@ -15,14 +15,19 @@ from typing import Any
 import lora_med
 from lora_med.data.record import Pair
 from lora_med.errors import LoraMedError
+from lora_med.export.gguf.converter import check_gguf_packages, find_converter
+from lora_med.export.gguf.export_gguf import export_gguf
 from lora_med.merge.merge import merge_adapter
 from lora_med.models.structure.adaptable_layers import share_reached
 from lora_med.models.structure.expert_stacks import expert_stacks
+from tests.gguf_bases import make_gguf_base
 from tests.tiny_families import ALL, CLASSES, make_family
 from tests.training.support import run_ranks, wait
 
 YES = "yes"
 CAPABILITIES = ("train", "two processes", "packed", "4-bit", "merge proved", "evaluated", "loads in PEFT", "share")
+GGUF = "GGUF proved"
+COLUMNS = (*CAPABILITIES[:5], GGUF, *CAPABILITIES[5:])  # of the table of families
 ROWS = [{"prompt": f"Is {number} even?", "completion": " no" if number % 2 else " yes"} for number in range(24)]
 
 
@@ -53,6 +58,13 @@ def _merged(base: Path, name: str) -> None:
     before, after = (json.loads((place / "config.json").read_text())["architectures"] for place in (base, folder))
     if before != after:
         raise RuntimeError(f"the merged folder is of {after}, the base of {before}")
+
+
+def _gguf_proved(family: str) -> None:
+    """Trained, merged and exported, on a base that llama.cpp can have (tests/gguf_bases.py)."""
+    base = make_gguf_base(family, Path("base"))
+    _train(base, "gguf")
+    export_gguf("gguf", "out", base=str(base), formats=("f16",))
 
 
 def _evaluated(base: Path) -> None:
@@ -90,8 +102,25 @@ def _share(base: Path, *, experts: bool) -> float:
     return share_reached(model, stacks=expert_stacks(model) if experts else ())
 
 
+def exports_gguf() -> bool:
+    """Whether the converter and the packages of an export to GGUF are here."""
+    try:
+        check_gguf_packages()
+        find_converter()
+    except LoraMedError:
+        return False
+    return True
+
+
+def gguf_answer(family: str, folder: Path) -> str:
+    """The answer for the column of GGUF, for which the converter and the packages of lora-med[gguf] must be here."""
+    return in_child(lambda: _gguf_proved(family), folder / f"{family}-gguf")
+
+
 def capabilities(family: str, folder: Path, *, experts: bool = False) -> dict[str, str]:
     """Capability -> `yes`, or the sentence that says why not; `share` is the share of the weights in per cent.
+
+    The column of GGUF is `gguf_answer`'s.
 
     Args:
         experts: whether the routed experts are adapted too.
@@ -140,9 +169,9 @@ def _answer(work: Callable[[], Any], folder: Path, answer: Path) -> None:
         returned = work()
         answer.write_text(f"{returned:.0%}" if isinstance(returned, float) else YES)
     except LoraMedError as error:
-        answer.write_text(error.what)
+        answer.write_text(error.what.partition("\n")[0])
     except BaseException as error:
         answer.write_text(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-__all__ = ["ALL", "CAPABILITIES", "CLASSES", "YES", "capabilities"]
+__all__ = ["ALL", "CAPABILITIES", "COLUMNS", "CLASSES", "GGUF", "YES", "capabilities", "exports_gguf", "gguf_answer"]

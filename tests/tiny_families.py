@@ -273,8 +273,15 @@ def family_config(family: str, **changed: Any) -> Any:
     return getattr(transformers, kind)(**{**sizes, **WORDS, **changed})
 
 
-def make_family(family: str, folder: Path, *, seed: int = 0, **changed: Any) -> Path:
-    """Write a tiny random base of the family into `folder` and return it; sizes of a text family may be changed."""
+def make_family(
+    family: str, folder: Path, *, seed: int = 0, tokenizer: Any = None, loud: bool = False, **changed: Any
+) -> Path:
+    """Write a tiny random base of the family into `folder` and return it; sizes of a text family may be changed.
+
+    Args:
+        tokenizer: another one than the byte-level tokenizer.
+        loud: make the weights large enough that every part of the model is heard in the logits.
+    """
     import torch
     import transformers
 
@@ -284,7 +291,10 @@ def make_family(family: str, folder: Path, *, seed: int = 0, **changed: Any) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(config, dtype=torch.float32)
+        for name, weight in model.named_parameters() if loud else ():
+            is_norm = "norm" in name or "ln_" in name or weight.ndim == 1
+            weight.data = weight.data + 0.1 * torch.randn_like(weight) if is_norm else weight.data * 4
     model.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=[2, 4], pad_token_id=0)
     model.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    (tokenizer or make_tokenizer()).save_pretrained(folder)
     return folder

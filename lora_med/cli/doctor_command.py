@@ -5,6 +5,7 @@ What costs no import is printed first; then the device, which imports torch; las
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -44,7 +45,16 @@ def packages() -> list[Finding]:
     for name in NEEDED:
         fix = "" if name in installed else f"pip install {name}"
         rows.append(Finding(name, installed.get(name, "missing"), fix=fix))
-    return rows
+    return [*rows, gguf_package()]
+
+
+def gguf_package() -> Finding:
+    """The version of the package gguf, which GGUF files as bases and exports to GGUF need; nothing else does."""
+    try:
+        return Finding("gguf", importlib.metadata.version("gguf"), why="reads and writes GGUF files")
+    except importlib.metadata.PackageNotFoundError:
+        why = 'for GGUF files alone: pip install "lora-med[gguf]"'
+        return Finding("gguf", "not installed", why=why)
 
 
 def devices() -> list[Finding]:

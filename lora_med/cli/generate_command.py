@@ -78,6 +78,7 @@ def _load(
     from lora_med.adapters.store.published import open_published
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.on_disk.weights_source import stored_bits
+    from lora_med.models.tokens.vocabulary import add_tokens
 
     if adapter is None:
         if base is None:
@@ -87,7 +88,10 @@ def _load(
     opened = open_published(adapter, store, base, revision)
     bits = quantization or opened.card.base.quantization
     loaded = load_base(opened.base_name, quantization=bits, revision=opened.revision)
-    return loaded.with_chat_template(opened.chat_template), opened
+    loaded = loaded.with_chat_template(opened.chat_template)
+    if opened.card.tokens:
+        add_tokens(loaded, opened.card.tokens)  # before the prompt is tokenized
+    return loaded, opened
 
 
 @contextmanager

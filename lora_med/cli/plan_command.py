@@ -193,12 +193,11 @@ def _shape(settings: Settings) -> Shape:
 def _documents(settings: Settings) -> list[Tokens]:
     """The training documents, fitted to the longest row as a run fits them."""
     from lora_med.data.corpus import open_corpus
-    from lora_med.models.files.resolve import resolve_base
-    from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.models.tokens.base_tokenizer import tokenizer_with
     from lora_med.prompts.chat_template import tokenizer_of_run
     from lora_med.training.rows.documents import DocumentStream
 
-    tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
+    tokenizer = tokenizer_with(settings.lora.trainable_tokens, settings.model)
     corpus = open_corpus(settings.data)
     train, model = settings.train, settings.model
     options = {"file": model.chat_template, "enable_thinking": model.enable_thinking}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lora_med.config.data_settings import DataSettings
 from lora_med.config.section import Positive, Section, Share
@@ -84,6 +84,24 @@ class LoraSettings(Section):
     """CAUSAL_LM writes text. TOKEN_CLS tags tokens: the base gets a head for the entity types of the training data."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """With TOKEN_CLS: dropout on the input of the head while training; lora_dropout does not reach it."""
+    trainable_tokens: list[str] = Field(default_factory=list)
+    """Tokens whose own rows are trained too, such as `["<note>"]`. A new one is added to a copy of the tokenizer, and a
+    text that contains it is tokenized with it. One that the base has is trained as it is. The adapter holds these rows
+    alone, and whatever uses the adapter uses its tokenizer."""
+
+    @field_validator("trainable_tokens")
+    @classmethod
+    def _tokens_are_words(cls, tokens: list[str]) -> list[str]:
+        for number, token in enumerate(tokens):
+            if not token.strip():
+                raise ValueError(f"token {number + 1} is {token!r}: a token needs a visible character, as <note>")
+            if token != token.strip() or not token.isprintable():
+                raise ValueError(
+                    f"token {token!r} begins or ends with white space, or has a character that is not shown"
+                )
+            if token in tokens[:number]:
+                raise ValueError(f"token {token!r} is named twice")
+        return tokens
 
     @model_validator(mode="before")
     @classmethod

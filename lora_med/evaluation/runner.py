@@ -24,6 +24,7 @@ from lora_med.evaluation.scorers.registry import ScorerInputs, make_scorer
 from lora_med.evaluation.statistics.intervals import Statistics
 from lora_med.evaluation.statistics.over_seeds import same_recipe
 from lora_med.models.base import Base
+from lora_med.models.tokens.vocabulary import add_tokens
 from lora_med.prompts.render import fitting
 from lora_med.prompts.templates.templates import is_chat
 from lora_med.run import versions
@@ -71,6 +72,9 @@ def evaluate(
     base = with_template_of(base, opened, options.template)
     inputs = ScorerInputs(base, context_of(base), drawn, options)
     with _pool(base, opened, options.store, pool) as loaded:
+        for adapter in opened:
+            if adapter.card.tokens:
+                add_tokens(base, adapter.card.tokens)  # a pool that was passed has given them to its own Base
         scorer = make_scorer(scoring, inputs)
         answered = _answers(loaded, (None, *(adapter.name for adapter in opened)), scorer)
         shown = drawn.records[: options.samples] if access == OPEN else ()

@@ -17,7 +17,7 @@ from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.published import Published
 from lora_med.adapters.store.store import CHAT_TEMPLATE
 from lora_med.config.near_names import unknown
-from lora_med.errors import DiskError, SettingsError
+from lora_med.errors import DiskError, IntegrityError, SettingsError
 from lora_med.files import read_json, write_atomic, write_json
 from lora_med.folders import fresh_folder, held, sweep_folders
 from lora_med.merge.fold.fold import NAMES, fold, size_after
@@ -30,6 +30,7 @@ from lora_med.merge.proof.proof import ON_DISK, prove, reference_outputs, traini
 from lora_med.merge.rounded_original import Rounding, open_for_merge
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
 from lora_med.models.on_disk.stored_quantization import StoredQuantization, stored_quantization
+from lora_med.models.tokens.tokenizer_files import write_tokens
 from lora_med.run import keep_private
 
 ONTO = ("original", "dequantized")
@@ -135,6 +136,13 @@ def merge_published(
     quantized = _quantized_again(card, stored, onto, rounding)
     onto = ON_DISK if stored is not None and quantized is None else onto
     plan = plan_merge(adapter.folder, adapter.base, quantized, adapter.contents)
+    adds_words = any(output.tokens and output.shape != output.source.shape for output in plan.outputs.values())
+    if adds_words and not card.tokens:
+        raise IntegrityError(
+            "the adapter trains tokens that its base does not have, and its card does not name them",
+            where=str(adapter.folder),
+            fix="publish it again",
+        )
     sweep_folders(target)
     check_disk_space(plan, dtype, target)
     with fresh_folder(target) as temporary, held(temporary):
@@ -143,6 +151,8 @@ def merge_published(
         copy_around(plan.base, temporary, plan.settings, dtype)
         if adapter.chat_template is not None:
             write_chat_template(temporary, adapter.chat_template)
+        if card.tokens:
+            write_tokens(temporary, card.tokens)
         proof = prove(plan, temporary, reference, dtype=dtype, texts=texts, tolerance=tolerance)
         certificate = certify(
             card,

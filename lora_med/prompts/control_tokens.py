@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from lora_med.models.tokens.numbering import trained_words
+
 REASONING = ("<think>", "</think>")
 MARKUP = re.compile(r"</?\w+>")
 USER = "\ue000"
@@ -15,7 +17,7 @@ def control_pattern(tokenizer: Any) -> re.Pattern[str] | None:
     """A pattern that matches a tokenizer's control tokens, or None if it has none.
 
     Special tokens are control tokens, and so are added tokens in brackets, such as `<think>`. Added runs of white space
-    are ordinary words.
+    are ordinary words, and so are tokens that an adapter trains (`lora.trainable_tokens`).
     """
     return _pattern(_control_words(tokenizer))
 
@@ -41,7 +43,7 @@ def _control_words(tokenizer: Any) -> set[str]:
     for added in tokenizer.added_tokens_decoder.values():
         if added.special or re.fullmatch(r"<.+>|\[.+\]", added.content):
             words.add(added.content)
-    return {word for word in words if word}
+    return {word for word in words.difference(trained_words(tokenizer)) if word}
 
 
 def _pattern(words: Iterable[str]) -> re.Pattern[str] | None:

@@ -44,6 +44,7 @@ def with_lora(settings: Settings, lora: Any) -> Settings:
         "task_type": str(getattr(task_type, "value", task_type)),
         "continue_from": settings.lora.continue_from,
         "target_experts": settings.lora.target_experts,
+        "trainable_tokens": settings.lora.trainable_tokens,
     }
     try:
         section = LoraSettings.model_validate(values)

@@ -51,7 +51,8 @@ def run_identity(
         for name, value in (
             getattr(settings, section).model_dump(mode="json", exclude={"mix": {"__all__": {"paths"}}}).items()
         ):
-            if name not in MAY_CHANGE.get(section, set()):
+            unset = name == "trainable_tokens" and not value  # checkpoints of earlier versions do not have it
+            if name not in MAY_CHANGE.get(section, set()) and not unset:
                 identity[f"{section}.{name}"] = value
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights
     identity["model.base (SHA-256 of its tokenizer)"] = base.fingerprint.tokenizer

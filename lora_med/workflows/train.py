@@ -21,6 +21,8 @@ from lora_med.adapters.store.store import check_free, publish
 from lora_med.config.schema import Settings
 from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.models.base import Base
+from lora_med.models.tokens.base_tokenizer import check_tokens
+from lora_med.models.tokens.vocabulary import add_tokens, number_tokens
 from lora_med.run import Run, start_run
 from lora_med.training.settings_check import check_training
 from lora_med.workflows.lora_config import with_lora
@@ -52,9 +54,14 @@ class TrainingData:
         Raises:
             InputMissingError, SettingsError, IntegrityError: as `lora_med.load_base`.
         """
+        tokens = self.settings.lora.trainable_tokens
+        if base is None and tokens:
+            check_tokens(tokens, self.settings.model)
         loaded = base if base is not None else self.task.load_base(self.settings.model)
         self.task.check_base(loaded)
         loaded = self.task.with_template(loaded, self.settings, self.corpus)
+        if tokens:
+            add_tokens(loaded, number_tokens(loaded, tokens))  # before rows are read: they contain the tokens
         self.run.record(choices=[str(choice) for choice in loaded.choices], base=vars(loaded.fingerprint))
         settings = _packed_where_separate(self.settings if base is None else _with_base(self.settings, base), loaded)
         if settings is self.settings:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_med.adapters.runtime.attach import attach
 from lora_med.adapters.runtime.pool import AdapterPool
-from lora_med.adapters.runtime.swap import load_many
+from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.adapters.store.verify import verify
@@ -169,7 +169,6 @@ def test_the_command_says_what_it_cannot_know(
     [
         ("lora bias", "biases"),
         ("saved norms", "whole layers"),
-        ("tokens", "trained tokens"),
         ("head, tied", "at the ends"),
         ("embedding", "at the ends"),
     ],
@@ -182,6 +181,15 @@ def test_what_is_more_than_updates_of_inner_layers_is_no_adapter_to_swap(kind: s
         load_many(loaded, ["theirs"], tmp_path / "store")
     with pytest.raises(SettingsError, match="cannot be swapped"), AdapterPool(loaded, tmp_path / "store") as pool:
         pool.hold(["theirs"])
+
+
+@pytest.mark.parametrize("kind", ["tokens", "tokens, tied"])
+def test_trained_tokens_are_swapped_and_give_pefts_logits(kind: str, tmp_path: Path) -> None:
+    base, adapter, expected = make_variant(kind, tmp_path)
+    adopt(adapter, base=str(base), name="theirs", store=tmp_path / "store", origin=Origin(access="open"))
+    loaded = load_base(str(base), quantization="none", dtype="float32")
+    with load_many(loaded, ["theirs"], tmp_path / "store") as pool, use(pool, "theirs") as model:
+        assert torch.allclose(said(model), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

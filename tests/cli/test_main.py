@@ -197,6 +197,7 @@ def test_doctor_reports_each_package_and_the_device(capsys: pytest.CaptureFixtur
     found = {row["what"]: row for row in report["findings"]}
     assert {"python", "torch", "trl", "device", "dtype", "4-bit and 8-bit", "free disk", "network"} <= set(found)
     assert found["dtype"]["why"]
+    assert found["gguf"]["value"] and not found["gguf"]["fix"], "a package that only GGUF files need"
 
 
 def test_a_recipes_bug_is_exit_70_and_shows_no_text_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,8 @@ LLAMA3 = (
 FAMILIES = ("llama", "qwen3", "gpt2", "gemma3")
 
 
-def merging_tokenizer(*, pattern: str | None = LLAMA3, bos: bool = True, chat: bool = True) -> Any:
-    """A byte-level BPE trained on the probes; cut by `pattern`, or by GPT-2's rule with None."""
+def merging_tokenizer(*, pattern: str | None = LLAMA3, bos: bool = True, chat: bool = True, words: int = 512) -> Any:
+    """A byte-level BPE of at most `words` trained on the probes; cut by `pattern`, or by GPT-2's rule with None."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -29,7 +29,7 @@ def merging_tokenizer(*, pattern: str | None = LLAMA3, bos: bool = True, chat: b
     inner.decoder = decoders.ByteLevel()
     numbers = ["12 123 1234 120/80 3.5 33 333 it's IT'S you've   two\n\n\n  three\r\n"] * 8
     trainer = trainers.BpeTrainer(
-        vocab_size=512,
+        vocab_size=words,
         special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.gguf.adapter_folder import correction, write_for_converter
 from lora_med.export.gguf.gguf_check import Agreement, agreement, check_exact, check_rounded, make_reference
 from lora_med.export.gguf.llama_server import Scored
-from lora_med.export.gguf.number_types import check_formats
+from lora_med.export.gguf.number_types import check_formats, write_as
 from lora_med.files import read_json, write_json
 
 LAYER = "base_model.model.h.0.attn.c_attn"
@@ -108,3 +109,25 @@ def test_the_k_types_are_referred_to_llama_cpp() -> None:
     with pytest.raises(SettingsError, match="q4_k_m") as caught:
         check_formats(("q8_0", "q4_k_m"))
     assert "llama-quantize" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("blk.0.attn_q.weight", "Q8_0"),
+        ("blk.0.ssm_conv1d.weight", "F32"),
+        ("blk.0.shortconv.conv.weight", "F32"),
+        ("blk.0.ssm_a", "F32"),
+        ("blk.0.ffn_gate_inp.weight", "F32"),
+    ],
+)
+def test_what_llama_cpp_computes_in_float32_alone_is_never_rounded(name: str, kind: str, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "one.gguf", arch="llama")
+    writer.add_tensor(name, numpy.ones((64, 64), dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    write_as(tmp_path / "one.gguf", tmp_path / "out.gguf", "q8_0")
+    assert gguf.GGUFReader(tmp_path / "out.gguf").tensors[0].tensor_type.name == kind

@@ -143,6 +143,15 @@ def test_digits_are_cut_one_by_one_where_the_pre_tokenizer_says_so(tmp_path: Pat
     assert cut == {"smollm": [words.index("1"), words.index("2")], "gpt-2": [words.index("12")]}
 
 
+def test_further_chat_templates_of_a_file_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    templates: dict[str, Any] = {f"tokenizer.chat_template{name}": "{{ 1 }}" for name in ("", ".rag", ".tool_use")}
+    file = write_gguf(tmp_path / "many.gguf", llama_values(llama_words(), **templates))
+    with caplog.at_level("WARNING"):
+        tokenizer = build_tokenizer(read_gguf_header(file))
+    assert tokenizer.chat_template == "{{ 1 }}"
+    assert "many.gguf has further chat templates (rag, tool_use), which are not used" in caplog.text
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "vision": ({"general.architecture": "clip"}, "vision part"),
     "projector": ({"general.type": "mmproj"}, "vision part"),

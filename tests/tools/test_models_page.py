@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.family_capabilities import CAPABILITIES, capabilities
+from tests.family_capabilities import CAPABILITIES, COLUMNS, GGUF, YES, capabilities, exports_gguf, gguf_answer
 from tests.tiny_families import ALL, EXPERTS
-from tools.models_page import BEGIN, BEGIN_EXPERTS, END, PAGE, table
+from tools.models_page import BEGIN, BEGIN_EXPERTS, END, PAGE, read_page, table
 
 
 def test_a_row_says_yes_or_points_to_the_sentence() -> None:
@@ -22,6 +22,11 @@ def test_a_row_says_yes_or_points_to_the_sentence() -> None:
     )
 
 
+def test_a_page_that_is_read_is_written_as_it_was() -> None:
+    text = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    assert table(read_page(), COLUMNS).strip() == text.strip()
+
+
 def rows(begin: str = BEGIN) -> dict[str, list[str]]:
     lines = PAGE.read_text(encoding="utf-8").partition(begin)[2].partition(END)[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
@@ -31,7 +36,7 @@ def rows(begin: str = BEGIN) -> dict[str, list[str]]:
 def test_the_page_has_a_row_for_every_family_and_most_train_and_merge_with_proof() -> None:
     table_rows = rows()
     assert list(table_rows) == list(ALL)
-    train, proved = CAPABILITIES.index("train"), CAPABILITIES.index("merge proved")
+    train, proved = COLUMNS.index("train"), COLUMNS.index("merge proved")
     assert sum(answers[train] == answers[proved] == "yes" for answers in table_rows.values()) >= 0.9 * len(ALL)
 
 
@@ -57,8 +62,16 @@ def test_a_row_of_adapted_experts_is_what_comes_out(family: str, tmp_path: Path)
 @pytest.mark.parametrize("family", ["gemma3", "deepseek_v3", "falcon_h1", "llama4_text", "mllama", "opt"])
 def test_a_row_of_the_page_is_what_comes_out(family: str, tmp_path: Path) -> None:
     answers = capabilities(family, tmp_path)
-    shown = dict(zip(CAPABILITIES, rows()[family], strict=True))
+    shown = dict(zip(COLUMNS, rows()[family], strict=True))
+    del shown[GGUF]
     assert {name: answer for name, answer in answers.items() if answer == "yes"} == {
         name: answer for name, answer in shown.items() if answer == "yes"
     }
     assert answers["share"] == shown["share"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not exports_gguf(), reason="run `lora-med export setup` first")
+@pytest.mark.parametrize("family", ["qwen2", "lfm2"])
+def test_the_column_of_gguf_is_what_comes_out(family: str, tmp_path: Path) -> None:
+    assert gguf_answer(family, tmp_path) == YES == read_page()[family][GGUF]

@@ -132,3 +132,20 @@ def test_the_balance_loss_is_left_out_only_where_trl_cannot_count_the_experts() 
     config = family_config("mixtral")
     config.output_router_logits = True
     assert not leave_out_balance(config) and config.output_router_logits
+
+
+def test_trained_rows_of_the_head_get_the_gradient_of_cross_entropy() -> None:
+    hidden, weight, _, labels = numbers(False)
+    ids = torch.tensor([7, 299, 0])
+    rows = torch.randn(3, 32, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    loss = labeled_nll(hidden, weight, labels, rows=rows, ids=ids) / ROWS
+    loss.backward()
+    found = [hidden.grad, rows.grad]
+    hidden.grad = rows.grad = None
+    logits = torch.nn.functional.linear(hidden, weight.index_copy(0, ids, rows))
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    expected.backward()
+    assert abs(loss.item() - expected.item()) < 1e-6
+    for actual, wanted in zip(found, (hidden.grad, rows.grad), strict=True):
+        assert actual is not None and wanted is not None
+        assert float((actual - wanted).abs().max()) < 5e-6 * float(wanted.abs().max())

@@ -21,11 +21,13 @@ from lora_med.adapters.store.store import STORE, check_loadable, find_adapter
 from lora_med.adapters.tensors.initialize import PEFT_NAMES, START, check_start, seeded, start_from_base
 from lora_med.adapters.tensors.method import method_for
 from lora_med.adapters.tensors.same_shape import refuse_other_shape
+from lora_med.adapters.tensors.token_rows import refuse_other_tokens, start_tokens, train_tokens
 from lora_med.adapters.tensors.weights import adapter_parameters, put_tensors
 from lora_med.config.schema import LoraSettings
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.base import Base
 from lora_med.models.structure.adaptable_layers import describe_reach
+from lora_med.models.tokens.vocabulary import remove_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ def attach_new(
 ) -> Any:
     """A PeftModel with one new trainable adapter, "default", in float32; `base.model` is changed in place.
 
+    With `lora.trainable_tokens` the base gets these tokens first, if it does not have them yet.
+
     Args:
         seed: for the initial weights. The same seed gives the same adapter; the random state outside is unchanged.
         store: the folder in which `lora.continue_from` is looked up.
@@ -53,20 +57,23 @@ def attach_new(
 
     refuse_occupied(base)
     keep_zero_rows()
-    method = method_for(base.model, lora)
+    method = train_tokens(method_for(base.model, lora), base, lora.trainable_tokens)
     stacks = method.stacks(base.model)
     logger.info("adapter: %s", describe_reach(base.model, method.targets(base.model), stacks))
     check_start(method, base, rows)
     check_experts(stacks, base.folder)
     tensors = None
     if lora.continue_from is not None:
-        stored, tensors = fit_to(open_files(find_adapter(lora.continue_from, store)), base)
+        parent = open_files(find_adapter(lora.continue_from, store))
+        refuse_other_tokens(parent.card.tokens, lora.trainable_tokens, lora.continue_from)
+        stored, tensors = fit_to(parent, base)
         refuse_other_shape(method, stored, lora.continue_from)
     with seeded(seed):
         with _without_peft_noise(), named_layers_only():
             config = method.peft_config(base.model, inference=False, init=PEFT_NAMES[lora.init_lora_weights])
             model: Any = get_peft_model(base.model, config)
         check_attached(model, "default", method.expected(model.get_base_model()))
+        start_tokens(model, "default")
         start_from_base(model, base, method, rows)
     if tensors is not None:
         put_tensors(model, "default", tensors)
@@ -143,7 +150,7 @@ def _put_by_peft(model: Any, name: str, tensors: dict[str, Any]) -> None:
 
 
 def detach(model: Any) -> None:
-    """Remove every adapter: `base.model` is then as it was loaded, ready for another `attach`.
+    """Remove every adapter, and their tokens: `base.model` is then as it was loaded, ready for another `attach`.
 
     Raises:
         SettingsError: PiSSA or OLoRA changed the base itself; load it again.
@@ -155,6 +162,7 @@ def detach(model: Any) -> None:
     bare = model.unload()
     if hasattr(bare, "peft_config"):
         del bare.peft_config
+    remove_tokens(bare)
 
 
 @contextmanager

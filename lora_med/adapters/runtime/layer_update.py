@@ -18,10 +18,12 @@ from torch.nn.functional import linear
 
 from lora_med.adapters.runtime.expert_forward import StackUpdate, stack_update
 from lora_med.adapters.tensors.method import PREFIX, Method
+from lora_med.adapters.tensors.token_rows import end_of
 from lora_med.adapters.tensors.weight_update import row_factor
-from lora_med.adapters.tensors.weights import MAGNITUDE
+from lora_med.adapters.tensors.weights import MAGNITUDE, TOKEN_ROWS
 from lora_med.errors import SettingsError
 from lora_med.models.structure.linear_layers import Linear, linear_layers
+from lora_med.models.tokens.vocabulary import embedding_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +59,14 @@ class Adapter:
     """A published adapter that is ready to run: layer name -> its update of that layer.
 
     `experts`: module of routed experts -> its parameter -> the update.
+    `inputs` and `outputs` are its trained rows of the embedding and of the head: token id -> row, float32.
     """
 
     name: str
     updates: Mapping[str, Update]
     experts: Mapping[Any, Mapping[str, StackUpdate]] = field(default_factory=dict)
+    inputs: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    outputs: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +126,13 @@ def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, to
     """
     inner = {layer.name for layer in linear_layers(model)}
     outer_layers = [layer.name for layer in method.targets(model) if layer.name not in inner]
-    if outer_layers or method.lora_bias or method.modules_to_save or method.trainable_token_indices:
-        kinds = {
-            "biases": method.lora_bias,
-            "whole layers": method.modules_to_save,
-            "updates at the ends": outer_layers,
-        }
-        more = [kind for kind, present in kinds.items() if present] or ["trained tokens"]
+    kinds = {
+        "biases": method.lora_bias,
+        "whole layers": method.modules_to_save,
+        "updates at the ends": outer_layers,
+    }
+    more = [kind for kind, present in kinds.items() if present]
+    if more:
         raise SettingsError(
             f"adapter {name!r} has {', '.join(more)}, which cannot be swapped with others",
             fix=f"attach it alone (lora_med.attach), or merge it: lora-med merge {name} --out FOLDER",
@@ -147,7 +152,23 @@ def make_adapter(name: str, model: Any, method: Method, tensors: Mapping[str, to
                 for part in ("lora_A", "lora_B")
             )
             experts.setdefault(place, {})[parameter] = stack_update(stack, down, up, method.scale(stack.name))
-    return Adapter(name, updates, experts)
+        return Adapter(name, updates, experts, *_trained_rows(model, method, tensors))
+
+
+def _trained_rows(
+    model: Any, method: Method, tensors: Mapping[str, torch.Tensor]
+) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    """The rows of trained tokens by id, in the embedding and in the head."""
+    inputs: dict[int, torch.Tensor] = {}
+    outputs: dict[int, torch.Tensor] = {}
+    device = embedding_of(model).weight.device
+    for name, ids in method.trainable_token_indices.items():
+        end = end_of(model, name)
+        stored = next(key for key in tensors if key.endswith(f"{name}.{TOKEN_ROWS}"))
+        rows = dict(zip(ids, tensors[stored].to(device, torch.float32, copy=True), strict=True))
+        inputs |= rows if end != "output" else {}
+        outputs |= rows if end != "input" else {}
+    return inputs, outputs
 
 
 def _update(layer: Linear, module: Any, method: Method, tensors: Mapping[str, torch.Tensor]) -> Update:

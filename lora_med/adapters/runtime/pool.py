@@ -24,12 +24,14 @@ from lora_med.adapters.runtime.attach import refuse_occupied
 from lora_med.adapters.runtime.expert_forward import replace_forward
 from lora_med.adapters.runtime.layer_update import Adapter, make_adapter
 from lora_med.adapters.runtime.selection import Mixture, One, Rows, chosen, expert_updates, holding
+from lora_med.adapters.runtime.token_hooks import embedded, scored
 from lora_med.adapters.store.published import AdapterFiles, fit_to, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.errors import SettingsError
 from lora_med.models.base import Base
 from lora_med.models.structure.expert_stacks import expert_stacks
 from lora_med.models.structure.linear_layers import linear_layers
+from lora_med.models.tokens.vocabulary import head_of, remove_tokens, tokens_of
 
 MOST_RESIDENT = 8
 # A stack may hold this many times the adapters that a batch names, so that most batches reuse a stack. Its cost grows
@@ -51,6 +53,9 @@ class AdapterPool:
     A named adapter that is not in memory is loaded from the store, after all checks that `attach` makes. The least
     recently used adapter is evicted for it. Each takes its own size in float32, and twice that while batches are mixed.
     `base.model` runs and generates as before; where no adapter is chosen it is the bare base.
+
+    If one of the adapters trained tokens, `base.tokenizer` has them from then on. Each row uses its own adapter's rows
+    of them. Under the others a new token is read as its starting row, and is never predicted.
     """
 
     def __init__(
@@ -80,7 +85,11 @@ class AdapterPool:
         ]
         experts = {stack.module: None for stack in expert_stacks(base.model)}
         hooks += [replace_forward(base.model.get_submodule(module), expert_updates) for module in experts]
-        hooks.append(base.model.get_input_embeddings().register_forward_hook(partial(_check_rows, self.key)))
+        self._had_tokens = tokens_of(base.model) is not None
+        hooks.append(base.model.get_input_embeddings().register_forward_hook(partial(_embed, self.key, base)))
+        head = head_of(base.model)
+        if head is not None:
+            hooks.append(head.register_forward_hook(partial(_score, self.key, base)))
         self._remove_hooks = weakref.finalize(self, _remove, hooks)
 
     def __enter__(self) -> Self:
@@ -96,8 +105,10 @@ class AdapterPool:
             return tuple(name for name, slot in self._slots.items() if slot.ready.done())
 
     def close(self) -> None:
-        """Remove the hooks and free the adapters: the base is as it was. Call it when no thread runs the model."""
+        """Remove the hooks, the adapters and their tokens: the base is as it was. Call it when no thread runs it."""
         self._remove_hooks()
+        if not self._had_tokens:
+            remove_tokens(self.model)
         with self._changed:
             self._slots.clear()
             self._mixture = Mixture(())
@@ -201,11 +212,17 @@ class AdapterPool:
             return self._mixture
 
 
-def _check_rows(key: object, _: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Refuse a batch of other rows than are named, where its rows are still apart from its tokens."""
+def _embed(key: object, base: Base, module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+    """Refuse a batch of other rows than are named, where its rows are still apart from its tokens; embed the tokens."""
     choice = chosen(key)
     if isinstance(choice, Rows):
         choice.check(output)
+    return embedded(module, tokens_of(base.model), choice, inputs[0], output)
+
+
+def _score(key: object, base: Base, module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+    """The forward hook of the head: the scores of the trained tokens."""
+    return scored(module, tokens_of(base.model), chosen(key), inputs[0], output)
 
 
 def _add(key: object, layer: str, module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

@@ -26,6 +26,10 @@ class One:
 
     adapter: Adapter
 
+    def owners(self, rows: int) -> list[Adapter | None]:
+        """The adapter of each row of a batch."""
+        return [self.adapter] * rows
+
     def add(self, layer: str, x: torch.Tensor, output: torch.Tensor) -> None:
         """Add the adapter's update to the layer's output, in place."""
         update = self.adapter.updates.get(layer)
@@ -55,6 +59,7 @@ class Rows:
 
     def __init__(self, rows: Sequence[Adapter | None], mixture: Mixture) -> None:
         """Take the adapter of each row, and a `mixture` that holds at least these adapters."""
+        self._rows = list(rows)
         numbers = {adapter: number for number, adapter in enumerate(mixture.adapters)}
         self._owners = [-1 if adapter is None else numbers[adapter] for adapter in rows]
         self._mixture = mixture
@@ -81,6 +86,10 @@ class Rows:
                 f"adapter {names[0]!r} updates routed experts, so it shares no batch with other adapters or the base",
                 fix=f"use it for all rows of the batch, or merge it: lora-med merge {names[0]} --out FOLDER",
             )
+
+    def owners(self, rows: int) -> list[Adapter | None]:
+        """The adapter of each row of a batch, or None; `check` has compared their number."""
+        return self._rows
 
     def add(self, layer: str, x: torch.Tensor, output: torch.Tensor) -> None:
         """Add to each row of the layer's output, in place, its own adapter's update; rows of the base do not change.

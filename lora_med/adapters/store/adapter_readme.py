@@ -54,9 +54,18 @@ def _with_peft(card: Card, method: Method, model: Any) -> list[str]:
             "import peft.utils.transformers_weight_conversion as conversion  # PEFT 0.19 to 0.21 takes some of the",
             "conversion.convert_peft_config_for_transformers = lambda *_, **__: None  # names for the routed experts'",
         ]
+    lines.append(f'base = transformers.{kind}.from_pretrained("{card.base.name}"{revision}{head})')
+    if card.tokens:
+        words = sorted(card.tokens, key=lambda token: card.tokens[token])
+        rows = max(card.tokens.values()) + 1
+        lines += [
+            f'tokenizer = transformers.AutoTokenizer.from_pretrained("{card.base.name}"{revision})',
+            f"tokenizer.add_tokens({words!r})  # its ids for them must be {sorted(card.tokens.values())}",
+            f"if base.get_input_embeddings().num_embeddings < {rows}:",
+            f"    base.resize_token_embeddings({rows})",
+        ]
     return [
         *lines,
-        f'base = transformers.{kind}.from_pretrained("{card.base.name}"{revision}{head})',
         f'model = peft.PeftModel.from_pretrained(base, "{card.name}")',
     ]
 
@@ -85,6 +94,14 @@ def _on_validation(card: Card) -> list[str]:
     return [f"- **Result**: {markdown(comparison.sentence(card.settings.get('lora', {}).get('continue_from')))}"]
 
 
+def _tokens(card: Card) -> list[str]:
+    """The line on the tokens that the adapter trained."""
+    if not card.tokens:
+        return []
+    named = ", ".join(f"{markdown(token)} (id {number})" for token, number in card.tokens.items())
+    return [f"- **Trained tokens**: {named}; `lora-med` adds those that the base's tokenizer does not have"]
+
+
 def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
     kind = "DoRA" if method.use_dora else "LoRA"
     scores = [
@@ -108,6 +125,7 @@ def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
         if card.labels
         else f"- **Prompt template**: `{card.template}`",
         *([OWN_TEMPLATE] if own_template else []),
+        *_tokens(card),
         f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {markdown(card.data.license)}; "
         f"access {card.data.access}",
         *_on_validation(card),

@@ -69,7 +69,8 @@ class Card:
     """All facts about an adapter; `files` maps each file beside the card to its SHA-256.
 
     `parents` are the adapters from which it was composed: name, weight, hash of the card, source, template, data
-    settings. `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs.
+    settings. `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs. `tokens` maps
+    each token that it trained to its id. Those that the base's tokenizer does not have are added to a copy of it.
     """
 
     name: str
@@ -85,10 +86,13 @@ class Card:
     files: dict[str, str]
     parents: list[dict[str, Any]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    tokens: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of card.json; a base with its own files has no origin there."""
+        """The content of card.json; a base with its own files has no origin there, and most adapters no tokens."""
         content = {"format": FORMAT, **asdict(self)}
+        if not self.tokens:
+            del content["tokens"]
         if not self.base.origin:
             del content["base"]["origin"]
         return content
@@ -187,7 +191,17 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         files=dict(raw["files"]),
         parents=[dict(parent) for parent in raw.get("parents", [])],
         labels=[str(label) for label in raw.get("labels", [])],
+        tokens=_token_ids(raw.get("tokens", {})),
     )
+
+
+def _token_ids(values: Mapping[str, Any]) -> dict[str, int]:
+    wrong = next(
+        (token for token, number in values.items() if type(number) is not int or number < 0 or not token), None
+    )
+    if wrong is not None or len(set(values.values())) < len(values):
+        raise ValueError("'tokens' does not map each token to an id of its own")
+    return dict(values)
 
 
 def _key(name: str, values: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import CONFIG, STORE, check_free, write_adapter
 from lora_med.adapters.tensors.contents import Contents, read_contents
 from lora_med.adapters.tensors.expert_update import exchanged
+from lora_med.adapters.tensors.foreign_tokens import new_tokens
 from lora_med.adapters.tensors.method import PREFIX, Method, exactly, read_method
 from lora_med.adapters.tensors.weights import check_tensors
 from lora_med.errors import IntegrityError, SettingsError
@@ -30,6 +31,7 @@ from lora_med.models.on_disk.stored_quantization import base_origin
 from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.models.structure.targets import pattern_value
+from lora_med.models.tokens.vocabulary import grow_shapes
 from lora_med.run import versions
 
 UNKNOWN = "unknown"
@@ -129,15 +131,18 @@ def adopt(
     config = read_settings(source_folder)
     base_folder, commit = resolve_base(base, revision)
     contents = read_contents(source_folder, peft_files(config, source_folder), base_folder=base_folder)
-    model = skeleton(base_folder)
+    ids = [token for trained in contents.tokens.values() for token in trained.indices]
+    tokens, remarks = new_tokens(ids, source_folder, base_folder)
+    model = grow_shapes(skeleton(base_folder), tokens)
     stored = _without_copies(contents, base_folder, source_folder)
     method = _method(config, contents, model, source_folder)
     tensors = _checked_tensors(stored, contents, method, model, base, source_folder)
     identity = origin.base_identity(base, base_folder, commit)
     card = origin.card(name, identity, method.as_json(), peft=peft_version(config), files={})
+    card = replace(card, tokens=tokens)
 
     write_adapter(target, card, method, tensors, model, overwrite=overwrite)
-    return Adoption(target, read_card(target), tuple(_remarks(config, base, contents)))
+    return Adoption(target, read_card(target), (*_remarks(config, base, contents), *remarks))
 
 
 def peft_version(config: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from lora_med.files import read_json, readable
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.limits.budget import name_template
+from lora_med.models.tokens.vocabulary import add_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,11 @@ def with_base(adapter: AdapterFiles, base: str | None = None, revision: str | No
 def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
     """Method and tensors of an adapter for a loaded base, after every check that does not need PEFT.
 
+    The base gets the tokens that the adapter trained: its tokenizer then has them (`add_tokens`).
+
     Raises:
         BaseMismatchError: the adapter was trained on another base, or with other labels.
+        SettingsError: the base has the tokens of another adapter, with which these cannot be together.
         IntegrityError: a tensor is missing, left over, misshaped or not finite.
     """
     card, folder = adapter.card, adapter.folder
@@ -139,6 +143,8 @@ def fit_to(adapter: AdapterFiles, base: Base) -> tuple[Method, dict[str, Any]]:
     check_labels(base, card, folder)
     method = adapter.method
     check_dora(method, base)
+    if card.tokens:
+        add_tokens(base, card.tokens)
     tensors = adapter.tensors()
     try:
         expected = method.expected(base.model)

@@ -22,6 +22,7 @@ from lora_med.folders import fresh_folder, replace_folder
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import display_name
 from lora_med.models.on_disk.stored_quantization import base_origin
+from lora_med.models.tokens.vocabulary import tokens_of
 from lora_med.run import keep_private, versions
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -178,9 +179,16 @@ def publish(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         files={},
         labels=list(base.labels),
+        tokens=_tokens(model.get_base_model(), method),
     )
     bare = model.get_base_model()
     return write_adapter(target, card, method, tensors, bare, overwrite=overwrite, chat_template=base.chat_template)
+
+
+def _tokens(model: Any, method: Method) -> dict[str, int]:
+    """The tokens that the adapter trained, with their ids."""
+    known = tokens_of(model) if method.trainable_token_indices else None
+    return {} if known is None else dict(known.ids)
 
 
 def write_adapter(

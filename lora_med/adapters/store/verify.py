@@ -16,6 +16,7 @@ from lora_med.errors import InputMissingError, IntegrityError, LoraMedError
 from lora_med.models.files.resolve import resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
+from lora_med.models.tokens.vocabulary import grow_shapes
 
 Value = TypeVar("Value")
 
@@ -126,7 +127,7 @@ def _compare_base(card: Card, base: str | None, folder: Path) -> tuple[str, Path
 def _read_tensors(adapter: AdapterFiles, base: Path | None) -> tuple[str, None]:
     tensors, method = adapter.tensors(), adapter.method
     if base is not None:
-        expected = method.expected(skeleton(base, labels=len(adapter.card.labels)))
+        expected = method.expected(grow_shapes(skeleton(base, labels=len(adapter.card.labels)), adapter.card.tokens))
         shapes = "with the names and shapes that the base requires"
     else:
         expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -12,6 +12,7 @@ from lora_med.errors import IntegrityError
 
 PARTS = ("lora_A", "lora_B")
 MAGNITUDE = "lora_magnitude_vector"
+TOKEN_ROWS = "token_adapter.trainable_tokens_delta"
 logger = logging.getLogger(__name__)
 
 
@@ -25,8 +26,9 @@ def lora_layers(model: Any) -> dict[str, Any]:
 
 
 def adapter_parameters(model: Any, adapter: str) -> dict[str, tuple[str, Any]]:
-    """Tensor name in the file -> (name in the model's state, parameter), for updates and layers saved in full."""
+    """Tensor name in the file -> (name in the model's state, parameter): updates, trained tokens, layers in full."""
     from peft.utils import ModulesToSaveWrapper
+    from peft.utils.other import TrainableTokensWrapper
 
     parameters = {}
     for layer, module in lora_layers(model).items():
@@ -41,6 +43,10 @@ def adapter_parameters(model: Any, adapter: str) -> dict[str, tuple[str, Any]]:
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, parameter in module.modules_to_save[adapter].named_parameters():
                 parameters[f"{name}.{key}"] = (f"{name}.modules_to_save.{adapter}.{key}", parameter)
+        if isinstance(module, TrainableTokensWrapper) and not module.token_adapter.tied_adapter:
+            rows = module.token_adapter.trainable_tokens_delta
+            if adapter in rows:  # a tied head has the rows of the embedding
+                parameters[f"{name}.{TOKEN_ROWS}"] = (f"{name}.{TOKEN_ROWS}.{adapter}", rows[adapter])
     return parameters
 
 

@@ -53,12 +53,11 @@ def _checked(settings: Settings) -> tuple[Check, Corpus, Any]:
     from lora_med.audit.data_check import check_data
     from lora_med.data.access import SETTING, ask
     from lora_med.data.catalog import SOURCES
-    from lora_med.models.files.resolve import resolve_base
-    from lora_med.models.tokenizer import load_tokenizer
+    from lora_med.models.tokens.base_tokenizer import tokenizer_with
     from lora_med.prompts.chat_template import tokenizer_of_run
 
     with Console(stderr=True).status("reading, tokenizing, comparing"):
-        tokenizer, _ = load_tokenizer(resolve_base(settings.model.base, settings.model.revision)[0])
+        tokenizer = tokenizer_with(settings.lora.trainable_tokens, settings.model)
         check, corpus = check_data(settings, tokenizer)
     if check.access is None:
         ask("+".join(name for name in corpus.templates if SOURCES[name].access is None), f"{SETTING}=")

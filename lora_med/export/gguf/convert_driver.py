@@ -2,7 +2,7 @@
 
 Four things differ from a direct call of the script:
 - Code that comes with a model is never run.
-- gpt2's context length is read under the name that transformers uses today.
+- Settings are read under the names that transformers uses today, or that it drops from a published config.json.
 - A SentencePiece vocabulary in tokenizer.json alone gets the order of its merges as scores, not equal ones.
 - A tokenizer whose hash llama.cpp does not know gets the pre-tokenizer named in FACTS, a JSON file.
 
@@ -27,7 +27,7 @@ def main(facts_path: Path, script: Path, arguments: list[str]) -> None:
     _refuse_foreign_code()
     base = importlib.import_module("conversion.base")
     _name_pre_tokenizer(base.TextModel, facts)
-    _name_context_length(base.ModelBase)
+    _name_settings(base.ModelBase)
     _score_by_merges(base.gguf.LlamaHfVocab)
     sys.argv = [str(script), *arguments]
     try:
@@ -60,16 +60,31 @@ def _name_pre_tokenizer(text_model: Any, facts: dict[str, Any]) -> None:
     text_model.get_vocab_base_pre = named
 
 
-def _name_context_length(model_base: Any) -> None:
+def _name_settings(model_base: Any) -> None:
     load = model_base.load_hparams
 
-    def loaded(*arguments: Any, **options: Any) -> dict[str, Any]:
-        values = load(*arguments, **options)
-        if values.get("model_type") == "gpt2":
-            values.setdefault("n_ctx", values["n_positions"])
+    def loaded(folder: Path, *arguments: Any, **options: Any) -> dict[str, Any]:
+        published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = {**published, **load(folder, *arguments, **options)}
+        for name, value in _older_names(values).items():
+            values.setdefault(name, value)
+        if values.get("model_type") == "falcon" and not values.get("new_decoder_architecture"):
+            values["num_kv_heads"] = 1 if values.get("multi_query") else values["num_attention_heads"]
         return values
 
     model_base.load_hparams = staticmethod(loaded)
+
+
+def _older_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the converter reads under names of earlier versions of transformers, by model type."""
+    kind, rotation = values.get("model_type"), values.get("rope_parameters") or {}
+    if kind == "gpt2":
+        return {"n_ctx": values["n_positions"]}
+    if kind in ("gpt_neox", "cohere2"):
+        return {"rotary_pct": rotation.get("partial_rotary_factor", 1.0)}
+    if kind == "falcon_h1":
+        return {"head_dim": values["hidden_size"] // values["num_attention_heads"]}
+    return {}
 
 
 def _score_by_merges(vocabulary: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_med.errors import InputMissingError, IntegrityError
+from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.export.export_folder import check_packages
 from lora_med.export.gguf.converter_setup import MANIFEST, cached_converter, digest_tree
 from lora_med.files import read_json
@@ -20,6 +21,7 @@ CHECKOUT = "LLAMA_CPP_DIR"
 DRIVER = Path(__file__).with_name("convert_driver.py")
 NEEDED = {"gguf": "gguf", "sentencepiece": "sentencepiece", "xllamacpp": "xllamacpp"}  # module -> package
 TAIL_LINES = 12
+UNKNOWN_KIND = re.compile(r"Model (\w+) is not supported")
 logger = logging.getLogger(__name__)
 
 
@@ -106,8 +108,16 @@ def _run(
         result = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, errors="replace")
         if result.returncode != 0 or not target.is_file():
             tail = [line[:200] for line in result.stderr.splitlines() if line.strip()][-TAIL_LINES:]
+            unknown_kind = UNKNOWN_KIND.search(result.stderr)
+            if unknown_kind is not None:
+                raise SettingsError(
+                    f"llama.cpp's converter does not know models of the class {unknown_kind[1]}",
+                    where=f"{source.name}, read by {converter.version}",
+                    fix="lora-med merge writes a Hugging Face folder; or try a newer llama.cpp (LLAMA_CPP_DIR)",
+                )
+            reason = tail[-1].strip().replace(f"{source}/", "") if tail else f"exit {result.returncode}"
             raise IntegrityError(
-                f"llama.cpp's {script} failed (exit {result.returncode}):\n  " + "\n  ".join(tail),
+                f"llama.cpp's {script} failed: {reason}\n  " + "\n  ".join(tail[:-1]),
                 where=f"{source.name}, converted by {converter.version}",
                 fix="lora-med adapters check NAME --target gguf shows what is supported; try a newer llama.cpp",
             )

@@ -41,6 +41,7 @@ from lora_med.export.gguf.gguf_check import (
 from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import BITS, check_formats, write_as
 from lora_med.export.gguf.pretokenizer import choose_pre_tokenizer, tokenizer_kind
+from lora_med.export.gguf.trial import check_runs
 from lora_med.files import write_atomic
 from lora_med.merge.merge import merge_published
 from lora_med.merge.proof.logits import probe_ids, probe_logits
@@ -149,6 +150,7 @@ def _fill_merged(
     logger.info("converting with %s", converter.version)
     convert_model(converter, work / adapter.name, float32_file, pre=vocabulary.pre)
     logger.info("comparing log-probabilities in llama.cpp")
+    check_runs(float32_file, context=_context(reference))
     with loaded(float32_file, context=_context(reference), exact=True) as server:
         exact = agreement(server.score(reference.rows), reference)
         facts["proof"] = {
@@ -184,6 +186,7 @@ def _fill_adapter(
     plain = write_for_converter(adapter.tensors(), adapter.config, adapter.method, adapter.base, work / "plain")
     convert_adapter(converter, plain, adapter.base, product_file)
     logger.info("comparing log-probabilities in llama.cpp with the adapter off, on and off again")
+    check_runs(float32_file, context=_context(bare))
     with loaded(float32_file, context=_context(bare), exact=True, adapters=[product_file]) as server:
         off = agreement(server.score(bare.rows, scales=[0.0]), bare)
         on = agreement(server.score(bare.rows, scales=[1.0]), adapted)
@@ -208,7 +211,8 @@ def _fill_adapter(
 
 
 def _reference(model: Any, base: Base) -> Reference:
-    most = base.model.config.get_text_config().max_position_embeddings  # gpt2's n_positions has this name as well
+    # gpt2's n_positions has this name as well; a base without positions (Bloom, Mamba) has no limit
+    most = getattr(base.model.config.get_text_config(), "max_position_embeddings", None) or MOST_CONTEXT
     rows = [row[: min(most, MOST_CONTEXT)] for row in probe_ids(base.tokenizer)]
     return make_reference(rows, probe_logits(model, rows, next(base.model.parameters()).device))
 

@@ -17,6 +17,8 @@ from lora_med.errors import IntegrityError, SettingsError
 
 PRE_TOKENIZER = "tokenizer.ggml.pre"
 WIDE = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")  # most sensitive to 4 and 5 bits
+# Routers of experts, and convolutions of state-space layers, which llama.cpp computes from float32 alone.
+NEVER_ROUNDED = ("ffn_gate_inp", "ssm_conv1d", "shortconv.conv")
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ def check_formats(names: tuple[str, ...]) -> None:
 def write_as(source: Path, target: Path, name: str, *, pre: str | None = None) -> dict[str, int]:
     """Write the float32 GGUF `source` in format `name`; returns how many tensors are stored in each format.
 
-    Only matrices are rounded. If the width is not a whole number of blocks, the matrix is float16. Norms, biases and
-    positions do not change. Embedding and head of the 4 and 5 bit formats have 8 bits.
+    Only matrices are rounded. If the width is not a whole number of blocks, the matrix is float16. Norms, biases,
+    positions, routers, and what of a state space is no matrix product do not change. Embedding and head of the 4 and 5
+    bit formats have 8 bits.
 
     Args:
         pre: the pre-tokenizer's name to put into the metadata.
@@ -142,6 +145,8 @@ def _kind(tensor: Any, number_format: NumberFormat) -> str:
     gguf: Any = importlib.import_module("gguf")
 
     if len(tensor.shape) < 2 or min(tensor.shape) == 1 or "norm" in tensor.name or "pos" in tensor.name:
+        return "F32"
+    if not tensor.name.endswith(".weight") or any(part in tensor.name for part in NEVER_ROUNDED):
         return "F32"
     name = number_format.ends if tensor.name in WIDE else number_format.weights
     block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]

@@ -19,6 +19,7 @@ from lora_med.errors import IntegrityError, SettingsError
 from lora_med.export.gguf.llama_server import loaded
 from lora_med.export.gguf.number_types import PRE_TOKENIZER, copy_metadata
 from lora_med.merge.proof.logits import PROBES
+from lora_med.models.tokens.numbering import trained_words
 
 # At least two of today's pre-tokenizers split each of these strings differently.
 HARD = (
@@ -66,12 +67,13 @@ logger = logging.getLogger(__name__)
 
 
 def probes_for(tokenizer: Any) -> list[str]:
-    """The texts that both must tokenize identically: hard ones, medical ones, control tokens, vocabulary words."""
+    """The texts that both must tokenize identically: hard ones, medical ones, control and trained tokens, words."""
     words = [tokenizer.decode([number]) for number in range(0, len(tokenizer), max(1, len(tokenizer) // 400))]
     shown = [word for word in words if word and "\ufffd" not in word and word not in tokenizer.all_special_tokens]
     marked = "before" + " middle ".join(tokenizer.all_special_tokens) + "after"
     spaced = [" ".join(shown[start : start + 20]) for start in range(0, len(shown), 20)]
-    return [*HARD, *PROBES, *spaced, *("".join(shown[start::40]) for start in range(0, 40, 10)), marked]
+    typed = [f"{PROBES[1]} {token}x{token}\n{token} {PROBES[2]}" for token in trained_words(tokenizer)]
+    return [*HARD, *PROBES, *spaced, *("".join(shown[start::40]) for start in range(0, 40, 10)), marked, *typed]
 
 
 def choose_pre_tokenizer(tokenizer: Any, vocabulary: Path, name_by_hash: str | None) -> str | None:

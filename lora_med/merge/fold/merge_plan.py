@@ -16,11 +16,10 @@ from lora_med.adapters.tensors.contents import Contents, LowRank, TokenRows, rea
 from lora_med.adapters.tensors.target_tensors import find_tensor, is_conv1d, stored_transposed
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.files import read_json
+from lora_med.merge.fold.tensors_to_quantize import tensors_to_quantize
 from lora_med.models.files.weight_files import FLOATS, Stored, open_stored, read_headers, torch_dtype
 from lora_med.models.on_disk.dequantized_base import values_folder
-from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.expert_stacks import ExpertStack
-from lora_med.models.structure.quantized_layers import quantized_layers
 from lora_med.models.structure.tensor_names import DiskNames, StackPart
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
@@ -65,8 +64,9 @@ class Output:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape: the base's, unless the adapter replaces the whole tensor."""
-        return self.source.shape
+        """Its shape: the base's, unless the adapter replaces the tensor, or trains tokens that have no row yet."""
+        shape = self.source.shape
+        return shape if self.tokens is None else (max(shape[0], *(n + 1 for n in self.tokens.indices)), *shape[1:])
 
     @property
     def changed(self) -> bool:
@@ -137,7 +137,7 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
     disk = DiskNames(base, stored)
     outputs = {name: Output(name, tensor, tensor.dtype, tensor.file, tensor.start) for name, tensor in stored.items()}
     if quantized is not None:
-        for name, transposed in _quantized_layers(base, outputs, disk).items():
+        for name, transposed in tensors_to_quantize(base, outputs, disk).items():
             outputs[name] = replace(outputs[name], quantized=replace(quantized, transposed=transposed))
     embedding, head = _ends(outputs, contents)
     if embedding and head and config.get("tie_word_embeddings") is True and head in outputs:
@@ -156,15 +156,15 @@ def _plan(contents: Contents, adapter: Path, base: Path, quantized: Quantized | 
     for layer, tokens in contents.tokens.items():
         _add_tokens(outputs, layer, tokens, adapter, disk)
     if embedding and outputs[embedding].shape != stored[embedding].shape:
-        settings["vocab_size"] = outputs[embedding].shape[0]
+        settings |= _with_words(config, outputs[embedding].shape[0])
     return Plan(base, dict(sorted(outputs.items())), settings, contents.kind, contents)
 
 
-def _quantized_layers(base: Path, outputs: Mapping[str, Output], disk: DiskNames) -> dict[str, bool]:
-    """The weights that transformers quantizes while loading, and whether it transposes them first."""
-    layers = quantized_layers(skeleton(base))
-    transposed_by_name = {find_tensor(f"{layer.name}.weight", outputs, disk): layer.transposed for layer in layers}
-    return {name: transposed for name, transposed in transposed_by_name.items() if name is not None}
+def _with_words(config: Mapping[str, Any], words: int) -> dict[str, Any]:
+    """The settings that state the size of the vocabulary; a base of several modalities has them for its text."""
+    text = config.get("text_config")
+    inner = {"text_config": {**text, "vocab_size": words}} if isinstance(text, dict) else {}
+    return inner if inner and "vocab_size" not in config else {**inner, "vocab_size": words}
 
 
 def _ends(outputs: Mapping[str, Output], contents: Contents) -> tuple[str | None, str | None]:
@@ -279,11 +279,14 @@ def _add_to_experts(
 def _add_tokens(outputs: dict[str, Output], layer: str, tokens: TokenRows, adapter: Path, disk: DiskNames) -> None:
     name = find_tensor(f"{layer}.weight", outputs, disk)
     before = outputs.get(name or "")
+    rows = before.shape[0] if before is not None and before.shape else 0
+    added = sorted(index for index in tokens.indices if index >= rows)
     if (
         before is None
         or before.dtype not in FLOATS
         or before.shape[1:] != tokens.rows.shape[1:]
-        or max(tokens.indices) >= before.shape[0]
+        or added != list(range(rows, rows + len(added)))
+        or (added and before.low_rank is not None)
     ):
         raise IntegrityError(
             f"the adapter's trained tokens {tokens.rows.shape} of {layer!r} do not fit the base",

@@ -100,7 +100,9 @@ def _pieces(
     stored = folding.output.source
     dtype = torch_dtype(stored.dtype)
     raw = scratch.take("raw", (end - begin, *stored.shape[1:]), dtype)
-    view = memoryview(raw.reshape(-1).view(torch.uint8).numpy().data)
+    in_base = max(0, min(end, stored.shape[0]) - begin)
+    raw[in_base:] = 0  # rows of new tokens, which are all trained
+    view = memoryview(raw[:in_base].reshape(-1).view(torch.uint8).numpy().data)
     if os.preadv(source, [view], stored.start + begin * (stored.size // stored.shape[0])) != len(view):
         raise IntegrityError("the file ends inside a tensor", where=str(stored.file), fix="copy or download it again")
     for first, last in _cut(begin, end, folding.output, PIECE_NUMBERS):

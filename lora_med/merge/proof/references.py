@@ -16,16 +16,21 @@ from lora_med.adapters.store.published import Published
 from lora_med.errors import IntegrityError
 from lora_med.merge.fold.merge_plan import Output
 from lora_med.merge.proof.heldout_nll import HeldOut, heldout_nll
-from lora_med.merge.proof.logits import Agreement, Tolerance, compare, probe_ids, probe_logits
+from lora_med.merge.proof.logits import PROBES, Agreement, Tolerance, compare, probe_ids, probe_logits
 from lora_med.models.base import STANDARD, Base, load_base
+from lora_med.models.tokens.vocabulary import add_tokens
 
 MEMORY_SHARE = 0.6  # share of the free memory that the weights may take
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Logits of base + adapter and of the bare base on the probes, how they were computed, and held-out nll, if any."""
+    """Logits of base + adapter and of the bare base on the probes, how they were computed, and held-out nll, if any.
 
+    `texts` are the probes, among them one for each token that the adapter trained; `rows` are their ids.
+    """
+
+    texts: tuple[str, ...]
     rows: list[list[int]]
     adapted: list[torch.Tensor]
     bare: list[torch.Tensor]
@@ -49,7 +54,10 @@ def compute_reference(adapter: Published, quantization: str, dtype: str, heldout
     base: Base = load_base(
         adapter.base_name, quantization=quantization, dtype=dtype, attention=STANDARD, revision=adapter.revision
     )
-    rows = probe_ids(base.tokenizer)
+    if adapter.card.tokens:  # of the bare base too, so that the logits have the same words
+        add_tokens(base, adapter.card.tokens)
+    texts = (*PROBES, *(f"{PROBES[0]} {token} {PROBES[1]}" for token in adapter.card.tokens))
+    rows = probe_ids(base.tokenizer, texts)
     device = next(base.model.parameters()).device
     bare = probe_logits(base.model, rows, device)
     model = attach_opened(base, adapter)
@@ -57,7 +65,7 @@ def compute_reference(adapter: Published, quantization: str, dtype: str, heldout
     nll = None if heldout is None else heldout_nll(model, base.tokenizer, heldout.texts, device)
     del model, base
     gc.collect()
-    return Reference(rows, adapted, bare, quantization, dtype, nll)
+    return Reference(texts, rows, adapted, bare, quantization, dtype, nll)
 
 
 def evaluate_merged(folder: Path, reference: Reference, heldout: HeldOut | None) -> tuple[Agreement, float | None]:
@@ -67,7 +75,7 @@ def evaluate_merged(folder: Path, reference: Reference, heldout: HeldOut | None)
         IntegrityError: its tokenizer is not the base's, or its logits are not finite.
     """
     merged = load_base(str(folder), quantization="none", dtype=reference.dtype, attention=STANDARD)
-    if probe_ids(merged.tokenizer) != reference.rows:
+    if probe_ids(merged.tokenizer, reference.texts) != reference.rows:
         raise IntegrityError("the merged model's tokenizer tokenizes the probes differently from the base's")
     device = next(merged.model.parameters()).device
     agreement = compare(reference.adapted, probe_logits(merged.model, reference.rows, device), reference.bare)

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -136,7 +137,7 @@ def _read_back(output: Output, merged: Stored, dequantized: DequantizedValues | 
     moved = 0
     with open_stored(output.source) as first, open_stored(merged) as second:
         for begin, end in _blocks(merged):
-            before, after = read_rows(first, output.source, begin, end), read_rows(second, merged, begin, end)
+            before, after = base_rows(first, output.source, begin, end), read_rows(second, merged, begin, end)
             if dequantized is not None:
                 before = dequantized.nearest(before, begin)
             if not is_finite(after):
@@ -149,7 +150,7 @@ def _largest_error(
     output: Output, merged: Stored, chosen: list[int], dequantized: DequantizedValues | None, dtype: str
 ) -> float:
     with open_stored(output.source) as first, open_stored(merged) as second:
-        before = [(row, read_rows(first, output.source, row, row + 1)) for row in chosen]
+        before = [(row, base_rows(first, output.source, row, row + 1)) for row in chosen]
         base = torch.cat(
             [rows if dequantized is None else dequantized.nearest(rows, row) for row, rows in before]
         ).double()
@@ -159,6 +160,13 @@ def _largest_error(
     # the error of fp32 sums is a few fp32 roundings of the summed values; the result is rounded once
     allowed = exact.abs() * relative * (1 + 2**-10) + least + spread * 2**-21
     return float(((actual - exact).abs() / allowed).max())
+
+
+def base_rows(handle: BinaryIO, source: Stored, begin: int, end: int) -> torch.Tensor:
+    """Rows of the base's tensor; of a new token, which has none there, zeros."""
+    last = min(end, source.shape[0])
+    rows = read_rows(handle, source, min(begin, last), last)
+    return torch.cat([rows, rows.new_zeros((end - begin - len(rows), *rows.shape[1:]))]) if last < end else rows
 
 
 def _exact_rows(

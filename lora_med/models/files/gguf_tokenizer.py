@@ -7,11 +7,14 @@ built here from the file's words, merges and scores. A name of a pre-tokenizer t
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.files.gguf_header import Header
 
+logger = logging.getLogger(__name__)
+NAMED_TEMPLATE = "tokenizer.chat_template."
 SPACE = "\u2581"  # SentencePiece's mark of a space
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 _END = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -117,6 +120,13 @@ def build_tokenizer(header: Header) -> Any:
     template = header.values.get("tokenizer.chat_template")
     if isinstance(template, str) and template:
         tokenizer.chat_template = template
+    named = sorted(key.removeprefix(NAMED_TEMPLATE) for key in header.values if key.startswith(NAMED_TEMPLATE))
+    if named:
+        logger.warning(
+            "%s has further chat templates (%s), which are not used; model.chat_template=FILE takes the text of one",
+            header.file.name,
+            ", ".join(named),
+        )
     return tokenizer
 
 

@@ -48,10 +48,12 @@ def linear_layers(model: Any, *, ends: bool = False) -> list[Linear]:
     tags = tag_head(model)
     head = model.get_output_embeddings() if tags is None else model.get_submodule(tags)
     layers = []
+    within = ""  # of the head: PEFT wraps it where tokens are trained
     for name, module in model.named_modules():
-        if (module is head and not ends) or ".lora_" in name:
+        within = f"{name}." if module is head else within
+        if (not ends and (module is head or (within and name.startswith(within)))) or ".lora_" in name:
             continue
-        plain = name.replace(".base_layer", "")
+        plain = name.replace(".token_adapter", "").replace(".base_layer", "")
         if isinstance(module, Conv1D):
             inputs, outputs = module.weight.shape
             layers.append(Linear(plain, inputs, outputs, True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lora_med.data.corpus import Records, Stream
 from lora_med.files import sha256_file
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import TOKENIZER_CONFIG
+from lora_med.models.tokens.vocabulary import tokens_of
 from lora_med.prompts.fit import Refused, fit_stream
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, TooLong
@@ -117,7 +119,9 @@ def _sharded(
 
 def _tokenizer_marks(base: Base) -> list[str]:
     marks = base.fingerprint
-    return [marks.tokenizer, marks.template, tokenizer_settings(base), base.chat_template or ""]
+    known = tokens_of(base.model)
+    own = [] if known is None else [json.dumps(known.ids)]
+    return [marks.tokenizer, marks.template, tokenizer_settings(base), base.chat_template or "", *own]
 
 
 def _with_refused(checked: Checked, refused: Refused, what: str) -> Checked:

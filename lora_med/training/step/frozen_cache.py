@@ -49,6 +49,8 @@ def why_not_cached(model: Any) -> str | None:
     settings = model.config.get_text_config().to_dict()
     random_settings = [f"{name} is {value:g}" for name, value in settings.items() if _drops(name, value)]
     below = [model.get_input_embeddings(), *layers[:lowest]]
+    if any(parameter.requires_grad for parameter in below[0].parameters()):
+        return "rows of the embedding are trained (lora.trainable_tokens)"
     if any(isinstance(module, torch.nn.Dropout) and module.p for layer in below for module in layer.modules()):
         random_settings.append("a layer below has a dropout")
     if random_settings:

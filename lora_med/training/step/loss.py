@@ -3,7 +3,8 @@
 Without Triton, TRL's loss scores every position, prompt and padding too, and computes the logits again in the backward
 pass. The output head of a LoRA run is frozen, so only the hidden states need a gradient. It follows from the logits:
 softmax minus one-hot, times the head. So it is computed together with the loss, block by block, and the backward pass
-is one multiplication. Exact: equal to torch's cross entropy up to rounding.
+is one multiplication. Exact: equal to torch's cross entropy up to rounding. Of a head with trained rows
+(`lora.trainable_tokens`), these rows get their gradient in the same pass.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from lora_med.adapters.tensors.token_rows import trained_rows
 from lora_med.models.structure.backbone import backbone
+from lora_med.models.tokens.vocabulary import head_of
 
 logger = logging.getLogger(__name__)
 BLOCK_ROWS = 256  # rows of logits in memory at once
@@ -32,38 +35,63 @@ BALANCE_LOSS = "load_balancing_loss_func"  # in the modules of transformers whos
 class _LabeledNll(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        labels: torch.Tensor,
+        rows: torch.Tensor | None,
+        ids: torch.Tensor | None,
     ) -> torch.Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        of_rows = torch.zeros_like(rows) if rows is not None and ctx.needs_input_grad[4] else None
+        own = None if rows is None else rows.to(weight.dtype)
         losses = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
         together = CACHED_ROWS if hidden.device.type == "cpu" else BLOCK_ROWS
         for start in range(0, len(hidden), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            logits = torch.nn.functional.linear(hidden[block].to(weight.dtype), weight, bias)
+            inputs = hidden[block].to(weight.dtype)
+            logits = torch.nn.functional.linear(inputs, weight, bias)
+            if own is not None:
+                logits[:, ids] = torch.nn.functional.linear(inputs, own)
             pieces = zip(
                 logits.split(together), labels[block, None].split(together), losses[block].split(together), strict=True
             )
             for piece, chosen, nll in pieces:
                 logarithms = torch.log_softmax(piece, -1, dtype=torch.float32)
                 nll.copy_(logarithms.gather(1, chosen)[:, 0].neg_())
-                if gradient is not None:
+                if gradient is not None or of_rows is not None:
                     probabilities = logarithms.exp_()
                     piece.copy_(probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32)))
+            owned = None if own is None else logits[:, ids]
+            if owned is not None:
+                logits[:, ids] = 0  # their rows are not the head's
+            if of_rows is not None and owned is not None:
+                of_rows += owned.float().T @ inputs.float()
             if gradient is not None:
-                gradient[block] = (logits @ weight).to(hidden.dtype)
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+                through = logits @ weight
+                gradient[block] = (through if own is None or owned is None else through + owned @ own).to(hidden.dtype)
+        ctx.save_for_backward(gradient, of_rows)
         return losses.sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor | None, None, None, None]:
-        (gradient,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor | None, ...]:
         # In float32: 1 / tokens, or a scaler's factor, is not a number of sixteen bits.
-        return (gradient.float() * gradients[0]).to(gradient.dtype), None, None, None
+        hidden, rows = (
+            None if gradient is None else (gradient.float() * gradients[0]).to(gradient.dtype)
+            for gradient in ctx.saved_tensors
+        )
+        return hidden, None, None, None, rows, None
 
 
 def labeled_nll(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, bias: torch.Tensor | None = None
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    rows: torch.Tensor | None = None,
+    ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum of the negative log-likelihoods, in nats: a float32 scalar, 0 for no rows.
 
@@ -72,8 +100,9 @@ def labeled_nll(
         weight: shape (words, width), the frozen output head.
         labels: shape (rows), the token ids to score; none may be -100.
         bias: shape (words), where the head has one.
+        rows: shape (tokens, width), trained rows that take the place of the head's at `ids`; they get a gradient too.
     """
-    return _LabeledNll.apply(hidden, weight, bias, labels)  # type: ignore[no-any-return]
+    return _LabeledNll.apply(hidden, weight, bias, labels, rows, ids)  # type: ignore[no-any-return]
 
 
 def count_labeled(labels: torch.Tensor) -> torch.Tensor:
@@ -98,7 +127,7 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
         model: the transformers model inside the adapters.
         partitioned: whether the weights are spread over processes so that the head cannot be read (ZeRO-3).
     """
-    head = model.get_output_embeddings()
+    head = head_of(model)
     config = model.config.get_text_config()
     if type(head) is not torch.nn.Linear:
         return f"the output head is a {type(head).__name__}, which must be called, not read"
@@ -117,11 +146,22 @@ def why_not_compact(model: Any, *, partitioned: bool = False) -> str | None:
 
 
 def prepare_loss(model: Any, *, partitioned: bool) -> str | None:
-    """Add the one-pass loss to this causal language model, or return the reason why TRL's standard loss is used."""
-    leave_out_balance(model.config.get_text_config())
+    """Add the one-pass loss to this causal language model, or return the reason why TRL's standard loss is used.
+
+    TRL's loss cannot read a head with trained rows. Such a model's own logits are scored where one pass does not fit.
+    """
+    config = model.config.get_text_config()
+    leave_out_balance(config)
     reason = why_not_compact(model, partitioned=partitioned)
     if reason is None:
         add_compact_loss(model)
+    elif model.get_output_embeddings() is not head_of(model):
+        if getattr(config, "output_router_logits", False):
+            config.output_router_logits = False
+            logger.info("loss: without the experts' balance loss, because tokens are trained")
+        logger.info("loss: of all logits, because %s", reason)
+        add_compact_loss(model, by_logits=True)
+        return None
     else:
         logger.info("loss: TRL's standard path, because %s", reason)
     return reason
@@ -140,11 +180,14 @@ def leave_out_balance(config: Any) -> bool:
     return cannot
 
 
-def add_compact_loss(model: Any) -> None:
+def add_compact_loss(model: Any, *, by_logits: bool = False) -> None:
     """Let `model(..., nll_labels=labels)` return the summed nll of the labeled tokens instead of logits.
 
     `nll_positions`, the result of `labeled_positions`, spares the wait for a GPU's answer. The call goes through the
     model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
+
+    Args:
+        by_logits: score the model's own logits, where it changes them after the head.
     """
     original: Callable[..., Any] = model.forward
 
@@ -159,11 +202,16 @@ def add_compact_loss(model: Any) -> None:
         if nll_labels is None:
             return original(*arguments, **options)
         options["use_cache"] = False
-        hidden = backbone(self)(*arguments, **options).last_hidden_state.flatten(0, 1)
         positions = labeled_positions(nll_labels) if nll_positions is None else nll_positions
-        head = self.get_output_embeddings()
+        labels = nll_labels.flatten()[positions]
+        if by_logits:
+            logits = original(*arguments, **options).logits.flatten(0, 1)[positions - 1]
+            return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        hidden = backbone(self)(*arguments, **options).last_hidden_state.flatten(0, 1)
+        head = head_of(self)
         weight, bias = _complete(head.weight), _complete(head.bias)
-        return labeled_nll(hidden[positions - 1], weight, nll_labels.flatten()[positions], bias)
+        rows, ids = trained_rows(self.get_output_embeddings())
+        return labeled_nll(hidden[positions - 1], weight, labels, bias, rows=rows, ids=ids)
 
     model.forward = types.MethodType(forward, model)
 
