@@ -62,9 +62,9 @@ def logits(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("kind", "setting", "in_memory", "on_disk"),
     [
-        ("nf4", "load_in_4bit=true", "4bit", "bitsandbytes 4 bit, nf4, groups of 64, double quantization"),
-        ("nf4", "load_in_4bit=false", "none", "bitsandbytes 4 bit, nf4, groups of 64, double quantization"),
-        ("fp4", "load_in_4bit=true", "4bit", "bitsandbytes 4 bit, fp4, groups of 64"),
+        ("nf4", "load_in_4bit=true", "4bit", "bitsandbytes 4 bit, nf4, one scale a block, double quantization"),
+        ("nf4", "load_in_4bit=false", "none", "bitsandbytes 4 bit, nf4, one scale a block, double quantization"),
+        ("fp4", "load_in_4bit=true", "4bit", "bitsandbytes 4 bit, fp4, one scale a block"),
         ("int8", "load_in_4bit=true", "8bit", "bitsandbytes 8 bit, int8, one scale a row"),
         ("gptq", "load_in_4bit=false", "none", "gptq 4 bit, groups of 32"),
         ("gptq", "load_in_4bit=true", "4bit", "gptq 4 bit, groups of 32"),

@@ -118,7 +118,7 @@ def _bitsandbytes(method: str, settings: Mapping[str, Any], where: str) -> Store
         return StoredQuantization(method, 8, "int8", "one scale a row", settings)
     double = ", double quantization" if settings.get("bnb_4bit_use_double_quant") else ""
     kind = str(settings.get("bnb_4bit_quant_type", "fp4"))
-    return StoredQuantization(method, 4, kind, f"groups of 64{double}", settings)
+    return StoredQuantization(method, 4, kind, f"one scale a block{double}", settings)
 
 
 def _compressed(method: str, settings: Mapping[str, Any], where: str) -> StoredQuantization:
