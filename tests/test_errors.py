@@ -27,6 +27,7 @@ EXIT_CODES = {
     "BaseMismatchError": (76, "E076-base-mismatch"),
     "NotPermittedError": (77, "E077-not-permitted"),
     "DivergedError": (78, "E078-diverged"),
+    "WorseThanBaseError": (78, "E078-worse-than-base"),
 }
 
 

@@ -19,7 +19,6 @@ from lora_med.adapters.tensors.weights import lora_layers, take_tensors
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.models.base import Base
 from lora_med.models.files.weight_files import Stored, read_headers
-from lora_med.models.on_disk.dequantized_base import values_folder
 from lora_med.models.on_disk.weights_source import takes_as_stored
 
 PEFT_NAMES: dict[str, bool | str] = {
@@ -60,7 +59,7 @@ def check_start(method: Method, base: Base, rows: Sequence[Sequence[int]] | None
     check_dora(method, base)
     where, init = "lora.init_lora_weights", method.init
     transposed = any(layer.transposed for layer in method.targets(base.model))
-    on_disk = takes_as_stored(base.folder, base.quantization)
+    on_disk = init in (*MOVES_BASE, "loftq") and takes_as_stored(base.folder, base.quantization)
     if init in MOVES_BASE and base.quantization != "none":
         raise SettingsError(
             f"{init} with a {base.quantization} base: the rest of the base would be quantized again, "
@@ -106,6 +105,8 @@ def start_from_base(model: Any, base: Base, method: Method, rows: Sequence[Seque
     if method.init in MOVES_BASE:
         setattr(model, START, take_tensors(model))
     elif method.init == "loftq":
+        from lora_med.models.on_disk.dequantized_base import values_folder  # it loads torch
+
         _loftq(model, values_folder(base.folder), method)
     elif method.init == "eva":
         _eva(model, base, rows or [])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.models.files.weight_files import read_headers
-from lora_med.models.on_disk.dequantized_base import values_folder
 from lora_med.models.on_disk.stored_quantization import StoredQuantization, stored_quantization
 from lora_med.models.precision import Choice
 from lora_med.models.quantize import is_sharded, quiet_casts
@@ -48,6 +47,8 @@ def weights_source(
         return WeightsSource(folder, config, False, quantization, double_quant, ())
     if takes_as_stored(folder, quantization):
         return _as_stored(folder, config, stored, dtype, heads)
+    from lora_med.models.on_disk.dequantized_base import values_folder  # it loads torch: seconds for a list of adapters
+
     values = values_folder(folder)
     gigabytes = sum(tensor.size for tensor in read_headers(values).values()) / 1e9
     forget_quantization(config)
@@ -68,8 +69,10 @@ def takes_as_stored(folder: Path, quantization: str) -> bool:
     To quantize them again, 8 bits to 4, would only lose. Under FSDP they cannot be taken: only weights that are
     quantized for it can be sharded.
     """
+    if quantization == "none" or is_sharded():
+        return False
     stored = stored_quantization(folder)
-    return stored is not None and stored.loads_as is not None and quantization != "none" and not is_sharded()
+    return stored is not None and stored.loads_as is not None
 
 
 def stored_bits(folder: Path) -> str:
