@@ -13,7 +13,7 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro sample settings-page models-page clean
+.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro study sample settings-page models-page clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,11 @@ peers: ## environments of the other toolkits that `make bench` times too, in ben
 	  $$folder/bin/python -m pip install --quiet "$(TORCH)" $$peer || exit 1; \
 	done
 	benchmarks/peers/llamafactory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+
+study: setup ## SmolLM2 on medical tasks beside TRL, from DATA (default ../shared/data): many hours, goes on where it stopped
+	$(RUN) $(BIN)/lora-med base get smollm2
+	$(BENCH)/study.py --data $(DATA)
+	$(BENCH)/study_page.py
 
 sample: setup ## write the sample corpus again
 	$(RUN) $(BIN)/python -m tools.make_sample

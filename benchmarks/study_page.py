@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lora_med.evaluation.measures import Measure, Numbers
+from lora_med.evaluation.measures import Change, Measure, Numbers, Value, changes, values
 from lora_med.evaluation.scorers.registry import measures_of
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.evaluation.tasks import SCORINGS
-from lora_med.metrics.significance import Interval, bootstrap, paired, verdict, wilson
+from lora_med.metrics.significance import Interval, wilson
 
 MARKER = "<!-- study -->"  # the part of the page that this script writes is between two of these lines
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
@@ -39,25 +39,16 @@ ROLES = ("base", "lora_med", "trl")
 
 
 @dataclass(frozen=True)
-class Score:
-    """A value and its 95% interval."""
-
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
 class Outcome:
     """One task: the measure that decides, each role's score, the best baseline, and the two differences."""
 
     title: str
     items: int
     measure: Measure
-    scores: dict[str, Score]
-    baseline: tuple[str, Score] | None
-    gain: Score
-    gain_verdict: str
-    from_trl: Score | None
+    scores: dict[str, Value]
+    baseline: tuple[str, Value] | None
+    gain: Change
+    from_trl: Change | None
 
 
 def read_tables(folder: Path) -> tuple[dict[str, Any], dict[str, Numbers], list[str]]:
@@ -84,67 +75,53 @@ def outcome(name: str, folders: Sequence[Path]) -> Outcome:
     roles = [role for role in ROLES if all(role in tables for _, tables, _ in parts)]
     tables = {role: np.vstack([part[role] for _, part, _ in parts]) for role in roles}
     groups = [group for _, _, part in parts for group in part]
-    scores = {role: score(measure, table, groups) for role, table in tables.items()}
-    gain = difference(measure, tables["base"], tables["lora_med"], groups)
+    options: dict[str, int] = {"samples": evaluation["bootstrap_samples"], "seed": evaluation["seed"]}
+
+    def change(first: Numbers, second: Numbers) -> Change:
+        return changes([measure], first, second, groups, **options)[wanted]
+
     return Outcome(
         title=TITLES[name],
         items=len(groups),
         measure=measure,
-        scores=scores,
+        scores={role: values([measure], table, groups, **options)[wanted] for role, table in tables.items()},
         baseline=best_baseline(measure, [part[0] for part in parts]),
-        gain=gain,
-        gain_verdict=verdict(gain.interval, lower_is_better=measure.lower_is_better),
-        from_trl=difference(measure, tables["trl"], tables["lora_med"], groups) if "trl" in tables else None,
+        gain=change(tables["base"], tables["lora_med"]),
+        from_trl=change(tables["trl"], tables["lora_med"]) if "trl" in tables else None,
     )
 
 
-def score(measure: Measure, table: Numbers, groups: Sequence[str]) -> Score:
-    """A role's score, its interval as the report makes it."""
-    sums = table.sum(axis=0)
-    if measure.counts is not None and len(set(groups)) == len(groups):
-        interval = wilson(*(round(count) for count in measure.counts(sums)))
-    else:
-        interval = bootstrap(table, groups, measure.of_sums, seed=42)
-    return Score(float(measure.of_sums(sums)), interval)
-
-
-def difference(measure: Measure, first: Numbers, second: Numbers, groups: Sequence[str]) -> Score:
-    """Second minus first, paired over the items."""
-    columns = first.shape[1]
-
-    def change(sums: Numbers) -> Numbers:
-        return measure.of_sums(sums[..., columns:]) - measure.of_sums(sums[..., :columns])
-
-    table = np.hstack([first, second])
-    return Score(float(change(table.sum(axis=0))), paired(table, groups, change, seed=42).interval)
-
-
-def best_baseline(measure: Measure, evaluations: Sequence[dict[str, Any]]) -> tuple[str, Score] | None:
+def best_baseline(measure: Measure, evaluations: Sequence[dict[str, Any]]) -> tuple[str, Value] | None:
     """The best of the answers that take no model; over folds their mean by items, with Wilson's interval."""
-    found: dict[str, Score] = {}
-    for name in {baseline["name"] for evaluation in evaluations for baseline in evaluation["baselines"]}:
-        values = [
+    found: dict[str, Value] = {}
+    for name in sorted({each["name"] for evaluation in evaluations for each in evaluation["baselines"]}):
+        parts = [
             (evaluation["items"], baseline["values"][measure.name])
             for evaluation in evaluations
             for baseline in evaluation["baselines"]
             if baseline["name"] == name
         ]
-        if len(values) < len(evaluations):
+        if len(parts) < len(evaluations):
             continue
-        if len(values) == 1:
-            value = values[0][1]
-            found[name] = Score(value["value"], Interval(value["low"], value["high"], value["method"]))
+        if len(parts) == 1:
+            value = parts[0][1]
+            found[name] = Value(value["value"], Interval(value["low"], value["high"], value["method"]))
             continue
-        items = sum(count for count, _ in values)
-        mean = sum(count * value["value"] for count, value in values) / items
-        found[name] = Score(mean, wilson(round(mean * items), items))
+        items = sum(count for count, _ in parts)
+        mean = sum(count * value["value"] for count, value in parts) / items
+        found[name] = Value(mean, wilson(round(mean * items), items))
     order = sorted(found.items(), key=lambda pair: pair[1].value, reverse=not measure.lower_is_better)
     return order[0] if order else None
 
 
-def shown(value: Score, *, sign: bool = False) -> str:
+def shown(value: Value) -> str:
     """A value and its interval."""
-    return f"{signed(value.value) if sign else number(value.value)} [{span(value.interval, sign=sign)}]"
+    return f"{number(value.value)} [{span(value.interval)}]"
+
+
+def difference(change: Change) -> str:
+    """A difference with its sign, and its interval."""
+    return f"{signed(change.difference)} [{span(change.interval, sign=True)}]"
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
@@ -162,10 +139,10 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
             shown(each.scores["base"]),
             "" if each.baseline is None else f"{shown(each.baseline[1])} ({each.baseline[0]})",
             shown(each.scores["lora_med"]),
-            shown(each.gain, sign=True),
-            each.gain_verdict,
+            difference(each.gain),
+            each.gain.verdict,
             "" if trl is None else shown(trl),
-            "" if each.from_trl is None else shown(each.from_trl, sign=True),
+            "" if each.from_trl is None else difference(each.from_trl),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -211,7 +188,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def page(outcomes: Sequence[Outcome], out: Path) -> str:
     """The part of the page that this script writes."""
-    better = sum(each.gain_verdict == "better" for each in outcomes)
+    better = sum(each.gain.verdict == "better" for each in outcomes)
     return "\n".join(
         [
             MARKER,
@@ -241,6 +218,16 @@ def page(outcomes: Sequence[Outcome], out: Path) -> str:
     )
 
 
+def with_part(text: str, part: str) -> str:
+    """The page's text with this part after its heading, in place of an earlier one."""
+    if MARKER in text:
+        before, _, after = text.split(MARKER)
+    else:
+        heading, _, after = text.partition("\n\n")
+        before, after = f"{heading}\n\n", f"\n\n{after}"
+    return before + part + after
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
@@ -254,9 +241,9 @@ def main() -> None:
     folders["pubmed"] = [folder for folder in folders["pubmed"] if folder.name == "pubmed"]
     outcomes = [outcome(name, found) for name, found in folders.items() if found]
     draw(outcomes, options.page.with_name("results.png"))
-    text = options.page.read_text(encoding="utf-8")
-    before, _, after = text.split(MARKER)
-    options.page.write_text(before + page(outcomes, options.out) + after, encoding="utf-8")
+    options.page.write_text(
+        with_part(options.page.read_text(encoding="utf-8"), page(outcomes, options.out)), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -13,27 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lora_med.config.near_names import unknown
 from lora_med.config.schema import EvaluateSettings
 from lora_med.data.corpus import Corpus
 from lora_med.data.record import Record
 from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.likelihood.log_probabilities import score_options, score_text
-from lora_med.evaluation.measures import Measure, Numbers, text_measures, text_table
+from lora_med.evaluation.measures import Measure, Numbers, changes, text_measures, text_table
 from lora_med.evaluation.runner import context_of
 from lora_med.evaluation.scorers.choice_answers import ChoiceQuestions, choose, pose_questions
 from lora_med.evaluation.scorers.choice_measures import layout_of, option_measures, option_table
 from lora_med.evaluation.scorers.items import ChoiceItem, TextItem, text_items
 from lora_med.evaluation.tasks import SCORINGS, Scoring
-from lora_med.metrics.significance import Verdict, paired, verdict
+from lora_med.metrics.significance import Verdict
 from lora_med.models.base import Base
 from lora_med.prompts.fit import Refused, fit_stream
 from lora_med.prompts.render import fitting, render
 from lora_med.prompts.templates.templates import find_template
 
 Answer = tuple[float, ...]
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,11 @@ class ValidationTask:
     def compare(self, before: Sequence[Answer], after: Sequence[Answer]) -> tuple[tuple[float, float] | None, Verdict]:
         """The 95% interval of the change in `metric`, paired over groups of items, and the verdict that it allows."""
         measure = next(measure for measure in self.measures if measure.name == self.metric)
-        tables = [self.make_table([tuple(answer) for answer in answers]) for answers in (before, after)]
-        columns = tables[0].shape[1]
-        interval = paired(
-            np.hstack(tables),
-            self.groups,
-            lambda sums: measure.of_sums(sums[..., columns:]) - measure.of_sums(sums[..., :columns]),
-        ).interval
+        first, second = (self.make_table([tuple(answer) for answer in answers]) for answers in (before, after))
+        change = changes([measure], first, second, self.groups, samples=RESAMPLES, seed=0)[measure.name]
+        interval = change.interval
         ends = None if interval.low is None or interval.high is None else (interval.low, interval.high)
-        return ends, verdict(interval, lower_is_better=measure.lower_is_better)
+        return ends, change.verdict
 
 
 def check_validation_task(settings: EvaluateSettings, corpus: Corpus, *, seed: int) -> None:
