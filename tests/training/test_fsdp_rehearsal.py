@@ -29,12 +29,12 @@ FLOAT32 = ["model.load_in_4bit=false", "model.dtype=float32"]
 CASES = {
     "text in 4 bits, packed": [*TEXT, "train.packing=true"],
     "questions in float32": [*QUESTIONS, *FLOAT32],
+    "tags in float32": [*TAGS, *FLOAT32],
 }
 LONG = {
     "text in float32": [*TEXT, *FLOAT32],
     "questions in 4 bits": QUESTIONS,
     "tags in 4 bits": TAGS,
-    "tags in float32": [*TAGS, *FLOAT32],
     "shared prefixes": [*QUESTIONS, "train.share_context=true"],
     "DoRA": [*QUESTIONS, "lora.use_dora=true"],
     "PiSSA": [*QUESTIONS, *FLOAT32, "lora.init_lora_weights=pissa"],
