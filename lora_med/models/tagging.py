@@ -140,7 +140,7 @@ def _untrained_head(model: Any) -> None:
             fix="use a llama, mistral, qwen2, qwen3, gemma, gpt2 or bert base",
         )
     old = getattr(model, name)
-    # Where one process of a sharded run reads the base for all, the others' weights are on `meta`; the head is not read.
+    # Where one process of a sharded run reads the base for all, the others hold it on `meta`; the head is not read.
     device = "cpu" if old.weight.is_meta else old.weight.device
     head = Head(old.in_features, old.out_features, bias=old.bias is not None, device=device)
     for parameter in head.parameters():
