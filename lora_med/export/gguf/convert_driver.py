@@ -61,18 +61,29 @@ def _name_pre_tokenizer(text_model: Any, facts: dict[str, Any]) -> None:
 
 
 def _name_settings(model_base: Any) -> None:
-    load = model_base.load_hparams
+    """Complete the settings, whether the converter's loader reads them or a class reads config.json itself."""
+    load, start = model_base.load_hparams, model_base.__init__
 
     def loaded(folder: Path, *arguments: Any, **options: Any) -> dict[str, Any]:
-        published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values = {**published, **load(folder, *arguments, **options)}
-        for name, value in _older_names(values).items():
-            values.setdefault(name, value)
-        if values.get("model_type") == "falcon" and not values.get("new_decoder_architecture"):
-            values["num_kv_heads"] = 1 if values.get("multi_query") else values["num_attention_heads"]
-        return values
+        return _complete(folder, load(folder, *arguments, **options))
 
-    model_base.load_hparams = staticmethod(loaded)
+    def started(self: Any, folder: Path, *arguments: Any, **options: Any) -> None:
+        if options.get("hparams") is not None:
+            options["hparams"] = _complete(folder, options["hparams"])
+        start(self, folder, *arguments, **options)
+
+    model_base.load_hparams, model_base.__init__ = staticmethod(loaded), started
+
+
+def _complete(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The settings with those that only the published config.json has, and with the names that the converter reads."""
+    published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    complete = {**published, **values}
+    for name, value in _older_names(complete).items():
+        complete.setdefault(name, value)
+    if complete.get("model_type") == "falcon" and not complete.get("new_decoder_architecture"):
+        complete["num_kv_heads"] = 1 if complete.get("multi_query") else complete["num_attention_heads"]
+    return complete
 
 
 def _older_names(values: dict[str, Any]) -> dict[str, Any]:
