@@ -21,7 +21,8 @@ SHINGLE_WORDS = 3
 PERMUTATIONS = 128
 BAND = 4  # numbers that must agree for a pair to be looked at
 SEED = 42
-BATCH = 4096
+BATCH = 64  # texts digested at once: from 256 on, rensa starts threads, and a fork of a process with threads may hang
+HASHES = 1 << 15  # at most so many hashes digested at once: from twice as many on, it starts them too
 ALL_PAIRS = 50  # of a band's bucket up to this size; of a larger one each with the first and with the one before
 
 Signatures = NDArray[np.uint32]
@@ -35,9 +36,16 @@ def signatures(texts: Iterable[str]) -> Signatures:
 
 
 def _batch(texts: list[str]) -> Signatures:
+    runs = [_runs(text) for text in texts]
+    if sum(map(len, runs)) <= HASHES:
+        return _digests(runs)
+    pieces = [[run[start : start + HASHES] for start in range(0, len(run), HASHES)] for run in runs]
+    return np.stack([np.concatenate([_digests([piece]) for piece in run]).min(axis=0) for run in pieces])
+
+
+def _digests(runs: list[NDArray[np.uint64]]) -> Signatures:
     from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-    runs = [_runs(text) for text in texts]
     offsets = np.concatenate([[0], np.cumsum([len(run) for run in runs])]).astype(np.uint64)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(runs), offsets, PERMUTATIONS, SEED)
     return np.array(matrix.to_rows(), np.uint32)
