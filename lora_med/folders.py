@@ -143,7 +143,9 @@ def sweep_folders(target: Path) -> None:
 
 
 class PrivateFolder:
-    """A new folder (0700) where Python puts temporary files, deleted with this object or at the end of the process.
+    """A new folder (0700), deleted with this object or at the end of the process.
+
+    It is in `parent`, or left out where Python puts temporary files.
 
     What killed processes left of the same `name` is removed first; the folders of running ones are locked.
 
@@ -151,10 +153,11 @@ class PrivateFolder:
         OutputError, DiskError: it cannot be made.
     """
 
-    def __init__(self, name: str) -> None:
-        parent = Path(tempfile.gettempdir())
+    def __init__(self, name: str, *, parent: Path | None = None) -> None:
+        parent = Path(tempfile.gettempdir()) if parent is None else parent
         sweep_folders(parent / name)
         with disk_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
             self.path, descriptor = _locked_folder(parent, name)
         self._cleanup = weakref.finalize(self, _remove, self.path, descriptor)
 

@@ -69,6 +69,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def local_rank() -> int:
+    """This process's rank among those of the launch on this machine; 0 for a single process."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def world_size() -> int:
     """The number of processes in the launch."""
     return int(os.environ.get("WORLD_SIZE", "1"))

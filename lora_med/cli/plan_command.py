@@ -56,7 +56,8 @@ def plan(
 def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
     from lora_med.models.memory import experts_in_full, free_memory
     from lora_med.models.skeleton import skeleton
-    from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure, row_lengths
+    from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure
+    from lora_med.training.rows.training_rows import row_lengths
 
     shape = _shape(settings)
     documents = _documents(settings) if read_data and (settings.data.paths or settings.data.mix) else None
@@ -115,8 +116,8 @@ def _time(
 ) -> dict[str, Any]:
     """Seconds of an average step and of all steps, validation not counted; or `left_out`, why there are none."""
     from lora_med.models.memory import free_memory
-    from lora_med.training.planner.run_memory import segment_lengths
     from lora_med.training.planner.step_time import time_batch, typical, why_not_timed
+    from lora_med.training.rows.training_rows import segment_lengths
 
     rows_a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
     segments = segment_lengths(documents, train) if documents else [(length,) for length in lengths]

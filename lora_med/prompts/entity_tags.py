@@ -2,7 +2,7 @@
 
 A text longer than a row is cut into pieces that are tagged one by one. The cut is at the end of a sentence, otherwise
 at a blank. Blanks at the ends of a token do not belong to it, and a token of blanks alone has no tag. Tags cannot
-represent every mention; `tag_coverage` counts the loss. Of mentions that share a token, mostly nested ones, only the
+represent every mention; `recovered_mentions` counts what they keep. Of mentions that share a token, mostly nested ones, only the
 longer one remains. A mention that ends inside a token comes back wider. A mention across two pieces comes back as two.
 """
 
@@ -128,16 +128,14 @@ def read_tags(piece: Piece, tags: Sequence[int], labels: Sequence[str], text: st
     return spans
 
 
-def tag_coverage(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str], max_length: int) -> TagCoverage:
-    """How many gold mentions survive a round trip through tags."""
-    recovered = 0
-    for record in records:
-        back: set[tuple[int, int, str]] = set()
-        for piece in cut_pieces(record, tokenizer, max_length):
-            spans = read_tags(piece, write_tags(piece, record.spans, labels), labels, record.text)
-            back |= {(span.start, span.end, span.type) for span in spans}
-        recovered += len(back & {(span.start, span.end, span.type) for span in record.spans})
-    return TagCoverage(len({(r.uid, s.start, s.end, s.type) for r in records for s in r.spans}), recovered)
+def recovered_mentions(
+    record: Annotated, pieces: Sequence[Piece], tags: Sequence[Sequence[int]], labels: Sequence[str]
+) -> int:
+    """How many mentions of a record the tags of its pieces give back."""
+    back: set[tuple[int, int, str]] = set()
+    for piece, own in zip(pieces, tags, strict=True):
+        back |= {(span.start, span.end, span.type) for span in read_tags(piece, own, labels, record.text)}
+    return len(back & {(span.start, span.end, span.type) for span in record.spans})
 
 
 def _piece(record: Annotated, tokenizer: Any, start: int, end: int) -> tuple[Piece, list[int]]:

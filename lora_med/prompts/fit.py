@@ -164,9 +164,3 @@ def quantiles(lengths: Iterable[int]) -> dict[str, int]:
     """Quantiles of the lengths, from the shortest to the longest, by the share of rows that are not longer."""
     ordered = sorted(lengths)
     return {f"{share}%": ordered[round(share / 100 * (len(ordered) - 1))] for share in QUANTILES} if ordered else {}
-
-
-def lost_tokens(documents: Iterable[Tokens]) -> tuple[int, int]:
-    """The number of rows that lost tokens of their context, and the number of tokens lost in total."""
-    lost = [document.lost for document in documents if document.lost]
-    return len(lost), sum(lost)

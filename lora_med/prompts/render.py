@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lora_med.data.record import Record
 from lora_med.errors import SettingsError
@@ -14,11 +14,25 @@ from lora_med.prompts.templates.templates import TEMPLATES, find_template
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Unfit:
+    """How many records lack what their template needs, where the caller counts them over several streams."""
+
+    count: int = 0
+
+    def message(self, template: str | Mapping[str, str]) -> str:
+        """What the log says of them."""
+        names = [template] if isinstance(template, str) else list(dict.fromkeys(template.values()))
+        needs = "; ".join(f"{name} needs {find_template(name).needs}" for name in names if find_template(name).needs)
+        return f"{self.count} records are left out: the template {needs}"
+
+
 def render_stream(
     records: Iterable[Record],
     template: str | Mapping[str, str],
     too_long: TooLong | None = None,
     assistant_turns: AssistantTurns = "last",
+    unfit: Unfit | None = None,
 ) -> Iterator[Row]:
     """One row a record, in order; records that lack what their template needs are left out and counted in the log.
 
@@ -28,6 +42,7 @@ def render_stream(
             template that cannot be fitted that way uses its default, if another template can.
         assistant_turns: which of the assistant's turns in a conversation are trained; others than the last only where
             the base's own chat template renders the conversation.
+        unfit: counts the records that are left out, in place of the log.
 
     Raises:
         SettingsError: no such template, or it takes another kind of record, or cannot be fitted that way, or trains
@@ -39,7 +54,7 @@ def render_stream(
         _check_turns(templates)
     fitted = [each for each in templates.values() if too_long in each.too_long] or list(templates.values())
     policies = {name: _policy(each, too_long if each in fitted else None) for name, each in templates.items()}
-    left_out = 0
+    left_out = Unfit() if unfit is None else unfit
     for record in records:
         chosen = templates[template if isinstance(template, str) else template[record.source]]
         _check_kind(record, chosen)
@@ -48,10 +63,9 @@ def render_stream(
             turns: AssistantTurns = assistant_turns if row.by_base else "last"
             yield replace(row, too_long=policies[chosen.name], assistant_turns=turns)
         else:
-            left_out += 1
-    if left_out:
-        needs = "; ".join(f"{name} needs {chosen.needs}" for name, chosen in templates.items() if chosen.needs)
-        logger.warning("%d records are left out: the template %s", left_out, needs)
+            left_out.count += 1
+    if unfit is None and left_out.count:
+        logger.warning("%s", left_out.message(template))
 
 
 def fitting(records: Iterable[Record], template: str) -> list[Record]:

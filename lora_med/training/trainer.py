@@ -24,8 +24,9 @@ from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank, world_size
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
 from lora_med.training.planner.run_memory import fit_to_memory
+from lora_med.training.rows.arrow_rows import ArrowRows
 from lora_med.training.rows.batches import Collator, Share, load_rows, load_stream
-from lora_med.training.rows.training_rows import rows_in_memory, training_rows
+from lora_med.training.rows.training_rows import training_rows, validation_rows
 from lora_med.training.run.adapter_files import load_adapter, restore, trainable_weights
 from lora_med.training.run.against_start import with_verdict
 from lora_med.training.run.callbacks import MetricsFile, ProgressReport, Throughput
@@ -54,7 +55,7 @@ class AdapterTrainer(CheckpointingTrainer):
         model: a PeftModel with one trainable adapter.
         base: the base under it; its tokenizer, dtype and attention are used.
         settings: the section `train`.
-        train: documents, none longer than `settings.max_length`: a list, or a re-iterable stream.
+        train: rows on disk, or documents, none longer than `settings.max_length`: a list, or a re-iterable stream.
         validation: documents to validate on; may be empty, and then the last adapter is the result.
         identity: field -> value of all that a resumed run must share (`run_identity`); the rows are added here.
         validation_task: a task to score during training, and perhaps to choose the adapter by; None for none.
@@ -73,8 +74,8 @@ class AdapterTrainer(CheckpointingTrainer):
         base: Base,
         settings: TrainSettings,
         *,
-        train: Iterable[Tokens],
-        validation: Iterable[Tokens] = (),
+        train: Iterable[Tokens] | ArrowRows,
+        validation: Iterable[Tokens] | ArrowRows = (),
         identity: Mapping[str, Any] | None = None,
         validation_task: ValidationTask | None = None,
     ) -> None:
@@ -87,13 +88,13 @@ class AdapterTrainer(CheckpointingTrainer):
         self.predicts_words = not base.labels
         self.validation_task = validation_task
         self.rows = training_rows(train, settings)
-        held_out = list(validation)
-        schedule = Schedule(self.rows.steps_per_epoch(settings, self.share.processes), validates=bool(held_out))
+        held_out = validation_rows(validation, settings)
+        schedule = Schedule(self.rows.steps_per_epoch(settings, self.share.processes), validates=held_out is not None)
         tokenizer = base.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         unpadded = base.attention == PER_DOCUMENT
         self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=unpadded, numbered=settings.cache_frozen)
-        self.policy = choose_policy(settings, validation_task, validates=bool(held_out))
+        self.policy = choose_policy(settings, validation_task, validates=held_out is not None)
         arguments = training_arguments(settings, schedule, dtype=base.dtype)
         if validation_task is not None and validation_task.chooses:
             arguments.metric_for_best_model = None  # transformers would look for the score in every validation
@@ -103,7 +104,7 @@ class AdapterTrainer(CheckpointingTrainer):
             args=arguments,
             data_collator=self.collator,  # type: ignore[arg-type]
             train_dataset=self.rows.rows,
-            eval_dataset=rows_in_memory(held_out, settings) if held_out else None,
+            eval_dataset=held_out,
             processing_class=tokenizer,
             callbacks=self._callbacks(),
         )

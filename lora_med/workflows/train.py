@@ -24,6 +24,8 @@ from lora_med.models.base import Base
 from lora_med.models.tokens.base_tokenizer import check_tokens
 from lora_med.models.tokens.vocabulary import add_tokens, number_tokens
 from lora_med.run import Run, start_run
+from lora_med.training.preparation.preparer import Preparer
+from lora_med.training.rows.prepared_rows import prepares_rows
 from lora_med.training.settings_check import check_training
 from lora_med.workflows.lora_config import with_lora
 from lora_med.workflows.run_identity import data_facts, run_identity
@@ -44,6 +46,7 @@ class TrainingData:
     facts: DataFacts
     run: Run = field(repr=False)
     task: TextTask | TagTask
+    preparer: Preparer = field(repr=False)
 
     def load_base(self, base: Base | None = None) -> TrainingBase:
         """The base that `settings.model` names, frozen, in 4, 8 or 16 bits; its fingerprint goes into run.json.
@@ -85,7 +88,8 @@ class TrainingBase:
             SettingsError: a layer, pattern or combination in `settings.lora` is not possible.
         """
         data, settings = self.data, self.data.settings
-        rows = data.task.read_rows(data.corpus, self.base, settings, access=data.facts.access)
+        options = {"access": data.facts.access, "preparer": data.preparer}
+        rows = data.task.read_rows(data.corpus, self.base, settings, **options)
         data.run.record(lengths=rows.report)
         model = attach_new(
             self.base,
@@ -222,7 +226,8 @@ def open_data(
         facts = data_facts(settings, corpus)
         run.restrict(facts.access)
         run.record(data=vars(facts), split=corpus.split_description, **task.facts(corpus))
-        yield TrainingData(settings, corpus, facts, run, task)
+        with prepares_rows(settings.train, facts.access) as preparer:
+            yield TrainingData(settings, corpus, facts, run, task, preparer)
 
 
 def train(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.store.published import open_files
 from lora_med.adapters.store.store import find_adapter
 from lora_med.config.schema import ModelSettings, Settings
-from lora_med.data.corpus import Corpus
+from lora_med.data.corpus import Corpus, Stream
 from lora_med.errors import SettingsError
 from lora_med.evaluation.eval_during_training import check_validation_task, validation_task
 from lora_med.models.base import Base, load_base
+from lora_med.models.generation import stop_ids
 from lora_med.prompts.chat_template import own_template, read_template
-from lora_med.training.rows.documents import read_documents
-from lora_med.training.rows.token_cache import data_key, delete_cached, keeps_tokenized
+from lora_med.training.preparation.preparer import Preparer
+from lora_med.training.preparation.row_kinds import TextRows
+from lora_med.training.rows.documents import read_documents, tokenizer_marks
+from lora_med.training.rows.preflight import show_rows
+from lora_med.training.rows.prepared_rows import Preparation
+from lora_med.training.rows.token_cache import data_key, keeps_tokenized
 from lora_med.workflows.split_rows import SplitRows
 
 
@@ -80,18 +84,33 @@ class TextTask:
         )
         return base.with_chat_template(text)
 
-    def read_rows(self, corpus: Corpus, base: Base, settings: Settings, *, access: str) -> SplitRows:
-        """Both splits as checked documents, from the run's token cache where it has them."""
+    def read_rows(
+        self, corpus: Corpus, base: Base, settings: Settings, *, access: str, preparer: Preparer
+    ) -> SplitRows:
+        """Both splits as checked rows on disk; of a training stream, checked documents that are read at each pass."""
         train = settings.train
-        key = data_key(settings, corpus) if keeps_tokenized(train.keep_tokenized, access) else None
-        if key is None:
-            delete_cached(Path(train.output_dir))
-        options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad}
-        training = read_documents(corpus.train, corpus.templates, base, train, key=key, **options)
-        validation = read_documents(
-            corpus.validation, corpus.templates, base, train, key=key, what="validation", **options
+        key = data_key(settings, corpus)
+        preparation = Preparation(train, key, tokenizer_marks(base), preparer)
+        kind = TextRows(
+            template=corpus.templates,
+            tokenizer=base.tokenizer,
+            max_length=train.max_length,
+            too_long=train.too_long,
+            assistant_turns=train.assistant_turns,
+            skip_bad=settings.data.skip_bad,
+            allow_rows_dropped=train.allow_rows_dropped,
+            stops=frozenset(stop_ids(base.model, base.tokenizer)),
+            begin=base.tokenizer.bos_token_id,
+            access=access,
         )
-        return SplitRows(training, validation, key if training.streamed else None)
+        if isinstance(corpus.train, Stream):
+            stored = key if keeps_tokenized(train.keep_tokenized, access) else None
+            options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad, "key": stored}
+            training: Any = read_documents(corpus.train, corpus.templates, base, train, **options)
+        else:
+            training, stored = preparation.rows(corpus.train, kind, "training"), None
+            show_rows(training.shown, base.tokenizer, access=access)
+        return SplitRows(training, preparation.rows(corpus.validation, kind, "validation"), stored)
 
     def make_trainer(
         self,
@@ -109,8 +128,8 @@ class TextTask:
             model,
             base,
             settings.train,
-            train=rows.training.documents,
-            validation=rows.validation.documents,
+            train=rows.training.documents if rows.training.streamed else rows.training,
+            validation=rows.validation,
             identity=identity,
             validation_task=validation_task(
                 settings.evaluate, corpus, base, seed=settings.data.split_seed, skip_bad=settings.data.skip_bad

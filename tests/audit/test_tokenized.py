@@ -97,7 +97,7 @@ def test_no_token_of_credentialed_notes_stays(base: Path, tmp_path: Path) -> Non
 def test_what_is_kept_on_purpose_decodes_and_is_the_owners_alone(base: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     train(base, work, notes(tmp_path), "train.keep_tokenized=true")
-    assert len(list((work / "run" / FOLDER).glob("*.npz"))) == 2
+    assert len(list((work / "run" / FOLDER).glob("*.rows.arrow"))) == 2
     assert CANARY in decoded(work, base)
     assert modes(work / "run") == {0o700, 0o600}
 

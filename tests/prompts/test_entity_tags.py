@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,12 +12,30 @@ from lora_med.data.outcome import ReadOptions
 from lora_med.data.record import Annotated, Pair, Span
 from lora_med.data.sources import bc5cdr, ncbi_disease
 from lora_med.errors import DataError, SettingsError
-from lora_med.prompts.entity_tags import UNTAGGED, Piece, cut_pieces, read_tags, tag_coverage, tag_labels, write_tags
+from lora_med.prompts.entity_tags import (
+    UNTAGGED,
+    Piece,
+    TagCoverage,
+    cut_pieces,
+    read_tags,
+    recovered_mentions,
+    tag_labels,
+    write_tags,
+)
 from tests.data.real_files import REAL, needs_real
 from tests.tiny import make_tokenizer
 
 LABELS = ("O", "B-Chemical", "I-Chemical", "B-Disease", "I-Disease")
 TEXT = "No zinc, no colon cancer here"
+
+
+def tag_coverage(records: Sequence[Annotated], tokenizer: Any, labels: Sequence[str], max_length: int) -> TagCoverage:
+    recovered = 0
+    for record in records:
+        pieces = cut_pieces(record, tokenizer, max_length)
+        tags = [write_tags(piece, record.spans, labels) for piece in pieces]
+        recovered += recovered_mentions(record, pieces, tags, labels)
+    return TagCoverage(sum(len(set(record.spans)) for record in records), recovered)
 
 
 def annotated(text: str, *found: tuple[int, int, str]) -> Annotated:

@@ -18,9 +18,9 @@ from lora_med.training.rows.batches import (
     load_rows,
     load_stream,
     make_rows,
-    pack,
     share_out,
 )
+from lora_med.training.rows.packing import pack
 from tests.training.support import documents
 
 

@@ -22,8 +22,9 @@ from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.backbone import backbone
 from lora_med.training.planner import run_memory as plan
 from lora_med.training.planner.activations import id_of, saved_bytes
-from lora_med.training.planner.run_memory import Shape, fit_batch, largest_batch, measure, row_lengths
+from lora_med.training.planner.run_memory import Shape, fit_batch, largest_batch, measure
 from lora_med.training.rows.batches import Collator, make_rows
+from lora_med.training.rows.training_rows import row_lengths
 from lora_med.training.step.fused_lora import fused_lora
 from tests.tiny import FAMILIES, make_tiny
 from tests.tiny_families import make_family

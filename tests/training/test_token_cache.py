@@ -1,9 +1,8 @@
-"""Prepared documents come back as they were, are known by what they depend on, and are made again if damaged."""
+"""Prepared rows are known by what they depend on, and a second run opens those of the first."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,68 +13,17 @@ from lora_med.config.parse import parse
 from lora_med.config.schema import Settings, TrainSettings
 from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.data.record import Pair, Passage
+from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint
-from lora_med.prompts.fit import fit_rows
-from lora_med.prompts.render import render
-from lora_med.prompts.tokens_and_labels import Tokens
+from lora_med.training.preparation.preparer import Preparer
+from lora_med.training.preparation.row_kinds import TextRows
 from lora_med.training.rows import token_cache as store
-from lora_med.training.rows.documents import DocumentStream, read_documents
-from lora_med.training.rows.token_cache import data_key, load, prepared_path, save
+from lora_med.training.rows.documents import DocumentStream, tokenizer_marks
+from lora_med.training.rows.prepared_rows import Preparation
+from lora_med.training.rows.token_cache import data_key
 from tests.recipes.test_sft import overrides, recipe
 from tests.tiny import make_tiny, make_tokenizer
 from tests.training.support import make_base
-
-
-def documents(count: int, length: int = 300) -> list[Tokens]:
-    return [
-        Tokens(
-            f"u{n}",
-            list(range(n, n + length)),
-            [False] * 9 + [True] * (length - 9),
-            n % 2 == 0,
-            n % 3 == 0,
-            (5,),
-            "drop",
-            n,
-        )
-        for n in range(count)
-    ]
-
-
-def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
-    path = prepared_path(tmp_path, "key", 1)
-    assert load(path) is None
-    for held in (documents(7), [], [Tokens("é", [], [])]):
-        save(path, held)
-        assert load(path) == held
-
-
-def test_twenty_thousand_pairs_are_read_five_times_faster_from_the_cache(tmp_path: Path) -> None:
-    """Measured on the processor's clock, which other processes do not move."""
-    path, tokenizer = prepared_path(tmp_path, "key"), make_tokenizer()
-    records = [Pair(f"u{n}", f"g{n}", "custom", f"word {n} " * 8, f"word {n} " * 2) for n in range(20_000)]
-    begun = time.process_time()
-    prepared = fit_rows(render(records, "pair_chat"), tokenizer, 1024)
-    preparing = time.process_time() - begun
-    save(path, prepared)
-    times = []
-    for _ in range(3):
-        begun = time.process_time()
-        found = load(path)
-        times.append(time.process_time() - begun)
-        assert len(found or []) == 20_000 and found == prepared
-    assert 5 * min(times) < preparing
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK", b"junk" * 100])
-def test_a_damaged_file_is_no_documents(tmp_path: Path, damage: bytes) -> None:
-    path = prepared_path(tmp_path, "key")
-    save(path, documents(3))
-    whole = path.read_bytes()
-    path.write_bytes(damage)
-    assert load(path) is None
-    path.write_bytes(whole[: len(whole) // 2])
-    assert load(path) is None
 
 
 def test_a_key_is_that_of_data_and_settings_and_not_of_folders(tmp_path: Path) -> None:
@@ -103,7 +51,8 @@ def test_a_second_run_takes_what_the_first_cached(tmp_path: Path) -> None:
     for overwrite in ("false", "true"):
         recipe("sft_task").main(parse(None, [*data, *overrides(base, tmp_path), f"adapter.overwrite={overwrite}"]))
         written.append({one.name: one.stat().st_mtime_ns for one in (tmp_path / "run" / "prepared").iterdir()})
-    assert written[0] == written[1] and len(written[0]) == 2
+    rows = {name for name in written[0] if name.endswith(".rows.arrow")}
+    assert written[0] == written[1] and len(rows) == 2 and len(written[0]) == 5  # the facts of each, and the lock
 
 
 def opened(folder: Path, *more: str) -> tuple[Settings, Corpus]:
@@ -174,6 +123,12 @@ def test_the_code_that_reads_and_renders_is_in_the_key(tmp_path: Path, monkeypat
     assert len(set(keys[:3])) == 3 and keys[2] == keys[3] == keys[4]
 
 
+def text_rows(base: Base, train: TrainSettings, **changes: Any) -> TextRows:
+    fields = {"skip_bad": False, "allow_rows_dropped": 0.0, "stops": frozenset({2}), "begin": 1, "access": "open"}
+    fields |= {"template": "text", "max_length": train.max_length, "too_long": train.too_long}
+    return TextRows(tokenizer=base.tokenizer, assistant_turns="last", **(fields | changes))
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -181,11 +136,14 @@ def test_the_code_that_reads_and_renders_is_in_the_key(tmp_path: Path, monkeypat
         {"template": "other"},
         {"max_length": 64},
         {"too_long": "drop"},
+        {"packing": True},
+        {"share_context": True},
+        {"allow_rows_dropped": 0.5},
         {"what": "validation"},
         {"key": "other"},
     ],
 )
-def test_documents_are_cached_by_all_that_makes_them(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_rows_are_named_by_all_that_makes_them(tmp_path: Path, changed: dict[str, Any]) -> None:
     """A change of anything is another file; the same again is the file that is there."""
     base = make_base()
     records = [Passage(f"u{n}", f"g{n}", "custom", f"text number {n}") for n in range(5)]
@@ -195,8 +153,9 @@ def test_documents_are_cached_by_all_that_makes_them(tmp_path: Path, changed: di
             {"output_dir": str(tmp_path), "max_length": 128, "too_long": "error"} | values
         )
         here = replace(base, fingerprint=Fingerprint("w", tokenizer, template))
-        read_documents(records, "text", here, settings, access="open", what=what, key=key)
-        return len(list((tmp_path / "prepared").glob("*.npz")))
+        kind = text_rows(here, settings, allow_rows_dropped=settings.allow_rows_dropped)
+        Preparation(settings, key, tokenizer_marks(here), Preparer()).rows(records, kind, what)
+        return len(list((tmp_path / "prepared").glob("*.rows.arrow")))
 
     assert [files(), files(), files(**changed), files(**changed), files()] == [1, 1, 2, 2, 2]
     assert files(learning_rate=1e-3) == 2
@@ -205,14 +164,11 @@ def test_documents_are_cached_by_all_that_makes_them(tmp_path: Path, changed: di
 def test_a_tokenizer_that_now_adds_a_beginning_is_another(tmp_path: Path) -> None:
     """transformers reads from tokenizer_config.json alone whether a text begins with BOS."""
     base = replace(make_base(), folder=tmp_path)
-    records = [Passage("u", "g", "custom", "a text")]
-    settings = TrainSettings(output_dir=str(tmp_path), max_length=128)
-    counts = []
+    marks = []
     for adds in ("true", "false", "true"):
         (tmp_path / "tokenizer_config.json").write_text(f'{{"add_bos_token": {adds}}}')
-        read_documents(records, "text", base, settings, access="open", what="training", key="k")
-        counts.append(len(list((tmp_path / "prepared").glob("*.npz"))))
-    assert counts == [1, 2, 2]
+        marks.append(tokenizer_marks(base))
+    assert marks[0] == marks[2] != marks[1]
 
 
 def test_a_long_answer_left_out_of_a_stream_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -83,10 +83,7 @@ class _Workers:
         """The result of a job, from the worker of this thread."""
         worker = self._worker()
         try:
-            assert worker.stdin is not None and worker.stdout is not None
-            pickle.dump((work, job), worker.stdin)
-            worker.stdin.flush()
-            is_done, value = pickle.load(worker.stdout)
+            is_done, value = exchange(worker, work, job)
         except (OSError, EOFError, pickle.UnpicklingError):
             if self._is_ended:
                 raise
@@ -94,7 +91,7 @@ class _Workers:
             self._own.worker = None
             return work(job)
         self._own.jobs += 1
-        if self._own.jobs == MOST_JOBS:
+        if self._own.jobs == MOST_JOBS and worker.stdin is not None:
             worker.stdin.close()
             self._own.worker = None
         if is_done:
@@ -107,7 +104,7 @@ class _Workers:
             with self._lock:
                 if self._is_ended:
                     raise EOFError
-                worker = self._own.worker = _started()
+                worker = self._own.worker = start_worker()
                 self._own.jobs = 0
                 self._all.append(worker)
         return worker
@@ -122,7 +119,20 @@ class _Workers:
                 worker.wait()
 
 
-def _started() -> subprocess.Popen[bytes]:
+def exchange(worker: subprocess.Popen[bytes], work: Callable[[Any], Any], job: Any) -> tuple[bool, Any]:
+    """Whether the worker did the job, and the result or else the error.
+
+    Raises:
+        OSError, EOFError, pickle.UnpicklingError: the worker ended.
+    """
+    assert worker.stdin is not None and worker.stdout is not None
+    pickle.dump((work, job), worker.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+    worker.stdin.flush()
+    return pickle.load(worker.stdout)
+
+
+def start_worker() -> subprocess.Popen[bytes]:
+    """A new Python process that works on what `exchange` sends it, until its input ends."""
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # what this process imports, a worker imports
     environment = os.environ | {"PYTHONPATH": paths}
     return subprocess.Popen(

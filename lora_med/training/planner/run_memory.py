@@ -25,8 +25,8 @@ from lora_med.models.skeleton import skeleton
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.planner.activations import saved_bytes, shell, size_of_fold
-from lora_med.training.rows.batches import pack
-from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
+from lora_med.training.rows.arrow_rows import ArrowRows
+from lora_med.training.rows.training_rows import row_lengths
 from lora_med.training.step.loss import BLOCK_ROWS, why_not_compact
 
 logger = logging.getLogger(__name__)
@@ -254,28 +254,9 @@ def _fitted(
     return settings.model_copy(update=changed), choices
 
 
-def row_lengths(documents: Sequence[Tokens] | None, settings: TrainSettings) -> tuple[list[int], float]:
-    """Tokens of each row that is trained on, and the share of them that is trained.
-
-    Where the documents are not known, each row of a step counts as full and completely trained.
-    """
-    if not documents:
-        return [settings.max_length] * (
-            settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        ), 1.0
-    joined = join_shared_prefixes(documents, settings.max_length) if settings.share_context else documents
-    rows = pack(joined, settings.max_length) if settings.packing else [[document] for document in joined]
-    lengths = [sum(len(document.input_ids) for document in row) for row in rows]
-    return lengths, sum(sum(document.trained) for document in joined) / sum(lengths)
-
-
-def segment_lengths(documents: Sequence[Tokens], settings: TrainSettings) -> list[tuple[int, ...]]:
-    """The length of each document; with `share_context`, the lengths of each shared prefix and its continuations."""
-    joined = join_shared_prefixes(documents, settings.max_length) if settings.share_context else documents
-    return [row.lengths if isinstance(row, SharedPrefix) else (len(row.input_ids),) for row in joined]
-
-
-def fit_to_memory(settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens]) -> TrainSettings:
+def fit_to_memory(
+    settings: TrainSettings, model: Any, base: Base, documents: Iterable[Tokens] | ArrowRows
+) -> TrainSettings:
     """The settings with the batch that fits into this machine's memory, reported in the log; see `fit_batch`.
 
     Args:
@@ -283,7 +264,7 @@ def fit_to_memory(settings: TrainSettings, model: Any, base: Base, documents: It
         documents: those to train on; each row of a stream, whose lengths are not known, counts as full.
     """
     device = model.get_input_embeddings().weight.device.type
-    lengths, share = row_lengths(documents if isinstance(documents, Sequence) else None, settings)
+    lengths, share = row_lengths(documents if isinstance(documents, Sequence | ArrowRows) else None, settings)
     shape = Shape(
         folder=base.folder,
         config=model.peft_config["default"],

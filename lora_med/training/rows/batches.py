@@ -8,8 +8,6 @@ others. The last batch of an epoch may be short, so that every row counts once.
 
 from __future__ import annotations
 
-import bisect
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +20,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lora_med.errors import DataError
 from lora_med.prompts.tokens_and_labels import Tokens
+from lora_med.training.preparation.row_files import ROWS_A_BATCH, RowDigest
+from lora_med.training.rows.packing import pack
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix
 
 UNTRAINED = -100
@@ -50,26 +50,6 @@ def to_row(documents: Sequence[Tokens]) -> Row:
         "seq_lengths": [len(document.input_ids) for document in documents],
         **({"shared_prefixes": lengths} if shared else {}),
     }
-
-
-def pack(documents: Sequence[Tokens], max_length: int) -> list[list[Tokens]]:
-    """Documents in groups of at most `max_length` tokens: best fit, the longest first, no document cut."""
-    free: list[int] = []  # free tokens of the open groups, ascending
-    members: dict[int, list[list[Tokens]]] = {}  # free tokens -> the groups that have them
-    groups: list[list[Tokens]] = []
-    for document in sorted(documents, key=lambda item: len(item.input_ids), reverse=True):
-        size = len(document.input_ids)
-        index = bisect.bisect_left(free, size)
-        if index < len(free):
-            space = free.pop(index)
-            group = members[space].pop()
-        else:
-            space, group = max_length, []
-            groups.append(group)
-        group.append(document)
-        bisect.insort(free, space - size)
-        members.setdefault(space - size, []).append(group)
-    return groups
 
 
 @dataclass(frozen=True)
@@ -118,16 +98,23 @@ def make_rows(documents: Sequence[Tokens], max_length: int, packing: bool) -> Da
 
 def hash_rows(rows: Dataset) -> str:
     """SHA-256 over every token id and label in order: equal hashes train the same thing."""
-    digest = hashlib.sha256()
-    for block in rows.with_format("numpy").iter(batch_size=1000):
-        for name in COLUMNS:
-            for values in block[name]:
-                digest.update(numpy.asarray(values, dtype="<i4").tobytes())
-            digest.update(b"|")
-        shared: Any = dict(block).get("shared_prefixes", [])
-        for row in shared:
-            digest.update(repr([[int(length) for length in lengths] for lengths in row]).encode())
+    digest = RowDigest()
+    for block in rows.with_format("arrow").iter(batch_size=ROWS_A_BATCH):
+        table: Any = block
+        shared = table.column("shared_prefixes").to_pylist() if "shared_prefixes" in table.column_names else []
+        digest.add([numpy.concatenate(numbers_of(table.column(name))) for name in COLUMNS], shared)
     return digest.hexdigest()
+
+
+def numbers_of(column: Any) -> list[Any]:
+    """The numbers of an Arrow column of lists, end to end, as one array for each chunk."""
+    return [chunk.flatten().to_numpy() for chunk in column.chunks]
+
+
+def tokens_a_row(rows: Dataset) -> Any:
+    """The number of tokens of each row, shape (rows,)."""
+    lengths = [numpy.diff(chunk.offsets.to_numpy()) for chunk in rows.data.column("input_ids").chunks]
+    return numpy.concatenate([numpy.zeros(0, numpy.int32), *lengths])
 
 
 @dataclass(frozen=True)
@@ -282,7 +269,7 @@ class RowLoader(DataLoader[Any]):
 def load_rows(rows: Dataset, collator: Collator, *, batch_size: int, share: Share, seed: int | None) -> RowLoader:
     """Batches of rows in memory, shuffled anew each epoch if `seed` is given."""
     # One process takes complete batches and does not need the lengths.
-    lengths = [sum(row) for row in rows["seq_lengths"][:]] if share.processes > 1 else [0] * len(rows)
+    lengths: Any = tokens_a_row(rows) if share.processes > 1 else numpy.zeros(len(rows), numpy.int32)
     order = BatchOrder(lengths, batch_size, share, seed=seed)
     generator = torch.Generator().manual_seed(seed or 0)
     return RowLoader(_Numbered(rows), batch_sampler=order, collate_fn=collator, generator=generator)  # type: ignore[arg-type]

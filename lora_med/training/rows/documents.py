@@ -21,8 +21,8 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, TooLong
 from lora_med.prompts.templates.templates import find_template
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.training.rows.preflight import SHOWN_UIDS, Checked, preflight
-from lora_med.training.rows.token_cache import load, prepared_path, save
+from lora_med.training.preparation.examined import SHOWN_UIDS
+from lora_med.training.rows.preflight import Checked, preflight
 from lora_med.training.rows.token_shards import LeftOut, ShardedDocuments, Tokenizing, fitted
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,7 @@ def read_documents(
         template: a template's name; for a mixture, a mapping of each source's name to one.
         access: class of the data; rows of a credentialed source are not shown.
         what: the split's name, for messages.
-        key: identifies the data (`data_key`). The documents are cached under it in `train.output_dir` for a second
-            run. None caches nothing.
+        key: identifies the data of a stream (`data_key`), whose shards may then stay in `train.output_dir`.
         skip_bad: leave out and count the rows that the base's chat template refuses.
 
     Raises:
@@ -91,11 +90,7 @@ def read_documents(
     refused = Refused(skip_bad)
     fitting = base.tokenizer, train.max_length
     rows = render_stream(records, template, train.too_long, train.assistant_turns)
-    if isinstance(records, Sequence):
-        all_documents = fit_stream(rows, *fitting, refused)
-        documents = _cached(all_documents, refused, base, train, what, key) if key is not None else list(all_documents)
-        return _with_refused(preflight(documents, base, train, access=access, what=what), refused, what)
-    if what != "training":  # validation is read often, and small
+    if isinstance(records, Sequence) or what != "training":
         documents = list(fit_stream(rows, *fitting, refused))
         return _with_refused(preflight(documents, base, train, access=access, what=what), refused, what)
     first = list(itertools.islice(fit_stream(rows, *fitting, refused), CHECKED_OF_A_STREAM))
@@ -114,10 +109,11 @@ def _sharded(
     if names or not isinstance(records, Stream) or not records.parts or find_template(name).by_base:
         return None
     how = Tokenizing(name, base.tokenizer, train.max_length, train.too_long, train.assistant_turns, access)
-    return ShardedDocuments(records.parts, how, Path(train.output_dir), _tokenizer_marks(base))
+    return ShardedDocuments(records.parts, how, Path(train.output_dir), tokenizer_marks(base))
 
 
-def _tokenizer_marks(base: Base) -> list[str]:
+def tokenizer_marks(base: Base) -> list[str]:
+    """What identifies the tokenizer of a base, its settings and its chat template."""
     marks = base.fingerprint
     known = tokens_of(base.model)
     own = [] if known is None else [json.dumps(known.ids)]
@@ -137,19 +133,3 @@ def tokenizer_settings(base: Base) -> str:
     """SHA-256 of tokenizer_config.json, or '': it may be the only file that says whether a text begins with BOS."""
     file = base.folder / TOKENIZER_CONFIG
     return sha256_file(file) if file.is_file() else ""
-
-
-def _cached(
-    documents: Iterable[Tokens], refused: Refused, base: Base, train: TrainSettings, what: str, key: str
-) -> list[Tokens]:
-    """The documents from the cache of an earlier run; else computed now, and cached unless rows were refused."""
-    dependencies = [*_tokenizer_marks(base), train.max_length, train.too_long, train.assistant_turns]
-    path = prepared_path(Path(train.output_dir), key, what, *dependencies)
-    cached = load(path)
-    if cached is not None:
-        logger.info("%s: %d documents from the cache of an earlier run", what, len(cached))
-        return cached
-    tokenized = list(documents)
-    if not refused.uids:
-        save(path, tokenized)
-    return tokenized

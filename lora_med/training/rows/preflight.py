@@ -7,7 +7,6 @@ beginnings, an answer cut in the middle. Refused rows are named by uid and count
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +16,15 @@ from rich.text import Text
 
 from lora_med.config.schema import TrainSettings
 from lora_med.data.record import shown_uid
-from lora_med.errors import PreflightError
 from lora_med.models.base import Base
 from lora_med.models.generation import stop_ids
-from lora_med.prompts.fit import chunk, lost_tokens, quantiles
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
+from lora_med.training.preparation.examined import SHOWN_ROWS, Examined
+from lora_med.training.preparation.verdict import log_report, refuse_bad, refuse_long
 from lora_med.visible import visible
 
-SHOWN_ROWS = 3
-SHOWN_UIDS = 5
 SHOWN_TOKENS = 60  # of the beginning of a long row, and as many of its end
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,122 +60,19 @@ def preflight(
         PreflightError: no rows; nothing trained in a row; a row that does not end in a stop token, or ends in one that
             is not trained; a doubled beginning; or more rows over max_length than allowed.
     """
-    _refuse_bad_rows(documents, base, what, access)
+    examined = Examined(frozenset(stop_ids(base.model, base.tokenizer)), base.tokenizer.bos_token_id, train.max_length)
+    retained = [row for document in documents for row in examined.add(document)]
+
+    def shown(uid: str) -> str:
+        return shown_uid(uid, access)
+
+    refuse_bad(examined, what, shown)
     if what == "training":
         show_rows(documents, base.tokenizer, access=access)
-    retained: list[Tokens] = []
-    chunked: list[str] = []
-    dropped: list[Tokens] = []
-    for document in documents:
-        if len(document.input_ids) <= train.max_length:
-            retained.append(document)
-        elif document.running and document.too_long == "chunk_by_section":
-            chunked.append(document.uid)
-            retained.extend(chunk(document, train.max_length))
-        else:
-            dropped.append(document)
-    report = _report(documents, retained, chunked, dropped, access)
-    _log_report(report, what, train.max_length)
-    refused = [document for document in dropped if document.too_long != "drop"]
-    if len(refused) > train.allow_rows_dropped * len(documents):
-        uids = _uids([shown_uid(row.uid, access) for row in refused])
-        raise PreflightError(
-            f"{len(refused)} of {len(documents)} rows are longer than max_length {train.max_length}, and an answer is "
-            f"never cut; longest {max(len(row.input_ids) for row in refused)}; {uids}",
-            where=f"the {what} split",
-            fix="raise train.max_length, or set train.too_long: drop leaves them out, trim_context shortens contexts",
-        )
+    report = examined.report(shown)
+    log_report(report, what, train.max_length)
+    refuse_long(examined, what, train.allow_rows_dropped, shown)
     return Checked(retained, report)
-
-
-def _uids(uids: Sequence[str]) -> str:
-    more = f" and {len(uids) - SHOWN_UIDS} more" if len(uids) > SHOWN_UIDS else ""
-    return f"uid {', '.join(uids[:SHOWN_UIDS])}{more}"
-
-
-def _refuse_bad_rows(documents: Sequence[Tokens], base: Base, what: str, access: str) -> None:
-    tokenizer = base.tokenizer
-    stops = set(stop_ids(base.model, tokenizer))
-    begin = tokenizer.bos_token_id
-    silent = [row.uid for row in documents if not any(row.trained[1:])]
-    endless = [row.uid for row in documents if row.input_ids and not _ends(row, stops)]
-    doubled = [row.uid for row in documents if begin is not None and row.input_ids[:2] == [begin, begin]]
-    for uids, problem, fix in (
-        (silent, "have no token to learn from", "the completion is empty, or the template marks nothing as trained"),
-        (
-            endless,
-            f"do not end in a trained stop token (one of {sorted(stops)}), so the model would never learn to stop",
-            "the template must train the token that ends generation",
-        ),
-        (doubled, "begin twice", "the template writes the beginning-of-text token that the tokenizer adds"),
-    ):
-        if uids:
-            raise PreflightError(
-                f"{len(uids)} of {len(documents)} rows {problem}: {_uids([shown_uid(uid, access) for uid in uids])}",
-                where=f"the {what} split",
-                fix=fix,
-            )
-    if not documents:
-        raise PreflightError("there are no rows", where=f"the {what} split", fix="lora-med data preview --config FILE")
-
-
-def _ends(row: Tokens, stops: set[int]) -> bool:
-    """Whether the last trained token ends generation, and nothing but text of a chat template follows it."""
-    end = row.answer_end
-    return end > 0 and row.input_ids[end - 1] in stops
-
-
-def _report(
-    documents: Sequence[Tokens],
-    retained: Sequence[Tokens],
-    chunked: Sequence[str],
-    dropped: Sequence[Tokens],
-    access: str,
-) -> dict[str, Any]:
-    answers = sum(sum(row.trained) for row in documents)
-    lost = sum(sum(row.trained) for row in dropped)
-    trimmed, context_lost = lost_tokens(documents)
-    return {
-        "documents": len(documents),
-        "rows": len(retained),
-        "tokens": sum(len(row.input_ids) for row in retained),
-        "trained_tokens": sum(sum(row.trained) for row in retained),
-        "length_quantiles": quantiles([len(row.input_ids) for row in documents]),
-        "documents_chunked": len(chunked),
-        "rows_trimmed": trimmed,
-        "context_tokens_lost": context_lost,
-        "rows_dropped": len(dropped),
-        "tokens_dropped": sum(len(row.input_ids) for row in dropped),
-        "share_of_answer_tokens_lost": round(lost / answers, 6) if answers else 0.0,
-        "uids_chunked": [shown_uid(uid, access) for uid in chunked[:SHOWN_UIDS]],
-        "uids_dropped": [shown_uid(row.uid, access) for row in dropped[:SHOWN_UIDS]],
-    }
-
-
-def _log_report(report: dict[str, Any], what: str, max_length: int) -> None:
-    lengths = ", ".join(f"{name} {value}" for name, value in report["length_quantiles"].items())
-    logger.info(
-        "%s: %d documents, %d tokens (%d trained); lengths %s",
-        what,
-        report["documents"],
-        report["tokens"],
-        report["trained_tokens"],
-        lengths,
-    )
-    if report["documents_chunked"]:
-        logger.info("  %d longer than %d are chunked, no token lost", report["documents_chunked"], max_length)
-    if report["rows_trimmed"]:
-        logger.warning(
-            "  the contexts of %d are shortened: %d tokens lost", report["rows_trimmed"], report["context_tokens_lost"]
-        )
-    if report["rows_dropped"]:
-        logger.warning(
-            "  %d longer than %d left out: %.2f%% of the answer tokens; %s",
-            report["rows_dropped"],
-            max_length,
-            100 * report["share_of_answer_tokens_lost"],
-            _uids(report["uids_dropped"]),
-        )
 
 
 def show_rows(documents: Sequence[Tokens], tokenizer: Any, *, access: str, width: int | None = None) -> None:

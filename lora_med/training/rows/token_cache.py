@@ -1,38 +1,35 @@
-"""Tokenized documents cached in the run's own folder, so that the second run on the same data starts at once.
+"""The names of prepared rows in the run's own folder, and which of them stay there when the run ends.
 
-The name of a cached file depends on everything that decides its content: the data's hashes, the removed records,
-template, lengths, tokenizer, versions of the libraries, and the code that reads and renders. A change of any of these
-gives another file; only the newest few remain. A damaged file is replaced. Whoever has the tokenizer reads the full
-text from a file, so credentialed data are not cached unless the settings ask for it.
+The name depends on everything that decides the rows: the data's hashes, the removed records, template, lengths,
+tokenizer, versions of the libraries, and the code that reads, renders and packs. A change of any of these gives another
+name; only the newest few remain. Whoever has the tokenizer reads the full text from the rows, so those of credentialed
+data are deleted when the run ends, unless the settings ask otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import zipfile
-from collections.abc import Iterable
 from importlib import metadata
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from lora_med.config.schema import Settings
 from lora_med.data.corpus import Corpus
 from lora_med.data.record import SHOWN_CLASSES
-from lora_med.files import atomic_stream
-from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.run import rank
+from lora_med.files import sweep
+from lora_med.folders import sweep_folders
+from lora_med.run import local_rank
+from lora_med.training.preparation.row_files import FACTS, ROWS, SCRATCH
 
 FOLDER = "prepared"
-CODE = ("data", "prompts")
+LOCK = ".lock"
+EARLIER = ("*.npz", ".*.npz.*.tmp")  # what earlier versions of lora_med wrote
+OURS = (*EARLIER, "*.arrow", ".*.arrow.*.tmp", f"*{FACTS}", f".*{FACTS}.*.tmp")
+CODE = ("data", "prompts", "training/preparation", "training/rows")
 LIBRARIES = ("transformers", "tokenizers", "rensa")
 MAX_FILES = 8  # of training and validation, for some settings tried in one folder
 PATH_FIELDS = {"paths", "test_files", "block_lists"}  # not in the key: the hashes of their files are
-logger = logging.getLogger(__name__)
 
 
 def data_key(settings: Settings, corpus: Corpus) -> str:
@@ -63,29 +60,9 @@ def code_and_libraries() -> tuple[dict[str, str], str]:
 
 
 def prepared_path(folder: Path, *dependencies: object) -> Path:
-    """The file of the documents that depend on these values."""
+    """Where the rows that depend on these values are, without a suffix."""
     name = hashlib.sha256(json.dumps([str(value) for value in dependencies]).encode()).hexdigest()[:32]
-    return folder / FOLDER / f"{name}.npz"
-
-
-def save(path: Path, documents: Iterable[Tokens]) -> None:
-    """Cache the documents, atomically; only rank 0 writes.
-
-    Raises:
-        OutputError, DiskError: they cannot be written.
-    """
-    if rank():
-        return
-    rows = list(documents)
-    facts = [[row.uid, row.running, row.bos, list(row.breaks), row.too_long, row.lost, _runs(row)] for row in rows]
-    sizes = np.fromiter((len(row.input_ids) for row in rows), np.int64, len(rows))
-    count = int(sizes.sum())
-    ids = np.fromiter((number for row in rows for number in row.input_ids), np.int32, count)
-    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    with atomic_stream(path) as stream:
-        np.savez(stream, sizes=sizes, ids=ids, facts=text)
-    for old in sorted(path.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
-        old.unlink(missing_ok=True)
+    return folder / FOLDER / name
 
 
 def keeps_tokenized(asked: bool | None, access: str) -> bool:
@@ -94,39 +71,22 @@ def keeps_tokenized(asked: bool | None, access: str) -> bool:
 
 
 def delete_cached(folder: Path) -> None:
-    """Delete the cached documents of earlier runs in this folder, and what an interrupted one wrote; rank 0 alone."""
+    """Delete what runs prepared in this folder, and what an interrupted one left; the machine's first process alone."""
     cached = folder / FOLDER
-    if rank() or not cached.is_dir():
+    if local_rank() or not cached.is_dir():
         return
-    for path in chain.from_iterable(map(cached.glob, ("*.npz", ".*.npz.*.tmp", "*.arrow", ".*.arrow.*.tmp"))):
+    for path in chain.from_iterable(map(cached.glob, OURS)):
         path.unlink(missing_ok=True)
-    if not any(cached.iterdir()):
+    sweep(cached)
+    sweep_folders(cached / SCRATCH)
+    if not any(path.name != LOCK for path in cached.iterdir()):
+        (cached / LOCK).unlink(missing_ok=True)
         cached.rmdir()
 
 
-def load(path: Path) -> list[Tokens] | None:
-    """The cached documents; None where there is no file, or it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            sizes, ids = arrays["sizes"], arrays["ids"].tolist()
-            facts: list[Any] = json.loads(arrays["facts"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("%s is damaged (%s): the documents are tokenized again", path.name, type(error).__name__)
-        return None
-    documents: list[Tokens] = []
-    end = 0
-    for size, (uid, running, bos, breaks, too_long, lost, runs) in zip(sizes.tolist(), facts, strict=True):
-        start, end = end, end + size
-        trained: list[bool] = []
-        for number, length in enumerate(runs):
-            trained += [number % 2 == 1] * length
-        documents.append(Tokens(uid, ids[start:end], trained, running, bos, tuple(breaks), too_long, lost))
-    return documents
-
-
-def _runs(document: Tokens) -> list[int]:
-    """Which tokens are trained, as run lengths: not trained, trained, not trained, ..."""
-    runs = [len(list(run)) for _, run in groupby(document.trained)]
-    return [0, *runs] if document.trained[:1] == [True] else runs
+def delete_oldest(folder: Path) -> None:
+    """Delete all but the rows that were used last in this folder; the machine's first process alone."""
+    marks = sorted((folder / FOLDER).glob(f"*{FACTS}"), key=lambda path: path.stat().st_mtime)
+    for marker in [] if local_rank() else marks[:-MAX_FILES]:
+        marker.unlink(missing_ok=True)
+        marker.with_name(marker.name.removesuffix(FACTS) + ROWS).unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, Row, TooLong
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
+from lora_med.training.preparation.row_files import ROWS
 from lora_med.training.rows.token_cache import FOLDER, code_and_libraries
 
 SUFFIX = ".arrow"
@@ -130,7 +131,7 @@ class ShardedDocuments:
         """Delete the shards of other settings or earlier files; rank 0 alone."""
         own = {job.shard for job in jobs}
         for shard in (self.folder / FOLDER).glob(f"*{SUFFIX}") if rank() == 0 else ():
-            if shard not in own:
+            if shard not in own and not shard.name.endswith(ROWS):
                 shard.unlink(missing_ok=True)
 
 

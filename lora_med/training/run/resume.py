@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from lora_med.errors import LoraMedError, OutputError, SettingsError
-from lora_med.training.rows.batches import Share, hash_rows
+from lora_med.training.rows.batches import Share
 from lora_med.training.rows.training_rows import TrainingRows
 from lora_med.training.run.checkpoints import Checkpoint, differences, newest, newest_name
 from lora_med.training.step.task_eval import ValidationTask
@@ -21,8 +21,9 @@ def full_identity(
 ) -> dict[str, Any]:
     """All that a resumed run must share: `fields`, the number of processes, the rows, and a task that chooses."""
     identity: dict[str, Any] = json.loads(json.dumps({**fields, "processes": share.processes}))
-    if rows.stream is None:
-        identity["the training rows (SHA-256)"] = hash_rows(rows.rows)
+    digest = rows.digest()
+    if digest is not None:
+        identity["the training rows (SHA-256)"] = digest
     if task is not None and task.chooses:
         identity["evaluate.metric_for_best_model"] = task.metric
         identity["the items to choose by (SHA-256)"] = task.digest
