@@ -32,7 +32,7 @@ class Source:
     group of digits is a PMID. `versions_articles` means that several records may be versions of one article.
     `table_settings` are those of TableFormat that its files may need.
     `scans_files`: what a file holds depends on no other file and not on its name, and the module has `steps` and
-    `in_order` (data/scanning).
+    `in_order` (data/scanning). `reads_beside` means that reading a file also reads others that nobody named.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Source:
     versions_articles: bool = False
     table_settings: tuple[str, ...] = ()
     scans_files: bool = False
+    reads_beside: bool = False
 
     def template_for(self, kinds: Collection[type], *, has_conversations: bool) -> str:
         """The default template for records of these kinds, whatever their order.

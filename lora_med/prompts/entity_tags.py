@@ -2,8 +2,9 @@
 
 A text longer than a row is cut into pieces that are tagged one by one. The cut is at the end of a sentence, otherwise
 at a blank. Blanks at the ends of a token do not belong to it, and a token of blanks alone has no tag. Tags cannot
-represent every mention; `recovered_mentions` counts what they keep. Of mentions that share a token, mostly nested ones, only the
-longer one remains. A mention that ends inside a token comes back wider. A mention across two pieces comes back as two.
+represent every mention; `recovered_mentions` counts what they keep. Of mentions that share a token, mostly nested ones,
+only the longer one remains. A mention that ends inside a token comes back wider. A mention across two pieces comes back
+as two.
 """
 
 from __future__ import annotations

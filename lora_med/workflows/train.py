@@ -24,6 +24,7 @@ from lora_med.models.base import Base
 from lora_med.models.tokens.base_tokenizer import check_tokens
 from lora_med.models.tokens.vocabulary import add_tokens, number_tokens
 from lora_med.run import Run, start_run
+from lora_med.training.preparation.opened_corpus import open_once
 from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.rows.prepared_rows import prepares_rows
 from lora_med.training.settings_check import check_training
@@ -90,6 +91,7 @@ class TrainingBase:
         data, settings = self.data, self.data.settings
         options = {"access": data.facts.access, "preparer": data.preparer}
         rows = data.task.read_rows(data.corpus, self.base, settings, **options)
+        data.preparer.close()  # and with it go the records that it holds
         data.run.record(lengths=rows.report)
         model = attach_new(
             self.base,
@@ -218,16 +220,24 @@ def open_data(
     settings = with_lora(settings, lora)
     resolved, adapter = settings.model_dump(mode="json"), settings.adapter
     command = list(command) or sys.argv
-    with start_run(settings.train.output_dir, settings=resolved, seed=settings.train.seed, command=command) as run:
+    with (
+        start_run(settings.train.output_dir, settings=resolved, seed=settings.train.seed, command=command) as run,
+        prepares_rows(settings.train) as preparer,
+    ):
         check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
-        corpus = open_corpus(settings.data, train=train, validation=validation, access=adapter.access)
+        in_files = train is None and validation is None
+        corpus = (
+            open_once(settings.data, adapter.access, Path(settings.train.output_dir), preparer)
+            if in_files
+            else open_corpus(settings.data, train=train, validation=validation, access=adapter.access)
+        )
         task = TASKS[settings.lora.task_type].of(corpus, settings)
         check_training(settings.train)
         facts = data_facts(settings, corpus)
+        preparer.access = facts.access
         run.restrict(facts.access)
         run.record(data=vars(facts), split=corpus.split_description, **task.facts(corpus))
-        with prepares_rows(settings.train, facts.access) as preparer:
-            yield TrainingData(settings, corpus, facts, run, task, preparer)
+        yield TrainingData(settings, corpus, facts, run, task, preparer)
 
 
 def train(

@@ -13,6 +13,7 @@ from lora_med.evaluation.scorers.tag_answers import score_tags
 from lora_med.models.base import Base
 from lora_med.models.tagging import load_tagger
 from lora_med.prompts.entity_tags import tag_labels
+from lora_med.training.preparation.opened_corpus import OpenedRecords
 from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.preparation.row_kinds import TagRows, check_tagging
 from lora_med.training.rows.documents import tokenizer_marks
@@ -44,7 +45,9 @@ class TagTask:
                 where="evaluate.eval_steps",
                 fix="leave evaluate.eval_steps out; train.eval_steps sets how often the validation loss is taken",
             )
-        return cls(tag_labels(corpus.train), settings.lora.head_dropout)
+        records = corpus.train
+        labels = records.tag_labels() if isinstance(records, OpenedRecords) else tag_labels(records)
+        return cls(labels, settings.lora.head_dropout)
 
     def facts(self, corpus: Corpus) -> dict[str, Any]:
         """What run.json records about the task."""

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 
 from lora_med.adapters.store.store import WEIGHTS
 from lora_med.errors import PreflightError, StoppedError
-from lora_med.training.rows.token_cache import FOLDER, delete_cached
+from lora_med.training.preparation.prepared_names import FOLDER
+from lora_med.training.rows.token_cache import delete_cached
 from tests.audit.test_private import CANARY, everything, modes, notes, train
 from tests.tiny import make_tiny
 

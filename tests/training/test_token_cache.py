@@ -15,9 +15,9 @@ from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.data.record import Pair, Passage
 from lora_med.models.base import Base
 from lora_med.models.fingerprint import Fingerprint
+from lora_med.training.preparation import prepared_names as store
 from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.preparation.row_kinds import TextRows
-from lora_med.training.rows import token_cache as store
 from lora_med.training.rows.documents import DocumentStream, tokenizer_marks
 from lora_med.training.rows.prepared_rows import Preparation
 from lora_med.training.rows.token_cache import data_key
@@ -115,7 +115,7 @@ def test_the_code_that_reads_and_renders_is_in_the_key(tmp_path: Path, monkeypat
     for path in files:
         path.parent.mkdir(parents=True)
         path.write_text("A = 1\n")
-    monkeypatch.setattr(store, "__file__", str(package / "training" / "rows" / "token_cache.py"))
+    monkeypatch.setattr(store, "__file__", str(package / "training" / "preparation" / "prepared_names.py"))
     keys = [data_key(settings, corpus)]
     for path in files:
         path.write_text("A = 2\n")

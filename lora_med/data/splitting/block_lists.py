@@ -65,12 +65,11 @@ def shipped() -> list[str]:
     return sorted(path.name.removesuffix(".txt") for path in (files("lora_med") / "assets" / "blocklists").iterdir())
 
 
-def load_block_list(name: str) -> BlockList:
-    """The block-list that ships under `name`, or the file of that path.
+def block_list_file(name: str) -> Path:
+    """The file of the block-list that ships under `name`, or of that path.
 
     Raises:
         SettingsError: neither.
-        DataError: a line is no hash; the message names it.
     """
     path = Path(str(files("lora_med") / "assets" / "blocklists" / f"{name}.txt"))
     if "/" in name or not path.is_file():
@@ -81,6 +80,17 @@ def load_block_list(name: str) -> BlockList:
             where="data.block_lists",
             fix="name one that ships, or a file that `lora-med data blocklist` wrote",
         )
+    return path
+
+
+def load_block_list(name: str) -> BlockList:
+    """The block-list that ships under `name`, or the file of that path.
+
+    Raises:
+        SettingsError: neither.
+        DataError: a line is no hash; the message names it.
+    """
+    path = block_list_file(name)
     ids: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.strip() and not line.startswith("#"):

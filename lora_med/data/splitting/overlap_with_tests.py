@@ -55,6 +55,17 @@ def _common(runs: Hashes, file_runs: Hashes) -> bool:
     return bool((file_runs[positions] == runs).any())
 
 
+def test_file(name: str) -> Path:
+    """The file that `name` names, by its path or as `source:path`."""
+    return _source_and_path(name)[1]
+
+
+def _source_and_path(name: str) -> tuple[str, Path]:
+    source, _, rest = name.partition(":")
+    names_source = source in SOURCES and rest != ""
+    return (source, Path(rest).expanduser()) if names_source else ("", Path(name).expanduser())
+
+
 def load_test_file(name: str, table: TableFormat = AS_SHOWN) -> TestText:
     """The runs of words of a test file, named by its path or as `source:path`.
 
@@ -64,14 +75,12 @@ def load_test_file(name: str, table: TableFormat = AS_SHOWN) -> TestText:
         InputMissingError: no such file.
         DataError: it cannot be read, or nothing in it can be compared.
     """
-    source, _, rest = name.partition(":")
-    names_source = source in SOURCES and rest != ""
-    path = Path(rest if names_source else name).expanduser()
+    source, path = _source_and_path(name)
     if not path.is_file():
         raise InputMissingError(f"no such file: {path}", where="data.test_files", fix="check the path")
     texts = short = 0
     runs: list[Hashes] = []
-    for text in _records(source, path, table) if names_source else _texts(path, table):
+    for text in _records(source, path, table) if source else _texts(path, table):
         text_runs = ngrams(word_hashes(text), OVERLAP_WORDS)
         texts += 1
         short += len(text_runs) == 0

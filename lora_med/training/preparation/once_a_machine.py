@@ -72,7 +72,7 @@ def _is_locked(lock: Path) -> bool:
 @contextlib.contextmanager
 def _held(lock: Path, doing: str) -> Iterator[None]:
     with disk_errors(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _take(descriptor, doing)

@@ -28,9 +28,10 @@ def cores() -> int:
 
 
 class Preparer:
-    """The process, started at the first request; it ends with this object's `close`."""
+    """The process, started at the first request, and started again after `close`; `access` is the data's class."""
 
     def __init__(self) -> None:
+        self.access: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, work: Callable[[Any], Result], job: Any) -> Result:
@@ -56,6 +57,11 @@ class Preparer:
             raise value
         return value
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self._process is not None
+
     def write(self, records: Sequence[Any] | str, file: RowFile) -> None:
         """Write the rows of a split; `records` names what the process holds, or is sent to it."""
         self.ask(_write, (records, file))
@@ -71,6 +77,11 @@ class Preparer:
 def hold(name: str, value: Any) -> None:
     """Keep a value in this process for later requests."""
     _held[name] = value
+
+
+def held(name: str) -> Any:
+    """A value that this process keeps."""
+    return _held[name]
 
 
 def _set_up(level: int) -> None:

@@ -21,13 +21,12 @@ from lora_med.files import atomic_stream, write_atomic
 from lora_med.folders import PrivateFolder
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.preparation.examined import trained_runs
+from lora_med.training.preparation.prepared_names import FACTS, ROWS, SCRATCH
 from lora_med.training.preparation.row_kinds import RowKind
 from lora_med.training.preparation.token_files import UNTRAINED, TokenizedDocuments, tokenize
 from lora_med.training.rows.packing import pack_lengths
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
 
-ROWS, FACTS = ".rows.arrow", ".rows.json"
-SCRATCH = "tokens"
 ROWS_A_BATCH = 1000
 SAMPLE_ROWS = 64
 NUMBERS = pa.list_(pa.int32())

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.preparation.examined import from_runs
-from lora_med.training.preparation.row_files import FACTS, ROWS
+from lora_med.training.preparation.prepared_names import FACTS, ROWS
 from lora_med.training.rows.batches import hash_rows
 
 logger = logging.getLogger(__name__)

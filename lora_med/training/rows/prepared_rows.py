@@ -11,14 +11,15 @@ from typing import Any
 
 from lora_med.config.schema import TrainSettings
 from lora_med.training.preparation.once_a_machine import once_a_machine
+from lora_med.training.preparation.opened_corpus import OpenedRecords
+from lora_med.training.preparation.prepared_names import FOLDER, LOCK
 from lora_med.training.preparation.preparer import Preparer, cores
 from lora_med.training.preparation.row_files import RowFile, write_row_file
 from lora_med.training.preparation.row_kinds import RowKind
 from lora_med.training.rows.arrow_rows import ArrowRows, open_arrow_rows
 from lora_med.training.rows.token_cache import (
-    FOLDER,
-    LOCK,
     delete_cached,
+    delete_found,
     delete_oldest,
     keeps_tokenized,
     prepared_path,
@@ -29,20 +30,20 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def prepares_rows(train: TrainSettings, access: str) -> Iterator[Preparer]:
-    """The process that prepares a run's rows; at the end, rows that may not stay are deleted, and so are old ones.
+def prepares_rows(train: TrainSettings) -> Iterator[Preparer]:
+    """The process that prepares a run's data; at the end, what may not stay on disk is deleted, and so is what is old.
 
-    Rows that may not stay are also deleted at the start: those of an earlier run that was killed.
+    The caller sets its `access` as soon as the class of the data is known. Until then nothing that was found in the
+    data may stay.
     """
-    folder, stays = Path(train.output_dir), keeps_tokenized(train.keep_tokenized, access)
-    if not stays:
-        delete_cached(folder)
-    preparer = Preparer()
+    folder, preparer = Path(train.output_dir), Preparer()
     try:
         yield preparer
     finally:
         preparer.close()
-        if stays:
+        if preparer.access is None:
+            delete_found(folder)
+        elif keeps_tokenized(train.keep_tokenized, preparer.access):
             delete_oldest(folder)
         else:
             delete_cached(folder)
@@ -73,6 +74,9 @@ class Preparation:
         def make() -> None:
             nonlocal is_new
             is_new = True
+            if isinstance(records, OpenedRecords):
+                records.write_rows(file)
+                return
             held = records if isinstance(records, Sequence) else list(records)
             if len(held) < LEAST_RECORDS or cores() < 2:
                 write_row_file(held, file, 1)

@@ -9,31 +9,40 @@ data are deleted when the run ends, unless the settings ask otherwise.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from importlib import metadata
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_med.config.schema import Settings
+from lora_med.data.catalog import SOURCES
 from lora_med.data.corpus import Corpus
 from lora_med.data.record import SHOWN_CLASSES
 from lora_med.files import sweep
 from lora_med.folders import sweep_folders
 from lora_med.run import local_rank
-from lora_med.training.preparation.row_files import FACTS, ROWS, SCRATCH
+from lora_med.training.preparation.prepared_names import (
+    CORPUS,
+    FACTS,
+    FOLDER,
+    LOCK,
+    ROWS,
+    SCRATCH,
+    VALIDATION,
+    code_and_libraries,
+)
 
-FOLDER = "prepared"
-LOCK = ".lock"
 EARLIER = ("*.npz", ".*.npz.*.tmp")  # what earlier versions of lora_med wrote
-OURS = (*EARLIER, "*.arrow", ".*.arrow.*.tmp", f"*{FACTS}", f".*{FACTS}.*.tmp")
-CODE = ("data", "prompts", "training/preparation", "training/rows")
-LIBRARIES = ("transformers", "tokenizers", "rensa")
+OURS = (*EARLIER, "*.arrow", f"*{FACTS}", f"*{CORPUS}", f"*{VALIDATION}")
 MAX_FILES = 8  # of training and validation, for some settings tried in one folder
 PATH_FIELDS = {"paths", "test_files", "block_lists"}  # not in the key: the hashes of their files are
 
 
 def data_key(settings: Settings, corpus: Corpus) -> str:
-    """Identifies the data of a run: SHA-256 of its settings, hashes, separation and code."""
+    """Identifies the data of a run: SHA-256 of its settings, hashes, separation and code.
+
+    Where files that nobody named were read too, the records are part of it.
+    """
     libraries, code = code_and_libraries()
     data = settings.data.model_dump(mode="json", exclude={*PATH_FIELDS, "mix"})
     mix = [source.model_dump(mode="json", exclude=PATH_FIELDS) for source in settings.data.mix]
@@ -45,18 +54,16 @@ def data_key(settings: Settings, corpus: Corpus) -> str:
         corpus.decontamination,
         corpus.templates,
         code,
+        *([_content(corpus)] if any(SOURCES[name].reads_beside for name in corpus.templates) else []),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def code_and_libraries() -> tuple[dict[str, str], str]:
-    """The versions of the libraries that decide tokens, and the SHA-256 of the code that reads and renders."""
-    package = Path(__file__).parents[2]
-    code = hashlib.sha256()
-    for room in CODE:
-        for path in sorted((package / room).rglob("*.py")):
-            code.update(path.read_bytes())
-    return {name: metadata.version(name) for name in LIBRARIES}, code.hexdigest()
+def _content(corpus: Corpus) -> str:
+    content = hashlib.sha256()
+    for record in itertools.chain(corpus.train, corpus.validation):
+        content.update(repr(record).encode("utf-8", "surrogatepass"))
+    return content.hexdigest()
 
 
 def prepared_path(folder: Path, *dependencies: object) -> Path:
@@ -72,10 +79,19 @@ def keeps_tokenized(asked: bool | None, access: str) -> bool:
 
 def delete_cached(folder: Path) -> None:
     """Delete what runs prepared in this folder, and what an interrupted one left; the machine's first process alone."""
+    _delete(folder, OURS)
+
+
+def delete_found(folder: Path) -> None:
+    """Delete what was found in the data, but no rows; the machine's first process alone."""
+    _delete(folder, (f"*{CORPUS}", f"*{VALIDATION}"))
+
+
+def _delete(folder: Path, patterns: Sequence[str]) -> None:
     cached = folder / FOLDER
     if local_rank() or not cached.is_dir():
         return
-    for path in chain.from_iterable(map(cached.glob, OURS)):
+    for path in itertools.chain.from_iterable(map(cached.glob, patterns)):
         path.unlink(missing_ok=True)
     sweep(cached)
     sweep_folders(cached / SCRATCH)
@@ -85,8 +101,9 @@ def delete_cached(folder: Path) -> None:
 
 
 def delete_oldest(folder: Path) -> None:
-    """Delete all but the rows that were used last in this folder; the machine's first process alone."""
-    marks = sorted((folder / FOLDER).glob(f"*{FACTS}"), key=lambda path: path.stat().st_mtime)
-    for marker in [] if local_rank() else marks[:-MAX_FILES]:
-        marker.unlink(missing_ok=True)
-        marker.with_name(marker.name.removesuffix(FACTS) + ROWS).unlink(missing_ok=True)
+    """Delete all but what was prepared last in this folder; the machine's first process alone."""
+    for marker_suffix, other in ((FACTS, ROWS), (CORPUS, VALIDATION)):
+        marks = sorted((folder / FOLDER).glob(f"*{marker_suffix}"), key=lambda path: path.stat().st_mtime)
+        for marker in [] if local_rank() else marks[:-MAX_FILES]:
+            marker.unlink(missing_ok=True)
+            marker.with_name(marker.name.removesuffix(marker_suffix) + other).unlink(missing_ok=True)

@@ -29,8 +29,7 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, Row, TooLong
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
-from lora_med.training.preparation.row_files import ROWS
-from lora_med.training.rows.token_cache import FOLDER, code_and_libraries
+from lora_med.training.preparation.prepared_names import FOLDER, ROWS, code_and_libraries
 
 SUFFIX = ".arrow"
 BATCH = 1024
