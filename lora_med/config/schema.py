@@ -191,8 +191,11 @@ class TrainSettings(Section):
     keep_tokenized: bool | None = None
     """Keep the tokenized rows in output_dir, so that a second run on the same data starts at once. Left out, they are
     kept unless the data are credentialed: whoever has the tokenizer reads the full text from them. Where they are not
-    kept, none are written, and those of an earlier run in output_dir are deleted. Of a streamed source whose files are
-    scanned one by one (pubmed) they are token shards, one for each file, written while the run reads them."""
+    kept, they are deleted when the run ends, and so are those of an earlier run in output_dir. Of a streamed source
+    they are token shards, written while the run reads its files."""
+    tokenized_disk_gb: Annotated[float, Field(ge=0)] = 100.0
+    """Most gigabytes of token shards of a streamed source in output_dir. What does not fit is tokenized again at each
+    pass. A corpus takes about 5 bytes a token; all of PubMed about 80 GB."""
     report_to: Literal["none", "trackio", "tensorboard"] = "none"
     """A tracker beside metrics.jsonl; nothing leaves the machine by default."""
     trainer_args: dict[str, Any] = Field(default_factory=dict)

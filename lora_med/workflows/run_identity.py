@@ -27,6 +27,7 @@ MAY_CHANGE = {
         "per_device_eval_batch_size",
         "resume",
         "keep_tokenized",
+        "tokenized_disk_gb",
         "report_to",
     },
     "data": {"paths", "streaming", "skip_bad", "test_files", "block_lists"},  # what they remove is visible in the rows

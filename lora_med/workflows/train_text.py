@@ -20,7 +20,7 @@ from lora_med.training.preparation.row_kinds import TextRows
 from lora_med.training.rows.documents import read_documents, tokenizer_marks
 from lora_med.training.rows.preflight import show_rows
 from lora_med.training.rows.prepared_rows import Preparation
-from lora_med.training.rows.token_cache import data_key, keeps_tokenized
+from lora_med.training.rows.token_cache import data_key
 from lora_med.workflows.split_rows import SplitRows
 
 
@@ -104,13 +104,13 @@ class TextTask:
             access=access,
         )
         if isinstance(corpus.train, Stream):
-            stored = key if keeps_tokenized(train.keep_tokenized, access) else None
-            options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad, "key": stored}
+            options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad, "key": key}
             training: Any = read_documents(corpus.train, corpus.templates, base, train, **options)
         else:
-            training, stored = preparation.rows(corpus.train, kind, "training"), None
+            training = preparation.rows(corpus.train, kind, "training")
             show_rows(training.shown, base.tokenizer, access=access)
-        return SplitRows(training, preparation.rows(corpus.validation, kind, "validation"), stored)
+        validation = preparation.rows(corpus.validation, kind, "validation")
+        return SplitRows(training, validation, key if training.streamed else None)
 
     def make_trainer(
         self,

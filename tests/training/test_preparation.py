@@ -143,7 +143,7 @@ def test_files_that_read_others_beside_them_are_read_at_each_start(
     keys = []
     for _ in range(2):
         keys.append(data_key(settings, opened(settings)))
-        (folder / "29.ann").write_text("T1\tFinding 16 20\tgout\n")
+        (folder / "29.ann").write_text("T1\tFinding 15 19\tgout\n")
     assert len(calls) == 2 and keys[0] != keys[1]
 
 

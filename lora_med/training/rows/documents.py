@@ -23,11 +23,21 @@ from lora_med.prompts.templates.templates import find_template
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.preparation.examined import SHOWN_UIDS
 from lora_med.training.rows.preflight import Checked, preflight
-from lora_med.training.rows.token_shards import LeftOut, ShardedDocuments, Tokenizing, fitted
+from lora_med.training.rows.stored_stream import StoredStream
+from lora_med.training.rows.token_cache import prepared_path
+from lora_med.training.rows.token_shards import (
+    LeftOut,
+    ShardedDocuments,
+    Tokenizing,
+    TooLongRow,
+    fitted,
+    with_left_out,
+)
 
 logger = logging.getLogger(__name__)
 
 CHECKED_OF_A_STREAM = 1000
+BYTES_A_GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,15 @@ class DocumentStream:
     access: str = "open"  # of the data: decides how a uid is logged
 
     def __iter__(self) -> Iterator[Tokens]:
-        left_out = LeftOut(self.max_length, self.access)
+        return with_left_out(self.rows(), LeftOut(self.max_length, self.access))
+
+    def rows(self) -> Iterator[Tokens | TooLongRow]:
+        """The documents, and in their place those that are too long."""
         refused = Refused(self.skip_bad)
         rows = render_stream(self.records, self.template, self.too_long, self.assistant_turns)
         for document in fit_stream(rows, self.tokenizer, self.max_length, refused):
             parts = fitted(document, self.max_length)
-            yield from parts or ()
-            if parts is None:
-                left_out.add(document.uid, len(document.input_ids))
+            yield from [TooLongRow(document.uid, len(document.input_ids))] if parts is None else parts
         refused.log("stream")
 
 
@@ -72,14 +83,14 @@ def read_documents(
 ) -> Checked:
     """The documents of a split, fitted to `train.max_length` and checked by `preflight`.
 
-    Of a training stream only the first 1,000 are checked. Where its files are scanned one by one and `key` is given,
-    its documents come from token shards.
+    Of a training stream only the first 1,000 are checked. Where `key` is given, its documents are stored in token
+    shards at the first pass, and later passes read them there.
 
     Args:
         template: a template's name; for a mixture, a mapping of each source's name to one.
         access: class of the data; rows of a credentialed source are not shown.
         what: the split's name, for messages.
-        key: identifies the data of a stream (`data_key`), whose shards may then stay in `train.output_dir`.
+        key: identifies the data of a stream (`data_key`), whose shards are then in `train.output_dir`.
         skip_bad: leave out and count the rows that the base's chat template refuses.
 
     Raises:
@@ -96,8 +107,14 @@ def read_documents(
     first = list(itertools.islice(fit_stream(rows, *fitting, refused), CHECKED_OF_A_STREAM))
     head = _with_refused(preflight(first, base, train, access=access, what=what), refused, what)
     stream = DocumentStream(records, template, *fitting, train.too_long, train.assistant_turns, skip_bad, access)
-    sharded = _sharded(records, template, base, train, access) if key is not None else None
-    return Checked(sharded or stream, {**head.report, "streamed": True})
+    if key is None:
+        return Checked(stream, {**head.report, "streamed": True})
+    marks, folder = tokenizer_marks(base), Path(train.output_dir)
+    options = [template, train.max_length, train.too_long, train.assistant_turns, skip_bad]
+    stored = _sharded(records, template, base, train, access) or StoredStream(
+        stream, prepared_path(folder, "stream", key, *marks, *options), train.tokenized_disk_gb * BYTES_A_GB
+    )
+    return Checked(stored, {**head.report, "streamed": True})
 
 
 def _sharded(
@@ -109,7 +126,8 @@ def _sharded(
     if names or not isinstance(records, Stream) or not records.parts or find_template(name).by_base:
         return None
     how = Tokenizing(name, base.tokenizer, train.max_length, train.too_long, train.assistant_turns, access)
-    return ShardedDocuments(records.parts, how, Path(train.output_dir), tokenizer_marks(base))
+    most = train.tokenized_disk_gb * BYTES_A_GB
+    return ShardedDocuments(records.parts, how, Path(train.output_dir), tokenizer_marks(base), most)
 
 
 def tokenizer_marks(base: Base) -> list[str]:

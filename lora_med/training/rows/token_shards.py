@@ -8,17 +8,19 @@ ahead of the pass.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lora_med.data.record import SHOWN_CLASSES, Record, shown_uid
 from lora_med.data.scanning.record_streams import FilePart
@@ -29,7 +31,9 @@ from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, Row, TooLong
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.run import rank
-from lora_med.training.preparation.prepared_names import FOLDER, ROWS, code_and_libraries
+from lora_med.training.preparation.examined import from_runs, trained_runs
+from lora_med.training.preparation.once_a_machine import once_a_machine
+from lora_med.training.preparation.prepared_names import FOLDER, LOCK, ROWS, code_and_libraries
 
 SUFFIX = ".arrow"
 BATCH = 1024
@@ -44,6 +48,7 @@ SCHEMA = pa.schema(
         "left_out": pa.int32(),  # the length of a row that is too long; it has no ids
     }
 )
+ShardRow = tuple[int, str, Any, list[int], int]
 logger = logging.getLogger(__name__)
 
 
@@ -57,6 +62,14 @@ class Tokenizing:
     too_long: TooLong | None
     assistant_turns: AssistantTurns
     access: str
+
+
+@dataclass(frozen=True)
+class TooLongRow:
+    """A row that is too long and may not be cut."""
+
+    uid: str
+    length: int
 
 
 class LeftOut:
@@ -92,19 +105,22 @@ class _Job:
     part: FilePart
     tokenizing: Tokenizing
     shard: Path
+    most_bytes: float
 
 
 @dataclass(frozen=True)
 class ShardedDocuments:
     """The documents that a `DocumentStream` of the parts' records gives, from shards in `folder`.
 
-    `marks` identify the tokenizer and its template.
+    `marks` identify the tokenizer and its template. Once the shards take `most_bytes`, no more are begun: files without
+    one are tokenized at each pass.
     """
 
     parts: Sequence[FilePart]
     tokenizing: Tokenizing
     folder: Path
     marks: Sequence[str]
+    most_bytes: float = math.inf
 
     def _jobs(self) -> list[_Job]:
         how = self.tokenizing
@@ -113,7 +129,7 @@ class ShardedDocuments:
         for part in self.parts:
             about = [part.source, part.sha256, part.options.keep_retracted, *common, *code_and_libraries()]
             name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-            jobs.append(_Job(part, how, self.folder / FOLDER / f"{name}{SUFFIX}"))
+            jobs.append(_Job(part, how, self.folder / FOLDER / f"{name}{SUFFIX}", self.most_bytes))
         return jobs
 
     def __iter__(self) -> Iterator[Tokens]:
@@ -124,7 +140,8 @@ class ShardedDocuments:
         processes = min(MOST_PROCESSES, available_processes()) if missing >= LEAST_BYTES else 1
         left_out = LeftOut(self.tokenizing.max_length, self.tokenizing.access)
         for job, shard in zip(jobs, in_order(_make_shard, jobs, processes), strict=True):
-            yield from _documents(shard, job.part, left_out)
+            rows = _tokenized(job) if shard is None else read_shard(shard, job.part.chosen)
+            yield from with_left_out(rows, left_out)
 
     def _delete_others(self, jobs: Sequence[_Job]) -> None:
         """Delete the shards of other settings or earlier files; rank 0 alone."""
@@ -143,19 +160,49 @@ def is_complete(shard: Path) -> bool:
         return False
 
 
-def _make_shard(job: _Job) -> Path:
-    """The shard of a file, written unless it is there."""
-    if not is_complete(job.shard):
-        private = job.tokenizing.access not in SHOWN_CLASSES
-        with atomic_stream(job.shard, private=private) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
-            columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-            for row in _rows(job):
-                for values, value in zip(columns.values(), row, strict=True):
-                    values.append(value)
-                if len(columns["step"]) == BATCH:
-                    _write(writer, columns)
-            _write(writer, columns)
-    return job.shard
+def shard_bytes(folder: Path) -> int:
+    """What the token shards in a folder take."""
+    return sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}") if not path.name.endswith(ROWS))
+
+
+def _make_shard(job: _Job) -> Path | None:
+    """The shard of a file, written by one process of this machine unless it is there; None where no more may be."""
+    if is_complete(job.shard):
+        return job.shard
+    if shard_bytes(job.shard.parent) >= job.most_bytes:
+        return None
+    lock = job.shard.with_name(f".{job.shard.name}{LOCK}")
+
+    def look() -> Path | None:
+        return job.shard if is_complete(job.shard) else None
+
+    try:
+        return once_a_machine(lock, f"the tokens of {job.part.path.name}", look, lambda: _write_shard(job))
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _write_shard(job: _Job) -> None:
+    with shard_writer(job.shard, job.tokenizing.access) as add:
+        for row in _rows(job):
+            add(row)
+
+
+@contextlib.contextmanager
+def shard_writer(shard: Path, access: str) -> Iterator[Callable[[ShardRow], None]]:
+    """A function that adds a row to a shard, which is there when the block ends without an error."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    private = access not in SHOWN_CLASSES
+    with atomic_stream(shard, private=private) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
+
+        def add(row: ShardRow) -> None:
+            for values, value in zip(columns.values(), row, strict=True):
+                values.append(value)
+            if len(columns["step"]) == BATCH:
+                _write(writer, columns)
+
+        yield add
+        _write(writer, columns)
 
 
 def _write(writer: Any, columns: dict[str, list[Any]]) -> None:
@@ -165,7 +212,7 @@ def _write(writer: Any, columns: dict[str, list[Any]]) -> None:
         values.clear()
 
 
-def _rows(job: _Job) -> Iterator[tuple[int, str, Any, list[int], int]]:
+def _rows(job: _Job) -> Iterator[ShardRow]:
     how = job.tokenizing
     steps: list[int] = []  # of the rows that are rendered and not yet tokenized
 
@@ -186,34 +233,48 @@ def _rows(job: _Job) -> Iterator[tuple[int, str, Any, list[int], int]]:
         step = steps.pop(0)
         parts = fitted(document, how.max_length)
         for part in parts or ():
-            yield step, part.uid, np.asarray(part.input_ids, np.int32), _runs(part), 0
+            yield row_of(step, part)
         if parts is None:
             yield step, document.uid, None, [], len(document.input_ids)
 
 
-def _runs(document: Tokens) -> list[int]:
-    runs = [len(list(run)) for _, run in groupby(document.trained)]
-    return [0, *runs] if document.trained[:1] == [True] else runs
+def row_of(step: int, document: Tokens) -> ShardRow:
+    """A document as a shard holds it."""
+    return step, document.uid, np.asarray(document.input_ids, np.int32), trained_runs(document.trained), 0
 
 
-def _documents(shard: Path, part: FilePart, left_out: LeftOut) -> Iterator[Tokens]:
-    """The documents of the part's records."""
-    chosen = part.chosen
+def _tokenized(job: _Job) -> Iterator[Tokens | TooLongRow]:
+    """The documents of a file that has no shard."""
+    chosen = job.part.chosen
+    for step, uid, ids, runs, length in _rows(job):
+        if chosen[step]:
+            yield TooLongRow(uid, length) if length else Tokens(uid, ids.tolist(), from_runs(runs))
+
+
+def read_shard(shard: Path, chosen: NDArray[np.bool_] | None = None) -> Iterator[Tokens | TooLongRow]:
+    """The documents of a shard, of the steps that are chosen or of all."""
     with pa.memory_map(str(shard)) as file:
         reader = pa.ipc.open_file(file)
         for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            own = np.flatnonzero(chosen[batch.column("step").to_numpy()])
-            rows = batch.take(pa.array(own))
+            rows = reader.get_batch(number)
+            if chosen is not None:
+                rows = rows.take(pa.array(np.flatnonzero(chosen[rows.column("step").to_numpy()])))
             ids, runs = rows.column("ids"), rows.column("runs")
             offsets, run_offsets = ids.offsets.to_pylist(), runs.offsets.to_pylist()
             values, lengths = ids.values.to_numpy(), runs.values.to_pylist()
             others = rows.column("left_out").to_pylist()
             for index, uid in enumerate(rows.column("uid").to_pylist()):
                 if others[index]:
-                    left_out.add(uid, others[index])
+                    yield TooLongRow(uid, others[index])
                     continue
-                trained: list[bool] = []
-                for turn, length in enumerate(lengths[run_offsets[index] : run_offsets[index + 1]]):
-                    trained += [turn % 2 == 1] * length
+                trained = from_runs(lengths[run_offsets[index] : run_offsets[index + 1]])
                 yield Tokens(uid, values[offsets[index] : offsets[index + 1]].tolist(), trained)
+
+
+def with_left_out(rows: Iterable[Tokens | TooLongRow], left_out: LeftOut) -> Iterator[Tokens]:
+    """The documents; rows that are too long are counted."""
+    for row in rows:
+        if isinstance(row, TooLongRow):
+            left_out.add(row.uid, row.length)
+        else:
+            yield row
