@@ -52,7 +52,8 @@ def test_a_second_run_takes_what_the_first_cached(tmp_path: Path) -> None:
         recipe("sft_task").main(parse(None, [*data, *overrides(base, tmp_path), f"adapter.overwrite={overwrite}"]))
         written.append({one.name: one.stat().st_mtime_ns for one in (tmp_path / "run" / "prepared").iterdir()})
     rows = {name for name in written[0] if name.endswith(".rows.arrow")}
-    assert written[0] == written[1] and len(rows) == 2 and len(written[0]) == 5  # the facts of each, and the lock
+    # Besides: the facts of each, what was found in the data with the validation records, and the lock.
+    assert written[0] == written[1] and len(rows) == 2 and len(written[0]) == 7
 
 
 def opened(folder: Path, *more: str) -> tuple[Settings, Corpus]:
