@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,11 @@ class SplitRows:
     training: Any
     validation: Any
     stream_key: str | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of the rows of both splits, for processes to compare; of a stream, of what decides its rows."""
+        training = self.stream_key if self.stream_key is not None else self.training.digest
+        return hashlib.sha256(f"{training} {self.validation.digest}".encode()).hexdigest()
 
     @property
     def report(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from lora_med.training.preparation.row_files import RowFile, write_row_file
 from lora_med.training.rows.arrow_rows import open_arrow_rows
 from lora_med.training.rows.prepared_rows import Preparation, prepares_rows
 from lora_med.training.rows.token_cache import data_key
+from lora_med.workflows.split_rows import SplitRows
 from tests.training.support import fork, make_base, wait
 from tests.training.test_arrow_rows import passages, text_rows
 
@@ -198,6 +199,20 @@ def test_rows_written_where_the_records_are_are_those_of_this_process(tmp_path: 
     assert expected is not None and rows.digest == expected.digest and rows.report == expected.report
 
 
+def test_one_digest_names_the_rows_of_both_splits(tmp_path: Path) -> None:
+    kind = text_rows(make_base(), TrainSettings(max_length=96))
+    rows = {}
+    for name, count in (("many", 90), ("again", 90), ("few", 20)):
+        write_row_file(passages(count), RowFile(tmp_path / name, kind, "training", False, False), 1)
+        rows[name] = open_arrow_rows(tmp_path / name)
+    digests = [
+        SplitRows(rows[training], rows[validation]).digest()
+        for training, validation in (("many", "few"), ("again", "few"), ("few", "few"), ("many", "again"))
+    ]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    assert SplitRows(rows["many"], rows["few"], "the key of a stream").digest() not in digests
+
+
 def test_a_process_that_prepares_and_is_killed_stops_the_run_with_advice(tmp_path: Path) -> None:
     preparer = Preparer()
     assert preparer.ask(os.path.basename, "a/b") == "b"
@@ -214,6 +229,37 @@ def write(path: Path) -> None:
 
 def _end_itself(_: None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_process_that_prepares_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    def start() -> None:
+        (tmp_path / "new").write_text(str(Preparer().ask(_own_id, None)))
+        (tmp_path / "new").rename(tmp_path / "id")
+        time.sleep(60)
+
+    run = fork(start, tmp_path / "error")
+    while not (tmp_path / "id").exists():
+        time.sleep(0.05)
+    preparing = int((tmp_path / "id").read_text())
+    os.kill(preparing, 0)
+    os.kill(run, signal.SIGKILL)
+    wait(run)
+    until = time.monotonic() + 20
+    while is_alive(preparing) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_alive(preparing)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that ended and that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _own_id(_: None) -> int:
+    return os.getpid()
 
 
 def test_a_fork_that_is_killed_leaves_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

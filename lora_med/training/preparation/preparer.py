@@ -17,6 +17,7 @@ from lora_med.data.scanning.workers import exchange, start_worker
 from lora_med.errors import StoppedError
 from lora_med.run import set_up_logging, set_verbosity
 from lora_med.training.preparation.row_files import RowFile, write_row_file
+from lora_med.training.preparation.token_files import end_with_parent
 
 Result = TypeVar("Result")
 _held: dict[str, Any] = {}  # in the process that prepares: what it opened
@@ -85,6 +86,7 @@ def held(name: str) -> Any:
 
 
 def _set_up(level: int) -> None:
+    end_with_parent()
     set_up_logging()
     set_verbosity(level)
 

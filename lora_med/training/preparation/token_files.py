@@ -6,10 +6,13 @@ this process has no threads, as `preparer` has none: a fork shares the records, 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
+import signal
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from lora_med.training.preparation.row_kinds import RowKind
 
 BLOCK_RECORDS = 1024
 UNTRAINED = -100
+SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def _fork(records: Sequence[Any], kind: RowKind, folder: Path, number: int, proc
         return child
     code = 1
     try:
+        end_with_parent()
         os.environ["TOKENIZERS_PARALLELISM"] = "0"  # one thread a process; "false" would let large batches have all
         outcome = _write_stripe(records, kind, folder, number, processes)
         with full_disk(folder), _outcome_file(folder, number).open("wb") as stream:
@@ -124,6 +129,12 @@ def _fork(records: Sequence[Any], kind: RowKind, folder: Path, number: int, proc
         code = 0
     finally:
         os._exit(code)
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends, however that ends (Linux)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _outcome(folder: Path, number: int, status: int) -> tuple[list[Block], BaseException | None]:
