@@ -139,6 +139,7 @@ for path in (work / "texts").glob("cache-*"):
 import torch, trl, peft
 from lora_med.workflows.train import open_data
 torch.set_num_threads(1)
+lap("start")
 with open_data(settings(), command=["benchmark"]) as data:
     lap("open")
     loaded = data.load_base()
@@ -149,7 +150,6 @@ with open_data(settings(), command=["benchmark"]) as data:
         rows[start : start + 4]
     lap("rows")
     report["digest"] = trainable.rows.training.digest
-    report["peak"] = report["open"]["peak"] + report["base"]["peak"] + report["rows"]["peak"]
 """,
 }
 

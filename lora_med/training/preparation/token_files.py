@@ -7,6 +7,7 @@ this process has no threads, as `preparer` has none: a fork shares the records, 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import signal
@@ -81,7 +82,9 @@ def tokenize(records: Sequence[Any], kind: RowKind, folder: Path, processes: int
     if processes == 1:
         outcomes = [_write_stripe(records, kind, folder, 0, 1)]
     else:
+        gc.freeze()  # else each fork's first collection copies the memory that it shares with this process
         children = [_fork(records, kind, folder, number, processes) for number in range(processes)]
+        gc.unfreeze()
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         outcomes = [_outcome(folder, number, status) for number, status in enumerate(statuses)]
     errors = {len(blocks) * processes + number: error for number, (blocks, error) in enumerate(outcomes) if error}
