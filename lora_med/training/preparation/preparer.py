@@ -50,8 +50,10 @@ class Preparer:
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             status = self._process.wait()
             self._process = None
+            if status >= 0:
+                raise RuntimeError(f"the process that prepares the data failed (status {status})") from error
             raise StoppedError(
-                f"the process that prepares the data was ended from outside (status {status}); nothing of it is used",
+                f"the process that prepares the data was ended from outside (signal {-status}); nothing of it is used",
                 fix="run the same command again; if memory is short: data.streaming=true",
             ) from error
         if not is_done:

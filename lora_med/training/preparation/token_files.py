@@ -141,9 +141,11 @@ def end_with_parent() -> None:
 
 
 def _outcome(folder: Path, number: int, status: int) -> tuple[list[Block], BaseException | None]:
+    if status > 0:
+        raise RuntimeError(f"a process that tokenizes failed (status {status})")
     if status:
         raise StoppedError(
-            f"a process that tokenizes was ended from outside (status {status}); nothing of it is used",
+            f"a process that tokenizes was ended from outside (signal {-status}); nothing of it is used",
             where=str(folder.parent),
             fix="run the same command again; if memory is short, with fewer processes: taskset -c 0",
         )
