@@ -144,9 +144,9 @@ class WorseThanBaseError(DivergedError):
 
 def bug(error: Exception) -> LoraMedError:
     """An unexpected exception as an error of ours: its class and line, without its message, which may quote data."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
     return LoraMedError(
         f"a bug in lora_med: {type(error).__name__}",
-        where=f"{frame.filename}:{frame.lineno} in {frame.name}",
+        where=f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else None,
         fix="run it again with --debug and report the traceback",
     )

@@ -12,9 +12,13 @@ from pathlib import Path
 
 from lora_med.errors import LoraMedError, StoppedError, bug
 from lora_med.processes.launch import Place, own_place
+from lora_med.processes.progress import Progress
 
 NONE = "-"  # of the failure that has not come
 OWN_LAUNCHER = "LORA_MED_LAUNCHER"  # the process id of `lora-med train --processes`, which prints the error last
+
+DISTRIBUTED_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
+BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "gloo/transport")
 
 
 def as_error(error: BaseException) -> LoraMedError:
@@ -24,6 +28,13 @@ def as_error(error: BaseException) -> LoraMedError:
     if isinstance(error, Exception):
         return bug(error)
     return StoppedError("interrupted between two steps of the run", fix="run the same command again")
+
+
+def is_broken_connection(error: BaseException) -> bool:
+    """Whether torch or the system reports that a collective operation lost another process."""
+    if isinstance(error, ConnectionError) or type(error).__name__ in DISTRIBUTED_ERRORS:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN)
 
 
 def encode(error: LoraMedError, place: Place) -> str:
@@ -54,17 +65,19 @@ def _kinds(kind: type[LoraMedError]) -> list[type[LoraMedError]]:
     return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
 
 
-def gone(place: Place, where: str, *, step: int | None, checkpoint: str | None) -> StoppedError:
-    """The error for a process that was killed or vanished; `step` is None before the first step."""
-    return StoppedError(f"{place} is gone {reached(step, checkpoint)}", where=where, fix=AGAIN)
+def gone(place: Place, where: str, progress: Progress) -> StoppedError:
+    """The error for a process that was killed or vanished, as a process that has come so far tells it."""
+    return StoppedError(f"{place} is gone {reached(progress)}", where=where, fix=AGAIN)
 
 
-def reached(step: int | None, checkpoint: str | None) -> str:
+def reached(progress: Progress) -> str:
     """How far the run has come, and what of it remains."""
-    after = "before the first step" if not step else f"after step {step}"
-    if checkpoint is None:
+    after = f"after step {progress.step}" if progress.step else "before the first step"
+    if progress.writing is not None:
+        return f"{after}, while {progress.writing} was written; the same command goes on from what is whole"
+    if progress.checkpoint is None:
         return f"{after}; there is no checkpoint yet; the same command starts again"
-    return f"{after}; {checkpoint} is whole; the same command goes on"
+    return f"{after}; {progress.checkpoint} is whole; the same command goes on"
 
 
 AGAIN = "run the same command again on every machine"

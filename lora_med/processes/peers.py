@@ -86,12 +86,13 @@ class Peers:
         """Report a place that all processes pass: what this one does now, and the last step that it took."""
         last = self._progress
         step = last.step if step is None else step
-        self._progress = Progress(last.marks + 1, what, busy, step, last.checkpoint)
+        self._progress = replace(last, marks=last.marks + 1, what=what, busy=busy, step=step)
         self._since = time.monotonic()
 
-    def mark_checkpoint(self, name: str) -> None:
-        """Report the newest checkpoint that is committed."""
-        self._progress = replace(self._progress, checkpoint=name)
+    def mark_checkpoint(self, name: str, *, whole: bool) -> None:
+        """Report the checkpoint that is being written, or that is committed."""
+        changed = {"checkpoint": name, "writing": None} if whole else {"writing": name}
+        self._progress = replace(self._progress, **changed)
 
     def gather(self, value: str) -> list[str]:
         """The value of every process, by rank; each waits for all."""
@@ -113,7 +114,7 @@ class Peers:
 
     def failed(self, error: BaseException) -> LoraMedError | None:
         """Tell the others of this process's failure; the error to raise in its place, if another's came first."""
-        own = failures.as_error(error)
+        own = self._as_error(error)
         if not self._ending.acquire(blocking=False):
             time.sleep(600)  # the thread that judges is ending this process
         came_over_the_network = not isinstance(error, LoraMedError) and isinstance(error, RuntimeError | OSError)
@@ -122,11 +123,25 @@ class Peers:
         first = self._first(failures.encode(own, self.own), is_own_fault=not came_over_the_network)
         if first is None or (first.what, first.exit_code) == (own.what, own.exit_code):
             self._await_acknowledged()
-            first = None
+            first = own if failures.is_broken_connection(error) else None
         self._close()
         return first
 
     # ---- How a failure goes round ----
+
+    def _as_error(self, error: BaseException) -> LoraMedError:
+        """Any exception as one of ours; a lost connection is no bug, whoever it was to."""
+        if failures.is_broken_connection(error):
+            what = f"the connection to another process broke {failures.reached(self._progress)}"
+            return StoppedError(what, where=str(self.output_dir), fix=failures.AGAIN)
+        return failures.as_error(error)
+
+    def _tell(self, error: LoraMedError) -> None:
+        """Leave the failure in the store, which may not answer: a process that hangs and wakes up finds it there."""
+        text = failures.encode(error, self.own)
+        ask = threading.Thread(target=self._first, args=(text,), kwargs={"is_own_fault": True}, daemon=True)
+        ask.start()
+        ask.join(timeout=1)
 
     def _first(self, own: str, *, is_own_fault: bool) -> LoraMedError | None:
         """The failure that came first, None if it is this process's own."""
@@ -149,8 +164,7 @@ class Peers:
         return failures.is_shown_by(place, self.own, is_gone, self.places)
 
     def _gone(self, place: Place) -> StoppedError:
-        step, checkpoint = self._progress.step, self._progress.checkpoint
-        return failures.gone(place, str(self.output_dir), step=step, checkpoint=checkpoint)
+        return failures.gone(place, str(self.output_dir), self._progress)
 
     def _await_news(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -201,6 +215,8 @@ class Peers:
                 verdict = self._patience_lost()
             if verdict is not None and self._ending.acquire(blocking=False):
                 self.silent = self._failure != NONE and self._is_shown_elsewhere(self._failure)
+                if self._failure == NONE and not self._lost:
+                    self._tell(verdict)
                 self._end(verdict)
 
     def _waits(self) -> list[Waiting]:
@@ -220,7 +236,7 @@ class Peers:
             return None
         longest = max(waits, key=lambda wait: (wait.may_end, wait.seconds))
         if longest.may_end and longest.seconds >= self.patience:
-            reached = failures.reached(self._progress.step, self._progress.checkpoint)
+            reached = failures.reached(self._progress)
             waited = f"waited {longest.seconds:.0f} s for {longest.place}, {longest.reason}, since {longest.since}"
             return StoppedError(
                 f"{waited}, {reached}",

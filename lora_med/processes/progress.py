@@ -24,6 +24,7 @@ class Progress:
     busy: bool = True
     step: int | None = None
     checkpoint: str | None = None
+    writing: str | None = None  # a checkpoint that may be whole or not
 
     def encode(self, beat: int) -> str:
         """The progress with the number of the beat, which shows that the process lives."""

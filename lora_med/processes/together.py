@@ -23,7 +23,7 @@ from lora_med.processes.keeper import end_keeper, start_keeper
 from lora_med.processes.launch import Place, own_place, world_size
 from lora_med.processes.launcher_store import address, connect, is_held_here, prefix
 from lora_med.processes.peers import POLL, Peers, say
-from lora_med.processes.progress import SAY_AFTER
+from lora_med.processes.progress import SAY_AFTER, Progress
 
 STARTING = 20.0  # seconds that a failure before the meeting waits for processes that are still starting
 _current: Peers | None = None
@@ -37,10 +37,10 @@ def mark(what: str, *, busy: bool = False, step: int | None = None) -> None:
         _current.mark(what, busy=busy, step=step)
 
 
-def mark_checkpoint(name: str) -> None:
-    """Report the newest committed checkpoint, which is named where a process is gone."""
+def mark_checkpoint(name: str, *, whole: bool) -> None:
+    """Report the checkpoint that is being written, and that it is whole, for what is said where a process is gone."""
     if _current is not None:
-        _current.mark_checkpoint(name)
+        _current.mark_checkpoint(name, whole=whole)
 
 
 @contextlib.contextmanager
@@ -200,7 +200,7 @@ def _told(text: str, own: Place) -> LoraMedError:
     place, is_gone = failures.culprit(text)
     _silent = failures.is_shown_by(place, own, is_gone)
     if is_gone:
-        return failures.gone(place, "before all processes had started", step=None, checkpoint=None)
+        return failures.gone(place, "before all processes had started", Progress())
     return failures.decode(text)
 
 

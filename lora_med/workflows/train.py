@@ -26,9 +26,9 @@ from lora_med.models.tokens.vocabulary import add_tokens, number_tokens
 from lora_med.processes.peers import Peers
 from lora_med.processes.together import mark, telling_others, together
 from lora_med.run import Run, start_run
+from lora_med.training.run_agreement import agree_on_base, agree_on_data, agree_on_rows
 from lora_med.training.settings_check import check_training
 from lora_med.workflows.lora_config import with_lora
-from lora_med.workflows.run_agreement import agree_on_base, agree_on_data, agree_on_rows
 from lora_med.workflows.run_identity import data_facts, run_identity
 from lora_med.workflows.train_tags import TagTask
 from lora_med.workflows.train_text import TextTask

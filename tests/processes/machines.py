@@ -5,6 +5,7 @@ They are forks of this warm process, as fresh ones would import trl for ten seco
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+for warm in ("lora_med.training.trainer", "lora_med.training.tag_trainer", "bitsandbytes"):  # what each fork needs
+    importlib.import_module(warm)
 SAMPLE = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "qa_sample.json"
 
 

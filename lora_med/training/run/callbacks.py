@@ -85,7 +85,7 @@ class ProcessMarks(TrainerCallback):
         step = state.global_step
         mark("before its first step", step=step)
         if step:
-            mark_checkpoint(f"checkpoint-{step}")
+            mark_checkpoint(f"checkpoint-{step}", whole=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """The batch is there, and the step begins."""

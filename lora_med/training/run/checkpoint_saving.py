@@ -69,6 +69,7 @@ class CheckpointingTrainer(SFTTrainer):
         if not all(bool(torch.isfinite(value).all()) for value in trainable_weights(self.model).values()):
             raise self.guard.diverged("the adapter holds NaN or infinity", self.args, self.state)
         mark(f"writing {folder.name}")
+        mark_checkpoint(folder.name, whole=False)
         with written(folder):
             # Past SFTTrainer, which would add a model card to every checkpoint.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
@@ -78,11 +79,11 @@ class CheckpointingTrainer(SFTTrainer):
             best = self.best_folder()
             with saving():
                 commit(folder, step=self.state.global_step, identity=self.identity, finished=finished, best=best)
-                mark_checkpoint(folder.name)
+                mark_checkpoint(folder.name, whole=True)
                 rotate(self.output_dir, keep=self.settings.save_total_limit, best=best)
         mark(f"past {folder.name}")
         self.accelerator.wait_for_everyone()
-        mark_checkpoint(folder.name)
+        mark_checkpoint(folder.name, whole=True)
         if not self.args.should_save:
             with contextlib.suppress(OSError):  # a library makes the folder in every process, here on another disk
                 folder.rmdir()
