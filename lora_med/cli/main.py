@@ -56,7 +56,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Several processes: accelerate launch -m lora_med train --config quickstart_pubmed")
+@app.callback(epilog="Several processes: lora-med train --processes 2 --config quickstart_pubmed")
 def lora_med(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
