@@ -13,6 +13,7 @@ from typing import Any
 from lora_med.errors import SettingsError
 from lora_med.processes.launch import rank, world_size
 
+PROCESS_GROUP = "default_pg/"  # what its keys begin with
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -55,6 +56,14 @@ def connect(seconds: float, *, as_host: bool = False) -> Any:
         wait_for_workers=False,
         multi_tenant=True,  # the process group may open the same store again
     )
+
+
+def forget_earlier_attempt(store: Any) -> None:
+    """Remove the addresses of a restarted launch's earlier processes, to which torch's process group would connect."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and rank() == 0:
+        for key in store.list_keys():
+            if key.lstrip("/").startswith(PROCESS_GROUP):
+                store.delete_key(key)
 
 
 def prefix(joins: int) -> str:

@@ -21,7 +21,7 @@ from lora_med.processes import failures
 from lora_med.processes.failures import NONE
 from lora_med.processes.keeper import end_keeper, start_keeper
 from lora_med.processes.launch import Place, own_place, world_size
-from lora_med.processes.launcher_store import address, connect, is_held_here, prefix
+from lora_med.processes.launcher_store import address, connect, forget_earlier_attempt, is_held_here, prefix
 from lora_med.processes.peers import POLL, Peers, say
 from lora_med.processes.progress import SAY_AFTER, Progress
 
@@ -161,6 +161,7 @@ def _join(keys: str, patience: float) -> Peers:
     try:
         started = time.monotonic()
         store = _open_store(where, started, patience)
+        forget_earlier_attempt(store)  # before this process is seen by the others
         store.compare_set(f"{keys}/failure", "", NONE)
         store.set(f"{keys}/place/{own.rank}", json.dumps(asdict(own)))
         _meet(store, keys, own, started, patience)

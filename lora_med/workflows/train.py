@@ -243,11 +243,11 @@ def open_data(
         check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         corpus = open_corpus(settings.data, train=train, validation=validation, access=adapter.access)
         task = TASKS[settings.lora.task_type].of(corpus, settings)
-        check_training(train_settings)
         facts = data_facts(settings, corpus)
         run.restrict(facts.access)
         mark("comparing settings and data")
         agree_on_data(peers, settings, corpus, facts, run)
+        check_training(train_settings)  # it opens torch's process group, where a process would wait without a word
         run.record(data=vars(facts), split=corpus.split_description, **task.facts(corpus))
         yield TrainingData(settings, corpus, facts, run, task, peers)
 
