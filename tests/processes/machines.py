@@ -37,7 +37,8 @@ class Machine:
 
     @property
     def said(self) -> str:
-        return (self.folder / "said.txt").read_text()
+        path = self.folder / "said.txt"
+        return path.read_text() if path.exists() else ""
 
     def adapter(self) -> bytes:
         return (self.folder / "adapters" / "mine" / "adapter_model.safetensors").read_bytes()
@@ -102,6 +103,9 @@ class Machines:
                 machine.code, machine.ended = os.waitstatus_to_exitcode(status), time.monotonic()
 
 
+STARTED: list[Machines] = []  # of the running test, whose fixture ends what a failed assertion leaves
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -147,6 +151,7 @@ def start(
         before: called in each process, with its rank, before the command.
     """
     port, machines = free_port(), Machines()
+    STARTED.append(machines)
     for number, extra in enumerate(own):
         place = folder / ("shared" if shared_disk else f"machine{number}")
         place.mkdir(parents=True, exist_ok=True)
