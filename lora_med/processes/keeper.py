@@ -21,10 +21,11 @@ from lora_med.processes.launch import Place
 from lora_med.processes.launcher_store import connect
 
 SECONDS = 0.5  # between two looks at the parent
+TO_CONNECT = 10.0  # after that the store is gone too, and there is nobody to tell
 _ARGUMENTS = 45, 46  # where arg_start and arg_end are in /proc/self/stat, counted after the name
 
 
-def start_keeper(place: Place, prefix: str, patience: float) -> int:
+def start_keeper(place: Place, prefix: str) -> int:
     """Fork the keeper of this process and return its id; call it before this process holds the store or a lock."""
     parent = os.getpid()
     with warnings.catch_warnings():
@@ -34,7 +35,7 @@ def start_keeper(place: Place, prefix: str, patience: float) -> int:
         return child
     with contextlib.suppress(BaseException):
         _detach(f"lora_med: tells the others if process {place.rank} is gone")
-        _keep(parent, place, prefix, patience)
+        _keep(parent, place, prefix)
     os._exit(0)
 
 
@@ -68,13 +69,13 @@ def _rename(title: bytes) -> None:
         ctypes.memmove(start, title[: end - start - 1], min(len(title), end - start - 1))
 
 
-def _keep(parent: int, place: Place, prefix: str, patience: float) -> None:
+def _keep(parent: int, place: Place, prefix: str) -> None:
     store = None
     while os.getppid() == parent:
         if store is None:
             with contextlib.suppress(RuntimeError):
-                store = connect(patience)
+                store = connect(TO_CONNECT)
         time.sleep(SECONDS)
-    store = connect(patience) if store is None else store
+    store = connect(TO_CONNECT) if store is None else store
     store.compare_set(f"{prefix}/failure", "", NONE)
     store.compare_set(f"{prefix}/failure", NONE, encode_gone(place))

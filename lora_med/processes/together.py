@@ -157,7 +157,7 @@ def _tell(error: LoraMedError) -> None:
 
 def _join(keys: str, patience: float) -> Peers:
     own, where = own_place(), address()
-    keeper = start_keeper(own, keys, patience)
+    keeper = start_keeper(own, keys)
     try:
         started = time.monotonic()
         store = _open_store(where, started, patience)
