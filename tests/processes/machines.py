@@ -24,9 +24,10 @@ SAMPLE = Path(__file__).parents[2] / "lora_med" / "assets" / "sample" / "qa_samp
 
 @dataclass
 class Machine:
-    """One machine of a run: its folder, its process, and once it has ended its exit code and when."""
+    """One machine of a run: its disk, what it printed, its process, and once it has ended its exit code and when."""
 
     folder: Path
+    output: Path
     process: int
     code: int | None = None
     ended: float = 0.0
@@ -37,8 +38,7 @@ class Machine:
 
     @property
     def said(self) -> str:
-        path = self.folder / "said.txt"
-        return path.read_text() if path.exists() else ""
+        return self.output.read_text() if self.output.exists() else ""
 
     def adapter(self) -> bytes:
         return (self.folder / "adapters" / "mine" / "adapter_model.safetensors").read_bytes()
@@ -120,6 +120,7 @@ def settings(base: Path, folder: Path) -> list[str]:
         "data.max_records=16",
         "data.validation_share=0.2",
         "data.test_share=0.2",
+        "data.decontaminate=false",  # its threads, where this process has started them, hang in a fork
         f"model.base={base}",
         "model.load_in_4bit=false",
         "model.dtype=float32",
@@ -155,14 +156,11 @@ def start(
     for number, extra in enumerate(own):
         place = folder / ("shared" if shared_disk else f"machine{number}")
         place.mkdir(parents=True, exist_ok=True)
-        said = folder / f"machine{number}"
-        said.mkdir(parents=True, exist_ok=True)
+        output = folder / f"machine{number}.txt"
         child = os.fork()
         if not child:
-            _become(number, len(own), port, said / "said.txt", [*settings(base, place), *common, *extra], before)
-        machines.every.append(Machine(said, child))
-        if shared_disk:
-            machines.every[-1].folder = place
+            _become(number, len(own), port, output, [*settings(base, place), *common, *extra], before)
+        machines.every.append(Machine(place, output, child))
     return machines
 
 

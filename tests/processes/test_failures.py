@@ -33,11 +33,10 @@ def in_its_steps(machines: Machines) -> None:
     machines.until(lambda: "step 4 of" in machines[0].said)
 
 
-def keepers(folder: Path) -> list[str]:
-    """Processes that still look after one of this test."""
-    return [line for line in os.popen("ps -eo args").read().splitlines() if "tells the others if process" in line] + [
-        line for line in os.popen("ps -eo args").read().splitlines() if str(folder) in line
-    ]
+def keepers() -> set[str]:
+    """The process ids of the keepers on this machine."""
+    lines = os.popen("ps -eo pid,args").read().splitlines()
+    return {line.split()[0] for line in lines if "tells the others if process" in line}
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -198,10 +197,11 @@ def test_a_machine_that_never_starts_is_waited_for_and_then_given_up(base: Path,
 
 @pytest.mark.slow
 def test_nothing_is_left_running(base: Path, tmp_path: Path) -> None:
+    before = keepers()
     machines = start(base, tmp_path, "train.max_steps=1")
+    machines.until(lambda: len(keepers() - before) == 2)
     assert machines.wait() == [0, 0]
-    time.sleep(1)
-    assert not keepers(tmp_path)
+    assert not keepers() - before
 
 
 def test_a_single_process_has_neither_threads_nor_a_keeper(base: Path, tmp_path: Path) -> None:

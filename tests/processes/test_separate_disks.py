@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from lora_med.cli.main import run
-from tests.processes.machines import Machines, settings, start
+from tests.processes.machines import Machines, start
 from tests.tiny import make_tiny
 
 DROPOUT = "lora.lora_dropout=0.1"  # random numbers that each process has to find again
@@ -61,13 +60,9 @@ def test_one_shared_disk_needs_nothing_sent_and_keeps_one_checkpoint(base: Path,
 def test_two_machines_end_in_the_adapter_of_one_process(base: Path, tmp_path: Path, shared_disk: bool) -> None:
     machines = start(base, tmp_path, "lora.lora_dropout=0", shared_disk=shared_disk)
     assert machines.wait() == [0, 0]
-    alone = tmp_path / "alone"
-    arguments = [*settings(base, alone), "lora.lora_dropout=0", "train.per_device_train_batch_size=2"]
-    assert run(["train", *arguments]) == 0
-    found, expected = (
-        load(machines[0].adapter()),
-        load((alone / "adapters/mine/adapter_model.safetensors").read_bytes()),
-    )
+    alone = start(base, tmp_path / "alone", "lora.lora_dropout=0", "train.per_device_train_batch_size=2", own=[[]])
+    assert alone.wait() == [0]
+    found, expected = load(machines[0].adapter()), load(alone[0].adapter())
     assert found.keys() == expected.keys()
     assert max(float((found[name] - value).abs().max()) for name, value in expected.items()) < 5e-6
     assert all(value.dtype == torch.float32 for value in found.values())
