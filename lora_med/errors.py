@@ -11,7 +11,8 @@
     |-- DiskError                    74  disk full, or an input/output error
     |-- StoppedError                 75  stopped on request; the same command resumes
     |-- IntegrityError               76  a hash is wrong or a file is torn
-    |   `-- BaseMismatchError        76  an adapter and a base it was not trained on
+    |   |-- BaseMismatchError        76  an adapter and a base it was not trained on
+    |   `-- DisagreementError        76  the processes of one run would train different runs
     |-- NotPermittedError            77  the license or access class forbids it
     `-- DivergedError                78  training met a loss or gradient that is not finite
         `-- WorseThanBaseError       78  on validation, the adapter is worse than where its training began
@@ -21,6 +22,8 @@ No message may contain text from a clinical source: uids, offsets and counts onl
 """
 
 from __future__ import annotations
+
+import traceback
 
 
 class LoraMedError(Exception):
@@ -121,6 +124,10 @@ class BaseMismatchError(IntegrityError):
     name = "base-mismatch"
 
 
+class DisagreementError(IntegrityError):
+    name = "disagreement"
+
+
 class NotPermittedError(LoraMedError):
     exit_code = 77
     name = "not-permitted"
@@ -133,3 +140,13 @@ class DivergedError(LoraMedError):
 
 class WorseThanBaseError(DivergedError):
     name = "worse-than-base"
+
+
+def bug(error: Exception) -> LoraMedError:
+    """An unexpected exception as an error of ours: its class and line, without its message, which may quote data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return LoraMedError(
+        f"a bug in lora_med: {type(error).__name__}",
+        where=f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else None,
+        fix="run it again with --debug and report the traceback",
+    )

@@ -24,6 +24,7 @@ from typing import Any
 from lora_med.errors import LoraMedError, StoppedError
 from lora_med.files import write_json
 from lora_med.folders import lock
+from lora_med.processes.launch import rank, world_size
 from lora_med.visible import visible
 
 VERSIONED = (
@@ -60,23 +61,10 @@ def prepare_environment(offline: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not any(map(os.environ.get, OWN_WAITING)):
         os.environ["GOMP_SPINCOUNT"] = SPINS
+    if world_size() > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a lost peer hide ours, which says whose
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def rank() -> int:
-    """This process's rank in the launch; 0 for a single process."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def local_rank() -> int:
-    """This process's rank among those of the launch on this machine; 0 for a single process."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def world_size() -> int:
-    """The number of processes in the launch."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager
@@ -157,6 +145,7 @@ class Run:
     output_dir: Path
     facts: dict[str, Any] = field(default_factory=dict)
     umask: int | None = None  # the process's own, restored when the run ends
+    begun: float = field(default_factory=time.time)
 
     def record(self, **facts: Any) -> None:
         """Add facts (JSON values) to run.json, now."""
@@ -164,12 +153,26 @@ class Run:
         if rank() == 0:
             write_json(self.output_dir / "run.json", self.facts)
 
+    def record_error(self, error: BaseException) -> None:
+        """Record how the run ended, with the time it took; what cannot be written must not hide `error`."""
+        stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+        with contextlib.suppress(LoraMedError):  # such as an error of a full disk
+            self.record(
+                status="stopped" if stopped else "failed",
+                error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
+                seconds=self.seconds(),
+            )
+
+    def seconds(self) -> float:
+        """How long the run has taken."""
+        return round(time.time() - self.begun, 1)
+
     def restrict(self, access: str) -> None:
         """For credentialed data, make all files of the run, past and future, readable by their owner only."""
         if access == "credentialed":
             before = os.umask(0o077)
             self.umask = before if self.umask is None else self.umask
-            if rank() == 0:
+            if self.output_dir.is_dir():  # on a machine with a disk of its own it need not exist
                 keep_private(self.output_dir)
 
 
@@ -177,7 +180,8 @@ def keep_private(folder: Path) -> None:
     """Make a folder and all below it readable by its owner only (0700, files 0600); link targets are unchanged."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
-            path.chmod(0o700 if path.is_dir() else 0o600)
+            with contextlib.suppress(FileNotFoundError):  # a temporary file of another process
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 @contextlib.contextmanager
@@ -194,11 +198,10 @@ def start_run(
     random.seed(seed)
     holding = lock(folder) if rank() == 0 else contextlib.nullcontext()
     with holding:
-        started = time.time()
         run = Run(folder)
         run.record(
             status="running",
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.begun)),
             command=list(command),
             settings=settings,
             seed=seed,
@@ -210,16 +213,10 @@ def start_run(
         try:
             yield run
         except BaseException as error:
-            stopped = isinstance(error, StoppedError | KeyboardInterrupt)
-            with contextlib.suppress(LoraMedError):  # an error of a full disk must not hide the original error
-                run.record(
-                    status="stopped" if stopped else "failed",
-                    error=error.code if isinstance(error, LoraMedError) else type(error).__name__,
-                    seconds=round(time.time() - started, 1),
-                )
+            run.record_error(error)
             raise
         else:
-            run.record(status="finished", seconds=round(time.time() - started, 1))
+            run.record(status="finished", seconds=run.seconds())
         finally:
             if run.umask is not None:
                 os.umask(run.umask)

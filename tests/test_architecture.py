@@ -35,7 +35,8 @@ LAYERS = {
     "folders": 0,
     "visible": 0,
 }
-WITHIN = {"files": {"errors"}, "folders": {"errors", "files"}}  # the steps inside a layer: folders writes files
+# The steps inside a layer: folders writes files, and a run is one process of a launch.
+WITHIN = {"files": {"errors"}, "folders": {"errors", "files"}, "run": {"processes"}}
 DOOR = {"__init__", "__main__"}
 MOST_LINES, MOST_FUNCTION_LINES, MOST_MODULES = 300, 60, 12
 TABLES = {PACKAGE / "data" / "sources"}  # a folder that is a table: one module a row, however many

@@ -25,6 +25,7 @@ EXIT_CODES = {
     "StoppedError": (75, "E075-stopped"),
     "IntegrityError": (76, "E076-integrity"),
     "BaseMismatchError": (76, "E076-base-mismatch"),
+    "DisagreementError": (76, "E076-disagreement"),
     "NotPermittedError": (77, "E077-not-permitted"),
     "DivergedError": (78, "E078-diverged"),
     "WorseThanBaseError": (78, "E078-worse-than-base"),

@@ -16,9 +16,11 @@ from typer.main import get_command
 from lora_med import __version__
 from lora_med.cli.command_groups import WIDTH, RootGroup, with_common_options
 from lora_med.cli.terminal import open_streams, print_text
-from lora_med.errors import LoraMedError, UsageError
+from lora_med.errors import LoraMedError, UsageError, bug
 from lora_med.files import forbidden
 from lora_med.folders import check_working_directory
+from lora_med.processes.launch import rank
+from lora_med.processes.together import end_process, is_shown_elsewhere
 from lora_med.run import set_up_logging, set_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -54,7 +56,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Several processes: accelerate launch -m lora_med train --config quickstart_pubmed")
+@app.callback(epilog="Several processes: lora-med train --processes 2 --config quickstart_pubmed")
 def lora_med(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
@@ -65,7 +67,9 @@ def lora_med(
 
 def _report(error: LoraMedError, *, as_json: bool) -> int:
     """Print an error on stderr, with --json also as one JSON object on stdout; returns its exit code."""
-    print_text(error, file=sys.stderr, flush=True)
+    if is_shown_elsewhere(error):
+        return error.exit_code
+    print_text(f"[process {rank()}] {error}" if rank() else error, file=sys.stderr, flush=True)
     if as_json:
         print_text(json.dumps(error.as_json()))
     return error.exit_code
@@ -104,8 +108,6 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         raise
     except Exception as error:  # the last resort: any other exception is a bug of ours
-        from lora_med.cli.recipe import bug  # it imports pydantic, which --help does without
-
         if debug:
             print_text(traceback.format_exc(), file=sys.stderr, end="")
         return _report(forbidden(error) or bug(error), as_json=as_json)
@@ -132,4 +134,4 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has left: nothing else is written, also not while Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(code)
+    end_process(code)

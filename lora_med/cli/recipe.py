@@ -10,16 +10,20 @@ from collections.abc import Callable, Sequence
 from lora_med.cli.terminal import open_streams, print_text
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
-from lora_med.errors import LoraMedError, StoppedError
+from lora_med.errors import LoraMedError, StoppedError, bug
 from lora_med.files import forbidden
 from lora_med.folders import check_working_directory
-from lora_med.run import prepare_environment, rank
+from lora_med.processes.launch import rank
+from lora_med.processes.together import end_process, is_shown_elsewhere, telling_others
+from lora_med.run import prepare_environment
 
 
 def report_error(error: LoraMedError, *, debug: bool = False) -> int:
     """Print `error` on stderr, with its traceback if `debug`; returns the exit code."""
     if debug:
         print_traceback(error)
+    if is_shown_elsewhere(error):
+        return error.exit_code
     prefix = f"[process {rank()}] " if rank() else ""
     print_text(prefix + str(error), file=sys.stderr, flush=True)
     return error.exit_code
@@ -28,16 +32,6 @@ def report_error(error: LoraMedError, *, debug: bool = False) -> int:
 def print_traceback(error: BaseException) -> None:
     """Print an exception with its traceback on stderr."""
     print_text("".join(traceback.format_exception(error)), file=sys.stderr, end="", flush=True)
-
-
-def bug(error: Exception) -> LoraMedError:
-    """An unexpected exception as an error of ours: its class and line, without its message, which may quote data."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return LoraMedError(
-        f"a bug in lora_med: {type(error).__name__}",
-        where=f"{frame.filename}:{frame.lineno} in {frame.name}",
-        fix="run it again with --debug and report the traceback",
-    )
 
 
 def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: Sequence[str] | None = None) -> None:
@@ -50,15 +44,16 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     options = parser.parse_args(arguments)
     try:
         check_working_directory()
-        settings = parse(options.config, options.overrides)
-        prepare_environment(settings.offline)
-        main(settings)
+        with telling_others():
+            settings = parse(options.config, options.overrides)
+            prepare_environment(settings.offline)
+            main(settings)
     except LoraMedError as error:
-        sys.exit(report_error(error, debug=options.debug))
+        end_process(report_error(error, debug=options.debug))
     except KeyboardInterrupt:
         stopped = StoppedError("interrupted, with no training step in progress", fix="run the same command again")
-        sys.exit(report_error(stopped, debug=options.debug))
+        end_process(report_error(stopped, debug=options.debug))
     except Exception as error:  # the last resort: any other exception is a bug of ours
         if options.debug:
             print_traceback(error)
-        sys.exit(report_error(forbidden(error) or bug(error)))
+        end_process(report_error(forbidden(error) or bug(error)))

@@ -188,6 +188,9 @@ class TrainSettings(Section):
     """With too_long error: largest share of rows that may be left out for their length; above it preflight refuses."""
     resume: Literal["auto", "never"] = "auto"
     """auto continues from the newest complete checkpoint of the same run; never refuses an output_dir that has one."""
+    peer_timeout: Annotated[float, Field(gt=0)] = 600
+    """With several processes: seconds that one waits for another that does not go on, before all end and can resume.
+    A process that is reading its data is waited for as long as it takes. After 30 seconds the log names it."""
     keep_tokenized: bool | None = None
     """Keep the tokenized rows in output_dir, so that a second run on the same data starts at once. Left out, they are
     kept unless the data are credentialed: whoever has the tokenizer reads the full text from them. Where they are not

@@ -17,10 +17,11 @@ from lora_med.config.schema import TrainSettings
 from lora_med.errors import DependencyMissingError, SettingsError
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.base import Base
-from lora_med.run import world_size
+from lora_med.processes.launch import world_size
 
 TRACKERS = {"trackio": "trackio", "tensorboard": "tensorboard"}  # report_to -> the package it needs
 METRICS = ("eval_loss",)
+SHORTEST_DDP_TIMEOUT = 1800  # seconds; transformers' own
 FLAT = (PER_DOCUMENT, "flash_attention_2", "flash_attention_3")  # they separate the documents of one row
 # Fields of SFTConfig that are the same in every run.
 FIXED: dict[str, Any] = {
@@ -114,6 +115,11 @@ def _checkpointing_field() -> str:
     return new if any(field.name == new for field in dataclasses.fields(SFTConfig)) else "gradient_checkpointing"
 
 
+def _ddp_timeout(settings: TrainSettings) -> int:
+    """Seconds after which torch gives up a collective operation: later than ours, whose message names the process."""
+    return max(SHORTEST_DDP_TIMEOUT, 2 * math.ceil(settings.peer_timeout))
+
+
 def _check_extra(extra: dict[str, Any], ours: dict[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
     own = TrainSettings.model_fields
@@ -177,8 +183,9 @@ def training_arguments(settings: TrainSettings, schedule: Schedule, *, dtype: st
         "save_steps": settings.save_steps or every,
     }
     _check_extra(settings.trainer_args, ours)
+    values: dict[str, Any] = {"ddp_timeout": _ddp_timeout(settings), **ours, **settings.trainer_args}
     try:
-        arguments = SFTConfig(**ours, **settings.trainer_args)
+        arguments = SFTConfig(**values)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"SFTConfig refuses these settings: {error}", where="train") from error
     # One process trains on one GPU. With more, transformers would use DataParallel, which cannot split a row of many

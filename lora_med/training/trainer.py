@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerState
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from lora_med.config.schema import TrainSettings
@@ -20,20 +20,21 @@ from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask
 from lora_med.models.base import Base
 from lora_med.models.memory import spare_memory
+from lora_med.processes.launch import rank, world_size
+from lora_med.processes.together import mark
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.run import rank, world_size
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
 from lora_med.training.planner.run_memory import fit_to_memory
 from lora_med.training.rows.arrow_rows import ArrowRows
 from lora_med.training.rows.batches import Collator, Share, load_rows, load_stream
 from lora_med.training.rows.training_rows import training_rows, validation_rows
-from lora_med.training.run.adapter_files import load_adapter, restore, trainable_weights
+from lora_med.training.run.adapter_files import restore, trainable_weights
 from lora_med.training.run.against_start import with_verdict
-from lora_med.training.run.callbacks import MetricsFile, ProgressReport, Throughput
+from lora_med.training.run.callbacks import MetricsFile, ProcessMarks, ProgressReport, Throughput
 from lora_med.training.run.checkpoint_policy import choose_policy
 from lora_med.training.run.checkpoint_saving import CheckpointingTrainer
-from lora_med.training.run.checkpoints import announce, require_complete
-from lora_med.training.run.resume import find_resume, full_identity
+from lora_med.training.run.checkpoint_sending import forget_received
+from lora_med.training.run.resume import full_identity
 from lora_med.training.run.rising_loss import RisingLoss
 from lora_med.training.stack_check import check_stack
 from lora_med.training.step.fast_layers import fast_layers
@@ -133,7 +134,8 @@ class AdapterTrainer(CheckpointingTrainer):
         task = self.validation_task
         metrics_file = MetricsFile(self.output_dir, f"eval_{task.metric}" if task is not None else None)
         scoring = [TaskEvaluation(task, self)] if task is not None else []
-        return [self.guard, self.throughput, self.progress, metrics_file, RisingLoss(), *scoring, self.policy]
+        ours = [ProcessMarks(), self.guard, self.throughput, self.progress, metrics_file, RisingLoss()]
+        return [*ours, *scoring, self.policy]
 
     def _prepare_loss(self) -> str | None:
         """Add the one-pass loss to the model, or return the reason why TRL's standard loss is used."""
@@ -241,6 +243,7 @@ class AdapterTrainer(CheckpointingTrainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 mean = self.compute_loss(model, inputs)
             totals += torch.tensor([float(mean) * int(count), int(count)], dtype=torch.float64)
+        mark("adding up a validation")
         nll, tokens = self._sum(totals).tolist()
         metrics = {
             f"{metric_key_prefix}_loss": nll / max(tokens, 1),
@@ -267,14 +270,10 @@ class AdapterTrainer(CheckpointingTrainer):
             OutputError: there is an earlier run and `train.resume` is never.
             SettingsError: the earlier run was another one.
         """
-        checkpoint = find_resume(self.output_dir, self.identity, resume=self.settings.resume, rank=self.share.rank)
+        checkpoint = self.earlier_checkpoint()
         if checkpoint is not None and checkpoint.finished:
-            logger.info("the run had ended at step %d", checkpoint.step)
-            self.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
-            load_adapter(self.model, require_complete(checkpoint.best or checkpoint.folder))
+            self.take_result(checkpoint)
             return None
-        if checkpoint is not None:
-            announce(checkpoint)
         self.args.eval_on_start = checkpoint is None and self.eval_dataset is not None
         use_cache = self.model.config.use_cache
         layers = fast_layers(self.model, self.args, self.settings, partitioned=self.is_deepspeed_enabled)
@@ -284,6 +283,7 @@ class AdapterTrainer(CheckpointingTrainer):
         finally:
             self.progress.close()
             self.model.config.use_cache = use_cache
+            forget_received(self.output_dir)
         if self.guard.stopping:
             raise StoppedError(
                 f"stopped on request at step {self.state.global_step} of {self.state.max_steps}",

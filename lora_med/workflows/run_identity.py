@@ -26,6 +26,7 @@ MAY_CHANGE = {
         "early_stopping_patience",
         "per_device_eval_batch_size",
         "resume",
+        "peer_timeout",
         "keep_tokenized",
         "tokenized_disk_gb",
         "report_to",

@@ -23,10 +23,13 @@ from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.models.base import Base
 from lora_med.models.tokens.base_tokenizer import check_tokens
 from lora_med.models.tokens.vocabulary import add_tokens, number_tokens
+from lora_med.processes.peers import Peers
+from lora_med.processes.together import mark, telling_others, together
 from lora_med.run import Run, start_run
 from lora_med.training.preparation.opened_corpus import open_once
 from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.rows.prepared_rows import prepares_rows
+from lora_med.training.run_agreement import agree_on_base, agree_on_data, agree_on_rows
 from lora_med.training.settings_check import check_training
 from lora_med.workflows.lora_config import with_lora
 from lora_med.workflows.run_identity import data_facts, run_identity
@@ -48,6 +51,7 @@ class TrainingData:
     run: Run = field(repr=False)
     task: TextTask | TagTask
     preparer: Preparer = field(repr=False)
+    peers: Peers | None = None  # the other processes of the run
 
     def load_base(self, base: Base | None = None) -> TrainingBase:
         """The base that `settings.model` names, frozen, in 4, 8 or 16 bits; its fingerprint goes into run.json.
@@ -61,6 +65,7 @@ class TrainingData:
         tokens = self.settings.lora.trainable_tokens
         if base is None and tokens:
             check_tokens(tokens, self.settings.model)
+        mark("loading the base", busy=True)
         loaded = base if base is not None else self.task.load_base(self.settings.model)
         self.task.check_base(loaded)
         loaded = self.task.with_template(loaded, self.settings, self.corpus)
@@ -85,10 +90,14 @@ class TrainingBase:
         """A new LoRA adapter on the base, beside rows that passed the preflight.
 
         Raises:
+            DisagreementError: the processes of the run have different bases.
             PreflightError: the rows would train something else than intended.
             SettingsError: a layer, pattern or combination in `settings.lora` is not possible.
         """
         data, settings = self.data, self.data.settings
+        mark("comparing the base")
+        agree_on_base(data.peers, settings, self.base)
+        mark("preparing its rows", busy=True)
         options = {"access": data.facts.access, "preparer": data.preparer}
         rows = data.task.read_rows(data.corpus, self.base, settings, **options)
         data.preparer.close()  # and with it go the records that it holds
@@ -119,11 +128,16 @@ class TrainableAdapter:
             StoppedError: SIGTERM or Ctrl-C; the same command continues from a committed checkpoint.
             DivergedError: a loss or a gradient is not finite; that step was not taken.
             SettingsError: the folder holds another run; the message names what differs.
+            DisagreementError: the processes of the run have different rows.
         """
         data = self.data
+        mark("preparing the trainer", busy=True)
         identity = run_identity(data.settings, self.base, data.corpus.hashes, stream=self.rows.stream_key)
         trainer = data.task.make_trainer(self.model, self.base, data.settings, self.rows, data.corpus, identity)
+        mark("comparing the rows")
+        agree_on_rows(data.peers, trainer.identity)
         trainer.train()
+        mark("scoring the adapter", busy=True)
         scores = {**trainer.scores(), **data.task.score(self.model, self.base, data.settings, data.corpus)}
         # Gathering the weights of a model in shards is collective: every process takes part, rank 0 alone publishes.
         return TrainedAdapter(
@@ -160,6 +174,7 @@ class TrainedAdapter:
             IntegrityError: a tensor is missing, misshapen or not finite; nothing is written.
         """
         data, adapter = self.data, self.data.settings.adapter
+        mark("publishing the adapter", busy=True)
         data.run.record(scores=self.scores)
         report_validation(self.scores, data.settings)
         if self.publishes:
@@ -216,28 +231,38 @@ def open_data(
         OutputError: the adapter's name is taken, or another run holds the folder.
         SettingsError, InputMissingError, DataError: as `open_corpus`; a field of `lora` cannot be honored; or nobody
             stated the access class of the data.
+        DisagreementError: the processes of the run have different settings, versions or data.
+        StoppedError: another process of the run is gone.
     """
     settings = with_lora(settings, lora)
     resolved, adapter = settings.model_dump(mode="json"), settings.adapter
     command = list(command) or sys.argv
+    output_dir, train_settings = settings.train.output_dir, settings.train
     with (
-        start_run(settings.train.output_dir, settings=resolved, seed=settings.train.seed, command=command) as run,
-        prepares_rows(settings.train) as preparer,
+        telling_others(),
+        start_run(output_dir, settings=resolved, seed=train_settings.seed, command=command) as run,
+        prepares_rows(train_settings) as preparer,
+        together(output_dir, patience=train_settings.peer_timeout) as peers,
     ):
+        if peers is not None:
+            peers.on_end = run.record_error
+        mark("reading its data", busy=True)
         check_free(adapter.name, adapter.store, overwrite=adapter.overwrite)
         in_files = train is None and validation is None
         corpus = (
-            open_once(settings.data, adapter.access, Path(settings.train.output_dir), preparer)
+            open_once(settings.data, adapter.access, Path(output_dir), preparer)
             if in_files
             else open_corpus(settings.data, train=train, validation=validation, access=adapter.access)
         )
         task = TASKS[settings.lora.task_type].of(corpus, settings)
-        check_training(settings.train)
         facts = data_facts(settings, corpus)
         preparer.access = facts.access
         run.restrict(facts.access)
+        mark("comparing settings and data")
+        agree_on_data(peers, settings, corpus, facts, run)
+        check_training(train_settings)  # it opens torch's process group, where a process would wait without a word
         run.record(data=vars(facts), split=corpus.split_description, **task.facts(corpus))
-        yield TrainingData(settings, corpus, facts, run, task, preparer)
+        yield TrainingData(settings, corpus, facts, run, task, preparer, peers)
 
 
 def train(

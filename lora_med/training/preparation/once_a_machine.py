@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from lora_med.errors import IntegrityError
 from lora_med.files import disk_errors
-from lora_med.run import local_rank, rank
+from lora_med.processes.launch import local_rank, rank
 
 Result = TypeVar("Result")
 LOOK_SECONDS = 0.2

@@ -18,8 +18,8 @@ from lora_med.config.schema import TrainSettings
 from lora_med.data.record import shown_uid
 from lora_med.models.base import Base
 from lora_med.models.generation import stop_ids
+from lora_med.processes.launch import rank
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.run import rank
 from lora_med.training.preparation.examined import SHOWN_ROWS, Examined
 from lora_med.training.preparation.verdict import log_report, refuse_bad, refuse_long
 from lora_med.visible import visible

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lora_med.files import write_atomic
+from lora_med.processes.launch import local_rank
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.run import local_rank
 from lora_med.training.preparation.prepared_names import ROWS
 from lora_med.training.rows.token_shards import (
     SUFFIX,

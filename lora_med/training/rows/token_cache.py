@@ -20,7 +20,7 @@ from lora_med.data.corpus import Corpus
 from lora_med.data.record import SHOWN_CLASSES
 from lora_med.files import sweep
 from lora_med.folders import sweep_folders
-from lora_med.run import local_rank
+from lora_med.processes.launch import local_rank
 from lora_med.training.preparation.prepared_names import (
     CORPUS,
     FACTS,

@@ -26,11 +26,11 @@ from lora_med.data.record import SHOWN_CLASSES, Record, shown_uid
 from lora_med.data.scanning.record_streams import FilePart
 from lora_med.data.scanning.workers import available_processes, in_order
 from lora_med.files import atomic_stream
+from lora_med.processes.launch import rank
 from lora_med.prompts.fit import Refused, chunk, fit_stream
 from lora_med.prompts.render import render_stream
 from lora_med.prompts.row import AssistantTurns, Row, TooLong
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.run import rank
 from lora_med.training.preparation.examined import from_runs, trained_runs
 from lora_med.training.preparation.once_a_machine import once_a_machine
 from lora_med.training.preparation.prepared_names import FOLDER, LOCK, ROWS, code_and_libraries

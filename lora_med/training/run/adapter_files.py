@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lora_med.adapters.store.store import WEIGHTS
@@ -31,9 +31,9 @@ def restore(model: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) ->
         parameter.data = weights[name].to(parameter.device, dtype)
 
 
-def saved_weights(model: Any, folder: Path) -> dict[str, torch.Tensor]:
-    """The weights saved in `folder`, under the names of `trainable_weights`."""
-    saved = load_file(folder / WEIGHTS)
+def saved_weights(model: Any, content: bytes) -> dict[str, torch.Tensor]:
+    """The weights in `content`, the bytes of an adapter's file, under the names of `trainable_weights`."""
+    saved = load(content)
     return {key: saved[name] for name, (key, _) in adapter_parameters(model, "default").items()}
 
 
@@ -44,13 +44,16 @@ def save_adapter(model: Any, folder: Path, weights: dict[str, torch.Tensor]) -> 
     model.peft_config["default"].save_pretrained(str(folder))
 
 
-def load_adapter(model: Any, folder: Path) -> None:
+def load_adapter(model: Any, folder: Path, content: bytes | None = None) -> None:
     """Copy the tensors saved in `folder` into the adapter "default" of `model`.
+
+    Args:
+        content: the bytes of the adapter's file there, where this process may not see the folder.
 
     Raises:
         IntegrityError: a tensor is missing, unexpected, of another shape, or not finite.
     """
-    saved = load_file(folder / WEIGHTS)
+    saved = load_file(folder / WEIGHTS) if content is None else load(content)
     parameters = {name: parameter for name, (_, parameter) in adapter_parameters(model, "default").items()}
     check_tensors({name: tuple(parameter.shape) for name, parameter in parameters.items()}, saved, folder)
     with torch.no_grad():

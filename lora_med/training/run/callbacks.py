@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from lora_med.files import disk_errors, sync, write_atomic
+from lora_med.processes.together import mark, mark_checkpoint
 from lora_med.training.run.loss_plot import draw_loss
 from lora_med.training.step.task_eval import ITEMS
 
@@ -74,6 +75,29 @@ class MetricsFile(TrainerCallback):
     def _draw(self) -> None:
         draw_loss(read_metrics(self.output_dir), self.output_dir / "loss.png", score=self.score)
         self.drawn = time.monotonic()
+
+
+class ProcessMarks(TrainerCallback):
+    """Reports the run's progress to its other processes, so that a waiting one can say for whom; the first callback."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The step from which the run goes on, and the checkpoint of that step."""
+        step = state.global_step
+        mark("before its first step", step=step)
+        if step:
+            mark_checkpoint(f"checkpoint-{step}", whole=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The batch is there, and the step begins."""
+        mark(f"in step {state.global_step + 1}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The step is taken; reading the next batch may follow."""
+        mark(f"between steps {state.global_step} and {state.global_step + 1}", step=state.global_step)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """A validation has ended."""
+        mark("after a validation")
 
 
 class Throughput(TrainerCallback):

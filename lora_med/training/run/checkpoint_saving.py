@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer_callback import TrainerState
 from trl.trainer.sft_trainer import SFTTrainer
 
+from lora_med.adapters.store.store import WEIGHTS
 from lora_med.config.schema import TrainSettings
+from lora_med.processes.launch import rank
+from lora_med.processes.together import mark, mark_checkpoint, saving
 from lora_med.training.run.adapter_files import load_adapter, save_adapter, saved_weights, trainable_weights
 from lora_med.training.run.checkpoint_policy import CheckpointPolicy
-from lora_med.training.run.checkpoints import commit, require_complete, rotate, written
+from lora_med.training.run.checkpoint_sending import (
+    forget_received,
+    gathered_in_first,
+    is_joined,
+    sent_bytes,
+    to_every_machine,
+)
+from lora_med.training.run.checkpoints import Checkpoint, announce, commit, require_complete, rotate, written
+from lora_med.training.run.resume import find_resume
 from lora_med.training.step.non_finite_guard import StepGuard
 
 logger = logging.getLogger(__name__)
@@ -54,6 +68,8 @@ class CheckpointingTrainer(SFTTrainer):
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         if not all(bool(torch.isfinite(value).all()) for value in trainable_weights(self.model).values()):
             raise self.guard.diverged("the adapter holds NaN or infinity", self.args, self.state)
+        mark(f"writing {folder.name}")
+        mark_checkpoint(folder.name, whole=False)
         with written(folder):
             # Past SFTTrainer, which would add a model card to every checkpoint.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
@@ -61,13 +77,53 @@ class CheckpointingTrainer(SFTTrainer):
         if self.args.should_save:
             finished = self.control.should_training_stop and not self.guard.stopping
             best = self.best_folder()
-            commit(folder, step=self.state.global_step, identity=self.identity, finished=finished, best=best)
-            rotate(self.output_dir, keep=self.settings.save_total_limit, best=best)
+            with saving():
+                commit(folder, step=self.state.global_step, identity=self.identity, finished=finished, best=best)
+                mark_checkpoint(folder.name, whole=True)
+                rotate(self.output_dir, keep=self.settings.save_total_limit, best=best)
+        mark(f"past {folder.name}")
         self.accelerator.wait_for_everyone()
+        mark_checkpoint(folder.name, whole=True)
+        if not self.args.should_save:
+            with contextlib.suppress(OSError):  # a library makes the folder in every process, here on another disk
+                folder.rmdir()
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The random state of every process, in the folder of process 0. No public event replaces its writing."""
+        if not is_joined():
+            super()._save_rng_state(output_dir)
+            return
+        with tempfile.TemporaryDirectory() as own:
+            super()._save_rng_state(own)
+            every = gathered_in_first((Path(own) / f"rng_state_{rank()}.pth").read_bytes())
+        if self.args.should_save:
+            for number, content in enumerate(every):
+                (Path(output_dir) / f"rng_state_{number}.pth").write_bytes(content)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The adapter, checked tensor by tensor. No public event replaces PEFT's loading, which checks less."""
         load_adapter(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
+
+    def earlier_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint to continue from, in the folder where this process finds it; None to start from zero.
+
+        Raises:
+            OutputError, SettingsError: as `find_resume`.
+        """
+        checkpoint = find_resume(self.output_dir, self.identity, resume=self.settings.resume)
+        if checkpoint is None:
+            return None
+        checkpoint = to_every_machine(checkpoint, self.output_dir, self.args.device)
+        if not checkpoint.finished:
+            announce(checkpoint)
+        return checkpoint
+
+    def take_result(self, checkpoint: Checkpoint) -> None:
+        """Take over the state and the chosen adapter of a run that had ended at this checkpoint."""
+        logger.info("the run had ended at step %d", checkpoint.step)
+        self.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+        self.load_sent(self.output_dir / (checkpoint.best or checkpoint.folder).name)
+        forget_received(self.output_dir)
 
     def best_folder(self) -> Path | None:
         """The folder of the best checkpoint so far; None where there is none."""
@@ -86,11 +142,21 @@ class CheckpointingTrainer(SFTTrainer):
         metric, value = self.policy.metric, self.state.best_metric
         logger.info("the best adapter is that of step %d: %s %.4f", self.state.best_global_step, metric, value)
         if not self.is_deepspeed_enabled:
-            load_adapter(self.accelerator.unwrap_model(self.model), require_complete(best))
+            self.load_sent(best)
+
+    def load_sent(self, folder: Path) -> None:
+        """Put the adapter of a checkpoint into the model of every process, from the disk of process 0.
+
+        Raises:
+            IntegrityError: that checkpoint is absent or was changed.
+        """
+        content = sent_bytes(lambda: require_complete(folder) / WEIGHTS)
+        load_adapter(self.accelerator.unwrap_model(self.model), folder, content)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The adapter's tensors, complete and on the CPU, for `publish(state=...)`; every process must call it."""
         inner = self.accelerator.unwrap_model(self.model)
         if self.is_deepspeed_enabled:  # the model holds slices; the chosen checkpoint holds the complete tensors
-            return saved_weights(inner, self.best_folder() or self.output_dir / f"checkpoint-{self.state.global_step}")
+            chosen = self.best_folder() or self.output_dir / f"checkpoint-{self.state.global_step}"
+            return saved_weights(inner, sent_bytes(lambda: chosen / WEIGHTS))
         return trainable_weights(inner)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
-from lora_med.errors import LoraMedError, OutputError, SettingsError
+from lora_med.errors import OutputError, SettingsError
 from lora_med.training.rows.batches import Share
 from lora_med.training.rows.training_rows import TrainingRows
+from lora_med.training.run.checkpoint_sending import from_first
 from lora_med.training.run.checkpoints import Checkpoint, differences, newest, newest_name
 from lora_med.training.step.task_eval import ValidationTask
 
@@ -30,24 +29,14 @@ def full_identity(
     return identity
 
 
-def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str, rank: int) -> Checkpoint | None:
+def find_resume(output_dir: Path, identity: dict[str, Any], *, resume: str) -> Checkpoint | None:
     """The checkpoint to continue from, None to start from zero; rank 0 searches, all processes get its answer.
 
     Raises:
         OutputError: there is a checkpoint and `resume` is "never".
         SettingsError: the checkpoint is of another run; the message names each field with both values.
     """
-    answer: list[Any] = [None]
-    if rank == 0:
-        try:
-            answer = [_search(output_dir, identity, resume)]
-        except LoraMedError as error:
-            answer = [error]
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(answer, src=0)
-    if isinstance(answer[0], LoraMedError):
-        raise answer[0]
-    return answer[0]
+    return from_first(lambda: _search(output_dir, identity, resume))
 
 
 def refuse_used(output_dir: Path, resume: str) -> None:

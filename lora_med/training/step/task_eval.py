@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from lora_med.errors import DivergedError, LoraMedError
 from lora_med.metrics.significance import Verdict
+from lora_med.processes.together import mark
 from lora_med.training.rows.batches import Share
 from lora_med.training.run.item_scores import add_answers, forget_after
 
@@ -95,6 +96,7 @@ def all_answers(validation_task: ValidationTask, model: Any, share: Share, *, sh
         own: Any = validation_task.answers(model, indices)
     except LoraMedError as error:
         own = error
+    mark("collecting scores")
     gathered: list[Any] = [own]
     if share.processes > 1:
         gathered = [None] * share.processes
