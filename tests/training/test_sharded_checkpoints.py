@@ -36,8 +36,7 @@ def test_a_checkpoint_of_shards_has_no_copy_of_the_base_and_is_enough_to_resume(
     shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
     assert run_sharded_ranks(2, lambda: train(resumed), tmp_path / "b") == [0, 0]
     first, expected, found = (
-        load_file(path / ADAPTER)
-        for path in (whole / "checkpoint-2", whole / "checkpoint-4", resumed / "checkpoint-4")
+        load_file(path / ADAPTER) for path in (whole / "checkpoint-2", whole / "checkpoint-4", resumed / "checkpoint-4")
     )
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert any(not torch.equal(first[name], expected[name]) for name in expected)

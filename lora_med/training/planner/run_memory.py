@@ -84,6 +84,7 @@ class Need:
     activations: int
     loss: int
     holes: int
+    gathered: int = 0  # weights of other processes' shards
 
     @property
     def total(self) -> int:
