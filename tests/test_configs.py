@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,9 +78,27 @@ def test_a_changed_value_has_its_reason_beside_it() -> None:
 def test_accelerate_reads_the_launcher(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
-    found = load_config_from_file(str(path))
-    expected = {"cpu": "MULTI_GPU", "ddp": "MULTI_GPU", "fsdp_qlora": "FSDP", "zero3": "DEEPSPEED"}
-    assert str(found.distributed_type).endswith(expected[path.stem])
+    found: Any = load_config_from_file(str(path))
+    expected = {"fsdp_qlora": "FSDP", "zero3": "DEEPSPEED"}.get(path.stem, "MULTI_GPU")
+    assert str(found.distributed_type).endswith(expected)
     assert found.use_cpu == (path.stem == "cpu")
     if path.stem == "fsdp_qlora":
         assert found.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+    if path.stem == "two_machines":
+        assert (found.num_machines, found.machine_rank, found.num_processes % found.num_machines) == (2, 0, 0)
+        assert found.main_process_ip and found.main_process_port
+
+
+def test_a_slurm_job_shards_with_the_variables_that_accelerate_sets() -> None:
+    """accelerate passes its file on as variables: those of the job's SHARDED=1 must be the same."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    script = (ROOT / "recipes" / "slurm" / "train.sbatch").read_text(encoding="utf-8")
+    config = ROOT / "recipes" / "accelerate" / "fsdp_qlora.yaml"
+    parsed = launch_command_parser().parse_args([f"--config_file={config}", "--num_processes=2", "script.py"])
+    arguments, *_ = _validate_launch_command(parsed)
+    expected = prepare_multi_gpu_env(arguments)
+    names = re.findall(r"((?:ACCELERATE|FSDP)_\w+)=(\w+)", script)
+    assert len(names) >= 8
+    assert {name: expected[name].lower() for name, _ in names} == {name: value.lower() for name, value in names}

@@ -13,7 +13,7 @@ import typer
 from lora_med.cli.options import AsJson, Config, Overrides
 from lora_med.cli.terminal import print_text
 from lora_med.config.parse import parse
-from lora_med.errors import LoraMedError
+from lora_med.errors import LoraMedError, UsageError
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Estimate a run: memory, the batch that fits, tokens, steps and time.",
 )
 GIB = 1 << 30
+SEVERAL = {"left_out": "the time that several processes take to send each other gradients is not known"}
 MOST_TIMED = {False: 2048, True: 16384}  # tokens that are timed: on a CPU, on a GPU
 
 
@@ -41,22 +42,30 @@ def plan(
     timed: Annotated[
         bool, typer.Option("--time/--no-time", help="Measure the step time of two layers on this machine.")
     ] = True,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of the run, such as one for each GPU.")] = 1,
+    sharded: Annotated[bool, typer.Option("--sharded", help="The base is in shards over them (FSDP2).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the memory a run needs, the batch that fits, and its time. No weights of the base are loaded."""
+    if sharded and processes == 1:
+        raise UsageError("--sharded with --processes 1: no other has a shard", fix="--processes N, with N at least 2")
     settings = parse(config, overrides or [])
     prepare_environment(settings.offline)
     from rich.console import Console
 
     with Console(stderr=True).status("building the model without memory, reading lengths, timing two layers"):
-        report = _report(settings, memory_gib=memory, read_data=read_data, timed=timed)
+        options = {"memory_gib": memory, "read_data": read_data, "timed": timed}
+        report = _report(settings, **options, processes=processes, sharded=sharded)
     print_text(json.dumps(report)) if as_json else _print(report)
 
 
-def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, timed: bool) -> dict[str, Any]:
+def _report(
+    settings: Settings, *, memory_gib: float | None, read_data: bool, timed: bool, processes: int, sharded: bool
+) -> dict[str, Any]:
     from lora_med.models.memory import experts_in_full, free_memory
     from lora_med.models.skeleton import skeleton
     from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure
+    from lora_med.training.planner.sharded_memory import loading_bytes, shared_needs
     from lora_med.training.rows.training_rows import row_lengths
 
     shape = _shape(settings)
@@ -65,10 +74,13 @@ def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, ti
     lengths, labeled = row_lengths(documents, train)
     free = int(memory_gib * GIB) if memory_gib is not None else free_memory("cuda" if shape.on_gpu else "cpu")
     batch = largest_batch(lengths, train.per_device_train_batch_size)
-    needs = measure(shape)
+    alone = measure(shape)
+    needs = shared_needs(shape, alone, processes) if sharded else alone
+    free = free if shape.on_gpu else free // processes  # the processes of a machine share its memory
+    loading = loading_bytes(shape) if sharded else None
     need = needs(batch, math.ceil(labeled * sum(batch)), train.gradient_checkpointing)
     fitted, choices = fit_batch(train, lengths, labeled, needs, free)
-    rows_a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    rows_a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps * processes
     steps = math.ceil(len(lengths) / rows_a_step) if documents is not None else None
     total_steps = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
     planned = fitted if train.batch == "auto" else train
@@ -81,7 +93,10 @@ def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, ti
             dtype=shape.dtype,
         ),
         "free_bytes": free,
-        "fits": need.total <= free,
+        "fits": max(need.total, 0 if shape.on_gpu else loading or 0) <= free,
+        "processes": processes,
+        "sharded": sharded,
+        "host_bytes_while_loading": loading,
         "chosen": {
             "per_device_train_batch_size": fitted.per_device_train_batch_size,
             "gradient_accumulation_steps": fitted.gradient_accumulation_steps,
@@ -93,7 +108,7 @@ def _report(settings: Settings, *, memory_gib: float | None, read_data: bool, ti
         "median_tokens": statistics.median(lengths),
         "steps_an_epoch": steps,
         "steps": total_steps,
-        "time": _time(shape, documents, lengths, labeled, planned) if timed else None,
+        "time": None if not timed else SEVERAL if processes > 1 else _time(shape, documents, lengths, labeled, planned),
         **_on_disk(shape),
     }
 
@@ -208,12 +223,13 @@ def _documents(settings: Settings) -> list[Tokens]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    as_set = report["as_set"]
+    as_set, processes = report["as_set"], report["processes"]
+    each = f" in each of {processes} processes" if processes > 1 else ""
     if "base_on_disk" in report:
         size = report["base_on_disk"]["cache_bytes"]
         cached = f"; its values are written once, {size / 1e9:.2f} GB in the cache" if size else ""
         print_text(f"base         quantized on disk: {report['base_on_disk']['quantization']}{cached}")
-    print_text(f"memory       for the {as_set['rows']} longest rows together, {as_set['tokens']:,} tokens:")
+    print_text(f"memory       for the {as_set['rows']} longest rows together{each}, {as_set['tokens']:,} tokens:")
     for name, size in as_set["bytes"].items():
         if size:
             print_text(f"             {name.replace('_', ' '):<24}{size / GIB:7.2f} GiB")
@@ -221,6 +237,10 @@ def _print(report: dict[str, Any]) -> None:
         print_text(f"experts      {report['experts_in_full']}")
     for name, size in as_set["phases"].items():
         print_text(f"{'phases' if name == 'loaded' else '':<13}{name:<24}{size / GIB:7.2f} GiB")
+    if report["host_bytes_while_loading"] is not None:
+        loading = report["host_bytes_while_loading"] / GIB
+        print_text(f"host         {loading:.2f} GiB in each process until the base is in shards,")
+        print_text(f"             {processes * loading:.2f} GiB if all of them are on one machine")
     verdict = "fits" if report["fits"] else "does not fit"
     print_text(f"free         {report['free_bytes'] / GIB:.2f} GiB: the batch of the settings {verdict}")
     for line in report["chosen"]["because"]:

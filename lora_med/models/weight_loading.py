@@ -47,7 +47,7 @@ def load_weights(
     import torch
 
     kind = model_class(config, tags=bool(head))
-    device_map = {"": int(os.environ.get("LOCAL_RANK", "0"))} if device_kind() == "cuda" and not is_sharded() else None
+    device_map = _device_map(device_kind())
     try:
         with progress_on_terminals_only(), _without_report() if head else nullcontext():
             loaded: Any = kind.from_pretrained(
@@ -80,6 +80,16 @@ def load_weights(
     keep_gradients_exact(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _device_map(device: str) -> dict[str, int | str] | None:
+    """Where transformers puts the weights of a process that trains on "cpu", "cuda" or another device.
+
+    A base to be sharded is loaded into host memory: without a map, every process would quantize it on the first GPU.
+    """
+    if device != "cuda":
+        return None
+    return {"": "cpu" if is_sharded() else int(os.environ.get("LOCAL_RANK", "0"))}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 
 from lora_med.models.base import load_base
 from lora_med.models.quantize import _compile_later, bitsandbytes_config, keep_gradients_exact
+from lora_med.models.weight_loading import _device_map
 from tests.tiny import make_tiny
 
 IDS = torch.tensor([[1, 50, 60, 70, 80, 90]])
@@ -73,6 +74,16 @@ def test_under_fsdp_four_bits_are_stored_in_floats(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     config = bitsandbytes_config("4bit", quant_type="nf4", double_quant=True, dtype="bfloat16")
     assert config.bnb_4bit_quant_storage == torch.bfloat16
+
+
+def test_a_base_to_be_sharded_is_loaded_into_host_memory_and_any_other_on_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _device_map("cuda") == {"": 1}
+    assert _device_map("cpu") is None
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert _device_map("cuda") == {"": "cpu"}
 
 
 def test_what_is_compiled_later_is_compiled_once_at_its_first_call() -> None:

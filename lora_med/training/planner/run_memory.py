@@ -2,8 +2,7 @@
 
 The weights follow from the shapes, the activations from a run of the step's own code without memory. A CPU needs more
 than that, which was measured in float32 and in bfloat16 (docs/performance.md): the libraries, and the holes that the C
-library's allocator leaves between tensors of many sizes. On a GPU, whose allocator leaves few holes, those numbers were
-not measured.
+library's allocator leaves between tensors of many sizes. None was measured on a GPU, which has few holes.
 """
 
 from __future__ import annotations
@@ -84,6 +83,7 @@ class Need:
     activations: int
     loss: int
     holes: int
+    gathered: int = 0  # weights of other processes' shards
 
     @property
     def total(self) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import save_fsdp_optimizer
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -62,6 +64,17 @@ class CheckpointingTrainer(SFTTrainer):
         if self.args.should_save:
             inner = self.accelerator.unwrap_model(self.model)
             save_adapter(inner, Path(output_dir or self.args.output_dir), state_dict or trainable_weights(inner))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Their states. No public event leaves out the copy of the model that transformers adds under FSDP."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write, commit and rotate. No public event surrounds the writing, which may meet a full disk."""
