@@ -1,4 +1,4 @@
-"""evaluate(): score the base and its adapters on the same held-out items, in one process, the base loaded once."""
+"""evaluate(): score the base and its adapters on the same held-out items, the base loaded once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from lora_med.evaluation.scorer import Answered, Scorer
 from lora_med.evaluation.scorers.registry import ScorerInputs, make_scorer
 from lora_med.evaluation.statistics.intervals import Statistics
 from lora_med.evaluation.statistics.over_seeds import same_recipe
+from lora_med.evaluation.tasks import Scoring
 from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches, in_order
 from lora_med.models.tokens.vocabulary import add_tokens
 from lora_med.prompts.render import fitting
 from lora_med.prompts.templates.templates import is_chat
@@ -47,6 +49,7 @@ def evaluate(
     options: EvalOptions,
     *,
     pool: AdapterPool | None = None,
+    run: RunBatches = in_order,
 ) -> Evaluation:
     """Scores of the base and of each adapter on the held-out records, with paired 95% intervals and verdicts.
 
@@ -54,6 +57,7 @@ def evaluate(
         adapters: names in `options.store`, or adapters that are already open; none scores the base alone.
         heldout: as `open_heldout` returns them; a plain list is refused, because it carries no access class.
         pool: the base with these adapters, as `load_many` returns it; None makes one and closes it at the end.
+        run: runs the batches of items; `SharedBatches` shares them with processes that `contribute`.
 
     Raises:
         BaseMismatchError: an adapter was trained on another base.
@@ -62,21 +66,13 @@ def evaluate(
         DataError: no records, two with the same uid, or none with anything to score.
         DivergedError: a model returns values that are not finite.
     """
-    check_heldout(heldout)
-    options = options.for_source(heldout.source)
-    scoring = options.checked_scoring()
-    fitted = heldout.with_records(fitting(heldout, options.template), "not what the template needs")
-    drawn = fitted.draw(options.max_items, options.seed)
     opened = open_adapters(adapters, options.store)
+    scoring, inputs = _inputs(base, opened, heldout, options)
+    options, drawn = inputs.options, inputs.heldout
     access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
-    base = with_template_of(base, opened, options.template)
-    inputs = ScorerInputs(base, context_of(base), drawn, options)
-    with _pool(base, opened, options.store, pool) as loaded:
-        for adapter in opened:
-            if adapter.card.tokens:
-                add_tokens(base, adapter.card.tokens)  # a pool that was passed has given them to its own Base
-        scorer = make_scorer(scoring, inputs)
-        answered = _answers(loaded, (None, *(adapter.name for adapter in opened)), scorer)
+    with _pool(inputs.base, opened, options.store, pool) as loaded:
+        scorer = _scorer(scoring, inputs, opened)
+        answered = _answers(loaded, _subjects(opened), scorer, run)
         shown = drawn.records[: options.samples] if access == OPEN else ()
         samples = _written_samples(scorer, answered, len(shown)) or write_samples(
             loaded, list(answered), shown, options.template, seed=options.seed
@@ -86,6 +82,53 @@ def evaluate(
     subjects = statistics.subjects(answered, custom)
     recipes = tuple(same_recipe({adapter.name: adapter.card for adapter in opened}))
     return _evaluation(inputs, statistics, access=access, samples=samples, subjects=subjects, recipes=recipes)
+
+
+def contribute(
+    base: Base,
+    adapters: Sequence[AdapterFiles],
+    heldout: HeldOutRecords,
+    options: EvalOptions,
+    *,
+    pool: AdapterPool,
+    run: RunBatches,
+) -> None:
+    """This process's share of the batches of an evaluation that another process reports by `evaluate`.
+
+    Raises:
+        LoraMedError: as `evaluate`.
+    """
+    scoring, inputs = _inputs(base, adapters, heldout, options)
+    scorer = _scorer(scoring, inputs, adapters)
+    for name in _subjects(adapters):
+        with use(pool, name):
+            scorer.outputs(run)
+
+
+def _inputs(
+    base: Base, opened: Sequence[AdapterFiles], heldout: HeldOutRecords, options: EvalOptions
+) -> tuple[Scoring, ScorerInputs]:
+    """The scoring, and what its scorer is made from: the items that are drawn, under the options of their source."""
+    check_heldout(heldout)
+    options = options.for_source(heldout.source)
+    scoring = options.checked_scoring()
+    fitted = heldout.with_records(fitting(heldout, options.template), "not what the template needs")
+    drawn = fitted.draw(options.max_items, options.seed)
+    base = with_template_of(base, opened, options.template)
+    return scoring, ScorerInputs(base, context_of(base), drawn, options)
+
+
+def _scorer(scoring: Scoring, inputs: ScorerInputs, opened: Sequence[AdapterFiles]) -> Scorer:
+    """The scorer, whose base has the tokens that the adapters bring; a pool has given them to its own Base only."""
+    for adapter in opened:
+        if adapter.card.tokens:
+            add_tokens(inputs.base, adapter.card.tokens)
+    return make_scorer(scoring, inputs)
+
+
+def _subjects(opened: Sequence[AdapterFiles]) -> list[str | None]:
+    """The base, then the adapters."""
+    return [None, *(adapter.name for adapter in opened)]
 
 
 def with_template_of(base: Base, adapters: Sequence[AdapterFiles], *templates: str) -> Base:
@@ -179,14 +222,16 @@ def describe(base: Base) -> dict[str, object]:
     }
 
 
-def _answers(pool: AdapterPool, names: Sequence[str | None], scorer: Scorer) -> dict[str | None, Answered]:
+def _answers(
+    pool: AdapterPool, names: Sequence[str | None], scorer: Scorer, run: RunBatches
+) -> dict[str | None, Answered]:
     """The answers of each subject."""
     answered: dict[str | None, Answered] = {}
     for name in names:
         started = time.perf_counter()
         with use(pool, name):
-            subject_answers = scorer.answer()
-        answered[name] = replace(subject_answers, seconds=time.perf_counter() - started)
+            outputs = scorer.outputs(run)
+        answered[name] = replace(scorer.answered(outputs), seconds=time.perf_counter() - started)
     return answered
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.results import Answers, Item
 from lora_med.evaluation.statistics.calibration import Confidence
+from lora_med.models.generation import RunBatches
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ class Scorer(Protocol):
         """Sentences that a reader of the scores should know."""
         ...
 
-    def answer(self) -> Answered:
-        """The answers of the active adapter."""
+    def outputs(self, run: RunBatches) -> Any:
+        """What the model with its active adapter gives for all items; `run` runs its batches."""
+        ...
+
+    def answered(self, outputs: Any) -> Answered:
+        """Outputs as answers, without the model."""
         ...
 
     def baselines(self) -> Mapping[str, Numbers]:

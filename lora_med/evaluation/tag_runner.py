@@ -7,7 +7,8 @@ adapter, which tags nothing, because its head is zero.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lora_med.adapters.runtime.attach import detach
@@ -32,6 +33,8 @@ from lora_med.evaluation.scorers.tag_answers import (
     tag_table,
 )
 from lora_med.evaluation.statistics.intervals import Statistics
+from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches, in_order
 from lora_med.prompts.templates.entity_json import read_entities, write_list
 from lora_med.run import versions
 
@@ -39,7 +42,12 @@ TEMPLATE = "tags"
 
 
 def evaluate_taggers(
-    adapters: Sequence[str | AdapterFiles], heldout: HeldOutRecords, options: EvalOptions, *, base: str | None = None
+    adapters: Sequence[str | AdapterFiles],
+    heldout: HeldOutRecords,
+    options: EvalOptions,
+    *,
+    base: str | None = None,
+    run: RunBatches = in_order,
 ) -> Evaluation:
     """Scores of each tagger on the held-out texts, with 95% intervals, beside a base that tags nothing.
 
@@ -48,28 +56,21 @@ def evaluate_taggers(
         heldout: annotated texts; their training records serve unseen mentions and the dictionary baseline.
         options: template, scoring, metrics and prompt options are not used here.
         base: where the base is, if it is not where the cards say.
+        run: runs the batches of texts; `SharedBatches` shares them with processes that `contribute_tags`.
 
     Raises:
         SettingsError: an adapter writes text, or a record is no annotated text.
         DataError: no records, or none with a mention.
         BaseMismatchError: an adapter was trained on another base.
     """
-    check_heldout(heldout)
-    annotated = (record for record in heldout if isinstance(record, Annotated))
-    drawn = heldout.with_records(annotated, "not annotated").draw(options.max_items, options.seed)
+    drawn = _drawn(heldout, options)
     opened = open_adapters(adapters, options.store)
     scorer, answered, described_base = None, dict[str | None, Answered](), dict[str, object]()
-    for adapter in opened:
-        loaded, model = load_opened_tagger(adapter, base=base)
-        length = adapter.card.settings.get("train", {}).get("max_length") or 1024
-        items = tag_items(drawn.records, loaded.tokenizer, int(length))
+    for adapter, (loaded, items, spans, seconds) in zip(opened, _tagged(opened, drawn, base, run), strict=True):
         if scorer is None:
             scorer, described_base = _TagScorer(items, drawn.training), describe(loaded)
-            answered[None] = scorer.answered([[] for _ in items], 0.0)
-        started = time.perf_counter()
-        spans = answer_tags(model, loaded.tokenizer, items, loaded.labels)
-        answered[adapter.name] = scorer.answered(spans, time.perf_counter() - started)
-        detach(model)
+            answered[None] = scorer.answered(scorer.outputs(run))
+        answered[adapter.name] = replace(scorer.answered(spans), seconds=seconds)
     if scorer is None:
         raise DataError("no adapter is named", fix="lora-med adapters list")
     access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
@@ -94,6 +95,45 @@ def evaluate_taggers(
         published=drawn.published,
         left_out=drawn.left_out_of(len(scorer.items)),
     )
+
+
+def contribute_tags(
+    adapters: Sequence[AdapterFiles],
+    heldout: HeldOutRecords,
+    options: EvalOptions,
+    *,
+    base: str | None,
+    run: RunBatches,
+) -> None:
+    """This process's share of the batches of an evaluation that another process reports by `evaluate_taggers`.
+
+    Raises:
+        LoraMedError: as `evaluate_taggers`.
+    """
+    for _ in _tagged(adapters, _drawn(heldout, options), base, run):
+        pass
+
+
+def _drawn(heldout: HeldOutRecords, options: EvalOptions) -> HeldOutRecords:
+    """The annotated records to score."""
+    check_heldout(heldout)
+    annotated = (record for record in heldout if isinstance(record, Annotated))
+    return heldout.with_records(annotated, "not annotated").draw(options.max_items, options.seed)
+
+
+def _tagged(
+    adapters: Sequence[AdapterFiles], drawn: HeldOutRecords, base: str | None, run: RunBatches
+) -> Iterator[tuple[Base, list[TagItem], list[list[Span]], float]]:
+    """For each adapter its base, its items, their mentions, and the seconds that the mentions took."""
+    for adapter in adapters:
+        loaded, model = load_opened_tagger(adapter, base=base)
+        length = adapter.card.settings.get("train", {}).get("max_length") or 1024
+        items = tag_items(drawn.records, loaded.tokenizer, int(length))
+        started = time.perf_counter()
+        spans = answer_tags(model, loaded.tokenizer, items, loaded.labels, run=run)
+        seconds = time.perf_counter() - started
+        detach(model)
+        yield loaded, items, spans, seconds
 
 
 class _TagScorer:
@@ -124,17 +164,15 @@ class _TagScorer:
         """The gold mentions as JSON."""
         return tuple(write_list((mention.type, mention.text) for mention in item.gold) for item in self._tag_items)
 
-    def answer(self) -> Answered:
+    def outputs(self, run: RunBatches) -> list[list[Span]]:
         """No mention, as from a base without an adapter."""
-        return self.answered([[] for _ in self._tag_items], 0.0)
+        return [[] for _ in self._tag_items]
 
-    def answered(self, spans: Sequence[Sequence[Span]], seconds: float) -> Answered:
+    def answered(self, outputs: Sequence[Sequence[Span]]) -> Answered:
         """A tagger's mentions, in the form of all answers."""
-        table = tag_table(self._tag_items, spans, self._types, self._seen_in_training)
-        lists = tuple(write_list((span.type, span.text) for span in item_spans) for item_spans in spans)
-        return Answered(
-            table, tuple({"mentions": len(item_spans)} for item_spans in spans), lists, lists, seconds=seconds
-        )
+        table = tag_table(self._tag_items, outputs, self._types, self._seen_in_training)
+        lists = tuple(write_list((span.type, span.text) for span in spans) for spans in outputs)
+        return Answered(table, tuple({"mentions": len(spans)} for spans in outputs), lists, lists)
 
     def baselines(self) -> Mapping[str, Numbers]:
         """The dictionary baseline: marking every text that training marked."""

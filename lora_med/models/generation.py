@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from lora_med.models.limits.not_finite import finite_logits
 
 BATCH_TOKENS = 8192
+
+
+class RunBatches(Protocol):
+    """Who runs batches: `in_order` this process, `SharedBatches` of evaluation several together."""
+
+    def __call__(
+        self,
+        batches: Sequence[list[int]],
+        compute: Callable[[list[int]], list[Any]],
+        *,
+        written: bool = False,
+    ) -> list[list[Any]]:
+        """The results of all `batches` of row numbers: lists of token ids, or arrays of numbers, one for each row.
+
+        Args:
+            compute: the results of one batch, in the order of its rows.
+            written: the token ids are text that the model writes, which may repeat what it reads.
+        """
+        ...
+
+
+def in_order(
+    batches: Sequence[list[int]], compute: Callable[[list[int]], list[Any]], *, written: bool = False
+) -> list[list[Any]]:
+    """All batches, one after another, in this process."""
+    return [compute(batch) for batch in batches]
+
+
+def run_rows(
+    run: RunBatches, batches: Sequence[list[int]], compute: Callable[[list[int]], list[Any]], *, written: bool = False
+) -> list[Any]:
+    """The results in the order of the row numbers, each of which is in one batch."""
+    results = run(batches, compute, written=written)
+    by_row = {
+        row: result
+        for rows, values in zip(batches, results, strict=True)
+        for row, result in zip(rows, values, strict=True)
+    }
+    return [by_row[row] for row in range(len(by_row))]
 
 
 def greedy(
@@ -19,6 +58,7 @@ def greedy(
     batch_tokens: int = BATCH_TOKENS,
     processors: Callable[[Sequence[int]], Sequence[Any]] = lambda rows: (),
     advance: Callable[[int], None] = lambda count: None,
+    run: RunBatches = in_order,
 ) -> list[list[int]]:
     """The likeliest next tokens after each prompt, one by one, until an end token, which is not returned.
 
@@ -26,7 +66,8 @@ def greedy(
         prompts: token ids, none empty.
         batch_tokens: the most tokens in a batch, padding and answers counted.
         processors: maps the row numbers of a batch to the LogitsProcessors of transformers that constrain it.
-        advance: called after each batch with the number of its prompts.
+        advance: called after each batch that this process runs, with the number of its prompts.
+        run: runs the batches.
 
     Raises:
         DivergedError: the model gives NaN or infinity; it names the layer.
@@ -36,8 +77,8 @@ def greedy(
     import torch
 
     ends, pad = stop_ids(model, tokenizer), tokenizer.pad_token_id
-    answers: list[list[int]] = [[] for _ in prompts]
-    for batch in _batches([len(row) for row in prompts], max_new_tokens, batch_tokens):
+
+    def answer(batch: list[int]) -> list[list[int]]:
         width = max(len(prompts[row]) for row in batch)
         ids = torch.tensor([[pad] * (width - len(prompts[row])) + list(prompts[row]) for row in batch])
         mask = torch.tensor([[0] * (width - len(prompts[row])) + [1] * len(prompts[row]) for row in batch])
@@ -52,10 +93,11 @@ def greedy(
                 eos_token_id=ends,
                 logits_processor=[finite_logits(model, pad), *processors(batch)],
             )
-        for row, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
-            answers[row] = before_end(tokens, ends)
         advance(len(batch))
-    return answers
+        return [before_end(tokens, ends) for tokens in generated[:, width:].tolist()]
+
+    batches = _batches([len(row) for row in prompts], max_new_tokens, batch_tokens)
+    return run_rows(run, batches, answer, written=True)
 
 
 def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -23,6 +23,7 @@ from lora_med.evaluation.likelihood.shared_prefix_scoring import (
     question_row,
     score_question_rows,
 )
+from lora_med.models.generation import RunBatches, in_order, run_rows
 from lora_med.models.limits.not_finite import not_finite
 
 BATCH_TOKENS = 4096
@@ -142,20 +143,21 @@ def _batch(model: Any, rows: Sequence[ScoredRow], device: torch.device) -> list[
 
 
 def log_probabilities(
-    model: Any, rows: Sequence[ScoredRow], *, batch_tokens: int = BATCH_TOKENS
+    model: Any, rows: Sequence[ScoredRow], *, batch_tokens: int = BATCH_TOKENS, run: RunBatches = in_order
 ) -> list[NDArray[np.float64]]:
     """Natural log-probabilities, one array per row, in the order of its `tokens`; computed in fp32 from the logits.
+
+    Args:
+        run: runs the batches.
 
     Raises:
         DivergedError: the model returns values that are not finite.
     """
     device = next(model.parameters()).device
-    results: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
     lengths = [len(row.input_ids) for row in rows]
+    batched = batches(lengths, model.config.get_text_config().vocab_size, batch_tokens=batch_tokens)
     with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
-        for batch in batches(lengths, model.config.get_text_config().vocab_size, batch_tokens=batch_tokens):
-            for index, values in zip(batch, _batch(model, [rows[i] for i in batch], device), strict=True):
-                results[index] = values
+        results = run_rows(run, batched, lambda batch: _batch(model, [rows[index] for index in batch], device))
     _refuse_not_finite(model, [row.input_ids for row in rows], results)
     return results
 
@@ -167,7 +169,12 @@ def _refuse_not_finite(model: Any, inputs: Sequence[Sequence[int]], results: Seq
 
 
 def token_nll(
-    model: Any, items: Sequence[tuple[Sequence[int], int]], context: int, *, batch_tokens: int = BATCH_TOKENS
+    model: Any,
+    items: Sequence[tuple[Sequence[int], int]],
+    context: int,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    run: RunBatches = in_order,
 ) -> list[NDArray[np.float64]]:
     """Negative log-likelihood in nats of each token of each item `(input_ids, first)` from index `first` on."""
     rows: list[ScoredRow] = []
@@ -177,7 +184,7 @@ def token_nll(
         rows += item_rows
         owner += [number] * len(item_rows)
     pieces: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in items]
-    for number, values in zip(owner, log_probabilities(model, rows, batch_tokens=batch_tokens), strict=True):
+    for number, values in zip(owner, log_probabilities(model, rows, batch_tokens=batch_tokens, run=run), strict=True):
         pieces[number].append(-values)
     return [np.concatenate(item_pieces) for item_pieces in pieces]
 
@@ -188,6 +195,7 @@ def score_text(
     context: int,
     *,
     batch_tokens: int = BATCH_TOKENS,
+    run: RunBatches = in_order,
 ) -> list[float]:
     """Negative log-likelihood in nats of each item, summed over its tokens.
 
@@ -195,7 +203,7 @@ def score_text(
         items: `(input_ids, first)` or `(input_ids, first, unscored)`: tokens from index `first` on, except the indices
             `unscored`.
     """
-    nlls = token_nll(model, [(item[0], item[1]) for item in items], context, batch_tokens=batch_tokens)
+    nlls = token_nll(model, [(item[0], item[1]) for item in items], context, batch_tokens=batch_tokens, run=run)
     for item, values in zip(items, nlls, strict=True):
         if len(item) == 3:
             values[[index - item[1] for index in item[2]]] = 0.0
@@ -208,6 +216,7 @@ def score_options(
     context: int,
     *,
     batch_tokens: int = BATCH_TOKENS,
+    run: RunBatches = in_order,
 ) -> list[list[float]]:
     """Summed log-probability of each option after its prompt, for items `(prompt_ids, options' ids)`.
 
@@ -216,8 +225,8 @@ def score_options(
     """
     rows = [question_row(prompt, options, context) for prompt, options in items]
     if not can_share_prefixes(model, max((len(row.prompt) + max(map(len, row.options)) for row in rows), default=0)):
-        return score_by_row(model, items, context, batch_tokens=batch_tokens)
-    results = score_question_rows(model, rows, batch_tokens=batch_tokens)
+        return score_by_row(model, items, context, batch_tokens=batch_tokens, run=run)
+    results = score_question_rows(model, rows, batch_tokens=batch_tokens, run=run)
     _refuse_not_finite(model, [row.prompt for row in rows], results)
     return [
         [float(part.sum()) for part in np.split(values, np.cumsum([len(option) for option in row.options])[:-1])]
@@ -231,6 +240,7 @@ def score_by_row(
     context: int,
     *,
     batch_tokens: int = BATCH_TOKENS,
+    run: RunBatches = in_order,
 ) -> list[list[float]]:
     """The results of `score_options` from ordinary rows, for models that accept no mask of another shape."""
     rows: list[ScoredRow] = []
@@ -239,7 +249,7 @@ def score_by_row(
         item_rows, row_of_option = option_rows(prompt, options, context)
         plans.append((len(rows), row_of_option))
         rows += item_rows
-    values = log_probabilities(model, rows, batch_tokens=batch_tokens)
+    values = log_probabilities(model, rows, batch_tokens=batch_tokens, run=run)
     scores: list[list[float]] = []
     for (_, options), (begin, row_of_option) in zip(items, plans, strict=True):
         read_so_far = [0] * (max(row_of_option) + 1)

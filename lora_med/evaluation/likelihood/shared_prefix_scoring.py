@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache
+
+from lora_med.evaluation.likelihood.prefix_cache import CurrentPrefix
+from lora_med.models.generation import RunBatches, in_order, run_rows
 
 LOGITS_BYTES = 1 << 28
 SOFTMAX_ROWS = 256
@@ -139,45 +142,30 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     return next((offset for offset in range(longest) if first[offset] != second[offset]), max(longest, 0))
 
 
-def score_question_rows(model: Any, rows: Sequence[QuestionRow], *, batch_tokens: int) -> list[NDArray[np.float64]]:
-    """The log-probability of every token of every option, one array a row, the options one after another."""
-    scores: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
+def score_question_rows(
+    model: Any, rows: Sequence[QuestionRow], *, batch_tokens: int, run: RunBatches = in_order
+) -> list[NDArray[np.float64]]:
+    """The log-probability of every token of every option, one array a row, the options one after another.
+
+    `run` runs the batches, those with one prefix in a row, so that one prefix at a time is in memory.
+    """
     device = next(model.parameters()).device
+    vocabulary = model.config.get_text_config().vocab_size
+    batches: list[list[int]] = []
+    common_of: dict[int, int] = {}
+    for common, group in shared_prefixes([row.prompt for row in rows]):
+        common_of |= dict.fromkeys(group, common)
+        group_batches = _batches([rows[number] for number in group], common, vocabulary, batch_tokens)
+        batches += [[group[index] for index in batch] for batch in group_batches]
+    prefix = CurrentPrefix(model, device)
+
+    def score(batch: list[int]) -> list[NDArray[np.float64]]:
+        common = common_of[batch[0]]
+        cache = prefix.cache(rows[batch[0]].prompt[:common])
+        return _batch(model, [rows[number] for number in batch], common, cache, device)
+
     with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
-        for common, group in shared_prefixes([row.prompt for row in rows]):
-            prefix = _run_prefix(model, rows[group[0]].prompt[:common], device) if common else None
-            for batch in _batches(
-                [rows[number] for number in group], common, model.config.get_text_config().vocab_size, batch_tokens
-            ):
-                numbers = [group[index] for index in batch]
-                batch_scores = _batch(model, [rows[number] for number in numbers], common, prefix, device)
-                for number, row_scores in zip(numbers, batch_scores, strict=True):
-                    scores[number] = row_scores
-    return scores
-
-
-class _PrefixLayer(DynamicLayer):
-    """The prefix's keys and values of one layer, shared by every row of a batch and never extended."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.keys, self.values = self._prefix = (layer.keys, layer.values)
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prefix's keys and values, then the batch's own."""
-        pairs = zip(self._prefix, (key_states, value_states), strict=True)
-        keys, values = (torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=-2) for shared, own in pairs)
-        return keys, values
-
-
-def _run_prefix(model: Any, ids: Sequence[int], device: torch.device) -> Cache:
-    """Keys and values of each layer for the tokens of the shared prefix."""
-    cache = DynamicCache()
-    model(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Cache(layers=[_PrefixLayer(layer) for layer in cache.layers])
+        return run_rows(run, batches, score)
 
 
 def _batches(rows: Sequence[QuestionRow], common: int, vocabulary: int, batch_tokens: int) -> list[list[int]]:

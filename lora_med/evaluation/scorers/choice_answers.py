@@ -18,7 +18,7 @@ from lora_med.evaluation.likelihood.log_probabilities import score_options
 from lora_med.evaluation.likelihood.shared_prefix_scoring import cut_left
 from lora_med.evaluation.scorers.items import ChoiceItem, choice_items
 from lora_med.metrics.choice import best, best_by_length, mean_over_orders, unrotated
-from lora_med.models.generation import greedy
+from lora_med.models.generation import RunBatches, greedy, in_order
 from lora_med.prompts.answers import read_choice, read_letter
 from lora_med.prompts.few_shot import Shots
 from lora_med.prompts.templates.templates import find_template
@@ -121,10 +121,10 @@ def rotations(record: Question) -> tuple[Question, ...]:
     )
 
 
-def score_choices(model: Any, questions: ChoiceQuestions, context: int) -> Choices:
+def score_choices(model: Any, questions: ChoiceQuestions, context: int, *, run: RunBatches = in_order) -> Choices:
     """The choices by log-probability: the option with the highest value after the prompt, over all orders."""
     rows = [(item.prompt_ids, item.option_ids) for item in questions.flat()]
-    return choose(questions, score_options(model, rows, context))
+    return choose(questions, score_options(model, rows, context, run=run))
 
 
 def choose(questions: ChoiceQuestions, scores: Sequence[Sequence[float]]) -> Choices:
@@ -153,6 +153,7 @@ def answer_choices(
     *,
     max_new_tokens: int = ANSWER_TOKENS,
     advance: Callable[[int], None] = lambda count: None,
+    run: RunBatches = in_order,
 ) -> Choices:
     """The choices in writing, greedily; over several orders the option that was written most often.
 
@@ -161,7 +162,7 @@ def answer_choices(
     """
     flat = questions.flat()
     prompts = [cut_left(item.prompt_ids, max(1, context - max_new_tokens)) for item in flat]
-    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance)
+    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance, run=run)
     texts = [tokenizer.decode(shares, skip_special_tokens=True) for shares in tokens]
     votes = [
         [float(label == shares) for label in item.labels]

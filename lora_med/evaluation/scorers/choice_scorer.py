@@ -22,6 +22,7 @@ from lora_med.evaluation.scorers.choice_measures import confusion, layout_of, op
 from lora_med.evaluation.statistics.calibration import Fitted, confidence, fit
 from lora_med.metrics.significance import wilson
 from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches
 from lora_med.prompts.few_shot import Shots
 
 
@@ -79,14 +80,21 @@ class ChoiceScorer:
         )
         return (f"{shortened} prompts were longer than the context and lost their beginning.",) if shortened else ()
 
-    def answer(self) -> Answered:
-        """The choice for each question."""
-        model, tokenizer, questions = self._base.model, self._base.tokenizer, self._questions
+    def outputs(self, run: RunBatches) -> tuple[Choices, Choices | None]:
+        """The choice for each question, and for each validation question where there are some."""
+        model, questions = self._base.model, self._questions
         if self._written:
-            choices = answer_choices(model, tokenizer, questions, self._context)
-        else:
-            choices = score_choices(model, questions, self._context)
+            return answer_choices(model, self._base.tokenizer, questions, self._context, run=run), None
+        choices = score_choices(model, questions, self._context, run=run)
+        if self._validation is None:
+            return choices, None
+        return choices, score_choices(model, self._validation, self._context, run=run)
+
+    def answered(self, outputs: tuple[Choices, Choices | None]) -> Answered:
+        """The choice for each question, compared with the right one."""
+        (choices, validation), questions = outputs, self._questions
         table = option_table(questions, choices)
+        fitted = self._fitted(validation)
         return Answered(
             table,
             tuple(_facts(choices, index, self._written) for index in range(len(questions.items))),
@@ -94,7 +102,7 @@ class ChoiceScorer:
             written=choices.written,
             right=tuple(a == b for a, b in zip(questions.truth, choices.predicted, strict=True)),
             answers=self._answers(choices, table),
-            confidence=None if self._written else confidence(choices.scores, _right_indices(questions), self._fitted()),
+            confidence=None if self._written else confidence(choices.scores, _right_indices(questions), fitted),
         )
 
     def baselines(self) -> Mapping[str, Numbers]:
@@ -103,13 +111,11 @@ class ChoiceScorer:
         constant = (label,) * len(self._questions.items)
         return {f"Always answering “{label}”": option_table(self._questions, Choices(constant, (), by_length=constant))}
 
-    def _fitted(self) -> Fitted | None:
-        """Temperature and threshold, from the validation questions under the adapter that is active."""
-        if self._validation is None:
+    def _fitted(self, choices: Choices | None) -> Fitted | None:
+        """Temperature and threshold, from the choices for the validation questions under the same adapter."""
+        if self._validation is None or choices is None:
             return None
-        return fit(
-            score_choices(self._base.model, self._validation, self._context).scores, _right_indices(self._validation)
-        )
+        return fit(choices.scores, _right_indices(self._validation))
 
     def _answers(self, choices: Choices, table: Numbers) -> Answers:
         labels = self._questions.labels

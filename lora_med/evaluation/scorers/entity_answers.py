@@ -20,7 +20,7 @@ from lora_med.evaluation.likelihood.constrained_json import entity_list, unconst
 from lora_med.evaluation.likelihood.shared_prefix_scoring import cut_left
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.metrics.spans import Mention, collapsed, f1_of_counts, micro, relaxed, strict, unseen
-from lora_med.models.generation import greedy
+from lora_med.models.generation import RunBatches, greedy, in_order
 from lora_med.prompts.render import render
 from lora_med.prompts.templates.entity_json import Entities, read_entities, write_entities
 from lora_med.prompts.tokens_and_labels import tokenize_rows
@@ -137,20 +137,22 @@ def answer_entities(
     max_new_tokens: int,
     types: Sequence[str] | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    run: RunBatches = in_order,
 ) -> list[str]:
     """What the model with its active adapter writes after each prompt, by the likeliest tokens.
 
     Args:
         context: the longest row in tokens, prompt and answer; a longer prompt loses its beginning.
         types: restrict every answer to a JSON list of these types (needs llguidance); None restricts nothing.
-        advance: called with the number of items done, batch by batch.
+        advance: called with the number of items done, batch by batch of those that this process runs.
+        run: runs the batches.
 
     Raises:
         DependencyMissingError: `types` are given and llguidance is not installed.
     """
     prompts = [cut_left(item.prompt_ids, context - max_new_tokens) for item in items]
     rule = unconstrained if types is None else entity_list(model, tokenizer, types)
-    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, processors=rule, advance=advance)
+    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, processors=rule, advance=advance, run=run)
     unfinished = sum(len(answer) >= max_new_tokens for answer in tokens)
     if unfinished:
         logger.info("%d of %d answers stopped at %d tokens", unfinished, len(items), max_new_tokens)

@@ -23,6 +23,7 @@ from lora_med.evaluation.scorers.entity_answers import (
     seen_mentions,
 )
 from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches
 from lora_med.prompts.templates.entity_json import write_list
 
 LEAST_LETTERS = 3  # a shorter mention, such as a chemical symbol, matches too much text of another meaning
@@ -87,19 +88,23 @@ class EntityScorer:
             sentences.append("No training split is known, so unseen mentions are not scored separately.")
         return tuple(sentences)
 
-    def answer(self) -> Answered:
+    def outputs(self, run: RunBatches) -> list[str]:
         """The written lists."""
-        written = answer_entities(
+        return answer_entities(
             self._base.model,
             self._base.tokenizer,
             self._to_answer,
             context=self._context,
             max_new_tokens=self._limit,
             types=self._types if self._constrained else None,
+            run=run,
         )
-        table = entity_table(self._to_answer, written, self._types, self._seen_in_training)
+
+    def answered(self, outputs: Sequence[str]) -> Answered:
+        """The written lists, each compared with the gold mentions."""
+        table = entity_table(self._to_answer, outputs, self._types, self._seen_in_training)
         facts = tuple({"hallucinated": int(row[-REST]), "valid_json": not row[-1]} for row in table)
-        return Answered(table, facts, predictions=tuple(written), written=tuple(written))
+        return Answered(table, facts, predictions=tuple(outputs), written=tuple(outputs))
 
     def baselines(self) -> Mapping[str, Numbers]:
         """The dictionary baseline: marking every text that training marked."""

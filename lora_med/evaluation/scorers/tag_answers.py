@@ -23,6 +23,7 @@ from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.scorers.entity_answers import REST, WIDTH, entity_measures, gold_mentions, mention_counts
 from lora_med.metrics.spans import Mention
 from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches, in_order, run_rows
 from lora_med.models.tagging import load_tagger
 from lora_med.prompts.entity_tags import Piece, cut_pieces, read_tags
 
@@ -115,28 +116,29 @@ def answer_tags(
     *,
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], None] = lambda count: None,
+    run: RunBatches = in_order,
 ) -> list[list[Span]]:
     """The mentions of each text by the likeliest tag of each token, with the active adapter.
 
     Args:
         batch_tokens: the most tokens in a batch, padding included.
         advance: called with the number of items done, at the end of each.
+        run: runs the batches.
     """
     import torch
 
     pieces = [piece for item in items for piece in item.pieces]
-    remaining = sorted(range(len(pieces)), key=lambda number: -len(pieces[number].input_ids))
-    tags: dict[int, list[int]] = {}
-    while remaining:
-        width = len(pieces[remaining[0]].input_ids)
-        batch, remaining = remaining[: max(1, batch_tokens // width)], remaining[max(1, batch_tokens // width) :]
+
+    def tag(batch: list[int]) -> list[list[int]]:
         rows = [pieces[number].input_ids for number in batch]
+        width = len(rows[0])
         ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         with torch.inference_mode():
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        for number, row, likeliest in zip(batch, rows, logits.argmax(-1).tolist(), strict=True):
-            tags[number] = likeliest[: len(row)]
+        return [likeliest[: len(row)] for row, likeliest in zip(rows, logits.argmax(-1).tolist(), strict=True)]
+
+    tags = run_rows(run, _batches([len(piece.input_ids) for piece in pieces], batch_tokens), tag)
     mentions, number = [], 0
     for item in items:
         spans: list[Span] = []
@@ -146,6 +148,17 @@ def answer_tags(
         mentions.append(spans)
         advance(1)
     return mentions
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Piece numbers by batch, the longest first; a piece over the limit has its own batch."""
+    remaining = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    batches: list[list[int]] = []
+    while remaining:
+        size = max(1, batch_tokens // lengths[remaining[0]])
+        batches.append(remaining[:size])
+        remaining = remaining[size:]
+    return batches
 
 
 def tag_table(

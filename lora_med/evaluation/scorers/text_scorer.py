@@ -15,6 +15,7 @@ from lora_med.evaluation.results import Item
 from lora_med.evaluation.scorer import Answered
 from lora_med.evaluation.scorers.items import TextItem, text_items
 from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches
 from lora_med.prompts.render import render
 
 MOST_SECTIONS, LEAST_ITEMS = 6, 10  # fewer items of a section say too little
@@ -45,10 +46,14 @@ class TextScorer:
         """nll, perplexity, bits per byte, and the nll of each section."""
         return text_measures(self._sections)
 
-    def answer(self) -> Answered:
-        """The nll of each text."""
+    def outputs(self, run: RunBatches) -> list[Numbers]:
+        """The nll of each token of each text."""
         rows = [(item.input_ids, item.first) for item in self._scored]
-        token_values = token_nll(self._base.model, rows, self._context)
+        return token_nll(self._base.model, rows, self._context, run=run)
+
+    def answered(self, outputs: Sequence[Numbers]) -> Answered:
+        """The nll of each text."""
+        token_values = [values.copy() for values in outputs]
         for item, values in zip(self._scored, token_values, strict=True):
             values[[offset - item.first for offset in item.unscored]] = 0.0
         nll = [float(values.sum()) for values in token_values]

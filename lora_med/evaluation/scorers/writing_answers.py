@@ -22,7 +22,7 @@ from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.metrics.content_words import content_words
 from lora_med.metrics.faithfulness import Faithfulness, faithfulness
 from lora_med.metrics.overlap import Encoder, bert_scores, overlaps
-from lora_med.models.generation import greedy
+from lora_med.models.generation import RunBatches, greedy, in_order
 from lora_med.prompts.render import render
 from lora_med.prompts.row import Row
 from lora_med.prompts.tokens_and_labels import tokenize_rows
@@ -83,13 +83,14 @@ def write_answers(
     context: int,
     max_new_tokens: int,
     advance: Callable[[int], None] = lambda count: None,
+    run: RunBatches = in_order,
 ) -> list[str]:
     """What the model with its active adapter writes after each prompt, by the likeliest tokens.
 
     If prompt and answer exceed `context`, the prompt loses tokens after its first.
     """
     prompts = [cut_left(item.prompt_ids, context - max_new_tokens) for item in items]
-    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance)
+    tokens = greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, advance=advance, run=run)
     return [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in tokens]
 
 

@@ -22,6 +22,7 @@ from lora_med.evaluation.scorers.writing_answers import (
 )
 from lora_med.metrics.overlap import Encoder
 from lora_med.models.base import Base
+from lora_med.models.generation import RunBatches
 from lora_med.prompts.render import fitting
 
 SIMILARITY_NOTE = "Similarity to a reference does not show whether a text is true; the measures below it check that."
@@ -82,10 +83,13 @@ class WritingScorer:
             sentences.append("No training split is known, so copying the nearest training text is not scored.")
         return tuple(sentences)
 
-    def answer(self) -> Answered:
+    def outputs(self, run: RunBatches) -> list[str]:
         """The written texts."""
-        model, tokenizer = self._base.model, self._base.tokenizer
-        outputs = write_answers(model, tokenizer, self._to_answer, context=self._context, max_new_tokens=self._limit)
+        model, tokenizer, limit = self._base.model, self._base.tokenizer, self._limit
+        return write_answers(model, tokenizer, self._to_answer, context=self._context, max_new_tokens=limit, run=run)
+
+    def answered(self, outputs: Sequence[str]) -> Answered:
+        """The written texts, each compared with its reference and its source."""
         table = writing_table(self._to_answer, outputs, self._bert)
         facts = tuple(
             {"rouge_l": round(row[COLUMN_OF["rouge_l"]], 6), "words": int(row[COLUMN_OF["output_words"]])}
