@@ -22,6 +22,7 @@ from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation
 from lora_med.evaluation.runner import open_adapters
 from lora_med.evaluation.sentences import number, signed, span
+from lora_med.evaluation.sharing.shared_batches import SharedBatches
 from lora_med.evaluation.statistics.multiple_comparisons import Comparison, compare_all
 from lora_med.evaluation.tasks import SCORINGS
 from lora_med.models.base import load_base
@@ -62,7 +63,7 @@ def score(base: str, adapters: Sequence[str], options: argparse.Namespace) -> tu
         jobs = make_jobs(names, cards, split=split, overrides=() if adapters else ["data.leaks=drop"])
         eval_options = EvalOptions(store=options.store, max_items=most, bootstrap_samples=options.resamples)
         opened = [open_job(job, eval_options.prompt_options, calibrate=False) for job in jobs]
-        evaluations += score_jobs(loaded, published, jobs, opened, eval_options)
+        evaluations += score_jobs(loaded, published, jobs, opened, eval_options, run=SharedBatches())
     return evaluations, time.perf_counter() - started
 
 

@@ -18,9 +18,10 @@ from lora_med.errors import DataError, SettingsError
 from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
 from lora_med.evaluation.record_scores import record_scores
 from lora_med.evaluation.results import Evaluation
-from lora_med.evaluation.runner import evaluate, pool_of, with_template_of
+from lora_med.evaluation.runner import contribute, evaluate, pool_of, with_template_of
 from lora_med.evaluation.scorers.registry import check_prompt_options, learns
-from lora_med.evaluation.tag_runner import evaluate_taggers
+from lora_med.evaluation.sharing.shared_batches import SharedBatches
+from lora_med.evaluation.tag_runner import contribute_tags, evaluate_taggers
 from lora_med.evaluation.tasks import SCORINGS, TASKS, EvalTask, Scoring, check_scoring, find_task, scoring_of
 from lora_med.models.base import Base
 from lora_med.workflows.heldout_settings import choose_template, heldout_settings, sources_of, stated_class
@@ -177,10 +178,13 @@ def score_jobs(
     jobs: Sequence[Job],
     opened: Sequence[HeldOutRecords],
     options: EvalOptions,
+    *,
+    run: SharedBatches,
 ) -> list[Evaluation]:
     """An evaluation of each job, base and adapters loaded once; the scores go into the adapters' cards.
 
-    `options` hold for every job; template and scoring are the job's own.
+    `options` hold for every job; template and scoring are the job's own. Of several processes that share the batches of
+    `run`, the first returns the evaluations and the others none.
     """
     evaluations: list[Evaluation] = []
     base = with_template_of(base, adapters, *(job.template for job in jobs))
@@ -188,7 +192,10 @@ def score_jobs(
     try:
         for job, heldout in zip(jobs, opened, strict=True):
             with _job_files_named(job):
-                evaluation = evaluate(base, adapters, heldout, job.applied_to(options), pool=pool)
+                if run.rank:
+                    contribute(base, adapters, heldout, job.applied_to(options), pool=pool, run=run)
+                    continue
+                evaluation = evaluate(base, adapters, heldout, job.applied_to(options), pool=pool, run=run)
             record_scores(evaluation, options.store)
             evaluations.append(evaluation)
     finally:
@@ -203,12 +210,16 @@ def score_taggers(
     options: EvalOptions,
     *,
     base: str | None,
+    run: SharedBatches,
 ) -> list[Evaluation]:
-    """An evaluation of each job for adapters that tag tokens; the scores go into their cards."""
+    """An evaluation of each job for adapters that tag tokens; the scores go into their cards; `run` as `score_jobs`."""
     evaluations: list[Evaluation] = []
     for job, heldout in zip(jobs, opened, strict=True):
         with _job_files_named(job):
-            evaluation = evaluate_taggers(adapters, heldout, job.applied_to(options), base=base)
+            if run.rank:
+                contribute_tags(adapters, heldout, job.applied_to(options), base=base, run=run)
+                continue
+            evaluation = evaluate_taggers(adapters, heldout, job.applied_to(options), base=base, run=run)
         record_scores(evaluation, options.store)
         evaluations.append(evaluation)
     return evaluations

@@ -107,6 +107,8 @@ def evaluate_command(
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
     from lora_med.evaluation.report.write_report import report_names, write_report
+    from lora_med.evaluation.sharing.shared_batches import shared_batches
+    from lora_med.workflows.eval_facts import eval_facts, is_open
     from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
     opened = _open(adapter or [], store, base)
@@ -126,11 +128,15 @@ def evaluate_command(
         jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
         check_written(out, report_names([job.template for job in jobs]), jobs)
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
-    if tagging(cards):
-        evaluations = score_taggers(opened, jobs, heldout, options, base=base)
-    else:
-        evaluations = score_jobs(_base(opened, base, revision, quantization), opened, jobs, heldout, options)
-    _draw(evaluations, write_report(evaluations, out, title=_title(adapter or [], evaluations)), as_json)
+    loaded = None if tagging(cards) else _base(opened, base, revision, quantization)
+    facts = eval_facts(loaded, opened, jobs, heldout, options)
+    with shared_batches(out, facts, with_written=is_open(opened, heldout)) as run:
+        if loaded is None:
+            evaluations = score_taggers(opened, jobs, heldout, options, base=base, run=run)
+        else:
+            evaluations = score_jobs(loaded, opened, jobs, heldout, options, run=run)
+        report = write_report(evaluations, out, title=_title(adapter or [], evaluations))
+    _draw(evaluations, report, as_json)
 
 
 def _metrics(names: Sequence[str]) -> dict[str, Any]:
