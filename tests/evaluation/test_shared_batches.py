@@ -298,6 +298,6 @@ def test_an_interrupted_evaluation_of_a_model_goes_on_with_the_same_report(home:
         evaluations = score(home, ["choice"], counted(run, computed))
     once: list[int] = []
     expected = score(home, ["choice"], counted(in_order, once))
-    assert len(computed) == len(once) - 9
+    assert len(computed) == len(once) - 8
     assert report_of(evaluations, tmp_path / "found") == report_of(expected, tmp_path / "expected")
     assert not list(tmp_path.glob("scored_batches_*"))
