@@ -63,6 +63,19 @@ def with_common_options(command: Any) -> Any:
     return command
 
 
+def given_again(context: Any, *, but: str) -> list[str]:
+    """The options that the user gave a command, with its settings, as words of a command line; `but` one of them."""
+    words: list[str] = []
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name)
+        if option.name == but or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params.get(option.name, True)
+        for each in value if isinstance(value, list | tuple) else [value]:
+            words += option.opts[:1] if option.is_flag else [option.opts[0], str(each)]
+    return [*words, *context.args]
+
+
 class CommandGroup(TyperGroup):
     """A group that shows its help without arguments, and names the near command for an unknown one."""
 

@@ -19,7 +19,12 @@ _ABSENT = "not set"
 
 
 def require_agreement(
-    peers: Peers, facts: Mapping[str, Any], *, fix: str, details: Mapping[str, Any] | None = None
+    peers: Peers,
+    facts: Mapping[str, Any],
+    *,
+    fix: str,
+    details: Mapping[str, Any] | None = None,
+    doing: str = "train the same run",
 ) -> None:
     """Compare `facts` (name -> JSON value, no text of data) with those of every other process.
 
@@ -27,6 +32,7 @@ def require_agreement(
 
     Args:
         details: what is sent and shown beside the facts only where they differ.
+        doing: what the processes would not do, in the message.
 
     Raises:
         DisagreementError: in every process, with one message.
@@ -35,10 +41,12 @@ def require_agreement(
     digests = peers.gather(hashlib.sha256(text.encode()).hexdigest())
     if len(set(digests)) > 1:
         own = json.dumps({**facts, **(details or {})}, default=str)
-        raise disagreement([json.loads(other) for other in peers.gather(own)], peers.places, fix)
+        raise disagreement([json.loads(other) for other in peers.gather(own)], peers.places, fix, doing)
 
 
-def disagreement(facts: Sequence[Mapping[str, Any]], places: Sequence[Place], fix: str) -> DisagreementError:
+def disagreement(
+    facts: Sequence[Mapping[str, Any]], places: Sequence[Place], fix: str, doing: str = "train the same run"
+) -> DisagreementError:
     """The error for processes with different facts, in the order of `places`."""
     names = list(dict.fromkeys(name for own in facts for name in own))
     values = {name: [_shown(own, name) for own in facts] for name in names}
@@ -48,7 +56,7 @@ def disagreement(facts: Sequence[Mapping[str, Any]], places: Sequence[Place], fi
         lines = [f"{name}: longer values that differ" for name in differing]
     more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
     return DisagreementError(
-        "the processes would not train the same run:\n  " + "\n  ".join([*lines[:MOST_LINES], *more]),
+        f"the processes would not {doing}:\n  " + "\n  ".join([*lines[:MOST_LINES], *more]),
         where=named(places),
         fix=fix,
     )

@@ -72,6 +72,8 @@ def gone(place: Place, where: str, progress: Progress) -> StoppedError:
 
 def reached(progress: Progress) -> str:
     """How far the run has come, and what of it remains."""
+    if progress.remains is not None:
+        return progress.remains
     after = f"after step {progress.step}" if progress.step else "before the first step"
     if progress.writing is not None:
         return f"{after}, while {progress.writing} was written; the same command goes on from what is whole"

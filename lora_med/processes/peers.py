@@ -94,6 +94,10 @@ class Peers:
         changed = {"checkpoint": name, "writing": None} if whole else {"writing": name}
         self._progress = replace(self._progress, **changed)
 
+    def mark_remains(self, text: str) -> None:
+        """Say of work without steps and checkpoints what remains of it, where a process is gone."""
+        self._progress = replace(self._progress, remains=text)
+
     def gather(self, value: str) -> list[str]:
         """The value of every process, by rank; each waits for all."""
         self._gathered += 1
@@ -238,11 +242,8 @@ class Peers:
         if longest.may_end and longest.seconds >= self.patience:
             reached = failures.reached(self._progress)
             waited = f"waited {longest.seconds:.0f} s for {longest.place}, {longest.reason}, since {longest.since}"
-            return StoppedError(
-                f"{waited}, {reached}",
-                where=str(self.output_dir),
-                fix=f"{failures.AGAIN}; train.peer_timeout sets how long a process waits",
-            )
+            setting = "; train.peer_timeout sets how long a process waits" if self._progress.remains is None else ""
+            return StoppedError(f"{waited}, {reached}", where=str(self.output_dir), fix=f"{failures.AGAIN}{setting}")
         if longest.seconds >= max(SAY_AFTER, 2 * self._said):
             self._said = longest.seconds
             say("waiting for %s, %s, since %s", longest.place, longest.reason, longest.since)

@@ -25,6 +25,7 @@ class Progress:
     step: int | None = None
     checkpoint: str | None = None
     writing: str | None = None  # a checkpoint that may be whole or not
+    remains: str | None = None  # of work without steps and checkpoints: how far it has come, and what of it remains
 
     def encode(self, beat: int) -> str:
         """The progress with the number of the beat, which shows that the process lives."""

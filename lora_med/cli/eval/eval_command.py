@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_med.cli.command_groups import SettingsGroup
+from lora_med.cli.command_groups import SettingsGroup, given_again
 from lora_med.cli.eval.compare_command import compare_command
 from lora_med.cli.eval.harness_command import harness_command
 from lora_med.cli.eval.heldout_paths import ask_for_data, check_written
@@ -34,15 +35,22 @@ from lora_med.cli.options import (
 )
 from lora_med.cli.terminal import cell, console, new_table, print_text
 from lora_med.errors import SettingsError
+from lora_med.processes.agreement import require_agreement
+from lora_med.processes.elastic import Launch, launch
+from lora_med.processes.launch import rank, world_size
+from lora_med.processes.together import together
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
     from lora_med.adapters.store.card import Card
     from lora_med.adapters.store.published import AdapterFiles
+    from lora_med.evaluation.eval_options import EvalOptions
     from lora_med.evaluation.report.write_report import Report
     from lora_med.evaluation.results import Evaluation
     from lora_med.models.base import Base
+    from lora_med.processes.peers import Peers
 
+PATIENCE = 600.0  # seconds that a process waits for others that do nothing
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -67,6 +75,7 @@ LowerIsBetter = Annotated[
     list[str] | None, typer.Option(metavar="NUMBER", help="A number of your metrics for which less is better.")
 ]
 ListTasks = Annotated[bool, typer.Option("--list-tasks", help="List the named tasks, and stop.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that share the items, such as one for each GPU.")]
 MaxItems = Annotated[int | None, typer.Option(min=1, help="Score at most this many items of each task.")]
 
 
@@ -97,6 +106,7 @@ def evaluate_command(
     lower_is_better: LowerIsBetter = None,
     list_tasks: ListTasks = False,
     online: Online = False,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Score base and adapters on held-out items of one or more tasks: better, worse, or cannot tell."""
@@ -104,17 +114,13 @@ def evaluate_command(
         _list_tasks(as_json)
     if list_tasks or context.invoked_subcommand is not None:
         return
+    plan = Launch(processes)
+    plan.check()
+    if not plan.is_single:
+        raise typer.Exit(launch(["eval", *given_again(context, but="processes")], plan))
     prepare_environment(offline=not online)
     from lora_med.evaluation.eval_options import EvalOptions, PromptOptions
-    from lora_med.evaluation.report.write_report import report_names, write_report
-    from lora_med.evaluation.sharing.shared_batches import shared_batches
-    from lora_med.workflows.eval_facts import eval_facts, is_open
-    from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
 
-    opened = _open(adapter or [], store, base)
-    cards = [published.card for published in opened]
-    _refuse_for_taggers(cards, constrained=constrained, metric=metric, revision=revision, quantization=quantization)
-    chosen: dict[str, Any] = {"source": source, "template": template, "split": split, "access": access}
     options = EvalOptions(
         store=store,
         max_items=max_items,
@@ -124,19 +130,59 @@ def evaluate_command(
         metrics=_metrics(metric or ()),
         lower_is_better=lower_is_better or (),
     )
-    with ask_for_data(data):
-        jobs = make_jobs(task or (), cards, paths=data or (), overrides=context.args, **chosen)
-        check_written(out, report_names([job.template for job in jobs]), jobs)
+    named = _Named(adapter or [], base, revision, quantization)
+    chosen: dict[str, Any] = {"source": source, "template": template, "split": split, "access": access}
+    with together(out, patience=PATIENCE) as peers:
+        if peers is not None:
+            peers.mark_remains("during the evaluation; the same command goes on from what is scored")
+        tasks = {"tasks": task or (), "paths": data or (), "overrides": context.args, **chosen}
+        evaluated = _evaluate(named, tasks, options, out, calibrate=calibrate, peers=peers)
+    if evaluated is not None:
+        _draw(*evaluated, as_json)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """The adapters and the base, as the command line names them."""
+
+    adapters: Sequence[str]
+    base: str | None
+    revision: str | None
+    quantization: str | None
+
+
+def _evaluate(
+    named: _Named, tasks: Mapping[str, Any], options: EvalOptions, out: Path, *, calibrate: bool, peers: Peers | None
+) -> tuple[Sequence[Evaluation], Report] | None:
+    """Score and write the report; None in a process that leaves this to the first one."""
+    from lora_med.evaluation.report.write_report import report_names, write_report
+    from lora_med.evaluation.sharing.eval_facts import eval_facts, is_open
+    from lora_med.evaluation.sharing.journal import journal_name
+    from lora_med.evaluation.sharing.shared_batches import shared_batches
+    from lora_med.workflows.evaluate import make_jobs, open_job, score_jobs, score_taggers, tagging
+
+    opened = _open(named.adapters, Path(options.store), named.base)
+    cards = [published.card for published in opened]
+    _refuse_for_taggers(cards, options, named)
+    with ask_for_data(tasks["paths"]):
+        jobs = make_jobs(cards=cards, **tasks)
+        check_written(out, [*report_names([job.template for job in jobs]), journal_name(rank())], jobs)
         heldout = [open_job(job, options.prompt_options, calibrate=calibrate) for job in jobs]
-    loaded = None if tagging(cards) else _base(opened, base, revision, quantization)
-    facts = eval_facts(loaded, opened, jobs, heldout, options)
-    with shared_batches(out, facts, with_written=is_open(opened, heldout)) as run:
+    loaded = None if tagging(cards) else _base(opened, named)
+    described = {f"{job.scoring} of {job.settings.source}/{job.split} as {job.template}": records
+                 for job, records in zip(jobs, heldout, strict=True)}  # fmt: skip
+    facts = eval_facts(loaded, opened, described, options)
+    if peers is not None:
+        require_agreement(peers, facts, fix="the same files on every machine", doing="score the same")
+    share: dict[str, Any] = {} if peers is None else {"rank": rank(), "processes": world_size(), "gather": peers.gather}
+    with shared_batches(out, facts, with_written=is_open(opened, heldout), **share) as run:
         if loaded is None:
-            evaluations = score_taggers(opened, jobs, heldout, options, base=base, run=run)
+            evaluations = score_taggers(opened, jobs, heldout, options, base=named.base, run=run)
         else:
             evaluations = score_jobs(loaded, opened, jobs, heldout, options, run=run)
-        report = write_report(evaluations, out, title=_title(adapter or [], evaluations))
-    _draw(evaluations, report, as_json)
+        if run.rank:
+            return None
+        return evaluations, write_report(evaluations, out, title=_title(named.adapters, evaluations))
 
 
 def _metrics(names: Sequence[str]) -> dict[str, Any]:
@@ -150,12 +196,18 @@ def _title(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     return f"{', '.join(names)} against {base}" if names else base
 
 
-def _refuse_for_taggers(cards: Sequence[Card], **options: object) -> None:
+def _refuse_for_taggers(cards: Sequence[Card], options: EvalOptions, named: _Named) -> None:
     """Refuse options that token classifiers do not have: they generate nothing, and load the base of their card."""
     from lora_med.workflows.evaluate import tagging
 
     is_tagging = tagging(cards)
-    for name, value in options.items():
+    refused = {
+        "constrained": options.prompt_options.constrained,
+        "metric": options.metrics,
+        "revision": named.revision,
+        "quantization": named.quantization,
+    }
+    for name, value in refused.items():
         if is_tagging and value:
             raise SettingsError(
                 "adapters that tag tokens do not take this option", where=f"--{name}", fix="remove the option"
@@ -171,23 +223,23 @@ def _open(names: Sequence[str], store: Path, base: str | None) -> list[AdapterFi
     return open_adapters(names, store)
 
 
-def _base(opened: Sequence[AdapterFiles], name: str | None, revision: str | None, quantization: str | None) -> Base:
-    """The base `name`, else the first card's; a base that no adapter was trained on is refused before it is loaded."""
+def _base(opened: Sequence[AdapterFiles], named: _Named) -> Base:
+    """The named base, else the first card's; a base that no adapter was trained on is refused before it is loaded."""
     from lora_med.adapters.store.base_match import check_base
     from lora_med.models.base import load_base, resolve_base
     from lora_med.models.fingerprint import fingerprint
     from lora_med.models.on_disk.weights_source import stored_bits
 
     card_base = opened[0].card.base if opened else None
-    if name is not None or card_base is None:
-        base_name, commit = str(name), revision
+    if named.base is not None or card_base is None:
+        base_name, commit = str(named.base), named.revision
     else:
-        base_name, commit = card_base.name, revision or card_base.revision
+        base_name, commit = card_base.name, named.revision or card_base.revision
     folder, _ = resolve_base(base_name, commit)
     base_fingerprint = fingerprint(folder)
     for adapter in opened:
         check_base(base_fingerprint, base_name, adapter.card, adapter.folder)
-    weights = quantization or (card_base.quantization if card_base is not None else stored_bits(folder))
+    weights = named.quantization or (card_base.quantization if card_base is not None else stored_bits(folder))
     return load_base(base_name, quantization=weights, revision=commit)
 
 

@@ -17,10 +17,14 @@ from typing import Any
 from lora_med.errors import OutputError
 from lora_med.files import disk_errors, make_private, readable, write_atomic
 
-NAME = "scored_batches_{}.jsonl"  # with the rank of the process
 KEY = "lora_med_scored_batches"
 
 Batch = tuple[int, int]  # the numbers of the call and of the batch
+
+
+def journal_name(rank: int | str) -> str:
+    """The name of the file of the process with this rank."""
+    return f"scored_batches_{rank}.jsonl"
 
 
 class Journal:
@@ -34,7 +38,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, rank: int, digest: str, *, with_written: bool) -> None:
-        self.path = folder / NAME.format(rank)
+        self.path = folder / journal_name(rank)
         self._folder, self._with_written = folder, with_written
         self._header = json.dumps({KEY: digest}).encode() + b"\n"
         self._handle: Any = None
@@ -99,7 +103,7 @@ class Journal:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(NAME.format("*")))
+    return sorted(folder.glob(journal_name("*")))
 
 
 def _is_journal(path: Path) -> bool:

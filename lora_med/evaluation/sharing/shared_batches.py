@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lora_med.evaluation.sharing.journal import Batch, Journal
+from lora_med.processes.together import mark
 
 Gather = Callable[[str], list[str]]
 PIECE = 1 << 22  # characters of one message between processes
@@ -59,6 +60,7 @@ class SharedBatches:
     ) -> list[list[Any]]:
         """The results of all batches, in their order; `compute` runs on this process's own that are not scored yet."""
         call, self._calls = self._calls, self._calls + 1
+        mark("scoring", busy=True)
         own: dict[int, list[Any]] = {}
         for number in range(self.rank, len(batches), self._processes):
             values = self._scored.pop((call, number), None)
@@ -67,7 +69,9 @@ class SharedBatches:
                 if self._journal is not None:
                     self._journal.append(call, number, values, written=written)
             own[number] = values
+        mark("waiting for the scores of the others")
         shares = [json.loads(text) for text in self._gather_long(json.dumps(list(own.items())))]
+        mark("between two subjects", busy=True)
         results = {number: [decode(value) for value in values] for share in shares for number, values in share}
         return [results[number] for number in range(len(batches))]
 
@@ -125,5 +129,6 @@ def shared_batches(
     gather("read")  # nobody changes a file that another has not read
     with journal.writing():
         yield SharedBatches(rank=rank, processes=processes, gather=gather, journal=journal, scored=scored)
+    mark("at the end of the evaluation")
     gather("reported")
     journal.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple
 from typing import Any
 
@@ -17,14 +17,12 @@ from lora_med.evaluation.runner import OPEN
 from lora_med.models.base import Base
 from lora_med.models.precision import device_kind
 from lora_med.run import versions
-from lora_med.workflows.evaluate import Job
 
 
 def eval_facts(
     base: Base | None,
     adapters: Sequence[AdapterFiles],
-    jobs: Sequence[Job],
-    opened: Sequence[HeldOutRecords],
+    tasks: Mapping[str, HeldOutRecords],
     options: EvalOptions,
 ) -> dict[str, Any]:
     """Name -> JSON value of all that decides what a model gives for the items; nothing here is text of an item.
@@ -32,20 +30,22 @@ def eval_facts(
     What only the statistics read is left out: resamples, metrics, and the scores that a card has received.
 
     Args:
+        tasks: how each task is worded and scored, and its records.
         base: the loaded base; None for adapters that tag tokens, whose cards say which base each loads.
     """
     facts: dict[str, Any] = {"device": device_kind()}
     if base is not None:
-        facts |= {f"base ({name})": value for name, value in asdict(base.fingerprint).items()}
+        facts |= {f"base (SHA-256 of its {name})": value for name, value in asdict(base.fingerprint).items()}
         facts |= {"dtype": base.dtype, "quantization": base.quantization, "attention": base.attention}
     for adapter in adapters:
         card = {name: value for name, value in adapter.card.as_json().items() if name != "scores"}
-        facts[f"adapter {adapter.name}"] = _sha256([json.dumps(card, sort_keys=True)])
+        facts[f"adapter {adapter.name} (SHA-256 of its card without scores)"] = _sha256(
+            [json.dumps(card, sort_keys=True)]
+        )
     facts |= {"max_items": options.max_items, "seed": options.seed, **asdict(options.prompt_options)}
-    for number, (job, heldout) in enumerate(zip(jobs, opened, strict=True), 1):
-        facts[f"task {number}"] = f"{job.scoring} of {heldout.source}/{heldout.split} as {job.template}"
+    for task, heldout in tasks.items():
         for name in ("records", "training", "validation"):
-            facts[f"task {number} ({name})"] = _digest(getattr(heldout, name))
+            facts[f"{task}, {name} (SHA-256)"] = _digest(getattr(heldout, name))
     return facts | {f"version of {name}": version for name, version in versions().items()}
 
 
