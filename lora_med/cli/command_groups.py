@@ -67,8 +67,8 @@ def given_again(context: Any, *, but: str) -> list[str]:
     """The options that the user gave a command, with its settings, as words of a command line; `but` one of them."""
     words: list[str] = []
     for option in context.command.params:
-        source = context.get_parameter_source(option.name)
-        if option.name == but or source is None or source.name != "COMMANDLINE":
+        given_by = context.get_parameter_source(option.name)
+        if option.name == but or given_by is None or given_by.name != "COMMANDLINE":
             continue
         value = context.params.get(option.name, True)
         for each in value if isinstance(value, list | tuple) else [value]:
