@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_med.errors import LoraMedError, StoppedError, bug
 from lora_med.processes.launch import Place, own_place
-from lora_med.processes.progress import Progress
+from lora_med.processes.progress import Progress, Waiting
 
 NONE = "-"  # of the failure that has not come
 OWN_LAUNCHER = "LORA_MED_LAUNCHER"  # the process id of `lora-med train --processes`, which prints the error last
@@ -68,6 +68,13 @@ def _kinds(kind: type[LoraMedError]) -> list[type[LoraMedError]]:
 def gone(place: Place, where: str, progress: Progress) -> StoppedError:
     """The error for a process that was killed or vanished, as a process that has come so far tells it."""
     return StoppedError(f"{place} is gone {reached(progress)}", where=where, fix=AGAIN)
+
+
+def waited_too_long(wait: Waiting, where: str, progress: Progress) -> StoppedError:
+    """The error for a process that does nothing and is not waited for any longer."""
+    waited = f"waited {wait.seconds:.0f} s for {wait.place}, {wait.reason}, since {wait.since}"
+    setting = "; train.peer_timeout sets how long a process waits" if progress.remains is None else ""
+    return StoppedError(f"{waited}, {reached(progress)}", where=where, fix=f"{AGAIN}{setting}")
 
 
 def reached(progress: Progress) -> str:

@@ -240,10 +240,7 @@ class Peers:
             return None
         longest = max(waits, key=lambda wait: (wait.may_end, wait.seconds))
         if longest.may_end and longest.seconds >= self.patience:
-            reached = failures.reached(self._progress)
-            waited = f"waited {longest.seconds:.0f} s for {longest.place}, {longest.reason}, since {longest.since}"
-            setting = "; train.peer_timeout sets how long a process waits" if self._progress.remains is None else ""
-            return StoppedError(f"{waited}, {reached}", where=str(self.output_dir), fix=f"{failures.AGAIN}{setting}")
+            return failures.waited_too_long(longest, str(self.output_dir), self._progress)
         if longest.seconds >= max(SAY_AFTER, 2 * self._said):
             self._said = longest.seconds
             say("waiting for %s, %s, since %s", longest.place, longest.reason, longest.since)

@@ -82,7 +82,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def task(name: str, home: Path) -> tuple[HeldOutRecords, EvalOptions]:
     records, options = TASKS[name]
-    training = QUESTIONS[:2] if name == "choice" else ()
+    training: tuple[Record, ...] = tuple(QUESTIONS[:2]) if name == "choice" else ()
     heldout = HeldOutRecords(tuple(records), access="open", source=records[0].source, training=training)
     return heldout, EvalOptions(store=home / "store", bootstrap_samples=50, **options)
 

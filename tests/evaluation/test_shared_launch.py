@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from lora_med.cli.command_groups import given_again, with_common_options
+from lora_med.cli.eval.eval_command import app
 
 METRICS = """
 import os, signal
@@ -38,6 +42,30 @@ def report(out: Path) -> str:
     """Report and items without times."""
     content = re.sub(r'"(seconds|created)": ("[^"]*"|[0-9.]+)', r'"\1": 0', (out / "report.json").read_text())
     return content + (out / "items.jsonl").read_text()
+
+
+def test_each_process_gets_the_options_that_were_given() -> None:
+    words = [
+        "--task",
+        "general",
+        "--task",
+        "medqa:a b.json",
+        "--rotate",
+        "--json",
+        "--out",
+        "x",
+        "data.fold=1",
+        "--debug",
+    ]
+    command = with_common_options(get_command(app))
+    with command.make_context("eval", [*words, "--processes", "2"]) as context:
+        again = given_again(context, but="processes")
+    with command.make_context("eval", list(again)) as second:
+        assert second.params == {**context.params, "processes": 1}
+        assert second.args == ["data.fold=1"]
+    assert "--debug" in again
+    assert "--processes" not in again
+    assert "--seed" not in again, "what was not given keeps its default"
 
 
 @pytest.mark.slow
