@@ -8,6 +8,7 @@ file with another one is not used. Batches do not depend on the number of proces
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,39 +54,49 @@ class Journal:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Open this process's file, which keeps its complete lines if it was made as this evaluation makes them.
+        """Allow `append` in the block; the first one opens the file, so that bad input leaves none.
 
         Raises:
-            OutputError: the folder is not writable, or has a file of this name that is something else.
-            DiskError: the disk is full.
+            OutputError: the folder has a file of this name that is something else.
         """
-        size = max((end for end, _ in _lines(self.path, self._header)), default=0)
-        with disk_errors(self.path):
-            if not size:
-                self._check_own()
-                write_atomic(self.path, self._header, private=True)
-                size = len(self._header)
-            with open(self.path, "r+b") as handle:
-                handle.truncate(size)  # a line that was cut off when the process was killed
-            with open(self.path, "ab") as handle:
-                make_private(handle)
-                self._handle = handle
-                try:
-                    yield
-                finally:
-                    self._handle = None
+        if self.path.exists() and not _is_journal(self.path):
+            raise OutputError(
+                "the file has the name of one that lora-med eval writes while it scores, and is something else",
+                where=str(self.path),
+                fix="move it, or name another output folder (--out)",
+            )
+        try:
+            yield
+        finally:
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
 
     def append(self, call: int, batch: int, values: Sequence[Any], *, written: bool) -> None:
         """Add the results of a batch; written answers only where that is allowed.
 
         Raises:
+            OutputError: the folder is not writable.
             DiskError: the disk is full.
         """
-        if self._handle is None or (written and not self._with_written):
+        if written and not self._with_written:
             return
         with disk_errors(self.path):
+            if self._handle is None:
+                self._handle = self._opened()
             self._handle.write(_checked(json.dumps([call, batch, values]).encode()))
             self._handle.flush()
+
+    def _opened(self) -> Any:
+        """The file, to append to its complete lines if it was made as this evaluation makes them, else to a new one."""
+        size = max((end for end, _ in _lines(self.path, self._header)), default=0)
+        if size:
+            os.truncate(self.path, size)  # a line that was cut off when the process was killed
+        else:
+            write_atomic(self.path, self._header, private=True)
+        handle = open(self.path, "ab")  # noqa: SIM115 - `writing` closes it
+        make_private(handle)
+        return handle
 
     def remove(self) -> None:
         """Remove the files of all processes in the folder: the report holds their results."""
