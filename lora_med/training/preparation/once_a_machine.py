@@ -88,12 +88,13 @@ def _take(descriptor: int, doing: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "another"
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
     except OSError:
         return  # a file system without locks
     waiting = logging.getLogger(f"{__name__}.waiting")
     waiting.setLevel(logging.INFO)  # every process says that it waits, not the first alone
-    waiting.info("process %d waits: process %s of this machine prepares %s", rank(), holder, doing)
+    whose = f"process {holder}" if holder else "another process"
+    waiting.info("process %d waits: %s of this machine prepares %s", rank(), whose, doing)
     since = time.monotonic()
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     waiting.info("process %d goes on after %.0f s", rank(), time.monotonic() - since)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import save_fsdp_optimizer
+from torch.distributed.fsdp import FSDPModule
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
 from trl.trainer.sft_trainer import SFTTrainer
@@ -70,8 +71,11 @@ class CheckpointingTrainer(SFTTrainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
+        model: Any = self.model
+        if isinstance(model, FSDPModule):
+            model.reshard()  # a forward pass leaves the root's parameters whole, and the optimizer has their shards
         plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, model, output_dir)
         if self.args.should_save:
             scheduler: Any = self.lr_scheduler
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
