@@ -1,7 +1,7 @@
 """python benchmarks/study.py --data data [--out runs/study] [--only TASK ...]: results on a real language model.
 
-SmolLM2-135M-Instruct (`lora-med base get smollm2`) learns each task by the settings that ship, and by TRL alone with
-equal settings. `lora-med eval` compares both with the base on held-out items. Each run is a process of its own; what is
+SmolLM2-135M-Instruct (`lora-med base get smollm2`) learns each task by the settings that ship, two tasks by TRL too,
+with equal settings. `lora-med eval` compares with the base on held-out items. Each run is a process of its own; what is
 there already is not run again, and a run that was stopped goes on. `benchmarks/study_page.py` writes docs/results.md.
 
 `--data` is the folder of the data files. It has to be reachable by a relative path if reports are to be published.
@@ -17,11 +17,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 STORE = "adapters"
+PROGRAM = Path(sys.executable).parent / "lora-med"
 FOLDS = (1, 2, 3)  # of PubMedQA's ten official folds; the settings were chosen on fold 0
 
 
@@ -30,7 +32,7 @@ class Task:
     """What is trained by which settings file, and how it is scored.
 
     `settings` go to the training and, of the section `data`, to the evaluation. `options` are those of `lora-med eval`.
-    `seeds` are trained by lora_med; the peer trains the first. `peer` is false where TRL has no such training.
+    `seeds` are trained by lora_med; where there is a `peer`, TRL trains the first.
     """
 
     config: str
@@ -39,7 +41,7 @@ class Task:
     settings: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (42,)
-    peer: bool = True
+    peer: bool = False
 
 
 PUBMEDQA = {
@@ -49,13 +51,19 @@ PUBMEDQA = {
         ("pubmedqa/ori_pqal_nontest500.json",),
         settings=(f"data.fold={fold}",),
         options=("--source", "pubmedqa", "--split", "validation"),
+        peer=fold == FOLDS[0],
     )
     for fold in FOLDS
 }
 BC5CDR = ("bc5cdr/CDR_TrainingSet.PubTator.txt", "bc5cdr/CDR_DevelopmentSet.PubTator.txt")
 TASKS: dict[str, Task] = {
     "question_summary": Task(
-        "smollm2_question_summary", "sft_task", ("meqsum",), options=("--task", "meqsum"), seeds=(42, 43, 44)
+        "smollm2_question_summary",
+        "sft_task",
+        ("meqsum",),
+        options=("--task", "meqsum"),
+        seeds=(42, 43, 44),
+        peer=True,
     ),
     "pubmedqa-fold1": PUBMEDQA["pubmedqa-fold1"],
     "exam": Task(
@@ -76,9 +84,7 @@ TASKS: dict[str, Task] = {
     ),
     "pubmedqa-fold2": PUBMEDQA["pubmedqa-fold2"],
     "pubmedqa-fold3": PUBMEDQA["pubmedqa-fold3"],
-    "tags": Task(
-        "smollm2_tags", "tag_entities", BC5CDR, options=("--source", "bc5cdr", "--split", "validation"), peer=False
-    ),
+    "tags": Task("smollm2_tags", "tag_entities", BC5CDR, options=("--source", "bc5cdr", "--split", "validation")),
     "entities": Task(
         "smollm2_entities",
         "sft_task",
@@ -97,45 +103,47 @@ class Step:
     result: Path
 
 
-def steps(name: str, task: Task, options: argparse.Namespace) -> Iterator[Step]:
-    """Training by lora_med with each seed, by TRL with the first, and one evaluation of all of them with the base."""
-    out, store = options.out, str(options.out / STORE)
-    program = Path(sys.executable).parent / "lora-med"
-    paths = [str(options.data / file) for file in task.files]
-    settings = [*task.settings, f"data.paths=[{','.join(paths)}]"]
-    adapters = []
-    for seed in task.seeds:
-        adapter = f"{name}-{seed}"
-        adapters.append(adapter)
-        command = [
-            sys.executable,
-            str(HERE.parent / "recipes" / f"{task.recipe}.py"),
-            "--config",
-            task.config,
-            *settings,
-        ]
+def own_steps(name: str, task: Task, options: argparse.Namespace) -> Iterator[Step]:
+    """Training by lora_med with each seed, and one evaluation of all of them with the base."""
+    out, adapters = options.out, [f"{name}-{seed}" for seed in task.seeds]
+    for seed, adapter in zip(task.seeds, adapters, strict=True):
+        recipe = str(HERE.parent / "recipes" / f"{task.recipe}.py")
+        command = [sys.executable, recipe, "--config", task.config, *settings(task, options)]
         command += [f"train.seed={seed}", f"train.output_dir={out / 'runs' / adapter}", f"adapter.name={adapter}"]
-        yield Step(adapter, [*command, f"adapter.store={store}", "adapter.overwrite=true"], out / f"{adapter}.json")
-    if task.peer:
-        peer, seed = f"{name}-trl", task.seeds[0]
-        adapters.append(peer)
-        folder = out / "runs" / peer
-        command = [sys.executable, str(HERE / "study_trl.py"), "--config", task.config, "--out", str(folder), *settings]
-        yield Step(peer, [*command, f"train.seed={seed}"], out / f"{peer}.json")
-        adopt = [str(program), "adapters", "adopt", str(folder), "--base", "smollm2", "--name", peer, "--store", store]
-        adopt += ["--template", template(out / "runs" / f"{name}-{seed}"), "--access", "open", "--overwrite"]
-        yield Step(f"{peer}-adopted", adopt, out / f"{peer}-adopted.json")
-    command = [str(program), "eval", "--base", "smollm2", "--store", store, "--out", str(out / "reports" / name)]
+        command += [f"adapter.store={out / STORE}", "adapter.overwrite=true", "adapter.publish_worse=true"]
+        yield Step(adapter, command, out / f"{adapter}.json")
+    yield report(name, adapters, task, options)
+
+
+def peer_steps(name: str, task: Task, options: argparse.Namespace) -> Iterator[Step]:
+    """Training by TRL with the first seed, and one evaluation of its adapter and ours with the base."""
+    out, store, seed, peer = options.out, str(options.out / STORE), task.seeds[0], f"{name}-trl"
+    folder = out / "runs" / peer
+    command = [sys.executable, str(HERE / "study_trl.py"), "--config", task.config, "--out", str(folder)]
+    yield Step(peer, [*command, *settings(task, options), f"train.seed={seed}"], out / f"{peer}.json")
+    adopt = [str(PROGRAM), "adapters", "adopt", str(folder), "--base", "smollm2", "--name", peer, "--store", store]
+    adopt += ["--template", template(out / "runs" / f"{name}-{seed}"), "--access", "open", "--overwrite"]
+    yield Step(f"{peer}-adopted", adopt, out / f"{peer}-adopted.json")
+    yield report(peer, [f"{name}-{seed}", peer], task, options)
+
+
+def report(name: str, adapters: Sequence[str], task: Task, options: argparse.Namespace) -> Step:
+    """One evaluation of the base and these adapters."""
+    out = options.out
+    command = [str(PROGRAM), "eval", "--base", "smollm2", "--store", str(out / STORE)]
+    command += ["--out", str(out / "reports" / name)]
     for adapter in adapters:
         command += ["--adapter", adapter]
-    for path in paths:
-        command += ["--data", path]
-    yield Step(f"{name}-report", [*command, *task.options, *data_settings(task)], out / f"{name}-report.json")
+    for file in task.files:
+        command += ["--data", str(options.data / file)]
+    of_data = [setting for setting in task.settings if setting.startswith("data.")]
+    return Step(f"{name}-report", [*command, *task.options, *of_data], out / f"{name}-report.json")
 
 
-def data_settings(task: Task) -> list[str]:
-    """The settings of the section `data`, which an evaluation takes too."""
-    return [setting for setting in task.settings if setting.startswith("data.")]
+def settings(task: Task, options: argparse.Namespace) -> list[str]:
+    """What is set beside the settings file."""
+    paths = [str(options.data / file) for file in task.files]
+    return [*task.settings, f"data.paths=[{','.join(paths)}]"]
 
 
 def template(run: Path) -> str:
@@ -168,12 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.only:
-        for step in steps(name, TASKS[name], options):
-            if not step.result.is_file():
-                print(f"{time.strftime('%H:%M:%S')} {step.name}", flush=True)
-                result = carry_out(step)
-                step.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    of_tasks = [own_steps(name, TASKS[name], options) for name in options.only]
+    of_peers = [peer_steps(name, TASKS[name], options) for name in options.only if TASKS[name].peer]
+    for step in chain.from_iterable([*of_tasks, *of_peers]):
+        if not step.result.is_file():
+            print(f"{time.strftime('%H:%M:%S')} {step.name}", flush=True)
+            result = carry_out(step)
+            step.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

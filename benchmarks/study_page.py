@@ -35,7 +35,6 @@ TITLES = {
     "pubmed": "abstracts",
     "exam": "medical examinations",
 }
-ROLES = ("base", "lora_med", "trl")
 
 
 @dataclass(frozen=True)
@@ -66,28 +65,32 @@ def read_tables(folder: Path) -> tuple[dict[str, Any], dict[str, Numbers], list[
     return evaluation, tables, [line["group"] for line in lines]
 
 
-def outcome(name: str, folders: Sequence[Path]) -> Outcome:
-    """The outcome of a task from its reports: one, or one for each fold."""
+def outcome(name: str, folders: Sequence[Path], beside_trl: Sequence[Path]) -> Outcome:
+    """The outcome of a task from its reports: one, or one for each fold. `beside_trl` are those with TRL's adapter."""
     parts = [read_tables(folder) for folder in folders]
     evaluation = parts[0][0]
     wanted = SCORINGS[evaluation["scoring"]].verdict_by
     measure = next(each for each in measures_of(evaluation["scoring"], evaluation["layout"]) if each.name == wanted)
-    roles = [role for role in ROLES if all(role in tables for _, tables, _ in parts)]
-    tables = {role: np.vstack([part[role] for _, part, _ in parts]) for role in roles}
+    tables = {role: np.vstack([part[role] for _, part, _ in parts]) for role in ("base", "lora_med")}
     groups = [group for _, _, part in parts for group in part]
     options: dict[str, int] = {"samples": evaluation["bootstrap_samples"], "seed": evaluation["seed"]}
 
-    def change(first: Numbers, second: Numbers) -> Change:
-        return changes([measure], first, second, groups, **options)[wanted]
-
+    scores = {role: values([measure], table, groups, **options)[wanted] for role, table in tables.items()}
+    from_trl: Change | None = None
+    if beside_trl:
+        peers = [read_tables(folder) for folder in beside_trl]
+        of_trl, ours = (np.vstack([part[role] for _, part, _ in peers]) for role in ("trl", "lora_med"))
+        of_peers = [group for _, _, part in peers for group in part]
+        scores["trl"] = values([measure], of_trl, of_peers, **options)[wanted]
+        from_trl = changes([measure], of_trl, ours, of_peers, **options)[wanted]
     return Outcome(
         title=TITLES[name],
         items=len(groups),
         measure=measure,
-        scores={role: values([measure], table, groups, **options)[wanted] for role, table in tables.items()},
+        scores=scores,
         baseline=best_baseline(measure, [part[0] for part in parts]),
-        gain=change(tables["base"], tables["lora_med"]),
-        from_trl=change(tables["trl"], tables["lora_med"]) if "trl" in tables else None,
+        gain=changes([measure], tables["base"], tables["lora_med"], groups, **options)[wanted],
+        from_trl=from_trl,
     )
 
 
@@ -199,9 +202,8 @@ def page(outcomes: Sequence[Outcome], out: Path) -> str:
             "",
             "`make study` trains and scores all of this, and `python benchmarks/study_page.py` writes this part. The",
             "base is the one of `lora-med base get smollm2`. Each adapter is trained by a settings file that ships",
-            "(`smollm2_*`), and by TRL alone with equal settings on the same rows. Square brackets hold 95%",
-            "intervals, paired for the differences from the base. Round brackets name the best answer that takes no",
-            "model.",
+            "(`smollm2_*`), and two by TRL alone with equal settings on the same rows. Square brackets hold 95%",
+            "intervals, paired for the differences. Round brackets name the best answer that takes no model.",
             "",
             *table(outcomes),
             "",
@@ -234,12 +236,13 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     reports = options.out / "reports"
-    folders = {
-        name: [folder for folder in sorted(reports.glob(f"{name}*")) if (folder / "report.json").is_file()]
-        for name in TITLES
-    }
-    folders["pubmed"] = [folder for folder in folders["pubmed"] if folder.name == "pubmed"]
-    outcomes = [outcome(name, found) for name, found in folders.items() if found]
+    whole = [path.parent for path in sorted(reports.glob("*/report.json"))]
+    outcomes = []
+    for name in TITLES:
+        found = [folder for folder in whole if folder.name.removesuffix("-trl").partition("-fold")[0] == name]
+        beside_trl = [folder for folder in found if folder.name.endswith("-trl")]
+        if len(found) > len(beside_trl):
+            outcomes.append(outcome(name, [each for each in found if each not in beside_trl], beside_trl))
     draw(outcomes, options.page.with_name("results.png"))
     options.page.write_text(
         with_part(options.page.read_text(encoding="utf-8"), page(outcomes, options.out)), encoding="utf-8"

@@ -108,7 +108,7 @@ def test_a_process_killed_before_the_first_step_is_missed_too(base: Path, tmp_pa
                 (tmp_path / "reading").touch()
                 time.sleep(60)
 
-            workflow.open_corpus = reading
+            workflow.open_once = reading
 
     machines = start(base, tmp_path, before=slow)
     machines.until((tmp_path / "reading").exists)
@@ -170,14 +170,14 @@ def test_a_process_that_prepares_its_data_is_waited_for(base: Path, tmp_path: Pa
         if number:
             import lora_med.workflows.train as workflow
 
-            reading = workflow.open_corpus
+            reading = workflow.open_once
 
             def slowly(*arguments: Any, **options: Any) -> Any:
                 while not go_on.exists():
                     time.sleep(0.1)
                 return reading(*arguments, **options)
 
-            workflow.open_corpus = slowly
+            workflow.open_once = slowly
 
     machines = start(base, tmp_path, "train.max_steps=1", "train.peer_timeout=10", before=slow)
     machines.until(lambda: machines[0].said.count("which is reading its data, since ") == 4)

@@ -103,14 +103,7 @@ def test_a_run_in_shards_that_was_killed_ends_bit_identical(case: list[str], tmp
     saving = ("train.max_steps=4", "train.save_steps=2", "lora.lora_dropout=0.1")
 
     def killed() -> None:
-        step = AdapterTrainer.training_step
-
-        def until_three(self: AdapterTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
-            if self.state.global_step == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(self, *arguments, **options)
-
-        AdapterTrainer.training_step = until_three
+        kill_after(3)
         train(tmp_path / "killed", case, 2, *saving)
 
     assert run_sharded_ranks(2, lambda: train(tmp_path / "whole", case, 2, *saving), tmp_path / "a") == [0, 0]
@@ -118,3 +111,46 @@ def test_a_run_in_shards_that_was_killed_ends_bit_identical(case: list[str], tmp
     assert run_sharded_ranks(2, lambda: train(tmp_path / "killed", case, 2, *saving), tmp_path / "c") == [0, 0]
     whole, again = (tmp_path / name / "adapters/it/adapter_model.safetensors" for name in ("whole", "killed"))
     assert whole.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.slow
+def test_machines_with_disks_of_their_own_share_a_model_in_shards(tmp_path: Path) -> None:
+    """Killed between two checkpoints, and resumed: the second machine gets the checkpoint from the first."""
+    saving = ("train.max_steps=4", "train.save_steps=2")
+
+    def apart(number_of_steps: int | None = None) -> None:
+        number = os.environ["RANK"]
+        os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", GROUP_RANK=number)
+        if number_of_steps is not None and number == "1":
+            kill_after(number_of_steps)
+        train(tmp_path / number, QUESTIONS, 2, *saving)
+
+    assert wait(fork(lambda: train(tmp_path / "one", QUESTIONS, 1, *saving), tmp_path / "error.txt")) == 0
+    first, second = run_sharded_ranks(2, lambda: apart(3), tmp_path / "a")
+    assert (first, second) == (75, -signal.SIGKILL), (tmp_path / "a/error-0.txt").read_text()
+    assert "process 1 on" in (tmp_path / "a/error-0.txt").read_text()
+    assert run_sharded_ranks(2, apart, tmp_path / "b") == [0, 0], (tmp_path / "b/error-1.txt").read_text()
+    (one, _), (two, _) = trained(tmp_path / "one"), trained(tmp_path / "0")
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < WITHIN
+
+
+@pytest.mark.slow
+def test_processes_that_differ_do_not_share_a_model_in_shards(tmp_path: Path) -> None:
+    def differing() -> None:
+        rate = "1e-5" if os.environ["RANK"] == "1" else "2e-3"
+        train(tmp_path / "run", QUESTIONS, 2, f"train.learning_rate={rate}")
+
+    assert run_sharded_ranks(2, differing, tmp_path) == [76, 76]
+    assert "train.learning_rate: 0.002 in process 0" in (tmp_path / "error-0.txt").read_text()
+
+
+def kill_after(steps: int) -> None:
+    """Let this process be killed in the step after so many."""
+    step = AdapterTrainer.training_step
+
+    def until(self: AdapterTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
+        if self.state.global_step == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *arguments, **options)
+
+    AdapterTrainer.training_step = until
