@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError
+from lora_med.models.building import BUILDING
 from lora_med.models.files.resolve import model_class, read_config
 
 
@@ -21,7 +22,7 @@ def skeleton(folder: Path, *, labels: int = 0) -> Any:
     if labels:
         config.num_labels = labels
     try:
-        with torch.device("meta"):
+        with BUILDING, torch.device("meta"):
             return model_class(config, tags=bool(labels))._from_config(config)
     except Exception as error:  # a damaged configuration raises many kinds
         raise IntegrityError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import DependencyMissingError, IntegrityError
+from lora_med.models.building import BUILDING
 from lora_med.models.files.quantized_cache import cache_path, is_cached, save_to_cache
 from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.precision import device_kind
@@ -49,7 +50,7 @@ def load_weights(
     kind = model_class(config, tags=bool(head))
     device_map = _device_map(device_kind())
     try:
-        with progress_on_terminals_only(), _without_report() if head else nullcontext():
+        with BUILDING, progress_on_terminals_only(), _without_report() if head else nullcontext():
             loaded: Any = kind.from_pretrained(
                 folder,
                 config=config,

@@ -22,6 +22,7 @@ OVERRIDDEN = {
 # Public events of TrainerCallback -> what each one is needed for.
 EVENTS = {
     "on_train_begin": "the self-test before the first step",
+    "on_step_begin": "what a process says to those that wait for it",
     "on_pre_optimizer_step": "the stop before a bad step",
     "on_step_end": "evaluation during training",
     "on_evaluate": "the choice of the best adapter",

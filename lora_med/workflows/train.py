@@ -28,7 +28,7 @@ from lora_med.processes.together import mark, telling_others, together
 from lora_med.run import Run, start_run
 from lora_med.training.preparation.opened_corpus import open_once
 from lora_med.training.preparation.preparer import Preparer
-from lora_med.training.rows.prepared_rows import prepares_rows
+from lora_med.training.rows.token_cache import prepares_rows
 from lora_med.training.run_agreement import agree_on_base, agree_on_data, agree_on_rows
 from lora_med.training.settings_check import check_training
 from lora_med.workflows.lora_config import with_lora

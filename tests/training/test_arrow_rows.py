@@ -19,8 +19,8 @@ from lora_med.models.generation import stop_ids
 from lora_med.training.preparation import token_files
 from lora_med.training.preparation.row_files import RowFile, write_row_file
 from lora_med.training.preparation.row_kinds import RowKind, TagRows, TextRows
-from lora_med.training.rows.arrow_rows import ArrowRows, open_arrow_rows
-from lora_med.training.rows.batches import COLUMNS, Collator, Share, hash_rows, load_rows
+from lora_med.training.rows.arrow_rows import ArrowRows, hash_rows, open_arrow_rows
+from lora_med.training.rows.batches import COLUMNS, Collator, Share, load_rows
 from lora_med.training.rows.documents import read_documents
 from lora_med.training.rows.training_rows import rows_in_memory
 from lora_med.training.tag_trainer import read_tagged

@@ -9,12 +9,12 @@ import torch
 
 from lora_med.errors import DataError
 from lora_med.prompts.tokens_and_labels import Tokens
+from lora_med.training.rows.arrow_rows import hash_rows
 from lora_med.training.rows.batches import (
     BatchOrder,
     Collator,
     Share,
     Stream,
-    hash_rows,
     load_rows,
     load_stream,
     make_rows,

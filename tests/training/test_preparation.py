@@ -26,8 +26,8 @@ from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.preparation.record_json import read_records, write_records
 from lora_med.training.preparation.row_files import RowFile, write_row_file
 from lora_med.training.rows.arrow_rows import open_arrow_rows
-from lora_med.training.rows.prepared_rows import Preparation, prepares_rows
-from lora_med.training.rows.token_cache import data_key
+from lora_med.training.rows.prepared_rows import Preparation
+from lora_med.training.rows.token_cache import data_key, prepares_rows
 from lora_med.workflows.split_rows import SplitRows
 from tests.training.support import fork, make_base, wait
 from tests.training.test_arrow_rows import passages, text_rows

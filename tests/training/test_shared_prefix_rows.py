@@ -11,7 +11,8 @@ import torch
 from lora_med.errors import SettingsError
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.rows import shared_prefix_rows as trees
-from lora_med.training.rows.batches import Collator, Stream, hash_rows, make_rows
+from lora_med.training.rows.arrow_rows import hash_rows
+from lora_med.training.rows.batches import Collator, Stream, make_rows
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
 from lora_med.training.step.loss import add_compact_loss, count_labeled
 from tests.tiny import FAMILIES

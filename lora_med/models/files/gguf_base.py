@@ -28,6 +28,7 @@ from lora_med.errors import (
 )
 from lora_med.files import read_json, sha256_file, write_json
 from lora_med.folders import fresh_folder, sweep_folders
+from lora_med.models.building import BUILDING
 from lora_med.models.files.file_cache import cache_file_for, cached_value
 from lora_med.models.files.gguf_header import JOIN_PARTS, Header, begins_as_gguf, read_gguf_header
 from lora_med.models.files.gguf_settings import ROTATION, check_kind, corrected
@@ -151,7 +152,7 @@ def _load(header: Header) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     silent = contextlib.redirect_stderr(io.StringIO())  # for its progress bars; logging keeps its own stream
-    with tempfile.TemporaryDirectory() as scratch, silent:
+    with BUILDING, tempfile.TemporaryDirectory() as scratch, silent:
         (Path(scratch) / LINKED).symlink_to(header.file.resolve())
         try:
             read = AutoConfig.from_pretrained(scratch, gguf_file=LINKED, local_files_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from lora_med.errors import InputMissingError, IntegrityError
 from lora_med.files import read_json
+from lora_med.models.building import BUILDING
 from lora_med.models.files.weight_files import read_headers
 
 LARGEST_BYTES = 10_000_000  # of a JSON file of settings
@@ -92,7 +93,7 @@ def _check_elements(folder: Path, stored_bytes: int) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     try:
-        with torch.device("meta"):
+        with BUILDING, torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             several = type(config) in AutoModelForImageTextToText._model_mapping
             kind: Any = AutoModelForImageTextToText if several else AutoModelForCausalLM

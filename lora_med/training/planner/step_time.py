@@ -23,6 +23,7 @@ import torch
 
 from lora_med.models.attention.per_document import NAME as PER_DOCUMENT
 from lora_med.models.attention.per_document import no_mask, register_attention
+from lora_med.models.building import BUILDING
 from lora_med.models.files.resolve import model_class, read_config
 from lora_med.models.memory import BYTES
 from lora_med.models.on_disk.weights_source import forget_quantization
@@ -183,7 +184,8 @@ def _two_layers(shape: Shape, folder: Path) -> Any:
     for each in (config, text):
         each.pad_token_id = each.bos_token_id = each.eos_token_id = None
     dtype = getattr(torch, shape.dtype)
-    model = model_class(config)._from_config(config, dtype=dtype)
+    with BUILDING:
+        model = model_class(config)._from_config(config, dtype=dtype)
     with progress_on_terminals_only():
         model.save_pretrained(folder)
     del model

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import numpy
+from datasets import Dataset, Features, List, Value
 
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.preparation.examined import from_runs
 from lora_med.training.preparation.prepared_names import FACTS, ROWS
-from lora_med.training.rows.batches import hash_rows
+from lora_med.training.preparation.row_files import ROWS_A_BATCH, RowDigest
 
+COLUMNS = Features(
+    {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "seq_lengths": List(Value("int32"))}
+)
 logger = logging.getLogger(__name__)
 
 
@@ -67,3 +71,18 @@ def open_arrow_rows(path: Path) -> ArrowRows | None:
         with suppress(OSError):
             facts_file.unlink()
         return None
+
+
+def hash_rows(rows: Dataset) -> str:
+    """SHA-256 over every token id and label in order: equal hashes train the same thing."""
+    digest = RowDigest()
+    for block in rows.with_format("arrow").iter(batch_size=ROWS_A_BATCH):
+        table: Any = block
+        shared = table.column("shared_prefixes").to_pylist() if "shared_prefixes" in table.column_names else []
+        digest.add([numpy.concatenate(numbers_of(table.column(name))) for name in COLUMNS], shared)
+    return digest.hexdigest()
+
+
+def numbers_of(column: Any) -> list[Any]:
+    """The numbers of an Arrow column of lists, end to end, as one array for each chunk."""
+    return [chunk.flatten().to_numpy() for chunk in column.chunks]

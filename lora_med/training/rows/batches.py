@@ -20,14 +20,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lora_med.errors import DataError
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.training.preparation.row_files import ROWS_A_BATCH, RowDigest
+from lora_med.training.rows.arrow_rows import COLUMNS
 from lora_med.training.rows.packing import pack
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix
 
 UNTRAINED = -100
-COLUMNS = Features(
-    {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "seq_lengths": List(Value("int32"))}
-)
 SHARED_PREFIX_COLUMNS = Features({**COLUMNS, "shared_prefixes": List(List(Value("int32")))})
 Row = dict[str, Any]
 
@@ -94,21 +91,6 @@ def make_rows(documents: Sequence[Tokens], max_length: int, packing: bool) -> Da
     columns = SHARED_PREFIX_COLUMNS if any("shared_prefixes" in row for row in rows) else COLUMNS
     blank: list[Any] = []
     return Dataset.from_dict({name: [row.get(name, blank) for row in rows] for name in columns}, features=columns)
-
-
-def hash_rows(rows: Dataset) -> str:
-    """SHA-256 over every token id and label in order: equal hashes train the same thing."""
-    digest = RowDigest()
-    for block in rows.with_format("arrow").iter(batch_size=ROWS_A_BATCH):
-        table: Any = block
-        shared = table.column("shared_prefixes").to_pylist() if "shared_prefixes" in table.column_names else []
-        digest.add([numpy.concatenate(numbers_of(table.column(name))) for name in COLUMNS], shared)
-    return digest.hexdigest()
-
-
-def numbers_of(column: Any) -> list[Any]:
-    """The numbers of an Arrow column of lists, end to end, as one array for each chunk."""
-    return [chunk.flatten().to_numpy() for chunk in column.chunks]
 
 
 def tokens_a_row(rows: Dataset) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,35 +17,11 @@ from lora_med.training.preparation.row_files import RowFile, write_row_file
 from lora_med.training.preparation.row_kinds import RowKind
 from lora_med.training.rows.arrow_rows import ArrowRows, open_arrow_rows
 from lora_med.training.rows.token_cache import (
-    delete_cached,
-    delete_found,
-    delete_oldest,
-    keeps_tokenized,
     prepared_path,
 )
 
 LEAST_RECORDS = 4096  # below, starting a process takes longer than tokenizing
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def prepares_rows(train: TrainSettings) -> Iterator[Preparer]:
-    """The process that prepares a run's data; at the end, what may not stay on disk is deleted, and so is what is old.
-
-    The caller sets its `access` as soon as the class of the data is known. Until then nothing that was found in the
-    data may stay.
-    """
-    folder, preparer = Path(train.output_dir), Preparer()
-    try:
-        yield preparer
-    finally:
-        preparer.close()
-        if preparer.access is None:
-            delete_found(folder)
-        elif keeps_tokenized(train.keep_tokenized, preparer.access):
-            delete_oldest(folder)
-        else:
-            delete_cached(folder)
 
 
 @dataclass(frozen=True)

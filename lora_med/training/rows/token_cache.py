@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from lora_med.config.schema import Settings
+from lora_med.config.schema import Settings, TrainSettings
 from lora_med.data.catalog import SOURCES
 from lora_med.data.corpus import Corpus
 from lora_med.data.record import SHOWN_CLASSES
@@ -31,11 +32,32 @@ from lora_med.training.preparation.prepared_names import (
     VALIDATION,
     code_and_libraries,
 )
+from lora_med.training.preparation.preparer import Preparer
 
 EARLIER = ("*.npz", ".*.npz.*.tmp")  # what earlier versions of lora_med wrote
 OURS = (*EARLIER, "*.arrow", f"*{FACTS}", f"*{CORPUS}", f"*{VALIDATION}")
 MAX_FILES = 8  # of training and validation, for some settings tried in one folder
 PATH_FIELDS = {"paths", "test_files", "block_lists"}  # not in the key: the hashes of their files are
+
+
+@contextmanager
+def prepares_rows(train: TrainSettings) -> Iterator[Preparer]:
+    """The process that prepares a run's data; at the end, what may not stay on disk is deleted, and so is what is old.
+
+    The caller sets its `access` as soon as the class of the data is known. Until then nothing that was found in the
+    data may stay.
+    """
+    folder, preparer = Path(train.output_dir), Preparer()
+    try:
+        yield preparer
+    finally:
+        preparer.close()
+        if preparer.access is None:
+            delete_found(folder)
+        elif keeps_tokenized(train.keep_tokenized, preparer.access):
+            delete_oldest(folder)
+        else:
+            delete_cached(folder)
 
 
 def data_key(settings: Settings, corpus: Corpus) -> str:

@@ -11,8 +11,8 @@ from datasets import Dataset
 from lora_med.config.schema import TrainSettings
 from lora_med.errors import DataError, SettingsError
 from lora_med.prompts.tokens_and_labels import Tokens
-from lora_med.training.rows.arrow_rows import ArrowRows
-from lora_med.training.rows.batches import Stream, hash_rows, make_rows, tokens_a_row
+from lora_med.training.rows.arrow_rows import ArrowRows, hash_rows
+from lora_med.training.rows.batches import Stream, make_rows, tokens_a_row
 from lora_med.training.rows.packing import pack
 from lora_med.training.rows.shared_prefix_rows import SharedPrefix, join_shared_prefixes
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import save_fsdp_optimizer
-from torch.distributed.fsdp import FSDPModule
-from transformers.trainer import SCHEDULER_NAME
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from transformers.trainer_callback import TrainerState
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -66,20 +64,6 @@ class CheckpointingTrainer(SFTTrainer):
             inner = self.accelerator.unwrap_model(self.model)
             save_adapter(inner, Path(output_dir or self.args.output_dir), state_dict or trainable_weights(inner))
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Their states. No public event leaves out the copy of the model that transformers adds under FSDP."""
-        if not self.is_fsdp_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        model: Any = self.model
-        if isinstance(model, FSDPModule):
-            model.reshard()  # a forward pass leaves the root's parameters whole, and the optimizer has their shards
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, model, output_dir)
-        if self.args.should_save:
-            scheduler: Any = self.lr_scheduler
-            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write, commit and rotate. No public event surrounds the writing, which may meet a full disk."""
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
@@ -90,6 +74,7 @@ class CheckpointingTrainer(SFTTrainer):
         with written(folder):
             # Past SFTTrainer, which would add a model card to every checkpoint.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
+            self._complete(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             finished = self.control.should_training_stop and not self.guard.stopping
@@ -105,17 +90,18 @@ class CheckpointingTrainer(SFTTrainer):
             with contextlib.suppress(OSError):  # a library makes the folder in every process, here on another disk
                 folder.rmdir()
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """The random state of every process, in the folder of process 0. No public event replaces its writing."""
-        if not is_joined():
-            super()._save_rng_state(output_dir)
-            return
-        with tempfile.TemporaryDirectory() as own:
-            super()._save_rng_state(own)
-            every = gathered_in_first((Path(own) / f"rng_state_{rank()}.pth").read_bytes())
-        if self.args.should_save:
-            for number, content in enumerate(every):
-                (Path(output_dir) / f"rng_state_{number}.pth").write_bytes(content)
+    def _complete(self, folder: Path) -> None:
+        """Bring the random state of every process to process 0, and remove the copy of the model that FSDP adds."""
+        if is_joined():
+            own = folder / f"rng_state_{rank()}.pth"
+            states = gathered_in_first(own.read_bytes())
+            if not self.args.should_save:
+                own.unlink()  # before process 0 writes it where both have one disk
+            self.accelerator.wait_for_everyone()
+            for number, state in enumerate(states if self.args.should_save else ()):
+                (folder / f"rng_state_{number}.pth").write_bytes(state)
+        for copy in folder.glob(f"{FSDP_MODEL_NAME}*") if self.args.should_save else ():
+            shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The adapter, checked tensor by tensor. No public event replaces PEFT's loading, which checks less."""
