@@ -1,4 +1,4 @@
-"""python benchmarks/preparation.py [--records 20000 120000] [--data FOLDER] [--work FOLDER]: rows, by us and by TRL.
+"""python benchmarks/preparation.py [--records 20000 120000] [--only-run 1000000] [--work FOLDER]: rows, ours and TRL's.
 
 The corpus is that of benchmarks/scale.py. All arms take the same texts, the embedded base's tokenizer, max_length 1024
 and packing; each is a process of its own. `memory` is lora_med with its rows in memory, as an adapter trained on a list
@@ -193,17 +193,25 @@ def compare(count: int, rounds: int, texts: Path, work: Path) -> None:
         line(count, f"{arm}, opening", 1, reports[arm, 1], "open")
     digests = {report["digest"] for (arm, _), found in reports.items() if arm != "trl" for report in found}
     print(f"rows alike: {len(digests) == 1}; {reports['disk', 1][0]['mb']:.0f} MB on disk", flush=True)
+    digests |= runs(count, texts, work)
+    print(f"rows of the run alike: {len(digests) == 1}", flush=True)
+
+
+def runs(count: int, texts: Path, work: Path) -> set[str]:
+    """Print the lines of a run's first and second start; the digests of their rows."""
+    digests = set()
     for start in ("first", "second"):
         report = run("run", texts, work, 2)
         digests.add(report["digest"])
         line(count, f"run, {start} start", "as many as cores", [report])
         line(count, f"run, {start} start, opening", "as many as cores", [report], "open")
-    print(f"rows of the run alike: {len(digests) == 1}", flush=True)
+    return digests
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--records", type=int, nargs="+", default=[20_000, 120_000])
+    parser.add_argument("--records", type=int, nargs="*", default=[20_000, 120_000])
+    parser.add_argument("--only-run", type=int, nargs="*", default=[], help="sizes of which only a run is measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, help="where corpus and rows are; default: TMPDIR")
@@ -212,13 +220,16 @@ def main() -> None:
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     print("| records | arm | processes | CPU seconds (range) | wall | imports, CPU | peak, +MB | private, +MB |")
     print("|---|---|---|---|---|---|---|---|")
-    for count in options.records:
+    for count in [*options.records, *options.only_run]:
         with tempfile.TemporaryDirectory(dir=options.work) as work:
             texts = Path(work) / "corpus"
             texts.mkdir()
             begun = time.perf_counter()
             make_corpus(source, count, texts)
-            compare(count, options.rounds, texts, Path(work))
+            if count in options.records:
+                compare(count, options.rounds, texts, Path(work))
+            else:
+                print(f"rows of both starts alike: {len(runs(count, texts, Path(work))) == 1}", flush=True)
             print(f"{count:,} took {time.perf_counter() - begun:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
 
 
