@@ -111,10 +111,14 @@ class SettingsGroup(CommandGroup):
             return super().parse_args(ctx, args)
         ctx.allow_interspersed_args = True
         _Command.parse_args(self, ctx, args)
-        stray = next((word for word in ctx.args if "=" not in word), None)
+        stray = next((word for word in ctx.args if not self.is_argument(word)), None)
         if stray is not None and not ctx.resilient_parsing:
             raise self.unknown_command(ctx, stray)
         return ctx.args
+
+    def is_argument(self, word: str) -> bool:
+        """Whether a word that names no subcommand may stand: a setting."""
+        return "=" in word
 
     def unknown_command(self, ctx: Any, name: str) -> UsageError:
         if name in self.commands:

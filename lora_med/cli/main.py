@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "adapters": ("lora_med.cli.adapters.adapters_command", "List, show, verify, compose, push, remove adapters."),
     "generate": ("lora_med.cli.generate_command", "Generate text with an adapter, a base or a merged model."),
     "eval": ("lora_med.cli.eval.eval_command", "Compare adapters with their base on held-out items."),
+    "review": ("lora_med.cli.review.review_command", "Read reports in a browser; blind rating by clinicians."),
     "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
     "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
 }

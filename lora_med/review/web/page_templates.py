@@ -1,0 +1,64 @@
+"""The pages' templates and files: HTML in which text is escaped and made visible, one style sheet, one script.
+
+`guarded` makes an application of such pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lora_med.review.web.page_guard import PageGuard
+from lora_med.visible import visible, visible_value
+
+ASSETS = Path(__file__).parents[2] / "assets" / "review"
+STATIC = {"style.css": "text/css", "keys.js": "text/javascript"}
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=visible_value,
+        loader=jinja2.FileSystemLoader(ASSETS),
+    )
+    environment.filters["one_line"] = lambda text: visible(str(text), one_line=True)
+    return environment
+
+
+def page(template: str, status: int = 200, **values: object) -> HTMLResponse:
+    """The page of a template in assets/review."""
+    html = _environment().get_template(template).render(**values)
+    return HTMLResponse(html.encode("utf-8", "replace"), status_code=status)
+
+
+def static_file(request: Request) -> Response:
+    """The style sheet or the script."""
+    name = request.path_params["name"]
+    if name not in STATIC:
+        return PlainTextResponse("no such file", 404)
+    return Response((ASSETS / name).read_bytes(), media_type=STATIC[name])
+
+
+def not_found(request: Request, error: Exception | None) -> Response:
+    """No such page, or no such token: the answer does not say which."""
+    return page("not_found.html.j2", 404, access="")
+
+
+def guarded(routes: Sequence[Route]) -> Starlette:
+    """The web application of these pages and the static files, under the rules of page_guard.py."""
+    every = [*routes, Route("/static/{name}", static_file, methods=["GET"])]
+    application = Starlette(routes=every, middleware=[Middleware(PageGuard)], exception_handlers={404: not_found})
+    application.router.redirect_slashes = False
+    return application

@@ -1,0 +1,37 @@
+"""A study of blind rating, drawn once from a small report; each test gets a copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lora_med.review.blind.draw_plan import draw_study
+from lora_med.review.blind.study import Study, open_study
+from lora_med.review.item_texts import read_item_texts
+from lora_med.review.report_folder import choose_adapter, choose_evaluation, open_report
+from tests.review.small_report import make_report
+
+
+@pytest.fixture(scope="session")
+def small_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a report and the file of its records."""
+    return make_report(tmp_path_factory.mktemp("review"))
+
+
+@pytest.fixture(scope="session")
+def drawn_study(small_report: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, data = small_report
+    report = open_report(folder)
+    evaluation = choose_evaluation(report, None)
+    texts = read_item_texts(evaluation, [str(data)])
+    out = tmp_path_factory.mktemp("drawn") / "study"
+    adapter = choose_adapter(evaluation, None)
+    return draw_study(report, evaluation, texts, out, adapter=adapter, items=20, raters=3).folder
+
+
+@pytest.fixture
+def study(drawn_study: Path, tmp_path: Path) -> Study:
+    """20 items, 3 raters."""
+    return open_study(shutil.copytree(drawn_study, tmp_path / "study"))
