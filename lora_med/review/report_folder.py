@@ -14,7 +14,14 @@ from lora_med.evaluation.report.write_report import SCHEMA
 from lora_med.evaluation.results import BASE
 from lora_med.files import read_json, readable, sha256_file
 
-NEEDED = {"access": str, "source": str, "template": str, "split": str, "items_file": str, "subjects": list}
+TEXTS = ("access", "scoring", "source", "template", "split", "items_file")
+NEEDED: dict[str, type] = {
+    **dict.fromkeys(TEXTS, str),
+    "items": int,
+    "layout": dict,
+    "measures": list,
+    "subjects": list,
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,14 @@ class ReportEvaluation:
         path = self.items_path
         with readable(path):
             lines = path.read_bytes().splitlines()
-        return tuple(_item(line, f"{path}:{number}", self.adapters) for number, line in enumerate(lines, 1))
+        items = tuple(_item(line, f"{path}:{number}", self.adapters) for number, line in enumerate(lines, 1))
+        if len(items) != self.entry["items"] or not items:
+            raise IntegrityError(
+                f"the file has {len(items):,} items, and report.json says {self.entry['items']}",
+                where=str(path),
+                fix="run lora-med eval again",
+            )
+        return items
 
     @property
     def sha256(self) -> str:
@@ -153,10 +167,15 @@ def _item(line: bytes, where: str, adapters: Sequence[str]) -> Mapping[str, Any]
     except (ValueError, RecursionError) as error:
         raise IntegrityError("not valid JSON", where=where, fix="run lora-med eval again") from error
     subjects = item.get("adapters") if isinstance(item, dict) else None
-    complete = isinstance(subjects, dict) and all(isinstance(subjects.get(name), dict) for name in adapters)
-    if not complete or not isinstance(item.get("uid"), str) or not isinstance(item.get(BASE), dict):
+    outputs = [item.get(BASE), *(subjects.get(name) for name in adapters)] if isinstance(subjects, dict) else [None]
+    if not all(map(_is_output, outputs)) or not isinstance(item.get("uid"), str) or "group" not in item:
         raise IntegrityError("not an item of a report", where=where, fix="run lora-med eval again")
     return item
+
+
+def _is_output(outputs: object) -> bool:
+    sums = outputs.get("sums") if isinstance(outputs, dict) else None
+    return isinstance(sums, list) and bool(sums) and all(isinstance(each, int | float) for each in sums)
 
 
 def _is_entry(entry: object) -> bool:

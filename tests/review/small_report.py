@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 from lora_med.evaluation.measures import changes, values
 from lora_med.evaluation.report.write_report import write_report
 from lora_med.evaluation.results import Evaluation, Item, Subject
-from lora_med.evaluation.scorers.writing_answers import WritingItem, writing_measures, writing_table
+from lora_med.evaluation.scorers.writing_answers import COLUMN_OF, WritingItem, writing_measures, writing_table
 
 DRUGS = ("aspirin", "warfarin", "metformin", "ibuprofen", "digoxin")
 Answer = Callable[[int, str, int], str]
@@ -74,6 +73,7 @@ def make_report(
         subjects=subjects,
         bootstrap_samples=200,
         seed=1,
+        layout={"columns": list(COLUMN_OF)},
         created="2026-01-02T03:04:05Z",
     )
     report = write_report([evaluation], folder / "report", title="Notes, base and adapter")
@@ -85,7 +85,3 @@ def make_report(
 def _record(item: WritingItem) -> dict[str, str]:
     fields = {"uid": item.uid, "group": item.group, "source": "custom", "kind": "pair"}
     return {**fields, "input": item.source, "output": item.reference}
-
-
-def some_choice(draw: random.Random) -> str:
-    return draw.choice(("a", "b", "equal", "both_unsafe", "cannot_judge"))

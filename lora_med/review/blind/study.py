@@ -3,7 +3,7 @@
 | file | holds | who may read it |
 |---|---|---|
 | plan.json | what is rated, counts, hashes; no sides | anyone |
-| sealed.json | the secret seed, and for each assignment its item and which side the adapter is on | the owner; used to show pages |
+| sealed.json | the secret seed; for each assignment its item and the adapter's side | the owner |
 | texts.jsonl | prompt and both answers of each item, as shown | the owner |
 | raters.json | pseudonyms and their tokens | the owner |
 | ratings.jsonl | one line a rating, appended (rating_log.py) | the owner |
@@ -104,8 +104,8 @@ class Study:
     def texts(self, assignment: Assignment) -> tuple[str, str]:
         """The answers on side A and side B."""
         item = self.items[assignment.item]
-        both = (item.adapter_text, item.other_text)
-        return both if assignment.adapter_side == "a" else both[::-1]
+        on_a, on_b = item.adapter_text, item.other_text
+        return (on_a, on_b) if assignment.adapter_side == "a" else (on_b, on_a)
 
 
 def open_study(folder: Path | str) -> Study:

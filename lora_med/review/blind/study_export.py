@@ -3,7 +3,7 @@
 | file | holds |
 |---|---|
 | export.json | plan, seed, the event that unsealed it, hashes of texts and sealed sides |
-| ratings.jsonl, ratings.csv | one row for each rating that counts: uid, rater, kind, sides opened, choice, axes, comment |
+| ratings.jsonl, ratings.csv | one row for each rating that counts, its sides opened |
 | pairs.jsonl | `prompt`, `chosen`, `rejected` of each item with a winner, as preference training reads them |
 """
 

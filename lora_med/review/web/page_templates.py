@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jinja2
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -56,9 +55,9 @@ def not_found(request: Request, error: Exception | None) -> Response:
     return page("not_found.html.j2", 404, access="")
 
 
-def guarded(routes: Sequence[Route]) -> Starlette:
+def guarded(routes: Sequence[Route]) -> PageGuard:
     """The web application of these pages and the static files, under the rules of page_guard.py."""
     every = [*routes, Route("/static/{name}", static_file, methods=["GET"])]
-    application = Starlette(routes=every, middleware=[Middleware(PageGuard)], exception_handlers={404: not_found})
+    application = Starlette(routes=every, exception_handlers={404: not_found})
     application.router.redirect_slashes = False
-    return application
+    return PageGuard(application)

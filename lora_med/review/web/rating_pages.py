@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -29,6 +28,7 @@ from lora_med.review.blind.rating import (
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.shown_text import differ_much, sentence_ranges
 from lora_med.review.blind.study import Assignment, Study
+from lora_med.review.web.page_guard import PageGuard
 from lora_med.review.web.page_templates import guarded, not_found, page
 
 MOST_FIELDS = 20_000
@@ -42,7 +42,7 @@ class RatingPages:
         self._study = study
         self._log = RatingLog(study)
 
-    def application(self) -> Starlette:
+    def application(self) -> PageGuard:
         """The web application, guarded."""
         routes = [
             Route("/", self.start, methods=["GET"]),

@@ -1,0 +1,83 @@
+"""The pages of the store: every adapter with its identity, data, access class and scores, and two settings compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.store import cards
+from lora_med.data.access import strictest
+from lora_med.errors import LoraMedError
+from lora_med.review.web.page_templates import not_found, page
+
+
+class AdapterPages:
+    """The adapters of one store, read anew for each page."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+
+    def routes(self) -> list[Route]:
+        """The addresses of these pages."""
+        return [
+            Route("/adapters", self.adapters, methods=["GET"]),
+            Route("/adapters/{name}", self.adapter, methods=["GET"]),
+        ]
+
+    def adapters(self, request: Request) -> Response:
+        """All adapters; a card that cannot be read is shown with its error."""
+        known, broken = self._cards()
+        return page(
+            "adapters.html.j2",
+            access=strictest(card.data.access for card in known.values()) if known else "",
+            store=str(self._store),
+            cards=[known[name] for name in sorted(known)],
+            broken=sorted(broken.items()),
+        )
+
+    def adapter(self, request: Request) -> Response:
+        """One adapter, and its settings beside those of another."""
+        known, _ = self._cards()
+        name, against = request.path_params["name"], request.query_params.get("against", "")
+        if name not in known:
+            return not_found(request, None)
+        card, other = known[name], known.get(against)
+        first = _flat(asdict(card)["settings"])
+        second = {} if other is None else _flat(asdict(other)["settings"])
+        return page(
+            "adapter.html.j2",
+            access=card.data.access,
+            card=card,
+            facts=_flat({"base": asdict(card)["base"], "data": asdict(card)["data"], "method": card.method}),
+            scores=card.scores,
+            others=[each for each in sorted(known) if each != name],
+            against=against if other is not None else "",
+            settings=[
+                (key, first.get(key, "—"), second.get(key, "—"))
+                for key in sorted({*first, *second})
+                if other is None or first.get(key) != second.get(key)
+            ],
+        )
+
+    def _cards(self) -> tuple[dict[str, Card], dict[str, str]]:
+        if not self._store.is_dir():
+            return {}, {}
+        every = cards(self._store)
+        known = {name: card for name, card in every.items() if isinstance(card, Card)}
+        return known, {name: str(error) for name, error in every.items() if isinstance(error, LoraMedError)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as `section.key` -> text."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: str(value)}
+    return flat

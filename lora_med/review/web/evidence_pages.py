@@ -1,0 +1,218 @@
+"""The pages of reports: their verdicts, each item with base and adapters side by side, and the claims in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lora_med.data.access import strictest
+from lora_med.evaluation.results import BASE
+from lora_med.review.located_claims import claims, unlocated
+from lora_med.review.report_folder import outputs_of, written_by
+from lora_med.review.web.adapter_pages import AdapterPages
+from lora_med.review.web.evidence import ORDERS, OUTCOMES, EvaluationEvidence, Evidence
+from lora_med.review.web.page_guard import PageGuard
+from lora_med.review.web.page_templates import guarded, not_found, page
+
+ROWS = 50
+MOST_SHOWN = 20_000  # characters of one text on a page
+EXCERPT = 160
+Segment = tuple[str, str, str]  # text, kind of claim or "", and what a reader is told about it
+
+
+class EvidencePages:
+    """The pages of some reports, and of the store."""
+
+    def __init__(self, evidence: Sequence[Evidence], store: Path) -> None:
+        self._evidence = evidence
+        self._adapters = AdapterPages(store)
+
+    def application(self) -> PageGuard:
+        """The web application, guarded."""
+        routes = [
+            Route("/", self.reports, methods=["GET"]),
+            Route("/reports/{report:int}/{evaluation:int}", self.items, methods=["GET"]),
+            Route("/reports/{report:int}/{evaluation:int}/{item:int}", self.item, methods=["GET"]),
+            *self._adapters.routes(),
+        ]
+        return guarded(routes)
+
+    def reports(self, request: Request) -> Response:
+        """Every report with its values, differences and verdicts."""
+        access = strictest(each.evaluation.access for one in self._evidence for each in one.evaluations)
+        return page("reports.html.j2", access=access, reports=[_report(one) for one in self._evidence])
+
+    def items(self, request: Request) -> Response:
+        """The items of an evaluation, filtered and ordered."""
+        found = self._find(request)
+        if found is None or not found.evaluation.adapters:
+            return not_found(request, None)
+        asked = {name: request.query_params.get(name, "") for name in ("adapter", "outcome", "order", "search")}
+        adapter = asked["adapter"] if asked["adapter"] in found.evaluation.adapters else found.evaluation.adapters[0]
+        chosen = found.selection(adapter, asked["outcome"], asked["order"], asked["search"])
+        first = _whole(request.query_params.get("page", "")) * ROWS
+        return page(
+            "items.html.j2",
+            access=found.evaluation.access,
+            address=request.url.path,
+            name=found.evaluation.name,
+            adapters=found.evaluation.adapters,
+            asked={**asked, "adapter": adapter},
+            outcomes=OUTCOMES,
+            orders=ORDERS,
+            count=len(chosen),
+            total=len(found.evaluation.items),
+            measure=found.measure,
+            rows=[_row(found, number, adapter) for number in chosen[first : first + ROWS]],
+            first=first,
+            earlier=_query(asked, first // ROWS - 1) if first else None,
+            later=_query(asked, first // ROWS + 1) if first + ROWS < len(chosen) else None,
+        )
+
+    def item(self, request: Request) -> Response:
+        """One item: the prompt, the reference, and the answers side by side with their claims."""
+        found = self._find(request)
+        number = request.path_params["item"]
+        if found is None or not number < len(found.evaluation.items):
+            return not_found(request, None)
+        evaluation, item = found.evaluation, found.evaluation.items[number]
+        text = found.texts.get(item["uid"])
+        subjects = (BASE, *evaluation.adapters)
+        return page(
+            "item.html.j2",
+            access=evaluation.access,
+            back=request.url.path.rpartition("/")[0],
+            uid=item["uid"],
+            number=number,
+            total=len(evaluation.items),
+            prompt=None if text is None else _cut(text.prompt),
+            reference=None if text is None else _cut(text.reference),
+            answer=item.get("answer"),
+            measure=found.measure,
+            subjects=[
+                {
+                    "name": name,
+                    "facts": _facts(outputs_of(item, name)),
+                    "gain": None if name == BASE else found.gains[name][number],
+                    "answer": _answer(written_by(item, name), None if text is None else text.prompt),
+                }
+                for name in subjects
+            ],
+        )
+
+    def _find(self, request: Request) -> EvaluationEvidence | None:
+        report, evaluation = (request.path_params[name] for name in ("report", "evaluation"))
+        if report >= len(self._evidence) or evaluation >= len(self._evidence[report].evaluations):
+            return None
+        return self._evidence[report].evaluations[evaluation]
+
+
+def _report(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "title": evidence.report.title,
+        "created": evidence.report.content.get("created", ""),
+        "comparisons": evidence.report.content.get("comparisons", []),
+        "evaluations": [
+            {
+                "name": each.evaluation.name,
+                "access": each.evaluation.access,
+                "count": len(each.evaluation.items),
+                "notes": each.evaluation.entry.get("notes", []),
+                "measures": each.evaluation.entry["measures"],
+                "subjects": each.evaluation.entry["subjects"],
+            }
+            for each in evidence.evaluations
+        ],
+    }
+
+
+def _row(found: EvaluationEvidence, number: int, adapter: str) -> dict[str, Any]:
+    item = found.evaluation.items[number]
+    return {
+        "number": number,
+        "uid": item["uid"],
+        "reference": item.get("answer", ""),
+        "base": _excerpt(item, BASE),
+        "adapter": _excerpt(item, adapter),
+        "gain": found.gains[adapter][number],
+    }
+
+
+def _excerpt(item: Mapping[str, Any], subject: str) -> str:
+    """What a subject answered, in a few words; numbers where the report holds no text."""
+    written = written_by(item, subject)
+    if written is None:
+        predicted = outputs_of(item, subject).get("predicted")
+        return str(predicted) if predicted is not None else ""
+    return written if len(written) <= EXCERPT else f"{written[:EXCERPT]}…"
+
+
+def _facts(outputs: Mapping[str, Any]) -> dict[str, str]:
+    """What the report says of an answer besides its text and its sums."""
+    return {
+        name.replace("_", " "): ", ".join(f"{each:.3g}" if isinstance(each, float) else str(each) for each in values)
+        for name, value in outputs.items()
+        if name not in ("written", "sums")
+        for values in ([*value] if isinstance(value, list) else [value],)
+    }
+
+
+def _cut(text: str) -> dict[str, Any]:
+    return {"text": text[:MOST_SHOWN], "left_out": max(0, len(text) - MOST_SHOWN)}
+
+
+def _answer(written: str | None, prompt: str | None) -> dict[str, Any] | None:
+    """An answer as segments, with the claims that the prompt does not support marked; None where there is no text."""
+    if written is None:
+        return None
+    shown = _cut(written)
+    if prompt is None:
+        return {**shown, "segments": [(shown["text"], "", "")], "claims": [], "unlocated": [], "checked": False}
+    source, text = prompt[:MOST_SHOWN], shown["text"]
+    located = claims(source, text)
+    segments: list[Segment] = []
+    done = 0
+    for claim in located:
+        segments.append((text[done : claim.start], "", ""))
+        kind = "" if claim.is_supported else claim.kind
+        segments.append((text[claim.start : claim.end], kind, _meaning(claim.kind, claim.place is not None)))
+        done = claim.end
+    segments.append((text[done:], "", ""))
+    listed = [
+        {
+            "text": text[claim.start : claim.end],
+            "kind": claim.kind,
+            "is_supported": claim.is_supported,
+            "place": None if claim.place is None else _place(source, *claim.place),
+        }
+        for claim in located
+    ]
+    missing = [f"{each.value:g} {each.unit}".strip() for each in unlocated(source, text)]
+    return {**shown, "segments": segments, "claims": listed, "unlocated": missing, "checked": True}
+
+
+def _meaning(kind: str, has_place: bool) -> str:
+    if kind in ("number", "word"):
+        return f"{kind} not in the prompt"
+    return f"{kind} that the prompt states otherwise" if has_place else f"{kind} without a place in the prompt"
+
+
+def _place(source: str, start: int, end: int) -> str:
+    """The passage of the source, with a little around a short one."""
+    around = max(0, 60 - (end - start)) // 2
+    text = source[max(0, start - around) : end + around][: 2 * EXCERPT].strip()
+    return f"{'…' if start > around else ''}{text}{'…' if end + around < len(source) else ''} (character {start:,})"
+
+
+def _query(asked: Mapping[str, str], number: int) -> str:
+    return "?" + urlencode({**{name: value for name, value in asked.items() if value}, "page": number})
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 8 else 0
