@@ -9,7 +9,7 @@ import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,10 @@ def _reason(prompt: ItemText | None, first: str, second: str) -> str:
 
 
 def _with_strata(found: Sequence[tuple[Mapping[str, Any], StudyItem]]) -> Iterator[StudyItem]:
-    sizes = sorted(words(each.adapter_text) + words(each.other_text) for _, each in found)
-    cuts = sizes[len(sizes) // 3], sizes[2 * len(sizes) // 3]
-    for item, each in found:
-        size = words(each.adapter_text) + words(each.other_text)
-        by_length = STRATA[sum(size >= cut for cut in cuts)]
-        stratum = str(item["answer"]) if item.get("labels") and item.get("answer") else by_length
-        yield StudyItem(each.uid, each.group, stratum, each.prompt, each.adapter_text, each.other_text)
+    by_length = sorted(found, key=lambda pair: (words(pair[1].adapter_text) + words(pair[1].other_text), pair[1].uid))
+    for rank, (item, each) in enumerate(by_length):
+        label = item["answer"] if item.get("labels") and item.get("answer") else STRATA[3 * rank // len(found)]
+        yield replace(each, stratum=str(label))
 
 
 def choose_items(items: Sequence[StudyItem], count: int, draw: random.Random) -> list[StudyItem]:

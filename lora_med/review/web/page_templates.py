@@ -55,9 +55,13 @@ def not_found(request: Request, error: Exception | None) -> Response:
     return page("not_found.html.j2", 404, access="")
 
 
+def _no_icon(request: Request) -> Response:
+    return Response(status_code=204)  # browsers ask for it; without this each page would report an error
+
+
 def guarded(routes: Sequence[Route]) -> PageGuard:
     """The web application of these pages and the static files, under the rules of page_guard.py."""
-    every = [*routes, Route("/static/{name}", static_file, methods=["GET"])]
+    every = [*routes, Route("/static/{name}", static_file, methods=["GET"]), Route("/favicon.ico", _no_icon)]
     application = Starlette(routes=every, exception_handlers={404: not_found})
     application.router.redirect_slashes = False
     return PageGuard(application)

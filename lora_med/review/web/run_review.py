@@ -24,6 +24,7 @@ def serve(application: ASGIApp, port: int, started: Callable[[str], None]) -> No
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
+            listener.listen()  # a browser that opens the printed address at once waits and is not refused
         except OSError as error:
             reason = (
                 "is taken by another program" if error.errno == errno.EADDRINUSE else f"is refused: {error.strerror}"
