@@ -1,5 +1,4 @@
-"""The review page: evidence from reports to read, and blind rating of base and adapter by clinicians.
+"""The review pages: evidence from reports to read, and blind rating of base and adapter by clinicians.
 
-The command line uses `web.run_review`, `blind.draw_plan`, `blind.study`, `blind.study_verdict` and
-`blind.study_export`.
+The command line uses `web` (the pages), `blind` (plan and ratings) and `verdict` (what an unsealed study says).
 """

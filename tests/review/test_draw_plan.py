@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lora_med.errors import DataError, IntegrityError, NotPermittedError, SettingsError
-from lora_med.review.blind.detectable_wins import detectable_share, fewest_wins, power
 from lora_med.review.blind.draw_plan import candidates, choose_items, draw_assignments, draw_study
 from lora_med.review.blind.study import Study, StudyItem, open_study
 from lora_med.review.item_texts import ItemText, read_item_texts
 from lora_med.review.report_folder import choose_evaluation, open_report
+from lora_med.review.verdict.detectable_wins import detectable_share, fewest_wins, power
 from tests.review.small_report import adapter_answer, make_report
 
 

@@ -16,7 +16,7 @@ from lora_med.review.blind.append_log import append_line, read_lines
 from lora_med.review.blind.rating import AXES, Mark, Rating
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import RATINGS, Study
-from lora_med.review.blind.study_result import unseal
+from lora_med.review.verdict.study_result import unseal
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from lora_med.review.blind.append_log import read_lines
 from lora_med.review.blind.rating import AXES
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import RATINGS, Study
-from lora_med.review.blind.study_result import unseal
+from lora_med.review.verdict.study_result import unseal
 from lora_med.review.web.rating_pages import RatingPages
 
 ANSWERED = {"choice": "a", **dict.fromkeys(AXES, "equal")}

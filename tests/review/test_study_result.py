@@ -14,8 +14,8 @@ from lora_med.review.blind.rating import AXES, Mark, Rating
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.shown_text import sentence_ranges
 from lora_med.review.blind.study import Study
-from lora_med.review.blind.study_export import export_study, harmless
-from lora_med.review.blind.study_result import unseal, write_verdict
+from lora_med.review.verdict.study_export import export_study, harmless
+from lora_med.review.verdict.study_result import unseal, write_verdict
 
 
 def rate_all(study: Study, comment: str = "") -> None:

@@ -10,10 +10,10 @@ import pytest
 import scipy
 
 from lora_med.review.blind.draw_plan import draw_assignments
-from lora_med.review.blind.observations import Observation
-from lora_med.review.blind.rater_agreement import alpha_interval, krippendorff_alpha
-from lora_med.review.blind.study_verdict import Verdict, judge
-from lora_med.review.blind.two_way_interval import constant_interval, mean_interval
+from lora_med.review.verdict.observations import Observation
+from lora_med.review.verdict.rater_agreement import alpha_interval, krippendorff_alpha
+from lora_med.review.verdict.study_verdict import Verdict, judge
+from lora_med.review.verdict.two_way_interval import constant_interval, mean_interval
 
 
 def simulated(items: int, raters: int, share: float, seed: int, spread: float = 0.0) -> list[Observation]:

@@ -46,9 +46,22 @@ Files = Annotated[
 ]
 
 
+Studies = Annotated[
+    list[Path] | None, typer.Option("--study", metavar="STUDY", help="A study of blind rating, to show its verdict.")
+]
+Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="The folder that holds the runs' folders.")]
+
+
 @app.callback()
-def review_command(context: typer.Context, data: Files = None, store: Store = STORE, port: Port = 8080) -> None:
-    """Show reports on a page of this machine: every item with base and adapters side by side, and the store."""
+def review_command(
+    context: typer.Context,
+    data: Files = None,
+    study: Studies = None,
+    store: Store = STORE,
+    runs: Runs = Path("runs"),
+    port: Port = 8080,
+) -> None:
+    """Show reports on a page of this machine: every item with base and adapters side by side, the store, the runs."""
     if context.invoked_subcommand is not None:
         return
     if not context.args:
@@ -57,6 +70,8 @@ def review_command(context: typer.Context, data: Files = None, store: Store = ST
     from lora_med.review.web.evidence import load_evidence
     from lora_med.review.web.evidence_pages import EvidencePages
     from lora_med.review.web.run_review import serve
+    from lora_med.review.web.study_evidence import load_study
 
     evidence = [load_evidence(Path(path), data or []) for path in context.args]
-    serve(EvidencePages(evidence, store).application(), port, served_at)
+    studies = [load_study(folder) for folder in study or []]
+    serve(EvidencePages(evidence, store, studies=studies, runs=runs).application(), port, served_at)

@@ -113,7 +113,7 @@ def rate_command(study: Study, port: Port = 8080) -> None:
 def unseal_command(study: Study, reason: Reason, incomplete: Incomplete = False, as_json: AsJson = False) -> None:
     """End a study: log that the sides are opened, by whom and why. No rating is stored afterwards."""
     from lora_med.review.blind.study import open_study
-    from lora_med.review.blind.study_result import unseal
+    from lora_med.review.verdict.study_result import unseal
 
     event = unseal(open_study(study), reason, incomplete=incomplete)
     print_text(
@@ -127,7 +127,7 @@ def unseal_command(study: Study, reason: Reason, incomplete: Incomplete = False,
 def verdict_command(study: Study, as_json: AsJson = False) -> None:
     """The verdict of an unsealed study, with its intervals; written into verdict.json and verdict.md of the study."""
     from lora_med.review.blind.study import open_study
-    from lora_med.review.blind.study_result import write_verdict
+    from lora_med.review.verdict.study_result import write_verdict
 
     result = write_verdict(open_study(study))
     if as_json:
@@ -140,7 +140,7 @@ def verdict_command(study: Study, as_json: AsJson = False) -> None:
 def export_ratings_command(study: Study, out: NewFolder, as_json: AsJson = False) -> None:
     """Export an unsealed study: ratings as JSON lines and CSV, and preference pairs for training."""
     from lora_med.review.blind.study import open_study
-    from lora_med.review.blind.study_export import export_study
+    from lora_med.review.verdict.study_export import export_study
 
     counts = export_study(open_study(study), out)
     print_text(

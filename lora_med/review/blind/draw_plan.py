@@ -18,7 +18,6 @@ from lora_med.evaluation.results import BASE
 from lora_med.files import sha256_file, write_atomic, write_json
 from lora_med.folders import fresh_folder
 from lora_med.review.blind.append_log import append_line
-from lora_med.review.blind.detectable_wins import detectable_share
 from lora_med.review.blind.shown_text import differ_much, shown_text, words
 from lora_med.review.blind.study import (
     EVENTS,
@@ -35,6 +34,7 @@ from lora_med.review.blind.study import (
 )
 from lora_med.review.item_texts import ItemText
 from lora_med.review.report_folder import ReportEvaluation, ReportFolder, written_by
+from lora_med.review.verdict.detectable_wins import detectable_share
 
 REPEATED, TWICE = 0.05, 0.10
 FEWEST_ITEMS = 6  # five wins of five are no verdict: the exact test needs six

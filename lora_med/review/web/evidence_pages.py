@@ -19,7 +19,10 @@ from lora_med.review.web.adapter_pages import AdapterPages
 from lora_med.review.web.evidence import ORDERS, OUTCOMES, EvaluationEvidence, Evidence
 from lora_med.review.web.page_guard import PageGuard
 from lora_med.review.web.page_templates import guarded, not_found, page
+from lora_med.review.web.run_pages import RunPages
+from lora_med.review.web.study_evidence import StudyEvidence
 
+RUNS = Path("runs")
 ROWS = 50
 MOST_SHOWN = 20_000  # characters of one text on a page
 EXCERPT = 160
@@ -27,11 +30,13 @@ Segment = tuple[str, str, str]  # text, kind of claim or "", and what a reader i
 
 
 class EvidencePages:
-    """The pages of some reports, and of the store."""
+    """The pages of some reports and studies, of the store, and of the runs."""
 
-    def __init__(self, evidence: Sequence[Evidence], store: Path) -> None:
-        self._evidence = evidence
-        self._adapters = AdapterPages(store)
+    def __init__(
+        self, evidence: Sequence[Evidence], store: Path, *, studies: Sequence[StudyEvidence] = (), runs: Path = RUNS
+    ) -> None:
+        self._evidence, self._studies = evidence, studies
+        self._adapters, self._runs = AdapterPages(store), RunPages(runs)
 
     def application(self) -> PageGuard:
         """The web application, guarded."""
@@ -40,13 +45,16 @@ class EvidencePages:
             Route("/reports/{report:int}/{evaluation:int}", self.items, methods=["GET"]),
             Route("/reports/{report:int}/{evaluation:int}/{item:int}", self.item, methods=["GET"]),
             *self._adapters.routes(),
+            *self._runs.routes(),
         ]
         return guarded(routes)
 
     def reports(self, request: Request) -> Response:
         """Every report with its values, differences and verdicts."""
-        access = strictest(each.evaluation.access for one in self._evidence for each in one.evaluations)
-        return page("reports.html.j2", access=access, reports=[_report(one) for one in self._evidence])
+        classes = [each.evaluation.access for one in self._evidence for each in one.evaluations]
+        access = strictest([*classes, *(study.access for study in self._studies)])
+        reports = [_report(one) for one in self._evidence]
+        return page("reports.html.j2", access=access, reports=reports, studies=self._studies)
 
     def items(self, request: Request) -> Response:
         """The items of an evaluation, filtered and ordered."""

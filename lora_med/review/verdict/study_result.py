@@ -10,11 +10,11 @@ from typing import Any
 from lora_med.errors import NotPermittedError, SettingsError
 from lora_med.files import write_atomic, write_json
 from lora_med.review.blind.append_log import append_line
-from lora_med.review.blind.marks_check import MarksCheck, check_marks
-from lora_med.review.blind.observations import observe
 from lora_med.review.blind.rating_log import RatingLog, unsealed
 from lora_med.review.blind.study import EVENTS, Study
-from lora_med.review.blind.study_verdict import SCHEMA, Estimate, Verdict, judge
+from lora_med.review.verdict.marks_check import MarksCheck, check_marks
+from lora_med.review.verdict.observations import observe
+from lora_med.review.verdict.study_verdict import SCHEMA, Estimate, Verdict, judge
 from lora_med.visible import markdown
 
 VERDICT = "verdict.json"
@@ -80,6 +80,7 @@ def write_verdict(study: Study) -> StudyResult:
     ratings = log.current()
     verdict = judge(observe(study, ratings), study.plan["report_p_values"])
     marks = check_marks(study, ratings)
+    sentences = tuple(_sentences(study, verdict, marks, event))
     content = {
         "schema": SCHEMA,
         **verdict.as_json(),
@@ -87,8 +88,8 @@ def write_verdict(study: Study) -> StudyResult:
         "corrected": log.corrected(),
         "unsealed": event,
         "plan": dict(study.plan),
+        "sentences": list(sentences),
     }
-    sentences = tuple(_sentences(study, verdict, marks, event))
     text = f"# Blind rating: {markdown(study.adapter)} against {markdown(study.other)}\n\n"
     write_atomic(study.folder / "verdict.md", text + "".join(f"- {markdown(each)}\n" for each in sentences))
     write_json(study.folder / VERDICT, content)

@@ -20,10 +20,10 @@ from typing import Any
 from lora_med.errors import NotPermittedError
 from lora_med.files import read_json, write_atomic, write_json
 from lora_med.folders import fresh_folder
-from lora_med.review.blind.observations import Observation, observe
 from lora_med.review.blind.rating import AXES, Rating
 from lora_med.review.blind.rating_log import RatingLog, unsealed
 from lora_med.review.blind.study import SEALED, Study
+from lora_med.review.verdict.observations import Observation, observe
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet reads as the beginning of a formula
 NAMES = {1: "adapter", -1: "other", 0: "equal"}

@@ -1,7 +1,8 @@
 """The verdict of an unsealed study: better, worse, or cannot tell, with what it rests on.
 
-verdict.json, `schema` "lora_med.blind_verdict/1": the fields of `Verdict`, `plan` (that of plan.json), `unsealed` (the
-event) and `corrected` (ratings that were changed while sealed).
+verdict.json, `schema` "lora_med.blind_verdict/1": the fields of `Verdict`, `marks` (the check of the faithfulness
+metric), `plan` (that of plan.json), `unsealed` (the event), `corrected` (ratings that were changed while sealed) and
+`sentences` (the same for readers).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import scipy
 
 from lora_med.metrics.significance import Interval, holm, wilson
 from lora_med.metrics.significance import Verdict as Word
-from lora_med.review.blind.observations import Observation
-from lora_med.review.blind.rater_agreement import alpha_interval, krippendorff_alpha
 from lora_med.review.blind.rating import AXES
-from lora_med.review.blind.two_way_interval import constant_interval, mean_interval
+from lora_med.review.verdict.observations import Observation
+from lora_med.review.verdict.rater_agreement import alpha_interval, krippendorff_alpha
+from lora_med.review.verdict.two_way_interval import constant_interval, mean_interval
 
 SCHEMA = "lora_med.blind_verdict/1"
 LARGEST_P = 0.05
