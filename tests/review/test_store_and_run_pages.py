@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts
-from lora_med.errors import IntegrityError
+from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts, read_card
+from lora_med.errors import InputMissingError, IntegrityError
 from lora_med.files import write_json
 from lora_med.models.fingerprint import Fingerprint
 from lora_med.review.blind.rating import AXES, Rating
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import Study
+from lora_med.review.verdict.record_verdict import record_verdict
 from lora_med.review.verdict.study_result import unseal, write_verdict
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
@@ -45,7 +46,7 @@ def publish_card(store: Path, name: str, rate: float, access: str = "open") -> N
         template="pair",
         data=DataFacts("custom", "CC BY 4.0", access),
         settings={"train": {"learning_rate": rate, "seed": 42}},
-        scores={},
+        scores={"eval_loss": 1.5, "validation": {"eval_nll": 2.25, "verdict": "better"}},
         versions={},
         created="2026-01-02T03:04:05Z",
         files={},
@@ -65,6 +66,7 @@ def test_adapters_are_listed_and_two_settings_compared(small_report: tuple[Path,
     assert 'href="/adapters/first"' in page and "E076-integrity" in page
     assert "Access class: <strong>credentialed</strong>" in page
     page = client.get("/adapters/first").text
+    assert "eval_loss" in page and "validation.eval_nll" in page and "2.25" in page
     assert "train.seed" in page and "<b>" not in page and "a" * 64 in page
     page = client.get("/adapters/first?against=second").text
     assert "train.learning_rate" in page and "0.001" in page and "0.002" in page and "train.seed" not in page
@@ -105,3 +107,28 @@ def test_a_damaged_verdict_is_named(study: Study) -> None:
     (study.folder / "verdict.json").write_text("{}")
     with pytest.raises(IntegrityError, match="not a verdict"):
         load_study(study.folder)
+
+
+def test_a_recorded_verdict_is_in_the_card_and_on_its_page(
+    small_report: tuple[Path, Path], tmp_path: Path, study: Study
+) -> None:
+    store = tmp_path / "adapters"
+    publish_card(store, "notes", 0.001)
+    log = RatingLog(study)
+    for each in study.assignments:
+        log.store(Rating(each.id, each.rater, each.adapter_side, dict.fromkeys(AXES, "a")))
+    unseal(study, "the chair, study complete")
+    path = record_verdict(study, write_verdict(study), store)
+    card = read_card(path.parent)
+    entry = card.scores["custom/test/pair/blind_rating"]
+    assert entry["measures"]["win_difference"]["change"]["verdict"] == "better"
+    assert (entry["n"], entry["ratings"], entry["raters"]) == (20, 22, 3)
+    assert card.scores["eval_loss"] == 1.5
+    page = client_of(small_report, tmp_path).get("/adapters/notes").text
+    assert "custom/test/pair/blind_rating" in page and "win_difference" in page and "1.000" in page
+
+
+def test_a_verdict_on_an_adapter_that_is_not_in_the_store_is_refused(study: Study, tmp_path: Path) -> None:
+    unseal(study, "the chair, for a test", incomplete=True)
+    with pytest.raises(InputMissingError, match="notes"):
+        record_verdict(study, write_verdict(study), tmp_path)

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_med.cli.options import AsJson, NewFolder
+from lora_med.cli.options import STORE, AsJson, NewFolder, Store
 from lora_med.cli.review.port_option import Port, served_at, web_packages
 from lora_med.cli.terminal import print_text
 
-Study = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that `lora-med review plan` wrote.")]
+StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that `lora-med review plan` wrote.")]
 ReportPath = Annotated[Path, typer.Argument(metavar="REPORT", help="A folder of `lora-med eval`.")]
 Files = Annotated[
     list[str], typer.Option("--data", metavar="PATH", help="The files that were evaluated; repeat it for several.")
@@ -27,6 +27,7 @@ OneTemplate = Annotated[
     str | None, typer.Option("--template", help="Which evaluation of the report. [default: the only one]")
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Who unseals and why; it is logged.")]
+Record = Annotated[bool, typer.Option("--record", help="Write the verdict into the adapter's card too.")]
 Incomplete = Annotated[bool, typer.Option("--incomplete", help="Unseal although ratings are missing.")]
 
 
@@ -93,7 +94,7 @@ def plan_sentences(plan: Any) -> list[str]:
 FEW_RATERS = 5
 
 
-def rate_command(study: Study, port: Port = 8080) -> None:
+def rate_command(study: StudyFolder, port: Port = 8080) -> None:
     """Serve the rating pages of a study on loopback, and nothing else; each rater opens their own link."""
     web_packages()
     from lora_med.review.blind.study import open_study
@@ -110,7 +111,7 @@ def rate_command(study: Study, port: Port = 8080) -> None:
     serve(RatingPages(opened).application(), port, started)
 
 
-def unseal_command(study: Study, reason: Reason, incomplete: Incomplete = False, as_json: AsJson = False) -> None:
+def unseal_command(study: StudyFolder, reason: Reason, incomplete: Incomplete = False, as_json: AsJson = False) -> None:
     """End a study: log that the sides are opened, by whom and why. No rating is stored afterwards."""
     from lora_med.review.blind.study import open_study
     from lora_med.review.verdict.study_result import unseal
@@ -124,12 +125,16 @@ def unseal_command(study: Study, reason: Reason, incomplete: Incomplete = False,
     )
 
 
-def verdict_command(study: Study, as_json: AsJson = False) -> None:
+def verdict_command(study: StudyFolder, record: Record = False, store: Store = STORE, as_json: AsJson = False) -> None:
     """The verdict of an unsealed study, with its intervals; written into verdict.json and verdict.md of the study."""
     from lora_med.review.blind.study import open_study
+    from lora_med.review.verdict.record_verdict import record_verdict
     from lora_med.review.verdict.study_result import write_verdict
 
-    result = write_verdict(open_study(study))
+    opened = open_study(study)
+    result = write_verdict(opened)
+    if record:
+        record_verdict(opened, result, store)
     if as_json:
         print_text(json.dumps(result.content))
         return
@@ -137,7 +142,7 @@ def verdict_command(study: Study, as_json: AsJson = False) -> None:
         print_text(sentence)
 
 
-def export_ratings_command(study: Study, out: NewFolder, as_json: AsJson = False) -> None:
+def export_ratings_command(study: StudyFolder, out: NewFolder, as_json: AsJson = False) -> None:
     """Export an unsealed study: ratings as JSON lines and CSV, and preference pairs for training."""
     from lora_med.review.blind.study import open_study
     from lora_med.review.verdict.study_export import export_study

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class AdapterPages:
             access=card.data.access,
             card=card,
             facts=_flat({"base": asdict(card)["base"], "data": asdict(card)["data"], "method": card.method}),
-            scores=card.scores,
+            scores=list(_scores(card.scores)),
             others=[each for each in sorted(known) if each != name],
             against=against if other is not None else "",
             settings=[
@@ -72,6 +72,23 @@ class AdapterPages:
         every = cards(self._store)
         known = {name: card for name, card in every.items() if isinstance(card, Card)}
         return known, {name: str(error) for name, error in every.items() if isinstance(error, LoraMedError)}
+
+
+def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Evaluation, measure, value, the base's value and the verdict; of a run's own notes name and value."""
+    for name, score in scores.items():
+        measures = score.get("measures") if isinstance(score, Mapping) else None
+        if not isinstance(measures, Mapping):
+            for key, value in _flat({name: score}).items():
+                yield key, "", value, "", ""
+            continue
+        for measure, each in measures.items():
+            verdict = str(each.get("change", {}).get("verdict", ""))
+            yield name, measure, _number(each.get("value")), _number(each.get("base")), verdict
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else ""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
