@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lora_med.cli.command_groups import SettingsGroup
-from lora_med.cli.options import STORE, Store
+from lora_med.cli.options import STORE, Config, Store
 from lora_med.cli.review.port_option import Port, served_at, web_packages
 from lora_med.cli.review.study_commands import (
     export_ratings_command,
@@ -17,7 +17,9 @@ from lora_med.cli.review.study_commands import (
     unseal_command,
     verdict_command,
 )
+from lora_med.config.parse import parse
 from lora_med.errors import UsageError
+from lora_med.run import prepare_environment
 
 
 class ReviewGroup(SettingsGroup):
@@ -56,6 +58,7 @@ Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="The folder
 def review_command(
     context: typer.Context,
     data: Files = None,
+    config: Config = None,
     study: Studies = None,
     store: Store = STORE,
     runs: Runs = Path("runs"),
@@ -67,6 +70,7 @@ def review_command(
     if not context.args:
         raise UsageError("no report is named", fix="lora-med review REPORT, a folder of lora-med eval")
     web_packages()
+    from lora_med.review.trained_rows import load_trained_rows
     from lora_med.review.web.evidence import load_evidence
     from lora_med.review.web.evidence_pages import EvidencePages
     from lora_med.review.web.run_review import serve
@@ -74,4 +78,10 @@ def review_command(
 
     evidence = [load_evidence(Path(path), data or []) for path in context.args]
     studies = [load_study(folder) for folder in study or []]
-    serve(EvidencePages(evidence, store, studies=studies, runs=runs).application(), port, served_at)
+    trained = None
+    if config is not None:
+        settings = parse(config, [])
+        prepare_environment(settings.offline)
+        trained = load_trained_rows(settings)
+    pages = EvidencePages(evidence, store, studies=studies, runs=runs, trained=trained)
+    serve(pages.application(), port, served_at)

@@ -15,7 +15,9 @@ from lora_med.data.access import strictest
 from lora_med.evaluation.results import BASE
 from lora_med.review.located_claims import claims, unlocated
 from lora_med.review.report_folder import outputs_of, written_by
+from lora_med.review.trained_rows import TrainedRows
 from lora_med.review.web.adapter_pages import AdapterPages
+from lora_med.review.web.data_pages import DataPages, number
 from lora_med.review.web.evidence import ORDERS, OUTCOMES, EvaluationEvidence, Evidence
 from lora_med.review.web.page_guard import PageGuard
 from lora_med.review.web.page_templates import guarded, not_found, page
@@ -30,13 +32,19 @@ Segment = tuple[str, str, str]  # text, kind of claim or "", and what a reader i
 
 
 class EvidencePages:
-    """The pages of some reports and studies, of the store, and of the runs."""
+    """The pages of some reports and studies, of the store, of the runs, and of one run's data."""
 
     def __init__(
-        self, evidence: Sequence[Evidence], store: Path, *, studies: Sequence[StudyEvidence] = (), runs: Path = RUNS
+        self,
+        evidence: Sequence[Evidence],
+        store: Path,
+        *,
+        studies: Sequence[StudyEvidence] = (),
+        runs: Path = RUNS,
+        trained: TrainedRows | None = None,
     ) -> None:
         self._evidence, self._studies = evidence, studies
-        self._adapters, self._runs = AdapterPages(store), RunPages(runs)
+        self._others = (AdapterPages(store), RunPages(runs), DataPages(trained))
 
     def application(self) -> PageGuard:
         """The web application, guarded."""
@@ -44,8 +52,7 @@ class EvidencePages:
             Route("/", self.reports, methods=["GET"]),
             Route("/reports/{report:int}/{evaluation:int}", self.items, methods=["GET"]),
             Route("/reports/{report:int}/{evaluation:int}/{item:int}", self.item, methods=["GET"]),
-            *self._adapters.routes(),
-            *self._runs.routes(),
+            *(route for pages in self._others for route in pages.routes()),
         ]
         return guarded(routes)
 
@@ -64,7 +71,7 @@ class EvidencePages:
         asked = {name: request.query_params.get(name, "") for name in ("adapter", "outcome", "order", "search")}
         adapter = asked["adapter"] if asked["adapter"] in found.evaluation.adapters else found.evaluation.adapters[0]
         chosen = found.selection(adapter, asked["outcome"], asked["order"], asked["search"])
-        first = _whole(request.query_params.get("page", "")) * ROWS
+        first = (number(request.query_params.get("page", "")) or 0) * ROWS
         return page(
             "items.html.j2",
             access=found.evaluation.access,
@@ -77,7 +84,7 @@ class EvidencePages:
             count=len(chosen),
             total=len(found.evaluation.items),
             measure=found.measure,
-            rows=[_row(found, number, adapter) for number in chosen[first : first + ROWS]],
+            rows=[_row(found, index, adapter) for index in chosen[first : first + ROWS]],
             first=first,
             earlier=_query(asked, first // ROWS - 1) if first else None,
             later=_query(asked, first // ROWS + 1) if first + ROWS < len(chosen) else None,
@@ -86,10 +93,10 @@ class EvidencePages:
     def item(self, request: Request) -> Response:
         """One item: the prompt, the reference, and the answers side by side with their claims."""
         found = self._find(request)
-        number = request.path_params["item"]
-        if found is None or not number < len(found.evaluation.items):
+        index = request.path_params["item"]
+        if found is None or not index < len(found.evaluation.items):
             return not_found(request, None)
-        evaluation, item = found.evaluation, found.evaluation.items[number]
+        evaluation, item = found.evaluation, found.evaluation.items[index]
         text = found.texts.get(item["uid"])
         subjects = (BASE, *evaluation.adapters)
         return page(
@@ -97,7 +104,7 @@ class EvidencePages:
             access=evaluation.access,
             back=request.url.path.rpartition("/")[0],
             uid=item["uid"],
-            number=number,
+            number=index,
             total=len(evaluation.items),
             prompt=None if text is None else _cut(text.prompt),
             reference=None if text is None else _cut(text.reference),
@@ -107,7 +114,7 @@ class EvidencePages:
                 {
                     "name": name,
                     "facts": _facts(outputs_of(item, name)),
-                    "gain": None if name == BASE else found.gains[name][number],
+                    "gain": None if name == BASE else found.gains[name][index],
                     "answer": _answer(written_by(item, name), None if text is None else text.prompt),
                 }
                 for name in subjects
@@ -140,15 +147,15 @@ def _report(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _row(found: EvaluationEvidence, number: int, adapter: str) -> dict[str, Any]:
-    item = found.evaluation.items[number]
+def _row(found: EvaluationEvidence, index: int, adapter: str) -> dict[str, Any]:
+    item = found.evaluation.items[index]
     return {
-        "number": number,
+        "number": index,
         "uid": item["uid"],
         "reference": item.get("answer", ""),
         "base": _excerpt(item, BASE),
         "adapter": _excerpt(item, adapter),
-        "gain": found.gains[adapter][number],
+        "gain": found.gains[adapter][index],
     }
 
 
@@ -218,9 +225,5 @@ def _place(source: str, start: int, end: int) -> str:
     return f"{'…' if start > around else ''}{text}{'…' if end + around < len(source) else ''} (character {start:,})"
 
 
-def _query(asked: Mapping[str, str], number: int) -> str:
-    return "?" + urlencode({**{name: value for name, value in asked.items() if value}, "page": number})
-
-
-def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 8 else 0
+def _query(asked: Mapping[str, str], page_number: int) -> str:
+    return "?" + urlencode({**{name: value for name, value in asked.items() if value}, "page": page_number})
