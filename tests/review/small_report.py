@@ -41,7 +41,7 @@ def make_report(
     numbers = range(count)
     made = [note(number) for number in numbers]
     references = [f"Takes {drug} {dose} mg daily; no fever." for drug, _, dose in made]
-    answers: dict[str | None, Answer] = {None: base, **(adapters or {"notes": adapter_answer})}
+    answers: dict[str | None, Answer] = {None: base, **({"notes": adapter_answer} if adapters is None else adapters)}
     written = {name: tuple(answer(n, made[n][0], made[n][2]) for n in numbers) for name, answer in answers.items()}
     items = [
         WritingItem(f"u{n}", f"g{n}", (1,), source, reference, 8)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lora_med.errors import InputMissingError, IntegrityError
+from lora_med.errors import DataError, InputMissingError, IntegrityError
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
 from tests.review.small_report import adapter_answer, make_report
@@ -84,6 +84,33 @@ def test_credentialed_items_show_no_text_and_hashed_uids(tmp_path: Path) -> None
         assert "ibuprofen" not in answer.text and "takes" not in answer.text.lower()
         assert "Access class: <strong>credentialed</strong>" in answer.text
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_report_on_the_base_alone_shows_its_items(tmp_path: Path) -> None:
+    folder, _ = make_report(tmp_path, 6, adapters={})
+    client = client_of(folder, [], tmp_path)
+    page = client.get("/reports/0/0").text
+    assert uids(page) == [f"u{n}" for n in range(6)] and "Gain" not in page
+    assert client.get("/reports/0/0/0").status_code == 200
+
+
+def test_files_that_fit_one_of_two_evaluations_are_enough_and_none_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, data = make_report(tmp_path, 6)
+    content = json.loads((folder / "report.json").read_text())
+    other = {**content["evaluations"][0], "items_file": "other.jsonl"}
+    content["evaluations"].append(other)
+    (folder / "report.json").write_text(json.dumps(content))
+    renamed = (folder / "items.jsonl").read_text().replace('"uid": "u', '"uid": "x')
+    (folder / "other.jsonl").write_text(renamed)
+    evidence = load_evidence(folder, [str(data)])
+    assert [len(each.texts) for each in evidence.evaluations] == [6, 0]
+    assert "no prompts are shown for custom, test, pair: none of the report's 6 items" in caplog.text
+    unrelated = tmp_path / "unrelated.jsonl"
+    unrelated.write_text('{"uid": "z", "input": "a question", "output": "an answer"}\n')
+    with pytest.raises(DataError, match="none of the report's 6 items"):
+        load_evidence(folder, [str(unrelated)])
 
 
 def test_hostile_text_is_only_text(tmp_path: Path) -> None:

@@ -66,10 +66,11 @@ class EvidencePages:
     def items(self, request: Request) -> Response:
         """The items of an evaluation, filtered and ordered."""
         found = self._find(request)
-        if found is None or not found.evaluation.adapters:
+        if found is None:
             return not_found(request, None)
         asked = {name: request.query_params.get(name, "") for name in ("adapter", "outcome", "order", "search")}
-        adapter = asked["adapter"] if asked["adapter"] in found.evaluation.adapters else found.evaluation.adapters[0]
+        adapters = found.evaluation.adapters or (BASE,)
+        adapter = asked["adapter"] if asked["adapter"] in adapters else adapters[0]
         chosen = found.selection(adapter, asked["outcome"], asked["order"], asked["search"])
         first = (number(request.query_params.get("page", "")) or 0) * ROWS
         return page(
@@ -77,7 +78,8 @@ class EvidencePages:
             access=found.evaluation.access,
             address=request.url.path,
             name=found.evaluation.name,
-            adapters=found.evaluation.adapters,
+            adapters=adapters,
+            base_only=adapter == BASE,
             asked={**asked, "adapter": adapter},
             outcomes=OUTCOMES,
             orders=ORDERS,
