@@ -12,7 +12,7 @@ from lora_med.review.blind.append_log import read_lines
 from lora_med.review.blind.rating import AXES
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import RATINGS, Study
-from lora_med.review.verdict.study_result import unseal
+from lora_med.review.verdict.study_result import unseal, write_verdict
 from lora_med.review.web.rating_pages import RatingPages
 
 ANSWERED = {"choice": "a", **dict.fromkeys(AXES, "equal")}
@@ -35,6 +35,23 @@ def test_a_page_shows_the_prompt_and_both_answers_on_the_drawn_sides(study: Stud
     for each in study.by_rater["R1"]:
         page = client.get(link(study, each.position)).text
         assert shown_texts(page) == [study.items[each.item].prompt, *study.texts(each)]
+
+
+def test_a_rater_who_reads_the_pages_and_prefers_the_adapters_text_makes_it_win(
+    study: Study, client: TestClient
+) -> None:
+    sides = set()
+    for rater, pages in study.by_rater.items():
+        for each in pages:
+            _, on_a, on_b = shown_texts(client.get(link(study, each.position, rater)).text)
+            assert ("No fever." in on_a) != ("No fever." in on_b)  # what the adapter of the small report writes
+            choice = "a" if "No fever." in on_a else "b"
+            sides.add(choice)
+            client.post(link(study, each.position, rater), data={**ANSWERED, "choice": choice})
+    assert sides == {"a", "b"}
+    unseal(study, "the chair, study complete")
+    verdict = write_verdict(study).verdict
+    assert (verdict.items_won, verdict.items_lost, verdict.verdict) == (20, 0, "better")
 
 
 def test_no_page_names_a_model_an_item_or_a_repeat(study: Study, client: TestClient) -> None:

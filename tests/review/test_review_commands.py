@@ -27,7 +27,7 @@ def test_a_study_goes_from_plan_to_export(
     study = tmp_path / "study"
     assert run("plan", report, "--data", data, "--items", 20, "--raters", 1, "--out", study) == 0
     shown = capsys.readouterr().out
-    assert "20 items of custom, test: notes against base, 1 raters" in shown
+    assert "20 items of custom, test: notes against base, 1 rater," in shown
     assert "Smallest preference that 4 of 5 such studies find: 80.0% wins" in shown and "R1: /rate/" in shown
     opened = open_study(study)
     log = RatingLog(opened)

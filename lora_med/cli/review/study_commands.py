@@ -71,7 +71,7 @@ def plan_sentences(plan: Any) -> list[str]:
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan["left_out"].items()))
     lines = [
         f"{plan['items']:,} items of {plan['source']}, {plan['split']}: {plan['adapter']} against {plan['against']}, "
-        f"{len(plan['raters'])} raters, {plan['ratings']:,} ratings "
+        f"{len(plan['raters'])} {'rater' if len(plan['raters']) == 1 else 'raters'}, {plan['ratings']:,} ratings "
         f"({plan['rated_twice']:,} items rated twice, {plan['repeats']:,} hidden repeats).",
         f"By stratum: {', '.join(f'{name} {count:,}' for name, count in plan['strata'].items())}.",
         f"{plan['lengths_differ_much']:,} items have answers of which one has more than twice the words of the other.",
