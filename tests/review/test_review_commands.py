@@ -50,6 +50,7 @@ def test_a_study_goes_from_plan_to_export(
         (("nothing",), 66),
         (("nothing", "plan"), 2),
         (("rate", "nothing"), 66),
+        (("plan", "{report}", "--items", "9", "--raters", "1", "--out", "{out}"), 2),
         (("plan", "nothing", "--data", "x", "--items", "9", "--raters", "1", "--out", "y"), 66),
         (("plan", "{report}", "--data", "{data}", "--items", "5", "--raters", "1", "--out", "{out}"), 2),
         ((*PLAN, "--raters", "10"), 2),

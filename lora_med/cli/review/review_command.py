@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lora_med.cli.command_groups import SettingsGroup
-from lora_med.cli.options import STORE, Config, Store
+from lora_med.cli.options import STORE, Config, Data, Store
 from lora_med.cli.review.port_option import Port, served_at, web_packages
 from lora_med.cli.review.study_commands import (
     export_ratings_command,
@@ -42,12 +42,6 @@ app.command("rate")(rate_command)
 app.command("unseal")(unseal_command)
 app.command("verdict")(verdict_command)
 app.command("export")(export_ratings_command)
-Files = Annotated[
-    list[str] | None,
-    typer.Option("--data", metavar="PATH", help="The files that were evaluated, to show prompts; repeat for several."),
-]
-
-
 Studies = Annotated[
     list[Path] | None, typer.Option("--study", metavar="STUDY", help="A study of blind rating, to show its verdict.")
 ]
@@ -57,7 +51,7 @@ Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="The folder
 @app.callback()
 def review_command(
     context: typer.Context,
-    data: Files = None,
+    data: Data = None,
     config: Config = None,
     study: Studies = None,
     store: Store = STORE,

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_med.cli.options import STORE, AsJson, NewFolder, Store
+from lora_med.cli.options import STORE, AsJson, Data, NewFolder, Store
 from lora_med.cli.review.port_option import Port, served_at, web_packages
 from lora_med.cli.terminal import print_text
+from lora_med.errors import SettingsError
 
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that `lora-med review plan` wrote.")]
 ReportPath = Annotated[Path, typer.Argument(metavar="REPORT", help="A folder of `lora-med eval`.")]
-Files = Annotated[
-    list[str], typer.Option("--data", metavar="PATH", help="The files that were evaluated; repeat it for several.")
-]
 Items = Annotated[int, typer.Option("--items", min=1, help="How many items are rated.")]
 Raters = Annotated[int, typer.Option("--raters", min=1, help="How many raters share them.")]
 RatedAdapter = Annotated[
@@ -36,7 +34,7 @@ def plan_study_command(
     out: NewFolder,
     items: Items,
     raters: Raters,
-    data: Files,
+    data: Data = None,
     adapter: RatedAdapter = None,
     against: Against = "base",
     template: OneTemplate = None,
@@ -47,6 +45,12 @@ def plan_study_command(
     from lora_med.review.item_texts import read_item_texts
     from lora_med.review.report_folder import choose_adapter, choose_evaluation, open_report
 
+    if not data:
+        raise SettingsError(
+            "a report holds no prompts, and nobody can rate answers without them",
+            where="--data",
+            fix="name the files that were evaluated: --data PATH",
+        )
     opened = open_report(report)
     evaluation = choose_evaluation(opened, template)
     name = choose_adapter(evaluation, adapter)
