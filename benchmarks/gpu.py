@@ -29,6 +29,7 @@ from gpu_table import table
 
 HERE = Path(__file__).resolve().parent
 ARMS = ("ours", "trl-best")
+TESTS = ("tests/gpu", "tests/models/test_varlen.py")
 LEAST_SECONDS = 20  # a part is not begun with less time left
 NO_GPU = (
     "no GPU: torch sees no CUDA device on this machine. Run this command on a machine with an NVIDIA GPU and a CUDA "
@@ -74,7 +75,7 @@ def command_of(part: Part, out: Path) -> list[str]:
     """The command of a part."""
     if part.kind == "tests":
         report = f"--junitxml={out / 'tests.xml'}"
-        return [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", report, "tests"]
+        return [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", report, *TESTS]
     return [sys.executable, "-W", "ignore", str(HERE / "gpu_arm.py"), part.kind, json.dumps(part.options)]
 
 

@@ -192,9 +192,13 @@ def plan(options: dict[str, Any], trainer: Any) -> dict[str, Any]:
     shape = Shape(
         Path(options["folder"]), config, options["quantization"], True, DEFAULTS["dtype"], attention, on_gpu=on_gpu
     )
-    batches = [batch["labels"] for batch in trainer.get_train_dataloader()][: options["steps"]]
-    rows = max(batches, key=lambda labels: labels.numel())
-    need = measure(shape)([rows.numel()], int((rows != -100).sum()), False)
+    batches = list(trainer.get_train_dataloader())[: options["steps"]]
+    largest = max(batches, key=lambda batch: batch["labels"].numel())
+    packed = largest.get("document_lengths")
+    lengths = (
+        [sum(document) for document in packed] if packed else [largest["labels"].shape[1]] * len(largest["labels"])
+    )
+    need = measure(shape)(lengths, int((largest["labels"] != -100).sum()), False)
     parts = {name: size // MIB for name, size in asdict(need).items()}
     return {"planned_mb": (need.total - (need.libraries if on_gpu else 0)) // MIB, "planned_parts_mb": parts}
 
