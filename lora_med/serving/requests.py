@@ -49,7 +49,8 @@ class Ask:
     """A request. `adapter` is a name as loaded; None is the bare base. `tokens` come from `encode_chat`/`encode_text`.
 
     `key` identifies the API key; "" stands for none. Nothing cached is ever shared between two keys. `echo_logprobs`
-    asks for the scores of the prompt's own tokens; with it, `sampling.max_tokens` may be 0.
+    asks for the scores of the prompt's own tokens; with it, `sampling.max_tokens` may be 0. With `identity` (that of
+    `Loaded`), a request whose adapter was replaced since its tokens were made is refused with NotLoaded.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Ask:
     sampling: Sampling
     key: str = ""
     echo_logprobs: bool = False
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,10 @@ Event = PromptScores | Piece | Done
 
 
 class Running(Protocol):
-    """A request in the engine: its id, the weights that answer it, and its events. All methods are thread-safe."""
+    """A request in the engine: its id, what answers it (None: the bare base), and its events. Thread-safe."""
 
     id: str
+    loaded: Loaded | None
     adapter_sha256: str | None
 
     def __iter__(self) -> Iterator[Event]:
@@ -140,10 +143,14 @@ class Running(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """An adapter that can be asked: its name and the SHA-256 of its weights file."""
+    """An adapter that can be asked: its name and the SHA-256 of its weights file.
+
+    `identity` is a digest of all that shapes its answers: weights, settings, chat template, trained tokens.
+    """
 
     name: str
     sha256: str
+    identity: str
 
 
 @dataclass(frozen=True)
