@@ -62,7 +62,7 @@ def scored_prompt(
 ) -> tuple[list[float], list[tuple[Scored, ...]]]:
     """What `scored` gives for each of `tokens`, from the logits (tokens, words) after the token before it."""
     logprobs = torch.log_softmax(logits.float(), 1)
-    own = logprobs[torch.arange(len(tokens)), torch.tensor(list(tokens), device=logits.device)]
+    own = logprobs[torch.arange(len(tokens)), torch.tensor(list(tokens), dtype=torch.long, device=logits.device)]
     return own.tolist(), [_best(row, alternatives, text_of) for row in logprobs]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,8 +106,10 @@ class Scheduler:
                 break
             try:
                 worked = self._step()
-            except Exception:  # a fault in one step must not end the service; its requests are told
-                logger.exception("a step of the engine failed")
+            except Exception as error:  # a fault in one step must not end the service; its requests are told
+                # No message: that of a library may hold anything. The place says enough to find the fault.
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                logger.error("a step failed: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
                 for sequence in self._started():
                     self._end(sequence, EngineError(f"request {sequence.ask.id} failed: internal error"))
                 worked = True
