@@ -124,12 +124,16 @@ def version_of(name: str, files: AdapterFiles, bare: Version) -> Version:
 
 
 def identity_of(files: AdapterFiles) -> str:
-    """The digest of everything in an adapter that shapes an answer: weights, settings, template and trained tokens."""
+    """The digest of everything in an adapter that shapes an answer: weights, settings, template and trained tokens.
+
+    The files' own hashes are in the card; whoever opened them has compared these with the bytes.
+    """
+    hashes = files.card.files
     return digest(
         "adapter",
-        weights=files.contents[WEIGHTS],
-        settings=files.contents[CONFIG],
-        chat_template=files.contents.get(CHAT_TEMPLATE),
+        weights=hashes[WEIGHTS],
+        settings=hashes[CONFIG],
+        chat_template=hashes.get(CHAT_TEMPLATE),
         template=files.card.template,
         tokens=repr(sorted(files.card.tokens.items())),
     )
