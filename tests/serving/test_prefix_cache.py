@@ -1,4 +1,4 @@
-"""Keys and values of a prompt's beginning are shared by equal content and one API key only, and never beyond a budget."""
+"""Keys and values of a beginning are shared by equal content and one API key only, and never beyond a budget."""
 
 from __future__ import annotations
 

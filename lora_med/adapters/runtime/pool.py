@@ -242,7 +242,8 @@ class AdapterPool:
                 ready = [slot.ready for slot in self._slots.values()]
                 resident = [future.result() for future in ready if future.done() and not future.exception()]
                 narrow = len(resident) > WIDEST * len(adapters)
-                self._mixture = Mixture(tuple(adapters if narrow else resident))
+                # in the order of their names: rows in that order need not be rearranged
+                self._mixture = Mixture(tuple(sorted(adapters if narrow else resident, key=lambda one: one.name)))
             return self._mixture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ class Version:
     """An adapter as it was loaded, or the bare base: what makes its prompts, and what its weights are called.
 
     `key` is its name in the adapter pool, None for the base. `folder` holds its files, which are read again, and
-    compared, each time it comes back into memory.
+    compared, each time it comes back into memory. `tokenizer` decodes. Prompts are made by `encoding`, a copy, because
+    its settings change while it encodes; all versions of an engine share one `lock` for that.
     """
 
     loaded: Loaded | None
@@ -42,16 +44,18 @@ class Version:
     folder: Path | None
     template: str
     tokenizer: Any
+    encoding: Any
     words: int
     ends: tuple[int, ...]
+    lock: threading.Lock
     forms: AnswerForms = field(init=False)
     _encoder: Encoder = field(init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     _texts: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.forms = AnswerForms(self.tokenizer, self.words, self.ends)
-        self._encoder = Encoder(self.tokenizer)
+        with self.lock:
+            self._encoder = Encoder(self.encoding)
 
     @property
     def identity(self) -> str | None:
@@ -87,7 +91,7 @@ class Version:
 
     def _encode(self, row: Row) -> tuple[int, ...]:
         try:
-            with self._lock:  # the tokenizer's settings change while it encodes
+            with self.lock:
                 return tuple(start_ids(row, self._encoder))
         except LoraMedError as error:
             raise BadRequest(error.what, where="messages" if row.turns else "prompt", fix=error.fix) from error
@@ -104,7 +108,9 @@ class Version:
 def base_version(base: Base) -> Version:
     """The bare base."""
     words = base.model.get_output_embeddings().weight.shape[0]
-    return Version(None, None, None, "", base.tokenizer, words, tuple(stop_ids(base.model, base.tokenizer)))
+    ends = tuple(stop_ids(base.model, base.tokenizer))
+    encoding = copy.deepcopy(base.tokenizer)
+    return Version(None, None, None, "", base.tokenizer, encoding, words, ends, threading.Lock())
 
 
 def version_of(name: str, files: AdapterFiles, bare: Version) -> Version:
@@ -116,11 +122,15 @@ def version_of(name: str, files: AdapterFiles, bare: Version) -> Version:
     """
     identity = identity_of(files)
     loaded = Loaded(name, files.card.files[WEIGHTS], identity)
-    tokenizer = check_numbers(bare.tokenizer, files.card.tokens) if files.card.tokens else bare.tokenizer
+    pair = [bare.tokenizer, bare.encoding]
+    if files.card.tokens:
+        with bare.lock:
+            pair = [check_numbers(bare.encoding, files.card.tokens) for _ in pair]
     if files.chat_template is not None:
-        tokenizer = with_template(tokenizer, files.chat_template)
+        pair = [with_template(tokenizer, files.chat_template) for tokenizer in pair]
     words = max([bare.words, *(number + 1 for number in files.card.tokens.values())])
-    return Version(loaded, f"{name}@{identity[:32]}", files.folder, files.card.template, tokenizer, words, bare.ends)
+    key = f"{name}@{identity[:32]}"
+    return Version(loaded, key, files.folder, files.card.template, pair[0], pair[1], words, bare.ends, bare.lock)
 
 
 def identity_of(files: AdapterFiles) -> str:

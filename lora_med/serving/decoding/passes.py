@@ -77,11 +77,14 @@ class Passes:
         return ends
 
     def _groups(self, sequences: Many[Sequence]) -> list[list[Sequence]]:
-        """The requests that share a pass. Adapters of routed experts share none with other adapters."""
+        """The requests that share a pass, in the order of their adapters, which is the pool's.
+
+        Adapters of routed experts share a pass with no other adapter.
+        """
         if not self._steps.together:
             return [[sequence] for sequence in sequences]
         groups: dict[str | None, list[Sequence]] = {}
-        for sequence in sequences:
+        for sequence in sorted(sequences, key=lambda one: one.version.key or ""):
             groups.setdefault(sequence.version.key if sequence.alone else None, []).append(sequence)
         return list(groups.values())
 
