@@ -73,6 +73,18 @@ def test_a_waiting_request_is_answered_by_what_was_loaded_when_it_came(place: Pl
     assert done.adapter_sha256 == before.sha256
 
 
+def test_a_waiting_request_is_answered_although_the_same_content_came_and_went(
+    place: Place, llama_alone: Answers
+) -> None:
+    with place.engine(max_batch=1, most_resident=1) as engine:
+        running = engine.submit(ask("b", PROMPT, LONG))
+        waiting = engine.submit(ask("a", PROMPT, 12))
+        engine.load("a", place.files("a"))
+        engine.unload("a")
+        finish(running)
+        assert finish(waiting)[0] == llama_alone("a", PROMPT, 12)
+
+
 def test_tokens_made_for_a_replaced_adapter_are_refused(own: Engine, place: Place) -> None:
     before = own.loaded()[0]
     own.load("a", place.files("b"))

@@ -241,6 +241,8 @@ class Scheduler:
     def _hold(self, sequence: Sequence) -> None:
         """Keep a request's adapter in memory until its end, and give it its memory; in any thread."""
         try:
+            if sequence.version.key is not None:
+                self._adapters.register(sequence.version)  # a later load of the same content may have come and gone
             slots, choice = self._pool.hold([sequence.version.key])
             sequence.alone = isinstance(choice, One) and bool(choice.adapter.experts)
             try:
