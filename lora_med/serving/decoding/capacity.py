@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lora_med.serving.decoding.prefix_cache import PrefixCache
+from lora_med.serving.decoding.prefix_blocks import PrefixCache
 from lora_med.serving.decoding.running_request import Sequence
 from lora_med.serving.requests import Limits
 

@@ -18,7 +18,7 @@ from lora_med.serving.decoding.answer_steps import next_token, not_finite, promp
 from lora_med.serving.decoding.capacity import Capacity
 from lora_med.serving.decoding.identity import prefix_digest
 from lora_med.serving.decoding.model_steps import Memory, ModelSteps
-from lora_med.serving.decoding.prefix_cache import BLOCK, Block, PrefixCache
+from lora_med.serving.decoding.prefix_blocks import BLOCK, Block, PrefixCache
 from lora_med.serving.decoding.running_request import Sequence
 from lora_med.serving.requests import Done, EngineError
 

@@ -21,7 +21,7 @@ from lora_med.serving.decoding.capacity import Capacity
 from lora_med.serving.decoding.loaded_adapters import LoadedAdapters
 from lora_med.serving.decoding.model_steps import ModelSteps
 from lora_med.serving.decoding.passes import Passes
-from lora_med.serving.decoding.prefix_cache import BLOCK, PrefixCache
+from lora_med.serving.decoding.prefix_blocks import BLOCK, PrefixCache
 from lora_med.serving.decoding.running_request import Sequence, tokens_of
 from lora_med.serving.requests import Done, EngineError, Limits, NotFinite, NotLoaded, QueueFull, Stopped
 

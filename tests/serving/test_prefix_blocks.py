@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lora_med.serving.decoding.identity import digest, prefix_digest
-from lora_med.serving.decoding.prefix_cache import BLOCK, Block, PrefixCache
+from lora_med.serving.decoding.prefix_blocks import BLOCK, Block, PrefixCache
 from lora_med.serving.engine import Engine
 from tests.serving.conftest import Answers, Place, ask, finish
 
