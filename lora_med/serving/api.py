@@ -38,7 +38,7 @@ from lora_med.serving.web.server_metrics import CONTENT_TYPE, ServerMetrics
 if TYPE_CHECKING:
     from lora_med.serving.engine import Engine
 
-ADAPTER, SHA256, FINGERPRINT = "x-lora-med-adapter", "x-lora-med-adapter-sha256", "x-lora-med-fingerprint"
+MODEL, SHA256, FINGERPRINT = "x-lora-med-model", "x-lora-med-adapter-sha256", "x-lora-med-fingerprint"
 
 
 class Api:
@@ -152,7 +152,7 @@ class Api:
         loop = asyncio.get_running_loop()
         model, requests = await loop.run_in_executor(self._encoding, self._submitter.submit, submission)
         answer = RunningAnswer(requests, self._token_text, echoed)
-        headers = {ADAPTER: model.name, SHA256: model.sha256 or "none", FINGERPRINT: model.fingerprint}
+        headers = {MODEL: model.name, SHA256: model.sha256 or "none", FINGERPRINT: model.fingerprint}
         return AnswerResponse(
             answer,
             shapes,

@@ -181,7 +181,8 @@ def serve(
     try:
         bound.listen(BACKLOG)
     except OSError as error:  # another process, bound to the port at the same time, was faster
-        raise _not_free(*bound.getsockname()[:2], error) from error
+        host, port = bound.getsockname()[:2]
+        raise _not_free(host, port, error) from error
     ready()
     server.run(sockets=[bound])
     return server.was_broken_off

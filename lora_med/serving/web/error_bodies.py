@@ -89,7 +89,10 @@ def as_api_error(error: Exception, request_id: str) -> ApiError:
     if isinstance(error, TooLong):
         return ApiError(400, _words(error), code="context_length_exceeded")
     if isinstance(error, NotLoaded):
-        return ApiError(404, _words(error), code="model_not_found", param="model")
+        # the name was known when the request came: its adapter went while it waited
+        return busy(
+            f"the adapter was replaced or unloaded while request {request_id} waited", 1, code="adapter_changed"
+        )
     for kind, status, code in (
         (NotPermittedError, 403, "not_permitted"),
         (InputMissingError, 404, "not_in_store"),

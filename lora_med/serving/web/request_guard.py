@@ -29,6 +29,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 FACTS, ABORT = "lora_med.facts", "lora_med.abort"  # keys of a request's scope
+METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}  # a log names no other, which may be any text
 WITHOUT_KEY = {"/health", "/ready"}
 WHILE_DRAINING = {"/health", "/ready", "/metrics"}
 ADMIN = "/admin/"
@@ -168,8 +169,9 @@ class RequestGuard:
         self.metrics.requests[facts.endpoint, facts.model, status] += 1
         self.metrics.request_seconds.observe(seconds)
         self.metrics.gone += facts.is_gone
-        self.metrics.prompt_tokens[facts.model] += facts.prompt_tokens
-        self.metrics.completion_tokens[facts.model] += facts.completion_tokens
+        if facts.prompt_tokens:
+            self.metrics.prompt_tokens[facts.model] += facts.prompt_tokens
+            self.metrics.completion_tokens[facts.model] += facts.completion_tokens
         if facts.first_token_at is not None:
             self.metrics.first_token_seconds.observe(facts.first_token_at - facts.started)
         quiet = facts.endpoint in WHILE_DRAINING and status < 400  # asked again and again by other programs
@@ -177,7 +179,7 @@ class RequestGuard:
             logging.DEBUG if quiet else logging.INFO,
             "%s %s %s %d%s%s, %d + %d tokens, %.3f s",
             facts.id,
-            scope["method"] if scope["method"].isalpha() and len(scope["method"]) < 8 else "?",
+            scope["method"] if scope["method"] in METHODS else "?",
             facts.endpoint,
             status,
             f" {facts.model}" if facts.model else "",
