@@ -54,8 +54,8 @@ class Submitter:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             model = self._models.find(submission.model)
-            prompts = self._encode(submission, model)
             try:
+                prompts = self._encode(submission, model)
                 return model, self._submit_all(submission, model, prompts)
             except NotLoaded as error:
                 if self._is_out_of_service(model):

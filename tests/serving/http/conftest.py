@@ -25,13 +25,24 @@ def open_server(llama_place: Place) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def guarded_place(llama_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """The adapters again, in a store that tests may change, with `secret`, which learned from credentialed data."""
+    """The adapters again in a store that tests may change, with two more.
+
+    `secret` learned from credentialed data; `overflow` gives logits that are not finite.
+    """
     import shutil
+
+    import torch
 
     store = Path(shutil.copytree(llama_place.store, tmp_path_factory.mktemp("guarded") / "store"))
     place = Place(llama_place.folder, store)
     base = place.base()
     put(train(base, store=store, seed=9), base, "secret", store, data=replace(OPEN, access="credentialed"))
+    model = train(place.base(), store=store, seed=10)
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if "lora_B" in name:
+                values.fill_(1e30)  # finite, and so published; the logits are not
+    put(model, place.base(), "overflow", store)
     return place
 
 

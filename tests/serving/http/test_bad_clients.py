@@ -42,7 +42,7 @@ def test_a_request_stops_when_its_client_leaves(streams: bool, open_server: Serv
     gone = open_server.metric("client_gone_total")
     for _ in range(4):
         with open_server.connect() as connection:
-            connection.sendall(post(open_server, {**LONG, "n": 4, "temperature": 1.0, "stream": streams}))
+            connection.sendall(post(open_server, {**LONG, "n": 16, "stream": streams}))
             if streams:
                 assert connection.recv(100).startswith(b"HTTP/1.1 200")
             else:
@@ -180,6 +180,7 @@ def test_a_second_signal_breaks_requests_off(llama_place: Place) -> None:
         assert 503 in statuses
 
 
+@pytest.mark.slow
 def test_while_a_server_drains_new_requests_are_told_to_go_elsewhere(llama_place: Place) -> None:
     with serving(llama_place, "--max-batch", "1") as server, concurrent.futures.ThreadPoolExecutor(9) as pool:
         with server.connect() as connection:
@@ -194,6 +195,7 @@ def test_while_a_server_drains_new_requests_are_told_to_go_elsewhere(llama_place
         assert all(answer.result()["usage"]["completion_tokens"] == 240 for answer in running)
 
 
+@pytest.mark.slow
 def test_a_killed_server_leaves_nothing_behind_that_stops_the_next_one(llama_place: Place) -> None:
     with serving(llama_place) as server:
         with server.connect() as connection:

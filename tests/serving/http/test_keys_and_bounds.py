@@ -125,6 +125,21 @@ def test_an_adapter_of_credentialed_data_answers_behind_its_key(guarded_server: 
     assert any("permission: Dr. Weber allows it" in line for line in guarded_server.log)
 
 
+def test_an_adapter_that_gives_no_finite_numbers_is_taken_out_of_service(guarded_server: Server) -> None:
+    with httpx.Client(base_url=guarded_server.url, trust_env=False) as client:
+        loaded = client.put("/admin/adapters/overflow", headers=headers(ADMIN_KEY))
+    assert loaded.status_code == 200
+    first = raw(guarded_server, json={**BODY, "model": "overflow"}, headers=headers())
+    assert error_of(first) == (500, None, "not_finite")
+    assert first.headers["x-request-id"] in first.json()["error"]["message"]
+    for streams in (False, True):
+        again = raw(guarded_server, json={**BODY, "model": "overflow", "stream": streams}, headers=headers())
+        assert error_of(again) == (503, "model", "out_of_service")
+    assert raw(guarded_server, json=BODY, headers=headers()).status_code == 200
+    page = raw(guarded_server, "GET", "/metrics", headers=headers()).text
+    assert 'lora_med_adapter_out_of_service{adapter="overflow"' in page
+
+
 def test_no_text_and_no_key_is_in_the_log(guarded_server: Server) -> None:
     for path in (PATH, "/v1/PATIENT-Meier", f"{PATH}?q=PATIENT-Meier"):
         raw(guarded_server, path=path, json={**BODY, "prompt": "PATIENT-Meier"}, headers=headers())
