@@ -121,12 +121,7 @@ class ServedModels:
         Raises:
             LoraMedError: it cannot be served here; nothing has changed.
         """
-        if opened.name == self.base_name:
-            raise SettingsError(
-                f"adapter and base are both called {opened.name!r}, so a request could not say which it means",
-                where="--adapter",
-                fix="publish the adapter under another name",
-            )
+        check_name_is_free([opened.name], self._base.name)
         self._audience.admit(opened.card)
         check_base(self._base.fingerprint, self._base.name, opened.card, opened.folder)
         with self._changing:
@@ -178,6 +173,21 @@ class ServedModels:
     def _loaded_as(self) -> dict[str, Any]:
         base = self._base
         return {"base_sha256": base.fingerprint.weights, "quantization": base.quantization, "dtype": base.dtype}
+
+
+def check_name_is_free(names: Sequence[str], base: str) -> None:
+    """Refuse an adapter that has the name by which the base is asked.
+
+    Raises:
+        SettingsError: one has it.
+    """
+    taken = display_name(base)
+    if taken in names:
+        raise SettingsError(
+            f"adapter and base are both called {taken!r}, so a request could not say which it means",
+            where="--adapter",
+            fix="publish the adapter under another name",
+        )
 
 
 def last_evaluation(card: Card) -> dict[str, Any] | None:

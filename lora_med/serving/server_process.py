@@ -33,6 +33,8 @@ def bind(host: str, port: int) -> socket.socket:
         OutputError: the port is taken, or may not be used.
         SettingsError: the host is no address of this machine.
     """
+    if not host:
+        raise SettingsError("the address to listen on is empty", where="--host", fix="--host 127.0.0.1")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_med.cli.options import STORE, BaseName, Dtype, OneAdapter, Online, Quantization, Revision, Seed, Store
-from lora_med.cli.serving.engine_options import KvMemory, limits_of
+from lora_med.cli.serving.serving_options import KvMemory, limits_of
 from lora_med.cli.terminal import print_text
 from lora_med.errors import LoraMedError
 from lora_med.run import prepare_environment
@@ -47,13 +47,13 @@ def chat(
     prepare_environment(offline=not online)
     from lora_med.serving.requests import Sampling
     from lora_med.serving.served_models import Audience
-    from lora_med.serving.start import open_all, running_engine
+    from lora_med.serving.start import Wanted, open_all, running_engine
 
     audience = Audience(is_local=True)
-    names = [] if adapter is None else [adapter]
-    opened = open_all(names, store, base=base, revision=revision, quantization=quantization, audience=audience)
+    names = () if adapter is None else (adapter,)
+    opened = open_all(Wanted(names, store, base, revision, quantization, dtype), audience)
     limits = limits_of(1, kv_memory, 1, 1, 1, 1 << 20, max_new_tokens)
-    with running_engine(opened, store, limits, dtype=dtype, audience=audience) as (engine, _, _):
+    with running_engine(opened, limits, audience) as (engine, _, _):
         start: Messages = [] if system is None else [{"role": "system", "content": system}]
         _converse(engine, adapter, start, Sampling(max_new_tokens, temperature, seed=seed))
 

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from lora_med.models.base import load_base
 from tests.serving.conftest import Place, make_place
 from tests.serving.http.conftest import ADMIN_KEY, KEYS
 from tests.serving.http.server import Server, events, serving
@@ -134,13 +133,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return make_place("llama", tmp_path_factory.mktemp("many"), CONTENTS)
 
 
-class FloatPlace(Place):
-    """The place with its base in float32, as the server has it."""
-
-    def base(self) -> Any:
-        return load_base(str(self.folder), quantization="none", dtype="float32")
-
-
 def run_storm(many: Place, key_files: list[str], folder: Path, requests: int, changes: int) -> None:
     contents = Path(shutil.copytree(many.store, folder / "contents"))
     store = folder / "store"
@@ -151,7 +143,7 @@ def run_storm(many: Place, key_files: list[str], folder: Path, requests: int, ch
     with serving(Place(many.folder, store), *options, names=SERVED, key=KEYS[0]) as server:
         storm = Storm(server, contents, requests, changes)
         storm.run()
-        judge = Judge(FloatPlace(many.folder, many.store))
+        judge = Judge(many)
         verdicts = Counter(verdict(judge, *found) for found in storm.results)
         print(dict(verdicts), dict(storm.counts))
         assert storm.counts["loaded"] == changes
