@@ -9,7 +9,7 @@ web/request_guard.py first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from starlette.routing import Route, Router
 
 from lora_med.adapters.store.store import check_name
 from lora_med.models.base import Base
-from lora_med.serving.requests import Limits, Sampling
+from lora_med.serving.requests import Limits, NotLoaded, Sampling
 from lora_med.serving.served_models import ServedModels
 from lora_med.serving.submission import Submission, Submitter
 from lora_med.serving.web.allowed_hosts import AllowedHosts
@@ -135,9 +135,8 @@ class Api:
             choices=fields.n,
             echo_logprobs=fields.echo and (fields.logprobs is not None or fields.max_tokens == 0),
         )
-        echoed = [self._text(prompt) for prompt in fields.prompt for _ in range(fields.n)] if fields.echo else None
         shapes = CompletionShapes(fields.logprobs is not None)
-        return await self._answer(submission, fields, facts, shapes, f"cmpl-{facts.id}", echoed)
+        return await self._answer(submission, fields, facts, shapes, f"cmpl-{facts.id}", echo=fields.echo)
 
     async def _answer(
         self,
@@ -146,12 +145,15 @@ class Api:
         facts: Facts,
         shapes: Shapes,
         answer_id: str,
-        echoed: Sequence[str] | None = None,
+        *,
+        echo: bool = False,
     ) -> Response:
         facts.model = self._models.find(fields.model).name
         loop = asyncio.get_running_loop()
         model, requests = await loop.run_in_executor(self._encoding, self._submitter.submit, submission)
-        answer = RunningAnswer(requests, self._token_text, echoed)
+        prompts = [prompt for prompt in submission.prompts for _ in range(fields.n)]
+        echoed = [self._text(prompt) for prompt in prompts] if echo else None
+        answer = RunningAnswer(requests, lambda token: self._token_text(model.adapter, token), echoed)
         headers = {MODEL: model.name, SHA256: model.sha256 or "none", FINGERPRINT: model.fingerprint}
         return AnswerResponse(
             answer,
@@ -190,8 +192,11 @@ class Api:
     def _text(self, prompt: Prompt) -> str:
         return prompt if isinstance(prompt, str) else self._tokenizer.decode(list(prompt))
 
-    def _token_text(self, token: int) -> str:
-        return self._tokenizer.decode([token])
+    def _token_text(self, adapter: str | None, token: int) -> str:
+        try:
+            return self._engine.text_of(adapter, token)
+        except NotLoaded:  # it was unloaded while it answers; only the tokens that it trained have no text then
+            return self._tokenizer.decode([token])
 
 
 def _named(path: str, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:

@@ -86,6 +86,10 @@ class BoundedConnection(H11Protocol):
         if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_headers()
         super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Begin the requests whose headers are there; one that waited behind another comes here too."""
+        super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
             self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
             self._stop_waiting()
@@ -175,7 +179,7 @@ def serve(
         log_config=None,
         access_log=False,
         backlog=BACKLOG,
-        timeout_keep_alive=int(guard.bounds.header_seconds),
+        timeout_keep_alive=max(1, int(guard.bounds.header_seconds)),
     )
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its tracebacks never come: the guard answers every error

@@ -9,6 +9,7 @@
 | 409 | an adapter in the store is torn, or belongs to another base |
 | 429, 503 | too many requests of one key, of all keys, or the server is stopping; both with Retry-After |
 | 500 | the model gave numbers that are not finite, or a bug; the answer names the request's id |
+| 501 | a schema, without the package that enforces it |
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from lora_med.errors import (
     DataError,
+    DependencyMissingError,
     InputMissingError,
     IntegrityError,
     LoraMedError,
@@ -94,6 +96,7 @@ def as_api_error(error: Exception, request_id: str) -> ApiError:
             f"the adapter was replaced or unloaded while request {request_id} waited", 1, code="adapter_changed"
         )
     for kind, status, code in (
+        (DependencyMissingError, 501, "not_installed"),
         (NotPermittedError, 403, "not_permitted"),
         (InputMissingError, 404, "not_in_store"),
         (IntegrityError, 409, "integrity"),

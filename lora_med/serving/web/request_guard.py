@@ -7,6 +7,7 @@ one line to the log, with names, counts and times only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -33,6 +34,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}  # a log 
 WITHOUT_KEY = {"/health", "/ready"}
 WHILE_DRAINING = {"/health", "/ready", "/metrics"}
 ADMIN = "/admin/"
+DISCARD_BYTES, DISCARD_SECONDS = 16 * 1024**2, 1.0
 CLIENT_GONE = 499  # nginx's status in logs for a client that left before its answer
 SAME_FOR_ALL = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 logger = logging.getLogger(__name__)
@@ -115,6 +117,8 @@ class RequestGuard:
             self._check_key(headers, self.admin_keys, facts, is_admin=True)
         elif path not in WITHOUT_KEY:
             self._check_key(headers, self.keys, facts, is_admin=False)
+        if scope["query_string"]:
+            raise ApiError(400, "no path here takes a query; fix: put fields into the body", code="invalid_query")
         await self._read_body(scope, headers, facts, receive)
 
     def _check_key(self, headers: Headers, keys: ApiKeys, facts: Facts, *, is_admin: bool) -> None:
@@ -134,7 +138,9 @@ class RequestGuard:
     async def _read_body(self, scope: Scope, headers: Headers, facts: Facts, receive: Receive) -> None:
         """The body, into the facts; of a GET there is none."""
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.bounds.body_bytes:
+        if int(length) > self.bounds.body_bytes:
+            if "expect" not in headers:
+                await _discard(receive)
             raise self._too_large()
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             if length != "0" or "transfer-encoding" in headers:
@@ -149,6 +155,7 @@ class RequestGuard:
                         raise ConnectionResetError
                     content += message.get("body", b"")
                     if len(content) > self.bounds.body_bytes:
+                        await _discard(receive)
                         raise self._too_large()
                     if not message.get("more_body", False):
                         break
@@ -188,6 +195,18 @@ class RequestGuard:
             facts.completion_tokens,
             seconds,
         )
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what a client still sends, for a short time: closed in the middle, it would not read its answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            left = DISCARD_BYTES
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 class _Sender:

@@ -42,7 +42,8 @@ class RunningAnswer:
     def __init__(
         self, requests: Sequence[Running], token_text: Callable[[int], str], echoed: Sequence[str] | None = None
     ) -> None:
-        self._requests, self._token_text, self._echoed = requests, token_text, echoed
+        self._requests, self._token_text = requests, token_text
+        self._echoed = dict(enumerate(echoed or ()))  # taken out as they are delivered
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self.first_token_at: float | None = None
@@ -61,9 +62,6 @@ class RunningAnswer:
             EngineError: one of the requests failed; the others are cancelled.
         """
         running = dict(enumerate(self._requests))
-        if self._echoed is not None:
-            for index, text in enumerate(self._echoed):
-                yield Part(index, text)
         while running:
             self._ready.clear()
             waits = True
@@ -103,6 +101,7 @@ class RunningAnswer:
                 break
             if event is None:
                 raise RuntimeError("a request ended without its last event")
+            part.text += self._echoed.pop(index, "")
             self._add(part, event)
             if part.done is not None:
                 return part

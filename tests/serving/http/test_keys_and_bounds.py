@@ -76,7 +76,7 @@ def test_a_large_body_is_refused_whether_its_size_is_announced_or_not(guarded_se
         for _ in range(50):
             yield b" " * 1000
 
-    for content in (b" " * 17_000, pieces()):
+    for content in (b" " * 17_000, b" " * 3_000_000, pieces()):
         answer = raw(guarded_server, content=content, headers=headers())
         assert error_of(answer) == (413, None, "body_too_large")
         assert answer.headers["connection"] == "close"

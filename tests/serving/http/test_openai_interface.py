@@ -267,8 +267,25 @@ def test_other_paths_and_methods_are_errors_in_openais_form(
 
 
 def test_a_wrong_token_id_is_refused(open_server: Server) -> None:
-    for ids in ([5, 9999], [-1], [264]):
-        assert error_of(open_server.post("/v1/completions", {"model": "a", "prompt": ids}))[0] == 400
+    for ids in ([5, 9999], [-1], [264], [2**70]):
+        for echo in (False, True):
+            answer = open_server.post("/v1/completions", {"model": "a", "prompt": ids, "echo": echo})
+            assert error_of(answer)[0] == 400
+
+
+def test_a_query_is_refused_and_not_ignored(open_server: Server) -> None:
+    assert error_of(open_server.get("/v1/models?limit=1")) == (400, None, "invalid_query")
+
+
+def test_a_streamed_echo_has_the_prompt_and_its_scores_in_its_first_chunk(open_server: Server) -> None:
+    body = {"model": "a", "prompt": "Fever", "echo": True, "logprobs": 1, "max_tokens": 2}
+    chunks, _ = stream(open_server, "/v1/completions", body)
+    whole = open_server.complete("a", "Fever", echo=True, logprobs=1, max_tokens=2)["choices"][0]
+    choices = [choice for one in chunks[:-1] for choice in one["choices"]]
+    assert choices[0]["text"].startswith("Fever")
+    assert "".join(choice["text"] for choice in choices) == whole["text"]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        assert [value for choice in choices for value in choice["logprobs"][name]] == whole["logprobs"][name]
 
 
 def test_what_was_asked_is_counted_and_not_repeated(open_server: Server) -> None:
