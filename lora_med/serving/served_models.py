@@ -23,6 +23,7 @@ from lora_med.evaluation.tasks import SCORINGS
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import display_name
 from lora_med.serving.answer_identity import system_fingerprint
+from lora_med.serving.base_access import base_access
 from lora_med.serving.web.error_bodies import ApiError
 
 if TYPE_CHECKING:
@@ -77,15 +78,29 @@ class Audience:
                 where="--adapter",
                 fix="recipes/tag_entities.py shows how it is used",
             )
+        self._admit_class(card.data.access, card.name)
+
+    def admit_base(self, base: str) -> None:
+        """Refuse a base that holds what this audience may not ask: a merged model of credentialed data.
+
+        Raises:
+            NotPermittedError: the key or the permission is missing.
+            IntegrityError: its certificate cannot be read.
+        """
+        access = base_access(base)
+        if access is not None:
+            self._admit_class(access, display_name(base))
+
+    def _admit_class(self, access: str, name: str) -> None:
         if self.is_local:
             return
-        if card.data.access == CREDENTIALED and not self.has_keys:
+        if access == CREDENTIALED and not self.has_keys:
             raise NotPermittedError(
-                f"serving {card.name!r} is not permitted without a key: it comes from credentialed data",
+                f"serving {name!r} is not permitted without a key: it comes from credentialed data",
                 where="the data's access class",
                 fix="--api-key-file FILE, as docs/serving.md shows",
             )
-        require_permission(card.data.access, f"serving {card.name!r}", self.permission)
+        require_permission(access, f"serving {name!r}", self.permission)
 
 
 class ServedModels:
@@ -152,7 +167,7 @@ class ServedModels:
     def _describe_base(self) -> ServedModel:
         base = self._base
         fingerprint = system_fingerprint(base.fingerprint, base.quantization, base.dtype, None)
-        facts = {"root": self.base_name, "parent": None, **self._loaded_as()}
+        facts = {"root": self.base_name, "parent": None, **self._loaded_as(), "access": base_access(base.name)}
         return ServedModel(self.base_name, None, None, fingerprint, int(time.time()), facts)
 
     def _describe(self, opened: Published) -> ServedModel:

@@ -20,7 +20,7 @@ import httpx
 
 from tests.serving.conftest import Place
 
-START_SECONDS = 120
+START_SECONDS = 240
 Json = dict[str, Any]
 
 
