@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_med.adapters.runtime.swap import generate_rows, load_many
+from lora_med.cli.main import run
 from lora_med.models.base import load_base
 from tests.serving.conftest import Place
 from tests.serving.http.server import Json, Server, error_of, events
@@ -298,22 +297,22 @@ def test_what_was_asked_is_counted_and_not_repeated(open_server: Server) -> None
     assert "Meier" not in page and not any("Meier" in line for line in open_server.log)
 
 
-def verify(server: Server, answer: str, path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    path.write_text(answer, encoding="utf-8")
-    command = [sys.executable, "-m", "lora_med", "serve", "verify", str(path), "--store", server.store, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_a_saved_answer_is_traced_to_its_adapter(
+    open_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verify(answer: str, *options: str) -> tuple[int, str, str]:
+        (tmp_path / "answer").write_text(answer, encoding="utf-8")
+        code = run(["serve", "verify", str(tmp_path / "answer"), "--store", open_server.store, *options])
+        return code, *capsys.readouterr()
 
-
-def test_a_saved_answer_is_traced_to_its_adapter(open_server: Server, tmp_path: Path) -> None:
     answer = open_server.complete("b")
-    done = verify(open_server, json.dumps(answer), tmp_path / "answer.json", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["adapter"], found["adapter_sha256"]) == ("b", open_server.sha256_of("b"))
-    text = open_server.post(CHAT, {"model": "base", "messages": ASKED, "stream": True, "max_tokens": 3}).text
-    assert "the bare base" in verify(open_server, text, tmp_path / "stream").stdout
-    forged = verify(open_server, json.dumps(answer | {"model": "a"}), tmp_path / "forged.json")
-    assert forged.returncode == 76 and "it came from 'b'" in forged.stderr
-    foreign = verify(open_server, json.dumps(answer | {"system_fingerprint": "fp_" + "0" * 24}), tmp_path / "foreign")
-    assert foreign.returncode == 76
-    assert verify(open_server, "{}", tmp_path / "empty.json").returncode == 65
+    code, out, _ = verify(json.dumps(answer), "--json")
+    assert code == 0
+    assert (json.loads(out)["adapter"], json.loads(out)["adapter_sha256"]) == ("b", open_server.sha256_of("b"))
+    streamed = open_server.post(CHAT, {"model": "base", "messages": ASKED, "stream": True, "max_tokens": 3}).text
+    assert "the bare base" in verify(streamed)[1]
+    code, _, error = verify(json.dumps(answer | {"model": "a"}))
+    assert code == 76 and "it came from 'b'" in error
+    assert verify(json.dumps(answer | {"system_fingerprint": "fp_" + "0" * 24}))[0] == 76
+    assert verify("{}")[0] == 65
+    assert run(["serve", "verify", str(tmp_path / "nowhere")]) == 66
