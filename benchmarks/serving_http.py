@@ -4,6 +4,8 @@
 once, both get the same prompts of token ids, greedy, over a connection that stays open:
 
 - the time to the first token, over HTTP as a stream less that of the engine alone;
+- the CPU time of a request of two tokens, the server's process less this one with the engine alone: it counts the same
+  work where other processes share the cores;
 - 8 streams of 64 tokens, over HTTP against the engine alone.
 
 Correctness check: the text over HTTP is that of the engine, but for words that tie by rounding in another batch.
@@ -24,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from measure import HERE, Figure, environment, machine, own_dtype, parser_for, save_figures, spread
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -31,8 +34,8 @@ STREAMS, TOKENS, PROMPT_TOKENS = 8, 64, 40
 
 
 @contextmanager
-def serving(base: str, dtype: str) -> Iterator[tuple[str, int, str]]:
-    """The host, the port and the model's name of a server over the bare base."""
+def serving(base: str, dtype: str) -> Iterator[tuple[str, int, str, psutil.Process]]:
+    """The host, the port, the model's name and the process of a server over the bare base."""
     command = [sys.executable, "-m", "lora_med", "serve", "--quiet", "--json", "--base", base, "--port", "0"]
     command += ["--quantization", "none", "--dtype", dtype]
     threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
@@ -41,7 +44,7 @@ def serving(base: str, dtype: str) -> Iterator[tuple[str, int, str]]:
         assert process.stdout is not None
         facts = json.loads(process.stdout.readline())
         host, port = facts["url"].removeprefix("http://").split(":")
-        yield host, int(port), facts["models"][0]["id"]
+        yield host, int(port), facts["models"][0]["id"], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -86,6 +89,23 @@ class Alone:
         return seconds, "".join(event.text for event in events if isinstance(event, Piece | Done))
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """What a process has computed so far."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def cpu_added(http_arm: OverHttp, server: psutil.Process, alone: Alone, requests: int, first: int) -> float:
+    """Milliseconds of CPU for each request: the server's, less this process's with the engine."""
+    spent = []
+    for process, arm in ((server, http_arm), (psutil.Process(), alone)):
+        before = cpu_seconds(process)
+        for number in range(requests):
+            arm.ask(prompt_of(first + number), 2)
+        spent.append(1000 * (cpu_seconds(process) - before) / requests)
+    return spent[0] - spent[1]
+
+
 def prompt_of(number: int) -> list[int]:
     """The token ids of one request; no two begin alike for a whole block, so none comes from a cache."""
     return [200 + (number * 37 + place * 11) % 2000 for place in range(PROMPT_TOKENS)]
@@ -110,9 +130,9 @@ def main() -> None:
     from lora_med.serving.engine import Engine
 
     load = os.getloadavg()[0]
-    added, ratios, differing, asked = [], [], 0, 0
+    added, cpus, ratios, differing, asked = [], [], [], 0, 0
     loaded = lora_med.load_base(options.base, quantization="none", dtype=dtype)
-    with serving(options.base, dtype) as (host, port, model), Engine(loaded) as engine:
+    with serving(options.base, dtype) as (host, port, model, server), Engine(loaded) as engine:
         clients = [OverHttp(host, port, model) for _ in range(STREAMS)]
         alone = Alone(engine)
         for turn in range(options.rounds + 1):
@@ -125,16 +145,19 @@ def main() -> None:
                     seconds[name].append(time_to_first)
                 differing += texts["http"] != texts["engine"]
                 asked += 1
-            pair = (
-                [speed(clients), speed([alone] * STREAMS)] if turn % 2 else [speed([alone] * STREAMS), speed(clients)]
-            )
+            cpu = cpu_added(clients[0], server, alone, options.requests, 1000 * turn + 500)
+            streams: list[list[Any]] = [list(clients), [alone] * STREAMS]
+            order = 1 if turn % 2 else -1
+            over_http, by_engine = [speed(arms) for arms in streams[::order]][::order]
             if turn:  # the first round warms both up
                 added.append(1000 * (statistics.median(seconds["http"]) - statistics.median(seconds["engine"])))
-                ratios.append(pair[0] / pair[1] if turn % 2 else pair[1] / pair[0])
+                ratios.append(over_http / by_engine)
+                cpus.append(cpu)
     check = f"{differing} of {asked} answers differ"
     where = f"{Path(options.base).name}, {dtype}"
     figures = [
         Figure(f"time to the first token, HTTP over engine ({where})", tuple(added), "ms", "at most 5", check),
+        Figure(f"CPU of a request of two tokens, HTTP over engine ({where})", tuple(cpus), "ms", "at most 5", check),
         Figure(f"8 streams, HTTP against engine ({where})", tuple(ratios), "times", "at least 0.9", check),
     ]
     for figure in figures:

@@ -43,7 +43,7 @@ class Server:
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         given = key or self.key
         headers = {} if given is None else {"authorization": f"Bearer {given}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=180, trust_env=False, **options)
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         with self.client() as client:
@@ -59,7 +59,7 @@ class Server:
         return answer.json()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=120)
 
     def metric(self, name: str) -> float:
         """A count without labels in /metrics."""
@@ -72,7 +72,7 @@ class Server:
     def stop(self) -> int:
         """Ask it to drain; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 @contextlib.contextmanager

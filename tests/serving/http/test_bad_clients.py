@@ -29,7 +29,7 @@ def post(server: Server, body: dict[str, object], *, length: int | None = None) 
     return f"{head}Content-Length: {length or len(content)}\r\n\r\n".encode() + content
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 15) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"
@@ -73,7 +73,7 @@ def test_half_of_the_headers_is_given_up_after_its_time(guarded_server: Server) 
             started = time.monotonic()
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100) == b""
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 20
 
 
 def test_headers_that_trickle_do_not_get_more_time(guarded_server: Server) -> None:
@@ -114,13 +114,13 @@ def test_200_idle_connections_do_not_hold_anyone_up(open_server: Server) -> None
             stack.enter_context(open_server.connect())
         started = time.monotonic()
         assert open_server.complete()["usage"]["completion_tokens"] == 8
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
 
 
 def test_more_connections_than_allowed_are_told_so(guarded_server: Server) -> None:
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(guarded_server.connect()) for _ in range(310)]
-        connections[-1].settimeout(10)
+        connections[-1].settimeout(60)
         assert connections[-1].recv(100).startswith(b"HTTP/1.1 503")
     wait_until(lambda: httpx.get(f"{guarded_server.url}/health", trust_env=False).status_code == 200)
 
@@ -175,7 +175,7 @@ def test_a_second_signal_breaks_requests_off(llama_place: Place) -> None:
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 75
+        assert server.process.wait(120) == 75
         statuses = [answer.result().status_code for answer in running if answer.exception() is None]
         assert 503 in statuses
 
@@ -191,7 +191,7 @@ def test_while_a_server_drains_new_requests_are_told_to_go_elsewhere(llama_place
             time.sleep(0.2)
             connection.sendall(post(server, LONG)[-10:])
             assert connection.recv(20).startswith((b"HTTP/1.1 200", b"HTTP/1.1 503"))
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
         assert all(answer.result()["usage"]["completion_tokens"] == 240 for answer in running)
 
 

@@ -23,7 +23,7 @@ def headers(key: str = KEYS[0], **more: str) -> dict[str, str]:
 
 
 def raw(server: Server, method: str = "POST", path: str = PATH, **options: object) -> httpx.Response:
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=server.url, timeout=180, trust_env=False) as client:
         return client.request(method, path, **options)  # type: ignore[arg-type]
 
 
