@@ -37,7 +37,7 @@ STREAMS, TOKENS, PROMPT_TOKENS = 8, 64, 40
 def serving(base: str, dtype: str) -> Iterator[tuple[str, int, str, psutil.Process]]:
     """The host, the port, the model's name and the process of a server over the bare base."""
     command = [sys.executable, "-m", "lora_med", "serve", "--quiet", "--json", "--base", base, "--port", "0"]
-    command += ["--quantization", "none", "--dtype", dtype]
+    command += ["--quantization", "none", "--dtype", dtype, "--client-seconds", "3600"]
     threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(threads), cwd=HERE.parent)
     try:
