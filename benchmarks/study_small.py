@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import machine
-from study import STORE, Task, carry_out, steps
+from study import STORE, Task, carry_out, own_steps
 
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.metrics.significance import Interval
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     results = []
-    for step in steps(NAME, TASK, options):
+    for step in own_steps(NAME, TASK, options):
         if not step.result.is_file():
             print(f"{time.strftime('%H:%M:%S')} {step.name}", flush=True)
             step.result.write_text(json.dumps(carry_out(step), indent=1) + "\n", encoding="utf-8")
