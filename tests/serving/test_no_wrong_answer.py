@@ -216,6 +216,7 @@ def run_storm(engine: Engine, place: Place, requests: int, changes: int) -> None
     assert len({result.sha256 for result in storm.results}) > 8
 
 
+@pytest.mark.slow  # over HTTP the same storm is in the quick tests
 def test_a_storm_of_requests_and_loads_gives_no_wrong_answer(served: Engine, many: Place) -> None:
     run_storm(served, many, requests=500, changes=16)
 
