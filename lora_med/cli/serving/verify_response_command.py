@@ -30,7 +30,8 @@ def verify_response_command(
     ],
     store: Store = STORE,
     base: Annotated[
-        list[str] | None, typer.Option(metavar="BASE", help="A base whose own answers count too; repeat it.")
+        list[str] | None,
+        typer.Option("--bare-base", metavar="BASE", help="A base whose own answers count too; repeat it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

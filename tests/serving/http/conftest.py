@@ -59,7 +59,7 @@ def key_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="session")
 def guarded_server(guarded_place: Place, key_files: list[str]) -> Iterator[Server]:
     """With keys, bodies of at most 16 KiB, clients that have 1 s, and a queue of two for each key."""
-    options = [*key_files, "--permission", PERMISSION, "--max-body", "0.016", "--client-seconds", "1"]
+    options = [*key_files, "--permission", PERMISSION, "--max-body", "0.016", "--client-seconds", "3"]
     options += ["--max-batch", "1", "--max-per-key", "2", "--max-queue", "3", "--max-connections", "300"]
     with serving(guarded_place, *options, names=("a", "b", "secret"), key=KEYS[0]) as server:
         yield server
