@@ -119,7 +119,7 @@ study: setup ## SmolLM2 on medical tasks beside TRL, from DATA (default ../share
 	$(BENCH)/study.py --data $(DATA)
 	$(BENCH)/study_page.py
 
-study-small: setup ## SmolLM2 learns one real task and answers a letter, from DATA (default ../shared/data): under 25 minutes
+study-small: setup ## SmolLM2 learns one real task and answers a letter, from DATA (default ../shared/data)
 	$(RUN) $(BIN)/lora-med base get smollm2
 	$(BENCH)/study_small.py --data $(DATA)
 
