@@ -13,7 +13,7 @@ RUN := HF_HOME=$(CURDIR)/.cache/huggingface XDG_CACHE_HOME=$(CURDIR)/.cache HF_H
 TESTS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro study sample settings-page models-page clean
+.PHONY: help setup quickstart bench peers test test-slow test-wheel test-versions check format micro study study-small sample settings-page models-page clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ setup: .venv/.ready ## prepare .venv: torch first, then the rest under constrain
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lora_med needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(PIP) --constraint constraints.txt --editable ".[dev,eval,track]"
+	$(PIP) --constraint constraints.txt --editable ".[dev,eval,serve,track]"
 	touch $@
 
 quickstart: setup ## train two adapters, compare, swap, merge, report: three to six minutes, no network
@@ -118,6 +118,10 @@ study: setup ## SmolLM2 on medical tasks beside TRL, from DATA (default ../share
 	$(RUN) $(BIN)/lora-med base get smollm2
 	$(BENCH)/study.py --data $(DATA)
 	$(BENCH)/study_page.py
+
+study-small: setup ## SmolLM2 learns one real task and answers a letter, from DATA (default ../shared/data)
+	$(RUN) $(BIN)/lora-med base get smollm2
+	$(BENCH)/study_small.py --data $(DATA)
 
 sample: setup ## write the sample corpus again
 	$(RUN) $(BIN)/python -m tools.make_sample

@@ -15,25 +15,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from shapes import SHAPES
+from shapes import REAL, SHAPES
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "runs" / "bench"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
-def parser_for(doc: str | None, *, data: bool = True, rounds: bool = True) -> argparse.ArgumentParser:
+def parser_for(
+    doc: str | None, *, data: bool = True, rounds: bool = True, real: bool = False
+) -> argparse.ArgumentParser:
     """The options that the benchmarks of training share; `doc` is what `--help` prints about the script.
 
     Args:
         data: whether it reads data.
         rounds: whether it runs in rounds, on a model of one shape.
+        real: whether that may be SmolLM2 itself instead of random weights.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if data:
         parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
     if data and rounds:
-        parser.add_argument("--shape", choices=SHAPES, default="135m")
+        parser.add_argument("--shape", choices=[*SHAPES, *([REAL] if real else [])], default="135m")
     if rounds:
         parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")

@@ -1,4 +1,4 @@
-"""Random models of real shapes, and PubMedQA's prompts and answers as rows of tokens, to time training with."""
+"""Random models of real shapes or a small real one, and PubMedQA's prompts and answers as rows of tokens, to time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 END = "<|endoftext|>"
 # SmolLM2-135M's shape, one of half a billion weights, and a tiny one to try a script with; the vocabulary is GPT-2's.
+REAL = "smollm2"  # SmolLM2-135M-Instruct itself, of `lora-med base get smollm2`
 SHAPES: dict[str, dict[str, int]] = {
     "135m": {
         "hidden_size": 576,
@@ -42,7 +43,15 @@ def make_tokenizer(data: Path) -> Any:
 
 
 def make_model(shape: str, data: Path, folder: Path) -> Path:
-    """A Llama of this shape with random bfloat16 weights, and its tokenizer, in `folder`."""
+    """A Llama of this shape with random bfloat16 weights, and its tokenizer, in `folder`; for REAL, links to it."""
+    if shape == REAL:
+        from lora_med.models.files.resolve import resolve_base
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in resolve_base(REAL)[0].iterdir():
+            (folder / file.name).symlink_to(file)
+        return folder
+
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -75,9 +84,11 @@ def make_pairs(data: Path) -> list[dict[str, str]]:
     ]
 
 
-def make_rows(data: Path, count: int) -> list[dict[str, list[Any]]]:
-    """The first of these questions as tokens; of each row the completion is trained."""
-    tokenizer = make_tokenizer(data)
+def make_rows(data: Path, count: int, folder: Path | None = None) -> list[dict[str, list[Any]]]:
+    """The first of these questions as tokens, GPT-2's or those of the model in `folder`; the completion is trained."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder) if folder else make_tokenizer(data)
     rows = []
     for pair in make_pairs(data)[:count]:
         prompt = tokenizer(pair["prompt"])["input_ids"]

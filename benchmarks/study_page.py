@@ -192,23 +192,30 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
 def page(outcomes: Sequence[Outcome], out: Path) -> str:
     """The part of the page that this script writes."""
     better = sum(each.gain.verdict == "better" for each in outcomes)
+    beside_trl = [each.title for each in outcomes if each.from_trl is not None]
+    missing = [title for title in TITLES.values() if title not in {each.title for each in outcomes}]
+    said = [f"Better than the base: {better} of {len(outcomes)}."]
+    if TITLES["pubmedqa"] not in missing:
+        said.append("PubMedQA is the official folds that were run, pooled; no item of its official test was read.")
+    said.append(f"TRL alone was trained on: {', '.join(beside_trl)}." if beside_trl else "TRL alone was not trained.")
+    if missing:
+        said.append(f"Not run yet: {'; '.join(missing)}.")
     return "\n".join(
         [
             MARKER,
             "",
             "## SmolLM2-135M-Instruct on medical tasks",
             "",
-            "![Base, best baseline, TRL and lora_med on each task, with 95% intervals](results.png)",
+            "![Base, best baseline and adapters on each task, with 95% intervals](results.png)",
             "",
             "`make study` trains and scores all of this, and `python benchmarks/study_page.py` writes this part. The",
             "base is the one of `lora-med base get smollm2`. Each adapter is trained by a settings file that ships",
-            "(`smollm2_*`), and two by TRL alone with equal settings on the same rows. Square brackets hold 95%",
-            "intervals, paired for the differences. Round brackets name the best answer that takes no model.",
+            "(`smollm2_*`); TRL alone takes equal settings and the same rows. Square brackets hold 95% intervals,",
+            "paired for the differences. Round brackets name the best answer that takes no model.",
             "",
             *table(outcomes),
             "",
-            f"Better than the base: {better} of {len(outcomes)}. PubMedQA is the three official folds that were run,",
-            "pooled; no item of its official test was read.",
+            *said,
             "",
             *costs(out),
             "",

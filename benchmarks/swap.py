@@ -17,7 +17,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -50,25 +50,25 @@ def make_base(folder: Path, layers: int, width: int) -> None:
         shutil.copyfile(MICRO / file, folder / file)
 
 
-def fill_store(base: Path, store: Path) -> None:
-    """Eight published adapters whose weights are large enough to change the output."""
+def fill_store(base: Any, store: Path, names: Sequence[str]) -> None:
+    """Published adapters of these names on a loaded base; their weights are large enough to change the output."""
     import torch
 
     import lora_med
-    from lora_med.adapters.runtime.attach import attach_new
+    from lora_med.adapters.runtime.attach import attach_new, detach
     from lora_med.adapters.store.card import DataFacts
     from lora_med.adapters.store.store import publish
 
-    loaded = lora_med.load_base(str(base), quantization="none", dtype="bfloat16")
     lora = lora_med.Settings().lora.model_copy(update={"r": RANK, "lora_alpha": 2 * RANK, "lora_dropout": 0.0})
-    model = attach_new(loaded, lora, seed=1)
+    model = attach_new(base, lora, seed=1)
     facts = DataFacts("custom", "none", "open")
-    for seed, name in enumerate(NAMES):
+    for seed, name in enumerate(names):
         torch.manual_seed(seed)
         for key, weight in model.named_parameters():
             if "lora_" in key:
                 weight.data = torch.randn_like(weight) * 0.02
-        publish(model, base=loaded, name=name, store=store, template="text", data=facts, settings={})
+        publish(model, base=base, name=name, store=store, template="text", data=facts, settings={})
+    detach(model)
 
 
 class Timer:
@@ -266,6 +266,8 @@ def main() -> None:
     import peft
     import torch
 
+    import lora_med
+
     torch.set_num_threads(1)
     about = f"{platform.machine()}, torch {torch.__version__}, PEFT {peft.__version__}, one thread"
     results: dict[str, Any] = {"about": about}
@@ -273,7 +275,8 @@ def main() -> None:
         print(about)
     with tempfile.TemporaryDirectory() as folder:
         make_base(Path(folder) / "base", options.layers, options.width)
-        fill_store(Path(folder) / "base", Path(folder) / "store")
+        loaded = lora_med.load_base(str(Path(folder) / "base"), quantization="none", dtype="bfloat16")
+        fill_store(loaded, Path(folder) / "store", NAMES)
         for dtype in options.dtypes:
             results[dtype] = compare(dtype, Path(folder) / "base", Path(folder) / "store", options)
             if not options.json:

@@ -13,7 +13,8 @@ lengths: those at one, two, three and four fifths of the sorted rows, where four
 
 First come correctness checks in float32 without dropout. On one batch the loss and gradient must be TRL's, and the
 other toolkits must have the same loss and number of trained weights. Each round also measures a bound: how fast the
-matrix products of a step alone are at that time.
+matrix products of a step alone are at that time. `--shape smollm2` takes SmolLM2-135M-Instruct itself, with its own
+tokenizer, in place of random weights (`lora-med base get smollm2`).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def choose(lengths: Sequence[int], steps: int) -> dict[str, list[int]]:
 
 def arms_of(folder: Path, data: Path, steps: int, threads: int) -> Run:
     """What runs an arm: ours and TRL's on tokens, the other toolkits' on the same as text."""
-    tokens, texts = make_rows(data, ROWS), make_pairs(data)[:ROWS]
+    tokens, texts = make_rows(data, ROWS, folder), make_pairs(data)[:ROWS]
     lengths = [len(row["input_ids"]) for row in tokens]
     print(f"{ROWS} rows of {statistics.median(lengths):.0f} tokens in the median ({min(lengths)} to {max(lengths)})")
     for kind, numbers in choose(lengths, steps).items():
@@ -159,7 +160,7 @@ def print_table(reports: Reports, arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = parser_for(__doc__)
+    parser = parser_for(__doc__, real=True)
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, *PEERS], help="left out: all that are installed")
     parser.add_argument("--steps", type=int, default=2, help="of each arm; the first is not timed")
     parser.add_argument("--dropout", type=float, default=0.05)

@@ -3,7 +3,8 @@
 Trains LoRA (r=16 on all linear layers) on rows of `{"input_ids", "trained"}`, in the order of the file, for some steps
 and prints one JSON line: real tokens per second from the second step on (padding never counts), and the peak memory of
 the process. The arms "check" and "bound" print what train.py describes. OPTIONS is JSON: {"dtype", "quantization",
-"layers", "dropout", "cache_frozen", "save"}: `layers` those that are adapted, `save` a file for the trained weights.
+"layers", "dropout", "cache_frozen", "packing", "save"}: `layers` those that are adapted, `packing` whether rows are
+filled with several documents, `save` a file for the trained weights. The trainers of the arms are in trainers.py.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from trainers import DEFAULTS, our_trainer, trl_trainer
 
 # Peers run this file in environments of their own, where lora_med is not installed: nothing of it is imported here.
 PEAK = "VmHWM:"
@@ -80,107 +82,6 @@ class Clock:
         }
 
 
-def trl_trainer(
-    model: str,
-    rows: list[dict[str, Any]],
-    steps: int,
-    batch: int,
-    options: dict[str, Any],
-    *,
-    clock: Clock | None = None,
-    best: bool = False,
-) -> Any:
-    """TRL as `trl sft` sets it, or with its best flags: weights in the requested format, and no checkpointing."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
-
-    class Counting(SFTTrainer):
-        def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
-            if clock is not None:
-                clock.count(int(inputs["attention_mask"].sum()))
-            return super().training_step(model, inputs, *arguments, **rest)
-
-    lowest = torch.bfloat16 if options["dtype"] == "bfloat16" else torch.float32
-    flags: dict[str, Any] = {"bf16": options["dtype"] == "bfloat16"}
-    if best:
-        flags = {"bf16": False, "gradient_checkpointing": False}
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=lowest if best else torch.float32)
-    data = [{"input_ids": row["input_ids"], "completion_mask": list(map(int, row["trained"]))} for row in rows]
-    arguments = SFTConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=batch,
-        max_steps=steps,
-        max_length=2048,
-        report_to=[],
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="no",
-        learning_rate=2e-4,
-        completion_only_loss=True,
-        disable_tqdm=True,
-        logging_steps=1,
-        train_sampling_strategy="sequential",
-        **flags,
-    )
-    return Counting(
-        model=loaded,
-        args=arguments,
-        train_dataset=Dataset.from_list(data),
-        processing_class=AutoTokenizer.from_pretrained(model),
-        peft_config=LoraConfig(
-            r=16,
-            lora_alpha=32,
-            lora_dropout=options["dropout"],
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-            layers_to_transform=options["layers"],
-        ),
-    )
-
-
-def our_trainer(
-    model: str,
-    rows: list[dict[str, Any]],
-    steps: int,
-    batch: int,
-    options: dict[str, Any],
-    *,
-    clock: Clock | None = None,
-) -> Any:
-    """lora_med as its recipes call it, but for the order of the rows."""
-    from lora_med.adapters.runtime.attach import attach_new
-    from lora_med.config.schema import LoraSettings, TrainSettings
-    from lora_med.models.base import load_base
-    from lora_med.prompts.tokens_and_labels import Tokens
-    from lora_med.training.rows.batches import load_rows
-    from lora_med.training.trainer import AdapterTrainer
-
-    base = load_base(model, quantization=options["quantization"], dtype=options["dtype"])
-    lora = LoraSettings(lora_dropout=options["dropout"], layers_to_transform=options["layers"])
-    documents = [Tokens(str(number), row["input_ids"], row["trained"]) for number, row in enumerate(rows)]
-    settings = TrainSettings(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=batch,
-        max_steps=steps,
-        max_length=2048,
-        logging_steps=1,
-        cache_frozen=options["cache_frozen"],
-    )
-
-    class Counting(AdapterTrainer):
-        def get_train_dataloader(self) -> Any:
-            return load_rows(self.train_dataset, self.collator, batch_size=batch, share=self.share, seed=None)
-
-        def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **rest: Any) -> Any:
-            if clock is not None:
-                clock.count(int(inputs["input_ids"].numel()))  # without padding every position is a token
-            return super().training_step(model, inputs, *arguments, **rest)
-
-    return Counting(attach_new(base, lora, seed=0), base, settings, train=documents)
-
-
 def check(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
     """One batch and an adapter that is not zero: how much our loss and gradient differ from TRL's.
 
@@ -199,7 +100,7 @@ def check(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
         generator = torch.Generator().manual_seed(1)
         for name, parameter in sorted(trainer.model.named_parameters()):
             if "lora_" in name:
-                parameter.data.normal_(0, 0.02, generator=generator)
+                parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))  # drawn on the CPU
         (batch,) = list(trainer.get_train_dataloader())
         trainer.model.train()
         trainer.model.zero_grad()
@@ -211,7 +112,7 @@ def check(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
             loss.backward()
         named = sorted(trainer.model.named_parameters())
         gradient = torch.cat([weight.grad.flatten().float() for name, weight in named if "lora_" in name])
-        losses_and_gradients.append((float(loss), gradient))
+        losses_and_gradients.append((float(loss.detach()), gradient))
         del trainer
     (their_loss, their_gradient), (our_loss, our_gradient) = losses_and_gradients
     cosine = torch.nn.functional.cosine_similarity(their_gradient.double(), our_gradient.double(), dim=0)
@@ -266,8 +167,7 @@ def bound(model: str, rows: list[dict[str, Any]], options: dict[str, Any]) -> di
 
 def main() -> None:
     arm, model, rows_file, steps, batch, given_options = sys.argv[1:]
-    defaults = {"dtype": "bfloat16", "quantization": "none", "layers": None, "dropout": 0.05, "cache_frozen": False}
-    options = {**defaults, **json.loads(given_options)}
+    options = {**DEFAULTS, **json.loads(given_options)}
     rows = read_rows(Path(rows_file))
     started = time.perf_counter()
     if arm in ("check", "bound"):

@@ -33,6 +33,7 @@ LAYERS = {
     "errors": 0,
     "files": 0,
     "folders": 0,
+    "host_headers": 0,
     "visible": 0,
 }
 # The steps inside a layer: folders writes files, and a run is one process of a launch.

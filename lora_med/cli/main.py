@@ -33,10 +33,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "base": ("lora_med.cli.bases.base_command", "Fetch a small real base from the Python index; list such bases."),
     "adapters": ("lora_med.cli.adapters.adapters_command", "List, show, verify, compose, push, remove adapters."),
     "generate": ("lora_med.cli.generate_command", "Generate text with an adapter, a base or a merged model."),
+    "chat": ("lora_med.cli.serving.chat_command", "Talk with an adapter or a base in the terminal."),
     "eval": ("lora_med.cli.eval.eval_command", "Compare adapters with their base on held-out items."),
     "review": ("lora_med.cli.review.review_command", "Read reports in a browser; blind rating by clinicians."),
     "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
     "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
+    "serve": ("lora_med.cli.serving.serve_command", "Serve many adapters over HTTP; each answer names its adapter."),
 }
 WITHOUT_TORCH = {("data", "check")}  # commands that need no torch
 ClickError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, which typer imports or brings itself

@@ -211,7 +211,11 @@ def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
     These are the first tokens of `tokenize(row, tokenizer)`, whatever the completion. In a conversation that the base's
     own template renders, they are what `apply_chat_template` gives with its generation prompt.
     """
-    encoder = Encoder(tokenizer)
+    return start_ids(row, Encoder(tokenizer))
+
+
+def start_ids(row: Row, encoder: Encoder) -> list[int]:
+    """What `prompt_ids` returns, by an encoder that serves many rows."""
     if row.by_base:
         return next(encode_conversations([render_start(row, encoder)], encoder))[0]
     return _with_bos(encoder, _prompts([row], encoder)[0])

@@ -24,7 +24,7 @@ from lora_med.data.splitting.block_lists import BlockList, hashed
 from lora_med.data.splitting.leakage import Decontamination, Rules, decontaminate
 from lora_med.data.splitting.near_duplicates import BAND, PERMUTATIONS, Signatures, clusters, signatures
 from lora_med.data.splitting.on_disk.array_links import ArrayLinks
-from lora_med.data.splitting.on_disk.engine import connect
+from lora_med.data.splitting.on_disk.duckdb_connection import connect
 from lora_med.data.splitting.on_disk.signature_files import SignatureFiles
 from lora_med.data.splitting.scanned import TRAINING_ORDER
 from lora_med.data.splitting.splits import split_of_group

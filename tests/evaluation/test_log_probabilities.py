@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_med.errors import DivergedError
+from lora_med.evaluation.likelihood.batch_size import fitting
 from lora_med.evaluation.likelihood.log_probabilities import (
     batches,
     cut_left,
@@ -113,6 +114,22 @@ def test_batches_hold_every_row_once_within_the_limit() -> None:
     found = batches(lengths, 100, batch_tokens=64)
     assert sorted(index for batch in found for index in batch) == list(range(6))
     assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 64 for batch in found)
+
+
+def test_on_a_cpu_no_batch_of_several_rows_is_larger_than_its_caches(model: Any) -> None:
+    """Forty rows of 40 tokens, twelve to a batch of 512: as text, and as questions without and with a shared prefix."""
+    shapes: list[tuple[int, int]] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, given, options: shapes.append(tuple(options["input_ids"].shape)), with_kwargs=True
+    )
+    score_text(model, [(random_ids(seed, 40), 1) for seed in range(40)], 64)
+    score_options(model, [(random_ids(seed, 40), [[30], [31]]) for seed in range(40)], 64)
+    shared = random_ids(0, 20)
+    score_options(model, [(shared + random_ids(seed, 40)[1:], [[30], [31]]) for seed in range(40)], 64)
+    hook.remove()
+    sizes = [rows for rows, _ in shapes if rows > 1]
+    assert sizes == [12, 12, 12, 4, 12, 12, 12, 4, 13, 13, 13]
+    assert fitting(4096, torch.device("cuda")) == 4096
 
 
 def test_a_model_with_nan_is_refused() -> None:

@@ -22,7 +22,7 @@ from lora_med.adapters.store.card import parse_card, read_card
 from lora_med.errors import DependencyMissingError, InputMissingError, IntegrityError, LoraMedError, SettingsError
 from lora_med.files import sha256_file
 from lora_med.models.base import load_base
-from lora_med.models.files import gguf_base
+from lora_med.models.files import gguf_base, made_once
 from lora_med.models.files.gguf_base import gguf_folder, read_origin
 from lora_med.models.files.gguf_header import TYPES, read_gguf_header
 from lora_med.models.files.gguf_settings import check_kind
@@ -86,7 +86,7 @@ def test_the_base_loads_trains_and_its_card_has_the_origin(tmp_path: Path) -> No
 
 @has_gguf
 def test_two_threads_that_want_the_same_base_make_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf_base, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(made_once, "WAIT_SECONDS", 0.1)
     file, _ = tiny_gguf(tmp_path / "tiny.gguf")
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(gguf_folder(file))) for _ in range(2)]

@@ -96,6 +96,7 @@ def test_what_the_kernel_does_not_take_goes_elsewhere() -> None:
     assert not varlen.takes(query, value, dropout=0.0)  # not on a GPU
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("window", [None, 4])
 def test_on_a_gpu_it_gives_what_each_document_gives_alone(window: int | None) -> None:

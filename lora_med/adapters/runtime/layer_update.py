@@ -70,6 +70,41 @@ class Adapter:
 
 
 @dataclass(frozen=True, eq=False)
+class Seats:
+    """Rows of a batch arranged by adapter, each adapter with `most` seats; an empty seat holds row 0, unread.
+
+    `rows` is the row in each seat, and `seats` the seat of each row in `owned`: the rows whose adapter adapts the
+    layer, or None if all of them. With `in_order` each row is in the seat of its own number.
+    """
+
+    most: int
+    rows: torch.Tensor
+    seats: torch.Tensor
+    owned: torch.Tensor | None
+    in_order: bool
+
+
+def seat(owners: Sequence[int], ranks: Sequence[int], device: torch.device) -> Seats:
+    """The rows with these owners (numbers of adapters, -1 for none) arranged for a stack with these ranks."""
+    present = {number: place for place, number in enumerate(number for number, rank in enumerate(ranks) if rank)}
+    members: list[list[int]] = [[] for _ in present]
+    for row, owner in enumerate(owners):
+        if owner in present:
+            members[present[owner]].append(row)
+    most = max(map(len, members))
+    rows = [row for group in members for row in (*group, *[0] * (most - len(group)))]
+    seats = {row: place * most + index for place, group in enumerate(members) for index, row in enumerate(group)}
+    owned = sorted(seats)
+    return Seats(
+        most,
+        torch.tensor(rows, device=device),
+        torch.tensor([seats[row] for row in owned], device=device),
+        None if len(owned) == len(owners) else torch.tensor(owned, device=device),
+        in_order=rows == [seats.get(row) for row in range(len(owners))] == list(range(len(owners))),
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class Stack:
     """The updates of several adapters in one layer, concatenated, so that two matrix products serve any mixture.
 
@@ -82,6 +117,12 @@ class Stack:
     up: torch.Tensor
     gains: torch.Tensor | None
     gains_of_bias: torch.Tensor | None
+
+    @property
+    def common_rank(self) -> int | None:
+        """The rank of all adapters that adapt the layer, or None if they have several."""
+        ranks = set(self.ranks) - {0}
+        return ranks.pop() if len(ranks) == 1 else None
 
     def add(self, x: torch.Tensor, output: torch.Tensor, foreign: torch.Tensor, gains: torch.Tensor | None) -> None:
         """Add to each row of `output` (rows, tokens, outputs), in place, its own adapter's update for `x`.
@@ -97,6 +138,39 @@ class Stack:
             added += gains[0] * output
             added -= gains[1]
         output.add_(added)
+
+
+class SeatedStack:
+    """A stack of adapters of one rank, for rows in their seats: each is multiplied with its own adapter's matrices.
+
+    For 8 decoding rows of 8 adapters this took half the time of `Stack.add`, which multiplies each row with all.
+    """
+
+    def __init__(self, layer_stack: Stack, seats: Seats, gains: torch.Tensor | None) -> None:
+        """`gains` are (2, rows, 1, outputs), as for `Stack.add`."""
+        adapters = len(seats.rows) // seats.most
+        self._down = layer_stack.down.view(adapters, -1, layer_stack.down.shape[1]).transpose(1, 2)
+        self._up = layer_stack.up.view(adapters, -1, layer_stack.up.shape[1])
+        self._seats = seats
+        self._gains = gains if gains is None or seats.owned is None else gains[:, seats.owned]
+
+    def add(self, x: torch.Tensor, output: torch.Tensor) -> None:
+        """Add to each row of `output` (rows, tokens, outputs), in place, its own adapter's update for `x`."""
+        seats, x = self._seats, x.to(self._down.dtype)
+        if seats.in_order:
+            added = torch.bmm(torch.bmm(x, self._down), self._up)
+        else:
+            seated = x.index_select(0, seats.rows).view(len(self._down), -1, x.shape[2])
+            added = torch.bmm(torch.bmm(seated, self._down), self._up)
+            added = added.view(len(seats.rows), -1, added.shape[2]).index_select(0, seats.seats)
+        own = output if seats.owned is None else output.index_select(0, seats.owned)
+        if self._gains is not None:
+            added += self._gains[0] * own
+            added -= self._gains[1]
+        if seats.owned is None:
+            output.add_(added)
+        else:
+            output.index_copy_(0, seats.owned, (own + added).to(output.dtype))
 
 
 def stack(updates: Sequence[Update | None]) -> Stack:

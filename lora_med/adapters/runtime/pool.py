@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,14 +65,19 @@ class AdapterPool:
         *,
         most_resident: int = MOST_RESIDENT,
         opened: Sequence[AdapterFiles] = (),
+        read: Callable[[str], AdapterFiles] | None = None,
     ) -> None:
-        """Make a pool on `base`; an adapter in `opened` is loaded from its verified bytes, not from the store."""
+        """Make a pool on `base`; an adapter in `opened` is loaded from its verified bytes, not from the store.
+
+        With `read`, the files of an adapter are what it returns for the adapter's name, and `store` is not used.
+        """
         if most_resident < 1:
             raise SettingsError(f"most_resident is {most_resident}", fix="set at least 1")
         refuse_occupied(base)
         self.base = base
         self.model = base.model
         self.store = Path(store)
+        self._read = read or (lambda name: open_files(find_adapter(name, self.store)))
         self._opened = {adapter.name: adapter for adapter in opened}
         self.most_resident = most_resident
         self.key = object()  # the hooks refer to this key and not to the pool, so an unused pool is freed
@@ -147,6 +152,30 @@ class AdapterPool:
                 slot.users -= 1
             self._changed.notify_all()
 
+    def add(self, name: str, files: AdapterFiles) -> bool:
+        """Check that an adapter can run, and put it into memory under this name if a slot is free or idle.
+
+        This never waits. Returns whether it is in memory now; if not, `hold` loads it when a slot is idle.
+
+        Raises:
+            SettingsError: it is of a kind that cannot be swapped, or the pool is closed.
+            BaseMismatchError, IntegrityError: as `attach`.
+        """
+        adapter = self._make(name, files)
+        with self._changed:
+            if name not in self._slots and self._evict([name]):
+                self._slots[name] = _Slot()
+                self._slots[name].ready.set_result(adapter)
+            return name in self._slots
+
+    def drop(self, name: str) -> None:
+        """Free an adapter's memory, if it is in memory and idle."""
+        with self._changed:
+            slot = self._slots.get(name)
+            if slot is not None and not slot.users:
+                self._remove_slot(name)
+                self._changed.notify_all()
+
     def _reserve(self, wanted: Sequence[str]) -> list[_Slot]:
         """Slots for all the wanted adapters at once. New ones are loaded; another thread may still be loading others.
 
@@ -181,24 +210,29 @@ class AdapterPool:
         if surplus > len(idle):
             return False
         for name in idle[: max(surplus, 0)]:
-            evicted = self._slots.pop(name)
-            if evicted.ready.result() in self._mixture.adapters:
-                self._mixture = Mixture(())
+            self._remove_slot(name)
         return True
+
+    def _remove_slot(self, name: str) -> None:
+        removed = self._slots.pop(name)
+        if removed.ready.result() in self._mixture.adapters:
+            self._mixture = Mixture(())
 
     def _load(self, name: str, slot: _Slot) -> None:
         """Fill a reserved slot; every thread that waits for it gets the adapter, or the same error."""
         try:
-            # the first load frees the bytes; after an eviction the store is read and checked again
-            adapter = self._opened.pop(name, None) or open_files(find_adapter(name, self.store))
-            method, tensors = fit_to(adapter, self.base)
-            slot.ready.set_result(make_adapter(name, self.model, method, tensors))
+            # the first load frees the bytes; after an eviction the files are read and checked again
+            slot.ready.set_result(self._make(name, self._opened.pop(name, None) or self._read(name)))
         except BaseException as error:
             with self._changed:
                 if self._slots.get(name) is slot:
                     del self._slots[name]
                 self._changed.notify_all()
             slot.ready.set_exception(error)
+
+    def _make(self, name: str, files: AdapterFiles) -> Adapter:
+        method, tensors = fit_to(files, self.base)
+        return make_adapter(name, self.model, method, tensors)
 
     def _mix(self, adapters: Sequence[Adapter]) -> Mixture:
         """A mixture that holds these adapters: the last mixture, or a new one of all in memory or of these alone."""
@@ -208,7 +242,8 @@ class AdapterPool:
                 ready = [slot.ready for slot in self._slots.values()]
                 resident = [future.result() for future in ready if future.done() and not future.exception()]
                 narrow = len(resident) > WIDEST * len(adapters)
-                self._mixture = Mixture(tuple(adapters if narrow else resident))
+                # in the order of their names: rows in that order need not be rearranged
+                self._mixture = Mixture(tuple(sorted(adapters if narrow else resident, key=lambda one: one.name)))
             return self._mixture
 
 

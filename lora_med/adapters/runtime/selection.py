@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lora_med.adapters.runtime.expert_forward import StackUpdate
-from lora_med.adapters.runtime.layer_update import Adapter, Stack, Update, stack
+from lora_med.adapters.runtime.layer_update import Adapter, SeatedStack, Seats, Stack, Update, seat, stack
 from lora_med.errors import SettingsError
 
 # From this many tokens per row, one product for each adapter's rows is faster than the stack, whose cost grows with the
@@ -71,6 +71,8 @@ class Rows:
             if adapter is not None:
                 self._runs.append((slice(begin, end), adapter))
             begin = end
+        self._seated: dict[str, SeatedStack] = {}
+        self._seats: dict[tuple[tuple[int, ...], torch.device], Seats] = {}
         self._foreign: dict[tuple[tuple[int, ...], torch.device], torch.Tensor] = {}
         self._gains: dict[str, torch.Tensor | None] = {}
 
@@ -97,6 +99,10 @@ class Rows:
         Raises:
             SettingsError: the number of rows in the batch differs from the number of adapter names.
         """
+        seated = self._seated.get(layer)
+        if seated is not None and output.ndim == 3 and len(output) == len(self._rows) and output.shape[1] < LONG_ROWS:
+            seated.add(x, output)
+            return
         if not any(layer in adapter.updates for adapter in self._adapters):
             return
         if output.ndim == 2 and len(output) % len(self._owners) == 0:  # some models join rows and tokens, rows first
@@ -109,7 +115,14 @@ class Rows:
                     update.add(x[rows], output[rows])
             return
         layer_stack = self._mixture.stack(layer)
-        layer_stack.add(x, output, self._foreign_to_rows(layer_stack), self._gains_of_rows(layer, layer_stack))
+        gains = self._gains_of_rows(layer, layer_stack)
+        if layer_stack.common_rank is None:
+            layer_stack.add(x, output, self._foreign_to_rows(layer_stack), gains)
+        else:
+            with torch.inference_mode(False), torch.no_grad():
+                seated = SeatedStack(layer_stack, self._seats_of_rows(layer_stack), gains)
+            self._seated[layer] = seated  # a batch's rows decode many tokens
+            seated.add(x, output)
 
     def check(self, output: torch.Tensor) -> None:
         """Refuse a layer's output, (rows, tokens, outputs), of another number of rows than have a name.
@@ -122,6 +135,16 @@ class Rows:
                 f"adapters are named for {len(self._owners)} rows; the batch is {tuple(output.shape)}",
                 fix="give one name per row; no beams or several answers per prompt",
             )
+
+    def _seats_of_rows(self, layer_stack: Stack) -> Seats:
+        """The rows arranged by adapter; many layers share one arrangement."""
+        key = layer_stack.ranks, layer_stack.down.device
+        seats = self._seats.get(key)
+        if seats is None:
+            with torch.inference_mode(False):
+                seats = seat(self._owners, layer_stack.ranks, layer_stack.down.device)
+            self._seats[key] = seats
+        return seats
 
     def _foreign_to_rows(self, layer_stack: Stack) -> torch.Tensor:
         """(rows, 1, ranks): true where row and rank belong to different adapters; many layers share one mask."""

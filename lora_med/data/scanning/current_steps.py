@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_med.data.scanning.scan_files import DELETION, NO_KEY, RECORD, Scan
-from lora_med.data.splitting.on_disk.engine import blocks, connect, insert, is_installed
+from lora_med.data.splitting.on_disk.duckdb_connection import blocks, connect, insert, is_installed
 
 # States of a step. CURRENT: a record that stays, or a drop that counts under its own reason. SILENT: a deletion.
 CURRENT, SUPERSEDED, DELETED, DUPLICATE, SILENT = range(5)

@@ -26,7 +26,7 @@ from lora_med.data.reading import content, digest
 from lora_med.data.record import Record, Split, asked_of, shown_uid
 from lora_med.data.splitting.block_lists import BlockList, is_blocked, pmid_of
 from lora_med.data.splitting.near_duplicates import BATCH, clusters, signatures
-from lora_med.data.splitting.on_disk.engine import INSTALL, is_installed
+from lora_med.data.splitting.on_disk.duckdb_connection import INSTALL, is_installed
 from lora_med.data.splitting.on_disk.facts import Facts, Leaking
 from lora_med.data.splitting.overlap_with_tests import TestText, record_words
 from lora_med.data.splitting.scanned import TRAINING_ORDER, Key, RecordDigest, Scanned, ScannedBatch

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lora_med.evaluation.likelihood.batch_size import fitting
 from lora_med.evaluation.likelihood.shared_prefix_scoring import (
     LOGITS_BYTES,
     SOFTMAX_ROWS,
@@ -155,6 +156,7 @@ def log_probabilities(
     """
     device = next(model.parameters()).device
     lengths = [len(row.input_ids) for row in rows]
+    batch_tokens = fitting(batch_tokens, device)
     batched = batches(lengths, model.config.get_text_config().vocab_size, batch_tokens=batch_tokens)
     with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
         results = run_rows(run, batched, lambda batch: _batch(model, [rows[index] for index in batch], device))

@@ -19,13 +19,14 @@ import torch
 from numpy.typing import NDArray
 from transformers.cache_utils import Cache
 
+from lora_med.evaluation.likelihood.batch_size import fitting
 from lora_med.evaluation.likelihood.prefix_cache import CurrentPrefix
 from lora_med.models.generation import RunBatches, in_order, run_rows
 
 LOGITS_BYTES = 1 << 28
 SOFTMAX_ROWS = 256
 LEAST_PREFIX = 16  # tokens; a shorter prefix costs more in masks than it saves
-PREFIX_SHARE = 8  # a batch may use this many times its own tokens in the prefix's keys and values
+PREFIX_SHARE = 8  # a batch may use this many times `batch_tokens` in the prefix's keys and values
 MASKED = ("sdpa", "eager", "lora_med_sdpa")
 LENGTH_BOUND_ROPE = ("dynamic", "longrope")
 
@@ -155,7 +156,8 @@ def score_question_rows(
     common_of: dict[int, int] = {}
     for common, group in shared_prefixes([row.prompt for row in rows]):
         common_of |= dict.fromkeys(group, common)
-        group_batches = _batches([rows[number] for number in group], common, vocabulary, batch_tokens)
+        group_rows, most = [rows[number] for number in group], fitting(batch_tokens, device)
+        group_batches = _batches(group_rows, common, vocabulary, most, PREFIX_SHARE * batch_tokens)
         batches += [[group[index] for index in batch] for batch in group_batches]
     prefix = CurrentPrefix(model, device)
 
@@ -168,7 +170,9 @@ def score_question_rows(
         return run_rows(run, batches, score)
 
 
-def _batches(rows: Sequence[QuestionRow], common: int, vocabulary: int, batch_tokens: int) -> list[list[int]]:
+def _batches(
+    rows: Sequence[QuestionRow], common: int, vocabulary: int, batch_tokens: int, prefix_tokens: int
+) -> list[list[int]]:
     """Indices of rows, longest first, within the limits of tokens, prefix keys and logits; a longer row runs alone."""
     lengths = [len(row.prompt) - common + len(row.tokens) for row in rows]
     batches: list[list[int]] = []
@@ -177,7 +181,7 @@ def _batches(rows: Sequence[QuestionRow], common: int, vocabulary: int, batch_to
         logits += 4 * vocabulary * rows[index].scored_tokens
         if batches:
             count, width = len(batches[-1]) + 1, lengths[batches[-1][0]]
-            prefix_fits = count * (width + common) <= PREFIX_SHARE * batch_tokens
+            prefix_fits = count * (width + common) <= prefix_tokens
             if count * width <= batch_tokens and prefix_fits and logits <= LOGITS_BYTES:
                 batches[-1].append(index)
                 continue

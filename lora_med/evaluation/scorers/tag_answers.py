@@ -19,6 +19,7 @@ from lora_med.adapters.store.published import AdapterFiles, open_files
 from lora_med.adapters.store.store import STORE, find_adapter
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError, SettingsError
+from lora_med.evaluation.likelihood.batch_size import fitting
 from lora_med.evaluation.measures import Measure, Numbers
 from lora_med.evaluation.scorers.entity_answers import REST, WIDTH, entity_measures, gold_mentions, mention_counts
 from lora_med.metrics.spans import Mention
@@ -121,12 +122,13 @@ def answer_tags(
     """The mentions of each text by the likeliest tag of each token, with the active adapter.
 
     Args:
-        batch_tokens: the most tokens in a batch, padding included.
+        batch_tokens: the most tokens in a batch, padding included; a CPU takes fewer.
         advance: called with the number of items done, at the end of each.
         run: runs the batches.
     """
     import torch
 
+    batch_tokens = fitting(batch_tokens, model.device)
     pieces = [piece for item in items for piece in item.pieces]
 
     def tag(batch: list[int]) -> list[list[int]]:

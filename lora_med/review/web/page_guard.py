@@ -7,12 +7,10 @@ under its own origin or under its own name made to resolve to this machine; both
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOCALHOST = "localhost"
+from lora_med.host_headers import host_of_header, is_loopback, is_same_origin
+
 MOST_BODY = 4 << 20  # bytes of a form
 HEADERS = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
@@ -29,28 +27,12 @@ def refusal(hosts: list[str], origins: list[str]) -> str | None:
     """Why a request with these Host and Origin headers is refused; None if it is admitted."""
     if len(hosts) != 1 or len(origins) > 1:
         return "a request has one Host, and at most one Origin"
-    if not _is_loopback(hosts[0]):
+    host = host_of_header(hosts[0])
+    if host is None or not is_loopback(host):
         return "this host is not served here; open the page as http://127.0.0.1 or http://localhost"
-    if origins and urlsplit(origins[0]).netloc.lower() != hosts[0].lower():
+    if origins and not is_same_origin(origins[0], hosts[0]):
         return "this origin is not the page's own"
     return None
-
-
-def _is_loopback(header: str) -> bool:
-    if not header.isascii() or any(letter in header for letter in "/\\@?# \t,"):
-        return False
-    try:
-        parts = urlsplit(f"//{header}")
-        _ = parts.port
-    except ValueError:
-        return False
-    host = (parts.hostname or "").rstrip(".")
-    if host == LOCALHOST:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class PageGuard:

@@ -15,7 +15,7 @@ from lora_med.data.reading import digest
 from lora_med.data.record import Split
 from lora_med.data.splitting.on_disk.array_links import ArrayLinks
 from lora_med.data.splitting.on_disk.disk_table import DiskTable
-from lora_med.data.splitting.on_disk.engine import blocks, connect, insert
+from lora_med.data.splitting.on_disk.duckdb_connection import blocks, connect, insert
 from lora_med.data.splitting.on_disk.signature_files import SignatureFiles
 from lora_med.data.splitting.scanned import TRAINING_ORDER, Key, ScannedBatch
 from lora_med.folders import PrivateFolder

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lora_med.data.splitting.near_duplicates import ALL_PAIRS, BAND, PERMUTATIONS, Signatures, band_keys
 from lora_med.data.splitting.on_disk.array_links import ArrayLinks, Indices
-from lora_med.data.splitting.on_disk.engine import BLOCK, Connection, blocks
+from lora_med.data.splitting.on_disk.duckdb_connection import BLOCK, Connection, blocks
 
 ROW_BYTES = PERMUTATIONS * 4
 BANDS = range(0, PERMUTATIONS, BAND)

@@ -1,0 +1,1 @@
+"""Tests of the HTTP interface: the parts alone, and `lora-med serve` as a process of its own."""

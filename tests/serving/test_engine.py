@@ -1,0 +1,30 @@
+"""The engine: many requests in one batch, each answered as it is alone, by the adapter that it names."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_med.serving.requests import Ask
+from tests.serving.conftest import NAMES, Place, alone, ask, finish
+
+PROMPTS = ([1, 50, 60, 70], [1, 90, 80], [1, *range(20, 200, 3)], [7, 8, 9, 10, 11, 12, 13])
+
+
+@pytest.mark.parametrize("family", ["llama_place", "gpt2_place"])
+def test_answers_of_a_shared_batch_are_those_of_each_request_alone(family: str, request: pytest.FixtureRequest) -> None:
+    place: Place = request.getfixturevalue(family)
+    truth = alone(place)
+    asks: list[Ask] = []
+    for number, prompt in enumerate(PROMPTS):
+        for name in ("a", "b", None):
+            asks.append(ask(name, prompt, 8 + 5 * number, id=str(len(asks))))
+    with place.engine() as engine:
+        assert engine.shares_passes
+        running = [engine.submit(one) for one in asks]
+        for one, handle in zip(asks, running, strict=True):
+            tokens, _, done = finish(handle)
+            assert tokens == truth(one.adapter, one.tokens, one.sampling.max_tokens), one
+            loaded = {entry.name: entry.sha256 for entry in engine.loaded()}
+            assert done.adapter_sha256 == (None if one.adapter is None else loaded[one.adapter])
+        assert engine.statistics().steps < sum(one.sampling.max_tokens for one in asks)
+    assert len({tuple(truth(name, PROMPTS[0], 12)) for name in (*NAMES, None)}) == 5
