@@ -14,21 +14,27 @@ def label_counts(records: Sequence[Record]) -> dict[str, int]:
 
     If questions have different options, the letter of the correct option is counted.
     """
-    shared = _shared(records)
+    shared = has_shared_options(records)
     counts: Counter[str] = Counter()
     for record in records:
-        if isinstance(record, Question) and record.options:
-            counts[record.answer if shared else right_letter(record)] += 1
-        elif isinstance(record, Annotated):
-            counts.update(span.type for span in record.spans)
-        elif isinstance(record, Pair) and record.section:
-            counts[record.section] += 1
-        elif isinstance(record, Passage):
-            counts.update(section.category for section in record.sections if section.category)
+        counts.update(labels_of(record, shared))
     return dict(counts.most_common())
 
 
-def _shared(records: Sequence[Record]) -> bool:
+def labels_of(record: Record, shared: bool) -> tuple[str, ...]:
+    """The labels of one record, each as often as it occurs; `shared`: all questions have the same options."""
+    if isinstance(record, Question) and record.options:
+        return (record.answer if shared else right_letter(record),)
+    if isinstance(record, Annotated):
+        return tuple(span.type for span in record.spans)
+    if isinstance(record, Pair) and record.section:
+        return (record.section,)
+    if isinstance(record, Passage):
+        return tuple(section.category for section in record.sections if section.category)
+    return ()
+
+
+def has_shared_options(records: Sequence[Record]) -> bool:
     """Whether all questions have the same options, such as yes, no and maybe; one question is not enough."""
     options = [record.options for record in records if isinstance(record, Question) and record.options]
     return len(options) > 1 and len(set(options)) == 1
@@ -62,7 +68,7 @@ def baselines(train: Sequence[Record], held_out: Sequence[Record], *, shown: boo
 
 def _choices(train: Sequence[Record], held_out: Sequence[Question], shown: bool) -> dict[str, float]:
     questions = [record for record in train if isinstance(record, Question) and record.options]
-    shared = _shared([*questions, *held_out])
+    shared = has_shared_options([*questions, *held_out])
     counts = Counter(record.answer if shared else right_letter(record) for record in questions)
     scores: dict[str, float] = {}
     if counts:
