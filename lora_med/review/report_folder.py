@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lora_med.errors import InputMissingError, IntegrityError, SettingsError
 from lora_med.evaluation.report.write_report import SCHEMA
@@ -15,6 +15,15 @@ from lora_med.evaluation.results import BASE
 from lora_med.files import read_json, readable, sha256_file
 
 TEXTS = ("access", "scoring", "source", "template", "split", "items_file")
+COMPARED: dict[str, Any] = {
+    **dict.fromkeys(("source", "template", "adapter", "measure", "test", "verdict"), str),
+    **dict.fromkeys(("p_value", "adjusted"), (int, float, type(None))),
+}
+RATED: dict[str, Any] = {
+    **dict.fromkeys(("study", "source", "split", "template", "adapter", "against", "created"), str),
+    "win_difference": dict,
+    "sentences": list,
+}
 NEEDED: dict[str, type] = {
     **dict.fromkeys(TEXTS, str),
     "items": int,
@@ -119,6 +128,10 @@ def open_report(path: Path | str) -> ReportFolder:
     entries = content.get("evaluations")
     if not isinstance(entries, list) or not all(map(_is_entry, entries)):
         raise _not_a_report(f"{file}, evaluations")
+    for name, fields in (("comparisons", COMPARED), ("ratings", RATED)):
+        listed = content.get(name, [])
+        if not isinstance(listed, list) or not all(_has(each, fields) for each in listed):
+            raise _not_a_report(f"{file}, {name}")
     return ReportFolder(file.parent, content, tuple(ReportEvaluation(file.parent, entry) for entry in entries))
 
 
@@ -178,8 +191,12 @@ def _is_output(outputs: object) -> bool:
     return isinstance(sums, list) and bool(sums) and all(isinstance(each, int | float) for each in sums)
 
 
+def _has(entry: object, fields: Mapping[str, Any]) -> TypeGuard[dict[str, Any]]:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in fields.items())
+
+
 def _is_entry(entry: object) -> bool:
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in NEEDED.items()):
+    if not _has(entry, NEEDED):
         return False
     name = entry["items_file"]
     is_plain = bool(name) and Path(name).name == name

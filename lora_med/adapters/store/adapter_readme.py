@@ -16,6 +16,8 @@ OWN_TEMPLATE = (
     "- **Chat template**: its own, in chat_template.jinja, and not its base's; `lora-med` uses it, elsewhere set "
     "`tokenizer.chat_template` to its text"
 )
+RATED = "- **Blind rating**:"
+LAST_FACTS = ("- **Data**:", "- **Result**:")  # the lines that blind ratings follow
 SHARING = {
     "open": "Learned from open data.",
     "registered": "Learned from data that needs registration: keep it private to those who registered.",
@@ -94,6 +96,37 @@ def _on_validation(card: Card) -> list[str]:
     return [f"- **Result**: {markdown(comparison.sentence(card.settings.get('lora', {}).get('continue_from')))}"]
 
 
+def blind_ratings(card: Card) -> list[str]:
+    """A line for each blind rating in the card: who was preferred, by how much, and on how many items."""
+    rated = [entry for _, entry in sorted(card.scores.items()) if _is_rating(entry)]
+    return [f"{RATED} {markdown(_rating_sentence(entry))}" for entry in rated]
+
+
+def _is_rating(entry: object) -> bool:
+    return isinstance(entry, dict) and entry.get("scoring") == "blind_rating"
+
+
+def _rating_sentence(entry: dict[str, Any]) -> str:
+    difference = entry["measures"]["win_difference"]
+    low, high = difference["low"], difference["high"]
+    interval = "no interval" if low is None or high is None else f"95% interval {low:+.2f} to {high:+.2f}"
+    verdict, other = difference["change"]["verdict"], entry["against"]
+    outcome = f"{verdict} than {other}" if verdict != "cannot tell" else f"cannot tell it from {other}"
+    return (
+        f"{outcome}, win difference {difference['value']:+.2f} ({interval}); {entry['n']:,} items of "
+        f"{entry['source']}, {entry['split']}, {entry['template']}; {entry['ratings']:,} ratings by "
+        f"{entry['raters']:,} {'rater' if entry['raters'] == 1 else 'raters'}, {str(entry['created'])[:10]}"
+    )
+
+
+def with_blind_ratings(readme: str, card: Card) -> str:
+    """The README of a published adapter with the lines of the card's blind ratings in place of those that it had."""
+    lines = [line for line in readme.split("\n") if not line.startswith(RATED)]
+    facts = [number for number, line in enumerate(lines) if line.startswith(LAST_FACTS)]
+    end = facts[-1] + 1 if facts else len(lines)
+    return "\n".join([*lines[:end], *blind_ratings(card), *lines[end:]])
+
+
 def _tokens(card: Card) -> list[str]:
     """The line on the tokens that the adapter trained."""
     if not card.tokens:
@@ -129,6 +162,7 @@ def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
         f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {markdown(card.data.license)}; "
         f"access {card.data.access}",
         *_on_validation(card),
+        *blind_ratings(card),
         "",
         SHARING[card.data.access],
         "",

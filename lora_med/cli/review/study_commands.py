@@ -25,7 +25,13 @@ OneTemplate = Annotated[
     str | None, typer.Option("--template", help="Which evaluation of the report. [default: the only one]")
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Who unseals and why; it is logged.")]
-Record = Annotated[bool, typer.Option("--record", help="Write the verdict into the adapter's card too.")]
+Record = Annotated[
+    bool, typer.Option("--record", help="Write the verdict into the report, and the adapter's card and README, too.")
+]
+MovedReport = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="REPORT", help="Where the report is now, for --record. [default: as in the plan]"),
+]
 Incomplete = Annotated[bool, typer.Option("--incomplete", help="Unseal although ratings are missing.")]
 
 
@@ -129,7 +135,13 @@ def unseal_command(study: StudyFolder, reason: Reason, incomplete: Incomplete = 
     )
 
 
-def verdict_command(study: StudyFolder, record: Record = False, store: Store = STORE, as_json: AsJson = False) -> None:
+def verdict_command(
+    study: StudyFolder,
+    record: Record = False,
+    report: MovedReport = None,
+    store: Store = STORE,
+    as_json: AsJson = False,
+) -> None:
     """The verdict of an unsealed study, with its intervals; written into verdict.json and verdict.md of the study."""
     from lora_med.review.blind.study import open_study
     from lora_med.review.verdict.record_verdict import record_verdict
@@ -138,7 +150,7 @@ def verdict_command(study: StudyFolder, record: Record = False, store: Store = S
     opened = open_study(study)
     result = write_verdict(opened)
     if record:
-        record_verdict(opened, result, store)
+        record_verdict(opened, result, store, report)
     if as_json:
         print_text(json.dumps(result.content))
         return

@@ -27,7 +27,8 @@ report.json, `schema` "lora_med.report/1":
       runs[]                adapters that differ only in their seed: adapters, measure, mean, spread (standard
                             deviation), lowest, highest, low, high, method, verdict of the mean difference
     comparisons[]           source, template, adapter, measure, test, p_value, adjusted (Holm's, over this list),
-                            verdict (as the list allows it)
+                            verdict (as the list allows it); of a blind rating also `study`
+    ratings[]               only after `lora-med review verdict --record`: review/verdict/report_verdict.py
     merges[]                certificates as in merge_certificate.json
     swaps[]                 adapter, milliseconds, changed, restored
     facts                   name -> value, such as sizes and times

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lora_med.data.record import SHOWN_CLASSES
 from lora_med.errors import NotPermittedError
 from lora_med.files import read_json, write_atomic, write_json
 from lora_med.folders import fresh_folder
@@ -33,9 +34,15 @@ def export_study(study: Study, out: Path) -> dict[str, int]:
     """Write the files into the new folder `out`; returns how many ratings and pairs they hold.
 
     Raises:
-        NotPermittedError: the study is sealed.
+        NotPermittedError: the study is sealed, or its items are credentialed: their text is in no export.
         OutputError, DiskError: the folder is not empty or cannot be written.
     """
+    if study.plan["access"] not in SHOWN_CLASSES:
+        raise NotPermittedError(
+            f"the items are {study.plan['access']}, so nothing of them is exported",
+            where=str(study.folder),
+            fix="lora-med review verdict STUDY gives the counts and intervals",
+        )
     event = unsealed(study)
     if event is None:
         raise NotPermittedError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import scipy
@@ -101,8 +101,12 @@ def judge(observations: Sequence[Observation], other_p_values: Sequence[float] =
 
 
 def _word(difference: Estimate, adjusted: float) -> Word:
-    low, high = difference.interval.low, difference.interval.high
-    if low is None or high is None or low <= 0 <= high or adjusted > LARGEST_P:
+    return "cannot tell" if adjusted > LARGEST_P else word_of(difference.interval.low, difference.interval.high)
+
+
+def word_of(low: float | None, high: float | None) -> Word:
+    """What an interval of the win difference says alone: it excludes zero, or "cannot tell"."""
+    if low is None or high is None or low <= 0 <= high:
         return "cannot tell"
     return "better" if low > 0 else "worse"
 
@@ -114,7 +118,10 @@ def _sign_test(won: int, lost: int) -> float:
 def _mean(observations: Sequence[Observation], values: Sequence[float]) -> Estimate:
     items = [each.assignment.item for each in observations]
     raters = [each.assignment.rater for each in observations]
-    return Estimate(sum(values) / len(values) if values else None, mean_interval(values, items, raters))
+    interval = mean_interval(values, items, raters)
+    if interval.low is not None and interval.high is not None:
+        interval = replace(interval, low=max(interval.low, -1.0), high=min(interval.high, 1.0))  # where a mean can be
+    return Estimate(sum(values) / len(values) if values else None, interval)
 
 
 def _axis(judged: Sequence[Observation], name: str) -> Estimate:
