@@ -112,6 +112,7 @@ def main(out: Path, overrides: list[str]) -> None:
         *([] if os.environ.get("VIRTUAL_ENV") else [". .venv/bin/activate"]),
         "lora-med adapters list",
         f'lora-med generate --adapter {names[0]} --prompt "Background: "',
+        f"lora-med review {out} --data sample:qa_sample.json --adapter {' --adapter '.join(names)}",
         f'python recipes/swap_adapters.py {" ".join(names)} --prompt "Aspirin is"',
         "lora-med train --config micro_pubmed 'data.paths=[your/pubmed.xml.gz]'",
     ]
