@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lora_med.data.catalog import find_source
 from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import ReadOptions
 from lora_med.data.reading import read_records
-from lora_med.data.record import shown_uid
-from lora_med.errors import DataError
+from lora_med.data.record import Pair, Question, Record, shown_uid
+from lora_med.errors import DataError, InputMissingError
 from lora_med.prompts.render import render
 from lora_med.review.report_folder import ReportEvaluation
 
 
 @dataclass(frozen=True)
 class ItemText:
-    """The prompt that was answered, as text, and the reference answer."""
+    """The prompt that was answered, as text, the reference answer, and the subject where the source names one.
+
+    Of a question that is the exam's subject, of a pair the section that was asked for.
+    """
 
     prompt: str
     reference: str
+    subject: str = ""
 
 
 def read_item_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[str, ItemText]:
@@ -42,8 +47,35 @@ def read_item_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[
             where=f"--data {' '.join(paths)}",
             fix="name the files that were evaluated",
         )
+    subjects = {record.uid: _subject(record) for record in records}
     texts = {}
     for row in render(records, str(evaluation.entry["template"]), "drop"):
         prompt = row.prompt or "\n\n".join(content for _, content in row.turns[:-1])
-        texts[shown_uid(row.uid, evaluation.access)] = ItemText(prompt.strip(), row.completion.strip())
+        texts[shown_uid(row.uid, evaluation.access)] = ItemText(
+            prompt.strip(), row.completion.strip(), subjects[row.uid]
+        )
     return texts
+
+
+def read_fitting_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[str, ItemText]:
+    """As `read_item_texts`, where some of the files may be those of another evaluation.
+
+    Raises:
+        InputMissingError, DataError: none of them can be read as this evaluation's, or holds one of its items.
+    """
+    try:
+        return read_item_texts(evaluation, paths)
+    except (DataError, InputMissingError):
+        texts: dict[str, ItemText] = {}
+        for path in paths if len(paths) > 1 else ():
+            with suppress(DataError, InputMissingError):
+                texts |= read_item_texts(evaluation, [path])
+        if not texts:
+            raise
+        return texts
+
+
+def _subject(record: Record) -> str:
+    if isinstance(record, Question):
+        return record.subject
+    return record.section if isinstance(record, Pair) else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lora_med.errors import DataError, InputMissingError, IntegrityError
+from lora_med.errors import DataError, InputMissingError, IntegrityError, NotPermittedError
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
 from tests.review.small_report import adapter_answer, make_report
@@ -84,6 +84,30 @@ def test_credentialed_items_show_no_text_and_hashed_uids(tmp_path: Path) -> None
         assert "ibuprofen" not in answer.text and "takes" not in answer.text.lower()
         assert "Access class: <strong>credentialed</strong>" in answer.text
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_with_a_permission_credentialed_prompts_are_shown_under_hashed_uids(tmp_path: Path) -> None:
+    folder, data = make_report(tmp_path, 12, access="credentialed")
+    evidence = load_evidence(folder, [str(data)], "the data office allows it, letter of May 3")
+    pages = EvidencePages([evidence], tmp_path)
+    client = TestClient(pages.application(), base_url="http://127.0.0.1:8080")
+    answer = client.get("/reports/0/0/3")
+    assert "I take ibuprofen 40 mg daily" in answer.text and "shown with the permission" in answer.text
+    assert (
+        "Access class: <strong>credentialed</strong>" in answer.text and answer.headers["cache-control"] == "no-store"
+    )
+    assert "u3" not in re.findall(r"<h1>Item (.*?)</h1>", answer.text)
+    assert len(re.findall(r"<h1>Item sha256:[0-9a-f]{16}</h1>", answer.text)) == 1
+    with pytest.raises(NotPermittedError, match="showing the prompts of custom, test, pair"):
+        load_evidence(folder, [str(data)], "I may")
+
+
+def test_files_of_two_evaluations_each_give_their_own_prompts(tmp_path: Path) -> None:
+    folder, data = make_report(tmp_path, 6)
+    other = tmp_path / "other.csv"
+    other.write_text("a;b\n1\n")
+    evidence = load_evidence(folder, [str(other), str(data)])
+    assert len(evidence.evaluations[0].texts) == 6
 
 
 def test_a_report_on_the_base_alone_shows_its_items(tmp_path: Path) -> None:
@@ -200,4 +224,16 @@ def test_a_report_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None
     content["evaluations"][0]["items_file"] = "../secret.jsonl"
     (folder / "report.json").write_text(json.dumps(content))
     with pytest.raises(IntegrityError, match="not a report"):
+        load_evidence(folder, [])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"comparisons": [{}]}, {"comparisons": {}}, {"ratings": [{"study": "x"}]}, {"ratings": [3]}, {"ratings": 3}],
+)
+def test_a_report_with_damaged_comparisons_or_ratings_is_refused(tmp_path: Path, changed: dict[str, object]) -> None:
+    folder, _ = make_report(tmp_path, 6)
+    content = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(content | changed))
+    with pytest.raises(IntegrityError, match=f"not a report(.|\n)*{next(iter(changed))}"):
         load_evidence(folder, [])

@@ -8,19 +8,15 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts, read_card
-from lora_med.errors import InputMissingError, IntegrityError
-from lora_med.files import write_json
-from lora_med.models.fingerprint import Fingerprint
+from lora_med.errors import IntegrityError
 from lora_med.review.blind.rating import AXES, Rating
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import Study
-from lora_med.review.verdict.record_verdict import record_verdict
 from lora_med.review.verdict.study_result import unseal, write_verdict
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
-from lora_med.review.web.run_pages import spread
 from lora_med.review.web.study_evidence import load_study
+from tests.review.small_store import publish_card
 
 
 def client_of(small_report: tuple[Path, Path], folder: Path, study: Study | None = None) -> TestClient:
@@ -34,25 +30,6 @@ def test_an_empty_store_and_no_runs_say_so(small_report: tuple[Path, Path], tmp_
     client = client_of(small_report, tmp_path)
     assert "holds no adapter" in client.get("/adapters").text
     assert "holds a metrics.jsonl" in client.get("/runs").text
-
-
-def publish_card(store: Path, name: str, rate: float, access: str = "open") -> None:
-    """A card as the store holds it, without weights."""
-    card = Card(
-        name=name,
-        description="<b>notes</b>",
-        base=BaseIdentity("micro", None, Fingerprint("a" * 64, "b" * 64, "c" * 64), "none", "float32"),
-        method={"type": "LORA", "r": 4},
-        template="pair",
-        data=DataFacts("custom", "CC BY 4.0", access),
-        settings={"train": {"learning_rate": rate, "seed": 42}},
-        scores={"eval_loss": 1.5, "validation": {"eval_nll": 2.25, "verdict": "better"}},
-        versions={},
-        created="2026-01-02T03:04:05Z",
-        files={},
-    )
-    (store / name).mkdir(parents=True)
-    write_json(store / name / "card.json", card.as_json())
 
 
 def test_adapters_are_listed_and_two_settings_compared(small_report: tuple[Path, Path], tmp_path: Path) -> None:
@@ -86,11 +63,6 @@ def test_a_run_is_read_while_it_grows(small_report: tuple[Path, Path], tmp_path:
     assert client.get("/runs/%2e%2e").status_code == 404
 
 
-def test_of_many_lines_the_first_and_the_last_are_shown() -> None:
-    shown = spread(list(range(10_000)))
-    assert len(shown) == 200 and (shown[0], shown[-1]) == (0, 9_999)
-
-
 def test_a_sealed_study_shows_only_its_progress(small_report: tuple[Path, Path], tmp_path: Path, study: Study) -> None:
     client = client_of(small_report, tmp_path, study)
     each = study.assignments[0]
@@ -107,28 +79,3 @@ def test_a_damaged_verdict_is_named(study: Study) -> None:
     (study.folder / "verdict.json").write_text("{}")
     with pytest.raises(IntegrityError, match="not a verdict"):
         load_study(study.folder)
-
-
-def test_a_recorded_verdict_is_in_the_card_and_on_its_page(
-    small_report: tuple[Path, Path], tmp_path: Path, study: Study
-) -> None:
-    store = tmp_path / "adapters"
-    publish_card(store, "notes", 0.001)
-    log = RatingLog(study)
-    for each in study.assignments:
-        log.store(Rating(each.id, each.rater, each.adapter_side, dict.fromkeys(AXES, "a")))
-    unseal(study, "the chair, study complete")
-    path = record_verdict(study, write_verdict(study), store)
-    card = read_card(path.parent)
-    entry = card.scores["custom/test/pair/blind_rating"]
-    assert entry["measures"]["win_difference"]["change"]["verdict"] == "better"
-    assert (entry["n"], entry["ratings"], entry["raters"]) == (20, 22, 3)
-    assert card.scores["eval_loss"] == 1.5
-    page = client_of(small_report, tmp_path).get("/adapters/notes").text
-    assert "custom/test/pair/blind_rating" in page and "win_difference" in page and "1.000" in page
-
-
-def test_a_verdict_on_an_adapter_that_is_not_in_the_store_is_refused(study: Study, tmp_path: Path) -> None:
-    unseal(study, "the chair, for a test", incomplete=True)
-    with pytest.raises(InputMissingError, match="notes"):
-        record_verdict(study, write_verdict(study), tmp_path)

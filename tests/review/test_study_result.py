@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,13 @@ def test_raters_who_disagree_have_no_agreement(study: Study) -> None:
     agreement = write_verdict(study).verdict.agreement
     # Two items, each with one vote for either: observed disagreement 1, expected 2 * 2 * 2 / (4 * 3) = 2 / 3.
     assert agreement.value == pytest.approx(1 - 1 / (2 / 3))
+
+
+@pytest.mark.parametrize("access", ["credentialed", "not stated", ""])
+def test_items_whose_text_may_not_be_shown_are_in_no_export(study: Study, tmp_path: Path, access: str) -> None:
+    rate_all(study)
+    unseal(study, "the chair, study complete")
+    restricted = replace(study, plan={**study.plan, "access": access})
+    with pytest.raises(NotPermittedError, match="nothing of them is exported"):
+        export_study(restricted, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

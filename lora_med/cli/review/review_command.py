@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lora_med.cli.command_groups import SettingsGroup
-from lora_med.cli.options import STORE, Config, Data, Store
+from lora_med.cli.options import (
+    STORE,
+    Adapters,
+    BaseName,
+    Config,
+    Data,
+    Dtype,
+    Online,
+    Permission,
+    Quantization,
+    Revision,
+    Store,
+)
 from lora_med.cli.review.port_option import Port, served_at, web_packages
 from lora_med.cli.review.study_commands import (
     export_ratings_command,
@@ -17,9 +31,13 @@ from lora_med.cli.review.study_commands import (
     unseal_command,
     verdict_command,
 )
+from lora_med.cli.serving.serving_options import KvMemory
 from lora_med.config.parse import parse
 from lora_med.errors import UsageError
 from lora_med.run import prepare_environment
+
+if TYPE_CHECKING:
+    from lora_med.review.playground.answering import Answering
 
 
 class ReviewGroup(SettingsGroup):
@@ -54,28 +72,57 @@ def review_command(
     data: Data = None,
     config: Config = None,
     study: Studies = None,
+    adapter: Adapters = None,
+    base: BaseName = None,
+    revision: Revision = None,
+    quantization: Quantization = None,
+    dtype: Dtype = None,
+    kv_memory: KvMemory = 1.0,
     store: Store = STORE,
     runs: Runs = Path("runs"),
+    permission: Permission = None,
     port: Port = 8080,
+    online: Online = False,
 ) -> None:
-    """Show reports on a page of this machine: every item with base and adapters side by side, the store, the runs."""
+    """Show reports on a page of this machine: every item with base and adapters side by side, the store, the runs.
+
+    --adapter, up to four times, opens the playground: one prompt to the base and these adapters at once.
+    """
     if context.invoked_subcommand is not None:
         return
-    if not context.args:
+    if not context.args and not adapter and base is None:
         raise UsageError("no report is named", fix="lora-med review REPORT, a folder of lora-med eval")
     web_packages()
+    settings = None if config is None else parse(config, [])
+    prepare_environment(offline=not online and (settings is None or settings.offline))
     from lora_med.review.trained_rows import load_trained_rows
     from lora_med.review.web.evidence import load_evidence
     from lora_med.review.web.evidence_pages import EvidencePages
     from lora_med.review.web.run_review import serve
     from lora_med.review.web.study_evidence import load_study
 
-    evidence = [load_evidence(Path(path), data or []) for path in context.args]
+    evidence = [load_evidence(Path(path), data or [], permission) for path in context.args]
     studies = [load_study(folder) for folder in study or []]
-    trained = None
-    if config is not None:
-        settings = parse(config, [])
-        prepare_environment(settings.offline)
-        trained = load_trained_rows(settings)
-    pages = EvidencePages(evidence, store, studies=studies, runs=runs, trained=trained)
-    serve(pages.application(), port, served_at)
+    trained = None if settings is None else load_trained_rows(settings, permission)
+    names = tuple(adapter or ())
+    with _playground(names, (store, base, revision, quantization, dtype), kv_memory, permission) as answering:
+        pages = EvidencePages(evidence, store, studies=studies, runs=runs, trained=trained, answering=answering)
+        serve(pages.application(), port, served_at)
+
+
+@contextmanager
+def _playground(
+    names: tuple[str, ...], base_options: tuple[Any, ...], kv_memory: float, permission: str | None
+) -> Iterator[Answering | None]:
+    """What answers in the playground; nothing where neither an adapter nor a base is named.
+
+    `base_options` are those of `Wanted`, in its order: store, base, revision, quantization, dtype.
+    """
+    if not names and base_options[1] is None:
+        yield None
+        return
+    from lora_med.cli.review.playground_engine import playground_engine
+    from lora_med.serving.start import Wanted
+
+    with playground_engine(Wanted(names, *base_options), kv_memory, permission) as answering:
+        yield answering

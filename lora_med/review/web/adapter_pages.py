@@ -15,7 +15,7 @@ from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.store import cards
 from lora_med.data.access import strictest
 from lora_med.errors import LoraMedError
-from lora_med.review.web.page_templates import not_found, page
+from lora_med.review.web.page_templates import NO_DATA, not_found, page
 
 
 class AdapterPages:
@@ -36,7 +36,7 @@ class AdapterPages:
         known, broken = self._cards()
         return page(
             "adapters.html.j2",
-            access=strictest(card.data.access for card in known.values()) if known else "",
+            access=strictest(card.data.access for card in known.values()) if known else NO_DATA,
             store=str(self._store),
             cards=[known[name] for name in sorted(known)],
             broken=sorted(broken.items()),
@@ -53,9 +53,9 @@ class AdapterPages:
         second = {} if other is None else _flat(asdict(other)["settings"])
         return page(
             "adapter.html.j2",
-            access=card.data.access,
+            access=strictest([card.data.access, *([] if other is None else [other.data.access])]),
             card=card,
-            facts=_flat({"base": asdict(card)["base"], "data": asdict(card)["data"], "method": card.method}),
+            facts=_stated({"base": asdict(card)["base"], "data": asdict(card)["data"], "method": card.method}),
             scores=list(_scores(card.scores)),
             others=[each for each in sorted(known) if each != name],
             against=against if other is not None else "",
@@ -89,6 +89,11 @@ def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str
 
 def _number(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else ""
+
+
+def _stated(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested values as `section.key` -> text, without those that are empty."""
+    return {name: text for name, text in _flat(values).items() if text not in ("None", "{}", "[]", "")}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lora_med.review.trained_rows import TrainedRows
-from lora_med.review.web.page_templates import not_found, page
+from lora_med.review.trained_rows import KINDS, RowFilter, TrainedRows
+from lora_med.review.web.page_templates import NO_DATA, not_found, page
 
 ROWS = 20
+MOST_LABELS, MOST_TWINS = 12, 5  # named beside one row
+FIELDS = ("search", "least", "most", "label", "source", "kind")
 
 
 class DataPages:
@@ -27,10 +30,11 @@ class DataPages:
     def rows(self, request: Request) -> Response:
         """The rows that were asked for."""
         if self._trained is None:
-            return page("no_data.html.j2", access="")
-        asked = {name: request.query_params.get(name, "") for name in ("search", "least", "most")}
-        limits = {name: number(asked[name]) for name in ("least", "most")}
-        chosen = self._trained.selection(asked["search"], limits["least"] or 0, limits["most"])
+            return page("no_data.html.j2", access=NO_DATA)
+        asked = {name: request.query_params.get(name, "") for name in FIELDS}
+        least, most = number(asked["least"]) or 0, number(asked["most"])
+        wanted = RowFilter(asked["search"], least, most, asked["label"], asked["source"], asked["kind"])
+        chosen = self._trained.selection(wanted)
         first = (number(request.query_params.get("page", "")) or 0) * ROWS
         if first and first >= len(chosen):
             return not_found(request, None)
@@ -45,10 +49,23 @@ class DataPages:
             asked=asked,
             count=len(chosen),
             first=first,
-            rows=[self._trained.shown(each) for each in chosen[first : first + ROWS]],
+            kinds=KINDS,
+            rows=[self._row(self._trained, each) for each in chosen[first : first + ROWS]],
             earlier=at(first - ROWS) if first else None,
             later=at(first + ROWS) if first + ROWS < len(chosen) else None,
         )
+
+    @staticmethod
+    def _row(trained: TrainedRows, position: int) -> dict[str, Any]:
+        facts = trained.facts[position]
+        return {
+            "shown": trained.shown(position),
+            "source": facts.source if len(trained.sources) > 1 else "",
+            "labels": facts.labels[:MOST_LABELS] if trained.labels else (),
+            "is_cut": facts.is_cut,
+            "twins": [trained.uid(each) for each in facts.twins[:MOST_TWINS]],
+            "more_twins": max(0, len(facts.twins) - MOST_TWINS),
+        }
 
 
 def number(text: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,12 @@ from lora_med.errors import DataError, InputMissingError, IntegrityError
 from lora_med.evaluation.measures import Measure
 from lora_med.evaluation.results import BASE, verdict_measure
 from lora_med.evaluation.scorers.registry import measures_of
-from lora_med.review.item_texts import ItemText, read_item_texts
+from lora_med.review.item_filter import CONFIDENCE_ORDERS, Confidences, ItemFilter, confidences
+from lora_med.review.item_texts import ItemText, read_fitting_texts
 from lora_med.review.report_folder import ReportEvaluation, ReportFolder, open_report, outputs_of, written_by
+from lora_med.review.text_permission import may_show
 
 logger = logging.getLogger(__name__)
-SHOWN = ("open", "registered")  # access classes whose texts may be shown
-OUTCOMES = {
-    "": "all items",
-    "gained": "adapter right, base wrong; or better",
-    "lost": "base right, adapter wrong; or better",
-    "same": "no difference",
-}
-ORDERS = {"": "as in the report", "gain": "largest gain first", "loss": "largest loss first"}
 
 
 @dataclass(frozen=True)
@@ -35,25 +30,35 @@ class EvaluationEvidence:
     evaluation: ReportEvaluation
     texts: Mapping[str, ItemText] = field(repr=False)
     gains: Mapping[str, Sequence[float]] = field(repr=False)
+    confidences: Mapping[str, Confidences] = field(repr=False)
     measure: Mapping[str, Any]
 
-    def selection(self, adapter: str, outcome: str = "", order: str = "", search: str = "") -> list[int]:
+    @cached_property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects of the items, where the files of the prompts name them."""
+        return tuple(sorted({text.subject for text in self.texts.values() if text.subject}))
+
+    def selection(self, wanted: ItemFilter) -> list[int]:
         """The numbers of the items that a reader asked for."""
-        gains = self.gains[adapter]
-        keep = {
-            "gained": lambda gain: gain > 0,
-            "lost": lambda gain: gain < 0,
-            "same": lambda gain: gain == 0,
-        }.get(outcome, lambda gain: True)
-        wanted = search.casefold()
+        gains, sure = self.gains[wanted.adapter], self.confidences[wanted.adapter]
+        words = wanted.search.casefold()
         chosen = [
             number
             for number, item in enumerate(self.evaluation.items)
-            if keep(gains[number]) and (not wanted or wanted in self._searched(item).casefold())
+            if wanted.has_outcome(gains[number])
+            and wanted.has_confidence(sure.values[number], sure.threshold)
+            and (wanted.subject not in self.subjects or self._subject(item) == wanted.subject)
+            and (not words or words in self._searched(item).casefold())
         ]
-        if order in ("gain", "loss"):
-            chosen.sort(key=lambda number: gains[number], reverse=order == "gain")
+        if wanted.order in ("gain", "loss"):
+            chosen.sort(key=lambda number: gains[number], reverse=wanted.order == "gain")
+        elif wanted.order in CONFIDENCE_ORDERS and sure.is_known:
+            chosen.sort(key=lambda number: sure.values[number] or 0.0, reverse=wanted.order == "sure")
         return chosen
+
+    def _subject(self, item: Mapping[str, Any]) -> str:
+        text = self.texts.get(item["uid"])
+        return "" if text is None else text.subject
 
     def _searched(self, item: Mapping[str, Any]) -> str:
         prompt = self.texts.get(item["uid"])
@@ -69,19 +74,21 @@ class Evidence:
     evaluations: tuple[EvaluationEvidence, ...]
 
 
-def load_evidence(path: Path, data: Sequence[str]) -> Evidence:
+def load_evidence(path: Path, data: Sequence[str], permission: str | None = None) -> Evidence:
     """A report to show; `data` are the evaluated files, for the prompts.
 
-    Of several evaluations the files may be those of one; of the others it is logged that they show no prompts.
+    Of several evaluations the files may be those of one; of the others it is logged that they show no prompts. Those of
+    credentialed items are shown only with a `permission`: who allows it, in writing.
 
     Raises:
-        InputMissingError, IntegrityError, DataError: as `open_report` and `read_item_texts`.
+        NotPermittedError: the permission is too short to be one.
+        InputMissingError, IntegrityError, DataError: as `open_report` and `read_fitting_texts`.
     """
     report = open_report(path)
     texts, refusals = [], []
     for evaluation in report.evaluations:
         try:
-            texts.append(read_item_texts(evaluation, data) if data and evaluation.access in SHOWN else {})
+            texts.append(_texts(evaluation, data, permission))
         except (DataError, InputMissingError) as error:
             refusals.append((evaluation.name, error))
             texts.append({})
@@ -91,6 +98,12 @@ def load_evidence(path: Path, data: Sequence[str]) -> Evidence:
         logger.warning("no prompts are shown for %s: %s", name, error.what)
     pairs = zip(report.evaluations, texts, strict=True)
     return Evidence(report, tuple(_evaluation(evaluation, prompts) for evaluation, prompts in pairs))
+
+
+def _texts(evaluation: ReportEvaluation, data: Sequence[str], permission: str | None) -> dict[str, ItemText]:
+    if not data or not may_show(evaluation.access, f"showing the prompts of {evaluation.name} on a page", permission):
+        return {}
+    return read_fitting_texts(evaluation, data)
 
 
 def _evaluation(evaluation: ReportEvaluation, texts: Mapping[str, ItemText]) -> EvaluationEvidence:
@@ -104,7 +117,8 @@ def _evaluation(evaluation: ReportEvaluation, texts: Mapping[str, ItemText]) -> 
 
     before = scores(BASE)
     gains = {name: (sign * (scores(name) - before)).tolist() for name in (BASE, *evaluation.adapters)}
-    return EvaluationEvidence(evaluation, texts, gains, {"name": measure.name, "label": measure.label})
+    sure = {name: confidences(evaluation, name) for name in (BASE, *evaluation.adapters)}
+    return EvaluationEvidence(evaluation, texts, gains, sure, {"name": measure.name, "label": measure.label})
 
 
 def _measure(evaluation: ReportEvaluation) -> Measure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,14 +14,25 @@ from starlette.routing import Route
 
 from lora_med.data.access import strictest
 from lora_med.evaluation.results import BASE
+from lora_med.review.item_filter import (
+    BELOW_THRESHOLD,
+    CONFIDENCE_ORDERS,
+    CONFIDENCES,
+    ORDERS,
+    OUTCOMES,
+    Confidences,
+    ItemFilter,
+)
 from lora_med.review.located_claims import claims, unlocated
+from lora_med.review.playground.answering import Answering
 from lora_med.review.report_folder import outputs_of, written_by
 from lora_med.review.trained_rows import TrainedRows
 from lora_med.review.web.adapter_pages import AdapterPages
 from lora_med.review.web.data_pages import DataPages, number
-from lora_med.review.web.evidence import ORDERS, OUTCOMES, EvaluationEvidence, Evidence
+from lora_med.review.web.evidence import EvaluationEvidence, Evidence
 from lora_med.review.web.page_guard import PageGuard
-from lora_med.review.web.page_templates import guarded, not_found, page
+from lora_med.review.web.page_templates import NO_DATA, guarded, not_found, page
+from lora_med.review.web.playground_pages import PlaygroundPages
 from lora_med.review.web.run_pages import RunPages
 from lora_med.review.web.study_evidence import StudyEvidence
 
@@ -42,9 +54,10 @@ class EvidencePages:
         studies: Sequence[StudyEvidence] = (),
         runs: Path = RUNS,
         trained: TrainedRows | None = None,
+        answering: Answering | None = None,
     ) -> None:
         self._evidence, self._studies = evidence, studies
-        self._others = (AdapterPages(store), RunPages(runs), DataPages(trained))
+        self._others = (AdapterPages(store), RunPages(runs), DataPages(trained), PlaygroundPages(answering))
 
     def application(self) -> PageGuard:
         """The web application, guarded."""
@@ -59,8 +72,10 @@ class EvidencePages:
     def reports(self, request: Request) -> Response:
         """Every report with its values, differences and verdicts."""
         classes = [each.evaluation.access for one in self._evidence for each in one.evaluations]
-        access = strictest([*classes, *(study.access for study in self._studies)])
-        reports = [_report(one) for one in self._evidence]
+        classes += [study.access for study in self._studies]
+        access = strictest(classes) if classes else NO_DATA
+        shown = {study.sealed for study in self._studies}
+        reports = [_report(one, shown) for one in self._evidence]
         return page("reports.html.j2", access=access, reports=reports, studies=self._studies)
 
     def items(self, request: Request) -> Response:
@@ -68,10 +83,10 @@ class EvidencePages:
         found = self._find(request)
         if found is None:
             return not_found(request, None)
-        asked = {name: request.query_params.get(name, "") for name in ("adapter", "outcome", "order", "search")}
         adapters = found.evaluation.adapters or (BASE,)
-        adapter = asked["adapter"] if asked["adapter"] in adapters else adapters[0]
-        chosen = found.selection(adapter, asked["outcome"], asked["order"], asked["search"])
+        asked = ItemFilter.of_query(request.query_params)
+        wanted = asked if asked.adapter in adapters else replace(asked, adapter=adapters[0])
+        chosen, sure = found.selection(wanted), found.confidences[wanted.adapter]
         first = (number(request.query_params.get("page", "")) or 0) * ROWS
         return page(
             "items.html.j2",
@@ -79,14 +94,16 @@ class EvidencePages:
             address=request.url.path,
             name=found.evaluation.name,
             adapters=adapters,
-            base_only=adapter == BASE,
-            asked={**asked, "adapter": adapter},
+            base_only=wanted.adapter == BASE,
+            asked=wanted,
             outcomes=OUTCOMES,
-            orders=ORDERS,
+            orders=ORDERS | (CONFIDENCE_ORDERS if sure.is_known else {}),
+            item_subjects=found.subjects,
+            confidences=_confidence_choices(sure),
             count=len(chosen),
             total=len(found.evaluation.items),
             measure=found.measure,
-            rows=[_row(found, index, adapter) for index in chosen[first : first + ROWS]],
+            rows=[_row(found, index, wanted.adapter) for index in chosen[first : first + ROWS]],
             first=first,
             earlier=_query(asked, first // ROWS - 1) if first else None,
             later=_query(asked, first // ROWS + 1) if first + ROWS < len(chosen) else None,
@@ -106,6 +123,7 @@ class EvidencePages:
             access=evaluation.access,
             back=request.url.path.rpartition("/")[0],
             uid=item["uid"],
+            subject=text.subject if text is not None else "",
             number=index,
             total=len(evaluation.items),
             prompt=None if text is None else _cut(text.prompt),
@@ -115,7 +133,7 @@ class EvidencePages:
             subjects=[
                 {
                     "name": name,
-                    "facts": _facts(outputs_of(item, name)),
+                    "facts": _facts(outputs_of(item, name), found.confidences[name].values[index]),
                     "gain": None if name == BASE else found.gains[name][index],
                     "answer": _answer(written_by(item, name), None if text is None else text.prompt),
                 }
@@ -130,11 +148,14 @@ class EvidencePages:
         return self._evidence[report].evaluations[evaluation]
 
 
-def _report(evidence: Evidence) -> dict[str, Any]:
+def _report(evidence: Evidence, shown: set[str]) -> dict[str, Any]:
+    """A report; of its blind ratings those that are not among the studies `shown` themselves."""
+    ratings = [each for each in evidence.report.content.get("ratings", []) if each["study"] not in shown]
     return {
         "title": evidence.report.title,
         "created": evidence.report.content.get("created", ""),
         "comparisons": evidence.report.content.get("comparisons", []),
+        "ratings": ratings,
         "evaluations": [
             {
                 "name": each.evaluation.name,
@@ -149,6 +170,13 @@ def _report(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _confidence_choices(sure: Confidences) -> dict[str, str]:
+    """The choices of a filter by confidence; empty where the report holds none."""
+    if not sure.is_known:
+        return {}
+    return CONFIDENCES | ({} if sure.threshold is None else BELOW_THRESHOLD)
+
+
 def _row(found: EvaluationEvidence, index: int, adapter: str) -> dict[str, Any]:
     item = found.evaluation.items[index]
     return {
@@ -158,6 +186,7 @@ def _row(found: EvaluationEvidence, index: int, adapter: str) -> dict[str, Any]:
         "base": _excerpt(item, BASE),
         "adapter": _excerpt(item, adapter),
         "gain": found.gains[adapter][index],
+        "confidence": found.confidences[adapter].values[index],
     }
 
 
@@ -170,9 +199,10 @@ def _excerpt(item: Mapping[str, Any], subject: str) -> str:
     return written if len(written) <= EXCERPT else f"{written[:EXCERPT]}…"
 
 
-def _facts(outputs: Mapping[str, Any]) -> dict[str, str]:
+def _facts(outputs: Mapping[str, Any], confidence: float | None) -> dict[str, str]:
     """What the report says of an answer besides its text and its sums."""
-    return {
+    sure = {} if confidence is None else {"confidence": f"{confidence:.0%}"}
+    return sure | {
         name.replace("_", " "): ", ".join(f"{each:.3g}" if isinstance(each, float) else str(each) for each in values)
         for name, value in outputs.items()
         if name not in ("written", "sums")
@@ -227,5 +257,5 @@ def _place(source: str, start: int, end: int) -> str:
     return f"{'…' if start > around else ''}{text}{'…' if end + around < len(source) else ''} (character {start:,})"
 
 
-def _query(asked: Mapping[str, str], page_number: int) -> str:
-    return "?" + urlencode({**{name: value for name, value in asked.items() if value}, "page": page_number})
+def _query(asked: ItemFilter, page_number: int) -> str:
+    return "?" + urlencode({**{name: value for name, value in asdict(asked).items() if value}, "page": page_number})

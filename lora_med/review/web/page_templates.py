@@ -1,4 +1,4 @@
-"""The pages' templates and files: HTML in which text is escaped and made visible, one style sheet, one script.
+"""The pages' templates and files: HTML in which text is escaped and made visible, one style sheet, two scripts.
 
 `guarded` makes an application of such pages.
 """
@@ -16,10 +16,13 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from lora_med.review.web.page_guard import PageGuard
-from lora_med.visible import visible, visible_value
+from lora_med.visible import visible
 
 ASSETS = Path(__file__).parents[2] / "assets" / "review"
-STATIC = {"style.css": "text/css", "keys.js": "text/javascript"}
+MOST_CHARACTERS = 100_000  # of one text on a page: as many as an item that is rated may have
+MOST_ON_A_LINE = 500
+NO_DATA = "no data on this page"  # where a page shows nothing that has an access class
+STATIC = {"style.css": "text/css", "keys.js": "text/javascript", "playground.js": "text/javascript"}
 
 
 @cache
@@ -29,11 +32,23 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=visible_value,
+        finalize=_shown_value,
         loader=jinja2.FileSystemLoader(ASSETS),
     )
-    environment.filters["one_line"] = lambda text: visible(str(text), one_line=True)
+    environment.filters["one_line"] = lambda text: visible(cut(str(text), MOST_ON_A_LINE), one_line=True)
     return environment
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its first `most` characters and how many more there are: no field makes a page that long."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
+
+
+def _shown_value(value: object) -> object:
+    """The value of an expression in a template, as a reader may see it."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return visible(cut(value, MOST_CHARACTERS))
+    return value
 
 
 def page(template: str, status: int = 200, **values: object) -> HTMLResponse:
@@ -52,7 +67,7 @@ def static_file(request: Request) -> Response:
 
 def not_found(request: Request, error: Exception | None) -> Response:
     """No such page, or no such token: the answer does not say which."""
-    return page("not_found.html.j2", 404, access="")
+    return page("not_found.html.j2", 404, access=NO_DATA)
 
 
 def _no_icon(request: Request) -> Response:

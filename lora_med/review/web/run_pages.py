@@ -1,4 +1,4 @@
-"""The pages of runs: what a run's own files say of its loss and scores, read anew for each page.
+"""The pages of runs: what a run's own files say of its loss, drawn, and of its scores, read anew for each page.
 
 Nothing runs inside the trainer: metrics.jsonl is read while it grows, and a line that is not complete yet is left out.
 """
@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lora_med.review.web.page_templates import not_found, page
+from lora_med.data.access import CLASSES, strictest
+from lora_med.review.web.loss_chart import loss_chart, spread
+from lora_med.review.web.page_templates import NO_DATA, not_found, page
 
-METRICS = "metrics.jsonl"
-MOST_LINES = 200  # of one run on a page, spread over all
+METRICS, RUN = "metrics.jsonl", "run.json"
+NOT_STATED = "not stated"
 FIRST = ("step", "epoch", "loss")
 
 
@@ -32,9 +34,10 @@ class RunPages:
         return [Route("/runs", self.runs, methods=["GET"]), Route("/runs/{name}", self.run, methods=["GET"])]
 
     def runs(self, request: Request) -> Response:
-        """Every run with its last line."""
-        rows = [(name, _cells(lines[-1] if lines else {}), len(lines)) for name, lines in self._all().items()]
-        return page("runs.html.j2", access="", folder=str(self._runs), rows=rows)
+        """Every run with its newest values."""
+        rows = [(name, _cells(lines), len(lines)) for name, lines in self._all().items()]
+        access = _together([self._access(name) for name, *_ in rows])
+        return page("runs.html.j2", access=access, folder=str(self._runs), rows=rows)
 
     def run(self, request: Request) -> Response:
         """One run's lines; of many, evenly spread ones with the first and the last."""
@@ -46,18 +49,36 @@ class RunPages:
         columns = [key for key in dict.fromkeys((*FIRST, *(key for line in lines for key in line))) if _has(lines, key)]
         return page(
             "run.html.j2",
-            access="",
+            access=self._access(name) or NOT_STATED,
             name=name,
+            chart=loss_chart(lines),
             count=len(lines),
             columns=columns,
             rows=[[_number(line.get(key)) for key in columns] for line in spread(lines)],
         )
+
+    def _access(self, name: str) -> str | None:
+        """The class of a run's data, as its run.json has it; None where that is not written yet."""
+        try:
+            content = json.loads((self._runs / name / RUN).read_bytes())
+            stated = content["data"]["access"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return stated if stated in CLASSES else None
 
     def _all(self) -> dict[str, list[dict[str, Any]]]:
         if not self._runs.is_dir():
             return {}
         folders = sorted(folder for folder in self._runs.iterdir() if (folder / METRICS).is_file())
         return {folder.name: read_growing(folder / METRICS) for folder in folders}
+
+
+def _together(classes: Sequence[str | None]) -> str:
+    """The strictest class; of runs without one, that it is not stated."""
+    if not classes:
+        return NO_DATA
+    known = [each for each in classes if each is not None]
+    return strictest(known) if len(known) == len(classes) or "credentialed" in known else NOT_STATED
 
 
 def read_growing(path: Path) -> list[dict[str, Any]]:
@@ -73,19 +94,13 @@ def read_growing(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def spread(lines: Sequence[Any]) -> list[Any]:
-    """At most `MOST_LINES` of the lines, evenly spread, with the first and the last."""
-    if len(lines) <= MOST_LINES:
-        return list(lines)
-    return [lines[round(number * (len(lines) - 1) / (MOST_LINES - 1))] for number in range(MOST_LINES)]
-
-
 def _has(lines: Sequence[Mapping[str, Any]], key: str) -> bool:
     return any(isinstance(line.get(key), int | float) for line in lines)
 
 
-def _cells(line: Mapping[str, Any]) -> dict[str, str]:
-    return {key: _number(line.get(key)) for key in FIRST}
+def _cells(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The newest value of each column: an evaluation's line has no training loss."""
+    return {key: next((_number(line[key]) for line in reversed(lines) if key in line), "") for key in FIRST}
 
 
 def _number(value: object) -> str:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from lora_med.errors import OutputError
 
 LOOPBACK = "127.0.0.1"
+SECONDS_TO_END = 3  # for answers that are being written when Ctrl-C comes
 
 
 def serve(application: ASGIApp, port: int, started: Callable[[str], None]) -> None:
@@ -38,5 +39,6 @@ def serve(application: ASGIApp, port: int, started: Callable[[str], None]) -> No
             log_level="warning",
             server_header=False,
             proxy_headers=False,
+            timeout_graceful_shutdown=SECONDS_TO_END,
         )
         uvicorn.Server(options).run(sockets=[listener])

@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_med.errors import IntegrityError
 from lora_med.files import read_json
 from lora_med.review.blind.rating_log import RatingLog
-from lora_med.review.blind.study import Study, open_study
+from lora_med.review.blind.study import SEALED, Study, open_study
 from lora_med.review.verdict.study_result import VERDICT
 from lora_med.review.verdict.study_verdict import SCHEMA
 
@@ -23,6 +23,11 @@ class StudyEvidence:
     def access(self) -> str:
         """The access class of what is rated."""
         return str(self.study.plan["access"])
+
+    @property
+    def sealed(self) -> str:
+        """The hash of its sealed sides, by which a report names it."""
+        return str(self.study.plan["sha256"][SEALED])
 
     @property
     def title(self) -> str:
