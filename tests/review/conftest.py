@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,26 @@ from lora_med.review.blind.study import Study, open_study
 from lora_med.review.item_texts import read_item_texts
 from lora_med.review.report_folder import choose_adapter, choose_evaluation, open_report
 from tests.review.small_report import make_report
+
+CONNECTED: list[str] = []  # hosts, in the order of the calls
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def note_connection(event: str, arguments: tuple[Any, ...]) -> None:
+    """Python's audit hook: which host a socket of this process connects to."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        CONNECTED.append(str(arguments[1][0]))
+
+
+sys.addaudithook(note_connection)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_loopback() -> Iterator[None]:
+    """No test of the pages opens a socket to another machine."""
+    before = len(CONNECTED)
+    yield
+    assert set(CONNECTED[before:]) <= LOOPBACK
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from lora_med.cli.review.playground_engine import playground_engine
 from lora_med.review.blind.draw_plan import draw_study
 from lora_med.review.blind.rating import AXES, Rating
 from lora_med.review.blind.rating_log import RatingLog
+from lora_med.review.blind.study import open_study
 from lora_med.review.item_texts import read_item_texts
 from lora_med.review.report_folder import open_report
 from lora_med.review.verdict.record_verdict import record_verdict
 from lora_med.review.verdict.study_result import unseal, write_verdict
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
+from lora_med.review.web.rating_pages import RatingPages
 from lora_med.review.web.run_review import serve
 from lora_med.review.web.study_evidence import load_study
 from lora_med.serving.start import Wanted
@@ -40,9 +43,23 @@ def serve_in_thread(application: Any) -> str:
     return started.get(timeout=60)
 
 
+@dataclass(frozen=True)
+class Site:
+    """The address of the evidence pages, and a rater's link to the rating pages of the same study."""
+
+    address: str
+    rating: str
+
+    @property
+    def pages(self) -> list[str]:
+        """An address of every kind of page, each with something on it."""
+        start = self.rating.partition("/rate/")[0]
+        return [*(self.address + path for path in PATHS), f"{start}/", self.rating, f"{self.rating}/1"]
+
+
 @contextmanager
-def served_site(folder: Path) -> Iterator[str]:
-    """The address of the pages, each with something on it."""
+def served_site(folder: Path) -> Iterator[Site]:
+    """All pages, served until the end of the process."""
     report, data = make_report(folder, 40)
     _record_study(report, data, folder)
     shutil.copytree(folder / "store" / "notes", folder / "store" / "other")
@@ -70,7 +87,9 @@ def served_site(folder: Path) -> Iterator[str]:
             trained=trained,
             answering=answering,
         )
-        yield serve_in_thread(pages.application())
+        study = open_study(folder / "study")
+        rating = serve_in_thread(RatingPages(study).application())
+        yield Site(serve_in_thread(pages.application()), f"{rating}/rate/{study.tokens['R1']}")
 
 
 def _record_study(report: Path, data: Path, folder: Path) -> None:

@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 
-from tests.review.served_site import PATHS, served_site
+from tests.review.served_site import Site, served_site
 
 SERIOUS = ("serious", "critical")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served_site(tmp_path_factory.mktemp("site")) as address:
-        yield address
+def whole_site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with served_site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture
+def site(whole_site: Site) -> str:
+    """The address of the evidence pages."""
+    return whole_site.address
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +64,13 @@ def press_until(page: Any, script: str, key: str = "Tab", most: int = 80) -> Non
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault_on_any_page(browser: Any, site: str, axe: str, scheme: str) -> None:
+def test_axe_finds_no_serious_fault_on_any_page(browser: Any, whole_site: Site, axe: str, scheme: str) -> None:
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     faults = {}
-    for path in PATHS:
-        page.goto(site + path)
-        if path == "/playground":
+    for path in whole_site.pages:
+        page.goto(path)
+        if path.endswith("/playground"):
             page.get_by_label("Prompt").fill("The patient")
             page.get_by_role("button", name="Ask").click()
             page.get_by_text("3 of 3 answers are complete").wait_for()
@@ -81,11 +87,11 @@ def test_axe_finds_no_serious_fault_on_any_page(browser: Any, site: str, axe: st
 
 
 @pytest.mark.parametrize("width", [360, 480, 1280])
-def test_no_page_scrolls_sideways(browser: Any, site: str, width: int) -> None:
+def test_no_page_scrolls_sideways(browser: Any, whole_site: Site, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
-    for path in PATHS:
-        page.goto(site + path)
+    for path in whole_site.pages:
+        page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
     context.close()
 

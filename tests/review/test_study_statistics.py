@@ -40,6 +40,7 @@ def test_a_true_share_of_65_percent_is_found_in_four_of_five_studies() -> None:
     assert "worse" not in verdicts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("raters", "spread"), [(5, 0.1), (8, 0.05), (3, 0.1)])
 def test_the_interval_covers_the_truth_where_raters_differ(raters: int, spread: float) -> None:
     covered = 0
