@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lora_med.data.catalog import find_source
 from lora_med.data.formats.find_inputs import find_inputs
-from lora_med.data.outcome import ReadOptions
+from lora_med.data.outcome import ReadNotes, ReadOptions
 from lora_med.data.reading import read_records
 from lora_med.data.record import Pair, Question, Record, shown_uid
 from lora_med.errors import DataError, InputMissingError
@@ -28,7 +28,21 @@ class ItemText:
     subject: str = ""
 
 
-def read_item_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[str, ItemText]:
+@dataclass(frozen=True)
+class ItemReading:
+    """How the evaluated files are read: as the adapter's card has it, such as which column holds the question."""
+
+    options: ReadOptions = field(default_factory=ReadOptions)
+    skip_bad: bool = False
+
+    def again(self) -> ReadOptions:
+        """The options for one more reading: notes are filled while reading, so each reading has its own."""
+        return replace(self.options, notes=ReadNotes())
+
+
+def read_item_texts(
+    evaluation: ReportEvaluation, paths: Sequence[str], reading: ItemReading | None = None
+) -> dict[str, ItemText]:
     """uid as the report shows it -> its prompt and reference, for the items that the files hold.
 
     Raises:
@@ -36,11 +50,11 @@ def read_item_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[
     """
     source = find_source(str(evaluation.entry["source"]))
     wanted = {item["uid"] for item in evaluation.items}
-    records = [
-        record
-        for record in read_records(source, find_inputs(source, paths), ReadOptions(), access=evaluation.access)
-        if shown_uid(record.uid, evaluation.access) in wanted
-    ]
+    how = reading or ItemReading()
+    every = read_records(
+        source, find_inputs(source, paths), how.again(), skip_bad=how.skip_bad, access=evaluation.access
+    )
+    records = [record for record in every if shown_uid(record.uid, evaluation.access) in wanted]
     if not records:
         raise DataError(
             f"none of the report's {len(wanted):,} items is in these files",
@@ -57,19 +71,19 @@ def read_item_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[
     return texts
 
 
-def read_fitting_texts(evaluation: ReportEvaluation, paths: Sequence[str]) -> dict[str, ItemText]:
+def read_fitting_texts(evaluation: ReportEvaluation, paths: Sequence[str], reading: ItemReading) -> dict[str, ItemText]:
     """As `read_item_texts`, where some of the files may be those of another evaluation.
 
     Raises:
         InputMissingError, DataError: none of them can be read as this evaluation's, or holds one of its items.
     """
     try:
-        return read_item_texts(evaluation, paths)
+        return read_item_texts(evaluation, paths, reading)
     except (DataError, InputMissingError):
         texts: dict[str, ItemText] = {}
         for path in paths if len(paths) > 1 else ():
             with suppress(DataError, InputMissingError):
-                texts |= read_item_texts(evaluation, [path])
+                texts |= read_item_texts(evaluation, [path], reading)
         if not texts:
             raise
         return texts

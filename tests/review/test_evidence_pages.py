@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from lora_med.cli.review.items_reading import reading_by_cards
 from lora_med.errors import DataError, InputMissingError, IntegrityError, NotPermittedError
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
 from tests.review.small_report import adapter_answer, make_report
+from tests.review.small_store import publish_card
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m" + "w" * 3000
 
@@ -237,3 +239,29 @@ def test_a_report_with_damaged_comparisons_or_ratings_is_refused(tmp_path: Path,
     (folder / "report.json").write_text(json.dumps(content | changed))
     with pytest.raises(IntegrityError, match=f"not a report(.|\n)*{next(iter(changed))}"):
         load_evidence(folder, [])
+
+
+def test_files_are_read_as_the_card_of_the_adapter_has_it_and_a_named_column_wins(tmp_path: Path) -> None:
+    folder, data = make_report(tmp_path, 6)
+    records = [json.loads(line) for line in data.read_text().splitlines()]
+    named = [{"uid": each["uid"], "asked": each["input"], "reply": each["output"], "x": "other"} for each in records]
+    data.write_text("".join(json.dumps(record) + "\n" for record in named))
+    store = tmp_path / "store"
+    card = json.loads((publish_card(store, "notes") / "card.json").read_text())
+    columns = {"uid": "uid", "input": "asked", "output": "reply"}
+    card["settings"]["data"] = {"columns": columns, "ignore_columns": ["x"]}
+    (store / "notes" / "card.json").write_text(json.dumps(card))
+    evidence = load_evidence(folder, [str(data)], None, reading_by_cards(store, None))
+    assert "ibuprofen 40 mg" in evidence.evaluations[0].texts["u3"].prompt
+    evidence = load_evidence(folder, [str(data)], None, reading_by_cards(store, ["output=x"]))
+    assert evidence.evaluations[0].texts["u3"].reference == "other"
+    with pytest.raises(DataError, match="asked, reply"):
+        load_evidence(folder, [str(data)], None, reading_by_cards(tmp_path / "none", None))
+
+
+def test_the_place_of_a_claim_is_on_one_line(tmp_path: Path) -> None:
+    folder, data = make_report(tmp_path, 6)
+    data.write_text(data.read_text().replace("I take ", "I take\\n"))
+    page = client_of(folder, [str(data)], tmp_path).get("/reports/0/0/3").text
+    assert "I take ibuprofen 40 mg" in html.unescape(page)
+    assert "␊" not in page

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_med.cli.command_groups import SettingsGroup
+from lora_med.cli.data.column_option import Columns
 from lora_med.cli.options import (
     STORE,
     Adapters,
@@ -70,6 +71,7 @@ Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="The folder
 def review_command(
     context: typer.Context,
     data: Data = None,
+    column: Columns = None,
     config: Config = None,
     study: Studies = None,
     adapter: Adapters = None,
@@ -95,13 +97,15 @@ def review_command(
     web_packages()
     settings = None if config is None else parse(config, [])
     prepare_environment(offline=not online and (settings is None or settings.offline))
+    from lora_med.cli.review.items_reading import reading_by_cards
     from lora_med.review.trained_rows import load_trained_rows
     from lora_med.review.web.evidence import load_evidence
     from lora_med.review.web.evidence_pages import EvidencePages
     from lora_med.review.web.run_review import serve
     from lora_med.review.web.study_evidence import load_study
 
-    evidence = [load_evidence(Path(path), data or [], permission) for path in context.args]
+    reading_of = reading_by_cards(store, column)
+    evidence = [load_evidence(Path(path), data or [], permission, reading_of) for path in context.args]
     studies = [load_study(folder) for folder in study or []]
     trained = None if settings is None else load_trained_rows(settings, permission)
     names = tuple(adapter or ())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lora_med.cli.data.column_option import Columns
 from lora_med.cli.options import STORE, AsJson, Data, NewFolder, Store
 from lora_med.cli.review.port_option import Port, served_at, web_packages
 from lora_med.cli.terminal import print_text
@@ -41,12 +42,15 @@ def plan_study_command(
     items: Items,
     raters: Raters,
     data: Data = None,
+    column: Columns = None,
     adapter: RatedAdapter = None,
     against: Against = "base",
     template: OneTemplate = None,
+    store: Store = STORE,
     as_json: AsJson = False,
 ) -> None:
     """Draw a sealed plan of blind ratings from a report, and print what it can find and each rater's link."""
+    from lora_med.cli.review.items_reading import reading_by_cards
     from lora_med.review.blind.draw_plan import draw_study
     from lora_med.review.item_texts import read_item_texts
     from lora_med.review.report_folder import choose_adapter, choose_evaluation, open_report
@@ -62,7 +66,7 @@ def plan_study_command(
     name = choose_adapter(evaluation, adapter)
     if against != "base":
         choose_adapter(evaluation, against)
-    texts = read_item_texts(evaluation, data)
+    texts = read_item_texts(evaluation, data, reading_by_cards(store, column)(evaluation))
     study = draw_study(opened, evaluation, texts, out, adapter=name, items=items, raters=raters, against=against)
     links = {rater: f"/rate/{token}" for rater, token in study.tokens.items()}
     if as_json:

@@ -74,7 +74,7 @@ def read_splits(
         access: the class that the user states.
     """
     source, inputs = _source_and_inputs(settings, in_memory)
-    options = _options(settings)
+    options = read_options(settings)
     named = _of_memory(in_memory) if in_memory else _named(source, inputs)
     limit = settings.max_records if source.limit_before_split else None
     whole = held_out_altogether(settings)
@@ -126,7 +126,8 @@ def _source_and_inputs(
     return source, [item for item in inputs if not (isinstance(item, Path) and item.name in source.companion_files)]
 
 
-def _options(settings: DataSettings) -> ReadOptions:
+def read_options(settings: DataSettings) -> ReadOptions:
+    """How the files of these settings are read: columns, labels, the format of tables."""
     return ReadOptions(
         settings.columns,
         settings.keep_retracted,
@@ -147,7 +148,7 @@ def holds_only_test_items(settings: DataSettings, rules: Rules) -> bool:
     source, inputs = _source_and_inputs(settings)
     if not rules.block_lists or _named(source, inputs) is not None:
         return False
-    records = read_records(source, inputs, _options(settings), skip_bad=settings.skip_bad)
+    records = read_records(source, inputs, read_options(settings), skip_bad=settings.skip_bad)
     return all(is_blocked(record, rules.block_lists) for record in records)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from lora_med.evaluation.measures import Measure
 from lora_med.evaluation.results import BASE, verdict_measure
 from lora_med.evaluation.scorers.registry import measures_of
 from lora_med.review.item_filter import CONFIDENCE_ORDERS, Confidences, ItemFilter, confidences
-from lora_med.review.item_texts import ItemText, read_fitting_texts
+from lora_med.review.item_texts import ItemReading, ItemText, read_fitting_texts
 from lora_med.review.report_folder import ReportEvaluation, ReportFolder, open_report, outputs_of, written_by
 from lora_med.review.text_permission import may_show
 
@@ -74,8 +74,13 @@ class Evidence:
     evaluations: tuple[EvaluationEvidence, ...]
 
 
-def load_evidence(path: Path, data: Sequence[str], permission: str | None = None) -> Evidence:
-    """A report to show; `data` are the evaluated files, for the prompts.
+def load_evidence(
+    path: Path,
+    data: Sequence[str],
+    permission: str | None = None,
+    reading_of: Callable[[ReportEvaluation], ItemReading] = lambda evaluation: ItemReading(),
+) -> Evidence:
+    """A report to show; `data` are the evaluated files, for the prompts, read as `reading_of` says.
 
     Of several evaluations the files may be those of one; of the others it is logged that they show no prompts. Those of
     credentialed items are shown only with a `permission`: who allows it, in writing.
@@ -88,7 +93,7 @@ def load_evidence(path: Path, data: Sequence[str], permission: str | None = None
     texts, refusals = [], []
     for evaluation in report.evaluations:
         try:
-            texts.append(_texts(evaluation, data, permission))
+            texts.append(_texts(evaluation, data, permission, reading_of))
         except (DataError, InputMissingError) as error:
             refusals.append((evaluation.name, error))
             texts.append({})
@@ -100,10 +105,15 @@ def load_evidence(path: Path, data: Sequence[str], permission: str | None = None
     return Evidence(report, tuple(_evaluation(evaluation, prompts) for evaluation, prompts in pairs))
 
 
-def _texts(evaluation: ReportEvaluation, data: Sequence[str], permission: str | None) -> dict[str, ItemText]:
+def _texts(
+    evaluation: ReportEvaluation,
+    data: Sequence[str],
+    permission: str | None,
+    reading_of: Callable[[ReportEvaluation], ItemReading],
+) -> dict[str, ItemText]:
     if not data or not may_show(evaluation.access, f"showing the prompts of {evaluation.name} on a page", permission):
         return {}
-    return read_fitting_texts(evaluation, data)
+    return read_fitting_texts(evaluation, data, reading_of(evaluation))
 
 
 def _evaluation(evaluation: ReportEvaluation, texts: Mapping[str, ItemText]) -> EvaluationEvidence:

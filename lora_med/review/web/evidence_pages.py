@@ -253,7 +253,7 @@ def _meaning(kind: str, has_place: bool) -> str:
 def _place(source: str, start: int, end: int) -> str:
     """The passage of the source, with a little around a short one."""
     around = max(0, 60 - (end - start)) // 2
-    text = source[max(0, start - around) : end + around][: 2 * EXCERPT].strip()
+    text = " ".join(source[max(0, start - around) : end + around][: 2 * EXCERPT].split())
     return f"{'…' if start > around else ''}{text}{'…' if end + around < len(source) else ''} (character {start:,})"
 
 
