@@ -98,7 +98,7 @@ def _supported(word: str, source_words: set[str]) -> bool:
 
 
 def _changed_findings(source: str, output: str) -> tuple[int, int]:
-    """Words whose status both texts state, and how many of them have another one in the source; questions state none."""
+    """Words whose status both texts state, and how many have another one in the source; a question states none."""
     source_statuses: dict[str, set[bool | None]] = {}
     for status in statuses(source):
         source_statuses.setdefault(status.word, set()).add(status.there)

@@ -59,7 +59,8 @@ def test_counts_of_one_output_by_hand() -> None:
 
 
 def test_a_question_states_no_finding_but_its_words_count() -> None:
-    found = faithfulness("I have swelling of my ankle. I take aspirin.", "Is swelling caused by statins? I deny swelling.")
+    letter = "I have swelling of my ankle. I take aspirin."
+    found = faithfulness(letter, "Is swelling caused by statins? I deny swelling.")
     assert (found.findings, found.flipped_findings) == (1, 1)  # the denial; the question asks only
     assert (found.words, found.unsupported_words) == (3, 2)  # swelling is there; caused and statins are not
 
