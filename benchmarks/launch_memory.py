@@ -1,4 +1,4 @@
-"""python benchmarks/launch_memory.py [--records 2000 1000000] [--work FOLDER]: what two training processes hold.
+"""python benchmarks/launch_memory.py [--records 5000 1000000] [--work FOLDER]: what two training processes hold.
 
 A run is `lora-med train --processes 2` on the corpus of benchmarks/scale.py: packed rows of 1,024 tokens, the embedded
 base, two steps. Each process's private memory (pages that it shares with nobody) is read four times a second, until it
@@ -19,7 +19,7 @@ from measure import HERE, machine, parser_for
 from scale import REAL, SAMPLE, make_corpus
 
 EVERY = 0.25  # seconds between two looks
-SETTINGS = ["data.source=pubmed", "data.validation_share=0.0005", "data.test_share=0", "train.packing=true"]
+SETTINGS = ["data.source=pubmed", "data.validation_share=0.001", "data.test_share=0", "train.packing=true"]
 SETTINGS += ["train.max_length=1024", "train.max_steps=2", "train.per_device_train_batch_size=1", "model.base=micro"]
 SETTINGS += ["model.load_in_4bit=false", "model.dtype=float32", "adapter.publish_worse=true", "adapter.name=it"]
 
@@ -61,7 +61,7 @@ def launch(texts: Path, folder: Path, log: Path) -> tuple[dict[int, list[float]]
 
 def main() -> None:
     parser = parser_for(__doc__, rounds=False)
-    parser.add_argument("--records", type=int, nargs="+", default=[2_000, 1_000_000])
+    parser.add_argument("--records", type=int, nargs="+", default=[5_000, 1_000_000])
     parser.add_argument("--work", type=Path, help="where corpus and rows are; default: TMPDIR")
     options = parser.parse_args()
     source = options.data / REAL if (options.data / REAL).is_file() else SAMPLE
