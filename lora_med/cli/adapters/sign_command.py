@@ -1,4 +1,4 @@
-"""lora-med sign keys | add | check: who vouches for an adapter, a merged model, an export or a report."""
+"""lora-med sign keys | add | check | bill: who vouches for an adapter, a merged model, an export or a report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from lora_med.cli.options import STORE, AsJson, Store
 from lora_med.cli.terminal import print_text
+from lora_med.files import atomic_stream
 from lora_med.run import prepare_environment
 
 if TYPE_CHECKING:
@@ -61,6 +62,26 @@ def check(
 
     folder = _folder(target, store)
     _print(folder, check_signature(folder, key), as_json)
+
+
+@app.command()
+def bill(
+    target: Target,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the bill goes. [default: standard output]")
+    ] = None,
+    store: Store = STORE,
+) -> None:
+    """Write a software bill of materials (CycloneDX): the model's files, its base, and the packages that made it."""
+    prepare_environment(offline=True)
+    from lora_med.export.bill_of_materials import bill_of_materials
+
+    content = bill_of_materials(_folder(target, store))
+    if out is None:
+        print_text(content.rstrip())
+        return
+    with atomic_stream(out) as stream:
+        stream.write(content.encode())
 
 
 def _folder(target: str, store: Path) -> Path:
