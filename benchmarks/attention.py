@@ -1,8 +1,8 @@
 """python benchmarks/attention.py [--rounds 5]: attention's forward and backward pass, by torch and by matrix products.
 
 Milliseconds of both for four documents of one length, with the heads of the 135 M shape. The format is the one this CPU
-multiplies fastest. lora_med uses the matrix products only on CPUs with matrix units (AMX). Correctness check: the
-cosine of the gradients.
+multiplies fastest. lora_med uses the matrix products on CPUs with instructions for bfloat16 (AMX, AVX512-BF16).
+Correctness check: the cosine of the gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from measure import Figure, machine, own_dtype, parser_for, save_figures, spread
 
 from lora_med.models.attention import block_attention
-from lora_med.models.precision import cpu_has
+from lora_med.models.precision import bfloat16_instructions
 
 HEADS, KEY_HEADS, SIZE, DOCUMENTS = 9, 3, 64, 4
 COSINE_ABOVE = 0.999
@@ -35,7 +35,7 @@ def gradients(attend: Attend, tensors: list[torch.Tensor]) -> torch.Tensor:
 def main() -> None:
     arguments = parser_for(__doc__, data=False).parse_args()
     dtype = getattr(torch, own_dtype(arguments.dtype))
-    print(f"{machine()}\n{dtype}, {torch.get_num_threads()} threads; used here: {cpu_has('amx_bf16')}")
+    print(f"{machine()}\n{dtype}, {torch.get_num_threads()} threads; used here: {bool(bfloat16_instructions())}")
     print("| tokens a document | torch ms | matrix products ms | times as fast |\n|---|---|---|---|")
     figures = []
     for length in (250, 500, 1000):
@@ -66,7 +66,7 @@ def main() -> None:
         ratios = tuple(a / b for a, b in zip(*taken, strict=True))
         print(f"| {length} | {spread(taken[0], 1)} | {spread(taken[1], 1)} | {statistics.median(ratios):.2f} |")
         name = f"attention by matrix products against torch, {length} tokens"
-        figures.append(Figure(name, ratios, "times", "more than 1 with AMX", f"cosine {cosine:.6f}"))
+        figures.append(Figure(name, ratios, "times", "more than 1 in bfloat16", f"cosine {cosine:.6f}"))
     save_figures("attention", figures)
 
 

@@ -2,7 +2,8 @@
 
 The corpus is that of benchmarks/scale.py. All arms take the same texts, the embedded base's tokenizer, max_length 1024
 and packing; each is a process of its own. `memory` is lora_med with its rows in memory, as an adapter trained on a list
-of documents still has them. `disk` is what a run does: rows on disk, by one or two processes. `trl` is SFTTrainer's own
+of documents still has them. `disk` is what a run does: rows on disk, by one or two processes. The process that writes
+takes a core too, so `one core` is one process with its children on a single core. `trl` is SFTTrainer's own
 preparation, with `dataset_num_proc` one or two. CPU seconds include all processes and leave imports out, which are
 given beside them. Correctness check: `memory` and `disk` have the same digest of rows.
 
@@ -154,9 +155,11 @@ with open_data(settings(), command=["benchmark"]) as data:
 }
 
 
-def run(arm: str, *arguments: str | int | Path) -> dict[str, Any]:
-    """The report of one process."""
+def run(arm: str, *arguments: str | int | Path, one_core: bool = False) -> dict[str, Any]:
+    """The report of one process; with `one_core` it and its children have one core."""
     command = [sys.executable, "-c", ARMS[arm], *map(str, arguments)]
+    if one_core:
+        command = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(arguments[1]) + "/cache"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode or "report" not in ARMS[arm]:
@@ -184,11 +187,14 @@ def line(count: int, arm: str, processes: int | str, reports: list[dict[str, Any
 def compare(count: int, rounds: int, texts: Path, work: Path) -> None:
     """Print the lines of one size."""
     reports: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    on_one_core = []
     for _ in range(rounds):
         for arm, processes in (("memory", 1), ("disk", 1), ("disk", 2), ("trl", 1), ("trl", 2)):
             reports.setdefault((arm, processes), []).append(run(arm, texts, work, processes))
+        on_one_core.append(run("disk", texts, work, 1, one_core=True))
     for (arm, processes), found in reports.items():
         line(count, arm, processes, found)
+    line(count, "disk, one core", 1, on_one_core)
     for arm in ("memory", "disk"):
         line(count, f"{arm}, opening", 1, reports[arm, 1], "open")
     digests = {report["digest"] for (arm, _), found in reports.items() if arm != "trl" for report in found}

@@ -2,7 +2,7 @@
 
 The whole path on a real language model, for a newcomer: SmolLM2-135M-Instruct (`lora-med base get smollm2`) learns for
 one epoch to put a consumer's letter into one question (MeQSum), `lora-med eval` compares it with its base on letters
-that it has not seen, and `lora-med generate` answers a letter of ours with it. The settings are those that ship
+that it has not seen, and `lora-med serve` answers a letter of ours with it. The settings are those that ship
 (smollm2_question_summary), but for one epoch and fewer held-out items than benchmarks/study.py takes. Each step is a
 process of its own; one that is done is not run again. The script prints a table and writes it to table.md in `--out`.
 """
@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from measure import machine
-from study import STORE, Task, carry_out, own_steps
+from study import PROGRAM, STORE, Task, carry_out, own_steps
 
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.metrics.significance import Interval
@@ -39,23 +40,37 @@ LETTER = (
     "He is afraid of bleeding, and we do not know whether he has to stop the tablets before. Who decides that? "
     "Thank you for your help."
 )
+PROMPT = f"Question:\n{LETTER}\n\nSummary:"  # as the template `question_summary` has it
 
 
 def ask(out: Path) -> dict[str, Any]:
-    """The adapter's answer to a letter by the command that a user would type, with what it took."""
-    command = [str(Path(sys.executable).parent / "lora-med"), "generate", "--adapter", f"{NAME}-{SEED}"]
-    command += ["--store", str(out / STORE), "--prompt", LETTER, "--max-new-tokens", "48", "--json"]
-    started = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    """The adapter's answer to a letter by `lora-med serve`, with what it took and what `serve verify` says of it."""
+    adapter, saved = f"{NAME}-{SEED}", out / "answer.json"
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [str(PROGRAM), "serve", "--adapter", adapter, "--store", str(out / STORE), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            ready = json.loads((server.stdout.readline() if server.stdout else "") or "{}")
+            if "url" not in ready:
+                raise SystemExit(f"the server ended with {server.wait()}: {' '.join(command)}")
+            fields = {"model": adapter, "prompt": PROMPT, "max_tokens": 48, "stop": ["\n"]}
+            body = json.dumps(fields).encode()
+            request = Request(f"{ready['url']}/v1/completions", body, {"Content-Type": "application/json"})
+            with urlopen(request, timeout=600) as response:
+                saved.write_bytes(response.read())
+        finally:
+            server.send_signal(signal.SIGTERM)
+        if server.wait():
+            raise SystemExit(f"the server ended with {server.returncode} after SIGTERM")
+    verify = [str(PROGRAM), "serve", "verify", str(saved), "--store", str(out / STORE)]
+    verified = subprocess.run(verify, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if run.returncode:
-        raise SystemExit(f"the answer ended with {run.returncode}: {' '.join(command)}")
     return {
         "name": f"{NAME}-answer",
         "seconds": time.perf_counter() - started,
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "text": json.loads(run.stdout.strip().splitlines()[-1])["text"].strip(),
+        "text": json.loads(saved.read_bytes())["choices"][0]["text"].strip(),
+        "verified": verified,
     }
 
 
@@ -75,7 +90,9 @@ def table(out: Path, results: Sequence[Mapping[str, Any]]) -> str:
         interval = span(Interval(change["low"], change["high"], change["method"]), sign=True)
         values = f"{number(base['values'][measure]['value'])} | {number(adapter['values'][measure]['value'])}"
         lines.append(f"| {measure} | {values} | {signed(change['difference'])} [{interval}] | {change['verdict']} |")
-    return "\n".join([*lines, "", f"> {LETTER}", "", f"The adapter asks: **{results[-1]['text']}**", ""])
+    answer = results[-1]
+    lines += ["", f"> {LETTER}", "", f"The adapter asks: **{answer['text']}**", "", "`lora-med serve verify` says:"]
+    return "\n".join([*lines, "", "```", answer["verified"], "```", ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

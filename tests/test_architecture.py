@@ -35,9 +35,15 @@ LAYERS = {
     "folders": 0,
     "host_headers": 0,
     "visible": 0,
+    "signatures": 0,
 }
-# The steps inside a layer: folders writes files, and a run is one process of a launch.
-WITHIN = {"files": {"errors"}, "folders": {"errors", "files"}, "run": {"processes"}}
+# The steps inside a layer: folders and signatures write files, and a run is one process of a launch.
+WITHIN = {
+    "files": {"errors"},
+    "folders": {"errors", "files"},
+    "signatures": {"errors", "files"},
+    "run": {"processes"},
+}
 DOOR = {"__init__", "__main__"}
 MOST_LINES, MOST_FUNCTION_LINES, MOST_MODULES = 300, 60, 12
 TABLES = {PACKAGE / "data" / "sources"}  # a folder that is a table: one module a row, however many

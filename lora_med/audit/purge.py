@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_med.signatures import SIGNATURES
+
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
 # What lora_med writes into a run's folder. A folder is deleted only if it holds nothing else.
 RUN = re.compile(r"run\.json|metrics\.jsonl|loss\.png|checkpoint-\d+|prepared|\.lock")
@@ -58,22 +60,28 @@ def _written(kind: str, path: Path, protected: set[Path]) -> list[tuple[str, Pat
 
 def _exported(folder: Path, protected: set[Path]) -> list[tuple[str, Path]]:
     """An export's files, some in subfolders; the folder itself if it holds nothing else."""
-    names = {"export.json", *map(str, _each(_dig(_json(folder / "export.json"), "files")))}
+    names = {"export.json", SIGNATURES, *map(str, _each(_dig(_json(folder / "export.json"), "files")))}
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     ours = [path for path in files if path.relative_to(folder).as_posix() in names]
     return [("export", folder)] if ours == files and folder not in protected else [("export", path) for path in ours]
 
 
 def _names(kind: str, folder: Path) -> set[str]:
-    """The files that the folder's marker lists."""
+    """The files that the folder's marker lists, and their signatures."""
     if kind == "adapter":
-        return {"card.json", *map(str, _each(_dig(_json(folder / "card.json"), "files")))}
+        return {"card.json", SIGNATURES, *map(str, _each(_dig(_json(folder / "card.json"), "files")))}
     if kind == "merged model":
         written = _each(_dig(_json(folder / "merge_certificate.json"), "merged", "files"))
-        return {"merge_certificate.json", "README.md", *map(str, written)}
+        return {"merge_certificate.json", "README.md", SIGNATURES, *map(str, written)}
     if kind == "report":
         entries = _each(_dig(_json(folder / "report.json"), "evaluations"))
-        return {"report.html", "report.json", "report.md", *(str(_dig(entry, "items_file")) for entry in entries)}
+        return {
+            "report.html",
+            "report.json",
+            "report.md",
+            SIGNATURES,
+            *(str(_dig(entry, "items_file")) for entry in entries),
+        }
     return set()
 
 

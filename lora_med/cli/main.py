@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "review": ("lora_med.cli.review.review_command", "Read reports in a browser; blind rating by clinicians."),
     "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
     "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
+    "sign": ("lora_med.cli.adapters.sign_command", "Sign what lora_med made, check it, list its software."),
     "serve": ("lora_med.cli.serving.serve_command", "Serve many adapters over HTTP; each answer names its adapter."),
 }
 WITHOUT_TORCH = {("data", "check")}  # commands that need no torch

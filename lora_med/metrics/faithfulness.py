@@ -98,14 +98,14 @@ def _supported(word: str, source_words: set[str]) -> bool:
 
 
 def _changed_findings(source: str, output: str) -> tuple[int, int]:
-    """Words whose status both texts state, and how many of them have another status in the source."""
+    """Words whose status both texts state, and how many have another one in the source; a question states none."""
     source_statuses: dict[str, set[bool | None]] = {}
     for status in statuses(source):
         source_statuses.setdefault(status.word, set()).add(status.there)
     claims = {
         (status.word, status.there)
         for status in statuses(output)
-        if status.word in source_statuses and status.word not in SIDES
+        if status.there is not None and status.word in source_statuses and status.word not in SIDES
     }
     clear = [(word, there) for word, there in claims if None not in source_statuses[word]]
     return len(clear), sum(there not in source_statuses[word] for word, there in clear)

@@ -45,7 +45,7 @@ def best_dtype(device: str) -> Choice:
         )
     if device != "cpu":
         return Choice("dtype", "float32", f"bfloat16 is not tested on {device}")
-    instruction_set = _cpu_has_bfloat16()
+    instruction_set = bfloat16_instructions()
     return Choice(
         "dtype",
         "bfloat16" if instruction_set else "float32",
@@ -53,7 +53,7 @@ def best_dtype(device: str) -> Choice:
     )
 
 
-def _cpu_has_bfloat16() -> str:
+def bfloat16_instructions() -> str:
     """The instruction set with which this CPU multiplies in bfloat16, or ''."""
     names = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
     return next((name for key, name in names.items() if cpu_has(key)), "")

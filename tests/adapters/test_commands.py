@@ -74,6 +74,27 @@ def test_verify_exits_76_when_a_byte_has_changed(store: Path, capsys: pytest.Cap
     assert "hashes" in err
 
 
+def test_an_adapter_is_signed_by_name_and_verified_with_the_key(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography", reason="the extra sign is not installed")
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    assert call(capsys, "sign", "keys", private, public)[0] == 0
+    verify = ("adapters", "verify", "abstracts", "--store", store)
+    assert call(capsys, *verify, "--key", public)[0] == 76  # nobody signed it yet
+    signed = call_json(capsys, "sign", "add", "abstracts", "--store", store, "--key", private)
+    assert signed["kind"] == "adapter"
+    assert {WEIGHTS, "card.json"} <= signed["files"].keys()
+    assert call_json(capsys, *verify)["whole"] is True
+    assert call_json(capsys, *verify, "--key", public)["whole"] is True
+    assert call_json(capsys, "sign", "check", store / "abstracts", "--key", public)["files"] == signed["files"]
+    (store / "abstracts" / "README.md").write_text("other", encoding="utf-8")
+    code, out, err = call(capsys, *verify, "--key", public)
+    assert (code, "README.md was changed" in out) == (76, True)
+    code, _, err = call(capsys, "sign", "check", "abstracts", "--store", store, "--key", public)
+    assert (code, "README.md was changed" in err) == (76, True)
+
+
 def test_remove_asks_without_yes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "adapters", "remove", "dora", "--store", store)[0] != 0
     assert (store / "dora").exists()

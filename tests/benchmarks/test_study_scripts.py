@@ -74,8 +74,11 @@ def test_the_short_study_shows_its_costs_its_verdict_and_the_answer(tmp_path: Pa
 
     write_report(tmp_path / "reports" / study_small.NAME, "rouge_l")
     costs = {"seconds": 61.4, "cpu_seconds": 100.0}
-    steps = [{"name": "training", "peak_mb": 2048, **costs}, {"name": "answer", "text": "who decides?", **costs}]
+    steps = [
+        {"name": "training", "peak_mb": 2048, **costs},
+        {"name": "answer", "text": "who decides?", "verified": "by a", **costs},
+    ]
     text = study_small.table(tmp_path, steps)
     assert "| training | 61 | 100 | 2,048 MB |" in text
     assert "| rouge_l | 0.100 | 0.300 | +0.200 [+0.100 to +0.300] | better |" in text
-    assert text.endswith("The adapter asks: **who decides?**\n")
+    assert text.endswith("The adapter asks: **who decides?**\n\n`lora-med serve verify` says:\n\n```\nby a\n```\n")

@@ -58,6 +58,13 @@ def test_counts_of_one_output_by_hand() -> None:
     assert (found.facts, found.faults) == (6, 3)
 
 
+def test_a_question_states_no_finding_but_its_words_count() -> None:
+    letter = "I have swelling of my ankle. I take aspirin."
+    found = faithfulness(letter, "Is swelling caused by statins? I deny swelling.")
+    assert (found.findings, found.flipped_findings) == (1, 1)  # the denial; the question asks only
+    assert (found.words, found.unsupported_words) == (3, 2)  # swelling is there; caused and statins are not
+
+
 def test_an_empty_output_claims_nothing() -> None:
     found = faithfulness(DIALOGUE, "")
     assert (found.facts, found.faults) == (0, 0)

@@ -63,7 +63,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.fixture(autouse=True)
 def _torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test compares with is torch's, also on a machine with matrix units."""
-    monkeypatch.setattr(block_attention, "_has_matrix_units", lambda: False)
+    monkeypatch.setattr(block_attention, "_multiplies_bfloat16", lambda: False)
 
 
 @pytest.mark.parametrize("heads", HEADS)
@@ -111,7 +111,7 @@ def test_no_document_reaches_another(dtype: torch.dtype) -> None:
 
 
 def test_it_is_taken_where_it_pays_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_attention, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(block_attention, "_multiplies_bfloat16", lambda: True)
     query = torch.zeros(1, 1, 4, 16, dtype=torch.bfloat16, requires_grad=True)
     assert block_attention.pays(query, query)
     assert not block_attention.pays(query, query[..., :8])
@@ -119,7 +119,7 @@ def test_it_is_taken_where_it_pays_and_nowhere_else(monkeypatch: pytest.MonkeyPa
     assert not block_attention.pays(query.detach().float().requires_grad_(), query)
     with torch.no_grad():
         assert not block_attention.pays(query, query)
-    monkeypatch.setattr(block_attention, "_has_matrix_units", lambda: False)
+    monkeypatch.setattr(block_attention, "_multiplies_bfloat16", lambda: False)
     assert not block_attention.pays(query, query)
 
 
@@ -130,7 +130,7 @@ def test_it_is_taken_where_it_pays_and_nowhere_else(monkeypatch: pytest.MonkeyPa
 def test_what_it_cannot_do_torch_does(options: dict[str, Any], taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     attend = block_attention.attend
-    monkeypatch.setattr(block_attention, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(block_attention, "_multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(block_attention, "attend", lambda *given: calls.append(1) or attend(*given))
     lengths = [(16,), (5,)]
     layer: Any = SimpleNamespace(num_key_value_groups=3)

@@ -9,13 +9,14 @@ from lora_med.adapters.store.published import AdapterFiles
 from lora_med.adapters.store.verify import verify
 from lora_med.data.access import require_permission
 from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, OutputError, SettingsError
+from lora_med.signatures import SIGNATURES
 
 
 def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | None = None) -> str:
     """Upload the adapter in `folder` and return its address on the Hub.
 
-    Only the card and the files it lists are uploaded, as the bytes that were verified. The token comes from
-    `hf auth login` or HF_TOKEN; it is never written.
+    Only the card, the files it lists and their signatures are uploaded, as the bytes that were verified. The token
+    comes from `hf auth login` or HF_TOKEN; it is never written.
 
     Raises:
         NotPermittedError: the data's access class or the Hub forbids it.
@@ -68,6 +69,8 @@ def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> str:
     files = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in adapter.contents.items()
     ]
+    if (adapter.folder / SIGNATURES).is_file():
+        files.append(CommitOperationAdd(path_in_repo=SIGNATURES, path_or_fileobj=adapter.folder / SIGNATURES))
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.repo_info(repo_id).private:

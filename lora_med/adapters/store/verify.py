@@ -17,6 +17,7 @@ from lora_med.models.files.resolve import resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
 from lora_med.models.tokens.vocabulary import grow_shapes
+from lora_med.signatures import SIGNATURES, check_signature
 
 Value = TypeVar("Value")
 
@@ -47,11 +48,12 @@ class Verification:
         return all(check.outcome != "wrong" for check in self.checks)
 
 
-def verify(folder: Path, base: str | None = None) -> Verification:
+def verify(folder: Path, base: str | None = None, key: Path | None = None) -> Verification:
     """Check an adapter's card, files, hashes and tensors and, if the base is here, its fingerprint and shapes.
 
     Args:
         base: the location of the base, if it cannot be resolved from the card.
+        key: a public key; then the adapter has to be signed with it.
 
     Raises:
         InputMissingError: the folder holds no adapter. Every other problem is a check with outcome "wrong".
@@ -69,7 +71,22 @@ def verify(folder: Path, base: str | None = None) -> Verification:
     if adapter is not None:
         tensors_check, _ = _run_check("tensors", partial(_read_tensors, adapter, base_folder))
         checks.append(tensors_check)
+    checks += _check_signature(folder, key)
     return Verification(folder.name, tuple(checks), adapter)
+
+
+def _check_signature(folder: Path, key: Path | None) -> list[Check]:
+    """The check of the signature; skipped without a key, and none for an adapter that nobody signed."""
+    if key is not None:
+        return [_run_check("signature", partial(_read_signature, folder, key))[0]]
+    if (folder / SIGNATURES).exists():
+        return [Check("signature", "skipped", "signed; set the signer's public key with --key PUBLIC.pem")]
+    return []
+
+
+def _read_signature(folder: Path, key: Path) -> tuple[str, None]:
+    signed = check_signature(folder, key)
+    return f"{len(signed.files)} files signed {signed.signed} with the key {signed.key_id[:16]}", None
 
 
 def _run_check(what: str, action: Callable[[], tuple[str, Value]]) -> tuple[Check, Value | None]:
@@ -91,7 +108,8 @@ def _read_card(folder: Path) -> tuple[str, tuple[Card, bytes]]:
 
 def _list_files(folder: Path, card: Card) -> tuple[str, None]:
     allowed = {*FILES, CARD, *({CHAT_TEMPLATE} & card.files.keys())}
-    extra = sorted(path.name for path in folder.iterdir() if path.name not in allowed or not path.is_file())
+    present = [path for path in folder.iterdir() if path.name != SIGNATURES]
+    extra = sorted(path.name for path in present if path.name not in allowed or not path.is_file())
     if extra:
         raise IntegrityError(f"{len(extra)} files do not belong to the adapter, such as {extra[0]}")
     absent = sorted(name for name in allowed if not (folder / name).is_file())

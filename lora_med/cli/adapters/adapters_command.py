@@ -100,6 +100,9 @@ def verify(
     name: AdapterName,
     store: Store = STORE,
     base: BaseName = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="PUBLIC.pem", help="The public key that must have signed the adapter.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute hashes, tensors and the base's fingerprint again; exit 76 if anything is not as published."""
@@ -108,7 +111,7 @@ def verify(
     from lora_med.adapters.store.verify import verify as verify_adapter
 
     folder = find_adapter(name, store)
-    report = verify_adapter(folder, base)
+    report = verify_adapter(folder, base, key)
     wrong = [check.what for check in report.checks if check.outcome == "wrong"]
     error = IntegrityError(
         f"adapter {name!r} is not as it was published: {', '.join(wrong)}",

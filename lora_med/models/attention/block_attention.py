@@ -1,9 +1,10 @@
-"""Causal attention whose backward pass is matrix products, for CPUs with matrix units (AMX).
+"""Causal attention whose backward pass is matrix products, for CPUs that multiply bfloat16 (AMX, AVX512-BF16).
 
-torch's own backward pass on a CPU works on small blocks and converts each to the unit's format. In a LoRA step on a
-135 M model it is the largest single part. Here a block is 256 queries, all heads that share a key at once, and all keys
-they see. The softmax is recomputed from the forward pass's log-sum-exp. That is part of the products, as three more
-columns (its three bfloat16 digits). So scores come out of the product normalized, and nothing is written twice.
+torch's own backward pass on a CPU works on small blocks and converts each to the format of the products. In a LoRA
+step on a 135 M model it is the largest single part. Here a block is 256 queries, all heads that share a key at once,
+and all keys they see. The softmax is recomputed from the forward pass's log-sum-exp. That is part of the products, as
+three more columns (its three bfloat16 digits). So scores come out of the product normalized, and nothing is written
+twice.
 
 A token of a long document has small probabilities, and bfloat16 resolves exp(x) worst where x is far from 0. So half of
 log(number of keys) is added to the exponent, as a power of two. It is removed from the incoming gradient, where it is
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from lora_med.models.precision import cpu_has
+from lora_med.models.precision import bfloat16_instructions
 
 BLOCK = 256  # queries computed together
 STEP = 64  # lengths are rounded up to a multiple, because the library prepares a product for each new shape
@@ -31,17 +32,17 @@ Lengths = Sequence[tuple[int, ...]]
 
 
 def pays(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether a gradient is needed and these products are faster: in bfloat16 on a CPU with AMX.
+    """Whether a gradient is needed and these products are faster: in bfloat16 on a CPU with instructions for it.
 
     Value heads narrower than the query's, as some families have, are not supported.
     """
     fits = torch.is_grad_enabled() and query.requires_grad and value.shape[-1] == query.shape[-1]
-    return fits and query.device.type == "cpu" and query.dtype == torch.bfloat16 and _has_matrix_units()
+    return fits and query.device.type == "cpu" and query.dtype == torch.bfloat16 and _multiplies_bfloat16()
 
 
 @functools.cache
-def _has_matrix_units() -> bool:
-    return cpu_has("amx_bf16")
+def _multiplies_bfloat16() -> bool:
+    return bool(bfloat16_instructions())
 
 
 def attend(
