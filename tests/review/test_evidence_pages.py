@@ -172,6 +172,7 @@ def test_a_strange_query_is_no_error(client: TestClient, query: str) -> None:
     assert client.get(f"/reports/0/0?{query}").status_code == 200
 
 
+@pytest.mark.slow
 def test_500_items_and_three_adapters_answer_in_time_and_size(tmp_path: Path) -> None:
     names = {f"notes-{n}": adapter_answer for n in range(3)}
     folder, data = make_report(tmp_path, 500, adapters=names)

@@ -12,6 +12,8 @@ from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import Study
 from tests.review.rating_server import RatingServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(study: Study) -> Iterator[RatingServer]:

@@ -58,6 +58,7 @@ class Rater(threading.Thread):
         raise AssertionError("the server did not come back")
 
 
+@pytest.mark.slow
 def test_every_rating_is_there_once(large_study: Study, tmp_path: Path) -> None:
     study = open_study(shutil.copytree(large_study.folder, tmp_path / "study"))
     server = RatingServer(study.folder)
