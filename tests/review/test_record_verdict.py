@@ -6,6 +6,7 @@ import html
 import json
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import Study
 from lora_med.review.report_folder import open_report
 from lora_med.review.verdict.record_verdict import record_verdict
-from lora_med.review.verdict.report_verdict import corrected
+from lora_med.review.verdict.report_verdict import corrected, record_in_report
 from lora_med.review.verdict.study_result import StudyResult, unseal, write_verdict
 from lora_med.review.web.evidence import load_evidence
 from lora_med.review.web.evidence_pages import EvidencePages
@@ -84,6 +85,25 @@ def page_of(report: Path, folder: Path, path: str) -> str:
     return TestClient(pages.application(), base_url="http://127.0.0.1:8080").get(path).text
 
 
+def test_the_pages_of_the_report_show_it_before_their_findings_and_stay_as_they_were(
+    study: Study, result: StudyResult, report: Path, tmp_path: Path
+) -> None:
+    publish_card(tmp_path / "store", "notes")
+    before = (report / "report.html").read_text(), (report / "report.md").read_text()
+    record_verdict(study, result, tmp_path / "store", report)
+    page, text = (report / "report.html").read_text(), (report / "report.md").read_text()
+    section = page[page.index('<section id="blind-rating">') : page.index('<div class="lead">')]
+    assert page.replace(section, "") == before[0] and text.startswith(before[1].rstrip())
+    shown = html.unescape(section)
+    assert "Blind rating: notes against base" in shown and all(each in shown for each in result.sentences)
+    assert '<span class="chip better">better</span> notes, win_difference, custom, pair: p = ' in section
+    assert "## Blind rating" in text and text.count("after Holm (sign test of a blind rating)") == 1
+    record_in_report(study, replace(result, sentences=("<script>",)), open_report(report))
+    page = (report / "report.html").read_text()
+    assert page.count('id="blind-rating"') == 1 and "<script>" not in page and "&lt;script&gt;" in page
+    assert (report / "report.md").read_text().count("## Blind rating\n") == 1
+
+
 def test_the_card_and_the_readme_hold_the_verdict_and_the_files_are_still_as_published(
     study: Study, result: StudyResult, report: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +129,8 @@ def test_recording_twice_changes_nothing(study: Study, result: StudyResult, repo
     folder = publish_card(tmp_path / "store", "notes")
 
     def state() -> list[tuple[bytes, int]]:
-        paths = (report / "report.json", folder / "card.json", folder / "README.md")
+        paths = [report / f"report.{kind}" for kind in ("json", "html", "md")]
+        paths += [folder / "card.json", folder / "README.md"]
         return [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
 
     record_verdict(study, result, tmp_path / "store", report)

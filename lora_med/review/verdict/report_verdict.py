@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import IntegrityError
+from lora_med.evaluation.report.rated_pages import write_ratings
 from lora_med.files import write_json
 from lora_med.metrics.significance import holm
 from lora_med.review.blind.study import SEALED, Study
@@ -53,7 +54,9 @@ def rated_report(study: Study, path: Path | str | None = None) -> ReportFolder:
 
 
 def record_in_report(study: Study, result: StudyResult, report: ReportFolder) -> Path:
-    """Write the verdict into report.json, atomically; a repeated call changes nothing. Returns its path.
+    """Write the verdict into report.json, then into the pages beside it; a repeated call changes nothing.
+
+    Each file is written atomically, report.json first: a call after a kill completes the rest. Returns its path.
 
     Raises:
         IntegrityError: the report's comparisons are not those of its evaluations.
@@ -76,6 +79,7 @@ def record_in_report(study: Study, result: StudyResult, report: ReportFolder) ->
     content = {**report.content, "comparisons": corrected(tests, verdicts), "ratings": ratings}
     if content != report.content:
         write_json(path, content, private=any(each.access == "credentialed" for each in report.evaluations))
+    write_ratings(report.folder, content["ratings"], content["comparisons"])
     return path
 
 
