@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from lora_med.config.parse import parse
 from lora_med.errors import NotPermittedError
+from lora_med.review.row_facts import RowFacts
 from lora_med.review.trained_rows import RowFilter, TrainedRows, load_trained_rows
 from lora_med.review.web.data_pages import DataPages
 from lora_med.review.web.page_templates import guarded
@@ -113,3 +114,9 @@ def test_what_was_left_out_is_listed_by_reason_and_uid(tmp_path: Path) -> None:
     more = replace(trained, dropped=[("custom: near duplicate", ["u<1>", "u2"], 998)])
     page = client_of(more).get("/data").text
     assert "Left out, custom: near duplicate: 1,000" in page and "u&lt;1&gt;, u2 and 998 more" in page
+
+
+def test_rows_of_one_source_of_a_mixture_are_those_of_that_source() -> None:
+    facts = [RowFacts("pubmed", (), False), RowFacts("custom", (), False)]
+    assert [RowFilter(source="custom").admits(5, each, ()) for each in facts] == [False, True]
+    assert all(RowFilter().admits(5, each, ()) for each in facts)
