@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings
-from lora_med.errors import DataError, PreflightError
+from lora_med.errors import DataError, PreflightError, SettingsError
 from lora_med.models.base import load_base
 from lora_med.training.run.callbacks import read_metrics
 from lora_med.training.step.fast_layers import fast_layers
 from lora_med.training.step.preference_loss import COUNTS
 from tests.tiny import make_tiny
+from tests.training.fsdp_ranks import run_sharded_ranks
 from tests.training.pairs import make_preference_trainer, pair_rows, preference, rows_of
 from tests.training.support import fork, make_base, run_ranks, wait, weights
 
@@ -187,6 +189,7 @@ def test_a_run_learns_to_prefer_and_reports_it_with_an_interval(tmp_path: Path) 
     assert {"chosen", "rejected", "before", "after", "shorter_than_explained"} <= preferences["lengths"].keys()
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     def work(folder: Path) -> None:
         size = 4 // int(os.environ.get("WORLD_SIZE", "1"))
@@ -203,6 +206,12 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     (one, margin), (two, other) = (torch.load(folder / "final.pt") for folder in (alone, both))
     assert torch.allclose(one, two, atol=1e-4)
     assert margin == pytest.approx(other, abs=1e-3)
+
+
+def test_a_base_in_shards_is_refused_by_name(tmp_path: Path) -> None:
+    codes = run_sharded_ranks(2, lambda: make_preference_trainer(tmp_path / "run"), tmp_path)
+    assert codes == [SettingsError.exit_code] * 2
+    assert "method dpo does not train a model in shards" in (tmp_path / "error-0.txt").read_text()
 
 
 def train(folder: Path) -> None:
@@ -236,8 +245,13 @@ def test_accumulated_batches_train_what_one_batch_does(tmp_path: Path) -> None:
     train = [preference(number) for number in range(10)]
     finals = []
     for size, accumulated in ((4, 1), (2, 2)):
-        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
-        trainer = make_preference_trainer(tmp_path / str(size), train=train, validation=[], **sizes)
+        trainer = make_preference_trainer(
+            tmp_path / str(size),
+            train=train,
+            validation=[],
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulated,
+        )
         trainer.train()
         finals.append(weights(trainer))
     assert torch.allclose(*finals, atol=1e-5)
@@ -258,7 +272,7 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
 def test_a_row_holds_both_answers_after_the_same_prompt() -> None:
     base = make_base()
     rows, held_out = rows_of([preference(0)], base)
-    (row,) = rows.rows
+    row: Any = rows.rows[0]
     first, second = row["seq_lengths"]
     prompt = list(held_out.prompts[0])
     assert row["input_ids"][: len(prompt)] == row["input_ids"][first : first + len(prompt)] == prompt

@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 class RowKind(Protocol):
-    """What preparing needs of a kind of row."""
+    """What preparing needs of a kind of row.
+
+    `documents_a_row` is the number of documents that belong together; where rows are not packed, they are one row.
+    """
+
+    documents_a_row: ClassVar[int]
 
     @property
     def max_length(self) -> int:
         """The most tokens of a document."""
-        ...
-
-    @property
-    def documents_a_row(self) -> int:
-        """How many documents in a row belong together, where rows are not packed."""
         ...
 
     def marks(self) -> list[object]:
