@@ -243,7 +243,7 @@ def test_a_run_that_is_killed_resumes_bit_identical(tmp_path: Path) -> None:
 def test_accumulated_batches_train_what_one_batch_does(tmp_path: Path) -> None:
     """The mean is over the pairs of the step, although answers differ in length and the last step is short."""
     train = [preference(number) for number in range(10)]
-    finals = []
+    finals, losses = [], []
     for size, accumulated in ((4, 1), (2, 2)):
         trainer = make_preference_trainer(
             tmp_path / str(size),
@@ -254,7 +254,10 @@ def test_accumulated_batches_train_what_one_batch_does(tmp_path: Path) -> None:
         )
         trainer.train()
         finals.append(weights(trainer))
+        losses.append([line["loss"] for line in read_metrics(tmp_path / str(size)) if "loss" in line])
     assert torch.allclose(*finals, atol=1e-5)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0][0] == pytest.approx(LOG_2, abs=1e-4)
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
