@@ -323,6 +323,14 @@ def test_blocks_add_up_to_the_whole_and_pairs_that_contradict_are_counted() -> N
     )  # one token a letter, and the end
 
 
+def test_the_prompt_ends_where_an_answer_begins_also_with_a_tag_that_is_not_trained() -> None:
+    kind = pair_rows(base := make_base())
+    tagged = preference(0, output="[NAME] takes aspirin.", rejected="[DATE] was fine.")
+    (pair,) = kind.pairs([tagged], kind.no_facts())
+    assert base.tokenizer.decode(pair.prompt[1:]).startswith(tagged.input)
+    assert not any(pair.chosen.trained[: len(pair.prompt)]) and True in pair.chosen.trained
+
+
 def test_a_record_without_a_rejected_answer_is_refused() -> None:
     with pytest.raises(DataError, match="record p0 has no rejected answer"):
         pair_rows(make_base()).block([preference(0, rejected="")])

@@ -10,6 +10,7 @@ import logging
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -37,8 +38,11 @@ class TokenPair:
 
     @property
     def prompt(self) -> list[int]:
-        """The tokens before the answers."""
-        return self.chosen.input_ids[: self.chosen.trained.index(True)]
+        """The tokens before the answers: those that both documents begin with, none of them trained."""
+        first, second = self.chosen, self.rejected
+        both = zip(first.input_ids, second.input_ids, first.trained, second.trained, strict=False)
+        shared = takewhile(lambda each: each[0] == each[1] and not (each[2] or each[3]), both)
+        return [token for token, *_ in shared]
 
 
 @dataclass
@@ -53,7 +57,6 @@ class PairFacts:
     too_long: Uids = field(default_factory=Uids)
     longest: int = 0
     same_tokens: Uids = field(default_factory=Uids)
-    other_prompts: Uids = field(default_factory=Uids)
     refused: Uids = field(default_factory=Uids)
     chosen: array[int] = field(default_factory=lambda: array("i"))
     rejected: array[int] = field(default_factory=lambda: array("i"))
@@ -67,7 +70,6 @@ class PairFacts:
         for mine, theirs in (
             (self.too_long, later.too_long),
             (self.same_tokens, later.same_tokens),
-            (self.other_prompts, later.other_prompts),
             (self.refused, later.refused),
         ):
             mine.merge(theirs)
@@ -157,8 +159,6 @@ class PairRows:
             return False
         for side in (chosen, rejected):
             facts.examined.add(side)
-        if True not in chosen.trained or rejected.input_ids[: len(pair.prompt)] != pair.prompt:
-            facts.other_prompts.add(uid)
         facts.note_direction(pair.record)
         facts.chosen.append(sum(chosen.trained))
         facts.rejected.append(sum(rejected.trained))
@@ -175,13 +175,6 @@ class PairRows:
         self._refuse_long(facts, what)
         if facts.chosen or what == "training":
             refuse_bad(facts.examined, what, shown)
-        if facts.other_prompts.count:
-            raise PreflightError(
-                f"{facts.other_prompts.count} pairs have other prompts before their two answers: "
-                f"{facts.other_prompts.listed(shown)}",
-                where=f"the {what} split",
-                fix="a template whose prompt does not depend on the answer: data.template",
-            )
         report, warnings = self._report(facts), self._warnings(facts, what)
         self.log(report, warnings, what)
         may_show = what == "training" and self.text.access != "credentialed"
