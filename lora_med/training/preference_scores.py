@@ -25,7 +25,7 @@ from lora_med.training.step.preference_loss import TIE, StartWeights
 
 logger = logging.getLogger(__name__)
 MOST_ANSWERS = 32  # prompts that are answered twice, by reference and adapter
-ROOM = 1.5  # times the longest answer of the pairs: the most tokens of an answer
+LENGTH_FACTOR = 1.5  # times the longest answer of the pairs: the most tokens of an answer
 SEED = 0
 
 
@@ -120,7 +120,7 @@ def compare_answers(
     """
     numbers = _drawn(model, pairs)
     prompts = [pairs.prompts[number] for number in numbers]
-    limit = max(1, math.ceil(ROOM * pairs.longest))
+    limit = max(1, math.ceil(LENGTH_FACTOR * pairs.longest))
 
     def answers() -> list[str]:
         written = greedy(model, tokenizer, prompts, max_new_tokens=limit)
@@ -132,7 +132,7 @@ def compare_answers(
         "log_length_ratio": round(fmean(log_ratios(pairs.chosen, pairs.rejected)), 4),
     }
     if not prompts:
-        logger.warning("answers: none are compared in length, as no prompt leaves room for one in the base's context")
+        logger.warning("answers: none are compared in length, as no prompt with an answer fits into the base's context")
         return {"lengths": result}
     after = answers()
     with start.in_place():
@@ -141,23 +141,24 @@ def compare_answers(
     shorter = shortened(
         log_ratios(after, before),
         [pairs.groups[number] for number in numbers],
+        against_chosen=log_ratios(after, [pairs.chosen[number] for number in numbers]),
         explained=log_ratios(pairs.chosen, pairs.rejected),
         samples=samples,
     )
     result |= {"answers": len(prompts), "before": _described(before, asked), "after": _described(after, asked)}
     result |= shorter
-    _say(result)
+    _log_lengths(result)
     return {"lengths": result}
 
 
 def _drawn(model: Any, pairs: HeldOutPairs) -> list[int]:
-    """The numbers of pairs with different prompts to answer, at most MOST_ANSWERS, each with room for its answer."""
+    """The numbers of pairs with different prompts to answer, at most MOST_ANSWERS, that fit into the base's context."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     first = {prompt: number for number, prompt in reversed(list(enumerate(pairs.prompts)))}
     fitting = [
         number
         for prompt, number in sorted(first.items(), key=lambda item: item[1])
-        if context is None or len(prompt) + math.ceil(ROOM * pairs.longest) <= context
+        if context is None or len(prompt) + math.ceil(LENGTH_FACTOR * pairs.longest) <= context
     ]
     if len(fitting) <= MOST_ANSWERS:
         return fitting
@@ -170,22 +171,36 @@ def log_ratios(first: Sequence[str], second: Sequence[str]) -> list[float]:
 
 
 def shortened(
-    changes: Sequence[float], groups: Sequence[str], *, explained: Sequence[float], samples: int
+    changes: Sequence[float],
+    groups: Sequence[str],
+    *,
+    against_chosen: Sequence[float],
+    explained: Sequence[float],
+    samples: int,
 ) -> dict[str, Any]:
     """The mean change of the answers' length (logarithm) with its 95% interval, and whether the pairs explain it.
 
-    The pairs explain as much as their chosen answers are shorter than the rejected ones, on average. More is
-    unexplained if the complete interval is below that.
+    The pairs explain two things: answers shorter by as much as the chosen ones are shorter than the rejected ones, on
+    average; and answers as long as the chosen ones, since a reference may write on without an end. A change is
+    unexplained if its complete interval is below the first, and the answers are clearly shorter than the chosen ones.
+
+    Args:
+        against_chosen: the length of each answer against that of the chosen answer to its prompt (logarithm).
+        explained: the lengths of the chosen answers against the rejected ones (logarithm), of all pairs.
     """
-    table = np.column_stack([np.ones(len(changes)), np.asarray(changes)])
-    interval = bootstrap(table, groups, _mean, samples=samples, seed=SEED)
+    interval, to_chosen = (
+        bootstrap(np.column_stack([np.ones(len(each)), np.asarray(each)]), groups, _mean, samples=samples, seed=SEED)
+        for each in (changes, against_chosen)
+    )
     limit = min(0.0, fmean(explained))
-    known = interval.low is not None and interval.high is not None
+    ends = [end for end in (interval.low, interval.high) if end is not None]
+    is_below = interval.high is not None and interval.high < limit
     return {
         "change": round(fmean(changes), 4),
-        "change_interval": [round(end, 4) for end in (interval.low, interval.high) if end is not None] or None,
+        "change_interval": [round(end, 4) for end in ends] or None,
+        "against_chosen": round(fmean(against_chosen), 4),
         "explained": round(limit, 4),
-        "shorter_than_explained": bool(known and interval.high is not None and interval.high < limit),
+        "shorter_than_explained": is_below and to_chosen.high is not None and to_chosen.high < 0,
     }
 
 
@@ -201,7 +216,7 @@ def coverage(source: str, text: str) -> float:
     return len(wanted & set(content_words(text))) / len(wanted) if wanted else 1.0
 
 
-def _say(result: dict[str, Any]) -> None:
+def _log_lengths(result: dict[str, Any]) -> None:
     before, after, chosen, rejected = (result[name] for name in ("before", "after", "chosen", "rejected"))
     logger.info(
         "answers to %d held-out prompts: %.1f words by the reference, %.1f by the adapter; coverage of the prompt %.3f "

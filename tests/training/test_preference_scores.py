@@ -9,7 +9,7 @@ import pytest
 
 from lora_med.training.preference_scores import (
     HeldOutPairs,
-    _say,
+    _log_lengths,
     compare_rewards,
     coverage,
     log_ratios,
@@ -45,16 +45,31 @@ def test_pairs_of_one_prompt_do_not_narrow_the_interval() -> None:
     assert 0 <= once.low < 0.75 < once.high <= 1
 
 
-def test_shorter_answers_are_told_from_what_the_pairs_explain() -> None:
-    half, little = math.log(0.5), math.log(0.95)
-    changes = [half + 0.01 * number for number in range(12)]
-    assert shortened(changes, GROUPS, explained=[0.3], samples=200)["shorter_than_explained"]
-    assert shortened(changes, GROUPS, explained=[0.3], samples=200)["explained"] == 0.0  # longer ones explain nothing
-    assert shortened(changes, GROUPS, explained=[little], samples=200)["shorter_than_explained"]
-    assert not shortened(changes, GROUPS, explained=[2 * half], samples=200)["shorter_than_explained"]
-    around_zero = [half, -half] * 6
-    assert not shortened(around_zero, GROUPS, explained=[0.0], samples=200)["shorter_than_explained"]
-    assert not shortened([half], ["one"], explained=[0.0], samples=200)["shorter_than_explained"]  # no interval
+HALF, LITTLE = math.log(0.5), math.log(0.95)
+HALVED = [HALF + 0.01 * number for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "against_chosen", "explained", "flagged"),
+    [
+        (HALVED, HALVED, [0.3], True),
+        (HALVED, HALVED, [LITTLE], True),
+        (HALVED, HALVED, [2 * HALF], False),  # the chosen answers are shorter still
+        (HALVED, [0.0, 0.1] * 6, [0.3], False),  # as long as the chosen ones: the reference wrote without an end
+        ([HALF, -HALF] * 6, HALVED, [0.0], False),  # cannot be told from no change
+    ],
+)
+def test_shorter_answers_are_told_from_what_the_pairs_explain(
+    changes: list[float], against_chosen: list[float], explained: list[float], flagged: bool
+) -> None:
+    result = shortened(changes, GROUPS, against_chosen=against_chosen, explained=explained, samples=200)
+    assert result["shorter_than_explained"] == flagged
+    assert result["explained"] == pytest.approx(min(0.0, explained[0]), abs=1e-4)  # longer ones explain nothing
+
+
+def test_one_group_has_no_interval_and_gives_no_warning() -> None:
+    result = shortened([HALF], ["one"], against_chosen=[HALF], explained=[0.0], samples=200)
+    assert not result["shorter_than_explained"] and result["change_interval"] is None
 
 
 def test_lengths_and_coverage_by_hand() -> None:
@@ -67,9 +82,9 @@ def test_the_warning_names_both_lengths(caplog: pytest.LogCaptureFixture) -> Non
     described = {"words": 8.0, "coverage": 0.5}
     result = {**dict.fromkeys(("before", "after", "chosen", "rejected"), described), "answers": 3}
     with caplog.at_level(logging.WARNING):
-        _say(result | {"change": math.log(0.5), "explained": 0.0, "shorter_than_explained": False})
+        _log_lengths(result | {"change": math.log(0.5), "explained": 0.0, "shorter_than_explained": False})
         assert not caplog.records
-        _say(result | {"change": math.log(0.5), "explained": 0.0, "shorter_than_explained": True})
+        _log_lengths(result | {"change": math.log(0.5), "explained": 0.0, "shorter_than_explained": True})
     assert "got shorter (-50%) by more than the pairs explain (+0%)" in caplog.text
 
 

@@ -155,8 +155,8 @@ def _best(source: str, texts: Sequence[str]) -> tuple[str, str] | None:
             if better.faults < worse.faults and says_as_much:
                 yield worse.faults - better.faults, chosen, rejected
 
-    found = max(candidates(), key=lambda each: each[0], default=None)
-    return None if found is None else (found[1], found[2])
+    best = max(candidates(), key=lambda each: each[0], default=None)
+    return None if best is None else (best[1], best[2])
 
 
 def _row(record: Record, row: Row, chosen: str, rejected: str) -> dict[str, Any]:
