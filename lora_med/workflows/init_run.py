@@ -209,8 +209,8 @@ def _from_check(check: Check, names: Sequence[str], corpus: Corpus, most: int, a
         Choice("adapter.name", name, reason),
     ]
     if answers.base in (None, MICRO) and compares:
-        reason = "fifty times the default of dpo, because micro is a thousand times smaller than the usual base"
-        choices.append(Choice("train.learning_rate", 1e-3, reason))
+        reason = "fifteen times the default of dpo, because micro is a thousand times smaller than the usual base"
+        choices.append(Choice("train.learning_rate", 3e-4, reason))
     elif answers.base in (None, MICRO):
         reason = "ten times the default, because micro is a thousand times smaller than the usual base"
         choices.append(Choice("train.learning_rate", 2e-3, reason))

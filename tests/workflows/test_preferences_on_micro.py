@@ -49,6 +49,7 @@ def test_the_preference_accuracy_rises_on_held_out_pairs_clear_of_a_half(tmp_pat
             f"train.output_dir={tmp_path / 'run'}",
             "data.paths=[]",
             "train.max_steps=40",
+            "train.learning_rate=1e-3",
             "train.eval_steps=20",
             "data.near_duplicate_similarity=0",  # the notes are made of few words
         ],
