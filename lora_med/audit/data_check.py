@@ -15,7 +15,7 @@ from lora_med.config.schema import Settings
 from lora_med.data.access import CREDENTIALED, NOT_STATED, Access, handled_as
 from lora_med.data.corpus import Corpus, corpus_of, open_splits
 from lora_med.data.outcome import Tally
-from lora_med.data.record import Passage, Record, Split, shown_uid, texts_of
+from lora_med.data.record import Passage, Record, Split, each_answer, shown_uid, texts_of
 from lora_med.data.splitting.build_splits import Splits
 from lora_med.prompts.chat_template import tokenizer_of_run
 from lora_med.prompts.fit import Refused, fit_stream, quantiles
@@ -166,14 +166,14 @@ def _nameless(counts: dict[str, int]) -> dict[str, int]:
 def lengths(
     records: Sequence[Record], template: str, settings: Settings, tokenizer: Any, *, shown: bool = True
 ) -> Lengths:
-    """The lengths of the rows that `template` makes of `records`, fitted as a run would.
+    """The lengths of the rows that `template` makes of `records`, fitted as a run would; a preference makes two.
 
     Sections are named by their own headings only where text may be `shown`: a heading may name a patient.
     """
     train = settings.train
     sizes: list[int] = []
     trained = too_long = lost = 0
-    rows = render_stream(records, template, train.too_long, train.assistant_turns)
+    rows = render_stream(each_answer(records), template, train.too_long, train.assistant_turns)
     refused = Refused(settings.data.skip_bad)
     for tokens in fit_stream(rows, tokenizer, train.max_length, refused):
         sizes.append(len(tokens.input_ids) + tokens.lost)

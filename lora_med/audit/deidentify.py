@@ -162,7 +162,8 @@ def _texts(record: Record) -> list[str]:
         parts = [text for part in record.sections for text in (part.label or "", part.text)]
         return [record.title, record.text, *parts]
     if isinstance(record, Pair):
-        return [*(content for _, content in record.history), record.input, record.output, record.section]
+        earlier = (content for _, content in record.history)
+        return [*earlier, record.input, record.output, record.section, record.reasoning, record.rejected]
     return [record.question, record.answer, record.explanation, *record.contexts, *record.options]
 
 
@@ -175,9 +176,10 @@ def _with(record: Passage | Pair | Question, texts: Sequence[str]) -> Record:
         )
         return replace(record, title=title, text=text, sections=sections)
     if isinstance(record, Pair):
-        *history, prompt, output, section = texts
+        *history, prompt, output, section, reasoning, rejected = texts
         turns = tuple((role, content) for (role, _), content in zip(record.history, history, strict=True))
-        return replace(record, input=prompt, output=output, section=section, history=turns)
+        answers = {"output": output, "reasoning": reasoning, "rejected": rejected}
+        return replace(record, input=prompt, section=section, history=turns, **answers)
     question, answer, explanation, *rest = texts
     contexts, options = tuple(rest[: len(record.contexts)]), tuple(rest[len(record.contexts) :])
     answer = options[record.right_option] if options else answer

@@ -50,6 +50,8 @@ def plan(
     if sharded and processes == 1:
         raise UsageError("--sharded with --processes 1: no other has a shard", fix="--processes N, with N at least 2")
     settings = parse(config, overrides or [])
+    if sharded and settings.train.method == "dpo":
+        raise UsageError("--sharded with train.method dpo, which does not train a base in shards", fix="without it")
     prepare_environment(settings.offline)
     from rich.console import Console
 
@@ -203,6 +205,7 @@ def _shape(settings: Settings) -> Shape:
         attention=choose_attention(model.attn_implementation, bare.config, choices),
         on_gpu=device_kind() == "cuda",
         quantizes=quantizes,
+        compares=settings.train.method == "dpo",
     )
 
 
@@ -212,12 +215,15 @@ def _documents(settings: Settings) -> list[Tokens]:
     from lora_med.models.tokens.base_tokenizer import tokenizer_with
     from lora_med.prompts.chat_template import tokenizer_of_run
     from lora_med.training.rows.documents import DocumentStream
+    from lora_med.workflows.preferences.train_preferences import pair_documents
 
     tokenizer = tokenizer_with(settings.lora.trainable_tokens, settings.model)
     corpus = open_corpus(settings.data)
     train, model = settings.train, settings.model
     options = {"file": model.chat_template, "enable_thinking": model.enable_thinking}
     tokenizer = tokenizer_of_run(tokenizer, corpus.templates.values(), **options)
+    if train.method == "dpo":
+        return pair_documents(list(corpus.train), corpus.templates, tokenizer, settings)
     fitting = train.max_length, train.too_long, train.assistant_turns
     return list(DocumentStream(corpus.train, corpus.templates, tokenizer, *fitting, settings.data.skip_bad))
 

@@ -34,8 +34,18 @@ def print_traceback(error: BaseException) -> None:
     print_text("".join(traceback.format_exception(error)), file=sys.stderr, end="", flush=True)
 
 
-def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Parse `--config FILE key=value...` and call `main`; an error ends the process with its exit code."""
+def run_recipe(
+    main: Callable[[Settings], None],
+    *,
+    doc: str | None,
+    overrides: Sequence[str] = (),
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse `--config FILE key=value...` and call `main`; an error ends the process with its exit code.
+
+    Args:
+        overrides: settings that win over the file, as `key=value`; those of the command line win over them.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="the YAML file of the settings")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -45,7 +55,7 @@ def run_recipe(main: Callable[[Settings], None], *, doc: str | None, arguments: 
     try:
         check_working_directory()
         with telling_others():
-            settings = parse(options.config, options.overrides)
+            settings = parse(options.config, [*overrides, *options.overrides])
             prepare_environment(settings.offline)
             main(settings)
     except LoraMedError as error:

@@ -45,10 +45,10 @@ class DataSettings(Section):
     """The prompt template; left out, the source's own. A card names the template that trained it."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For `custom`: our field -> your column, such as `prompt: question_text`. The fields are uid, group, text, title,
-    label, messages, system, history, instruction, input, output, prompt, completion, question, answer, answer_idx,
-    contexts, options, explanation, subject, section. `group: none` says that each text is its own group.
-    For `plain_text`: `group: file` makes each file a group. For `conll`: `tag` is the number of the column of tags,
-    from 1, or its name in the header."""
+    label, messages, system, history, instruction, input, output, prompt, completion, chosen, rejected, question,
+    answer, answer_idx, contexts, options, explanation, subject, section. `group: none` says that each text is its own
+    group. For `plain_text`: `group: file` makes each file a group. For `conll`: `tag` is the number of the column of
+    tags, from 1, or its name in the header."""
     ignore_columns: list[str] = Field(default_factory=list)
     """For `custom`: columns that are left out on purpose, where their names say that they hold content."""
     answer_form: Literal["text", "letter", "from_0", "from_1"] | None = None

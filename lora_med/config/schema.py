@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lora_med.config.data_settings import DataSettings
+from lora_med.config.method_rules import refused_combinations, with_method_defaults
 from lora_med.config.section import Positive, Section, Share
 
 FED_BY_SCORES = ("reduce_lr_on_plateau", "greedy")  # learning rates that transformers takes from validation
@@ -134,6 +135,11 @@ class TrainSettings(Section):
     """Passes over the training split; max_steps wins over it."""
     max_steps: int = -1
     """Optimizer steps; -1 lets num_train_epochs decide. A streamed corpus needs it."""
+    method: Literal["sft", "dpo"] = "sft"
+    """sft learns to write the completions. dpo learns to prefer the chosen answer of each pair to the rejected one
+    (docs/preferences.md); with it learning_rate is 2e-5 and lora_dropout 0 where they are left out."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """With method dpo: how strongly the adapter is held to its reference; smaller lets it go further."""
     per_device_train_batch_size: Positive = 4
     """Rows a device takes at once; with packing, rows of max_length tokens."""
     per_device_eval_batch_size: Positive = 8
@@ -269,6 +275,18 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     adapter: AdapterSettings = AdapterSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_method(cls, values: Any) -> Any:
+        return with_method_defaults(values)
+
+    @model_validator(mode="after")
+    def _method_can_be_combined(self) -> Settings:
+        refused = refused_combinations(self)
+        if refused:
+            raise ValueError(f"train.method {self.train.method} cannot be combined with {'; nor with '.join(refused)}")
+        return self
 
     @model_validator(mode="after")
     def _schedule_has_its_loss(self) -> Settings:

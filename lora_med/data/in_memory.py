@@ -81,5 +81,6 @@ def _kind(row: Any) -> str:
 
 
 def _canonical(row: Any) -> bytes:
-    values = dict(row) if isinstance(row, Mapping) else repr(row) + (row.reasoning if isinstance(row, Pair) else "")
+    unshown = row.reasoning + row.rejected if isinstance(row, Pair) else ""
+    values = dict(row) if isinstance(row, Mapping) else repr(row) + unshown
     return json.dumps(values, sort_keys=True, ensure_ascii=True, default=str).encode() + b"\n"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -124,6 +125,7 @@ class Pair:
 
     `history` holds the turns of a conversation before `input`, as `(role, content)`; `output` is the assistant's last.
     `reasoning` is what the assistant thought before it. `in_turns` is true if the source gave turns, be it two.
+    `rejected` makes the pair a preference: the answer that was preferred less than `output`, empty where there is none.
     """
 
     uid: str
@@ -135,6 +137,7 @@ class Pair:
     history: tuple[tuple[str, str], ...] = ()
     reasoning: str = field(default="", repr=False)
     in_turns: bool = field(default=False, compare=False, repr=False)
+    rejected: str = field(default="", repr=False)
 
     @property
     def is_conversation(self) -> bool:
@@ -175,8 +178,17 @@ def texts_of(record: Record) -> tuple[str, ...]:
         return (record.question, *record.contexts, *record.options, record.answer, record.explanation)
     if isinstance(record, Pair):
         earlier = (content for _, content in record.history)
-        return (*earlier, record.input, *([record.reasoning] if record.reasoning else ()), record.output)
+        before, after = ([text] if text else [] for text in (record.reasoning, record.rejected))
+        return (*earlier, record.input, *before, record.output, *after)
     return (record.text,)
+
+
+def each_answer(records: Iterable[Record]) -> Iterator[Record]:
+    """The records; after each preference, the same prompt with the rejected answer in place of the chosen one."""
+    for record in records:
+        yield record
+        if isinstance(record, Pair) and record.rejected:
+            yield replace(record, output=record.rejected)
 
 
 def asked_of(record: Record) -> str:
@@ -199,6 +211,7 @@ def content(record: Record) -> int:
     elif isinstance(record, Pair):
         parts = ("pair", record.input, record.output, *(part for turn in record.history for part in turn))
         parts += ("", record.reasoning) if record.reasoning else ()
+        parts += ("", "rejected", record.rejected) if record.rejected else ()
     else:
         assert isinstance(record, Annotated)
         parts = ("annotated", record.text, *(f"{span.start} {span.end} {span.type}" for span in record.spans))

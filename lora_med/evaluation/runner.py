@@ -15,6 +15,7 @@ from lora_med.adapters.store.published import AdapterFiles, open_files, shared_c
 from lora_med.adapters.store.store import find_adapter
 from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
+from lora_med.data.shapes.preferences import FAITHFULNESS, mined_by
 from lora_med.errors import SettingsError
 from lora_med.evaluation.eval_options import EvalOptions
 from lora_med.evaluation.results import BASE, Evaluation, Sample
@@ -81,7 +82,9 @@ def evaluate(
     custom = statistics.custom(options.metrics, answered, options.lower_is_better)
     subjects = statistics.subjects(answered, custom)
     recipes = tuple(same_recipe({adapter.name: adapter.card for adapter in opened}))
-    return _evaluation(inputs, statistics, access=access, samples=samples, subjects=subjects, recipes=recipes)
+    notes = (*scorer.notes, *_notes_on_checks(scoring, opened))
+    options_of = {"access": access, "samples": samples, "subjects": subjects, "recipes": recipes, "notes": notes}
+    return _evaluation(inputs, statistics, **options_of)
 
 
 def contribute(
@@ -185,6 +188,17 @@ def _pool(
         loaded.close()
 
 
+def _notes_on_checks(scoring: Scoring, opened: Sequence[AdapterFiles]) -> Iterator[str]:
+    """For each adapter that learned from what the check of faithfulness chose: that it is no score of this adapter."""
+    for adapter in opened if scoring == "writing" else ():
+        remarks = [remark for entry in adapter.card.data.columns for remark in entry.get("remarks", ())]
+        if any(mined_by(FAITHFULNESS) in remark for remark in remarks):
+            yield (
+                f"{adapter.name} learned from pairs that the check of faithfulness chose: facts, numbers and words not "
+                "in the source, and changed findings and sides, are no score of it."
+            )
+
+
 def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> Evaluation:
     """The results as one value, with the base and the settings that produced them."""
     scorer = statistics.scorer
@@ -200,7 +214,6 @@ def _evaluation(inputs: ScorerInputs, statistics: Statistics, **about: Any) -> E
         seed=inputs.options.seed,
         layout=scorer.layout,
         baselines=statistics.baselines(),
-        notes=scorer.notes,
         prompt_options=asdict(inputs.options.prompt_options),
         versions=versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

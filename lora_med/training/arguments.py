@@ -56,7 +56,7 @@ REFUSED = {
     "label_smoothing_factor": "the one-pass loss does not smooth",
     "length_column_name": "batches are not grouped by length, as they are not padded",
     "load_best_model_at_end": "the best adapter is always the one published",
-    "loss_type": "the loss is the negative log-likelihood",
+    "loss_type": "the loss is that of train.method",
     "packing_strategy": "lora_med packs the rows itself",
     "padding_free": "batches have no padding already",
     "push_to_hub": "adapters are pushed by `lora-med adapters push`",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,18 +19,16 @@ from lora_med.models.attention.per_document import no_mask
 from lora_med.models.base import Base
 from lora_med.models.memory import spare_memory
 from lora_med.processes.launch import rank, world_size
-from lora_med.processes.together import mark
 from lora_med.prompts.tokens_and_labels import Tokens
 from lora_med.training.arguments import FLAT, Schedule, refuse_misfit, training_arguments
 from lora_med.training.planner.run_memory import fit_to_memory
 from lora_med.training.rows.arrow_rows import ArrowRows
-from lora_med.training.rows.batches import Collator, Share, load_rows, load_stream
+from lora_med.training.rows.batches import Collator, Share, load_stream
 from lora_med.training.rows.training_rows import training_rows, validation_rows
 from lora_med.training.run.adapter_files import restore, trainable_weights
 from lora_med.training.run.against_start import with_verdict
 from lora_med.training.run.callbacks import MetricsFile, ProcessMarks, ProgressReport, Throughput
 from lora_med.training.run.checkpoint_policy import choose_policy
-from lora_med.training.run.checkpoint_saving import CheckpointingTrainer
 from lora_med.training.run.checkpoint_sending import forget_received
 from lora_med.training.run.resume import full_identity
 from lora_med.training.run.rising_loss import RisingLoss
@@ -40,16 +36,17 @@ from lora_med.training.stack_check import check_stack
 from lora_med.training.step.fast_layers import fast_layers
 from lora_med.training.step.frozen_cache import FrozenRows, frozen_rows
 from lora_med.training.step.fused_lora import Group
-from lora_med.training.step.loss import count_labeled, labeled_positions, prepare_loss
+from lora_med.training.step.loss import labeled_positions, prepare_loss
 from lora_med.training.step.non_finite_guard import StepGuard
 from lora_med.training.step.out_of_memory import MicroBatches
 from lora_med.training.step.self_test import SelfTest
 from lora_med.training.step.task_eval import TaskEvaluation, ValidationTask
+from lora_med.training.validating import ValidatingTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class AdapterTrainer(CheckpointingTrainer):
+class AdapterTrainer(ValidatingTrainer):
     """Trains the adapter "default" of a PeftModel and leaves the best one in it.
 
     Args:
@@ -68,6 +65,7 @@ class AdapterTrainer(CheckpointingTrainer):
     """
 
     groups: Sequence[Group] = ()  # during training, the LoRA layers that are computed together
+    splits_batches = True  # whether a batch may be taken in parts where memory runs out
 
     def __init__(
         self,
@@ -151,7 +149,7 @@ class AdapterTrainer(CheckpointingTrainer):
         size = self.args.per_device_train_batch_size
         if self.rows.stream is not None:
             return load_stream(self.rows.stream, self.collator, batch_size=size, share=self.share)
-        return load_rows(self.rows.rows, self.collator, batch_size=size, share=self.share, seed=self.args.seed)
+        return self.batches(self.rows.rows, size, seed=self.args.seed)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -176,10 +174,6 @@ class AdapterTrainer(CheckpointingTrainer):
         """Negative log-likelihood of all labeled tokens of a batch, summed; `positions` as `labeled_positions`."""
         return model(**inputs, nll_labels=labels, nll_positions=positions)
 
-    def count(self, labels: torch.Tensor) -> torch.Tensor:
-        """How many tokens of a batch are scored."""
-        return count_labeled(labels)
-
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """One forward and backward pass; counts its tokens, and splits the batch where memory runs out.
 
@@ -192,7 +186,8 @@ class AdapterTrainer(CheckpointingTrainer):
         def take(batch: dict[str, Any]) -> torch.Tensor:
             return step(model, self.with_label_positions(batch), *arguments, **options)
 
-        may_split = self.share.processes == 1 and not self.is_deepspeed_enabled and self.fallback is None
+        alone = self.share.processes == 1 and not self.is_deepspeed_enabled
+        may_split = alone and self.fallback is None and self.splits_batches
         loss = self.micro_batches.take(model, inputs, take, self.groups) if may_split else take(inputs)
         self.guard.losses.append(loss.detach())
         return loss
@@ -217,45 +212,6 @@ class AdapterTrainer(CheckpointingTrainer):
             total = float(self._sum(torch.tensor([float(tokens)], dtype=torch.float64))[0])
             logs["tokens_per_second"] = round(total / seconds, 1) if seconds else 0.0
         super().log(logs, start_time)
-
-    def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
-        if self.share.processes == 1:
-            return values
-        dtype = torch.float32 if self.args.device.type == "mps" else values.dtype
-        return self.accelerator.reduce(values.to(self.args.device, dtype), "sum").cpu()  # type: ignore[return-value]
-
-    # ---- Validation ----
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """`eval_loss`: nats per labeled token over all validation rows, a sum over a sum for any batch size."""
-        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
-        size = self.args.per_device_eval_batch_size
-        model: Any = self.model_wrapped if self.sharded else self.model
-        started = time.perf_counter()
-        totals = torch.zeros(2, dtype=torch.float64)
-        model.eval()
-        for batch in load_rows(rows, self.collator, batch_size=size, share=self.share, seed=None):
-            inputs = self._prepare_inputs(batch)
-            count = self.count(inputs["labels"])
-            with torch.no_grad(), self.compute_loss_context_manager():
-                mean = self.compute_loss(model, inputs)
-            totals += torch.tensor([float(mean) * int(count), int(count)], dtype=torch.float64)
-        mark("adding up a validation")
-        nll, tokens = self._sum(totals).tolist()
-        metrics = {
-            f"{metric_key_prefix}_loss": nll / max(tokens, 1),
-            f"{metric_key_prefix}_tokens": int(tokens),
-            f"{metric_key_prefix}_seconds": round(time.perf_counter() - started, 3),
-        }
-        if not math.isfinite(nll):
-            raise self.guard.diverged("the validation loss is not finite", self.args, self.state)
-        self.log(metrics)
-        model.train()
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
 
     # ---- The run ----
 

@@ -29,6 +29,7 @@ from lora_med.models.tokenizer import load_tokenizer
 from lora_med.prompts.chat_template import tokenizer_of_run
 from lora_med.prompts.templates.templates import find_template
 from lora_med.run import quiet
+from lora_med.training.preparation.opened_corpus import holds_preferences
 from lora_med.workflows.draft_config import Choice, overrides_of
 
 MICRO = "micro"
@@ -193,6 +194,9 @@ def _split(choices: Sequence[Choice], fixed: set[str], tokenizer: Any) -> tuple[
 def _from_check(check: Check, names: Sequence[str], corpus: Corpus, most: int, answers: Answers) -> list[Choice]:
     """The values that depend on what was read: template, length of rows, access, names."""
     choices = [*_template(check, corpus, answers), *_lengths(check, most)]
+    compares = holds_preferences(corpus)
+    if compares:
+        choices.append(Choice("train.method", "dpo", "the rows hold a chosen and a rejected answer to one prompt"))
     if answers.access is not None and check.access not in (None, answers.access):
         reason = f"stated as {answers.access}; the class of what was read is stricter, and it counts"
         choices.append(Choice("adapter.access", check.access, reason))
@@ -204,7 +208,10 @@ def _from_check(check: Check, names: Sequence[str], corpus: Corpus, most: int, a
         Choice("train.output_dir", f"runs/{name}", "checkpoints, metrics and run.json"),
         Choice("adapter.name", name, reason),
     ]
-    if answers.base in (None, MICRO):
+    if answers.base in (None, MICRO) and compares:
+        reason = "fifteen times the default of dpo, because micro is a thousand times smaller than the usual base"
+        choices.append(Choice("train.learning_rate", 3e-4, reason))
+    elif answers.base in (None, MICRO):
         reason = "ten times the default, because micro is a thousand times smaller than the usual base"
         choices.append(Choice("train.learning_rate", 2e-3, reason))
     return choices

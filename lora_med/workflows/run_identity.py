@@ -53,7 +53,8 @@ def run_identity(
         for name, value in (
             getattr(settings, section).model_dump(mode="json", exclude={"mix": {"__all__": {"paths"}}}).items()
         ):
-            unset = name == "trainable_tokens" and not value  # checkpoints of earlier versions do not have it
+            unset = name == "trainable_tokens" and not value  # checkpoints of earlier versions do not have these
+            unset = unset or (name in ("method", "beta") and settings.train.method == "sft")
             if name not in MAY_CHANGE.get(section, set()) and not unset:
                 identity[f"{section}.{name}"] = value
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights

@@ -32,6 +32,7 @@ from lora_med.training.rows.token_cache import prepares_rows
 from lora_med.training.run_agreement import agree_on_base, agree_on_data, agree_on_rows
 from lora_med.training.settings_check import check_training
 from lora_med.workflows.lora_config import with_lora
+from lora_med.workflows.preferences.train_preferences import PreferenceTask
 from lora_med.workflows.run_identity import data_facts, run_identity
 from lora_med.workflows.train_tags import TagTask
 from lora_med.workflows.train_text import TextTask
@@ -254,7 +255,8 @@ def open_data(
             if in_files
             else open_corpus(settings.data, train=train, validation=validation, access=adapter.access)
         )
-        task = TASKS[settings.lora.task_type].of(corpus, settings)
+        kind = PreferenceTask if settings.train.method == "dpo" else TASKS[settings.lora.task_type]
+        task = kind.of(corpus, settings)
         facts = data_facts(settings, corpus)
         preparer.access = facts.access
         run.restrict(facts.access)

@@ -15,6 +15,7 @@ from lora_med.evaluation.eval_during_training import check_validation_task, vali
 from lora_med.models.base import Base, load_base
 from lora_med.models.generation import stop_ids
 from lora_med.prompts.chat_template import own_template, read_template
+from lora_med.training.preparation.opened_corpus import holds_preferences
 from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.preparation.row_kinds import TextRows
 from lora_med.training.rows.documents import read_documents, tokenizer_marks
@@ -30,7 +31,18 @@ class TextTask:
 
     @classmethod
     def of(cls, corpus: Corpus, settings: Settings) -> TextTask:
-        """The task of this corpus; refuses a metric that the template does not have, before a model is loaded."""
+        """The task of this corpus; refuses a metric that the template does not have, before a model is loaded.
+
+        Raises:
+            SettingsError: the records are preferences, or as `check_validation_task`.
+        """
+        if holds_preferences(corpus):
+            raise SettingsError(
+                "the data hold pairs of a chosen and a rejected answer, and train.method is sft",
+                where="train.method",
+                fix="train.method=dpo learns the preferences; data.columns={prompt: prompt, completion: chosen} with "
+                "data.ignore_columns=[rejected] trains on the chosen answers alone",
+            )
         check_validation_task(settings.evaluate, corpus, seed=settings.data.split_seed)
         if settings.model.chat_template is not None:
             read_template(settings.model.chat_template)

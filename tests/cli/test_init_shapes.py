@@ -134,7 +134,7 @@ SHAPES: tuple[tuple[Callable[[], str], int, str, str], ...] = (
     ),
     (vendor_entities, 65, "'Entities' holds content", "--ignore-column Entities"),
     (portal_archive, 0, "", ""),
-    (preferences, 65, "preferences, which are not trained", "--column completion=chosen --ignore-column rejected"),
+    (preferences, 0, "", ""),
     (several_classes, 65, "--column text=note", "--column text=note"),
 )
 
@@ -159,3 +159,13 @@ def test_a_file_is_read_or_says_what_to_state(
     if not code or flags:
         assert run(["data", "check", "--config", "run.yaml"]) == 0
         assert parse("run.yaml").train.max_length == 256
+
+
+def test_preferences_are_learned_as_such_or_from_the_chosen_side_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["init", preferences(), "--yes", "--access", "open", *SEPARATE]
+    chosen_alone = ["--column", "completion=chosen", "--ignore-column", "rejected", "--out", "sft.yaml"]
+    assert [run(command), run([*command, *chosen_alone])] == [0, 0]
+    assert [parse(name).train.method for name in ("run.yaml", "sft.yaml")] == ["dpo", "sft"]

@@ -215,8 +215,3 @@ def test_the_reasoning_before_the_last_answer_is_kept(tmp_path: Path, row: dict[
 def test_an_instruction_is_a_turn_so_that_the_base_s_template_writes_it(tmp_path: Path) -> None:
     assert only(tmp_path, {"instruction": ASKED, "output": SAID}).in_turns
     assert not only(tmp_path, {"prompt": ASKED, "completion": SAID}).in_turns
-
-
-def test_preferences_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="chosen and rejected"):
-        only(tmp_path, {"prompt": ASKED, "chosen": SAID, "rejected": "A drug."})

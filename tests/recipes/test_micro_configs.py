@@ -20,7 +20,7 @@ CONFIGS = [
     for path in sorted((ROOT / "lora_med" / "assets" / "configs").glob("micro_*.yaml"))
     if path.stem not in REAL_ONLY
 ]
-RECIPES = {"micro_tags": "tag_entities"}  # where sft_task is not the one
+RECIPES = {"micro_tags": "tag_entities", "micro_preferences": "dpo_task"}  # where sft_task is not the one
 COUNT = 40
 
 
@@ -55,12 +55,18 @@ def _labeled(folder: Path) -> None:
     (folder / "labeled.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
 
 
+def _pairs(folder: Path) -> None:
+    rows = [{"prompt": f"Dose {n}:", "chosen": f" {n} mg.", "rejected": f" {n + 1} g."} for n in range(COUNT)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "micro_exam": _exam,
     "micro_consumer_qa": _pages,
     "micro_label": _labeled,
     "micro_question_summary": _letters,
     "micro_eligibility": _studies,
+    "micro_preferences": _pairs,
 }
 
 

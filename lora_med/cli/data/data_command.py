@@ -16,6 +16,7 @@ from lora_med.cli.command_groups import CommandGroup
 from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, own_rows_options
 from lora_med.cli.data.deidentify_command import deidentify_command, purge_command
 from lora_med.cli.data.output_file import check_no_input, check_output
+from lora_med.cli.data.pairs_command import pairs_command
 from lora_med.cli.data.preview_command import check_command, preview_command
 from lora_med.cli.data.read_report import print_counts
 from lora_med.cli.data.stdin import StdinName, spooled
@@ -48,6 +49,7 @@ app.command("check")(check_command)
 app.command("preview")(preview_command)
 app.command("deidentify")(deidentify_command)
 app.command("purge")(purge_command)
+app.command("pairs")(pairs_command)
 
 
 @app.command("list")

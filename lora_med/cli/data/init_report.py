@@ -68,6 +68,7 @@ def _meanings(used: dict[str, str], answers: Answers) -> list[str]:
 
 def print_rows(drafted: Draft) -> None:
     """Print three rows as they would be trained; of data that are not open none."""
+    from lora_med.data.record import each_answer
     from lora_med.prompts.fit import Refused, fit_stream
     from lora_med.prompts.render import render_stream
     from lora_med.training.rows.preflight import color_row
@@ -76,7 +77,7 @@ def print_rows(drafted: Draft) -> None:
         print_text(f"rows         not shown: the access class is {drafted.check.access}")
         return
     corpus, train = drafted.corpus, drafted.settings.train
-    rendered = render_stream(corpus.train, corpus.templates, train.too_long, train.assistant_turns)
+    rendered = render_stream(each_answer(corpus.train), corpus.templates, train.too_long, train.assistant_turns)
     fitted = fit_stream(rendered, drafted.tokenizer, train.max_length, Refused(drafted.settings.data.skip_bad))
     trained = (tokens for tokens in fitted if tokens.running or len(tokens.input_ids) <= train.max_length)
     screen = console()

@@ -121,6 +121,7 @@ def preview_command(
     is_private = handled_as(check.access) == CREDENTIALED
     hidden = check.access is None or (is_private and permission is None)
     from lora_med.audit.preview import page, spell
+    from lora_med.data.record import each_answer
     from lora_med.data.shapes.columns.accounting import columns_lines
     from lora_med.files import atomic_stream
     from lora_med.prompts.fit import Refused, fit_stream
@@ -128,7 +129,7 @@ def preview_command(
     from lora_med.training.rows.preflight import color_row
 
     train, refused = settings.train, Refused(settings.data.skip_bad)
-    drawn = render_stream(corpus.train, corpus.templates, train.too_long, train.assistant_turns)
+    drawn = render_stream(each_answer(corpus.train), corpus.templates, train.too_long, train.assistant_turns)
     shown = list(islice(fit_stream(drawn, tokenizer, train.max_length, refused), rows))
     if out is not None:
         spelled = [] if hidden else [spell(tokens, tokenizer) for tokens in shown]

@@ -25,7 +25,6 @@ from lora_med.data.outcome import Drop, ReadOptions, TableFormat
 from lora_med.data.shapes.columns.accounting import EXAM
 from lora_med.data.shapes.columns.cells import is_blank, listed, spelling
 from lora_med.data.shapes.columns.patient_columns import holds_text, is_named_like_a_patient
-from lora_med.data.shapes.recognize import PREFERENCES
 from lora_med.data.source import Source
 from lora_med.errors import DataError, SettingsError
 from lora_med.files import archive_errors, open_stream
@@ -91,7 +90,7 @@ def look(names: Sequence[str], table: TableFormat, source: str | None = None) ->
     row_source = find_source(_only_source(detected, names))
     tables = {path: _first_rows(path, table) for path in files} if row_source.template_by_kind else {}
     values = {path: [_with_inner(row) for row in first] for path, first in tables.items()}
-    needs_columns = any(_needs_columns(row_source, path, table, first[0]) for path, first in tables.items() if first)
+    needs_columns = any(_needs_columns(row_source, path, table) for path, first in tables.items() if first)
     return Look(
         files=tuple(files),
         source=row_source,
@@ -229,9 +228,8 @@ def _longest_texts(tables: Mapping[Path, Sequence[Mapping[str, Any]]]) -> str | 
     return max(lengths, key=lambda name: lengths[name], default=None)
 
 
-def _needs_columns(source: Source, path: Path, table: TableFormat, first_row: Mapping[str, Any]) -> bool:
-    """Whether the first row has no columns whose names say what it is; of preferences the reader says what they are."""
+def _needs_columns(source: Source, path: Path, table: TableFormat) -> bool:
+    """Whether the first row has no columns whose names say what it is."""
     options = ReadOptions(table=table, stops_at_columns=False)
     first = next(iter(read(source, [path], options)), None)
-    has_no_shape = isinstance(first, Drop) and first.reason == "missing_column"
-    return has_no_shape and not first_row.keys() >= PREFERENCES
+    return isinstance(first, Drop) and first.reason == "missing_column"

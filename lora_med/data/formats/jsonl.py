@@ -14,7 +14,7 @@ CONVERSATION = "conversation"  # the kind of a pair that was given in turns, wit
 def as_json(record: Record) -> dict[str, Any]:
     """The record as JSON values: uid, group, source, kind, then its kind's fields; a history as role and content.
 
-    A reasoning is written where there is one.
+    A reasoning is written where there is one. A preference is written as `prompt`, `chosen` and `rejected`.
     """
     values = asdict(record)
     fields = {name: values.pop(name) for name in ("uid", "group", "source")}
@@ -24,6 +24,10 @@ def as_json(record: Record) -> dict[str, Any]:
             fields["kind"] = CONVERSATION
         if not record.reasoning:
             del values["reasoning"]
+        if record.rejected:
+            values = {"prompt": values.pop("input"), "chosen": values.pop("output")} | values
+        else:
+            del values["rejected"]
     if "history" in values:
         values["history"] = [{"role": role, "content": content} for role, content in values["history"]]
     return fields | values

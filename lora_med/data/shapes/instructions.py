@@ -30,15 +30,16 @@ def instruction(row: Row) -> Pair:
 
 def prompt_completion(row: Row) -> Pair:
     """A prompt and its completion, or both sides given as turns."""
-    return _two_sides(row, "prompt", "completion")
+    return two_sides(row, "prompt", "completion")
 
 
 def input_output(row: Row) -> Pair:
     """An input and its output, as `lora-med data read` writes them."""
-    return _two_sides(row, "input", "output")
+    return two_sides(row, "input", "output")
 
 
-def _two_sides(row: Row, first: str, second: str) -> Pair:
+def two_sides(row: Row, first: str, second: str) -> Pair:
+    """A text and the one that follows it, in the fields `first` and `second`, or both given as turns."""
     one, other = row.get(first), row.get(second)
     if isinstance(one, list) and isinstance(other, list):
         name = f"columns {row.column(first)!r} and {row.column(second)!r}"

@@ -1,4 +1,7 @@
-"""Which shape a row has, by the columns it fills; the table of shapes is here, the likeliest first."""
+"""Which shape a row has, by the columns it fills; the table of shapes is here, the likeliest first.
+
+Preferences come before all others: data sets of preferences often repeat the chosen conversation in another column.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from lora_med.data.shapes.columns.cells import listed, spelling
 from lora_med.data.shapes.columns.row_columns import Layout, Row
 from lora_med.data.shapes.conversations import messages
 from lora_med.data.shapes.instructions import input_output, instruction, prompt_completion
+from lora_med.data.shapes.preferences import preference
 from lora_med.data.shapes.questions.label_rows import passage
 from lora_med.data.shapes.questions.published_sets import bioasq, is_bioasq
 from lora_med.data.shapes.questions.question_rows import is_question
@@ -25,9 +29,9 @@ CONTENT = _spelled(
     *("instruction", "context", "contexts", "system", "system_prompt", "history", "label", "labels", "spans"),
     *("entities", "options", "choices", "answer_choices", "tools", "tool_calls", "think", "thinking", "reasoning"),
     *("reasoning_content", "rationale", "explanation", "chain_of_thought", "cot", "complex_cot"),
+    *("chosen", "rejected"),
 )
 SIDES = _spelled("input", "output", "prompt", "completion", "question", "answer", "response", "summary", "target")
-PREFERENCES = frozenset({"chosen", "rejected"})
 PASSAGES = _spelled("text", "passage", "passages", "abstract", "note", "input", "document", "article")
 
 
@@ -54,6 +58,7 @@ QUESTION = Shape(("question", "answer"), None, PASSAGES | ANSWERS)
 LABELED = Shape(("text", "label"), None, SIDES)
 TEXT = Shape(("text",), passage, SIDES)
 SHAPES = (
+    Shape(("chosen", "rejected"), preference, SIDES),
     Shape(("messages",), messages),
     Shape(("prompt", "completion"), prompt_completion, SIDES),
     Shape(("instruction", "output"), instruction, SIDES),
@@ -112,10 +117,6 @@ def _has_columns(shape: Shape, row: Row) -> bool:
 def no_shape(row: Row) -> RowError:
     """The error of a row that has no shape: it names the columns there are, and what they could be."""
     expected = "; or ".join(" and ".join(shape.needs) for shape in SHAPES if shape.fits is SHAPES[0].fits)
-    if row.values.keys() >= PREFERENCES:
-        return RowError(
-            "missing_column", "the columns chosen and rejected hold preferences, which are not trained here"
-        )
     return RowError(
         "missing_column",
         f"expected the columns {expected}; none is among the {len(row.values)} there are: {listed(row.values)}",

@@ -1,5 +1,6 @@
 """Your own rows, each in a shape that its columns show.
 
+    chosen, rejected            two answers to a prompt or conversation, one of them preferred -> Pair with rejected
     messages                    a conversation; the last answer is trained                    -> Pair with history
     instruction, output         Alpaca, with `input`, `system` and `history` if there are any -> Pair
     prompt, completion          the answer to a prompt                                        -> Pair
@@ -34,6 +35,7 @@ from lora_med.data.shapes.class_names import class_names
 from lora_med.data.shapes.columns.accounting import Accounting
 from lora_med.data.shapes.columns.cells import parsed
 from lora_med.data.shapes.columns.row_columns import FIELDS, Layout, Row
+from lora_med.data.shapes.preferences import FAITHFULNESS, MINED, mined_by
 from lora_med.data.shapes.questions.first_pass import FirstPass
 from lora_med.data.shapes.questions.label_rows import label_of, labeled
 from lora_med.data.shapes.questions.published_sets import unrolled
@@ -50,9 +52,10 @@ NAME = "name your columns in data.columns (--column field=column), or set data.s
 def read(inputs: Sequence[Input], options: ReadOptions) -> Iterable[Outcome]:
     """The rows of the inputs as records of one kind.
 
-    Drops: unanswerable, empty_answer, not_accepted; with an error: missing_column, other_shape, bad_type, empty_text,
-    tool_turn, weight_zero, unclear_answer, bad_offsets, missing_labels, unfinished, bad_json, bad_csv, bad_utf8,
-    damaged_file. Left out within records: unanswered_turn, further_answer, repeated_key, and mentions that do not fit.
+    Drops: unanswerable, empty_answer, not_accepted, same_answer; with an error: missing_column, other_shape, bad_type,
+    empty_text, tool_turn, weight_zero, unclear_answer, bad_offsets, missing_labels, unfinished, bad_json, bad_csv,
+    bad_utf8, damaged_file. Left out within records: unanswered_turn, further_answer, repeated_key, and mentions that do
+    not fit.
 
     Raises:
         SettingsError: `data.columns` names a field that does not exist, or `data.labels` and no label column.
@@ -88,6 +91,7 @@ class _Reader:
             row, shape = seen
             try:
                 self.options.notes.access.update(_came_from(row.values))
+                self.options.notes.remarks.update(_made_by(row.values))
                 if shape is None:
                     raise _other_columns(row, first[0]) if first else no_shape(row)
                 shape, record = self._made(row, shape)
@@ -191,6 +195,12 @@ def _other_columns(row: Row, first: Shape) -> RowError:
     except RowError as wrong:
         return wrong
     return no_shape(row)
+
+
+def _made_by(values: Mapping[str, Any]) -> dict[str, None]:
+    """The remark on pairs that a check made."""
+    stated = values.get(MINED)
+    return {f"pairs made by {stated}": None} if isinstance(stated, str) and stated == mined_by(FAITHFULNESS) else {}
 
 
 def _came_from(values: Mapping[str, Any]) -> Iterator[str]:

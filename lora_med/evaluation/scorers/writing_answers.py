@@ -62,11 +62,11 @@ def writing_items(records: Sequence[Record], template: str, tokenizer: Any) -> l
             raise DataError(f"record {row.uid}: there is no reference to compare with", fix="leave it out")
         first = tokens.trained.index(True)
         ids, size = tuple(tokens.input_ids[:first]), tokens.answer_end - first
-        items.append(WritingItem(row.uid, row.group, ids, _source(record, row), row.completion.strip(), size))
+        items.append(WritingItem(row.uid, row.group, ids, source_of(record, row), row.completion.strip(), size))
     return items
 
 
-def _source(record: Record, row: Row) -> str:
+def source_of(record: Record, row: Row) -> str:
     """The text to write from, without the words of the template."""
     if isinstance(record, Pair):
         return "\n".join([*(content for _, content in record.history), record.input])

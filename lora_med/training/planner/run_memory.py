@@ -84,6 +84,7 @@ class Need:
     loss: int
     holes: int
     gathered: int = 0  # weights of other processes' shards
+    reference: int = 0  # the adapter as it was at the start, with which method dpo compares
 
     @property
     def total(self) -> int:
@@ -93,7 +94,8 @@ class Need:
     @property
     def loaded(self) -> int:
         """Before the first step."""
-        return self.libraries + self.weights + self.quantization_constants + self.quantizing + self.adapters
+        weights = self.weights + self.quantization_constants + self.quantizing
+        return self.libraries + weights + self.adapters + self.reference
 
     @property
     def resting(self) -> int:
@@ -103,7 +105,11 @@ class Need:
 
 @dataclass(frozen=True)
 class Shape:
-    """The run whose memory is estimated: base, adapter, precision and attention."""
+    """The run whose memory is estimated: base, adapter, precision and attention.
+
+    With `compares` (method dpo) each step has a pass of the reference too. It holds nothing for a gradient and ends
+    before the policy's pass begins, so it adds time, and to the peak only the weights of the start.
+    """
 
     folder: Path
     config: Any
@@ -113,6 +119,7 @@ class Shape:
     attention: str
     on_gpu: bool = False
     quantizes: bool = False  # whether this run must quantize, because no earlier run cached the weights
+    compares: bool = False
 
 
 Needs = Callable[[Sequence[int], int, bool], Need]
@@ -154,6 +161,7 @@ def measure(shape: Shape) -> Needs:
             activations=saved,
             loss=loss,
             holes=between + int((GPU_HOLES if shape.on_gpu else overhead.holes) * (saved + loss)),
+            reference=trained * ADAPTER_BYTES if shape.compares else 0,
         )
 
     return need
@@ -274,6 +282,7 @@ def fit_to_memory(
         attention=base.attention,
         on_gpu=device == "cuda",
         quantizes=base.quantized_now,
+        compares=settings.method == "dpo",
     )
     fitted, choices = fit_batch(settings, lengths, share, measure(shape), free_memory(device))
     for choice in choices:

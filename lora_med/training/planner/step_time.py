@@ -53,16 +53,18 @@ class StepTime:
     """Seconds of a forward and backward pass over `tokens` real tokens, padding never counted.
 
     `below` are the seconds of the layers below the lowest adapter, which `train.cache_frozen` saves after one epoch.
+    `reference` are those of the reference's forward pass, where the method has one.
     """
 
     tokens: int
     above: float
     below: float
+    reference: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Of the complete pass."""
-        return self.above + self.below
+        return self.above + self.below + self.reference
 
 
 def extrapolate(one_layer: float, two_layers: float, layers: int) -> float:
@@ -154,9 +156,11 @@ def time_batch(shape: Shape, documents: Lengths, labeled: int, *, checkpointing:
             del layers[count:]
             passes.append(_seconds(lambda: _pass(inner, inputs)))
             with model.disable_adapter():
-                forwards.append(_seconds(lambda: _forward(inner, inputs)) if below else 0.0)
+                forwards.append(_seconds(lambda: _forward(inner, inputs)) if below or shape.compares else 0.0)
     above = extrapolate(passes[1], passes[0], text.num_hidden_layers - below) + head
-    return StepTime(sum(map(sum, documents)), above, below * max(forwards[0] - forwards[1], 0.0))
+    # The reference's logits are the first of the two products of the head's step.
+    reference = extrapolate(forwards[1], forwards[0], text.num_hidden_layers) + head / 2 if shape.compares else 0.0
+    return StepTime(sum(map(sum, documents)), above, below * max(forwards[0] - forwards[1], 0.0), reference)
 
 
 def _by_layer(text: Any) -> dict[str, list[Any]]:

@@ -23,7 +23,7 @@ from lora_med.data.catalog import SOURCES, find_source
 from lora_med.data.corpus import Corpus, open_corpus
 from lora_med.data.formats.find_inputs import find_inputs
 from lora_med.data.outcome import Tally
-from lora_med.data.record import Record
+from lora_med.data.record import Pair, Record
 from lora_med.data.splitting.block_lists import block_list_file, shipped
 from lora_med.data.splitting.overlap_with_tests import test_file
 from lora_med.errors import LoraMedError
@@ -120,6 +120,15 @@ class OpenedRecords(Sequence[Record]):
     def write_rows(self, file: RowFile) -> None:
         """Write the rows of these records where the records are."""
         self._door.write_rows(self._split, file)
+
+
+def holds_preferences(corpus: Corpus) -> bool:
+    """Whether records of the corpus have a rejected answer beside the chosen one."""
+    if any("rejected" in entry["used"].values() for entry in corpus.columns):
+        return True
+    records = corpus.train
+    in_memory = isinstance(records, Sequence) and not isinstance(records, OpenedRecords)
+    return in_memory and any(isinstance(record, Pair) and bool(record.rejected) for record in records)
 
 
 def open_once(settings: DataSettings, access: Access | None, output_dir: Path, preparer: Preparer) -> Corpus:

@@ -110,16 +110,17 @@ def _rows(documents: TokenizedDocuments, file: RowFile) -> tuple[Iterator[_Row],
     """The rows, and whether any has a shared prefix."""
     length = file.kind.max_length
     if not file.share_context:
-        groups = pack_lengths(documents.lengths.tolist(), length) if file.packing else _each(len(documents))
+        each = _each(len(documents), file.kind.documents_a_row)
+        groups = pack_lengths(documents.lengths.tolist(), length) if file.packing else each
         return (_Row(*zip(*map(documents.arrays, group), strict=True)) for group in groups), False
     joined = join_shared_prefixes(documents.tokens(), length)
-    groups = pack_lengths([len(row.input_ids) for row in joined], length) if file.packing else _each(len(joined))
+    groups = pack_lengths([len(row.input_ids) for row in joined], length) if file.packing else _each(len(joined), 1)
     is_shared = any(isinstance(row, SharedPrefix) for row in joined)
     return (_joined_row([joined[number] for number in group]) for group in groups), is_shared
 
 
-def _each(count: int) -> Iterable[Sequence[int]]:
-    return ([number] for number in range(count))
+def _each(count: int, together: int) -> Iterable[Sequence[int]]:
+    return (range(start, start + together) for start in range(0, count, together))
 
 
 def _joined_row(documents: Sequence[Tokens]) -> _Row:

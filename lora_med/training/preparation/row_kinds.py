@@ -10,7 +10,7 @@ import logging
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lora_med.config.schema import TrainSettings
 from lora_med.data.corpus import Records
@@ -28,11 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 class RowKind(Protocol):
-    """What preparing needs of a kind of row."""
+    """What preparing needs of a kind of row.
+
+    `documents_a_row` is the number of documents that belong together; where rows are not packed, they are one row.
+    """
+
+    documents_a_row: ClassVar[int]
 
     @property
     def max_length(self) -> int:
-        """The most tokens of a row."""
+        """The most tokens of a document."""
         ...
 
     def marks(self) -> list[object]:
@@ -82,6 +87,8 @@ class TextFacts:
 @dataclass(frozen=True)
 class TextRows:
     """Rows of text: `stops` are the tokens that end generation, `begin` is the beginning-of-text token or None."""
+
+    documents_a_row: ClassVar[int] = 1
 
     template: str | Mapping[str, str]
     tokenizer: Any = field(repr=False)
@@ -210,6 +217,8 @@ class Tagged(Tokens):
 @dataclass(frozen=True)
 class TagRows:
     """Rows of tagged texts: `labels` are those of the base's head."""
+
+    documents_a_row: ClassVar[int] = 1
 
     tokenizer: Any = field(repr=False)
     max_length: int

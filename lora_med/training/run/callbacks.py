@@ -201,6 +201,7 @@ def _numbers(logs: dict[str, Any]) -> str:
         for name, text in (
             ("loss", "loss {:.4f}"),
             ("eval_loss", "validation loss {:.4f}"),
+            ("eval_preference_accuracy", "chosen preferred in {:.3f}"),
             ("learning_rate", "learning rate {:.2e}"),
             ("tokens_per_second", "{:,.0f} tokens/s"),
         )

@@ -42,6 +42,7 @@ class _LabeledNll(torch.autograd.Function):
         labels: torch.Tensor,
         rows: torch.Tensor | None,
         ids: torch.Tensor | None,
+        each: bool,
     ) -> torch.Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         of_rows = torch.zeros_like(rows) if rows is not None and ctx.needs_input_grad[4] else None
@@ -72,16 +73,18 @@ class _LabeledNll(torch.autograd.Function):
                 through = logits @ weight
                 gradient[block] = (through if own is None or owned is None else through + owned @ own).to(hidden.dtype)
         ctx.save_for_backward(gradient, of_rows)
-        return losses.sum()
+        ctx.each = each
+        return losses if each else losses.sum()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor | None, ...]:
         # In float32: 1 / tokens, or a scaler's factor, is not a number of sixteen bits.
+        factor = gradients[0][:, None] if ctx.each else gradients[0]
         hidden, rows = (
-            None if gradient is None else (gradient.float() * gradients[0]).to(gradient.dtype)
+            None if gradient is None else (gradient.float() * factor).to(gradient.dtype)
             for gradient in ctx.saved_tensors
         )
-        return hidden, None, None, None, rows, None
+        return hidden, None, None, None, rows, None, None
 
 
 def labeled_nll(
@@ -102,7 +105,14 @@ def labeled_nll(
         bias: shape (words), where the head has one.
         rows: shape (tokens, width), trained rows that take the place of the head's at `ids`; they get a gradient too.
     """
-    return _LabeledNll.apply(hidden, weight, bias, labels, rows, ids)  # type: ignore[no-any-return]
+    return _LabeledNll.apply(hidden, weight, bias, labels, rows, ids, False)  # type: ignore[no-any-return]
+
+
+def labeled_nlls(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The negative log-likelihood of each row, shape (rows), float32; arguments as `labeled_nll` takes them."""
+    return _LabeledNll.apply(hidden, weight, bias, labels, None, None, True)  # type: ignore[no-any-return]
 
 
 def count_labeled(labels: torch.Tensor) -> torch.Tensor:
@@ -183,8 +193,9 @@ def leave_out_balance(config: Any) -> bool:
 def add_compact_loss(model: Any, *, by_logits: bool = False) -> None:
     """Let `model(..., nll_labels=labels)` return the summed nll of the labeled tokens instead of logits.
 
-    `nll_positions`, the result of `labeled_positions`, spares the wait for a GPU's answer. The call goes through the
-    model itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
+    `nll_positions`, the result of `labeled_positions`, spares the wait for a GPU's answer. With `nll_each` the result
+    is the nll of each labeled token, not their sum, for a head without trained rows. The call goes through the model
+    itself, so that the hooks of DDP, FSDP and PEFT run; any other call is as before.
 
     Args:
         by_logits: score the model's own logits, where it changes them after the head.
@@ -197,6 +208,7 @@ def add_compact_loss(model: Any, *, by_logits: bool = False) -> None:
         *arguments: Any,
         nll_labels: torch.Tensor | None = None,
         nll_positions: torch.Tensor | None = None,
+        nll_each: bool = False,
         **options: Any,
     ) -> Any:
         if nll_labels is None:
@@ -206,10 +218,13 @@ def add_compact_loss(model: Any, *, by_logits: bool = False) -> None:
         labels = nll_labels.flatten()[positions]
         if by_logits:
             logits = original(*arguments, **options).logits.flatten(0, 1)[positions - 1]
-            return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+            how = "none" if nll_each else "sum"
+            return torch.nn.functional.cross_entropy(logits.float(), labels, reduction=how)
         hidden = backbone(self)(*arguments, **options).last_hidden_state.flatten(0, 1)
         head = head_of(self)
         weight, bias = _complete(head.weight), _complete(head.bias)
+        if nll_each:
+            return labeled_nlls(hidden[positions - 1], weight, labels, bias)
         rows, ids = trained_rows(self.get_output_embeddings())
         return labeled_nll(hidden[positions - 1], weight, labels, bias, rows=rows, ids=ids)
 

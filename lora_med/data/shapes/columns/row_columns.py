@@ -45,6 +45,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "output": ("output", "response", "completion", "answer"),
     "prompt": ("prompt",),
     "completion": ("completion", "response", "output", "answer"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
     "question": ("question",),
     "answer": ("answer", "answers", "correct_answer", "response", "output"),
     "answer_idx": ("answer_idx", "answer_index", "answer_key", "answer_letter", "correct_option", "correct_index",
