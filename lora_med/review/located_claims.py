@@ -102,8 +102,8 @@ def _findings(source: str, output: str) -> Iterator[Claim]:
         changed = {
             status.word
             for status in statuses(sentence[0])
-            if status.word in stated and status.word not in SIDES and None not in stated[status.word]
-            and status.there not in stated[status.word]
+            if status.there is not None and status.word in stated and status.word not in SIDES
+            and not stated[status.word] & {None, status.there}
         }  # fmt: skip
         yield from _at_words(source, sentence, changed, FINDING_KIND)
 

@@ -28,6 +28,7 @@ def told(source: str, output: str) -> list[tuple[str, str, bool, str | None]]:
         ("Warfarin 80 mg", [("Warfarin", "word", False, None), ("80 mg", "number", True, "80 mg")]),
         ("Fever.", [("Fever", "finding", False, " No fever.")]),
         ("No fever.", []),
+        ("Is there fever?", []),  # a question states no finding
         ("Pain in the right knee.", [("knee", "side", False, " Pain in the left knee.")]),
         ("", []),
     ],
