@@ -28,7 +28,7 @@ from lora_med.serving.web.answer_stream import AnswerResponse
 from lora_med.serving.web.api_keys import ApiKeys
 from lora_med.serving.web.chat_request import ChatRequest
 from lora_med.serving.web.completion_request import CompletionRequest, Prompt
-from lora_med.serving.web.error_bodies import ApiError
+from lora_med.serving.web.error_bodies import ApiError, shown_number
 from lora_med.serving.web.json_body import parse_object
 from lora_med.serving.web.request_fields import Fields, parse_fields
 from lora_med.serving.web.request_guard import FACTS, Bounds, Facts, RequestGuard
@@ -169,7 +169,7 @@ class Api:
         if max_tokens > self._limits.max_tokens:
             raise ApiError(
                 400,
-                f"max_tokens: at most {self._limits.max_tokens} here, got {max_tokens}; fix: --max-tokens",
+                f"max_tokens: at most {self._limits.max_tokens}, got {shown_number(max_tokens)}; fix: --max-tokens",
                 code="invalid_value",
                 param="max_tokens",
             )

@@ -50,7 +50,7 @@ class AllowedHosts:
                 code="invalid_host",
                 close=True,
             )
-        if origins and urlsplit(origins[0]).netloc.lower() != hosts[0].lower():
+        if origins and _origin_host(origins[0]) != hosts[0].lower():
             raise ApiError(
                 403,
                 f"the origin {shown(origins[0])} is not this server; fix: one origin for page and server",
@@ -97,6 +97,14 @@ def _host(header: str) -> str | None:
     except ValueError:
         return None
     return (parts.hostname or "").rstrip(".") or None
+
+
+def _origin_host(header: str) -> str | None:
+    """Host and port of an Origin header, in lower case; None if the header is not one."""
+    try:
+        return urlsplit(header).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

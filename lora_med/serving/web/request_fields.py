@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lora_med.serving.requests import Constraint
-from lora_med.serving.web.error_bodies import ApiError, shown
+from lora_med.serving.web.error_bodies import ApiError, shown, shown_number
 
 MOST_CHOICES, MOST_STOPS, MOST_ALTERNATIVES = 16, 16, 20
 MOST_STOP_LETTERS = 256
@@ -164,7 +164,7 @@ def _fault(error: Mapping[str, Any]) -> tuple[str, str]:
         return path, f"{path} is missing"
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if isinstance(got, bool | int | float):
-        value = f", got {json.dumps(got)}"
+        value = f", got {shown_number(got)}"
     elif isinstance(got, str) and error["loc"] and error["loc"][-1] in QUOTED:
         value = f", got {shown(got)}"
     else:

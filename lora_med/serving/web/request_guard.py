@@ -138,6 +138,10 @@ class RequestGuard:
     async def _read_body(self, scope: Scope, headers: Headers, facts: Facts, receive: Receive) -> None:
         """The body, into the facts; of a GET there is none."""
         length = headers.get("content-length", "0")
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may believe the other one
+            raise ApiError(
+                400, "a body has a Content-Length or a Transfer-Encoding, not both", code="invalid_body", close=True
+            )
         if int(length) > self.bounds.body_bytes:
             if "expect" not in headers:
                 await _discard(receive)

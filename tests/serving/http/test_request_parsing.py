@@ -126,6 +126,11 @@ def test_an_impossible_value_is_refused_with_its_path(
     assert refused(kind, **fields).param == param
 
 
+def test_a_number_with_many_digits_is_cut_in_the_message() -> None:
+    error = refused(CompletionRequest, n=10**4000)
+    assert len(error.what) < 200 and "got 1" + "0" * 23 + "..." in error.what
+
+
 def test_every_fault_is_in_one_message() -> None:
     error = refused(ChatRequest, temperature=3, top_k=5, n=0)
     assert error.what == (
