@@ -8,6 +8,9 @@ Four figures, each from alternating runs of two arms in one process:
 - 32 adapters of which 8 fit in memory, against 8 that all fit: the same 32 requests over 8 streams;
 - the time to bring an adapter from disk into memory, all checks included.
 
+All answers have the full number of tokens: an answer that ends early leaves a smaller batch, which is slower for each
+token. For each adapter, prompts are taken whose answers are that long.
+
 Correctness check: how many answers differ from another arm's to the same request. Words that tie by rounding count as
 different; tests/serving/test_no_wrong_answer.py tells them apart.
 """
@@ -28,7 +31,7 @@ from swap import fill_store
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 STREAMS, ADAPTERS = 8, 32
 NAMES = tuple(f"adapter{number}" for number in range(ADAPTERS))
-PROMPT_TOKENS = 40
+PROMPT_TOKENS, MOST_TRIES = 40, 1000
 
 
 class Arms:
@@ -51,11 +54,23 @@ class Arms:
         self.answers.setdefault((name, prompt), []).append(answer)
         return len(answer)
 
-    def speed(self, names: Sequence[str], streams: int) -> float:
-        """Tokens per second of one request for each name, over so many streams."""
+    def requests(self, names: Sequence[str]) -> list[tuple[int, str]]:
+        """A prompt for each name, whose answer has the full number of tokens; no two prompts are equal."""
+        found: list[tuple[int, str]] = []
+        number = 0
+        for name in names:
+            while self.ask(number, name) < self.tokens:
+                number += 1
+                assert number < MOST_TRIES, f"the answers of {name} end early"
+            found.append((number, name))
+            number += 1
+        return found
+
+    def speed(self, requests: Sequence[tuple[int, str]], streams: int) -> float:
+        """Tokens per second of these requests, over so many streams."""
         started = time.perf_counter()
         with ThreadPoolExecutor(streams) as threads:
-            tokens = sum(threads.map(self.ask, range(len(names)), names))
+            tokens = sum(threads.map(lambda request: self.ask(*request), requests))
         return tokens / (time.perf_counter() - started)
 
     def differing(self) -> tuple[int, int]:
@@ -111,11 +126,12 @@ def main() -> None:
             for name in NAMES:
                 engine.load(name, open_files(store / name))
             arms = Arms(engine, options.tokens)
-            eight = NAMES[:STREAMS]
-            arms.speed(eight, STREAMS)
-            own = list(alternating(arms, (eight, STREAMS), ([NAMES[0]] * STREAMS, STREAMS), options.rounds))
+            every = arms.requests(NAMES)
+            eight, one = every[:STREAMS], arms.requests([NAMES[0]] * STREAMS)
+            resident = arms.requests(NAMES[:STREAMS] * (ADAPTERS // STREAMS))
+            own = list(alternating(arms, (eight, STREAMS), (one, STREAMS), options.rounds))
             at_once = list(alternating(arms, (eight, STREAMS), (eight, 1), options.rounds))
-            many = list(alternating(arms, (NAMES, STREAMS), (list(eight) * 4, STREAMS), options.rounds))
+            many = list(alternating(arms, (every, STREAMS), (resident, STREAMS), options.rounds))
             seconds = swap_seconds(engine, max(options.rounds, 5))
             differing, answers = arms.differing()
     check = f"{differing} of {answers} answers differ between arms"
