@@ -50,7 +50,8 @@ class Api:
         self._engine, self._models, self._limits, self._metrics = engine, models, limits, metrics
         self._tokenizer = base.tokenizer
         self._submitter = Submitter(engine, models, limits)
-        self._encoding = ThreadPoolExecutor(1, "encode")  # tokenizers keep state, so one thread uses them
+        self._encoding = ThreadPoolExecutor(1, "encode")
+        self._forming = ThreadPoolExecutor(1, "form")  # a schema may take a second, and the others do not wait for it
         self._loading = ThreadPoolExecutor(1, "load")
         self.guard: RequestGuard | None = None
 
@@ -150,7 +151,8 @@ class Api:
     ) -> Response:
         facts.model = self._models.find(fields.model).name
         loop = asyncio.get_running_loop()
-        model, requests = await loop.run_in_executor(self._encoding, self._submitter.submit, submission)
+        threads = self._encoding if submission.sampling.constraint is None else self._forming
+        model, requests = await loop.run_in_executor(threads, self._submitter.submit, submission)
         prompts = [prompt for prompt in submission.prompts for _ in range(fields.n)]
         echoed = [self._text(prompt) for prompt in prompts] if echo else None
         answer = RunningAnswer(requests, lambda token: self._token_text(model.adapter, token), echoed)

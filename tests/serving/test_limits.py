@@ -198,12 +198,12 @@ def bounded(llama_place: Place) -> Iterator[Engine]:
 
 def test_a_text_that_is_far_too_long_is_refused_before_it_is_cut_into_tokens(bounded: Engine) -> None:
     for text in ("a" * 10_000_000, " " * 10_000_000):
-        begun = time.perf_counter()
+        begun = time.process_time()
         with pytest.raises(TooLong, match="may have 100 tokens, and has 10000000 characters"):
             bounded.encode_text("a", text)
         with pytest.raises(TooLong):
             bounded.encode_chat("a", [{"role": "user", "content": text}])
-        assert time.perf_counter() - begun < 1
+        assert time.process_time() - begun < 1
     longest = max(map(len, bounded.base.tokenizer.get_vocab()))
     assert bounded.encode_text("a", "a" * (100 * longest))
 

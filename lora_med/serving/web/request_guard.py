@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 
 from lora_med.serving.web.allowed_hosts import AllowedHosts
 from lora_med.serving.web.api_keys import ApiKeys
-from lora_med.serving.web.error_bodies import ApiError, as_api_error, busy, place
+from lora_med.serving.web.error_bodies import ApiError, as_api_error, busy, place, shown
 from lora_med.serving.web.server_metrics import ServerMetrics
 
 Scope = MutableMapping[str, Any]
@@ -168,6 +168,11 @@ class RequestGuard:
             raise ApiError(408, f"the body was not complete after {seconds:g} s", code="timeout", close=True) from None
         if content and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "the body must have Content-Type: application/json", code="unsupported_media_type")
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if content and encoding != "identity":
+            raise ApiError(
+                415, f"a body with Content-Encoding {shown(encoding)} is not read here", code="unsupported_media_type"
+            )
         facts.body = bytes(content)
 
     def _too_large(self) -> ApiError:
