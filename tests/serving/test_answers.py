@@ -223,6 +223,7 @@ def test_a_form_that_is_none_is_refused_before_it_waits(engine: Engine) -> None:
         Constraint("json_schema", "[]"),
         Constraint("regex", "(a"),
         Constraint("regex", "a(?=b)"),
+        Constraint("regex", "a\\\\\\"),
     ):
         with pytest.raises(BadRequest, match=constraint.kind):
             engine.submit(ask("a", PROMPT, 5, constraint=constraint))

@@ -43,6 +43,9 @@ class AnswerForms:
             BadRequest: the schema or the expression is wrong, or it has something that is not supported.
         """
         guidance = _guidance()
+        backslashes = len(constraint.text) - len(constraint.text.rstrip("\\"))
+        if constraint.kind == "regex" and backslashes % 2:  # llguidance takes it for nothing
+            raise BadRequest("the regex ends with a backslash that escapes nothing", where=constraint.kind)
         with self._lock:
             if self._vocabulary is None:
                 self._vocabulary = importlib.import_module("llguidance.hf").from_tokenizer(
