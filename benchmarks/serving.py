@@ -8,6 +8,9 @@ Four figures, each from alternating runs of two arms in one process:
 - 32 adapters of which 8 fit in memory, against 8 that all fit: the same 32 requests over 8 streams;
 - the time to bring an adapter from disk into memory, all checks included.
 
+The first three are tokens per second and CPU time per token; where other processes share the cores, only the latter
+says something.
+
 All answers have the full number of tokens: an answer that ends early leaves a smaller batch, which is slower for each
 token. For each adapter, prompts are taken whose answers are that long.
 
@@ -66,12 +69,12 @@ class Arms:
             number += 1
         return found
 
-    def speed(self, requests: Sequence[tuple[int, str]], streams: int) -> float:
-        """Tokens per second of these requests, over so many streams."""
-        started = time.perf_counter()
+    def run(self, requests: Sequence[tuple[int, str]], streams: int) -> tuple[float, float]:
+        """Tokens per second of these requests, over so many streams, and CPU milliseconds per token."""
+        cpu, started = time.process_time(), time.perf_counter()
         with ThreadPoolExecutor(streams) as threads:
             tokens = sum(threads.map(lambda request: self.ask(*request), requests))
-        return tokens / (time.perf_counter() - started)
+        return tokens / (time.perf_counter() - started), 1000 * (time.process_time() - cpu) / tokens
 
     def differing(self) -> tuple[int, int]:
         """How many answers differ from another one to the same request, and how many answers there are."""
@@ -79,11 +82,15 @@ class Arms:
         return sum(answer != group[0] for group in groups for answer in group), sum(map(len, groups))
 
 
-def alternating(arms: Arms, first: Sequence[Any], second: Sequence[Any], rounds: int) -> Iterator[tuple[float, float]]:
-    """The speeds of both arms, round by round, each going first in turn."""
-    for turn in range(rounds):
-        pair = [arms.speed(*arm) for arm in ((first, second) if turn % 2 else (second, first))]
-        yield (pair[0], pair[1]) if turn % 2 else (pair[1], pair[0])
+Run = tuple[float, float]
+
+
+def alternating(arms: Arms, first: Sequence[Any], second: Sequence[Any], rounds: int) -> Iterator[tuple[Run, Run]]:
+    """What both arms take, round by round, each going first in turn; a round before them warms up."""
+    for turn in range(rounds + 1):
+        pair = [arms.run(*arm) for arm in ((first, second) if turn % 2 else (second, first))]
+        if turn:
+            yield (pair[0], pair[1]) if turn % 2 else (pair[1], pair[0])
 
 
 def swap_seconds(engine: Any, rounds: int) -> list[float]:
@@ -100,10 +107,16 @@ def swap_seconds(engine: Any, rounds: int) -> list[float]:
     return seconds[1:]
 
 
-def ratios(name: str, pairs: Sequence[tuple[float, float]], target: str, check: str) -> Figure:
-    """The figure of two arms, and a line for each on the screen."""
-    print(f"{name}: {spread([one for one, _ in pairs], 1)} against {spread([two for _, two in pairs], 1)} tokens/s")
-    return Figure(name, tuple(one / two for one, two in pairs), "times", target, check)
+def ratios(name: str, pairs: Sequence[tuple[Run, Run]], target: float, check: str) -> list[Figure]:
+    """The figures of two arms, and a line for each on the screen."""
+    for what, place, digits in (("tokens/s", 0, 0), ("ms of CPU a token", 1, 2)):
+        first, second = ([run[place] for run in runs] for runs in zip(*pairs, strict=True))
+        print(f"{name}: {spread(first, digits)} against {spread(second, digits)} {what}")
+    speeds, cpus = (tuple(one[place] / two[place] for one, two in pairs) for place in (0, 1))
+    return [
+        Figure(f"{name}, tokens/s", speeds, "times", f"at least {target}", check),
+        Figure(f"{name}, CPU a token", cpus, "times", f"at most {1 / target:.2f}", check),
+    ]
 
 
 def main() -> None:
@@ -137,9 +150,9 @@ def main() -> None:
     check = f"{differing} of {answers} answers differ between arms"
     where = f"{Path(options.base).name}, {loaded.dtype}"
     figures = [
-        ratios(f"8 adapters against one ({where})", own, "at least 0.85", check),
-        ratios(f"8 streams at once against one after another ({where})", at_once, "at least 3", check),
-        ratios(f"32 adapters, 8 fit, against 8 ({where})", many, "at least 0.33", check),
+        *ratios(f"8 adapters against one ({where})", own, 0.85, check),
+        *ratios(f"8 streams at once against one after another ({where})", at_once, 3, check),
+        *ratios(f"32 adapters, 8 fit, against 8 ({where})", many, 0.33, check),
         Figure(f"swap-in from disk ({where})", tuple(1000 * one for one in seconds), "ms", "at most 150", check),
     ]
     for figure in figures:

@@ -1,9 +1,10 @@
-"""python benchmarks/serving_llama_cpp.py --server LLAMA_SERVER [--base micro] [--rounds 5]: beside llama.cpp's server.
+"""python benchmarks/serving_llama_cpp.py [--server FILE] [--base micro] [--rounds 5]: beside llama.cpp's server.
 
 One random adapter of rank 16 on all linear layers is made for the base. `lora-med serve` has it in float32 and in
-bfloat16. `llama-server` has the same base and the same adapter as GGUF files, which the export has proved equal, in the
-same two formats; in q8_0 it is compared with our bfloat16. Each server is a process of its own with as many threads as
-the machine has cores. The two take turns, with the same prompts of token ids, greedy, over connections that stay open:
+bfloat16. llama.cpp's server, as `llama-server` or as the package xllamacpp holds it, has the same base and the same
+adapter as GGUF files, which the export has proved equal, in the same two formats; in q8_0 it is compared with our
+bfloat16. Each server is a process of its own with as many threads as the machine has cores. The two take turns, with
+the same prompts of token ids, greedy:
 
 - 8 streams of requests at once;
 - one request after another.
@@ -27,6 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,24 @@ os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 NAME, STREAMS, CONTEXT = "adapter0", 8, 512
 PAIRS = (("float32", "f32"), ("bfloat16", "bf16"), ("bfloat16", "q8_0"))
 START_SECONDS = 300
+# The package's server listens as soon as it is made. Its wheels use no instructions beyond AVX2.
+XLLAMACPP = """
+import sys, time, xllamacpp
+model, adapter, parallel, context, threads, port = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.n_parallel, params.n_ctx, params.port = model, int(parallel), int(context), int(port)
+params.lora_adapters, params.fit_params = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)], False
+params.n_gpu_layers, params.verbosity, params.cache_ram_mib = 0, -1, 0
+for group in (params.cpuparams, params.cpuparams_batch):
+    group.n_threads = int(threads)
+server = xllamacpp.Server(params)
+while True:
+    time.sleep(60)
+"""
 
 
 class Arm:
-    """A running server with connections that stay open; `more` are fields that its requests need."""
+    """A running server; `more` are fields that its requests need."""
 
     def __init__(self, process: subprocess.Popen[str], port: int, **more: Any) -> None:
         self.process = psutil.Process(process.pid)
@@ -59,6 +75,8 @@ class Arm:
 
     def run(self, numbers: Sequence[int], streams: int, tokens: int) -> tuple[float, float, list[str]]:
         """Tokens per second, CPU milliseconds per token, and the texts."""
+        for connection in self._connections:  # llama.cpp has closed it: it waits for 5 s
+            connection.close()
         before, started = cpu_seconds(self.process), time.perf_counter()
         with ThreadPoolExecutor(streams) as threads:
             parts = [numbers[stream::streams] for stream in range(streams)]
@@ -100,14 +118,19 @@ def ours(base: str, store: Path, dtype: str, threads: int) -> Iterator[Arm]:
 
 
 @contextmanager
-def theirs(server: Path, folder: Path, name: str, threads: int) -> Iterator[Arm]:
-    """`llama-server` with the base in this number format, and the adapter."""
+def theirs(server: Path | None, folder: Path, name: str, threads: int) -> Iterator[Arm]:
+    """llama.cpp's server with the base in this number format, and the adapter."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(server), "-m", str(folder / f"base-{name}.gguf"), "--lora", str(folder / f"{NAME}-adapter.gguf")]
-    command += ["--parallel", str(STREAMS), "--ctx-size", str(STREAMS * CONTEXT), "--threads", str(threads)]
-    with _process([*command, "--port", str(port), "--no-webui", "--log-disable"], threads) as process:
+    model, adapter = str(folder / f"base-{name}.gguf"), str(folder / f"{NAME}-adapter.gguf")
+    numbers = [str(number) for number in (STREAMS, STREAMS * CONTEXT, threads, port)]
+    if server is None:
+        command = [sys.executable, "-c", XLLAMACPP, model, adapter, *numbers]
+    else:
+        options = zip(("--parallel", "--ctx-size", "--threads", "--port"), numbers, strict=True)
+        command = [str(server), "-m", model, "--lora", adapter, *(word for pair in options for word in pair)]
+    with _process(command, threads) as process:
         deadline = time.monotonic() + START_SECONDS
         while not _is_healthy(port):
             assert process.poll() is None and time.monotonic() < deadline, "llama-server did not start"
@@ -150,7 +173,7 @@ def compare(mine: Arm, peer: Arm, where: str, rounds: int, tokens: int) -> list[
 def main() -> None:
     """Measure, print and save."""
     parser = parser_for(__doc__, data=False)
-    parser.add_argument("--server", type=Path, required=True, help="llama.cpp's llama-server")
+    parser.add_argument("--server", type=Path, help="llama.cpp's llama-server; else that of xllamacpp")
     parser.add_argument("--base", default="micro")
     parser.add_argument("--tokens", type=int, default=64)
     options = parser.parse_args()
@@ -170,10 +193,10 @@ def main() -> None:
                 peer = stack.enter_context(theirs(options.server, files, name, threads))
                 where = f"{Path(options.base).name}, {dtype} against {name}"
                 figures += compare(mine, peer, where, options.rounds, options.tokens)
-    version = subprocess.run([options.server, "--version"], capture_output=True, text=True, check=False)
+    peer = f"xllamacpp {version('xllamacpp')}" if options.server is None else str(options.server.name)
     for figure in figures:
         print(f"{figure.name}: {spread(figure.values, 2)} {figure.unit} ({figure.correctness_check})")
-    print(f"{(version.stdout + version.stderr).strip()}; load average {load:.1f} before; {machine()}")
+    print(f"{peer}; load average {load:.1f} before; {machine()}")
     save_figures(f"serving_llama_cpp_{Path(options.base).stem}", figures)
 
 
