@@ -31,6 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 FACTS, ABORT = "lora_med.facts", "lora_med.abort"  # keys of a request's scope
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}  # a log names no other, which may be any text
+WITHOUT_BODY = METHODS - {"POST", "PATCH"}
 WITHOUT_KEY = {"/health", "/ready"}
 WHILE_DRAINING = {"/health", "/ready", "/metrics"}
 ADMIN = "/admin/"
@@ -136,7 +137,7 @@ class RequestGuard:
         facts.key = identity
 
     async def _read_body(self, scope: Scope, headers: Headers, facts: Facts, receive: Receive) -> None:
-        """The body, into the facts; of a GET there is none."""
+        """The body, into the facts; only a POST has one."""
         length = headers.get("content-length", "0")
         if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may believe the other one
             raise ApiError(
@@ -146,7 +147,7 @@ class RequestGuard:
             if "expect" not in headers:
                 await _discard(receive)
             raise self._too_large()
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["method"] in WITHOUT_BODY:
             if length != "0" or "transfer-encoding" in headers:
                 raise ApiError(400, f"a {scope['method']} has no body", code="invalid_body", close=True)
             return

@@ -57,6 +57,14 @@ def test_an_adapter_is_replaced_under_its_name(guarded_server: Server, guarded_p
     assert admin(guarded_server, "DELETE", "c")[0] == 200
 
 
+def test_an_admin_call_has_no_body_that_would_be_ignored(guarded_server: Server) -> None:
+    with guarded_server.client(ADMIN_KEY) as client:
+        for method in ("PUT", "DELETE"):
+            answer = client.request(method, "/admin/adapters/a", json={"path": "/elsewhere"})
+            assert error_of(answer) == (400, None, "invalid_body")
+    assert text_of(guarded_server, "a")[1] == guarded_server.sha256_of("a")
+
+
 def test_a_torn_adapter_is_refused_and_the_loaded_one_stays(guarded_server: Server, guarded_place: Place) -> None:
     before = text_of(guarded_server, "b")
     weights = guarded_place.store / "b" / "adapter_model.safetensors"
