@@ -207,11 +207,8 @@ def readable(path: Path) -> Iterator[None]:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
     except OSError as error:
         if error.errno == errno.EIO:
-            raise DiskError(
-                f"the disk cannot read {path.name!r} ({error.strerror})",
-                where=str(path),
-                fix="check the disk, and copy the file again from elsewhere",
-            ) from error
+            what = f"the disk cannot read {path.name!r} ({error.strerror})"
+            raise DiskError(what, where=str(path), fix="check the disk, and copy the file again") from error
         raise unreadable(error, path) from error
 
 
