@@ -60,14 +60,16 @@ class Arms:
     def requests(self, names: Sequence[str]) -> list[tuple[int, str]]:
         """A prompt for each name, whose answer has the full number of tokens; no two prompts are equal."""
         found: list[tuple[int, str]] = []
-        number = 0
-        for name in names:
-            while self.ask(number, name) < self.tokens:
-                number += 1
-                assert number < MOST_TRIES, f"the answers of {name} end early"
-            found.append((number, name))
-            number += 1
-        return found
+        number, missing = 0, list(names)
+        while missing:
+            tries = list(enumerate(missing, number))
+            number += len(missing)
+            assert number < MOST_TRIES, f"the answers of {missing[0]} end early"
+            with ThreadPoolExecutor(STREAMS) as threads:
+                written = list(threads.map(lambda request: self.ask(*request), tries))
+            found += [one for one, length in zip(tries, written, strict=True) if length == self.tokens]
+            missing = [name for (_, name), length in zip(tries, written, strict=True) if length < self.tokens]
+        return sorted(found, key=lambda request: names.index(request[1]))
 
     def run(self, requests: Sequence[tuple[int, str]], streams: int) -> tuple[float, float]:
         """Tokens per second of these requests, over so many streams, and CPU milliseconds per token."""
