@@ -200,12 +200,15 @@ def write_json(path: Path, value: object, *, private: bool = False) -> Path:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn a file that is absent, or that may not be read, into an InputMissingError that names it."""
+    """Turn a file that is absent, or may not be read, into an InputMissingError; a failing disk into a DiskError."""
     try:
         yield
     except FileNotFoundError as error:
         raise InputMissingError(f"no such file: {path.name}", where=str(path.parent)) from error
     except OSError as error:
+        if error.errno == errno.EIO:
+            what = f"the disk cannot read {path.name!r} ({error.strerror})"
+            raise DiskError(what, where=str(path), fix="check the disk, and copy the file again") from error
         raise unreadable(error, path) from error
 
 

@@ -25,8 +25,11 @@ def host_of_header(header: str) -> str | None:
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """Whether an Origin header names the host and port of a Host header."""
-    return urlsplit(origin).netloc.lower() == host.lower()
+    """Whether an Origin header names the host and port of a Host header; one that is no address names none."""
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -30,6 +30,7 @@ from lora_med.files import (
     full_disk,
     open_stream,
     read_json,
+    readable,
     sha256_file,
     sweep,
     write_atomic,
@@ -368,6 +369,13 @@ def test_a_full_disk_is_a_disk_error_and_keeps_the_old_file(tmp_path: Path) -> N
         assert names(disk) == ["run.json"]
 
     on_small_disk(disk, work)
+
+
+def test_a_disk_that_cannot_read_is_a_disk_error() -> None:
+    """The beginning of a process's memory: the kernel answers with EIO, as for a failing disk."""
+    with pytest.raises(DiskError, match="cannot read 'mem'") as caught, readable(Path("/proc/self/mem")):
+        Path("/proc/self/mem").read_bytes()
+    assert caught.value.exit_code == 74
 
 
 def test_a_full_disk_in_a_folder_under_way_leaves_nothing(tmp_path: Path) -> None:

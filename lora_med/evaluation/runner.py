@@ -11,9 +11,9 @@ from typing import Any
 
 from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
+from lora_med.adapters.store.base_data import strictest_with_base
 from lora_med.adapters.store.published import AdapterFiles, open_files, shared_chat_template
 from lora_med.adapters.store.store import find_adapter
-from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.shapes.preferences import FAITHFULNESS, mined_by
 from lora_med.errors import SettingsError
@@ -70,7 +70,9 @@ def evaluate(
     opened = open_adapters(adapters, options.store)
     scoring, inputs = _inputs(base, opened, heldout, options)
     options, drawn = inputs.options, inputs.heldout
-    access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
+    access = strictest_with_base(
+        [drawn.access, *(adapter.card.data.access for adapter in opened)], inputs.base.name, inputs.base.folder
+    )
     with _pool(inputs.base, opened, options.store, pool) as loaded:
         scorer = _scorer(scoring, inputs, opened)
         answered = _answers(loaded, _subjects(opened), scorer, run)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.runtime.attach import detach
+from lora_med.adapters.store.base_data import strictest_with_base
 from lora_med.adapters.store.published import AdapterFiles
-from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Annotated, Record, Span
 from lora_med.errors import DataError
@@ -66,14 +67,16 @@ def evaluate_taggers(
     drawn = _drawn(heldout, options)
     opened = open_adapters(adapters, options.store)
     scorer, answered, described_base = None, dict[str | None, Answered](), dict[str, object]()
+    bases: list[str | Path] = []
     for adapter, (loaded, items, spans, seconds) in zip(opened, _tagged(opened, drawn, base, run), strict=True):
         if scorer is None:
             scorer, described_base = _TagScorer(items, drawn.training), describe(loaded)
             answered[None] = scorer.answered(scorer.outputs(run))
+        bases += [loaded.name, loaded.folder]
         answered[adapter.name] = replace(scorer.answered(spans), seconds=seconds)
     if scorer is None:
         raise DataError("no adapter is named", fix="lora-med adapters list")
-    access = strictest([drawn.access, *(adapter.card.data.access for adapter in opened)])
+    access = strictest_with_base([drawn.access, *(adapter.card.data.access for adapter in opened)], *bases)
     statistics = Statistics(scorer, "entities", options.bootstrap_samples, options.seed, access == OPEN)
     return Evaluation(
         scoring="entities",

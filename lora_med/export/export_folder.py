@@ -87,7 +87,7 @@ def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dic
         yield temporary
         shutil.rmtree(temporary / WORK)
         write_json(temporary / EXPORT, {**_origin(adapter), **facts, "files": _files(temporary)})
-        if adapter.card.data.access == "credentialed":
+        if adapter.data.access == "credentialed":
             keep_private(temporary)
         else:
             temporary.chmod(0o755)
@@ -104,7 +104,7 @@ def _check_disk_space(out: Path, temporary: Path, needed_bytes: int) -> None:
 
 
 def _origin(adapter: Published) -> dict[str, Any]:
-    card = adapter.card
+    card, data = adapter.card, adapter.data
     return {
         "schema": SCHEMA,
         "adapter": {
@@ -119,10 +119,10 @@ def _origin(adapter: Published) -> dict[str, Any]:
             "fingerprint": asdict(card.base.fingerprint),
         },
         "data": {
-            "source": card.data.source,
-            "earlier_sources": card.data.earlier_sources,
-            "license": card.data.license,
-            "access": card.data.access,
+            "source": data.source,
+            "earlier_sources": data.earlier_sources,
+            "license": data.license,
+            "access": data.access,
         },
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

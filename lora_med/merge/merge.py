@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def merge_published(
     """
     started = time.perf_counter()
     _check_choices(dtype or "float32", onto, verify)
-    card = adapter.card
+    card = replace(adapter.card, data=adapter.data)
     stored = stored_quantization(adapter.base)
     quantized = _quantized_again(card, stored, onto, rounding)
     onto = ON_DISK if stored is not None and quantized is None else onto

@@ -8,9 +8,9 @@ from typing import Any
 from lora_med.visible import markdown
 
 SHARING = {
-    "open": "The adapter learned from open data.",
-    "registered": "The adapter learned from data that needs registration: share the model only with those registered.",
-    "credentialed": "The adapter learned from credentialed data, so treat the model as holding sensitive information: "
+    "open": "It learned from open data.",
+    "registered": "It learned from data that needs registration: share the model only with those registered.",
+    "credentialed": "It learned from credentialed data, so treat the model as holding sensitive information: "
     "share it only where the data's own agreement allows.",
 }
 

@@ -8,8 +8,10 @@ it.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from lora_med.adapters.store.base_data import with_base_data
 from lora_med.adapters.store.import_peft import ORIGIN, Adoption, Origin, adopt, own_tensors, peft_version
 from lora_med.adapters.store.mlx_adapter import peft_files
 from lora_med.adapters.store.peft_settings import read_settings
@@ -68,6 +70,7 @@ def adopt_with_base(
         identity = origin.base_identity(base, original, commit)
         files = {WEIGHTS: sha256_file(source / WEIGHTS)}
         card = origin.card(name, identity, {}, peft=peft_version(config), files=files)
+        card = replace(card, data=with_base_data(card.data, base, original))
         certificate = certify(
             card,
             card_sha256=None,
@@ -79,8 +82,7 @@ def adopt_with_base(
             weights=weights,
             proof=proof,
         )
-        private = origin.access == "credentialed"
-        sign(temporary, target.name, certificate, private=private)
+        sign(temporary, target.name, certificate, private=card.data.access == "credentialed")
     try:
         return adopt(source, base=str(target), name=name, store=store, origin=origin, overwrite=overwrite)
     except BaseException:

@@ -79,7 +79,8 @@ def open_for_merge(
     assert stored is not None, "its fingerprint is that of a base that is quantized on disk"
     rounding = prove_rounding(quantized.base, stored, folder, quantized)
     identity = replace(card.base, name=base, revision=commit, fingerprint=own, quantization="none", origin={})
-    opened = Published(adapter.folder, replace(card, base=identity), adapter.contents, folder, base, commit)
+    card = replace(card, base=identity, data=quantized.data)
+    opened = Published(adapter.folder, card, adapter.contents, folder, base, commit)
     return opened, rounding
 
 

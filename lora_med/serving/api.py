@@ -28,7 +28,7 @@ from lora_med.serving.web.answer_stream import AnswerResponse
 from lora_med.serving.web.api_keys import ApiKeys
 from lora_med.serving.web.chat_request import ChatRequest
 from lora_med.serving.web.completion_request import CompletionRequest, Prompt
-from lora_med.serving.web.error_bodies import ApiError
+from lora_med.serving.web.error_bodies import ApiError, shown_number
 from lora_med.serving.web.json_body import parse_object
 from lora_med.serving.web.request_fields import Fields, parse_fields
 from lora_med.serving.web.request_guard import FACTS, Bounds, Facts, RequestGuard
@@ -50,7 +50,8 @@ class Api:
         self._engine, self._models, self._limits, self._metrics = engine, models, limits, metrics
         self._tokenizer = base.tokenizer
         self._submitter = Submitter(engine, models, limits)
-        self._encoding = ThreadPoolExecutor(1, "encode")  # tokenizers keep state, so one thread uses them
+        self._encoding = ThreadPoolExecutor(1, "encode")
+        self._forming = ThreadPoolExecutor(1, "form")  # a schema may take a second, and the others do not wait for it
         self._loading = ThreadPoolExecutor(1, "load")
         self.guard: RequestGuard | None = None
 
@@ -150,7 +151,8 @@ class Api:
     ) -> Response:
         facts.model = self._models.find(fields.model).name
         loop = asyncio.get_running_loop()
-        model, requests = await loop.run_in_executor(self._encoding, self._submitter.submit, submission)
+        threads = self._encoding if submission.sampling.constraint is None else self._forming
+        model, requests = await loop.run_in_executor(threads, self._submitter.submit, submission)
         prompts = [prompt for prompt in submission.prompts for _ in range(fields.n)]
         echoed = [self._text(prompt) for prompt in prompts] if echo else None
         answer = RunningAnswer(requests, lambda token: self._token_text(model.adapter, token), echoed)
@@ -169,7 +171,7 @@ class Api:
         if max_tokens > self._limits.max_tokens:
             raise ApiError(
                 400,
-                f"max_tokens: at most {self._limits.max_tokens} here, got {max_tokens}; fix: --max-tokens",
+                f"max_tokens: at most {self._limits.max_tokens}, got {shown_number(max_tokens)}; fix: --max-tokens",
                 code="invalid_value",
                 param="max_tokens",
             )

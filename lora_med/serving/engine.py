@@ -146,12 +146,17 @@ class Engine:
         Raises:
             NotLoaded: no adapter has this name.
             BadRequest: no template, or one that refuses these messages.
+            TooLong: so many characters cannot be as few tokens as a prompt may have.
         """
-        return self._adapters.get(adapter).encode_chat(messages)
+        version = self._adapters.get(adapter)
+        self._refuse_long(version, sum(len(str(message.get("content") or "")) for message in messages))
+        return version.encode_chat(messages)
 
     def encode_text(self, adapter: str | None, text: str) -> tuple[int, ...]:
         """The tokens of a text to continue; control tokens in it stay text. Raises as `encode_chat`."""
-        return self._adapters.get(adapter).encode_text(text)
+        version = self._adapters.get(adapter)
+        self._refuse_long(version, len(text))
+        return version.encode_text(text)
 
     def text_of(self, adapter: str | None, token: int) -> str:
         """The text of a token alone."""
@@ -198,6 +203,14 @@ class Engine:
             resident=tuple(key.partition("@")[0] for key in self._pool.names),
             out_of_service=self._adapters.out_of_service(),
         )
+
+    def _refuse_long(self, version: Version, letters: int) -> None:
+        """Refuse a text that is far too long before it is cut into tokens, which others would wait for."""
+        bounds = [bound for bound in (self.limits.max_prompt_tokens, self.context) if bound is not None]
+        if bounds and letters > min(bounds) * version.longest_token:
+            raise TooLong(
+                f"the prompt may have {min(bounds)} tokens, and has {letters} characters", fix="send less, or ask less"
+            )
 
     def _check(self, ask: Ask, version: Version) -> None:
         _check_sampling(ask.sampling, 0 if ask.echo_logprobs else 1)

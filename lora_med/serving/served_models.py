@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_med.adapters.store.base_data import base_access
 from lora_med.adapters.store.base_match import check_base
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.on_validation import OnValidation
@@ -23,7 +24,6 @@ from lora_med.evaluation.tasks import SCORINGS
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import display_name
 from lora_med.serving.answer_identity import system_fingerprint
-from lora_med.serving.base_access import base_access
 from lora_med.serving.web.error_bodies import ApiError
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ class Audience:
             )
         self._admit_class(card.data.access, card.name)
 
-    def admit_base(self, base: str) -> None:
+    def admit_base(self, base: str, folder: Path) -> None:
         """Refuse a base that holds what this audience may not ask: a merged model of credentialed data.
 
         Raises:
             NotPermittedError: the key or the permission is missing.
             IntegrityError: its certificate cannot be read.
         """
-        access = base_access(base)
+        access = base_access(base, folder)
         if access is not None:
             self._admit_class(access, display_name(base))
 
@@ -167,7 +167,12 @@ class ServedModels:
     def _describe_base(self) -> ServedModel:
         base = self._base
         fingerprint = system_fingerprint(base.fingerprint, base.quantization, base.dtype, None)
-        facts = {"root": self.base_name, "parent": None, **self._loaded_as(), "access": base_access(base.name)}
+        facts = {
+            "root": self.base_name,
+            "parent": None,
+            **self._loaded_as(),
+            "access": base_access(base.name, base.folder),
+        }
         return ServedModel(self.base_name, None, None, fingerprint, int(time.time()), facts)
 
     def _describe(self, opened: Published) -> ServedModel:
@@ -178,7 +183,7 @@ class ServedModels:
             "parent": self.base_name,
             **self._loaded_as(),
             "template": card.template,
-            "access": card.data.access,
+            "access": opened.data.access,
             "license": card.data.license,
             "evaluation": last_evaluation(card),
         }

@@ -73,7 +73,7 @@ def open_all(wanted: Wanted, audience: Audience) -> Opened:
         raise SettingsError(f"adapter {twice!r} is named twice", where="--adapter", fix="name it once")
     if not names:
         folder, commit = resolve_base(str(wanted.base), wanted.revision)
-        audience.admit_base(str(wanted.base))
+        audience.admit_base(str(wanted.base), folder)
         weights = wanted.quantization or stored_bits(folder)
         return Opened((), store, str(wanted.base), commit, weights, wanted.dtype)
     opened: list[Published] = []
@@ -82,7 +82,7 @@ def open_all(wanted: Wanted, audience: Audience) -> Opened:
         opened.append(open_published(name, store, base, revision))
         audience.admit(opened[-1].card)
         base, revision = opened[0].base_name, opened[0].revision  # the first card's, where none is given
-    audience.admit_base(opened[0].base_name)
+    audience.admit_base(opened[0].base_name, opened[0].base)
     check_name_is_free(names, opened[0].base_name)
     weights = wanted.quantization or one_quantization([one.card for one in opened])
     return Opened(tuple(opened), store, opened[0].base_name, opened[0].revision, weights, wanted.dtype)

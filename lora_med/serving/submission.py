@@ -37,7 +37,7 @@ class Submission:
 
 
 class Submitter:
-    """Puts requests into an engine. One thread calls it, because a tokenizer keeps state while it encodes."""
+    """Puts requests into an engine; thread-safe."""
 
     def __init__(self, engine: Engine, models: ServedModels, limits: Limits) -> None:
         self._engine, self._models, self._limits = engine, models, limits

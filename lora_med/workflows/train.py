@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.runtime.attach import attach_new
+from lora_med.adapters.store.base_data import with_base_data
 from lora_med.adapters.store.card import DataFacts
 from lora_med.adapters.store.store import check_free, publish
 from lora_med.config.schema import Settings
@@ -69,15 +70,20 @@ class TrainingData:
         mark("loading the base", busy=True)
         loaded = base if base is not None else self.task.load_base(self.settings.model)
         self.task.check_base(loaded)
+        facts = with_base_data(self.facts, loaded.name, loaded.folder)
+        if facts != self.facts:
+            self.run.restrict(facts.access)
+            self.run.record(data=vars(facts))
+        data = replace(self, facts=facts)
         loaded = self.task.with_template(loaded, self.settings, self.corpus)
         if tokens:
             add_tokens(loaded, number_tokens(loaded, tokens))  # before rows are read: they contain the tokens
         self.run.record(choices=[str(choice) for choice in loaded.choices], base=vars(loaded.fingerprint))
         settings = _packed_where_separate(self.settings if base is None else _with_base(self.settings, base), loaded)
         if settings is self.settings:
-            return TrainingBase(self, loaded)
+            return TrainingBase(data, loaded)
         self.run.record(settings=settings.model_dump(mode="json"))
-        return TrainingBase(replace(self, settings=settings), loaded)
+        return TrainingBase(replace(data, settings=settings), loaded)
 
 
 @dataclass(frozen=True)

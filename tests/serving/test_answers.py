@@ -223,10 +223,20 @@ def test_a_form_that_is_none_is_refused_before_it_waits(engine: Engine) -> None:
         Constraint("json_schema", "[]"),
         Constraint("regex", "(a"),
         Constraint("regex", "a(?=b)"),
+        Constraint("regex", "a\\\\\\"),
     ):
         with pytest.raises(BadRequest, match=constraint.kind):
             engine.submit(ask("a", PROMPT, 5, constraint=constraint))
     assert engine.statistics().waiting == engine.statistics().running == 0
+
+
+@pytest.mark.parametrize("expression", ["a{1000000}", "(a{1000}){1000}"])
+def test_a_form_that_is_too_complex_is_an_error_and_no_short_answer(expression: str, engine: Engine) -> None:
+    """llguidance counts a form that it gives up as stopped, as it counts one that is complete."""
+    pytest.importorskip("llguidance")
+    with pytest.raises(BadRequest, match="regex cannot be used"):
+        finish(engine.submit(ask("a", PROMPT, 12, constraint=Constraint("regex", expression))))
+    finish(engine.submit(ask("a", PROMPT, 12, constraint=Constraint("regex", "a{12}"))))
 
 
 def test_control_tokens_and_tags_typed_in_a_prompt_stay_text(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from lora_med.serving.requests import (
     Ask,
     BadRequest,
     Done,
+    EngineError,
     NotLoaded,
     Piece,
     QueueFull,
@@ -193,6 +194,39 @@ def test_what_cannot_be_answered_is_refused_with_its_value(
 def bounded(llama_place: Place) -> Iterator[Engine]:
     with llama_place.engine(max_prompt_tokens=100, max_tokens=240, kv_memory=512 * 240) as made:
         yield made
+
+
+def test_a_text_that_is_far_too_long_is_refused_before_it_is_cut_into_tokens(bounded: Engine) -> None:
+    for text in ("a" * 10_000_000, " " * 10_000_000):
+        begun = time.process_time()
+        with pytest.raises(TooLong, match="may have 100 tokens, and has 10000000 characters"):
+            bounded.encode_text("a", text)
+        with pytest.raises(TooLong):
+            bounded.encode_chat("a", [{"role": "user", "content": text}])
+        assert time.process_time() - begun < 1
+    longest = max(map(len, bounded.base.tokenizer.get_vocab()))
+    assert bounded.encode_text("a", "a" * (100 * longest))
+
+
+class Unreadable:
+    """A tokenizer whose texts cannot be decoded."""
+
+    def decode(self, *arguments: object, **options: object) -> str:
+        raise KeyError("PATIENT Meier")
+
+
+def test_a_fault_after_a_pass_ends_its_own_request_alone(
+    llama_place: Place, llama_alone: Answers, caplog: pytest.LogCaptureFixture
+) -> None:
+    with llama_place.engine() as engine:
+        others = [engine.submit(ask(name, PROMPT, 40)) for name in ("a", "b")]
+        engine._adapters.get("c").tokenizer = Unreadable()
+        failing = engine.submit(ask("c", PROMPT, 40))
+        with pytest.raises(EngineError, match="KeyError"):
+            finish(failing)
+        for name, handle in zip("ab", others, strict=True):
+            assert finish(handle)[0] == llama_alone(name, PROMPT, 40)
+        assert "Meier" not in caplog.text
 
 
 def test_stop_with_drain_answers_what_came_and_refuses_what_comes(llama_place: Place, llama_alone: Answers) -> None:

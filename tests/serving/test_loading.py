@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from lora_med.adapters.store.published import open_files
-from lora_med.errors import BaseMismatchError, IntegrityError, LoraMedError, SettingsError
+from lora_med.errors import BaseMismatchError, DiskError, IntegrityError, LoraMedError, SettingsError
 from lora_med.serving.engine import Engine
 from lora_med.serving.requests import Done, EngineError, NotLoaded, Piece
 from tests.serving.conftest import NAMES, Answers, Place, ask, finish, make_place
 
 PROMPT = [1, 50, 60, 70]
 LONG = 150
+FAILING = "/proc/self/mem"  # to read its beginning is an input/output error, as of a failing disk
 
 
 @pytest.fixture
@@ -126,6 +127,10 @@ DAMAGES = {
         (folder / "adapter_model.safetensors").unlink(),
         (folder / "adapter_model.safetensors").mkdir(),
     ),
+    "failing": lambda folder: (
+        (folder / "adapter_model.safetensors").unlink(),
+        (folder / "adapter_model.safetensors").symlink_to(FAILING),
+    ),
 }
 
 
@@ -169,6 +174,9 @@ def test_a_load_that_fails_changes_nothing(own: Engine, place: Place, llama_alon
     DAMAGES["torn"](place.store / "b")
     with pytest.raises(IntegrityError):
         own.load("a", open_files(place.store / "b"))
+    DAMAGES["failing"](place.store / "c")
+    with pytest.raises(DiskError):
+        own.load("a", open_files(place.store / "c"))
     assert own.loaded() == before
     assert own.statistics().resident == resident
     assert finish(own.submit(ask("a", PROMPT, 9)))[0] == llama_alone("a", PROMPT, 9)

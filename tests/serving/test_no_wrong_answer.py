@@ -222,5 +222,6 @@ def test_a_storm_of_requests_and_loads_gives_no_wrong_answer(served: Engine, man
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_thousand_requests_and_fifty_loads_give_no_wrong_answer(served: Engine, many: Place) -> None:
     run_storm(served, many, requests=10_000, changes=50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,18 @@ def test_records_of_a_credentialed_source_stay_credentialed(base: Path, tmp_path
     card, _ = published(tmp_path)
     assert card.data.access == "credentialed"
     assert (tmp_path / "run" / "run.json").stat().st_mode & 0o077 == 0
+
+
+def test_an_adapter_on_a_base_merged_of_credentialed_data_is_credentialed(base: Path, tmp_path: Path) -> None:
+    merged = Path(shutil.copytree(base, tmp_path / "merged"))
+    data = {"source": "mimic", "earlier_sources": [], "license": "PhysioNet", "access": "credentialed"}
+    (merged / "merge_certificate.json").write_text(json.dumps({"data": data}))
+    lora_med.train(settings(merged, tmp_path), train=ROWS, validation=MORE)
+    card, _ = published(tmp_path)
+    assert (card.data.access, card.data.earlier_sources) == ("credentialed", ["mimic"])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["access"] == "credentialed"
+    for path in (tmp_path / "run" / "run.json", tmp_path / "adapters" / "mine" / "card.json"):
+        assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_lora_config_says_what_the_section_lora_says(base: Path, tmp_path: Path) -> None:

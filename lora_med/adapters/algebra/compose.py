@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.algebra.combine import Combined, combine, joined
 from lora_med.adapters.algebra.deltas import BaseWeights, delta_of, expert_deltas, open_base, read_updates
+from lora_med.adapters.store.base_data import with_base_data
 from lora_med.adapters.store.card import Card, DataFacts, read_card
 from lora_med.adapters.store.published import AdapterFiles, open_files, shared_chat_template, with_base
 from lora_med.adapters.store.store import STORE, check_free, find_adapter, write_adapter
@@ -84,7 +85,8 @@ def compose(
     adapters = [open_files(find_adapter(parent, store)) for parent, _ in parents]
     _check_one_base([adapter.card for adapter in adapters])
     chat_template = shared_chat_template(adapters)
-    folder = with_base(adapters[0], base).base
+    first = with_base(adapters[0], base)
+    folder = first.base
     opened = [
         _Parent(adapter, weight, read_updates(adapter.folder, adapter.contents, base_folder=folder))
         for adapter, (_, weight) in zip(adapters, parents, strict=True)
@@ -99,6 +101,7 @@ def compose(
     shape = _method(combined, dora)
     model = skeleton(folder)
     card = _card(name, opened, shape, {"method": method, "rank": rank, "density": density, "seed": seed})
+    card = replace(card, data=with_base_data(card.data, first.base_name, folder))
 
     holders = {stack.name: stack.holder for stack in shape.stacks(model)}
     tensors = _tensors({holders.get(layer, layer): merged for layer, merged in combined.items()}, shape)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from lora_med.adapters.store.base_data import with_base_data
 from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts, read_card
 from lora_med.adapters.store.mlx_adapter import peft_files
 from lora_med.adapters.store.peft_settings import read_settings
@@ -139,7 +140,7 @@ def adopt(
     tensors = _checked_tensors(stored, contents, method, model, base, source_folder)
     identity = origin.base_identity(base, base_folder, commit)
     card = origin.card(name, identity, method.as_json(), peft=peft_version(config), files={})
-    card = replace(card, tokens=tokens)
+    card = replace(card, tokens=tokens, data=with_base_data(card.data, base, base_folder))
 
     write_adapter(target, card, method, tensors, model, overwrite=overwrite)
     return Adoption(target, read_card(target), (*_remarks(config, base, contents), *remarks))

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.base_data import base_data
 from lora_med.adapters.store.base_match import check_base, check_labels, locate_base
-from lora_med.adapters.store.card import CARD, Card, parse_card, read_card_bytes
+from lora_med.adapters.store.card import CARD, Card, DataFacts, parse_card, read_card_bytes
 from lora_med.adapters.store.store import CHAT_TEMPLATE, CONFIG, FILES, STORE, WEIGHTS, find_adapter
 from lora_med.adapters.tensors.initialize import check_dora
 from lora_med.adapters.tensors.method import Method, read_method
@@ -85,6 +86,12 @@ class Published(AdapterFiles):
     base: Path
     base_name: str
     revision: str | None
+
+    @property
+    def data(self) -> DataFacts:
+        """The data that the adapter and its base learned from, under the strictest class of both."""
+        of_base = base_data(self.base_name, self.base)
+        return self.card.data if of_base is None else of_base.joined(self.card.data)
 
 
 def open_published(

@@ -175,7 +175,7 @@ def _evaluate(
     if peers is not None:
         require_agreement(peers, facts, fix="the same files on every machine", doing="score the same")
     share: dict[str, Any] = {} if peers is None else {"rank": rank(), "processes": world_size(), "gather": peers.gather}
-    with shared_batches(out, facts, with_written=is_open(opened, heldout), **share) as run:
+    with shared_batches(out, facts, with_written=is_open(opened, heldout, loaded), **share) as run:
         if loaded is None:
             evaluations = score_taggers(opened, jobs, heldout, options, base=named.base, run=run)
         else:

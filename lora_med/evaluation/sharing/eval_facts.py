@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple
 from typing import Any
 
+from lora_med.adapters.store.base_data import strictest_with_base
 from lora_med.adapters.store.published import AdapterFiles
-from lora_med.data.access import strictest
 from lora_med.data.heldout_records import HeldOutRecords
 from lora_med.data.record import Record
 from lora_med.evaluation.eval_options import EvalOptions
@@ -49,10 +49,10 @@ def eval_facts(
     return facts | {f"version of {name}": version for name, version in versions().items()}
 
 
-def is_open(adapters: Sequence[AdapterFiles], opened: Sequence[HeldOutRecords]) -> bool:
-    """Whether everybody may read what a model writes about the items."""
+def is_open(adapters: Sequence[AdapterFiles], opened: Sequence[HeldOutRecords], base: Base | None) -> bool:
+    """Whether everybody may read what a model writes about the items; `base` as in `eval_facts`."""
     classes = [*(heldout.access for heldout in opened), *(adapter.card.data.access for adapter in adapters)]
-    return strictest(classes) == OPEN
+    return strictest_with_base(classes, *([] if base is None else [base.name, base.folder])) == OPEN
 
 
 def _digest(records: Iterable[Record]) -> str:

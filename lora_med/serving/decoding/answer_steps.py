@@ -37,13 +37,9 @@ def next_token(sequence: Sequence, logits: torch.Tensor, likeliest: int, base: s
     if sampling.max_tokens == 0:
         return done(sequence, "length", base)
     try:
-        allowed = logits if sequence.form is None else sequence.form.allow(logits)
+        token = _chosen(sequence, logits, likeliest)
     except EngineError as error:
         return error
-    if sequence.generator is None and sequence.form is None:
-        token = likeliest
-    else:
-        token = choose(allowed, sampling, sequence.generator)
     if token in sequence.version.ends:
         return done(sequence, "stop", base)
     logprob, alternatives = None, ()
@@ -54,11 +50,24 @@ def next_token(sequence: Sequence, logits: torch.Tensor, likeliest: int, base: s
     sequence.handle.deliver(Piece(text.add(token), token, logprob, alternatives))
     if text.is_stopped:
         return done(sequence, "stop", base)
-    if sequence.form is not None:
-        sequence.form.add(token)
-        if sequence.form.is_complete:
-            return done(sequence, "stop", base)
+    if sequence.form is not None and sequence.form.is_complete:
+        return done(sequence, "stop", base)
     return done(sequence, "length", base) if sequence.written >= sampling.max_tokens else None
+
+
+def _chosen(sequence: Sequence, logits: torch.Tensor, likeliest: int) -> int:
+    """The next token, which the answer's form has taken.
+
+    Raises:
+        BadRequest: none is allowed, or the form is too complex.
+    """
+    form, sampling = sequence.form, sequence.ask.sampling
+    if form is None:
+        return likeliest if sequence.generator is None else choose(logits, sampling, sequence.generator)
+    token = choose(form.allow(logits), sampling, sequence.generator)
+    if token not in sequence.version.ends:
+        form.add(token)
+    return token
 
 
 def done(sequence: Sequence, reason: str, base: str) -> Done:

@@ -36,7 +36,8 @@ class Version:
 
     `key` is its name in the adapter pool, None for the base. `folder` holds its files, which are read again, and
     compared, each time it comes back into memory. `tokenizer` decodes. Prompts are made by `encoding`, a copy, because
-    its settings change while it encodes; all versions of an engine share one `lock` for that.
+    its settings change while it encodes; all versions of an engine share one `lock` for that. No token has more
+    characters than `longest_token`.
     """
 
     loaded: Loaded | None
@@ -48,6 +49,7 @@ class Version:
     words: int
     ends: tuple[int, ...]
     lock: threading.Lock
+    longest_token: int
     forms: AnswerForms = field(init=False)
     _encoder: Encoder = field(init=False)
     _texts: dict[int, str] = field(default_factory=dict)
@@ -110,7 +112,8 @@ def base_version(base: Base) -> Version:
     words = base.model.get_output_embeddings().weight.shape[0]
     ends = tuple(stop_ids(base.model, base.tokenizer))
     encoding = copy.deepcopy(base.tokenizer)
-    return Version(None, None, None, "", base.tokenizer, encoding, words, ends, threading.Lock())
+    longest = max(map(len, base.tokenizer.get_vocab()), default=1)
+    return Version(None, None, None, "", base.tokenizer, encoding, words, ends, threading.Lock(), longest)
 
 
 def version_of(name: str, files: AdapterFiles, bare: Version) -> Version:
@@ -129,8 +132,9 @@ def version_of(name: str, files: AdapterFiles, bare: Version) -> Version:
     if files.chat_template is not None:
         pair = [with_template(tokenizer, files.chat_template) for tokenizer in pair]
     words = max([bare.words, *(number + 1 for number in files.card.tokens.values())])
-    key = f"{name}@{identity[:32]}"
-    return Version(loaded, key, files.folder, files.card.template, pair[0], pair[1], words, bare.ends, bare.lock)
+    longest = max([bare.longest_token, *map(len, files.card.tokens)])
+    key, template = f"{name}@{identity[:32]}", files.card.template
+    return Version(loaded, key, files.folder, template, pair[0], pair[1], words, bare.ends, bare.lock, longest)
 
 
 def identity_of(files: AdapterFiles) -> str:

@@ -54,20 +54,24 @@ class Passes:
         try:
             with choose(self._pool.key, self._choice_of([sequence])):
                 logits = self._steps.forward([memory], [tokens[start:end]], every=echo)[0]
+            sequence.computed = end
+            return end - start, self._after_part(sequence, logits, start)
         except Exception as error:  # whatever a model's code or the device raises, only this request ends
             return end - start, _failed(sequence, error)
-        sequence.computed = end
-        finite = bool(torch.isfinite(logits).all())
-        if echo and finite:
+
+    def _after_part(self, sequence: Sequence, logits: torch.Tensor, start: int) -> End:
+        """What follows from the logits (tokens, words) of a part of a prompt that begins at `start`."""
+        echo, tokens = sequence.ask.echo_logprobs, sequence.ask.tokens
+        if not torch.isfinite(logits).all():
+            return not_finite(sequence)
+        if echo:
             score_prompt(sequence, logits, start)
-        if not finite:
-            return end - start, not_finite(sequence)
-        if end < len(tokens):
-            return end - start, None
+        if sequence.computed < len(tokens):
+            return None
         self._cache_prefix(sequence)
         if echo:
             sequence.handle.deliver(prompt_scores(sequence))
-        return end - start, next_token(sequence, logits[-1], int(logits[-1].argmax()), self._fingerprint)
+        return next_token(sequence, logits[-1], int(logits[-1].argmax()), self._fingerprint)
 
     def write(self, sequences: Many[Sequence]) -> list[tuple[Sequence, End]]:
         """One more token for each answer; returns how each request ends, if it does."""
@@ -101,9 +105,15 @@ class Passes:
         finite = torch.isfinite(logits).all(dim=1).tolist()
         likeliest = logits.argmax(dim=1).tolist()
         return [
-            (sequence, next_token(sequence, row, best, self._fingerprint) if fine else not_finite(sequence))
+            (sequence, self._next(sequence, row, best) if fine else not_finite(sequence))
             for sequence, row, best, fine in zip(group, logits, likeliest, finite, strict=True)
         ]
+
+    def _next(self, sequence: Sequence, row: torch.Tensor, best: int) -> End:
+        try:
+            return next_token(sequence, row, best, self._fingerprint)
+        except Exception as error:  # of a tokenizer or a grammar: the other requests of the pass go on
+            return _failed(sequence, error)
 
     def _choice_of(self, group: Many[Sequence]) -> Any:
         """The pool's choice for these rows. Each request keeps its adapter in memory, so that this never waits."""

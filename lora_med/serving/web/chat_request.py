@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lora_med.serving.web.request_fields import MOST_ALTERNATIVES, Fields, Strict
 
-MOST_MESSAGES = 1000
+MOST_MESSAGES, MOST_PARTS = 1000, 1000
 Messages = tuple[dict[str, str], ...]
 
 
@@ -36,6 +36,8 @@ class Message(Strict):
     @field_validator("content", mode="before")
     @classmethod
     def _text_is_one_part(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) > MOST_PARTS:
+            raise ValueError(f"should have at most {MOST_PARTS} parts, and has {len(value)}")
         return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
     @property

@@ -8,12 +8,13 @@
 | 408, 413 | the body came too slowly, or is too large |
 | 409 | an adapter in the store is torn, or belongs to another base |
 | 429, 503 | too many requests of one key, of all keys, or the server is stopping; both with Retry-After |
-| 500 | the model gave numbers that are not finite, or a bug; the answer names the request's id |
+| 500 | the model gave numbers that are not finite, the disk fails, or a bug; the answer names the request's id |
 | 501 | a schema, without the package that enforces it |
 """
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from lora_med.errors import (
     DataError,
     DependencyMissingError,
+    DiskError,
     InputMissingError,
     IntegrityError,
     LoraMedError,
@@ -31,7 +33,7 @@ from lora_med.serving.requests import NotFinite, NotLoaded, QueueFull, Stopped, 
 from lora_med.visible import visible
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-SHOWN_LETTERS = 80  # of a name that a request gives
+SHOWN_LETTERS, SHOWN_DIGITS = 80, 24  # of a name or a number that a request gives
 RETRY_AFTER = "retry-after"
 
 
@@ -71,6 +73,12 @@ def shown(name: str) -> str:
     return repr(text if len(text) <= SHOWN_LETTERS else text[:SHOWN_LETTERS] + "...")
 
 
+def shown_number(value: bool | int | float) -> str:
+    """A JSON value from a request for a message, cut where it has many digits."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN_DIGITS else text[:SHOWN_DIGITS] + "..."
+
+
 def busy(message: str, seconds: int, *, status: int = 503, code: str = "overloaded") -> ApiError:
     """Too much to do now; the client may ask again after so many seconds."""
     return ApiError(status, message, code=code, headers={RETRY_AFTER: str(max(1, seconds))})
@@ -93,13 +101,16 @@ def as_api_error(error: Exception, request_id: str) -> ApiError:
     if isinstance(error, NotLoaded):
         # the name was known when the request came: its adapter went while it waited
         return busy(
-            f"the adapter was replaced or unloaded while request {request_id} waited", 1, code="adapter_changed"
+            f"the adapter was replaced or unloaded, or its files changed, while request {request_id} waited",
+            1,
+            code="adapter_changed",
         )
     for kind, status, code in (
         (DependencyMissingError, 501, "not_installed"),
         (NotPermittedError, 403, "not_permitted"),
         (InputMissingError, 404, "not_in_store"),
         (IntegrityError, 409, "integrity"),
+        (DiskError, 500, "disk"),
         (SettingsError, 400, "invalid_value"),
         (DataError, 400, "invalid_value"),
     ):

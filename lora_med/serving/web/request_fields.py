@@ -13,10 +13,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lora_med.serving.requests import Constraint
-from lora_med.serving.web.error_bodies import ApiError, shown
+from lora_med.serving.web.error_bodies import ApiError, shown, shown_number
 
 MOST_CHOICES, MOST_STOPS, MOST_ALTERNATIVES = 16, 16, 20
 MOST_STOP_LETTERS = 256
+MOST_KEYS, MOST_FAULTS = 64, 20  # a hundred thousand unknown ones took seconds to name
 SEEDS = -(2**63), 2**63 - 1
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -41,6 +42,13 @@ class Strict(BaseModel):
     """A part of a request in which every key is known and every value has its own JSON type."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MOST_KEYS:
+            raise ValueError(f"should have at most {MOST_KEYS} keys, and has {len(value)}")
+        return value
 
 
 class StreamOptions(Strict):
@@ -142,7 +150,9 @@ def parse_fields(kind: type[Parsed], body: Mapping[str, Any]) -> Parsed:
         faults = [_fault(dict(found)) for found in error.errors(include_url=False, include_context=False)]
         unsupported = any(found["type"] == "extra_forbidden" for found in error.errors(include_url=False))
         code = "unsupported_parameter" if unsupported else "invalid_value"
-        message = "; ".join(text for _, text in faults)
+        texts = [text for _, text in faults[:MOST_FAULTS]]
+        more = [f"and {len(faults) - MOST_FAULTS} more faults"] if len(faults) > MOST_FAULTS else []
+        message = "; ".join([*texts, *more])
         raise ApiError(400, message, code=code, param=faults[0][0] or None) from None  # its text quotes the prompt
 
 
@@ -164,7 +174,7 @@ def _fault(error: Mapping[str, Any]) -> tuple[str, str]:
         return path, f"{path} is missing"
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if isinstance(got, bool | int | float):
-        value = f", got {json.dumps(got)}"
+        value = f", got {shown_number(got)}"
     elif isinstance(got, str) and error["loc"] and error["loc"][-1] in QUOTED:
         value = f", got {shown(got)}"
     else:

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 
 from lora_med.serving.web.allowed_hosts import AllowedHosts
 from lora_med.serving.web.api_keys import ApiKeys
-from lora_med.serving.web.error_bodies import ApiError, as_api_error, busy, place
+from lora_med.serving.web.error_bodies import ApiError, as_api_error, busy, place, shown
 from lora_med.serving.web.server_metrics import ServerMetrics
 
 Scope = MutableMapping[str, Any]
@@ -31,6 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 FACTS, ABORT = "lora_med.facts", "lora_med.abort"  # keys of a request's scope
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}  # a log names no other, which may be any text
+WITHOUT_BODY = METHODS - {"POST", "PATCH"}
 WITHOUT_KEY = {"/health", "/ready"}
 WHILE_DRAINING = {"/health", "/ready", "/metrics"}
 ADMIN = "/admin/"
@@ -136,13 +137,17 @@ class RequestGuard:
         facts.key = identity
 
     async def _read_body(self, scope: Scope, headers: Headers, facts: Facts, receive: Receive) -> None:
-        """The body, into the facts; of a GET there is none."""
+        """The body, into the facts; only a POST has one."""
         length = headers.get("content-length", "0")
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may believe the other one
+            raise ApiError(
+                400, "a body has a Content-Length or a Transfer-Encoding, not both", code="invalid_body", close=True
+            )
         if int(length) > self.bounds.body_bytes:
             if "expect" not in headers:
                 await _discard(receive)
             raise self._too_large()
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["method"] in WITHOUT_BODY:
             if length != "0" or "transfer-encoding" in headers:
                 raise ApiError(400, f"a {scope['method']} has no body", code="invalid_body", close=True)
             return
@@ -164,6 +169,11 @@ class RequestGuard:
             raise ApiError(408, f"the body was not complete after {seconds:g} s", code="timeout", close=True) from None
         if content and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "the body must have Content-Type: application/json", code="unsupported_media_type")
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if content and encoding != "identity":
+            raise ApiError(
+                415, f"a body with Content-Encoding {shown(encoding)} is not read here", code="unsupported_media_type"
+            )
         facts.body = bytes(content)
 
     def _too_large(self) -> ApiError:

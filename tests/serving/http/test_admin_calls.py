@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import resource
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.adapters.conftest import put, train
 from tests.serving.conftest import Place
 from tests.serving.http.conftest import ADMIN_KEY, KEYS
 from tests.serving.http.server import Json, Server, error_of
+from tests.serving.test_loading import FAILING
 
 
 def admin(server: Server, method: str, name: str) -> tuple[int, Json]:
@@ -55,6 +57,14 @@ def test_an_adapter_is_replaced_under_its_name(guarded_server: Server, guarded_p
     assert admin(guarded_server, "DELETE", "c")[0] == 200
 
 
+def test_an_admin_call_has_no_body_that_would_be_ignored(guarded_server: Server) -> None:
+    with guarded_server.client(ADMIN_KEY) as client:
+        for method in ("PUT", "DELETE"):
+            answer = client.request(method, "/admin/adapters/a", json={"path": "/elsewhere"})
+            assert error_of(answer) == (400, None, "invalid_body")
+    assert text_of(guarded_server, "a")[1] == guarded_server.sha256_of("a")
+
+
 def test_a_torn_adapter_is_refused_and_the_loaded_one_stays(guarded_server: Server, guarded_place: Place) -> None:
     before = text_of(guarded_server, "b")
     weights = guarded_place.store / "b" / "adapter_model.safetensors"
@@ -70,6 +80,42 @@ def test_a_torn_adapter_is_refused_and_the_loaded_one_stays(guarded_server: Serv
         weights.write_bytes(content)
     assert admin(guarded_server, "PUT", "b")[0] == 200
     assert text_of(guarded_server, "b") == before
+
+
+def test_a_disk_that_fails_while_an_adapter_is_read_changes_nothing(
+    guarded_server: Server, guarded_place: Place, tmp_path: Path
+) -> None:
+    listed = guarded_server.get("/v1/models").json()
+    before = text_of(guarded_server, "b")
+    for name in ("adapter_model.safetensors", "card.json"):
+        file = guarded_place.store / "b" / name
+        kept = shutil.move(file, tmp_path / name)
+        try:
+            file.symlink_to(FAILING)
+            status, answer = admin(guarded_server, "PUT", "b")
+            assert (status, answer["error"]["code"]) == (500, "disk")
+            assert str(guarded_place.store) not in answer["error"]["message"]
+            assert guarded_server.get("/v1/models").json() == listed
+            assert text_of(guarded_server, "b") == before
+        finally:
+            file.unlink()
+            shutil.move(kept, file)
+    assert admin(guarded_server, "PUT", "b")[0] == 200
+    assert text_of(guarded_server, "b") == before
+
+
+def test_a_full_disk_stops_neither_loading_nor_answers(guarded_server: Server) -> None:
+    """Meanwhile every write into a file fails in the server."""
+    first = text_of(guarded_server, "a")
+    before = resource.prlimit(guarded_server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(guarded_server.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        status, loaded = admin(guarded_server, "PUT", "d")
+        assert (status, loaded["id"]) == (200, "d")
+        assert text_of(guarded_server, "d") != first == text_of(guarded_server, "a")
+    finally:
+        resource.prlimit(guarded_server.process.pid, resource.RLIMIT_FSIZE, before)
+    assert admin(guarded_server, "DELETE", "d")[0] == 200
 
 
 @pytest.mark.parametrize(

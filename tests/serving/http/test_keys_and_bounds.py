@@ -61,6 +61,7 @@ def test_health_needs_no_key(guarded_server: Server) -> None:
         ({"origin": "null"}, 403, "invalid_origin"),
         ({"content-type": "text/plain"}, 415, "unsupported_media_type"),
         ({"content-type": "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"),
+        ({"content-encoding": "gzip"}, 415, "unsupported_media_type"),
     ],
 )
 def test_a_page_elsewhere_cannot_ask(changed: dict[str, str], status: int, code: str, guarded_server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -124,6 +125,25 @@ def test_an_impossible_value_is_refused_with_its_path(
     kind: type[Fields], fields: dict[str, Any], param: str | None
 ) -> None:
     assert refused(kind, **fields).param == param
+
+
+def test_a_number_with_many_digits_is_cut_in_the_message() -> None:
+    error = refused(CompletionRequest, n=10**4000)
+    assert len(error.what) < 200 and "got 1" + "0" * 23 + "..." in error.what
+
+
+def test_a_body_of_very_many_faults_is_refused_at_once() -> None:
+    begun = time.process_time()
+    many = {f"key{number}": 1 for number in range(100_000)}
+    assert "at most 64 keys, and has 100002" in refused(CompletionRequest, **many).what
+    message = {"role": "user", "content": "x", **many}
+    assert "messages[0]: should have at most 64 keys" in refused(ChatRequest, messages=[message]).what
+    parts = [{"type": "text", "text": ""}] * 100_000
+    error = refused(ChatRequest, messages=[{"role": "user", "content": parts}])
+    assert "at most 1000 parts, and has 100000" in error.what
+    error = refused(ChatRequest, messages=[{"role": "nobody", "content": "x"}] * 900)
+    assert error.what.endswith("; and 880 more faults") and error.what.count("messages[") == 20
+    assert time.process_time() - begun < 2
 
 
 def test_every_fault_is_in_one_message() -> None:

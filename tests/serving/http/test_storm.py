@@ -162,6 +162,7 @@ def test_a_storm_over_http_gives_no_wrong_answer(many: Place, key_files: list[st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_thousand_requests_over_http_give_no_wrong_answer(
     many: Place, key_files: list[str], tmp_path: Path
 ) -> None:
