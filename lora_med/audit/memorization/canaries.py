@@ -33,7 +33,7 @@ class Canary:
 
 
 def draw_canaries(notes: Sequence[Note], repeats: Sequence[int], *, seed: int) -> list[Canary]:
-    """A canary of each note: equally many of each number of repeats, and a fair coin for each."""
+    """A canary of each note: equally many of each entry of `repeats`, and a fair coin for each."""
     rng = random.Random(f"repeats {seed}")
     each = [repeats[number % len(repeats)] for number in range(len(notes))]
     rng.shuffle(each)

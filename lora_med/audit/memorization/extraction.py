@@ -92,7 +92,7 @@ def extracts(rows: Sequence[Written], shared: SharedText, others: int) -> list[E
             if end - start >= LEAST and row.by_adapter[start:end].all():
                 found.append(_staged(row, given, start, end, shared, others))
         start, end = longest_run(row.by_adapter & ~_covered(row.by_base))
-        if end - start >= LEAST:
+        if end - start >= VERBATIM:
             found.append(_staged(row, RUNNING, start, end, shared, others))
     return found
 
@@ -105,7 +105,8 @@ def beginnings(row: Written) -> dict[str, int]:
 
 def tried(rows: Sequence[Written], given: str) -> int:
     """How many groups have a row with enough text after this beginning."""
-    able = {row.group for row in rows if len(row.tokens) - (0 if given == RUNNING else beginnings(row)[given]) >= LEAST}
+    least = VERBATIM if given == RUNNING else LEAST
+    able = {row.group for row in rows if len(row.tokens) - (0 if given == RUNNING else beginnings(row)[given]) >= least}
     return len(able)
 
 

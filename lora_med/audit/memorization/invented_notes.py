@@ -43,7 +43,7 @@ FINDINGS = (
 WARDS = ("cardiology", "renal", "diabetes", "memory", "surgical", "eye", "lung", "pain", "stroke", "thyroid")
 RELATIVES = ("sister", "brother", "daughter", "son", "husband", "wife", "neighbor", "mother")
 TIMES = ("once daily", "twice daily", "at night", "with meals", "every other day")
-SENTENCES = 4
+SENTENCES = 2
 
 
 @dataclass(frozen=True)

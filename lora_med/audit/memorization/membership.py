@@ -6,7 +6,7 @@ epsilon of a tier is that of one attack, one number of repeats and one threshold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,10 +158,11 @@ def read_membership(items: Items, *, seed: int, delta: float = 0.0) -> Reading:
     scores = {"blind": _blind(items, fixes, seed), **items.scores}
     groups: list[int | None] = [None, *_several(items.repeats)]
     attacks = [_attack(items, scores[name], name, group, fixes) for name in ATTACKS for group in groups]
+    choices = [_choice(items, scores, name, group, fixes, delta) for name in ATTACKS for group in groups]
     tiers = []
     for number, tier in enumerate(TIERS):
-        able = [name for name in ATTACKS if ATTACKS[name] in list(TIERS)[: number + 1]]
-        tiers.append(_tier(items, scores, tier, able, groups, fixes, delta))
+        able = [choice for choice in choices if ATTACKS[choice.attack] in list(TIERS)[: number + 1]]
+        tiers.append(_tier(items, scores, tier, max(able, key=lambda choice: choice.epsilon), fixes, delta))
     blind = next(each.area for each in attacks if each.attack == "blind" and each.repeats is None)
     members = int(items.is_member.sum())
     outsiders = len(items.is_member) - members
@@ -228,30 +229,33 @@ def threshold_at(outsiders: NDArray[np.float64], share: float) -> float:
     return float(ordered[allowed]) if allowed < len(ordered) else -np.inf
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What the first half proves by one attack, at the threshold that proves most."""
+
+    attack: str
+    repeats: int | None
+    threshold: float
+    epsilon: float
+
+
+def _choice(
+    items: Items, scores: Scores, name: str, repeats: int | None, fixes: NDArray[np.bool_], delta: float
+) -> _Choice:
+    threshold, epsilon = _best_threshold(*_sides(items, scores[name], repeats, fixes), delta)
+    return _Choice(name, repeats, threshold, epsilon)
+
+
 def _tier(
-    items: Items,
-    scores: Scores,
-    tier: str,
-    attacks: Sequence[str],
-    groups: Sequence[int | None],
-    fixes: NDArray[np.bool_],
-    delta: float,
+    items: Items, scores: Scores, tier: str, choice: _Choice, fixes: NDArray[np.bool_], delta: float
 ) -> TierReading:
-    """The best choice on the first half, read on the second."""
-    best: tuple[float, str, int | None, float] | None = None
-    for name in attacks:
-        for group in groups:
-            members, outsiders = _sides(items, scores[name], group, fixes)
-            threshold, bound = _best_threshold(members, outsiders, delta)
-            if best is None or bound > best[0]:
-                best = bound, name, group, threshold
-    assert best is not None
-    _, name, group, threshold = best
-    members, outsiders = _sides(items, scores[name], group, ~fixes)
-    hits, alarms = int((members > threshold).sum()), int((outsiders > threshold).sum())
+    """The choice of the first half, read on the second."""
+    name, repeats = choice.attack, choice.repeats
+    members, outsiders = _sides(items, scores[name], repeats, ~fixes)
+    hits, alarms = int((members > choice.threshold).sum()), int((outsiders > choice.threshold).sum())
     sizes = len(members), len(outsiders)
     epsilon = epsilon_bound(hits, sizes[0], alarms, sizes[1], delta=delta)
-    return TierReading(tier, name, group, hits, sizes[0], alarms, sizes[1], epsilon, ceiling(*sizes, delta=delta))
+    return TierReading(tier, name, repeats, hits, sizes[0], alarms, sizes[1], epsilon, ceiling(*sizes, delta=delta))
 
 
 def _best_threshold(members: NDArray[np.float64], outsiders: NDArray[np.float64], delta: float) -> tuple[float, float]:

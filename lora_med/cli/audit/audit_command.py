@@ -29,7 +29,9 @@ from lora_med.errors import UsageError
 from lora_med.run import prepare_environment
 
 Canaries = Annotated[int, typer.Option(metavar="N", help="Invented patients; a coin puts half into the twin.")]
-Repeats = Annotated[str, typer.Option(metavar="N,N,...", help="How often the twin trains on a canary.")]
+Repeats = Annotated[
+    str, typer.Option(metavar="N,N,...", help="How often the twin trains on a canary; 1,1,16: two thirds once.")
+]
 Writer = Annotated[
     Literal["notes", "base"], typer.Option(help="Who writes the canaries: the generator of notes, or the base.")
 ]

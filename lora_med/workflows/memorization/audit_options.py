@@ -11,7 +11,7 @@ from lora_med.workflows.memorization.base_notes import WRITERS
 
 CANARIES = 1300  # half in, half out, half of each read: 325 outsiders, enough to speak of 1% of false alarms
 PATIENTS = 1000
-LEAST_CANARIES, MOST_CANARIES = 100, 99_999
+LEAST_CANARIES, MOST_CANARIES, MOST_REPEATS = 100, 99_999, 99
 MOST_EPSILON, MOST_EXTRACTED, OTHERS = 3.0, 0, 3
 
 
@@ -20,7 +20,8 @@ class AuditOptions:
     """`out` is the folder of the audit; `data`, `overrides`, `base` and `revision` say where the run's inputs are now.
 
     `canaries` are drawn for the twin, `patients` at most of each side of the data. `others` patients make a text a
-    template. The bound is `most_epsilon` and `most_extracted`; `delta` is that of the epsilon.
+    template. A number that is several times in `repeats` is that much more frequent. The bound is `most_epsilon` and
+    `most_extracted`; `delta` is that of the epsilon.
     """
 
     out: Path
@@ -52,11 +53,8 @@ class AuditOptions:
                 f"{self.canaries}, and {LEAST_CANARIES} to {MOST_CANARIES} are possible",
             ),
             "--repeats": (
-                bool(self.repeats)
-                and len(set(self.repeats)) == len(self.repeats)
-                and 1 <= min(self.repeats) <= 99
-                and max(self.repeats) <= 99,
-                f"{','.join(map(str, self.repeats)) or 'nothing'}, and different numbers from 1 to 99 are possible",
+                bool(self.repeats) and min(self.repeats) >= 1 and max(self.repeats) <= MOST_REPEATS,
+                f"{','.join(map(str, self.repeats)) or 'nothing'}, and numbers from 1 to {MOST_REPEATS} are possible",
             ),
             "--writer": (self.writer in WRITERS, f"{self.writer!r}, and {' or '.join(WRITERS)} are possible"),
             "--patients": (self.patients >= 1, f"{self.patients}, and 1 or more are possible"),

@@ -134,3 +134,13 @@ def test_every_attack_is_read_alone_too(name: str) -> None:
     reading = read_membership(items(600, **{name: 2.0}), seed=0)
     areas = {each.attack: each.area.value for each in reading.attacks}
     assert areas.pop(name) > 0.88 > 0.65 > max(areas.values())
+
+
+def test_an_attack_at_chance_is_not_read_where_it_was_chosen() -> None:
+    """Scores that separate the first half completely, and the second not at all, prove nothing."""
+    held = items(1200)
+    fixes = first_half(held, seed=9)
+    lucky = np.where(fixes & held.is_member, 20.0, 0.0) + held.scores["loss"]
+    held = Items(held.uids, held.is_member, held.repeats, held.texts, {**held.scores, "reference_loss": lucky})
+    strongest = read_membership(held, seed=9).tiers[-1]
+    assert (strongest.attack, strongest.epsilon) == ("reference_loss", 0.0)

@@ -175,7 +175,7 @@ def test_files_that_are_not_here_are_asked_for(
     [
         (("--canaries", "20"), "--canaries is 20"),
         (("--repeats", "1,x"), "--repeats is '1,x'"),
-        (("--repeats", "4,4"), "--repeats is 4,4"),
+        (("--repeats", "4,0"), "--repeats is 4,0"),
         (("--delta", "1"), "--delta is 1.0"),
         (("--most-epsilon", "-1"), "--most-epsilon is -1.0"),
     ],
