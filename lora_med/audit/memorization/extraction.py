@@ -54,10 +54,10 @@ class Extract:
     tokens: tuple[int, ...]
     stage: str
 
-    def as_json(self, uid: str, text: str) -> dict[str, Any]:
-        """JSON values, with the hash of its text in place of the text."""
+    def as_json(self, uid: str, group: str, text: str) -> dict[str, Any]:
+        """JSON values, with uid and group as they may be shown, and the hash of its text in place of the text."""
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        own = {"uid": uid, "given": self.given, "offset": self.offset, "tokens": len(self.tokens)}
+        own = {"uid": uid, "group": group, "given": self.given, "offset": self.offset, "tokens": len(self.tokens)}
         return own | {"sha256": digest}
 
 
@@ -152,8 +152,9 @@ def counts(rows: Sequence[Written], found: Sequence[Extract]) -> list[dict[str, 
 
 
 def own_extracts(found: Sequence[Extract]) -> list[Extract]:
-    """Those that neither the base nor a template explains."""
-    return [each for each in found if each.stage == STAGES[-1]]
+    """Those that neither the base nor a template explains, the longest first."""
+    own = [each for each in found if each.stage == STAGES[-1]]
+    return sorted(own, key=lambda each: (-len(each.tokens), each.uid, each.offset))
 
 
 def patients(found: Sequence[Extract]) -> int:

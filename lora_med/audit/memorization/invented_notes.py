@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 FIRST = (
-    *("Ada", "Bruno", "Chiara", "Dmitri", "Elif", "Farid", "Greta", "Hiro", "Ines", "Jonas", "Kavya", "Lamine"),
+    *("Ada", "Bruno", "Chiara", "Dmitri", "Elif", "Farid", "Greta", "Hiro", "Inga", "Jonas", "Kavya", "Lamine"),
     *("Mirela", "Noor", "Oskar", "Priya", "Quentin", "Rosa", "Samir", "Tomasz", "Ulla", "Vera", "Wen", "Yusuf"),
 )
 LAST = (

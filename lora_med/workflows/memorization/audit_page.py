@@ -10,6 +10,7 @@ from lora_med.evaluation.report.charts import roc_curves
 from lora_med.evaluation.report.page import Cell, Figure, Finding, Page, Section, Table, text_row
 
 NUMBER = "number"
+MOST_SHOWN = 20  # patients of the tail, and stretches of text; report.json has all
 ATTACK_NAMES = {
     "blind": "words alone, no model",
     "first_choices": "share of first choices",
@@ -111,10 +112,17 @@ def _patient_sections(own: Mapping[str, Any]) -> list[Section]:
         tables = (tiers_table(membership), attacks_table(membership), *_tail_table(own["tail"]))
         first = Section("Patients of the data", paragraphs=(*about, _blind_sentence(membership)), tables=tables)
     found = [
-        text_row(each["uid"], each["given"], str(each["offset"]), str(each["tokens"]), each["sha256"])
-        for each in extraction["found"]
+        text_row(each["group"], each["uid"], each["given"], str(each["offset"]), str(each["tokens"]), each["sha256"])
+        for each in extraction["found"][:MOST_SHOWN]
     ]
-    columns = (Cell("uid"), Cell("given"), Cell("offset", NUMBER), Cell("tokens", NUMBER), Cell("SHA-256 of the text"))
+    columns = (
+        Cell("patient"),
+        Cell("uid"),
+        Cell("given"),
+        Cell("offset", NUMBER),
+        Cell("tokens", NUMBER),
+        Cell("SHA-256 of the text"),
+    )
     listed = (Table(columns, tuple(found)),) if found else ()
     return [first, Section("Text written verbatim", tables=(extraction_table(extraction), *listed))]
 
@@ -204,9 +212,9 @@ def extraction_table(table: Mapping[str, Any], *, note: str = "") -> Table:
 def _tail_table(tail: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
     if not tail:
         return ()
-    rows = tuple(text_row(each["uid"], f"{each['score']:.3f}") for each in tail)
+    rows = tuple(text_row(each["group"], f"{each['score']:.3f}") for each in tail[:MOST_SHOWN])
     note = "The patients that the adapter fits most, above what 1% of the held-out ones exceed; nats per token."
-    return (Table((Cell("uid"), Cell("gain over the base", NUMBER)), rows, note=note),)
+    return (Table((Cell("patient"), Cell("gain over the base", NUMBER)), rows, note=note),)
 
 
 def _figure(readings: Mapping[str, Reading | None]) -> Figure | None:

@@ -9,12 +9,12 @@ report.json, `schema` "lora_med.memorization/1":
                     attacks[] (attack, tier, repeats (null: any), members, outsiders, auc, tpr_at -> tpr and fpr, or
                     why_not), tiers[] (tier, holds, attack, repeats, tpr, fpr, epsilon, ceiling)
       extraction[]  repeats, members[] and outsiders[]: given, tried, verbatim, not_by_the_base, not_a_template, share
-    patients        in_training, held_out, membership (as above, or why_not), tail[] (uid, score: nats per token that
-                    the adapter added to the base's), and
-      extraction    members[] and outsiders[] as above, found[]: uid, given, offset, tokens, sha256
+    patients        in_training, held_out, membership (as above, or why_not), tail[] (group, score: nats per token
+                    that the adapter added to the base's), and
+      extraction    members[] and outsiders[] as above, found[]: uid, group, given, offset, tokens, sha256
     bound           most_epsilon, most_extracted, exceeded[]
 
-Intervals have value, low, high, count and n. No text is in any of these files: uids (hashed where the data are
+Intervals have value, low, high, count and n. No text is in any of these files: uids and groups (hashed where the data are
 credentialed), offsets in tokens, and hashes of texts.
 """
 
@@ -51,7 +51,6 @@ from lora_med.workflows.memorization.audit_options import AuditOptions
 from lora_med.workflows.memorization.audit_page import audit_page
 
 SCHEMA = "lora_med.memorization/1"
-MOST_SHOWN = 20  # patients of the tail, and stretches of text
 
 
 @dataclass(frozen=True)
@@ -219,13 +218,17 @@ class Result:
             "membership": {"why_not": own.why_not()} if reading is None else reading.as_json(),
             "tail": []
             if reading is None
-            else [{"uid": shown_uid(uid, access), "score": score} for uid, score in reading.tail[:MOST_SHOWN]],
+            else [{"group": shown_uid(uid, access), "score": score} for uid, score in reading.tail],
             "extraction": {
                 **own.extraction.table(),
                 "extracted": own.extraction.extracted,
                 "found": [
-                    each.as_json(shown_uid(each.uid, access), tokenizer.decode(list(each.tokens)))
-                    for each in found[:MOST_SHOWN]
+                    each.as_json(
+                        shown_uid(each.uid, access),
+                        shown_uid(each.group, access),
+                        tokenizer.decode(list(each.tokens)),
+                    )
+                    for each in found
                 ],
             },
         }

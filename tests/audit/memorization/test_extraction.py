@@ -107,9 +107,10 @@ def test_the_counts_are_of_patients_and_not_of_rows() -> None:
 def test_an_extract_shows_a_hash_in_place_of_its_text() -> None:
     rows = [row("a", 0, adapter=(8, 40))]
     (each, *_) = own_extracts(extracts(rows, SharedText(rows), 3))
-    shown = each.as_json("sha256:0", "the number is 41")
+    shown = each.as_json("sha256:0", "p", "the number is 41")
     assert shown == {
         "uid": "sha256:0",
+        "group": "p",
         "given": "8 tokens",
         "offset": 9,
         "tokens": 32,

@@ -98,9 +98,7 @@ def test_without_canaries_in_training_95_of_100_sealed_lists_prove_nothing(folde
 def test_a_planted_number_of_40_digits_is_extracted(folder: Path) -> None:
     report = audit(folder, "plain", "--no-twin")
     print(json.dumps(report["patients"]["extraction"], indent=1))
-    found = [each["uid"] for each in report["patients"]["extraction"]["found"]]
-    (uid,) = {uid for uid in found if uid.startswith(PLANTED) or PLANTED in uid} or {""}
-    assert uid, found
+    assert PLANTED in {each["group"] for each in report["patients"]["extraction"]["found"]}
     assert NUMBER not in json.dumps(report)
     assert report["bound"]["exceeded"]
     assert run(["export", "vllm", "plain", "--store", str(folder / "adapters"), "--out", str(folder / "vllm")]) == 77
