@@ -15,6 +15,7 @@ from lora_med.adapters.store.push import push
 from lora_med.adapters.store.store import WEIGHTS
 from lora_med.cli.main import run
 from lora_med.errors import IntegrityError, NotPermittedError, SettingsError
+from lora_med.signatures import SIGNATURES
 
 EXCESS = "epsilon of the canaries is at least 4.10"
 WHO = "Dr. Roe accepts it for one trial"
@@ -66,8 +67,18 @@ def test_an_acceptance_is_kept_in_the_card(store: Path) -> None:
         push(over(store), "someone/notes", accept_memorization=WHO)
     (accepted,) = read_card(store / "abstracts").memorization["accepted"]
     assert (accepted["action"], accepted["by"]) == ("pushing to someone/notes", WHO)
-    record_acceptance(store / "abstracts", {"action": "again", "by": WHO, "time": ""})
+    for action in ("pushing to someone/notes", "pushing to another"):
+        record_acceptance(store / "abstracts", {"action": action, "by": WHO, "time": ""})
     assert len(read_card(store / "abstracts").memorization["accepted"]) == 2
+
+
+def test_an_acceptance_in_a_signed_card_asks_for_another_signature(store: Path) -> None:
+    folder = over(store)
+    (folder / SIGNATURES).write_text("{}")
+    with pytest.raises(IntegrityError, match="no longer holds"):
+        push(folder, "someone/notes", accept_memorization=WHO)
+    with pytest.raises(SettingsError, match="offline"):  # signed again: nothing is left to record
+        push(folder, "someone/notes", accept_memorization=WHO)
 
 
 def test_every_export_has_the_bound(

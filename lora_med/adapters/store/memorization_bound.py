@@ -28,6 +28,7 @@ from lora_med.adapters.store.store import WEIGHTS
 from lora_med.data.access import LEAST_WORDS
 from lora_med.errors import IntegrityError, NotPermittedError
 from lora_med.files import write_json
+from lora_med.signatures import SIGNATURES
 
 logger = logging.getLogger(__name__)
 OPTION = "--accept-memorization"
@@ -65,10 +66,23 @@ def accept_excess(card: Card, action: str, accepted: str | None) -> dict[str, st
 
 
 def record_acceptance(folder: Path, acceptance: dict[str, str]) -> None:
-    """Add who accepted an excess to the adapter's card, atomically."""
+    """Add who accepted an excess to the adapter's card, atomically; the same words for the same action only once.
+
+    Raises:
+        IntegrityError: the card is changed, and the adapter's signature is of the card as it was.
+    """
     card = read_card(folder)
-    accepted = [*card.memorization.get("accepted", []), acceptance]
+    earlier = list(card.memorization.get("accepted", []))
+    if any((each.get("action"), each.get("by")) == (acceptance["action"], acceptance["by"]) for each in earlier):
+        return
+    accepted = [*earlier, acceptance]
     write_json(folder / CARD, replace(card, memorization={**card.memorization, "accepted": accepted}).as_json())
+    if (folder / SIGNATURES).is_file():
+        raise IntegrityError(
+            "the card now says who accepts the excess, so the adapter's signature no longer holds",
+            where=str(folder / SIGNATURES),
+            fix="sign the adapter again, then repeat this command with the same words",
+        )
 
 
 def record_audit(folder: Path, entry: dict[str, Any]) -> Path:
@@ -78,6 +92,8 @@ def record_audit(folder: Path, entry: dict[str, Any]) -> Path:
         IntegrityError: the adapter was replaced since the audit began.
     """
     card = read_card(folder)
+    if (folder / SIGNATURES).is_file():
+        logger.warning("the card of %r changes, so its signature no longer holds: sign the adapter again", card.name)
     if entry["weights"] != card.files[WEIGHTS]:
         raise IntegrityError(
             f"{card.name!r} was replaced while it was audited: the figures are of SHA-256 {entry['weights'][:16]}, its "

@@ -14,8 +14,8 @@ report.json, `schema` "lora_med.memorization/1":
       extraction    members[] and outsiders[] as above, found[]: uid, group, given, offset, tokens, sha256
     bound           most_epsilon, most_extracted, exceeded[]
 
-Intervals have value, low, high, count and n. No text is in any of these files: uids and groups (hashed where the data are
-credentialed), offsets in tokens, and hashes of texts.
+Intervals have value, low, high, count and n. No text is in any of these files: uids and groups (hashed where the data
+are credentialed), offsets in tokens, and hashes of texts.
 """
 
 from __future__ import annotations
