@@ -49,18 +49,18 @@ def accept_excess(card: Card, action: str, accepted: str | None) -> dict[str, st
     Raises:
         NotPermittedError: the bound is exceeded, and nobody accepts it.
     """
-    found = excesses(card)
-    if not found:
+    lines = excesses(card)
+    if not lines:
         return None
     words = (accepted or "").split()
     if len(words) < LEAST_WORDS:
         raise NotPermittedError(
-            f"{action} is not permitted: {card.name!r} exceeds the bound of its memorization audit: {'; '.join(found)}",
+            f"{action} is not permitted: {card.name!r} exceeds the bound of its memorization audit: {'; '.join(lines)}",
             where="card.json: memorization.bound",
             fix=f"train with fewer passes or with privacy, then audit again; or say who accepts it and why, in "
             f'{LEAST_WORDS} words or more: {OPTION} "..."',
         )
-    logger.warning("%s, although the adapter exceeds its bound (%s): %s", action, "; ".join(found), " ".join(words))
+    logger.warning("%s, although the adapter exceeds its bound (%s): %s", action, "; ".join(lines), " ".join(words))
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"action": action, "by": " ".join(words), "time": when}
 
@@ -106,8 +106,8 @@ def record_audit(folder: Path, entry: dict[str, Any]) -> Path:
 
 def inherited(cards: Sequence[Card]) -> dict[str, Any]:
     """The entry of an adapter that is composed of these: an excess of a parent is its own, until it is audited."""
-    found = {card.name: excesses(card) for card in cards}
-    if not any(found.values()):
+    by_parent = {card.name: excesses(card) for card in cards}
+    if not any(by_parent.values()):
         return {}
-    lines = [f"{name}: {line}" for name, own in found.items() for line in own]
-    return {"inherited_from": [name for name, own in found.items() if own], "bound": {"exceeded": lines}}
+    lines = [f"{name}: {line}" for name, own in by_parent.items() for line in own]
+    return {"inherited_from": [name for name, own in by_parent.items() if own], "bound": {"exceeded": lines}}

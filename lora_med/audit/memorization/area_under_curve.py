@@ -51,6 +51,6 @@ def _placements(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDA
 def curve(members: NDArray[np.float64], outsiders: NDArray[np.float64]) -> list[tuple[float, float]]:
     """`(false alarms, members found)` as shares at every threshold, from none to all."""
     thresholds = np.unique(np.concatenate([members, outsiders]))[::-1]
-    found = 1 - np.searchsorted(np.sort(members), thresholds, "left") / len(members)
+    true_positives = 1 - np.searchsorted(np.sort(members), thresholds, "left") / len(members)
     alarms = 1 - np.searchsorted(np.sort(outsiders), thresholds, "left") / len(outsiders)
-    return [(0.0, 0.0), *zip(alarms.tolist(), found.tolist(), strict=True)]
+    return [(0.0, 0.0), *zip(alarms.tolist(), true_positives.tolist(), strict=True)]

@@ -70,9 +70,9 @@ def epsilon_bounds(
     hit_low, _ = clopper_pearson(hits, n_in, 1 - CONFIDENCE)
     _, alarm_high = clopper_pearson(alarms, n_out, 1 - CONFIDENCE)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.log(np.maximum(hit_low - delta, 0) / alarm_high)
-        missed = np.log(np.maximum(1 - alarm_high - delta, 0) / (1 - hit_low))
-    return np.maximum(0.0, np.nan_to_num(np.maximum(found, missed), nan=0.0, neginf=0.0))
+        by_hits = np.log(np.maximum(hit_low - delta, 0) / alarm_high)
+        by_misses = np.log(np.maximum(1 - alarm_high - delta, 0) / (1 - hit_low))
+    return np.maximum(0.0, np.nan_to_num(np.maximum(by_hits, by_misses), nan=0.0, neginf=0.0))
 
 
 def epsilon_bound(hits: int, n_in: int, alarms: int, n_out: int, *, delta: float = 0.0) -> float:

@@ -85,16 +85,16 @@ class SharedText:
 
 def extracts(rows: Sequence[Written], shared: SharedText, others: int) -> list[Extract]:
     """Every stretch that is written verbatim, by what was given; at most one for each row and beginning."""
-    found: list[Extract] = []
+    stretches: list[Extract] = []
     for row in rows:
         for given, start in beginnings(row).items():
             end = min(start + VERBATIM, len(row.tokens))
             if end - start >= LEAST and row.by_adapter[start:end].all():
-                found.append(_staged(row, given, start, end, shared, others))
+                stretches.append(_staged(row, given, start, end, shared, others))
         start, end = longest_run(row.by_adapter & ~_covered(row.by_base))
         if end - start >= VERBATIM:
-            found.append(_staged(row, RUNNING, start, end, shared, others))
-    return found
+            stretches.append(_staged(row, RUNNING, start, end, shared, others))
+    return stretches
 
 
 def beginnings(row: Written) -> dict[str, int]:
@@ -138,25 +138,25 @@ def _staged(row: Written, given: str, start: int, end: int, shared: SharedText, 
     return Extract(row.uid, row.group, given, row.offsets[start], tokens, stage)
 
 
-def counts(rows: Sequence[Written], found: Sequence[Extract]) -> list[dict[str, Any]]:
+def counts(rows: Sequence[Written], stretches: Sequence[Extract]) -> list[dict[str, Any]]:
     """For each beginning how many patients were tried, and how many had something written, after each subtraction."""
     table = []
     for given in (METADATA, *(f"{prefix} tokens" for prefix in PREFIXES), RUNNING):
         line: dict[str, Any] = {"given": given, "tried": tried(rows, given)}
         for number, stage in enumerate(STAGES):
-            groups = {each.group for each in found if each.given == given and each.stage in STAGES[number:]}
+            groups = {each.group for each in stretches if each.given == given and each.stage in STAGES[number:]}
             line[stage] = len(groups)
         line["share"] = rate(line[STAGES[-1]], line["tried"]).as_json()
         table.append(line)
     return table
 
 
-def own_extracts(found: Sequence[Extract]) -> list[Extract]:
+def own_extracts(stretches: Sequence[Extract]) -> list[Extract]:
     """Those that neither the base nor a template explains, the longest first."""
-    own = [each for each in found if each.stage == STAGES[-1]]
+    own = [each for each in stretches if each.stage == STAGES[-1]]
     return sorted(own, key=lambda each: (-len(each.tokens), each.uid, each.offset))
 
 
-def patients(found: Sequence[Extract]) -> int:
+def patients(stretches: Sequence[Extract]) -> int:
     """How many patients have text that neither the base nor a template explains."""
-    return len({each.group for each in own_extracts(found)})
+    return len({each.group for each in own_extracts(stretches)})

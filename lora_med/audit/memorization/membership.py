@@ -62,7 +62,7 @@ class Items:
 class AttackReading:
     """One attack on the members of one number of repeats (None: of any) and on all outsiders, on the second half.
 
-    `found` maps a rate of false alarms to what was read at the threshold for it, or to why it cannot be spoken of.
+    `at_rates` maps a rate of false alarms to what was read at the threshold for it, or to why it cannot be spoken of.
     """
 
     attack: str
@@ -70,14 +70,14 @@ class AttackReading:
     members: int
     outsiders: int
     area: Area
-    found: dict[str, dict[str, Any]]
+    at_rates: dict[str, dict[str, Any]]
     points: tuple[tuple[float, float], ...]
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
         own = {"attack": self.attack, "tier": ATTACKS[self.attack], "repeats": self.repeats}
         own |= {"members": self.members, "outsiders": self.outsiders, "auc": self.area.as_json()}
-        return own | {"tpr_at": self.found}
+        return own | {"tpr_at": self.at_rates}
 
 
 @dataclass(frozen=True)
@@ -207,19 +207,19 @@ def _attack(
 ) -> AttackReading:
     members, outsiders = _sides(items, scores, repeats, ~fixes)
     _, fixing = _sides(items, scores, repeats, fixes)
-    found: dict[str, dict[str, Any]] = {}
+    at_rates: dict[str, dict[str, Any]] = {}
     for label, share in FALSE_ALARMS.items():
         least = least_outsiders(share)
         if len(outsiders) < least:
-            found[label] = {"why_not": f"{len(outsiders)} outsiders are read, and to speak of {label} takes {least}"}
+            at_rates[label] = {"why_not": f"{len(outsiders)} outsiders are read, and to speak of {label} takes {least}"}
             continue
         threshold = threshold_at(fixing, share)
-        found[label] = {
+        at_rates[label] = {
             "tpr": rate(int((members > threshold).sum()), len(members)).as_json(),
             "fpr": rate(int((outsiders > threshold).sum()), len(outsiders)).as_json(),
         }
     points = tuple(curve(members, outsiders))
-    return AttackReading(name, repeats, len(members), len(outsiders), area(members, outsiders), found, points)
+    return AttackReading(name, repeats, len(members), len(outsiders), area(members, outsiders), at_rates, points)
 
 
 def threshold_at(outsiders: NDArray[np.float64], share: float) -> float:

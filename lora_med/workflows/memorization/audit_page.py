@@ -56,9 +56,8 @@ def findings(content: Mapping[str, Any]) -> list[Finding]:
         lines.append(_membership_finding(canaries["membership"], "Canaries", content["bound"]["most_epsilon"]))
     lines.append(_membership_finding(own["membership"], "Patients of the data", content["bound"]["most_epsilon"]))
     extracted, allowed = own["extraction"]["extracted"], content["bound"]["most_extracted"]
-    verdict = (
-        Cell("worse", "worse") if extracted > allowed else Cell("nothing found" if not extracted else "few", "unsure")
-    )
+    words, kind = ("written", "worse") if extracted > allowed else ("written, allowed", "unsure")
+    verdict = Cell(words, kind) if extracted else Cell("nothing written", "unsure")
     text = f"Text of {extracted} of {own['in_training']} patients is written verbatim beyond base and templates."
     lines.append(Finding(verdict, text))
     exceeded = content["bound"]["exceeded"]
@@ -94,7 +93,7 @@ def _canary_sections(canaries: Mapping[str, Any]) -> list[Section]:
         extraction_table(each, note=f"Canaries trained {each['repeats']} times.") for each in canaries["extraction"]
     )
     return [
-        Section("Canaries: what the training lets be told", paragraphs=about, tables=tables),
+        Section("Canaries: membership in the training of the twin", paragraphs=about, tables=tables),
         Section("Canaries written verbatim by the twin", tables=extraction),
     ]
 
@@ -111,7 +110,7 @@ def _patient_sections(own: Mapping[str, Any]) -> list[Section]:
     else:
         tables = (tiers_table(membership), attacks_table(membership), *_tail_table(own["tail"]))
         first = Section("Patients of the data", paragraphs=(*about, _blind_sentence(membership)), tables=tables)
-    found = [
+    stretches = [
         text_row(each["group"], each["uid"], each["given"], str(each["offset"]), str(each["tokens"]), each["sha256"])
         for each in extraction["found"][:MOST_SHOWN]
     ]
@@ -123,7 +122,7 @@ def _patient_sections(own: Mapping[str, Any]) -> list[Section]:
         Cell("tokens", NUMBER),
         Cell("SHA-256 of the text"),
     )
-    listed = (Table(columns, tuple(found)),) if found else ()
+    listed = (Table(columns, tuple(stretches)),) if stretches else ()
     return [first, Section("Text written verbatim", tables=(extraction_table(extraction), *listed))]
 
 
@@ -173,7 +172,7 @@ def attacks_table(membership: Mapping[str, Any]) -> Table:
         ]
         rows.append(text_row(*cells))
     why = {
-        found["why_not"] for each in membership["attacks"] for found in each["tpr_at"].values() if "why_not" in found
+        rates["why_not"] for each in membership["attacks"] for rates in each["tpr_at"].values() if "why_not" in rates
     }
     return Table(columns, tuple(rows), note=f"Cannot say: {'; '.join(sorted(why))}." if why else "")
 

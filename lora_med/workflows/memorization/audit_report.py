@@ -59,7 +59,7 @@ class Extraction:
 
     members: tuple[Written, ...]
     outsiders: tuple[Written, ...]
-    found: tuple[Extract, ...]
+    stretches: tuple[Extract, ...]
     repeats: Mapping[str, int]
 
     @classmethod
@@ -79,7 +79,7 @@ class Extraction:
     def of_rows(self, rows: Sequence[Written]) -> list[Extract]:
         """What was found in these rows."""
         groups = {row.group for row in rows}
-        return [each for each in self.found if each.group in groups]
+        return [each for each in self.stretches if each.group in groups]
 
     def table(self) -> dict[str, Any]:
         """The counts of members and outsiders."""
@@ -211,7 +211,7 @@ class Result:
     def _patients(self, tokenizer: Any) -> dict[str, Any]:
         access, own = self.adapter.card.data.access, self.patients
         reading = own.reading
-        found = own_extracts(own.extraction.of_rows(own.extraction.members))
+        stretches = own_extracts(own.extraction.of_rows(own.extraction.members))
         return {
             "in_training": own.in_training,
             "held_out": own.held_out,
@@ -228,7 +228,7 @@ class Result:
                         shown_uid(each.group, access),
                         tokenizer.decode(list(each.tokens)),
                     )
-                    for each in found
+                    for each in stretches
                 ],
             },
         }

@@ -103,9 +103,9 @@ def test_fewer_than_300_outsiders_cannot_speak_of_one_percent() -> None:
     few = read_membership(items(1000, reference_loss=3.0), seed=0).attacks[-1]
     many = read_membership(items(1400, reference_loss=3.0), seed=0).attacks[-1]
     assert few.outsiders < 300 <= many.outsiders
-    assert few.found["1%"] == {"why_not": f"{few.outsiders} outsiders are read, and to speak of 1% takes 300"}
-    assert many.found["1%"]["tpr"]["value"] > 0.5
-    assert "3000" in many.found["0.1%"]["why_not"]
+    assert few.at_rates["1%"] == {"why_not": f"{few.outsiders} outsiders are read, and to speak of 1% takes 300"}
+    assert many.at_rates["1%"]["tpr"]["value"] > 0.5
+    assert "3000" in many.at_rates["0.1%"]["why_not"]
 
 
 def test_a_threshold_lets_the_allowed_share_pass_and_no_more() -> None:
