@@ -169,6 +169,12 @@ def read_membership(items: Items, *, seed: int, delta: float = 0.0) -> Reading:
     return Reading(tuple(attacks), tuple(tiers), blind, members, outsiders, _tail(items, scores, fixes))
 
 
+def blind_area(items: Items, *, seed: int) -> Area:
+    """What the blind attack will read of the items, which takes no score: it is known before a training."""
+    fixes = first_half(items, seed)
+    return area(*_sides(items, blind_scores(items.texts, items.is_member, fixes), None, ~fixes))
+
+
 def first_half(items: Items, seed: int) -> NDArray[np.bool_]:
     """Which items fix the thresholds: half of the members of each number of repeats, and half of the outsiders."""
     fixes = np.zeros(len(items.is_member), dtype=bool)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lora_med.adapters.runtime.attach import attach_opened
 from lora_med.adapters.store.memorization_bound import record_audit
 from lora_med.adapters.store.published import Published, open_published
@@ -25,13 +27,14 @@ from lora_med.audit.memorization.canaries import (
     draw_canaries,
     seal,
     shape_of,
+    toss_again,
     training_records,
 )
 from lora_med.audit.memorization.extraction import SharedText
-from lora_med.audit.memorization.membership import Items, Reading, read_membership
+from lora_med.audit.memorization.membership import Items, Reading, blind_area, read_membership
 from lora_med.config.schema import Settings
 from lora_med.data.corpus import Corpus, open_corpus, open_heldout
-from lora_med.data.record import Record
+from lora_med.data.record import Record, texts_of
 from lora_med.errors import DataError, SettingsError
 from lora_med.models.base import Base
 from lora_med.models.tokens.vocabulary import add_tokens
@@ -51,6 +54,7 @@ from lora_med.workflows.memorization.twin_run import check_same_data, refuse_una
 from lora_med.workflows.train import TrainingBase, open_data
 from lora_med.workflows.train_text import TextTask
 
+MOST_TOSSES = 20  # of all coins, before the training
 SHAPE_RECORDS = 200  # that show which options and types the data have
 logger = logging.getLogger(__name__)
 
@@ -115,7 +119,7 @@ def _twin(
         shape = shape_of(_of_source(corpus, settings)[:SHAPE_RECORDS], corpus.templates[settings.data.source])
         ready = data.load_base()
         notes = write_notes(options.canaries, options.writer, ready.base, seed=options.seed, advance=advance)
-        canaries = draw_canaries(notes, options.repeats, seed=options.seed)
+        canaries = toss_fairly(draw_canaries(notes, options.repeats, seed=options.seed), shape, seed=options.seed)
         sha256 = seal(canaries, options.out)
         data.run.record(canaries={"list": LIST, "sha256": sha256, "members": sum(each.is_member for each in canaries)})
         logger.info("%d canaries sealed, SHA-256 %s; the twin trains now", len(canaries), sha256)
@@ -127,6 +131,24 @@ def _twin(
     items = canary_items(canaries, rows, after, before)
     reading = read_membership(items, seed=options.seed, delta=options.delta)
     return corpus, CanaryResult(sha256, canaries, reading, _extraction(rows, after, before, items, options))
+
+
+def toss_fairly(canaries: Sequence[Canary], shape: Shape, *, seed: int) -> list[Canary]:
+    """The canaries under the first coins by which the blind attack is at chance; this is before any training.
+
+    One list in twenty is unlucky: its members differ from the others by their words. The training could not be read.
+    """
+    texts = tuple("\n".join(texts_of(shape.record(canary))) for canary in canaries)
+    drawn = list(canaries)
+    for toss in range(1, MOST_TOSSES):
+        members = np.array([canary.is_member for canary in drawn])
+        repeats = np.array([canary.repeats for canary in drawn])
+        items = Items(tuple(canary.uid for canary in drawn), members, repeats, texts, {})
+        if blind_area(items, seed=seed).is_chance:
+            break
+        logger.info("the words of the members would tell them from the others: the coins are tossed again")
+        drawn = toss_again(drawn, seed=seed + (toss << 32))
+    return drawn
 
 
 def canary_rows(canaries: Sequence[Canary], shape: Shape, base: Base, settings: Settings) -> list[PatientRows]:
