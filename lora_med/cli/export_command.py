@@ -12,6 +12,7 @@ import typer
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
 from lora_med.cli.options import (
     STORE,
+    AcceptMemorization,
     AdapterName,
     AsJson,
     BaseName,
@@ -47,6 +48,7 @@ def gguf(
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,
+    accept_memorization: AcceptMemorization = None,
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +57,16 @@ def gguf(
     from lora_med.export.gguf.export_gguf import export_gguf
 
     formats = tuple(number_format.value for number_format in dtype or [GgufDtype.F16])
-    export = export_gguf(name, out, base=base, revision=revision, store=store, part=part, formats=formats)
+    export = export_gguf(
+        name,
+        out,
+        base=base,
+        revision=revision,
+        store=store,
+        part=part,
+        formats=formats,
+        accept_memorization=accept_memorization,
+    )
     _print_gguf(export.folder, export.facts, as_json)
 
 
@@ -70,6 +81,7 @@ def ollama(
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,
+    accept_memorization: AcceptMemorization = None,
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +89,16 @@ def ollama(
     prepare_environment(offline=not online)
     from lora_med.export.ollama import export_ollama
 
-    export = export_ollama(name, out, base=base, revision=revision, store=store, part=part, number_format=dtype.value)
+    export = export_ollama(
+        name,
+        out,
+        base=base,
+        revision=revision,
+        store=store,
+        part=part,
+        number_format=dtype.value,
+        accept_memorization=accept_memorization,
+    )
     _print_gguf(export.folder, export.facts, as_json)
     if not as_json:
         print_text(f"Next: cd {export.folder} && ollama create {name} -f Modelfile")
@@ -94,6 +115,7 @@ def vllm(
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,
+    accept_memorization: AcceptMemorization = None,
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +123,16 @@ def vllm(
     prepare_environment(offline=not online)
     from lora_med.export.vllm import export_vllm
 
-    export = export_vllm(name, out, base=base, revision=revision, store=store, part=part, dtype=dtype)
+    export = export_vllm(
+        name,
+        out,
+        base=base,
+        revision=revision,
+        store=store,
+        part=part,
+        dtype=dtype,
+        accept_memorization=accept_memorization,
+    )
     _print_verified(export.folder, export.facts, as_json)
     if not as_json:
         print_text(f"Next: {export.folder}/serve.sh, which runs: {export.facts['command']}")
@@ -114,6 +145,7 @@ def onnx(
     base: BaseName = None,
     revision: Revision = None,
     store: Store = STORE,
+    accept_memorization: AcceptMemorization = None,
     online: Online = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,7 +153,7 @@ def onnx(
     prepare_environment(offline=not online)
     from lora_med.export.onnx import export_onnx
 
-    export = export_onnx(name, out, base=base, revision=revision, store=store)
+    export = export_onnx(name, out, base=base, revision=revision, store=store, accept_memorization=accept_memorization)
     _print_verified(export.folder, export.facts, as_json)
 
 

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("lora_med.cli.serving.chat_command", "Talk with an adapter or a base in the terminal."),
     "eval": ("lora_med.cli.eval.eval_command", "Compare adapters with their base on held-out items."),
     "review": ("lora_med.cli.review.review_command", "Read reports in a browser; blind rating by clinicians."),
+    "audit": ("lora_med.cli.audit.audit_command", "Measure what an adapter remembers of its patients."),
     "merge": ("lora_med.cli.merge_command", "Merge an adapter into its base, and verify the result."),
     "export": ("lora_med.cli.export_command", "Export to GGUF, Ollama, vLLM or ONNX, and verify the result."),
     "sign": ("lora_med.cli.adapters.sign_command", "Sign what lora_med made, check it, list its software."),

@@ -131,6 +131,14 @@ Permission = Annotated[
     str | None,
     typer.Option("--permission", metavar="TEXT", help="For credentialed data: who allows it, in writing."),
 ]
+AcceptMemorization = Annotated[
+    str | None,
+    typer.Option(
+        "--accept-memorization",
+        metavar="TEXT",
+        help="For an adapter over the bound of its memorization audit: who accepts that, and why. It is recorded.",
+    ),
+]
 Resamples = Annotated[int, typer.Option("--bootstrap-samples", min=1, help="Bootstrap resamples for each interval.")]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="REVISION", help="The commit, tag or branch of a base on the Hub.")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_med.adapters.store.memorization_bound import accept_excess
 from lora_med.adapters.store.published import Published
 from lora_med.errors import DependencyMissingError, DiskError
 from lora_med.files import read_json, sha256_file, write_json
@@ -65,7 +66,14 @@ def count_parameters(base: Path) -> int:
 
 
 @contextlib.contextmanager
-def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dict[str, Any]) -> Iterator[Path]:
+def fresh_export(
+    out: Path,
+    adapter: Published,
+    *,
+    needed_bytes: int,
+    facts: dict[str, Any],
+    accept_memorization: str | None = None,
+) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `out` with export.json in it on leaving without an error.
 
     Its subfolder `.work` is for temporary files of the export. Until the export is complete, only its owner may read
@@ -74,11 +82,14 @@ def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dic
     Args:
         needed_bytes: the largest disk use of the export at one time.
         facts: results of the export; added to export.json when the block ends, so the block may fill them in.
+        accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit.
 
     Raises:
+        NotPermittedError: it exceeds that bound, and nobody accepts it.
         OutputError: `out` is not empty or cannot be written.
         DiskError: the disk has less free space.
     """
+    acceptance = accept_excess(adapter.card, "exporting", accept_memorization)
     sweep_folders(out)
     with fresh_folder(out) as temporary, held(temporary):
         temporary.chmod(0o700)
@@ -86,7 +97,10 @@ def fresh_export(out: Path, adapter: Published, *, needed_bytes: int, facts: dic
         (temporary / WORK).mkdir()
         yield temporary
         shutil.rmtree(temporary / WORK)
-        write_json(temporary / EXPORT, {**_origin(adapter), **facts, "files": _files(temporary)})
+        write_json(
+            temporary / EXPORT,
+            {**_origin(adapter), **_audited(adapter, acceptance), **facts, "files": _files(temporary)},
+        )
         if adapter.data.access == "credentialed":
             keep_private(temporary)
         else:
@@ -127,6 +141,12 @@ def _origin(adapter: Published) -> dict[str, Any]:
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _audited(adapter: Published, acceptance: dict[str, str] | None) -> dict[str, Any]:
+    """What export.json says of the memorization audit, if there was one."""
+    audit = adapter.card.memorization
+    return {"memorization": {"bound": audit.get("bound"), "accepted": acceptance}} if audit else {}
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -35,12 +35,14 @@ def export_ollama(
     store: Path | str = "adapters",
     part: str = "merged",
     number_format: str = "q8_0",
+    accept_memorization: str | None = None,
 ) -> Export:
     """Write a Modelfile and its GGUF files, proved in llama.cpp, into the fresh folder `out`.
 
     Args:
         part: `merged`, one model; or `swappable`, the base with the adapter named by ADAPTER.
         number_format: of the model's weights.
+        accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit.
 
     Raises:
         All that `export_gguf` raises.
@@ -69,7 +71,9 @@ def export_ollama(
         "warnings": notes,
     }
     needed = needed_bytes(adapter, part, (number_format,))
-    with fresh_export(Path(out), adapter, needed_bytes=needed, facts=facts) as folder:
+    with fresh_export(
+        Path(out), adapter, needed_bytes=needed, facts=facts, accept_memorization=accept_memorization
+    ) as folder:
         files = fill_gguf(folder, adapter, converter, part, (number_format,), facts)
         context = min(read_config(adapter.base).max_position_embeddings, MOST_CONTEXT)
         stops = stop_words(adapter.base, tokenizer)

@@ -37,10 +37,15 @@ def export_onnx(
     base: str | None = None,
     revision: str | None = None,
     store: Path | str = "adapters",
+    accept_memorization: str | None = None,
 ) -> Export:
     """Write model.onnx (weights beside it), settings and tokenizer of the merged model into the fresh folder `out`.
 
+    Args:
+        accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit.
+
     Raises:
+        NotPermittedError: it exceeds that bound, and nobody accepts it.
         DependencyMissingError: a package is not installed.
         IntegrityError: the exporter fails, or ONNX Runtime's logits differ from PyTorch's.
         InputMissingError, OutputError, DiskError: as in `merge_adapter`.
@@ -49,7 +54,13 @@ def export_onnx(
     adapter = open_published(name, store, base, revision)
     warnings = refuse(adapter.card, adapter.base, "onnx", "merged")
     facts: dict[str, Any] = {"target": "onnx", "part": "merged", "warnings": [finding.what for finding in warnings]}
-    with fresh_export(Path(out), adapter, needed_bytes=count_parameters(adapter.base) * 8, facts=facts) as folder:
+    with fresh_export(
+        Path(out),
+        adapter,
+        needed_bytes=count_parameters(adapter.base) * 8,
+        facts=facts,
+        accept_memorization=accept_memorization,
+    ) as folder:
         work = folder / WORK / name
         logger.info("merging in float32")
         certificate = merge_published(adapter, work, dtype="float32").certificate

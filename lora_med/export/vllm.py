@@ -37,14 +37,17 @@ def export_vllm(
     store: Path | str = "adapters",
     part: str = "adapter",
     dtype: str | None = None,
+    accept_memorization: str | None = None,
 ) -> Export:
     """Write the adapter, or the merged model, and serve.sh into the fresh folder `out`.
 
     Args:
         part: `adapter`, served beside its base with --enable-lora; or `merged`.
         dtype: of the merged model; None keeps the base's own.
+        accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit.
 
     Raises:
+        NotPermittedError: it exceeds that bound, and nobody accepts it.
         SettingsError: vLLM would refuse the adapter, or scale it wrongly.
         InputMissingError, IntegrityError, OutputError, DiskError: as in `merge_adapter`.
     """
@@ -54,7 +57,9 @@ def export_vllm(
     notes = [finding.what for finding in refuse(adapter.card, adapter.base, "vllm", part)]
     facts: dict[str, Any] = {"target": "vllm", "part": part, "warnings": notes}
     needed = count_parameters(adapter.base) * 4 if part == "merged" else sum(map(len, adapter.contents.values()))
-    with fresh_export(Path(out), adapter, needed_bytes=needed, facts=facts) as folder:
+    with fresh_export(
+        Path(out), adapter, needed_bytes=needed, facts=facts, accept_memorization=accept_memorization
+    ) as folder:
         if part == "merged":
             certificate = merge_published(adapter, folder / name, dtype=dtype).certificate
             facts["proof"] = {"by": "merge", **(certificate["probe"] or certificate["tensors"])}

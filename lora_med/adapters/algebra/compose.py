@@ -13,6 +13,7 @@ from lora_med.adapters.algebra.combine import Combined, combine, joined
 from lora_med.adapters.algebra.deltas import BaseWeights, delta_of, expert_deltas, open_base, read_updates
 from lora_med.adapters.store.base_data import with_base_data
 from lora_med.adapters.store.card import Card, DataFacts, read_card
+from lora_med.adapters.store.memorization_bound import inherited
 from lora_med.adapters.store.published import AdapterFiles, open_files, shared_chat_template, with_base
 from lora_med.adapters.store.store import STORE, check_free, find_adapter, write_adapter
 from lora_med.adapters.tensors.contents import LowRank
@@ -283,4 +284,5 @@ def _card(name: str, opened: Sequence[_Parent], shape: Method, options: Mapping[
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         files={},
         parents=parents,
+        memorization=inherited([parent.card for parent in opened]),
     )

@@ -71,6 +71,7 @@ class Card:
     `parents` are the adapters from which it was composed: name, weight, hash of the card, source, template, data
     settings. `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs. `tokens` maps
     each token that it trained to its id. Those that the base's tokenizer does not have are added to a copy of it.
+    `memorization` is the result of its audit (store/memorization_bound.py), if there was one.
     """
 
     name: str
@@ -87,12 +88,14 @@ class Card:
     parents: list[dict[str, Any]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
+    memorization: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of card.json; a base with its own files has no origin there, and most adapters no tokens."""
+        """The content of card.json, without what this adapter does not have: tokens, an audit, an origin."""
         content = {"format": FORMAT, **asdict(self)}
-        if not self.tokens:
-            del content["tokens"]
+        for name in ("tokens", "memorization"):
+            if not content[name]:
+                del content[name]
         if not self.base.origin:
             del content["base"]["origin"]
         return content
@@ -192,7 +195,15 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         parents=[dict(parent) for parent in raw.get("parents", [])],
         labels=[str(label) for label in raw.get("labels", [])],
         tokens=_token_ids(raw.get("tokens", {})),
+        memorization=_audit(raw.get("memorization", {})),
     )
+
+
+def _audit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of an audit; without its bound nobody could tell whether the adapter may be passed on."""
+    if values and not isinstance(dict(values["bound"])["exceeded"], list):
+        raise TypeError("'memorization.bound.exceeded' is not a list")
+    return dict(values)
 
 
 def _token_ids(values: Mapping[str, Any]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_med.adapters.store.card import Card
+from lora_med.adapters.store.memorization_bound import accept_excess, record_acceptance
 from lora_med.adapters.store.published import AdapterFiles
 from lora_med.adapters.store.verify import verify
 from lora_med.data.access import require_permission
@@ -12,14 +13,24 @@ from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, Out
 from lora_med.signatures import SIGNATURES
 
 
-def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | None = None) -> str:
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    permission: str | None = None,
+    accept_memorization: str | None = None,
+) -> str:
     """Upload the adapter in `folder` and return its address on the Hub.
 
     Only the card, the files it lists and their signatures are uploaded, as the bytes that were verified. The token
     comes from `hf auth login` or HF_TOKEN; it is never written.
 
+    Args:
+        accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit, for the card.
+
     Raises:
-        NotPermittedError: the data's access class or the Hub forbids it.
+        NotPermittedError: the data's access class, the memorization audit or the Hub forbids it.
         IntegrityError: the adapter differs from its published state.
         SettingsError: the run is offline.
         OutputError: the repository is public but `private` is true, or the Hub cannot be reached.
@@ -28,6 +39,11 @@ def push(folder: Path, repo_id: str, *, private: bool = True, permission: str | 
     adapter = verification.files
     if adapter is not None:
         check_permitted(adapter.card, private, permission)
+        acceptance = accept_excess(adapter.card, f"pushing to {repo_id}", accept_memorization)
+        if acceptance is not None and verification.intact:
+            record_acceptance(folder, acceptance)
+            verification = verify(folder)
+            adapter = verification.files
     wrong = [f"{check.what}: {check.detail}" for check in verification.checks if check.outcome == "wrong"]
     if wrong or adapter is None:
         raise IntegrityError(

@@ -13,7 +13,7 @@ import typer
 from lora_med.cli.adapters.check_command import check_command
 from lora_med.cli.adapters.compose_command import adopt_command, compose_command, diff_command
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
-from lora_med.cli.options import STORE, AdapterName, AsJson, BaseName, Permission, Store, Yes
+from lora_med.cli.options import STORE, AcceptMemorization, AdapterName, AsJson, BaseName, Permission, Store, Yes
 from lora_med.cli.terminal import console, new_table, print_text
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.run import prepare_environment
@@ -144,14 +144,18 @@ def push(
     store: Store = STORE,
     public: Annotated[bool, typer.Option("--public", help="Make the repository public. [default: private]")] = False,
     permission: Permission = None,
+    accept_memorization: AcceptMemorization = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload an adapter's files to the Hub; refused (77) for credentialed data without a permission."""
+    """Upload an adapter's files to the Hub; refused (77) for credentialed data, or above the bound of its audit."""
     prepare_environment(offline=False)
     from lora_med.adapters.store.push import push as push_adapter
     from lora_med.adapters.store.store import find_adapter
 
-    address = push_adapter(find_adapter(name, store), repo, private=not public, permission=permission)
+    folder = find_adapter(name, store)
+    address = push_adapter(
+        folder, repo, private=not public, permission=permission, accept_memorization=accept_memorization
+    )
     print_text(json.dumps({"name": name, "address": address, "private": not public}) if as_json else address)
 
 

@@ -7,7 +7,7 @@ forward pass if the input of one begins the input of another.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from lora_med.models.generation import RunBatches, in_order, run_rows
 from lora_med.models.limits.not_finite import not_finite
 
 BATCH_TOKENS = 4096
+Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits and tokens, a line each -> numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +114,23 @@ def batches(lengths: Sequence[int], vocabulary: int, *, batch_tokens: int = BATC
     return batched
 
 
-def _read(logits: torch.Tensor, line: torch.Tensor, column: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Log-probability of each token at its (line, column); a block at a time, as logits are large."""
+def log_probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each token under its line of logits."""
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def _read(
+    logits: torch.Tensor, line: torch.Tensor, column: torch.Tensor, tokens: torch.Tensor, read: Read
+) -> torch.Tensor:
+    """What `read` finds of each token at its (line, column); a block at a time, as logits are large."""
     blocks = []
     for begin in range(0, len(tokens), SOFTMAX_ROWS):
         block = slice(begin, begin + SOFTMAX_ROWS)
-        rows = logits[line[block], column[block]].float()
-        blocks.append(rows.gather(1, tokens[block, None])[:, 0] - rows.logsumexp(1))
+        blocks.append(read(logits[line[block], column[block]].float(), tokens[block]))
     return torch.cat(blocks).double()
 
 
-def _batch(model: Any, rows: Sequence[ScoredRow], device: torch.device) -> list[NDArray[np.float64]]:
+def _batch(model: Any, rows: Sequence[ScoredRow], device: torch.device, read: Read) -> list[NDArray[np.float64]]:
     width = max(len(row.input_ids) for row in rows)
     ids = torch.tensor([[*row.input_ids, *([0] * (width - len(row.input_ids)))] for row in rows], device=device)
     positions = sorted({position for row in rows for position in row.positions})
@@ -138,7 +145,7 @@ def _batch(model: Any, rows: Sequence[ScoredRow], device: torch.device) -> list[
     line = torch.tensor([number for number, row in enumerate(rows) for _ in row.positions], device=device)
     column = torch.tensor([index_of[position] for row in rows for position in row.positions], device=device)
     tokens = torch.tensor([token for row in rows for token in row.tokens], device=device)
-    values = _read(output.logits, line, column, tokens).cpu().numpy()
+    values = _read(output.logits, line, column, tokens, read).cpu().numpy()
     ends = np.cumsum([len(row.tokens) for row in rows])
     return np.split(values, ends[:-1])
 
@@ -154,12 +161,24 @@ def log_probabilities(
     Raises:
         DivergedError: the model returns values that are not finite.
     """
+    return read_rows(model, rows, log_probability, batch_tokens=batch_tokens, run=run)
+
+
+def read_rows(
+    model: Any,
+    rows: Sequence[ScoredRow],
+    read: Read,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    run: RunBatches = in_order,
+) -> list[NDArray[np.float64]]:
+    """What `read` finds of the tokens of each row, from fp32 logits and the tokens at their lines; see above."""
     device = next(model.parameters()).device
     lengths = [len(row.input_ids) for row in rows]
     batch_tokens = fitting(batch_tokens, device)
     batched = batches(lengths, model.config.get_text_config().vocab_size, batch_tokens=batch_tokens)
     with torch.no_grad():  # not inference_mode: weights that FSDP gathers there cannot be trained on after it
-        results = run_rows(run, batched, lambda batch: _batch(model, [rows[index] for index in batch], device))
+        results = run_rows(run, batched, lambda batch: _batch(model, [rows[index] for index in batch], device, read))
     _refuse_not_finite(model, [row.input_ids for row in rows], results)
     return results
 

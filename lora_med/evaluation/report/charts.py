@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -160,6 +161,25 @@ def risk_curves(subjects: Mapping[str, Sequence[Coverage]], *, name: str) -> str
         axes.set_ylabel("% wrong")
         axes.grid(axis="y", color=LINE, linewidth=0.7)
         axes.legend(frameon=False)
+        return _svg(figure, name)
+
+
+def roc_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, name: str) -> str:
+    """Members found over false alarms, as shares on logarithmic axes, where rare false alarms are seen."""
+    least = min((share for points in curves.values() for point in points for share in point if share > 0), default=0.1)
+    floor = 10 ** math.floor(math.log10(min(least, 0.1)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([floor, 1], [floor, 1], color=SOFT, linewidth=0.9, linestyle="--")
+        for color, (label, points) in zip(itertools.cycle(COLORS), curves.items(), strict=False):
+            alarms, found = ([max(floor, share) for share in side] for side in zip(*points, strict=True))
+            axes.step(alarms, found, where="post", color=color, linewidth=1.8, label=label)
+        axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.1))
+        axes.set_xlabel("share of outsiders taken for members")
+        axes.set_ylabel("share of members found")
+        axes.grid(color=LINE, linewidth=0.7)
+        axes.legend(frameon=False, loc="lower right")
         return _svg(figure, name)
 
 

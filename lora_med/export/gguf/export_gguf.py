@@ -70,6 +70,7 @@ def export_gguf(
     store: Path | str = "adapters",
     part: str = "merged",
     formats: tuple[str, ...] = ("f16",),
+    accept_memorization: str | None = None,
 ) -> Export:
     """Write GGUF files of adapter `name` into the fresh folder `out`, proved in llama.cpp.
 
@@ -79,8 +80,10 @@ def export_gguf(
         part: `merged`, the model with the adapter folded in; `adapter`, the adapter alone, which fits any GGUF of
             its base; or `swappable`, the base and the adapter side by side.
         formats: number formats of the model (the adapter is float32).
+        accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit.
 
     Raises:
+        NotPermittedError: it exceeds that bound, and nobody accepts it.
         DependencyMissingError, InputMissingError: a package, the converter, the adapter or its base is missing.
         SettingsError: llama.cpp does not support this adapter, base or format.
         IntegrityError: llama.cpp's outputs differ from PyTorch's.
@@ -95,7 +98,13 @@ def export_gguf(
     refuse(adapter.card, adapter.base, "gguf", "merged" if part == "merged" else "adapter")
     facts: dict[str, Any] = {"target": "gguf", "part": part}
     facts["converter"] = {"version": converter.version, "sha256": converter.digest}
-    with fresh_export(Path(out), adapter, needed_bytes=needed_bytes(adapter, part, formats), facts=facts) as folder:
+    with fresh_export(
+        Path(out),
+        adapter,
+        needed_bytes=needed_bytes(adapter, part, formats),
+        facts=facts,
+        accept_memorization=accept_memorization,
+    ) as folder:
         fill_gguf(folder, adapter, converter, part, formats, facts)
     return read_export(out)
 

@@ -1,0 +1,4 @@
+"""The memorization audit: a twin run with canaries, its scores, and the report.
+
+Other modules use `audit_memorization` and `AuditOptions`.
+"""
