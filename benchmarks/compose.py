@@ -31,7 +31,7 @@ def make(folder: Path, options: dict[str, bool]) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from lora_med.adapters.store.import_peft import Origin, adopt
+    from lora_med.adapters.foreign.import_peft import Origin, adopt
 
     torch.manual_seed(1)
     config = LlamaConfig(

@@ -56,7 +56,7 @@ def make(shape: str, folder: Path) -> int:
 
 def adopt_it(folder: Path) -> None:
     """Take the adapter into a store, for the command."""
-    from lora_med.adapters.store.import_peft import Origin, adopt
+    from lora_med.adapters.foreign.import_peft import Origin, adopt
 
     base, store = str(folder / "base"), folder / "store"
     adopt(folder / "adapter", base=base, name="merged", store=store, origin=Origin(access="open"))

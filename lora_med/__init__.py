@@ -19,7 +19,7 @@ _HOME = {
     "LoraMedError": "lora_med.errors",
     "Merge": "lora_med.merge.merge",
     "Settings": "lora_med.config.schema",
-    "adopt": "lora_med.adapters.store.import_peft",
+    "adopt": "lora_med.adapters.foreign.import_peft",
     "attach": "lora_med.adapters.runtime.attach",
     "check_swaps": "lora_med.evaluation.swap_check",
     "compose": "lora_med.adapters.algebra.compose",
@@ -50,6 +50,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from lora_med.adapters.algebra.compose import compose as compose
+    from lora_med.adapters.foreign.import_peft import adopt as adopt
     from lora_med.adapters.runtime.attach import attach as attach
     from lora_med.adapters.runtime.attach import detach as detach
     from lora_med.adapters.runtime.pool import AdapterPool as AdapterPool
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from lora_med.adapters.runtime.swap import load_many as load_many
     from lora_med.adapters.runtime.swap import use as use
     from lora_med.adapters.store.card import read_card as read_card
-    from lora_med.adapters.store.import_peft import adopt as adopt
     from lora_med.adapters.store.published import open_published as open_published
     from lora_med.adapters.store.store import find_adapter as find_adapter
     from lora_med.cli.recipe import run_recipe as run_recipe

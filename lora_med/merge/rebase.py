@@ -11,10 +11,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from lora_med.adapters.foreign.import_peft import ORIGIN, Adoption, Origin, adopt, own_tensors, peft_version
+from lora_med.adapters.foreign.mlx_adapter import peft_files
+from lora_med.adapters.foreign.peft_settings import read_settings
 from lora_med.adapters.store.base_data import with_base_data
-from lora_med.adapters.store.import_peft import ORIGIN, Adoption, Origin, adopt, own_tensors, peft_version
-from lora_med.adapters.store.mlx_adapter import peft_files
-from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import STORE, WEIGHTS, check_free
 from lora_med.adapters.tensors.contents import read_contents
 from lora_med.errors import SettingsError

@@ -14,8 +14,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.errors import IntegrityError, LoraMedError, SettingsError
 from lora_med.models.base import load_base
 from tests.merge.test_variants import logits

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lora_med.adapters.algebra.compose import compose
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.adapters.store.base_data import BaseData, base_access, base_data, strictest_with_base, with_base_data
 from lora_med.adapters.store.card import DataFacts
-from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.adapters.store.published import open_published
 from lora_med.evaluation.sharing.eval_facts import is_open
 from lora_med.export.export_folder import fresh_export, read_export

@@ -19,9 +19,9 @@ from lora_med.adapters.algebra.combine import ties
 from lora_med.adapters.algebra.compose import compose
 from lora_med.adapters.algebra.deltas import delta_of, open_base, read_updates
 from lora_med.adapters.algebra.diff import diff
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.adapters.runtime.attach import attach
 from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.cli.main import run
 from lora_med.errors import BaseMismatchError, IntegrityError, LoraMedError, SettingsError
 from lora_med.files import read_json, sha256_file

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from lora_med.adapters.algebra.compose import compose
 from lora_med.adapters.algebra.diff import diff
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.adapters.runtime.attach import attach, attach_new
 from lora_med.adapters.runtime.peft_injection import named_layers_only
 from lora_med.adapters.runtime.swap import load_many, use
-from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.adapters.store.verify import verify
 from lora_med.adapters.tensors import expert_layout
 from lora_med.config.parse import parse

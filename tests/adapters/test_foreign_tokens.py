@@ -11,8 +11,8 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
+from lora_med.adapters.foreign.import_peft import adopt
 from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.store.import_peft import adopt
 from lora_med.errors import IntegrityError, SettingsError
 from lora_med.merge.merge import merge_adapter
 from lora_med.models.base import load_base

@@ -13,11 +13,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.adapters.runtime.attach import attach
 from lora_med.adapters.runtime.pool import AdapterPool
 from lora_med.adapters.runtime.swap import load_many, use
 from lora_med.adapters.store.card import read_card
-from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.adapters.store.verify import verify
 from lora_med.cli.main import run
 from lora_med.errors import InputMissingError, IntegrityError, LoraMedError, SettingsError

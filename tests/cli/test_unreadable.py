@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.adapters.store.import_peft import Origin, adopt
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from tests.adapters.test_adopt_tools import trained
 from tests.tiny import make_tiny
 

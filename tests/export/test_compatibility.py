@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_med.adapters.store.import_peft import Origin, adopt
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.cli.main import run
 from lora_med.errors import SettingsError
 from lora_med.export.compatibility import Shape, check, shape_of_card

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lora_med.adapters.foreign.import_peft import Origin, adopt
 from lora_med.adapters.runtime.attach import attach
-from lora_med.adapters.store.import_peft import Origin, adopt
 from lora_med.cli.main import run
 from lora_med.errors import IntegrityError, OutputError, SettingsError
 from lora_med.files import read_json

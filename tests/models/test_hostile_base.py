@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lora_med.adapters.store.import_peft import adopt
+from lora_med.adapters.foreign.import_peft import adopt
 from lora_med.errors import IntegrityError, LoraMedError
 from lora_med.models.base import load_base
 from lora_med.models.files.weight_files import read_headers

@@ -55,7 +55,7 @@ def adopt_command(
 ) -> None:
     """Import a folder of PEFT or mlx-lm: check its settings and every tensor against the base, and write its card."""
     prepare_environment(offline=not online)
-    from lora_med.adapters.store.import_peft import Origin, adopt
+    from lora_med.adapters.foreign.import_peft import Origin, adopt
     from lora_med.merge.rebase import adopt_with_base
     from lora_med.prompts.templates.templates import find_template
 

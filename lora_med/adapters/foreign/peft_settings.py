@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_med.adapters.store.mlx_adapter import is_mlx
-from lora_med.adapters.store.mlx_adapter import peft_settings as mlx_settings
+from lora_med.adapters.foreign.mlx_adapter import is_mlx
+from lora_med.adapters.foreign.mlx_adapter import peft_settings as mlx_settings
 from lora_med.adapters.store.store import CONFIG, WEIGHTS
 from lora_med.adapters.tensors.contents import check_method
 from lora_med.errors import InputMissingError, IntegrityError

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from lora_med.adapters.foreign.mlx_adapter import peft_files
+from lora_med.adapters.foreign.peft_settings import read_settings
 from lora_med.adapters.store.base_data import with_base_data
 from lora_med.adapters.store.card import BaseIdentity, Card, DataFacts, read_card
-from lora_med.adapters.store.mlx_adapter import peft_files
-from lora_med.adapters.store.peft_settings import read_settings
 from lora_med.adapters.store.store import CONFIG, STORE, check_free, write_adapter
 from lora_med.adapters.tensors.contents import Contents, read_contents
 from lora_med.adapters.tensors.expert_update import exchanged
