@@ -23,7 +23,14 @@ WORDS = [f"word{number}" for number in range(300)]
 
 
 def items(
-    count: int, *, seed: int = 0, shift: float = 0.0, repeats: tuple[int, ...] = (1,), tell: str = "", **shifts: float
+    count: int,
+    *,
+    seed: int = 0,
+    shift: float = 0.0,
+    repeats: tuple[int, ...] = (1,),
+    tell: str = "",
+    words_each: int = 40,
+    **shifts: float,
 ) -> Items:
     """Items under a fair coin; `shift` moves the scores of members, `tell` is a word that most members' texts have."""
     rng, words = np.random.default_rng(seed), random.Random(seed)
@@ -33,7 +40,7 @@ def items(
     for name in ATTACKS:
         if name != "blind":
             scores[name] = rng.normal(size=count) + is_member * shifts.get(name, shift)
-    texts = [" ".join(words.choices(WORDS, k=40)) for _ in range(count)]
+    texts = [" ".join(words.choices(WORDS, k=words_each)) for _ in range(count)]
     if tell:
         texts = [f"{text} {tell}" if member else text for text, member in zip(texts, is_member, strict=True)]
     return Items(tuple(f"p{number}" for number in range(count)), is_member, times, tuple(texts), scores)
@@ -50,7 +57,9 @@ def test_each_half_has_half_of_the_members_of_each_repeat_and_of_the_outsiders()
 
 
 def test_where_nothing_was_learned_at_most_5_of_100_lists_prove_something() -> None:
-    proved = [read_membership(items(240, seed=seed), seed=seed).tiers[-1].epsilon > 0 for seed in range(100)]
+    proved = [
+        read_membership(items(160, seed=seed, words_each=4), seed=seed).tiers[-1].epsilon > 0 for seed in range(100)
+    ]
     assert sum(proved) <= 5
 
 

@@ -189,7 +189,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
 
 
 def test_rows_too_long_for_the_run_are_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--data", str(folder / "rows.jsonl"), "--canaries", "100", "train.max_length=200")
+    words = ("--data", str(folder / "rows.jsonl"), "--canaries", "100", "train.max_length=120")
     assert audit(folder, *words, out="short") == 2
     message = capsys.readouterr().err
-    assert "train.max_length" in message and "200 tokens" in message
+    assert "train.max_length" in message and "120 tokens" in message
