@@ -10,17 +10,14 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 from packaging.requirements import Requirement
 
 from lora_med.errors import DependencyMissingError, IntegrityError
 from lora_med.files import read_json, sha256_file
 from lora_med.signatures import PAPERS, kind_of
-
-if TYPE_CHECKING:
-    from cyclonedx.model.bom import Bom
-    from cyclonedx.model.component import Component
 
 OURS, PYTHON = "lora-med", "python"
 
@@ -33,35 +30,30 @@ def bill_of_materials(folder: Path) -> str:
         IntegrityError: its paper does not record versions.
         DependencyMissingError: the package cyclonedx-python-lib is not installed.
     """
-    _require_library()
-    from cyclonedx.output import make_outputter
-    from cyclonedx.schema import OutputFormat, SchemaVersion
-
+    library = _library()
     kind = kind_of(folder)
     paper = next(name for name in PAPERS if PAPERS[name] == kind)
     facts = read_json(folder / paper)
     if not isinstance(facts, dict) or not isinstance(facts.get("versions"), dict):
         raise IntegrityError("no versions of packages are recorded", where=str(folder / paper))
-    bom = _bom(folder, kind, facts)
-    return str(make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)) + "\n"
+    bom = _bom(library, folder, kind, facts)
+    output = library.make_outputter(bom, library.OutputFormat.JSON, library.SchemaVersion.V1_6)
+    return str(output.output_as_string(indent=2)) + "\n"
 
 
-def _bom(folder: Path, kind: str, facts: Mapping[str, Any]) -> Bom:
-    from cyclonedx.model.bom import Bom
-    from cyclonedx.model.component import Component, ComponentType
-
-    model = Component(
+def _bom(library: Any, folder: Path, kind: str, facts: Mapping[str, Any]) -> Any:
+    model = library.Component(
         name=str(facts.get("name") or folder.name),
-        type=ComponentType.MACHINE_LEARNING_MODEL,
+        type=library.ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model",
         description=f"{kind}, made by lora_med",
-        components=[_file(folder, path) for path in _files(folder)],
+        components=[_file(library, folder, path) for path in _files(folder)],
     )
-    bom = Bom()
+    bom = library.Bom()
     bom.metadata.component = model
     recorded = {_normal(name): str(version) for name, version in facts["versions"].items()}
-    packages = {name: _package(name, version) for name, version in sorted(_closure(recorded).items())}
-    parts = list(_model_parts(facts))
+    packages = {name: _package(library, name, version) for name, version in sorted(_closure(recorded).items())}
+    parts = list(_model_parts(library, facts))
     for component in [*parts, *packages.values()]:
         bom.components.add(component)
     bom.register_dependency(model, [*parts, *(packages[name] for name in recorded)])
@@ -70,43 +62,38 @@ def _bom(folder: Path, kind: str, facts: Mapping[str, Any]) -> Bom:
     return bom
 
 
-def _model_parts(facts: Mapping[str, Any]) -> Iterator[Component]:
+def _model_parts(library: Any, facts: Mapping[str, Any]) -> Iterator[Any]:
     """The base and, where it is another than the folder itself, the adapter."""
-    from cyclonedx.model.component import Component, ComponentType
-
     for part in ("base", "adapter"):
         recorded = facts.get(part)
         if isinstance(recorded, dict) and recorded.get("name"):
             prints = recorded.get("fingerprint")
             hashes = dict(prints) if isinstance(prints, dict) else dict(recorded.get("files") or {})
-            yield Component(
+            yield library.Component(
                 name=str(recorded["name"]),
-                type=ComponentType.MACHINE_LEARNING_MODEL,
+                type=library.ComponentType.MACHINE_LEARNING_MODEL,
                 bom_ref=part,
                 version=recorded.get("revision"),
                 description=part,
-                properties=_properties({f"lora_med:{part}:{name}": value for name, value in hashes.items()}),
+                properties=_properties(library, {f"lora_med:{part}:{name}": value for name, value in hashes.items()}),
             )
 
 
-def _package(name: str, version: str) -> Component:
-    from cyclonedx.factory.license import LicenseFactory
-    from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
+def _package(library: Any, name: str, version: str) -> Any:
 
     licenses = []
     if name != PYTHON and _installed(name) == version:
         about = importlib.metadata.metadata(name)
         license_name = about.get("License-Expression") or about.get("License")
         if license_name and len(license_name) < 100:  # some packages put the whole text there
-            licenses = [LicenseFactory().make_from_string(license_name)]
+            licenses = [library.LicenseFactory().make_from_string(license_name)]
     kind = "generic" if name == PYTHON else "pypi"
-    return Component(
+    return library.Component(
         name=name,
-        type=ComponentType.PLATFORM if name == PYTHON else ComponentType.LIBRARY,
+        type=library.ComponentType.PLATFORM if name == PYTHON else library.ComponentType.LIBRARY,
         bom_ref=f"{name}@{version}",
         version=version,
-        purl=PackageURL(kind, name=name, version=version),
+        purl=library.PackageURL(kind, name=name, version=version),
         licenses=licenses,
     )
 
@@ -149,27 +136,35 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _file(folder: Path, path: Path) -> Component:
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
+def _file(library: Any, folder: Path, path: Path) -> Any:
 
     name = path.relative_to(folder).as_posix()
-    hashes = [HashType(alg=HashAlgorithm.SHA_256, content=sha256_file(path))]
-    return Component(name=name, type=ComponentType.FILE, bom_ref=f"file:{name}", hashes=hashes)
+    hashes = [library.HashType(alg=library.HashAlgorithm.SHA_256, content=sha256_file(path))]
+    return library.Component(name=name, type=library.ComponentType.FILE, bom_ref=f"file:{name}", hashes=hashes)
 
 
-def _properties(facts: Mapping[str, Any]) -> list[Any]:
-    from cyclonedx.model import Property
+def _properties(library: Any, facts: Mapping[str, Any]) -> list[Any]:
 
-    return [Property(name=name, value=str(value)) for name, value in facts.items()]
+    return [library.Property(name=name, value=str(value)) for name, value in facts.items()]
 
 
-def _require_library() -> None:
+def _library() -> Any:
+    """The classes of cyclonedx-python-lib; its decorators hide their parameters from type checkers."""
     try:
-        import cyclonedx  # noqa: F401
+        from cyclonedx.factory.license import LicenseFactory
+        from cyclonedx.model import HashAlgorithm, HashType, Property
+        from cyclonedx.model.bom import Bom
+        from cyclonedx.model.component import Component, ComponentType
+        from cyclonedx.output import make_outputter
+        from cyclonedx.schema import OutputFormat, SchemaVersion
+        from packageurl import PackageURL
     except ImportError as error:
         raise DependencyMissingError(
             "a bill of materials needs the package cyclonedx-python-lib, which is not installed",
             where="lora-med sign bill",
             fix='pip install "lora-med[sign]"',
         ) from error
+    models = {"Bom": Bom, "Component": Component, "ComponentType": ComponentType, "Property": Property}
+    hashes = {"HashAlgorithm": HashAlgorithm, "HashType": HashType}
+    output = {"make_outputter": make_outputter, "OutputFormat": OutputFormat, "SchemaVersion": SchemaVersion}
+    return SimpleNamespace(**models, **hashes, **output, LicenseFactory=LicenseFactory, PackageURL=PackageURL)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from lora_med.adapters.store.base_data import base_access
 from lora_med.cli.serving.serving_options import limits_of
 from lora_med.data.access import require_permission
 from lora_med.errors import LoraMedError, SettingsError
@@ -19,7 +20,6 @@ from lora_med.review.playground.answering import (
     PlaygroundSubject,
     RunningText,
 )
-from lora_med.serving.base_access import base_access
 from lora_med.serving.engine import Engine
 from lora_med.serving.requests import Ask, Done, Piece, Running, Sampling
 from lora_med.serving.served_models import Audience, ServedModel
@@ -46,8 +46,9 @@ def playground_engine(wanted: Wanted, kv_memory: float, permission: str | None) 
         )
     audience = Audience(is_local=True)  # the page is on loopback; what it shows needs the permission below
     opened = open_all(wanted, audience)
-    classes = {each.name: each.card.data.access for each in opened.adapters}
-    for name, access in [*classes.items(), (opened.base, base_access(opened.base) or "open")]:
+    classes = {each.name: each.data.access for each in opened.adapters}
+    of_base = base_access(opened.base, *(each.base for each in opened.adapters)) or "open"
+    for name, access in [*classes.items(), (opened.base, of_base)]:
         require_permission(access, f"showing answers of {name!r} on a page", permission)
     together = READERS * (MOST_ADAPTERS + 1)
     limits = limits_of(MOST_ADAPTERS, kv_memory, together, together, together, MOST_PROMPT_TOKENS, MOST_TOKENS)
