@@ -29,6 +29,7 @@ def test_about_thirty_names_are_public() -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_examples_run_in_order(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -83,7 +83,7 @@ def _package(library: Any, name: str, version: str) -> Any:
 
     licenses = []
     if name != PYTHON and _installed(name) == version:
-        about = importlib.metadata.metadata(name)
+        about: Any = importlib.metadata.metadata(name)
         license_name = about.get("License-Expression") or about.get("License")
         if license_name and len(license_name) < 100:  # some packages put the whole text there
             licenses = [library.LicenseFactory().make_from_string(license_name)]

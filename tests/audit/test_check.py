@@ -69,6 +69,7 @@ def passages(folder: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_are_checked_within_a_minute(tmp_path: Path) -> None:
     settings = parse(None, ["data.source=custom", f"data.paths=[{passages(tmp_path, 10_000)}]", "train.max_length=100"])
     begun = time.perf_counter()
