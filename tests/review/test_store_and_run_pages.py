@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def test_adapters_are_listed_and_two_settings_compared(small_report: tuple[Path,
     assert "train.seed" in page and "<b>" not in page and "a" * 64 in page
     page = client.get("/adapters/first?against=second").text
     assert "train.learning_rate" in page and "0.001" in page and "0.002" in page and "train.seed" not in page
+
+
+def test_the_settings_of_two_runs_are_compared(small_report: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, rate, access in (("one", 0.001, "open"), ("two", 0.002, "registered")):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
+        settings = {"train": {"learning_rate": rate, "seed": 42}}
+        (run / "run.json").write_text(json.dumps({"data": {"access": access}, "settings": settings}))
+    client = client_of(small_report, tmp_path)
+    page = client.get("/runs/one").text
+    assert "train.seed" in page and "0.001" in page and "0.002" not in page and "<strong>open</strong>" in page
+    page = client.get("/runs/one?against=two").text
+    assert "0.001" in page and "0.002" in page and "train.seed" not in page and "<strong>registered</strong>" in page
+    assert "train.seed" in client.get("/runs/one?against=none").text
 
 
 def test_a_run_is_read_while_it_grows(small_report: tuple[Path, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.store import cards
 from lora_med.data.access import strictest
 from lora_med.errors import LoraMedError
+from lora_med.review.compared_settings import compared_settings, flat
 from lora_med.review.web.page_templates import NO_DATA, not_found, page
 
 
@@ -49,8 +50,7 @@ class AdapterPages:
         if name not in known:
             return not_found(request, None)
         card, other = known[name], known.get(against)
-        first = _flat(asdict(card)["settings"])
-        second = {} if other is None else _flat(asdict(other)["settings"])
+        second = None if other is None else asdict(other)["settings"]
         return page(
             "adapter.html.j2",
             access=strictest([card.data.access, *([] if other is None else [other.data.access])]),
@@ -59,11 +59,7 @@ class AdapterPages:
             scores=list(_scores(card.scores)),
             others=[each for each in sorted(known) if each != name],
             against=against if other is not None else "",
-            settings=[
-                (key, first.get(key, "—"), second.get(key, "—"))
-                for key in sorted({*first, *second})
-                if other is None or first.get(key) != second.get(key)
-            ],
+            settings=compared_settings(asdict(card)["settings"], second),
         )
 
     def _cards(self) -> tuple[dict[str, Card], dict[str, str]]:
@@ -79,7 +75,7 @@ def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str
     for name, score in scores.items():
         measures = score.get("measures") if isinstance(score, Mapping) else None
         if not isinstance(measures, Mapping):
-            for key, value in _flat({name: score}).items():
+            for key, value in flat({name: score}).items():
                 yield key, "", value, "", ""
             continue
         for measure, each in measures.items():
@@ -93,13 +89,4 @@ def _number(value: object) -> str:
 
 def _stated(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested values as `section.key` -> text, without those that are empty."""
-    return {name: text for name, text in _flat(values).items() if text not in ("None", "{}", "[]", "")}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values as `section.key` -> text."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: str(value)}
-    return flat
+    return {name: text for name, text in flat(values).items() if text not in ("None", "{}", "[]", "")}

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lora_med.data.access import CLASSES, strictest
+from lora_med.review.compared_settings import compared_settings
 from lora_med.review.web.loss_chart import loss_chart, spread
 from lora_med.review.web.page_templates import NO_DATA, not_found, page
 
@@ -40,16 +41,21 @@ class RunPages:
         return page("runs.html.j2", access=access, folder=str(self._runs), rows=rows)
 
     def run(self, request: Request) -> Response:
-        """One run's lines; of many, evenly spread ones with the first and the last."""
-        name = request.path_params["name"]
+        """One run's lines, of many evenly spread ones with the first and the last; its settings beside another's."""
+        name, against = request.path_params["name"], request.query_params.get("against", "")
         every = self._all()
         if name not in every:
             return not_found(request, None)
         lines = every[name]
         columns = [key for key in dict.fromkeys((*FIRST, *(key for line in lines for key in line))) if _has(lines, key)]
+        against = against if against in every else ""
+        shown = [name, *([against] if against else [])]
         return page(
             "run.html.j2",
-            access=self._access(name) or NOT_STATED,
+            access=_together([self._access(each) for each in shown]),
+            others=[each for each in every if each != name],
+            against=against,
+            settings=compared_settings(self._settings(name), self._settings(against) if against else None),
             name=name,
             chart=loss_chart(lines),
             count=len(lines),
@@ -59,12 +65,21 @@ class RunPages:
 
     def _access(self, name: str) -> str | None:
         """The class of a run's data, as its run.json has it; None where that is not written yet."""
+        data = self._facts(name).get("data")
+        stated = data.get("access") if isinstance(data, dict) else None
+        return stated if isinstance(stated, str) and stated in CLASSES else None
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """The settings of a run, as its run.json has them; empty where that is not written yet."""
+        settings = self._facts(name).get("settings")
+        return settings if isinstance(settings, dict) else {}
+
+    def _facts(self, name: str) -> dict[str, Any]:
         try:
             content = json.loads((self._runs / name / RUN).read_bytes())
-            stated = content["data"]["access"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return stated if stated in CLASSES else None
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _all(self) -> dict[str, list[dict[str, Any]]]:
         if not self._runs.is_dir():
