@@ -23,8 +23,10 @@ from urllib.request import Request, urlopen
 from measure import machine
 from study import PROGRAM, STORE, Task, carry_out, own_steps
 
+from lora_med.data.record import Pair
 from lora_med.evaluation.sentences import number, signed, span
 from lora_med.metrics.significance import Interval
+from lora_med.prompts.render import render
 
 NAME, SEED, ITEMS = "question_summary", 42, 60
 TASK = Task(
@@ -40,12 +42,12 @@ LETTER = (
     "He is afraid of bleeding, and we do not know whether he has to stop the tablets before. Who decides that? "
     "Thank you for your help."
 )
-PROMPT = f"Question:\n{LETTER}\n\nSummary:"  # as the template `question_summary` has it
 
 
 def ask(out: Path) -> dict[str, Any]:
     """The adapter's answer to a letter by `lora-med serve`, with what it took and what `serve verify` says of it."""
     adapter, saved = f"{NAME}-{SEED}", out / "answer.json"
+    (row,) = render([Pair("letter", "letter", "meqsum", LETTER, "")], NAME)  # the adapter's own template
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [str(PROGRAM), "serve", "--adapter", adapter, "--store", str(out / STORE), "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -53,7 +55,7 @@ def ask(out: Path) -> dict[str, Any]:
             ready = json.loads((server.stdout.readline() if server.stdout else "") or "{}")
             if "url" not in ready:
                 raise SystemExit(f"the server ended with {server.wait()}: {' '.join(command)}")
-            fields = {"model": adapter, "prompt": PROMPT, "max_tokens": 48, "stop": ["\n"]}
+            fields = {"model": adapter, "prompt": row.prompt, "max_tokens": 48, "stop": ["\n"]}
             body = json.dumps(fields).encode()
             request = Request(f"{ready['url']}/v1/completions", body, {"Content-Type": "application/json"})
             with urlopen(request, timeout=600) as response:

@@ -130,6 +130,15 @@ def check_signature(folder: Path, key_file: Path) -> SignedFolder:
     return SignedFolder(statement["kind"], statement["signed"], statement["files"], own)
 
 
+def changed_since(folder: Path) -> list[str]:
+    """What of a signed folder is no longer as its list has it; whose list that is needs `check_signature`.
+
+    Raises:
+        InputMissingError, IntegrityError: the envelope cannot be read.
+    """
+    return _differences(_envelope(folder / SIGNATURES)[1]["files"], folder)
+
+
 def kind_of(folder: Path) -> str:
     """What a folder is, by the paper in it.
 

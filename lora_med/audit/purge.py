@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.signatures import SIGNATURES
+from lora_med.signatures import PAPERS, SIGNATURES
 
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
 # What lora_med writes into a run's folder. A folder is deleted only if it holds nothing else.
 RUN = re.compile(r"run\.json|metrics\.jsonl|loss\.png|checkpoint-\d+|prepared|\.lock")
-MADE = {"card.json": "adapter", "merge_certificate.json": "merged model", "export.json": "export"}
+MADE = {paper: kind for paper, kind in PAPERS.items() if kind != "report"}  # a report lists its sources otherwise
 LONGEST_LINE = 1 << 25
 PAGE = re.compile(r'<meta name="lora_med-sources" content="([^"]*)">')
 

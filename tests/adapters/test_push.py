@@ -22,6 +22,7 @@ from lora_med.adapters.store.push import check_permitted, push
 from lora_med.adapters.store.store import WEIGHTS
 from lora_med.errors import IntegrityError, NotPermittedError, OutputError, SettingsError
 from lora_med.models.base import load_base
+from lora_med.signatures import SIGNATURES, new_keys, sign
 from tests.adapters.conftest import put, train
 
 TOKEN = "hf_" + "x" * 34
@@ -183,6 +184,23 @@ def test_a_hub_that_does_not_answer_is_named(online: Hub, store: Path) -> None:
     online.server_close()
     with pytest.raises(OutputError, match="cannot be reached"):
         push(store / "abstracts", "me/mine")
+
+
+def test_a_signature_goes_with_its_adapter_while_its_list_is_true(hub: Hub, store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="the extra sign is not installed")
+    folder = store / "abstracts"
+    new_keys(tmp_path / "private.pem", tmp_path / "public.pem")
+    sign(folder, tmp_path / "private.pem")
+    done = push_by_command(hub, store, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert hub.files[SIGNATURES] == (folder / SIGNATURES).read_bytes()
+    envelope = json.loads((folder / SIGNATURES).read_bytes())
+    stale = base64.b64decode(envelope["payload"]).replace(b"README.md", b"READ.md")
+    envelope["payload"] = base64.b64encode(stale).decode()
+    (folder / SIGNATURES).write_text(json.dumps(envelope), encoding="utf-8")
+    hub.files.clear()
+    assert push_by_command(hub, store, tmp_path / "home").returncode == 76
+    assert not hub.files
 
 
 def test_a_repository_needs_a_name_that_the_hub_takes(online: Hub, store: Path) -> None:

@@ -25,6 +25,7 @@ from lora_med.data.access import require_permission
 from lora_med.data.corpus import open_corpus, open_heldout
 from lora_med.errors import DataError, NotPermittedError
 from lora_med.run import keep_private, start_run
+from lora_med.signatures import SIGNATURES
 from tests.recipes.test_sft import overrides, recipe
 from tests.tiny import make_tiny
 
@@ -167,10 +168,10 @@ def test_purge_takes_of_a_folder_only_what_was_written_there(tmp_path: Path) -> 
     card = {"data": {"source": "mimic3"}, "files": {"README.md": "0"}}
     mine = ("notes.csv", "thesis.md", "plot.png", "items_of_mine.jsonl", "settings.json", "list.txt", "checkpoint-best")
     for folder, marker, content, others in (
-        ("", "report.json", report, ("report.html", "items.jsonl")),
+        ("", "report.json", report, ("report.html", "items.jsonl", SIGNATURES)),
         ("run", "run.json", run_of, ("loss.png", "checkpoint-12")),
-        ("merged", "merge_certificate.json", merge, ("config.json",)),
-        ("adapter", "card.json", card, ("README.md",)),
+        ("merged", "merge_certificate.json", merge, ("config.json", SIGNATURES)),
+        ("adapter", "card.json", card, ("README.md", SIGNATURES)),
     ):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / marker).write_text(json.dumps(content))
@@ -183,17 +184,21 @@ def test_purge_takes_of_a_folder_only_what_was_written_there(tmp_path: Path) -> 
         ("report", "report.json"),
         ("report", "report.html"),
         ("report", "items.jsonl"),
+        ("report", SIGNATURES),
         ("run", "run/run.json"),
         ("run", "run/loss.png"),
         ("run", "run/checkpoint-12"),
         ("adapter", "adapter/card.json"),
         ("adapter", "adapter/README.md"),
+        ("adapter", f"adapter/{SIGNATURES}"),
         ("merged model", "merged"),
         ("preview page", "a.html"),
     }
     (tmp_path / "merged" / "other").mkdir()
     inside = {one.path.name for one in find_derived("mimic3", [tmp_path / "merged"])}
-    assert inside == {"merge_certificate.json", "config.json"}, "the folder that was named is no folder to delete"
+    assert inside == {"merge_certificate.json", "config.json", SIGNATURES}, (
+        "the folder that was named is no folder to delete"
+    )
 
 
 def test_purge_takes_an_export_with_its_folders_and_nothing_laid_beside_it(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from lora_med.models.attention import block_attention
 from lora_med.models.attention.per_document import per_document_attention
 
+MULTIPLIES_BFLOAT16 = block_attention._multiplies_bfloat16  # the cached function itself, not what a test puts there
+
 DOCUMENTS: dict[str, list[tuple[int, ...]]] = {
     "one token": [(1,)],
     "short": [(5,)],
@@ -121,6 +123,18 @@ def test_it_is_taken_where_it_pays_and_nowhere_else(monkeypatch: pytest.MonkeyPa
         assert not block_attention.pays(query, query)
     monkeypatch.setattr(block_attention, "_multiplies_bfloat16", lambda: False)
     assert not block_attention.pays(query, query)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "taken"), [("avx512_bf16", True), ("amx_bf16", True), ("avx2", False), ("avx512_f", False)]
+)
+def test_it_is_taken_on_cpus_that_multiply_bfloat16(
+    instructions: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True}, raising=False)
+    monkeypatch.setattr(block_attention, "_multiplies_bfloat16", MULTIPLIES_BFLOAT16.__wrapped__)
+    query = torch.zeros(1, 1, 4, 16, dtype=torch.bfloat16, requires_grad=True)
+    assert block_attention.pays(query, query) is taken
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def push(
 ) -> str:
     """Upload the adapter in `folder` and return its address on the Hub.
 
-    Only the card, the files it lists and their signatures are uploaded, as the bytes that were verified. The token
-    comes from `hf auth login` or HF_TOKEN; it is never written.
+    Only the card and the files it lists are uploaded, as the bytes that were verified, and their signatures, if the
+    signed list is still true. The token comes from `hf auth login` or HF_TOKEN; it is never written.
 
     Args:
         accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit, for the card.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from lora_med.models.files.resolve import resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.skeleton import skeleton
 from lora_med.models.tokens.vocabulary import grow_shapes
-from lora_med.signatures import SIGNATURES, check_signature
+from lora_med.signatures import SIGNATURES, changed_since, check_signature
 
 Value = TypeVar("Value")
 
@@ -76,12 +76,20 @@ def verify(folder: Path, base: str | None = None, key: Path | None = None) -> Ve
 
 
 def _check_signature(folder: Path, key: Path | None) -> list[Check]:
-    """The check of the signature; skipped without a key, and none for an adapter that nobody signed."""
+    """The check of the signature; without a key only that of its list, and none for an adapter that nobody signed."""
     if key is not None:
         return [_run_check("signature", partial(_read_signature, folder, key))[0]]
-    if (folder / SIGNATURES).exists():
-        return [Check("signature", "skipped", "signed; set the signer's public key with --key PUBLIC.pem")]
-    return []
+    if not (folder / SIGNATURES).exists():
+        return []
+    check, _ = _run_check("signature", partial(_read_signed_list, folder))
+    return [check if check.outcome == "wrong" else replace(check, outcome="skipped")]
+
+
+def _read_signed_list(folder: Path) -> tuple[str, None]:
+    problems = changed_since(folder)
+    if problems:
+        raise IntegrityError(f"{problems[0]} since it was signed")
+    return "signed; set the signer's public key with --key PUBLIC.pem", None
 
 
 def _read_signature(folder: Path, key: Path) -> tuple[str, None]:
