@@ -15,7 +15,7 @@ from lora_med.adapters.store.push import push
 from lora_med.adapters.store.store import WEIGHTS
 from lora_med.cli.main import run
 from lora_med.errors import IntegrityError, NotPermittedError, SettingsError
-from lora_med.signatures import SIGNATURES
+from lora_med.signatures import SIGNATURES, new_keys, sign
 
 EXCESS = "epsilon of the canaries is at least 4.10"
 WHO = "Dr. Roe accepts it for one trial"
@@ -72,12 +72,19 @@ def test_an_acceptance_is_kept_in_the_card(store: Path) -> None:
     assert len(read_card(store / "abstracts").memorization["accepted"]) == 2
 
 
-def test_an_acceptance_in_a_signed_card_asks_for_another_signature(store: Path) -> None:
+def test_an_acceptance_in_a_signed_card_asks_for_another_signature(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="the extra sign is not installed")
     folder = over(store)
-    (folder / SIGNATURES).write_text("{}")
-    with pytest.raises(IntegrityError, match="no longer holds"):
+    new_keys(tmp_path / "private.pem", tmp_path / "public.pem")
+    sign(folder, tmp_path / "private.pem")
+    with pytest.raises(IntegrityError, match="no longer holds") as caught:
         push(folder, "someone/notes", accept_memorization=WHO)
-    with pytest.raises(SettingsError, match="offline"):  # signed again: nothing is left to record
+    assert f"remove {SIGNATURES}" in (caught.value.fix or "")
+    with pytest.raises(IntegrityError, match=r"card\.json was changed"):  # the old list of files is not pushed
+        push(folder, "someone/notes", accept_memorization=WHO)
+    (folder / SIGNATURES).unlink()
+    sign(folder, tmp_path / "private.pem")
+    with pytest.raises(SettingsError, match="offline"):  # nothing is left to record
         push(folder, "someone/notes", accept_memorization=WHO)
 
 

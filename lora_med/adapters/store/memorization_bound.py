@@ -81,7 +81,7 @@ def record_acceptance(folder: Path, acceptance: dict[str, str]) -> None:
         raise IntegrityError(
             "the card now says who accepts the excess, so the adapter's signature no longer holds",
             where=str(folder / SIGNATURES),
-            fix="sign the adapter again, then repeat this command with the same words",
+            fix=f"remove {SIGNATURES}, sign the adapter again, then repeat this command with the same words",
         )
 
 
