@@ -1,4 +1,4 @@
-"""python benchmarks/preparation.py [--records 20000 120000] [--only-run 1000000] [--work FOLDER]: rows, ours and TRL's.
+"""python benchmarks/preparation.py [--records 20000 120000] [--only-run 1000000 --beside-trl]: rows, ours and TRL's.
 
 The corpus is that of benchmarks/scale.py. All arms take the same texts, the embedded base's tokenizer, max_length 1024
 and packing; each is a process of its own. `memory` is lora_med with its rows in memory, as an adapter trained on a list
@@ -65,6 +65,24 @@ def kind_of(tokenizer, stops):
 """
 
 ARMS = {
+    "texts": COMMON
+    + """
+import pyarrow
+from lora_med.prompts.render import render
+from lora_med.training.preparation.opened_corpus import Opening, open_and_write
+(work / "texts").mkdir(exist_ok=True)
+records = open_and_write(Opening(settings().data, None, work / "texts" / "corpus", 0))["train"]
+schema, block = pyarrow.schema({"text": pyarrow.string()}), []
+with pyarrow.OSFile(str(work / "texts" / "texts.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+    for row in render(records, "text"):
+        block.append(row.completion)
+        if len(block) == 1000:
+            writer.write_batch(pyarrow.record_batch({"text": block}))
+            block = []
+    if block:
+        writer.write_batch(pyarrow.record_batch({"text": block}))
+lap("rows")
+""",
     "memory": COMMON
     + """
 from lora_med.data.corpus import open_corpus
@@ -80,12 +98,6 @@ checked = read_documents(corpus.train, corpus.templates, base, given.train, acce
 rows = training_rows(checked.documents, given.train)
 report["digest"] = rows.digest()
 lap("rows")
-import datasets
-if not (work / "texts").exists():
-    from lora_med.prompts.render import render
-    rendered = [row.completion for row in render(corpus.train, "text")]
-    datasets.Dataset.from_dict({"text": rendered}).save_to_disk(str(work / "texts"))
-report["documents"] = len(corpus.train)
 """,
     "disk": COMMON
     + """
@@ -124,7 +136,7 @@ arguments = SFTConfig(
     dataset_num_proc=processes,
 )
 stub = types.SimpleNamespace(_tokenizer=tokenizer, completion_only_loss=False, chat_template=None)
-texts_on_disk = datasets.load_from_disk(str(work / "texts"))
+texts_on_disk = datasets.Dataset.from_file(str(work / "texts" / "texts.arrow"))
 lap("start")
 prepared = SFTTrainer._prepare_dataset(stub, texts_on_disk, tokenizer, arguments, True, None, "train")
 lap("rows")
@@ -188,6 +200,7 @@ def compare(count: int, rounds: int, texts: Path, work: Path) -> None:
     """Print the lines of one size."""
     reports: dict[tuple[str, int], list[dict[str, Any]]] = {}
     on_one_core = []
+    run("texts", texts, work, 1)
     for _ in range(rounds):
         for arm, processes in (("memory", 1), ("disk", 1), ("disk", 2), ("trl", 1), ("trl", 2)):
             reports.setdefault((arm, processes), []).append(run(arm, texts, work, processes))
@@ -218,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, nargs="*", default=[20_000, 120_000])
     parser.add_argument("--only-run", type=int, nargs="*", default=[], help="sizes of which only a run is measured")
+    parser.add_argument("--beside-trl", action="store_true", help="of those too, TRL's preparation, once")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, help="where corpus and rows are; default: TMPDIR")
@@ -235,6 +249,10 @@ def main() -> None:
             if count in options.records:
                 compare(count, options.rounds, texts, Path(work))
             else:
+                if options.beside_trl:
+                    run("texts", texts, Path(work), 1)
+                    for processes in (1, 2):
+                        line(count, "trl", processes, [run("trl", texts, Path(work), processes)])
                 print(f"rows of both starts alike: {len(runs(count, texts, Path(work))) == 1}", flush=True)
             print(f"{count:,} took {time.perf_counter() - begun:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
 

@@ -21,6 +21,7 @@ different; tests/serving/test_no_wrong_answer.py tells them apart.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,7 @@ class Arms:
                 written = list(threads.map(lambda request: self.ask(*request), tries))
             found += [one for one, length in zip(tries, written, strict=True) if length == self.tokens]
             missing = [name for (_, name), length in zip(tries, written, strict=True) if length < self.tokens]
+            print(f"{len(found)} of {len(names)} prompts have long answers", file=sys.stderr, flush=True)
         return sorted(found, key=lambda request: names.index(request[1]))
 
     def run(self, requests: Sequence[tuple[int, str]], streams: int) -> tuple[float, float]:
@@ -91,6 +93,8 @@ def alternating(arms: Arms, first: Sequence[Any], second: Sequence[Any], rounds:
     """What both arms take, round by round, each going first in turn; a round before them warms up."""
     for turn in range(rounds + 1):
         pair = [arms.run(*arm) for arm in ((first, second) if turn % 2 else (second, first))]
+        seen = " and ".join(f"{speed:.0f}" for speed, _ in (pair if turn % 2 else reversed(pair)))
+        print(f"round {turn} of {rounds}: {seen} tokens/s", file=sys.stderr, flush=True)
         if turn:
             yield (pair[0], pair[1]) if turn % 2 else (pair[1], pair[0])
 

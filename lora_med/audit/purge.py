@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_med.audit_trail import recorded
 from lora_med.signatures import PAPERS, SIGNATURES
 
 SKIPPED = {".git", ".venv", "node_modules", "__pycache__"}
@@ -85,17 +86,21 @@ def _names(kind: str, folder: Path) -> set[str]:
     return set()
 
 
-def delete(derived: list[Derived]) -> None:
-    """Delete them all.
+def delete(source: str, derived: list[Derived]) -> None:
+    """Delete them all; the audit trail gets their paths before, and how many were deleted after.
 
     Raises:
         OSError: one cannot be deleted; those before it are already deleted.
     """
-    for item in derived:
-        if item.path.is_dir():
-            shutil.rmtree(item.path)
-        else:
-            item.path.unlink()
+    found = [{"kind": item.kind, "path": str(item.path), "size_bytes": item.size_bytes} for item in derived]
+    with recorded("purge", source=source, found=found) as facts:
+        facts["deleted"] = 0
+        for item in derived:
+            if item.path.is_dir():
+                shutil.rmtree(item.path)
+            else:
+                item.path.unlink()
+            facts["deleted"] += 1
 
 
 def _marked(source: str, root: Path) -> Iterator[tuple[str, Path]]:

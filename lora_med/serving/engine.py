@@ -193,7 +193,7 @@ class Engine:
     def statistics(self) -> Statistics:
         """Counts since the start, and the state now."""
         names = ("finished", "cancelled", "failed", "refused", "prompt_tokens", "cached_prompt_tokens")
-        names += ("completion_tokens", "steps", "swaps_from_disk")
+        names += ("completion_tokens", "steps", "swaps_from_disk", "split_passes")
         counts: dict[str, Any] = {name: self._scheduler.counts[name] for name in names}
         return Statistics(
             **counts,

@@ -188,6 +188,7 @@ class Statistics:
     kv_bytes: int = 0
     kv_limit_bytes: int = 0
     swaps_from_disk: int = 0
+    split_passes: int = 0
     loaded: tuple[Loaded, ...] = ()
     resident: tuple[str, ...] = field(default=())
     out_of_service: tuple[Loaded, ...] = ()

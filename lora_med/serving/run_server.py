@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lora_med.audit_trail import recorded
 from lora_med.errors import StoppedError, UsageError
 from lora_med.host_headers import is_loopback
 from lora_med.serving.api import build_app
@@ -59,7 +61,13 @@ def run_server(wanted: Wanted, door: Door, limits: Limits, announce: Callable[[s
         hosts = AllowedHosts(door.host, check_names(door.names, "--allow-host"))
         audience = Audience(permission=door.permission, has_keys=bool(keys))
         opened = open_all(wanted, audience)
-        with bind(door.host, door.port) as bound, running_engine(opened, limits, audience) as (engine, models, base):
+        about = {"base": opened.base, "adapters": [one.name for one in opened.adapters], "pid": os.getpid()}
+        about |= {"host_name": door.host, "port": door.port, "keys": bool(keys), "permission": door.permission}
+        with (
+            recorded("serve", **about) as facts,
+            bind(door.host, door.port) as bound,
+            running_engine(opened, limits, audience) as (engine, models, base),
+        ):
             guard = build_app(
                 engine, models, base, limits, hosts=hosts, keys=keys, admin_keys=admin_keys, bounds=door.bounds
             )
@@ -69,6 +77,7 @@ def run_server(wanted: Wanted, door: Door, limits: Limits, announce: Callable[[s
                 break_off=lambda: engine.stop(drain=False),
                 ready=lambda: announce(url_of(bound), models.all),
             )
+            facts["broken_off"] = broken_off
     if broken_off:
         raise StoppedError("a second signal broke off running requests", fix="wait after the first one: it drains")
 

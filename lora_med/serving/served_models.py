@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import calendar
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.on_validation import OnValidation
 from lora_med.adapters.store.published import Published, open_published
 from lora_med.adapters.store.store import WEIGHTS
+from lora_med.audit_trail import recorded
 from lora_med.config.near_names import unknown
 from lora_med.data.access import CREDENTIALED, require_permission
 from lora_med.errors import NotPermittedError, SettingsError
@@ -141,11 +144,14 @@ class ServedModels:
         check_base(self._base.fingerprint, self._base.name, opened.card, opened.folder)
         with self._changing:
             before = self._adapters.get(opened.name)
-            loaded = self._engine.load(opened.name, opened)
-            model = replace(self._describe(opened), identity=loaded.identity)
-            self._adapters[opened.name] = model
+            replaced = None if before is None else before.sha256
+            about = {"sha256": opened.card.files[WEIGHTS], "replaced": replaced, "access": opened.data.access}
+            with self._recorded("load", adapter=opened.name, **about):
+                loaded = self._engine.load(opened.name, opened)
+                model = replace(self._describe(opened), identity=loaded.identity)
+                self._adapters[opened.name] = model
         logger.info("adapter %s, SHA-256 %s, is loaded", model.name, (model.sha256 or "")[:16])
-        return model, None if before is None else before.sha256
+        return model, replaced
 
     def load(self, name: str) -> tuple[ServedModel, str | None]:
         """Load an adapter of the store by its name, or replace the one of that name; see `add`."""
@@ -159,10 +165,16 @@ class ServedModels:
         """
         if self.find(name) is self._bare:
             raise ApiError(409, "the base cannot be unloaded", code="is_base", param="name")
-        with self._changing:
+        with self._changing, self._recorded("unload", adapter=name):
             self._engine.unload(name)
             self._adapters.pop(name, None)
         logger.info("adapter %s is unloaded", name)
+
+    def _recorded(self, action: str, **facts: Any) -> AbstractContextManager[object]:
+        """The action in the audit trail, where others than the person at this terminal can ask."""
+        if self._audience.is_local:
+            return nullcontext()
+        return recorded(action, base=self.base_name, pid=os.getpid(), **facts)
 
     def _describe_base(self) -> ServedModel:
         base = self._base

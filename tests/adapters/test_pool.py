@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,23 @@ def test_one_stack_of_all_in_memory_serves_every_mixture_of_them(base: Base, let
         for row, name in enumerate(names):
             with use(pool, name) as model, torch.no_grad():
                 assert torch.allclose(mixed[row], model(input_ids=ids).logits[row], atol=1e-5)
+
+
+def test_every_arrangement_of_adapters_over_rows_gives_each_row_its_own(base: Base, letters: Path) -> None:
+    pool = load_many(base, "abc", letters)
+    arrangements = [*itertools.product([None, *"abc"], repeat=4), [*"aabbcc"], [*"aaabbb"], [*"aaaabbbb"], [*"abcabc"]]
+    for tokens in (1, 3):
+        ids = torch.arange(5, 5 + tokens)[None]
+        with torch.inference_mode():
+            alone = {}
+            for name in (None, *"abc"):
+                with use(pool, name) as model:
+                    alone[name] = model(input_ids=ids).logits[0]
+            for names in arrangements:
+                with use(pool, list(names)) as model:
+                    mixed = model(input_ids=ids.expand(len(names), -1)).logits
+                for row, name in enumerate(names):
+                    assert torch.allclose(mixed[row], alone[name], atol=1e-5), (names, row)
 
 
 def test_a_failed_load_is_reported_to_all_and_frees_its_slot(base: Base, letters: Path, tmp_path: Path) -> None:

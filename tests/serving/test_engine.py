@@ -27,4 +27,25 @@ def test_answers_of_a_shared_batch_are_those_of_each_request_alone(family: str, 
             loaded = {entry.name: entry.sha256 for entry in engine.loaded()}
             assert done.adapter_sha256 == (None if one.adapter is None else loaded[one.adapter])
         assert engine.statistics().steps < sum(one.sampling.max_tokens for one in asks)
+        assert engine.statistics().split_passes == 0
     assert len({tuple(truth(name, PROMPTS[0], 12)) for name in (*NAMES, None)}) == 5
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c", "d"), ("a", None), ("a", "a", "b")])
+def test_several_requests_for_each_of_several_adapters_share_their_passes(
+    names: tuple[str | None, ...], llama_place: Place
+) -> None:
+    """Rows that lie in the order of their adapters, as many of each, once failed together and were computed alone."""
+    truth = alone(llama_place)
+    asks = [
+        ask(name, [1, 50, 60, 70 + copy], 16, id=f"{name}-{copy}-{place}")
+        for place, name in enumerate(names)
+        for copy in range(3)
+    ]
+    with llama_place.engine() as engine:
+        running = [engine.submit(one) for one in asks]
+        for one, handle in zip(asks, running, strict=True):
+            assert finish(handle)[0] == truth(one.adapter, one.tokens, 16), one
+        statistics = engine.statistics()
+    assert statistics.split_passes == 0
+    assert statistics.steps < 3 * 16

@@ -157,12 +157,11 @@ class SeatedStack:
     def add(self, x: torch.Tensor, output: torch.Tensor) -> None:
         """Add to each row of `output` (rows, tokens, outputs), in place, its own adapter's update for `x`."""
         seats, x = self._seats, x.to(self._down.dtype)
-        if seats.in_order:
-            added = torch.bmm(torch.bmm(x, self._down), self._up)
-        else:
-            seated = x.index_select(0, seats.rows).view(len(self._down), -1, x.shape[2])
-            added = torch.bmm(torch.bmm(seated, self._down), self._up)
-            added = added.view(len(seats.rows), -1, added.shape[2]).index_select(0, seats.seats)
+        seated = x if seats.in_order else x.index_select(0, seats.rows)
+        added = torch.bmm(torch.bmm(seated.reshape(len(self._down), -1, x.shape[2]), self._down), self._up)
+        added = added.view(len(seats.rows), -1, added.shape[2])
+        if not seats.in_order:
+            added = added.index_select(0, seats.seats)
         own = output if seats.owned is None else output.index_select(0, seats.owned)
         if self._gains is not None:
             added += self._gains[0] * own

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from lora_med.adapters.store.card import Card
 from lora_med.adapters.store.memorization_bound import accept_excess, record_acceptance
 from lora_med.adapters.store.published import AdapterFiles
 from lora_med.adapters.store.verify import verify
+from lora_med.audit_trail import recorded
 from lora_med.data.access import require_permission
 from lora_med.errors import IntegrityError, LoraMedError, NotPermittedError, OutputError, SettingsError
 from lora_med.signatures import SIGNATURES
@@ -24,7 +26,8 @@ def push(
     """Upload the adapter in `folder` and return its address on the Hub.
 
     Only the card and the files it lists are uploaded, as the bytes that were verified, and their signatures, if the
-    signed list is still true. The token comes from `hf auth login` or HF_TOKEN; it is never written.
+    signed list is still true. The token comes from `hf auth login` or HF_TOKEN; it is never written. The audit trail
+    gets the attempt and its outcome.
 
     Args:
         accept_memorization: who accepts that the adapter exceeds the bound of its memorization audit, for the card.
@@ -35,6 +38,18 @@ def push(
         SettingsError: the run is offline.
         OutputError: the repository is public but `private` is true, or the Hub cannot be reached.
     """
+    about = {"adapter": folder.name, "to": repo_id, "private": private, "permission": permission}
+    with recorded("push", **about, accept_memorization=accept_memorization) as facts:
+        adapter = _permitted_files(folder, repo_id, private, permission, accept_memorization)
+        facts["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in adapter.contents.items()}
+        facts["address"], facts["commit"] = _upload(adapter, repo_id, private)
+    return facts["address"]
+
+
+def _permitted_files(
+    folder: Path, repo_id: str, private: bool, permission: str | None, accept_memorization: str | None
+) -> AdapterFiles:
+    """The adapter's files, verified, if its data and its audit allow the push."""
     verification = verify(folder)
     adapter = verification.files
     if adapter is not None:
@@ -49,7 +64,7 @@ def push(
         raise IntegrityError(
             f"the adapter is not intact: {'; '.join(wrong)}", where=str(folder), fix="publish it again"
         )
-    return _upload(adapter, repo_id, private)
+    return adapter
 
 
 def check_permitted(card: Card, private: bool, permission: str | None = None) -> None:
@@ -73,7 +88,8 @@ def check_permitted(card: Card, private: bool, permission: str | None = None) ->
         )
 
 
-def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> str:
+def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> tuple[str, str]:
+    """The address of the repository, and the id of the commit there."""
     from huggingface_hub import CommitOperationAdd, HfApi, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -111,4 +127,4 @@ def _upload(adapter: AdapterFiles, repo_id: str, private: bool) -> str:
         raise OutputError(
             f"the Hub cannot be reached ({type(error).__name__})", where=repo_id, fix="check the network, try again"
         ) from error
-    return str(commit.repo_url)
+    return str(commit.repo_url), str(commit.oid)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from lora_med.cli.audit.trail_command import trail_command
 from lora_med.cli.command_groups import AdapterCommand, CommandGroup
 from lora_med.cli.eval.heldout_paths import ask_for_data
 from lora_med.cli.options import (
@@ -52,14 +53,15 @@ Delta = Annotated[float, typer.Option(metavar="D", help="The delta of (epsilon, 
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
-    help="What an adapter remembers of its training data.",
+    help="What an adapter remembers of its training data; what was pushed, served and purged.",
     cls=CommandGroup,
 )
+app.command("trail")(trail_command)
 
 
 @app.callback()
 def audit() -> None:
-    """What an adapter remembers of its training data."""
+    """What an adapter remembers of its training data; what was pushed, served and purged."""
 
 
 @app.command(cls=AdapterCommand)

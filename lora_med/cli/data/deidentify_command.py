@@ -133,7 +133,7 @@ def purge_command(
     copies = find_derived(source, [folder.resolve() for folder in folders])
     if yes:
         try:
-            delete(copies)
+            delete(source, copies)
         except OSError as error:
             raise OutputError(f"cannot delete: {error.strerror}", where=str(error.filename)) from error
     if as_json:

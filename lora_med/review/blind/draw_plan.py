@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lora_med.append_log import append_line
 from lora_med.errors import DataError, NotPermittedError, SettingsError
 from lora_med.evaluation.results import BASE
 from lora_med.files import sha256_file, write_atomic, write_json
 from lora_med.folders import fresh_folder
-from lora_med.review.blind.append_log import append_line
 from lora_med.review.blind.shown_text import differ_much, shown_text, words
 from lora_med.review.blind.study import (
     EVENTS,

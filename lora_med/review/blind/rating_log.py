@@ -9,8 +9,8 @@ import threading
 from collections import Counter
 from typing import Any
 
+from lora_med.append_log import append_line, read_lines
 from lora_med.errors import NotPermittedError
-from lora_med.review.blind.append_log import append_line, read_lines
 from lora_med.review.blind.rating import Rating, rating_from_line, stamped
 from lora_med.review.blind.study import EVENTS, RATINGS, Study
 

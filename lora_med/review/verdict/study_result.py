@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lora_med.append_log import append_line
 from lora_med.errors import NotPermittedError, SettingsError
 from lora_med.files import write_atomic, write_json
-from lora_med.review.blind.append_log import append_line
 from lora_med.review.blind.rating_log import RatingLog, unsealed
 from lora_med.review.blind.study import EVENTS, Study
 from lora_med.review.verdict.marks_check import MarksCheck, check_marks

@@ -1,11 +1,13 @@
 """Forward passes for running requests, each row under its own adapter: a part of a prompt, or a token for each answer.
 
-A pass that fails is run again for each of its requests alone, so that only those end that cannot be computed.
+A pass that fails is run again for each of its requests alone, so that only those end that cannot be computed. That is
+slow: `split_passes` counts them.
 """
 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence as Many
 from typing import Any
 
@@ -37,6 +39,7 @@ class Passes:
         self._capacity, self._prefixes = capacity, prefixes
         self._fingerprint, self._base = base
         self._choice: tuple[tuple[str | None, ...], Any] = ((), None)
+        self.split_passes = 0
 
     def compute_prompt(self, sequence: Sequence) -> tuple[int, End]:
         """Compute the next part of a prompt; returns its number of tokens, and how the request ends, if it does.
@@ -101,6 +104,15 @@ class Passes:
         except Exception as error:  # as above
             if len(group) == 1:
                 return [(group[0], _failed(group[0], error))]
+            self.split_passes += 1
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            logger.warning(
+                "a pass of %d requests failed, so each is computed alone: %s at %s:%s",
+                len(group),
+                type(error).__name__,
+                place.filename,
+                place.lineno,
+            )
             return [end for sequence in group for end in self._write([sequence])]
         finite = torch.isfinite(logits).all(dim=1).tolist()
         likeliest = logits.argmax(dim=1).tolist()

@@ -148,6 +148,7 @@ class Scheduler:
         self._compute_prompts([sequence for sequence in ready if not sequence.is_decoding])
         for sequence, end in self._passes.write([sequence for sequence in ready if self._is_writing(sequence)]):
             self._end(sequence, end)
+        self.counts["split_passes"] = self._passes.split_passes
         self.counts["steps"] += bool(ready)
         return bool(ready or failed)
 

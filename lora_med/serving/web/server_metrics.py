@@ -85,6 +85,10 @@ def _engine(engine: Statistics) -> Iterable[str]:
             "Adapters read from disk because another had taken their memory.",
             engine.swaps_from_disk,
         ),
+        "split_passes_total": (
+            "Passes of several requests that failed and were computed again for each alone.",
+            engine.split_passes,
+        ),
     }
     for kind, table in (("gauge", gauges), ("counter", counters)):
         for name, (text, value) in table.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_med.audit_trail import read_trail, trail_file
 from tests.adapters.conftest import put, train
 from tests.serving.conftest import Place
 from tests.serving.http.conftest import ADMIN_KEY, KEYS
@@ -37,6 +38,15 @@ def test_an_adapter_of_the_store_is_loaded_asked_and_unloaded(guarded_server: Se
     assert admin(guarded_server, "DELETE", "d")[0] == 200
     assert error_of(guarded_server.post("/v1/completions", {"model": "d", "prompt": "x"}))[0] == 404
     assert admin(guarded_server, "DELETE", "d")[0] == 404
+    path, _ = trail_file()
+    assert path is not None
+    lines = read_trail(path).lines
+    (served,) = [line for line in lines if line.get("pid") == guarded_server.process.pid and line["action"] == "serve"]
+    assert (served["adapters"], served["keys"]) == ([one["id"] for one in guarded_server.models[1:]], True)
+    begun = [line for line in lines if line.get("pid") == served["pid"] and line.get("adapter") == "d"]
+    assert [line["action"] for line in begun[-2:]] == ["load", "unload"]
+    assert begun[-2]["sha256"] == loaded["sha256"]
+    assert [line["state"] for line in lines if line["id"] == begun[-2]["id"]] == ["begun", "done"]
 
 
 def test_an_adapter_is_replaced_under_its_name(guarded_server: Server, guarded_place: Place, tmp_path: Path) -> None:

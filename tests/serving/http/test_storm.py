@@ -154,6 +154,7 @@ def run_storm(many: Place, key_files: list[str], folder: Path, requests: int, ch
         assert len({result.sha256 for _, result, _ in storm.results}) > 8
         assert set(storm.counts) <= {"loaded", "unloaded", "broken off", "status 404", "status 503"}
         assert server.metric("requests_running") == server.metric("requests_waiting") == 0
+        assert server.metric("split_passes_total") == 0
         assert server.stop() == 0
 
 
