@@ -5,8 +5,10 @@ Set before anything else is imported.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,9 @@ if os.environ.get("LORA_MED_TEST_GPU") != "1":
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The fingerprint cache of tests stays out of the user's home, and one folder serves all runs.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"lora_med_test_cache_{os.getuid()}")
+# So does the audit trail, whose default place is there too; each test process has its own.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="lora_med_test_state_")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,6 +30,8 @@ LAYERS = {
     "config": 1,
     "run": 1,
     "processes": 1,
+    "append_log": 0,
+    "audit_trail": 0,
     "errors": 0,
     "files": 0,
     "folders": 0,
@@ -37,8 +39,10 @@ LAYERS = {
     "visible": 0,
     "signatures": 0,
 }
-# The steps inside a layer: folders and signatures write files, and a run is one process of a launch.
+# The steps inside a layer: folders, logs and signatures write files, and a run is one process of a launch.
 WITHIN = {
+    "append_log": {"errors", "files"},
+    "audit_trail": {"append_log", "errors"},
     "files": {"errors"},
     "folders": {"errors", "files"},
     "signatures": {"errors", "files"},

@@ -20,6 +20,7 @@ import pytest
 from lora_med.adapters.store.card import DataFacts, read_card
 from lora_med.adapters.store.push import check_permitted, push
 from lora_med.adapters.store.store import WEIGHTS
+from lora_med.audit_trail import VARIABLE, read_trail
 from lora_med.errors import IntegrityError, NotPermittedError, OutputError, SettingsError
 from lora_med.models.base import load_base
 from lora_med.signatures import SIGNATURES, new_keys, sign
@@ -141,7 +142,10 @@ def push_by_command(hub: Hub, store: Path, home: Path, *more: str) -> subprocess
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
-def test_exactly_the_four_files_arrive_in_a_private_repository(hub: Hub, store: Path, tmp_path: Path) -> None:
+def test_exactly_the_four_files_arrive_in_a_private_repository(
+    hub: Hub, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "trail.jsonl"))
     done = push_by_command(hub, store, tmp_path / "home", "--json")
     assert done.returncode == 0, done.stderr
     folder = store / "abstracts"
@@ -154,6 +158,10 @@ def test_exactly_the_four_files_arrive_in_a_private_repository(hub: Hub, store: 
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(TOKEN.encode() in path.read_bytes() for path in written)
     assert TOKEN not in done.stdout + done.stderr
+    begun, pushed = read_trail(tmp_path / "trail.jsonl").lines
+    assert (begun["state"], begun["adapter"], begun["to"]) == ("begun", "abstracts", "me/mine")
+    assert (pushed["state"], pushed["commit"]) == ("done", "1" * 40)
+    assert pushed["files"] == {name: hashlib.sha256(content).hexdigest() for name, content in hub.files.items()}
 
 
 @pytest.fixture
@@ -173,11 +181,16 @@ def test_a_public_repository_of_that_name_gets_nothing(online: Hub, store: Path)
 
 
 @pytest.mark.parametrize("hub", [{"allowed": False}], indirect=True)
-def test_a_refusal_of_the_hub_is_not_permitted(online: Hub, store: Path) -> None:
+def test_a_refusal_of_the_hub_is_not_permitted(
+    online: Hub, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "trail.jsonl"))
     with pytest.raises(NotPermittedError, match="HTTP 403") as caught:
         push(store / "abstracts", "me/mine")
     assert "hf auth login" in (caught.value.fix or "")
     assert TOKEN not in str(caught.value)
+    last = read_trail(tmp_path / "trail.jsonl").lines[-1]
+    assert (last["state"], last["error"]) == ("failed", "E077-not-permitted")
 
 
 def test_a_hub_that_does_not_answer_is_named(online: Hub, store: Path) -> None:

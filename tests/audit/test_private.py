@@ -18,6 +18,7 @@ import pytest
 from lora_med.adapters.store.card import read_card
 from lora_med.adapters.store.push import check_permitted
 from lora_med.audit.purge import find_derived
+from lora_med.audit_trail import VARIABLE, read_trail
 from lora_med.cli.main import run
 from lora_med.config.data_settings import DataSettings
 from lora_med.config.parse import parse
@@ -120,8 +121,9 @@ def test_a_permission_is_written_or_there_is_none(
 
 
 def test_purge_finds_and_deletes_all_that_was_made_and_nothing_else(
-    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "trail.jsonl"))
     source, work = notes(tmp_path), tmp_path / "work"
     train(base, work, source)
     assert run(["data", "read", "mimic3", str(source), "--out", str(work / "records.jsonl")]) == 0
@@ -139,6 +141,9 @@ def test_purge_finds_and_deletes_all_that_was_made_and_nothing_else(
     assert sorted(path.name for path in work.iterdir()) == ["adapters", "other.jsonl"]
     assert list((work / "adapters").iterdir()) == []
     assert source.is_file()
+    begun, done = read_trail(tmp_path / "trail.jsonl").lines
+    assert (begun["action"], begun["source"], begun["found"]) == ("purge", "mimic3", listed["found"])
+    assert (done["state"], done["deleted"]) == ("done", 3)
 
 
 def test_what_was_read_of_credentialed_notes_is_credentialed_when_it_is_read_back(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_med.append_log import append_line, read_lines
 from lora_med.errors import IntegrityError, NotPermittedError, OutputError
-from lora_med.review.blind.append_log import append_line, read_lines
 from lora_med.review.blind.rating import AXES, Mark, Rating
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import RATINGS, Study
@@ -83,7 +83,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from lora_med.errors import DiskError
-from lora_med.review.blind.append_log import append_line
+from lora_med.append_log import append_line
 append_line(Path(sys.argv[1]), {"number": 0})
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 try:
@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from lora_med.review.blind.append_log import append_line
+from lora_med.append_log import append_line
 for number in range(100_000):
     append_line(Path(sys.argv[1]), {"number": number, "filler": "x" * 500})
     print(number, flush=True)

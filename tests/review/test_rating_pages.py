@@ -8,7 +8,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from lora_med.review.blind.append_log import read_lines
+from lora_med.append_log import read_lines
 from lora_med.review.blind.rating import AXES
 from lora_med.review.blind.rating_log import RatingLog
 from lora_med.review.blind.study import RATINGS, Study

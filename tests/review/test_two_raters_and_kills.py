@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lora_med.review.blind.append_log import read_lines
+from lora_med.append_log import read_lines
 from lora_med.review.blind.draw_plan import draw_study
 from lora_med.review.blind.rating import AXES
 from lora_med.review.blind.study import RATINGS, Study, open_study
