@@ -92,9 +92,8 @@ def keep_gradients_exact(model: Any) -> int:
     backward pass. Every later gradient through the layer is then wrong, and there is only a warning. So no layer may
     take that path.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if "bitsandbytes" not in sys.modules:  # so the model has no such layer, and the import is saved
         return 0
-    load_bitsandbytes()
     from bitsandbytes.nn.modules import Linear4bit
 
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
@@ -116,10 +115,14 @@ def load_bitsandbytes() -> None:
 
     compile_now = torch.compile
     torch.compile = functools.partial(_compile_later, compile_now)
+    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = kernels.level
+    kernels.setLevel(logging.ERROR)  # it asks for a package whose kernels no layer here may use: see above
     try:
         importlib.import_module("bitsandbytes")
     finally:
         torch.compile = compile_now
+        kernels.setLevel(level)
 
 
 def _compile_later(compile_now: Callable[..., Any], function: Callable[..., Any] | None = None, **options: Any) -> Any:
