@@ -231,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, nargs="*", default=[20_000, 120_000])
     parser.add_argument("--only-run", type=int, nargs="*", default=[], help="sizes of which only a run is measured")
-    parser.add_argument("--beside-trl", action="store_true", help="of those too, TRL's preparation, once")
+    parser.add_argument("--beside-trl", action="store_true", help="of those too, TRL's preparation by two processes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, help="where corpus and rows are; default: TMPDIR")
@@ -251,8 +251,7 @@ def main() -> None:
             else:
                 if options.beside_trl:
                     run("texts", texts, Path(work), 1)
-                    for processes in (1, 2):
-                        line(count, "trl", processes, [run("trl", texts, Path(work), processes)])
+                    line(count, "trl", 2, [run("trl", texts, Path(work), 2)])
                 print(f"rows of both starts alike: {len(runs(count, texts, Path(work))) == 1}", flush=True)
             print(f"{count:,} took {time.perf_counter() - begun:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
 
