@@ -60,7 +60,8 @@ def test_a_model_trained_at_epsilon_4_never_audits_above_4(tmp_path: Path, seed:
     base = load_base("micro", quantization="none", dtype="float32")
     rows = canary_rows(canaries, SHAPE, base, own)
     before = run_passes(base.model, rows)
-    adapter = lora_med.train(own, train=training_records(canaries, SHAPE))
+    outsider = next(canary for canary in canaries if not canary.is_member)
+    adapter = lora_med.train(own, train=training_records(canaries, SHAPE), validation=[SHAPE.record(outsider)])
     spent = read_card(adapter).privacy
     assert spent["patients"] == sum(canary.is_member for canary in canaries) and spent["epsilon"] <= EPSILON
     after = run_passes(attach(base, "private", tmp_path / "adapters"), rows)
