@@ -24,7 +24,7 @@ setup: .venv/.ready ## prepare .venv: torch first, then the rest under constrain
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lora_med needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(PIP) --constraint constraints.txt --editable ".[dev,eval,serve,sign,track]"
+	$(PIP) --constraint constraints.txt --editable ".[dev,eval,privacy,serve,sign,track]"
 	touch $@
 
 quickstart: setup ## train two adapters, compare, swap, merge, report: three to six minutes, no network

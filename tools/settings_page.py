@@ -100,6 +100,14 @@ def make_page(schema: Mapping[str, Any]) -> str:
             if "$ref" in inner.get("items", {}):
                 group = sections[inner["items"]["$ref"].rpartition("/")[2]]
                 lines += [f"### Each entry of {name}.{key}", "", *_rows(group, sections), ""]
+            for choice in inner.get("anyOf", ()):
+                if "$ref" in choice:
+                    lines += [
+                        f"### {name}.{key}",
+                        "",
+                        *_rows(sections[choice["$ref"].rpartition("/")[2]], sections),
+                        "",
+                    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -52,6 +52,8 @@ def plan(
     settings = parse(config, overrides or [])
     if sharded and settings.train.method == "dpo":
         raise UsageError("--sharded with train.method dpo, which does not train a base in shards", fix="without it")
+    if processes > 1 and settings.train.privacy is not None:
+        raise UsageError(f"--processes {processes} with train.privacy, which takes one process", fix="--processes 1")
     prepare_environment(settings.offline)
     from rich.console import Console
 
@@ -68,10 +70,12 @@ def _report(
     from lora_med.models.skeleton import skeleton
     from lora_med.training.planner.run_memory import fit_batch, largest_batch, measure
     from lora_med.training.planner.sharded_memory import loading_bytes, shared_needs
+    from lora_med.training.private.accountant import planned_privacy
     from lora_med.training.rows.training_rows import row_lengths
 
     shape = _shape(settings)
-    documents = _documents(settings) if read_data and (settings.data.paths or settings.data.mix) else None
+    reads = read_data and bool(settings.data.paths or settings.data.mix)
+    documents, patients = _documents(settings) if reads else (None, None)
     train = settings.train
     lengths, labeled = row_lengths(documents, train)
     free = int(memory_gib * GIB) if memory_gib is not None else free_memory("cuda" if shape.on_gpu else "cpu")
@@ -82,8 +86,8 @@ def _report(
     loading = loading_bytes(shape) if sharded else None
     need = needs(batch, math.ceil(labeled * sum(batch)), train.gradient_checkpointing)
     fitted, choices = fit_batch(train, lengths, labeled, needs, free)
-    rows_a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps * processes
-    steps = math.ceil(len(lengths) / rows_a_step) if documents is not None else None
+    a_step = train.per_device_train_batch_size * train.gradient_accumulation_steps * processes  # rows, or patients
+    steps = math.ceil((patients or len(lengths)) / a_step) if documents is not None else None
     total_steps = train.max_steps if train.max_steps > 0 else steps and math.ceil(steps * train.num_train_epochs)
     planned = fitted if train.batch == "auto" else train
     return {
@@ -110,7 +114,12 @@ def _report(
         "median_tokens": statistics.median(lengths),
         "steps_an_epoch": steps,
         "steps": total_steps,
-        "time": None if not timed else SEVERAL if processes > 1 else _time(shape, documents, lengths, labeled, planned),
+        **planned_privacy(train, patients, total_steps),
+        "time": None
+        if not timed
+        else SEVERAL
+        if processes > 1
+        else _time(shape, documents, lengths, labeled, planned, steps if patients else None),
         **_on_disk(shape),
     }
 
@@ -129,7 +138,12 @@ def _on_disk(shape: Shape) -> dict[str, Any]:
 
 
 def _time(
-    shape: Shape, documents: list[Tokens] | None, lengths: list[int], labeled: float, train: TrainSettings
+    shape: Shape,
+    documents: list[Tokens] | None,
+    lengths: list[int],
+    labeled: float,
+    train: TrainSettings,
+    steps_an_epoch: int | None,
 ) -> dict[str, Any]:
     """Seconds of an average step and of all steps, validation not counted; or `left_out`, why there are none."""
     from lora_med.models.memory import free_memory
@@ -150,7 +164,7 @@ def _time(
     except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, LoraMedError) as error:
         return {"left_out": f"two layers of this base cannot be run by themselves ({type(error).__name__})"}
     epoch_tokens = sum(lengths)
-    tokens_a_step = epoch_tokens / math.ceil(len(lengths) / rows_a_step)
+    tokens_a_step = epoch_tokens / (steps_an_epoch or math.ceil(len(lengths) / rows_a_step))
     total_tokens = tokens_a_step * train.max_steps if train.max_steps > 0 else epoch_tokens * train.num_train_epochs
     # Tokens for which the layers below the adapters are not computed again.
     cached_tokens = max(total_tokens - epoch_tokens, 0) if train.cache_frozen and documents else 0
@@ -209,8 +223,8 @@ def _shape(settings: Settings) -> Shape:
     )
 
 
-def _documents(settings: Settings) -> list[Tokens]:
-    """The training documents, fitted to the longest row as a run fits them."""
+def _documents(settings: Settings) -> tuple[list[Tokens], int | None]:
+    """The training documents, fitted to the longest row as a run fits them, and with privacy their patients."""
     from lora_med.data.corpus import open_corpus
     from lora_med.models.tokens.base_tokenizer import tokenizer_with
     from lora_med.prompts.chat_template import tokenizer_of_run
@@ -223,12 +237,15 @@ def _documents(settings: Settings) -> list[Tokens]:
     options = {"file": model.chat_template, "enable_thinking": model.enable_thinking}
     tokenizer = tokenizer_of_run(tokenizer, corpus.templates.values(), **options)
     if train.method == "dpo":
-        return pair_documents(list(corpus.train), corpus.templates, tokenizer, settings)
+        return pair_documents(list(corpus.train), corpus.templates, tokenizer, settings), None
     fitting = train.max_length, train.too_long, train.assistant_turns
-    return list(DocumentStream(corpus.train, corpus.templates, tokenizer, *fitting, settings.data.skip_bad))
+    documents = list(DocumentStream(corpus.train, corpus.templates, tokenizer, *fitting, settings.data.skip_bad))
+    return documents, None if train.privacy is None else len({record.group for record in corpus.train})
 
 
 def _print(report: dict[str, Any]) -> None:
+    from lora_med.training.private.accountant import spending_lines
+
     as_set, processes = report["as_set"], report["processes"]
     each = f" in each of {processes} processes" if processes > 1 else ""
     if "base_on_disk" in report:
@@ -254,6 +271,8 @@ def _print(report: dict[str, Any]) -> None:
     if report["rows"] is not None:
         print_text(f"data         {report['rows']:,} rows, {report['tokens_an_epoch']:,} tokens an epoch")
         print_text(f"steps        {report['steps_an_epoch']:,} an epoch, {report['steps']:,} in all")
+    for line in spending_lines(report["privacy"]) if "privacy" in report else ():
+        print_text(line)
     time = report["time"]
     if time is not None and "left_out" in time:
         print_text(f"time         not measured: {time['left_out']}")

@@ -94,7 +94,8 @@ def _all_keys() -> list[tuple[str, str]]:
 
 def _suggest(path: Keys) -> str:
     """Which key was meant: the same one in another section, one of another tool's names, or a near one here."""
-    name, known = str(path[-1]), list(wanted_at(path[:-1]).model_fields)
+    section = next(filter(is_section, branches(wanted_at(path[:-1]))))
+    name, known = str(path[-1]), list(section.model_fields)
     prefix = "".join(f"{key}." for key in path[:-1])
     exact = [dotted for dotted, key in _all_keys() if key == name]
     if exact:
@@ -132,6 +133,8 @@ def _sentence(kind: str, path: Keys, error: Mapping[str, Any]) -> str:
     if kind == "value_error":
         message = error["msg"].removeprefix("Value error, ")
         return f"`{dotted}`: {message}" if path else message  # a check across sections names both keys itself
+    if kind == "missing":
+        return f"`{dotted}` lacks the key `{error['loc'][-1]}`, which has no default"
     value, wanted = error["input"], wanted_at(path)
     got = f"`{dotted}`: got {_shown(value)}"
     limits = [f"{LIMITS[name]} {bound:g}" for name, bound in error.get("ctx", {}).items() if name in LIMITS]

@@ -141,7 +141,8 @@ class _Reader:
 def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, wanted: Any) -> Any:
     plain, text = node.style is None, node.value
     if node.tag == f"{_TAG}null":
-        return None
+        is_empty_section = not text and any(map(is_section, branches(wanted)))
+        return {} if is_empty_section and type(None) in branches(wanted) else None
     if plain and _wants_text(wanted):
         return text
     if plain and _NUMBER.fullmatch(text):

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lora_med.config.data_settings import DataSettings
+from lora_med.config.evaluate_settings import FED_BY_SCORES, EvaluateSettings
 from lora_med.config.method_rules import refused_combinations, with_method_defaults
+from lora_med.config.privacy_settings import PrivacySettings, refused_beside_privacy
 from lora_med.config.section import Positive, Section, Share
-
-FED_BY_SCORES = ("reduce_lr_on_plateau", "greedy")  # learning rates that transformers takes from validation
 
 
 class ModelSettings(Section):
@@ -205,6 +205,9 @@ class TrainSettings(Section):
     tokenized_disk_gb: Annotated[float, Field(ge=0)] = 100.0
     """Most gigabytes of token shards of a streamed source in output_dir. What does not fit is tokenized again at each
     pass. A corpus takes about 5 bytes a token; all of PubMed about 80 GB."""
+    privacy: PrivacySettings | None = None
+    """Train with differential privacy, so that no patient can change the adapter much; left out, without. It takes the
+    extra `privacy`, and docs/privacy.md says what it promises."""
     report_to: Literal["none", "trackio", "tensorboard"] = "none"
     """A tracker beside metrics.jsonl; nothing leaves the machine by default."""
     trainer_args: dict[str, Any] = Field(default_factory=dict)
@@ -230,40 +233,6 @@ class AdapterSettings(Section):
     """License of your own data, for the card; a catalog source brings its own."""
 
 
-class EvaluateSettings(Section):
-    bootstrap_samples: Positive = 10_000
-    """Resamples behind each 95% interval."""
-    max_items: Positive | None = None
-    """Score at most this many items, drawn with the split seed."""
-    split: Literal["validation", "test"] = "test"
-    """The held-out split to score on. During training it is always validation."""
-    metrics: list[str] = Field(default_factory=list)
-    """Functions of your own, as `package.module:function`: from predictions and references to named numbers."""
-    lower_is_better: list[str] = Field(default_factory=list)
-    """The names among their numbers for which less is better."""
-    eval_steps: Annotated[int, Field(ge=0)] | None = None
-    """Steps between two scorings of the adapter while it trains, on validation items; 0 or left out, never."""
-    max_eval_samples: Positive = 200
-    """While training, score at most this many validation items, drawn with the split seed."""
-    metric_for_best_model: str | None = None
-    """Which of the scores chooses the published adapter; left out, accuracy where there are options, else
-    bits_per_byte."""
-    load_best_model_at_end: bool = True
-    """Publish the adapter of the best score, the earlier of two equals; with false the validation loss chooses."""
-
-    @model_validator(mode="after")
-    def _something_to_choose_by(self) -> EvaluateSettings:
-        if self.metric_for_best_model is not None and not self.chooses:
-            lacking = "load_best_model_at_end: true" if self.eval_steps else "eval_steps: how often to score"
-            raise ValueError(f"metric_for_best_model chooses nothing without {lacking}")
-        return self
-
-    @property
-    def chooses(self) -> bool:
-        """Whether the scores while training choose the published adapter."""
-        return bool(self.eval_steps) and self.load_best_model_at_end
-
-
 class Settings(Section):
     """All settings of a run."""
 
@@ -286,6 +255,13 @@ class Settings(Section):
         refused = refused_combinations(self)
         if refused:
             raise ValueError(f"train.method {self.train.method} cannot be combined with {'; nor with '.join(refused)}")
+        return self
+
+    @model_validator(mode="after")
+    def _privacy_can_be_combined(self) -> Settings:
+        refused = refused_beside_privacy(self)
+        if refused:
+            raise ValueError(f"train.privacy cannot be combined with {'; nor with '.join(refused)}")
         return self
 
     @model_validator(mode="after")

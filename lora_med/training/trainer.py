@@ -142,6 +142,10 @@ class AdapterTrainer(ValidatingTrainer):
         self.aux_loss_enabled = bool(getattr(inner.config.get_text_config(), "output_router_logits", False))
         return reason
 
+    def privacy(self) -> dict[str, Any]:
+        """What a run with `train.privacy` has spent, for the card; here empty."""
+        return {}
+
     # ---- Steps ----
 
     def get_train_dataloader(self) -> Any:

@@ -55,6 +55,7 @@ def run_identity(
         ):
             unset = name == "trainable_tokens" and not value  # checkpoints of earlier versions do not have these
             unset = unset or (name in ("method", "beta") and settings.train.method == "sft")
+            unset = unset or (name == "privacy" and value is None)
             if name not in MAY_CHANGE.get(section, set()) and not unset:
                 identity[f"{section}.{name}"] = value
     identity["model.base (SHA-256 of its weights)"] = base.fingerprint.weights

@@ -153,6 +153,7 @@ class TrainableAdapter:
             model=self.model,
             weights=trainer.weights(),
             scores=scores,
+            privacy=trainer.privacy(),
             publishes=trainer.is_world_process_zero(),
         )
 
@@ -169,6 +170,7 @@ class TrainedAdapter:
     model: Any
     weights: dict[str, Any] = field(repr=False)
     scores: dict[str, Any]
+    privacy: dict[str, Any]
     publishes: bool
 
     def publish(self) -> Path:
@@ -182,7 +184,7 @@ class TrainedAdapter:
         """
         data, adapter = self.data, self.data.settings.adapter
         mark("publishing the adapter", busy=True)
-        data.run.record(scores=self.scores)
+        data.run.record(scores=self.scores, **({"privacy": self.privacy} if self.privacy else {}))
         report_validation(self.scores, data.settings)
         if self.publishes:
             publish(
@@ -195,6 +197,7 @@ class TrainedAdapter:
                 settings=data.settings.model_dump(mode="json"),
                 description=adapter.description,
                 scores=self.scores,
+                privacy=self.privacy,
                 overwrite=adapter.overwrite,
                 state=self.weights,
             )

@@ -13,9 +13,11 @@ from lora_med.evaluation.scorers.tag_answers import score_tags
 from lora_med.models.base import Base
 from lora_med.models.tagging import load_tagger
 from lora_med.prompts.entity_tags import tag_labels
+from lora_med.training.preparation.grouped_rows import GroupedRows
 from lora_med.training.preparation.opened_corpus import OpenedRecords
 from lora_med.training.preparation.preparer import Preparer
 from lora_med.training.preparation.row_kinds import TagRows, check_tagging
+from lora_med.training.private.private_run import check_private
 from lora_med.training.rows.documents import tokenizer_marks
 from lora_med.training.rows.prepared_rows import Preparation
 from lora_med.training.rows.token_cache import data_key
@@ -36,8 +38,10 @@ class TagTask:
         """The task of this corpus.
 
         Raises:
-            SettingsError: a record is no annotated text, or scores are to be taken during training.
+            SettingsError: a record is no annotated text, or scores are to be taken during training; or as
+                `check_private`.
             DataError: no record has a mention.
+            DependencyMissingError: as `check_private`.
         """
         if settings.evaluate.eval_steps:
             raise SettingsError(
@@ -45,6 +49,7 @@ class TagTask:
                 where="evaluate.eval_steps",
                 fix="leave evaluate.eval_steps out; train.eval_steps sets how often the validation loss is taken",
             )
+        check_private(settings)
         records = corpus.train
         labels = records.tag_labels() if isinstance(records, OpenedRecords) else tag_labels(records)
         return cls(labels, settings.lora.head_dropout)
@@ -93,7 +98,7 @@ class TagTask:
         check_tagging(corpus.train, base.labels, train)
         preparation = Preparation(train, data_key(settings, corpus), tokenizer_marks(base), preparer)
         kind = TagRows(base.tokenizer, train.max_length, self.labels)
-        training = preparation.rows(corpus.train, kind, "training")
+        training = preparation.rows(corpus.train, kind if train.privacy is None else GroupedRows(kind), "training")
         return SplitRows(training, preparation.rows(corpus.validation, kind, "validation"))
 
     def make_trainer(
@@ -106,13 +111,19 @@ class TagTask:
         identity: Mapping[str, Any],
     ) -> Any:
         """The trainer on these rows."""
+        from lora_med.training.private.private_trainer import PrivateTagTrainer
         from lora_med.training.tag_trainer import TagTrainer
 
+        if settings.train.privacy is not None:
+            train, patients = rows.training, rows.training.groups
+            return PrivateTagTrainer(model, base, settings.train, train=train, patients=patients, identity=identity)
         return TagTrainer(
             model, base, settings.train, train=rows.training, validation=rows.validation, identity=identity
         )
 
     def score(self, model: Any, base: Base, settings: Settings, corpus: Corpus) -> dict[str, Any]:
-        """The entity scores on the validation split."""
+        """The entity scores on the validation split; with privacy none, as its patients are not charged for."""
+        if settings.train.privacy is not None:
+            return {}
         scores = score_tags(model, base, list(corpus.validation), settings.train.max_length)
         return {"entities (validation)": scores}

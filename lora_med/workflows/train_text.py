@@ -15,9 +15,11 @@ from lora_med.evaluation.eval_during_training import check_validation_task, vali
 from lora_med.models.base import Base, load_base
 from lora_med.models.generation import stop_ids
 from lora_med.prompts.chat_template import own_template, read_template
+from lora_med.training.preparation.grouped_rows import GroupedRows
 from lora_med.training.preparation.opened_corpus import holds_preferences
 from lora_med.training.preparation.preparer import Preparer
-from lora_med.training.preparation.row_kinds import TextRows
+from lora_med.training.preparation.row_kinds import RowKind, TextRows
+from lora_med.training.private.private_run import check_private
 from lora_med.training.rows.documents import read_documents, tokenizer_marks
 from lora_med.training.rows.preflight import show_rows
 from lora_med.training.rows.prepared_rows import Preparation
@@ -34,7 +36,8 @@ class TextTask:
         """The task of this corpus; refuses a metric that the template does not have, before a model is loaded.
 
         Raises:
-            SettingsError: the records are preferences, or as `check_validation_task`.
+            SettingsError: the records are preferences, or as `check_private` and `check_validation_task`.
+            DependencyMissingError: as `check_private`.
         """
         if holds_preferences(corpus):
             raise SettingsError(
@@ -43,6 +46,7 @@ class TextTask:
                 fix="train.method=dpo learns the preferences; data.columns={prompt: prompt, completion: chosen} with "
                 "data.ignore_columns=[rejected] trains on the chosen answers alone",
             )
+        check_private(settings)
         check_validation_task(settings.evaluate, corpus, seed=settings.data.split_seed)
         if settings.model.chat_template is not None:
             read_template(settings.model.chat_template)
@@ -103,7 +107,7 @@ class TextTask:
         train = settings.train
         key = data_key(settings, corpus)
         preparation = Preparation(train, key, tokenizer_marks(base), preparer)
-        kind = TextRows(
+        kind: RowKind = TextRows(
             template=corpus.templates,
             tokenizer=base.tokenizer,
             max_length=train.max_length,
@@ -119,7 +123,7 @@ class TextTask:
             options: dict[str, Any] = {"access": access, "skip_bad": settings.data.skip_bad, "key": key}
             training: Any = read_documents(corpus.train, corpus.templates, base, train, **options)
         else:
-            training = preparation.rows(corpus.train, kind, "training")
+            training = preparation.rows(corpus.train, kind if train.privacy is None else GroupedRows(kind), "training")
             show_rows(training.shown, base.tokenizer, access=access)
         validation = preparation.rows(corpus.validation, kind, "validation")
         return SplitRows(training, validation, key if training.streamed else None)
@@ -134,8 +138,12 @@ class TextTask:
         identity: Mapping[str, Any],
     ) -> Any:
         """The trainer on these rows, with the validation task that `settings.evaluate` asks for."""
-        from lora_med.training.trainer import AdapterTrainer  # it loads TRL: 7 to 16 s
+        from lora_med.training.private.private_trainer import PrivateTrainer  # it loads TRL: 7 to 16 s
+        from lora_med.training.trainer import AdapterTrainer
 
+        if settings.train.privacy is not None:
+            train, patients = rows.training, rows.training.groups
+            return PrivateTrainer(model, base, settings.train, train=train, patients=patients, identity=identity)
         return AdapterTrainer(
             model,
             base,

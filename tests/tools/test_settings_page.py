@@ -16,14 +16,19 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 
 def rows() -> dict[str, list[str]]:
-    """`section.key` -> the cells type, default and meaning, read from the page."""
+    """`section.key` -> the cells type, default and meaning, read from the page.
+
+    A key of an entry of a list is `section[].key`, and one of a section that may be left out `section?.key`.
+    """
     found: dict[str, list[str]] = {}
     section = ""
     for line in TEXT.splitlines():
         if line.startswith("## "):
             section = "" if line == "## At the top" else line.removeprefix("## ") + "."
-        elif line.startswith("### "):
+        elif line.startswith("### Each entry of "):
             section = line.removeprefix("### Each entry of ") + "[]."
+        elif line.startswith("### "):
+            section = line.removeprefix("### ") + "?."
         elif line.startswith("| `"):
             key, *cells = (cell.strip() for cell in line.replace("\\|", "\0").strip("|").split("|"))
             found[section + key.strip("`")] = cells
@@ -39,15 +44,15 @@ def test_every_key_is_on_the_page_with_the_default_that_a_run_gets() -> None:
     flat = {key: value for key, value in values.items() if not isinstance(value, dict)}
     for section in values.keys() - flat.keys():
         flat |= {f"{section}.{key}": value for key, value in values[section].items()}
-    shown = {key: cells for key, cells in rows().items() if "[]" not in key}
+    shown = {key: cells for key, cells in rows().items() if "[]" not in key and "?" not in key}
     assert shown.keys() == flat.keys()
     assert {key: json.loads(cells[1].strip("`")) for key, cells in shown.items()} == flat
     assert all(cells[2] for cells in shown.values())
 
 
-def test_a_source_of_a_mixture_shows_which_keys_it_needs() -> None:
+def test_a_source_of_a_mixture_and_privacy_show_which_keys_they_need() -> None:
     needed = {key for key, cells in rows().items() if cells[1] == "required"}
-    assert needed == {"data.mix[].source", "data.mix[].paths"}
+    assert needed == {"data.mix[].source", "data.mix[].paths", "train.privacy?.epsilon"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import torch
 from lora_med.adapters.runtime.attach import attach_new
 from lora_med.config.schema import LoraSettings
 from lora_med.models.base import load_base
-from lora_med.training.step.fused_lora import Member, _Group, draw_mask, find_groups, fused_lora
+from lora_med.training.step.dropout_mask import draw_mask
+from lora_med.training.step.fused_lora import Member, _Group, find_groups, fused_lora
 from tests.tiny import FAMILIES, make_tiny
 from tests.training.support import make_base
 

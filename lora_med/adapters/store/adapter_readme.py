@@ -96,6 +96,18 @@ def _on_validation(card: Card) -> list[str]:
     return [f"- **Result**: {markdown(comparison.sentence(card.settings.get('lora', {}).get('continue_from')))}"]
 
 
+def _privacy(card: Card) -> list[str]:
+    """The line on what a training with differential privacy spent."""
+    spent = card.privacy
+    if not spent:
+        return []
+    return [
+        f"- **Differential privacy**: epsilon {spent['epsilon']:.2f} at delta {spent['delta']:g} for each of "
+        f"{spent['patients']:,} patients ({markdown(spent['accountant'])}); it covers the weights, and neither the "
+        "counts and hashes of the card nor a choice among several adapters"
+    ]
+
+
 def blind_ratings(card: Card) -> list[str]:
     """A line for each blind rating in the card: who was preferred, by how much, and on how many items."""
     rated = [entry for _, entry in sorted(card.scores.items()) if _is_rating(entry)]
@@ -159,6 +171,7 @@ def _body(card: Card, method: Method, model: Any, own_template: bool) -> str:
         else f"- **Prompt template**: `{card.template}`",
         *([OWN_TEMPLATE] if own_template else []),
         *_tokens(card),
+        *_privacy(card),
         f"- **Data**: {card.data.source}{f' ({counts})' if counts else ''}; license {markdown(card.data.license)}; "
         f"access {card.data.access}",
         *_on_validation(card),

@@ -71,7 +71,8 @@ class Card:
     `parents` are the adapters from which it was composed: name, weight, hash of the card, source, template, data
     settings. `labels` are the tags of an adapter that tags tokens, in the order of its head's outputs. `tokens` maps
     each token that it trained to its id. Those that the base's tokenizer does not have are added to a copy of it.
-    `memorization` is the result of its audit (store/memorization_bound.py), if there was one.
+    `memorization` is the result of its audit (store/memorization_bound.py), if there was one. `privacy` is what its
+    training spent, if it had differential privacy.
     """
 
     name: str
@@ -89,11 +90,12 @@ class Card:
     labels: list[str] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
     memorization: dict[str, Any] = field(default_factory=dict)
+    privacy: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of card.json, without what this adapter does not have: tokens, an audit, an origin."""
+        """The content of card.json, without what this adapter does not have: tokens, an audit, privacy, an origin."""
         content = {"format": FORMAT, **asdict(self)}
-        for name in ("tokens", "memorization"):
+        for name in ("tokens", "memorization", "privacy"):
             if not content[name]:
                 del content[name]
         if not self.base.origin:
@@ -196,6 +198,7 @@ def _parse(raw: Mapping[str, Any]) -> Card:
         labels=[str(label) for label in raw.get("labels", [])],
         tokens=_token_ids(raw.get("tokens", {})),
         memorization=_audit(raw.get("memorization", {})),
+        privacy=dict(raw.get("privacy", {})),
     )
 
 

@@ -139,6 +139,7 @@ def publish(
     settings: Mapping[str, Any],
     description: str = "",
     scores: Mapping[str, Any] | None = None,
+    privacy: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     adapter: str = "default",
     state: Mapping[str, Any] | None = None,
@@ -148,6 +149,7 @@ def publish(
     Args:
         model: the trained PeftModel from `attach_new`.
         template: name of the prompt template used in training.
+        privacy: what a training with differential privacy spent.
         settings: the resolved settings; absolute paths keep only their last part, secrets are removed.
         adapter: the adapter's name inside `model`.
         state: the gathered state dict, if the model is sharded over processes. Call on rank 0 only.
@@ -180,6 +182,7 @@ def publish(
         files={},
         labels=list(base.labels),
         tokens=_tokens(model.get_base_model(), method),
+        privacy=dict(privacy or {}),
     )
     bare = model.get_base_model()
     return write_adapter(target, card, method, tensors, bare, overwrite=overwrite, chat_template=base.chat_template)

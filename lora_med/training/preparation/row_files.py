@@ -99,6 +99,7 @@ def write_row_file(records: Sequence[Any], file: RowFile, processes: int) -> Non
             "warnings": conclusion.warnings,
             "shown": [[row.uid, row.input_ids, trained_runs(row.trained)] for row in conclusion.shown],
             "sample": [documents.arrays(number)[0].tolist() for number in range(min(SAMPLE_ROWS, len(documents)))],
+            **({"groups": list(conclusion.groups)} if conclusion.groups else {}),
         }
         content = json.dumps(facts_of_rows, allow_nan=False)
         write_atomic(file.path.with_name(file.path.name + FACTS), content, private=True)

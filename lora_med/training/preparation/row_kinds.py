@@ -62,11 +62,15 @@ class RowKind(Protocol):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The report on all rows as JSON values, what to warn of at each start, and documents that may be shown."""
+    """The report on all rows as JSON values, what to warn of at each start, and documents that may be shown.
+
+    `groups` has the number of the group of each document, where the kind of row counts them.
+    """
 
     report: dict[str, Any]
     warnings: list[str]
     shown: list[Tokens]
+    groups: Sequence[int] = ()
 
 
 @dataclass

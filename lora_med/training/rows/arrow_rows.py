@@ -28,7 +28,8 @@ class ArrowRows:
     """The checked rows of a split, mapped into memory, and what a run must know of them.
 
     `digest` is the SHA-256 of all token ids and labels in order (`hash_rows`). `shown` are the first complete documents
-    where they may be shown. `report` and `warnings` are what preparing them found.
+    where they may be shown. `report` and `warnings` are what preparing them found. `groups` has the number of the group
+    of each row, where they were counted.
     """
 
     rows: Dataset = field(repr=False)
@@ -38,6 +39,7 @@ class ArrowRows:
     warnings: list[str]
     shown: list[Tokens] = field(repr=False)
     first: list[list[int]] = field(repr=False)
+    groups: list[int] = field(default_factory=list, repr=False)
 
     @property
     def streamed(self) -> bool:
@@ -62,7 +64,14 @@ def open_arrow_rows(path: Path) -> ArrowRows | None:
             raise ValueError
         shown = [Tokens(uid, ids, from_runs(runs)) for uid, ids, runs in facts["shown"]]
         return ArrowRows(
-            rows, facts["rows"], facts["trained_tokens"], facts["report"], facts["warnings"], shown, facts["sample"]
+            rows,
+            facts["rows"],
+            facts["trained_tokens"],
+            facts["report"],
+            facts["warnings"],
+            shown,
+            facts["sample"],
+            facts.get("groups", []),
         )
     except FileNotFoundError:
         return None

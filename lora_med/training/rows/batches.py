@@ -158,7 +158,7 @@ def share_out(rows: Sequence[int], lengths: Sequence[int], processes: int, most:
     return [[rows[index] for index in sorted(share)] for share in shares]
 
 
-class _Numbered(torch.utils.data.Dataset[list[Row]]):
+class Numbered(torch.utils.data.Dataset[list[Row]]):
     """Batches by their row numbers, each fetched in one call."""
 
     def __init__(self, rows: Dataset) -> None:
@@ -254,7 +254,7 @@ def load_rows(rows: Dataset, collator: Collator, *, batch_size: int, share: Shar
     lengths: Any = tokens_a_row(rows) if share.processes > 1 else numpy.zeros(len(rows), numpy.int32)
     order = BatchOrder(lengths, batch_size, share, seed=seed)
     generator = torch.Generator().manual_seed(seed or 0)
-    return RowLoader(_Numbered(rows), batch_sampler=order, collate_fn=collator, generator=generator)  # type: ignore[arg-type]
+    return RowLoader(Numbered(rows), batch_sampler=order, collate_fn=collator, generator=generator)  # type: ignore[arg-type]
 
 
 def load_stream(rows: Iterable[Row], collator: Collator, *, batch_size: int, share: Share) -> RowLoader:

@@ -7,8 +7,7 @@ with their stacked A matrices. The update is added in place, and the backward pa
 place. The adapters stay in float32; all products are in the base's precision.
 
 The dropout has PEFT's distribution, but not its random numbers: each layer by itself sees independent draws, and the
-layers of a group see the same one. On a CPU torch draws dropout masks one number at a time from one generator, which
-takes a quarter of a step. `draw_mask` uses the bytes of a faster generator, seeded by torch's.
+layers of a group see the same one.
 """
 
 from __future__ import annotations
@@ -17,51 +16,38 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from transformers.pytorch_utils import Conv1D
 
-from lora_med.models.attention.block_attention import as_bits
+from lora_med.training.step.dropout_mask import Draw, draw_mask, masked
 from lora_med.training.step.task_eval import undisturbed
 
-LEVELS = 256
 FEW = 32  # tokens of an evaluation, as in generation: 4-bit products have a kernel of their own for them
-Draw = Callable[[torch.Tensor, float], torch.Tensor]
 
 
-def draw_mask(like: torch.Tensor, dropout: float) -> torch.Tensor:
-    """The dropout mask of a tensor, as int8 of its shape: -1 retained, 0 dropped.
+class Receiver(Protocol):
+    """Takes the gradients of A and B in place of autograd, in any form that it multiplies them in."""
 
-    Each element is dropped with exactly the given probability: a random byte is compared with a threshold, which itself
-    is drawn between the two nearest bytes. The mask depends only on torch's random state.
-    """
-    drawn = torch.rand((), dtype=torch.float64)
-    threshold = int(dropout * LEVELS + float(drawn)) - LEVELS // 2
-    if like.device.type == "cpu":
-        seed = int(torch.randint(np.iinfo(np.int64).max, ()))
-        noise = np.random.SFC64(seed).random_raw(-(-like.numel() // 8)).view(np.int8)[: like.numel()]
-        retained = torch.from_numpy(noise >= threshold)  # numpy compares bytes five times faster than torch on a CPU
-    else:
-        retained = torch.empty(like.numel(), dtype=torch.int8, device=like.device).random_(-128, 128) >= threshold
-    return retained.view(torch.int8).neg_().view(like.shape)
+    def multiply(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """`left.T @ right` over the tokens, or over each of several spans of them: shape (..., outputs, inputs)."""
+        ...
 
-
-def _masked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`values` with zeros where the mask is 0, by a bitwise `and`: three times faster than by a product."""
-    bits = as_bits(values)
-    return (bits & mask.to(bits.dtype)).view(values.dtype)
+    def take(self, parameter: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Receive the gradient of a matrix."""
+        ...
 
 
 @dataclass(frozen=True)
 class Member:
-    """One LoRA layer of a group, and its one active adapter."""
+    """One LoRA layer of a group, and its one active adapter; a `receiver` takes the gradients of its matrices."""
 
     layer: Any
     adapter: str
+    receiver: Receiver | None = None
 
     @property
     def scaling(self) -> float:
@@ -107,7 +93,7 @@ class _Group(torch.autograd.Function):
         downs = torch.cat(matrices[::2]).to(dtype)
         ups = [(up * scale).to(dtype) for up, scale in zip(matrices[1::2], scales, strict=True)]
         with torch.autocast(inputs.device.type, enabled=False):
-            inner = (flat if mask is None else _masked(flat, mask)) @ downs.t()
+            inner = (flat if mask is None else masked(flat, mask)) @ downs.t()
             ranks = [len(down) for down in matrices[::2]]
             outputs = []
             for member, up, reduced in zip(members, ups, inner.split(ranks, 1), strict=True):
@@ -124,7 +110,8 @@ class _Group(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         flat, mask, inner, downs, *ups = ctx.saved_tensors
-        dtype = flat.dtype
+        dtype, receiver = flat.dtype, ctx.members[0].receiver
+        multiply = _over_all_tokens if receiver is None else receiver.multiply
         inwards, outer = [], []
         total = None
         for member, up, reduced, scale, gradient in zip(
@@ -134,20 +121,32 @@ class _Group(torch.autograd.Function):
                 gradient = flat.new_zeros(len(flat), len(up))
             gradient = gradient.to(dtype)
             inwards.append(gradient @ up)
-            outer.append((gradient.t() @ reduced).float().mul_(scale))
+            outer.append(multiply(gradient, reduced).float().mul_(scale))
             if ctx.needs_input_grad[0]:
                 weight = member.weight(dtype)
                 total = gradient @ weight if total is None else total.addmm_(gradient, weight)
         inward = torch.cat(inwards, 1)
-        within = inward.t() @ (flat if mask is None else _masked(flat, mask))
+        within = multiply(inward, flat if mask is None else masked(flat, mask))
         if total is not None:
             if mask is None:
                 total.addmm_(inward, downs)
             else:
-                total.add_(_masked(inward @ downs, mask))
+                total.add_(masked(inward @ downs, mask))
             total = total.view(ctx.shape).to(ctx.kinds[0])
-        matrices = [matrix for pair in zip(within.split(ctx.ranks), outer, strict=True) for matrix in pair]
+        matrices = [matrix for pair in zip(within.split(ctx.ranks, -2), outer, strict=True) for matrix in pair]
+        if receiver is not None:
+            for parameter, matrix in zip(_matrices(ctx.members), matrices, strict=True):
+                receiver.take(parameter, matrix)
+            return total, None, None, *([None] * len(matrices))
         return total, None, None, *(matrix.to(kind) for matrix, kind in zip(matrices, ctx.kinds[1], strict=True))
+
+
+def _over_all_tokens(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return left.t() @ right
+
+
+def _matrices(members: tuple[Member, ...]) -> list[torch.Tensor]:
+    return [matrix for member in members for matrix in member.matrices]
 
 
 def compute_dtype(inputs: torch.Tensor, member: Member) -> torch.dtype:
@@ -179,8 +178,7 @@ class Group:
         if self.source is inputs and index in self.waiting:
             output = self.waiting.pop(index)
         else:
-            matrices = [matrix for member in self.members for matrix in member.matrices]
-            outputs: Any = _Group.apply(inputs, self.members, self.draw, *matrices)
+            outputs: Any = _Group.apply(inputs, self.members, self.draw, *_matrices(self.members))
             shaped = (output.view(*inputs.shape[:-1], -1) for output in outputs)
             self.source, self.waiting = inputs, dict(enumerate(shaped))
             output = self.waiting.pop(index)
