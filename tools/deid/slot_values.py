@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import yaml
-from faker import Faker
+from faker import Faker  # pyright: ignore[reportMissingImports]
 
 WORDS: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 WORD_NAMES, ROMANIZED = 0.12, 0.2  # shares of names
