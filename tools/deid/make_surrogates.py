@@ -1,4 +1,4 @@
-"""PYTHONHASHSEED=0 python -m tools.deid.make_surrogates: write the names that surrogates are drawn from, and by which sex is known.
+"""PYTHONHASHSEED=0 python -m tools.deid.make_surrogates: write the names that surrogates are drawn from.
 
 First names that the lists of Faker give to women alone, to men alone, and to both; family names; names of places. A
 name of one word in letters only. Needs Faker 40.63.0.

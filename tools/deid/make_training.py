@@ -1,4 +1,4 @@
-"""PYTHONHASHSEED=0 python -m tools.deid.make_training OUT.jsonl: write the notes that the tagger of identifiers is trained on.
+"""PYTHONHASHSEED=0 python -m tools.deid.make_training OUT.jsonl: write the notes that the tagger is trained on.
 
 The wordings of training_wordings.txt are filled many times with names that the test does not have, between sentences
 without identifiers. Some notes are in small letters, in capitals, or spaced as a transcript. A note has wordings of one

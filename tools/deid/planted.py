@@ -1,4 +1,4 @@
-"""PYTHONHASHSEED=0 python -m tools.deid.planted DATA OUT.jsonl: real texts with invented identifiers in place of their own names.
+"""PYTHONHASHSEED=0 python -m tools.deid.planted DATA OUT.jsonl: real texts with invented names in place of theirs.
 
 DATA is the folder that holds mts_dialog/ and aci_bench/, which are not ours to ship. planted_places.yaml lists the
 texts and the place of each identifier in them; all were read to the end. A text longer than 900 letters ends at a line

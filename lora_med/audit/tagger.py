@@ -1,0 +1,154 @@
+"""Identifiers by an adapter that tags words: beside the patterns, which see shapes, it sees what a sentence is about.
+
+A long text is read in windows. Each begins with the end of the one before, so that no word is read without the words
+before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from lora_med.adapters.runtime.open_tagger import load_opened_tagger
+from lora_med.adapters.store.card import CARD
+from lora_med.adapters.store.published import open_files
+from lora_med.adapters.store.store import STORE, find_adapter
+from lora_med.audit.identifiers import Finder, Identifier, Ranges, repeated_names, united
+from lora_med.audit.word_tags import read_words, trimmed, words_of
+from lora_med.data.formats.placeholders import TAG, TAGS
+from lora_med.errors import SettingsError
+from lora_med.prompts.entity_tags import OUTSIDE
+
+SHIPPED = "deid-micro"
+LEAST_LEAD = 0.0  # log-odds of a type against none, from which on a word is an identifier
+WINDOW_LETTERS, CONTEXT_LETTERS = 600, 150
+BATCH_TOKENS = 1024  # on a CPU these stay in its caches
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """Finds identifiers by the tags of an adapter; `least_lead` is the log-odds that a word needs."""
+
+    name: str
+    labels: tuple[str, ...]
+    tokenizer: Any = field(repr=False)
+    model: Any = field(repr=False)
+    least_lead: float = LEAST_LEAD
+
+    def find(self, text: str) -> list[Identifier]:
+        """The identifiers of a text, by offset; the placeholders in it are none."""
+        words = words_of(text)
+        placeholders = Ranges(match.span() for match in TAG.finditer(text))
+        types = [
+            kind if lead >= self.least_lead and not placeholders.overlap(*word) else ""
+            for word, (lead, kind) in zip(words, self.read(text, words), strict=True)
+        ]
+        return list(_joined(text, words, types))
+
+    def read(self, text: str, words: Sequence[Range]) -> list[tuple[float, str]]:
+        """For each word of a text its likeliest type, and by how much that leads "no identifier" in log-odds."""
+        windows = list(_windows(words))
+        scored = self._scored([text[words[begin][0] : words[end - 1][1]] for begin, _, end in windows])
+        read: list[tuple[float, str]] = []
+        for (begin, first, end), (offsets, scores) in zip(windows, scored, strict=True):
+            start = words[begin][0]
+            own_words = [(word[0] - start, word[1] - start) for word in words[begin:end]]
+            read += read_words(own_words, offsets, scores, self.labels)[first - begin :]
+        return read
+
+    def _scored(self, pieces: Sequence[str]) -> Iterator[tuple[list[Range], Any]]:
+        """The offsets of each piece's tokens, and tokens x labels."""
+        import torch
+
+        coded = self.tokenizer(list(pieces), return_offsets_mapping=True) if pieces else {"input_ids": []}
+        rows: list[list[int]] = coded["input_ids"]
+        begin = 0
+        while begin < len(rows):
+            width, end = len(rows[begin]), begin + 1
+            while end < len(rows) and max(width, len(rows[end])) * (end + 1 - begin) <= BATCH_TOKENS:
+                width, end = max(width, len(rows[end])), end + 1
+            batch = rows[begin:end]
+            ids = torch.tensor([[*row, *[self.tokenizer.pad_token_id] * (width - len(row))] for row in batch])
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch])
+            device = self.model.device
+            with torch.inference_mode():
+                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float().cpu()
+            for row, number in enumerate(range(begin, end)):
+                yield coded["offset_mapping"][number], logits[row, : len(rows[number])].numpy()
+            begin = end
+
+
+def with_tagger(find: Finder, tagger: Tagger) -> Finder:
+    """A finder of what the patterns or the tagger find; a name that is found once is found everywhere in a text."""
+
+    def find_all(text: str) -> list[Identifier]:
+        found = [*find(text), *tagger.find(text)]
+        return united(text, [*found, *repeated_names(text, found)])
+
+    return find_all
+
+
+def load_tagger_of_identifiers(name: str, store: Path | str = STORE, *, base: str | None = None) -> Tagger:
+    """The tagger `name`: a folder with a card, an adapter of the store, or the one that ships.
+
+    Raises:
+        SettingsError: the adapter writes text, or tags something other than identifiers.
+        InputMissingError: no such adapter, or its base is not here.
+        BaseMismatchError, IntegrityError: the base or a file is another one.
+    """
+    adapter = open_files(_folder(name, store))
+    types = {label[2:] for label in adapter.card.labels if label != OUTSIDE}
+    if types - set(TAGS):
+        raise SettingsError(
+            f"adapter {adapter.name!r} tags {', '.join(sorted(types - set(TAGS)))}: no kind of identifier",
+            where="--model",
+            fix=f"--model {SHIPPED}, or an adapter whose types are among {', '.join(TAGS)}",
+        )
+    opened, model = load_opened_tagger(adapter, base=base, dtype="float32")
+    model = model if opened.quantization != "none" else model.merge_and_unload()  # a 4-bit layer would be rounded
+    return Tagger(adapter.name, opened.labels, opened.tokenizer, model.eval())
+
+
+def _folder(name: str, store: Path | str) -> Path:
+    """The folder of an adapter: a path, else a name of the store, else the one that ships."""
+    path = Path(name)
+    if (path / CARD).is_file():
+        return path
+    if name == SHIPPED and not (Path(store) / name / CARD).is_file():
+        return Path(str(files("lora_med") / "assets" / "deid" / "tagger"))
+    return find_adapter(name, store)
+
+
+def _windows(words: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
+    """`(begin, first, end)` of each window: its words, of which those from `first` on are read."""
+    first = 0
+    while first < len(words):
+        begin = first
+        while begin > 0 and words[first][0] - words[begin - 1][0] <= CONTEXT_LETTERS:
+            begin -= 1
+        end = first + 1
+        while end < len(words) and words[end][1] - words[begin][0] <= WINDOW_LETTERS:
+            end += 1
+        yield begin, first, end
+        first = end
+
+
+def _joined(text: str, words: Sequence[Range], types: Sequence[str]) -> Iterator[Identifier]:
+    """Words of one type that follow each other in a line, as one identifier."""
+    number = 0
+    while number < len(words):
+        last = number
+        while last + 1 < len(words) and types[last + 1] == types[number] and _in_line(text, words[last : last + 2]):
+            last += 1
+        if types[number] and (span := trimmed(text, words[number][0], words[last][1])):
+            yield Identifier(*span, types[number])
+        number = last + 1
+
+
+def _in_line(text: str, pair: Sequence[Range]) -> bool:
+    return "\n" not in text[pair[0][1] : pair[1][0]]
