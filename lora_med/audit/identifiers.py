@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lora_med.audit.identifier_patterns import SHAPES, Places
+from lora_med.audit.shapes.identifier_patterns import SHAPES, Places
+from lora_med.audit.shapes.pattern_words import TURN, UPPER
 from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Record, texts_of
 
-_NAME_WORD = re.compile(r"[A-Z][\w'’-]{3,}")
-_NAME_RUN = re.compile(r"(?<![\w'’-])[A-Z][\w'’-]{3,}")
+_NAME_WORD = re.compile(rf"[{UPPER}][\w'’-]{{3,}}")
+_NAME_RUN = re.compile(rf"(?<![\w'’-])[{UPPER}][\w'’-]{{3,}}")
+_PATIENT = re.compile(r"[ \t]*+patient[ \t]*+:[ \t]*+", re.IGNORECASE)
+_TURN = re.compile(TURN)
 _QUOTE = re.compile("['’]")
 _FREE = re.compile(rb"\x00+")
 MOST_QUOTES = 64  # in one word: no name that a pattern finds has more
@@ -58,8 +61,22 @@ def find_identifiers(text: str) -> list[Identifier]:
     tags = Ranges(match.span() for match in TAG.finditer(text))
     places = Places(text)
     matches = [Identifier(start, end, shape.kind) for shape in SHAPES for start, end in shape.spans(places)]
+    matches = [match for match in matches if not (match.type == "NAME" and _is_answer(text, match.start))]
     untagged = longest(match for match in matches if not tags.overlap(match.start, match.end))
     return longest([*untagged, *repeated_names(text, untagged)])
+
+
+def _is_answer(text: str, start: int) -> bool:
+    """Whether what begins at `start` follows "Patient:" in a dialogue: the line before or behind is someone's turn."""
+    begin = text.rfind("\n", 0, start) + 1
+    if not _PATIENT.fullmatch(text, begin, start):
+        return False
+    before, behind = begin, text.find("\n", start) % (len(text) + 1)
+    while before > 0 and text[before - 1].isspace():
+        before -= 1
+    while behind < len(text) and text[behind].isspace():
+        behind += 1
+    return any(_TURN.match(text, offset) for offset in (text.rfind("\n", 0, before) + 1, behind))
 
 
 def repeated_names(text: str, identifiers: Iterable[Identifier]) -> Iterator[Identifier]:

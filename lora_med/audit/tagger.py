@@ -26,6 +26,9 @@ SHIPPED = "deid-micro"
 LEAST_LEAD = 0.0  # log-odds of a type against none, from which on a word is an identifier
 WINDOW_LETTERS, CONTEXT_LETTERS = 600, 150
 BATCH_TOKENS = 1024  # on a CPU these stay in its caches
+AFTER = "AFTER-"  # begins a type whose tag is on the word behind, which the model has read by then
+NEXT_WITHIN = 100  # letters up to the word behind
+NO_WORD = "\n."  # in its place at the end of a text
 
 Range = tuple[int, int]
 
@@ -43,44 +46,50 @@ class Tagger:
     def find(self, text: str) -> list[Identifier]:
         """The identifiers of a text, by offset; the placeholders in it are none."""
         words = words_of(text)
+        return self.identifiers(text, words, self.read(text, words))
+
+    def identifiers(self, text: str, words: Sequence[Range], tags: Sequence[tuple[float, str]]) -> list[Identifier]:
+        """The identifiers of a text by what `read` gave for its words."""
         placeholders = Ranges(match.span() for match in TAG.finditer(text))
         types = [
             kind if lead >= self.least_lead and not placeholders.overlap(*word) else ""
-            for word, (lead, kind) in zip(words, self.read(text, words), strict=True)
+            for word, (lead, kind) in zip(words, tags, strict=True)
         ]
         return list(_joined(text, words, types))
 
     def read(self, text: str, words: Sequence[Range]) -> list[tuple[float, str]]:
         """For each word of a text its likeliest type, and by how much that leads "no identifier" in log-odds."""
+        behind = any(label[2:].startswith(AFTER) for label in self.labels)
         windows = list(_windows(words))
-        scored = self._scored([text[words[begin][0] : words[end - 1][1]] for begin, _, end in windows])
+        lines = [_line(text, words, begin, end, behind=behind) for begin, _, end in windows]
+        scored = self._scored([line for line, _ in lines])
         read: list[tuple[float, str]] = []
-        for (begin, first, end), (offsets, scores) in zip(windows, scored, strict=True):
-            start = words[begin][0]
-            own_words = [(word[0] - start, word[1] - start) for word in words[begin:end]]
-            read += read_words(own_words, offsets, scores, self.labels)[first - begin :]
-        return read
+        for (begin, first, end), (_, own_words), (offsets, scores) in zip(windows, lines, scored, strict=True):
+            tags = read_words(own_words, offsets, scores, self.labels)
+            read += tags[first - begin + behind : end - begin + behind]
+        return [(lead, kind.removeprefix(AFTER)) for lead, kind in read]
 
-    def _scored(self, pieces: Sequence[str]) -> Iterator[tuple[list[Range], Any]]:
-        """The offsets of each piece's tokens, and tokens x labels."""
+    def _scored(self, pieces: Sequence[str]) -> list[tuple[list[Range], Any]]:
+        """The offsets of each piece's tokens, and tokens x labels; pieces of one length are read together."""
         import torch
 
         coded = self.tokenizer(list(pieces), return_offsets_mapping=True) if pieces else {"input_ids": []}
         rows: list[list[int]] = coded["input_ids"]
-        begin = 0
-        while begin < len(rows):
-            width, end = len(rows[begin]), begin + 1
-            while end < len(rows) and max(width, len(rows[end])) * (end + 1 - begin) <= BATCH_TOKENS:
-                width, end = max(width, len(rows[end])), end + 1
-            batch = rows[begin:end]
-            ids = torch.tensor([[*row, *[self.tokenizer.pad_token_id] * (width - len(row))] for row in batch])
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch])
+        scored: list[Any] = [None] * len(rows)
+        order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
+        while order:
+            width = len(rows[order[0]])
+            batch, order = order[: max(1, BATCH_TOKENS // width)], order[max(1, BATCH_TOKENS // width) :]
+            padded = [[*rows[number], *[self.tokenizer.pad_token_id] * (width - len(rows[number]))] for number in batch]
+            mask = [[1] * len(rows[number]) + [0] * (width - len(rows[number])) for number in batch]
             device = self.model.device
             with torch.inference_mode():
-                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float().cpu()
-            for row, number in enumerate(range(begin, end)):
-                yield coded["offset_mapping"][number], logits[row, : len(rows[number])].numpy()
-            begin = end
+                logits = self.model(
+                    input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device)
+                ).logits
+            for number, scores in zip(batch, logits.float().cpu().numpy(), strict=True):
+                scored[number] = coded["offset_mapping"][number], scores[: len(rows[number])]
+        return scored
 
 
 def with_tagger(find: Finder, tagger: Tagger) -> Finder:
@@ -102,7 +111,7 @@ def load_tagger_of_identifiers(name: str, store: Path | str = STORE, *, base: st
         BaseMismatchError, IntegrityError: the base or a file is another one.
     """
     adapter = open_files(_folder(name, store))
-    types = {label[2:] for label in adapter.card.labels if label != OUTSIDE}
+    types = {label[2:].removeprefix(AFTER) for label in adapter.card.labels if label != OUTSIDE}
     if types - set(TAGS):
         raise SettingsError(
             f"adapter {adapter.name!r} tags {', '.join(sorted(types - set(TAGS)))}: no kind of identifier",
@@ -136,6 +145,18 @@ def _windows(words: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
             end += 1
         yield begin, first, end
         first = end
+
+
+def _line(text: str, words: Sequence[Range], begin: int, end: int, *, behind: bool) -> tuple[str, list[Range]]:
+    """The text of a window and its words; `behind` adds the word behind it, or a mark where none is near."""
+    start, last = words[begin][0], words[end - 1][1]
+    own_words = [(word[0] - start, word[1] - start) for word in words[begin:end]]
+    if not behind:
+        return text[start:last], own_words
+    if end < len(words) and words[end][0] - last <= NEXT_WITHIN:
+        word = words[end]
+        return text[start : word[1]], [*own_words, (word[0] - start, word[1] - start)]
+    return text[start:last] + NO_WORD, [*own_words, (last - start + 1, last - start + len(NO_WORD))]
 
 
 def _joined(text: str, words: Sequence[Range], types: Sequence[str]) -> Iterator[Identifier]:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_med.audit.deidentify import deidentified, gold_notes, load_finder
-from lora_med.audit.identifier_patterns import SHAPES, Places, Shape
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest
+from lora_med.audit.shapes.identifier_patterns import SHAPES, Places, Shape
 from lora_med.data.record import Annotated, Span
 from tests.growth import assert_linear
 

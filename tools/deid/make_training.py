@@ -1,9 +1,9 @@
-"""PYTHONHASHSEED=0 python -m tools.deid.make_training OUT.jsonl: write the notes that the tagger is trained on.
+"""PYTHONHASHSEED=0 python -m tools.deid.make_training FOLDER: write the notes that the tagger is trained on.
 
-The wordings of training_wordings.txt are filled many times with names that the test does not have, between sentences
-without identifiers. Some notes are in small letters, in capitals, or spaced as a transcript. A note has wordings of one
-group: the validation part has wordings that training has not. The notes are about equally long, which wastes little on
-padding. Needs Faker 40.63.0.
+The wordings of training_wordings.txt and spoken_lines.txt are filled many times with names that the test does not have,
+between sentences without identifiers. Some notes are in small letters, in capitals, or spaced as a transcript. The
+validation notes have wordings, lines, sentences and names that training has not.
+The notes are about equally long, which wastes little on padding. Needs Faker 40.63.0.
 """
 
 from __future__ import annotations
@@ -15,39 +15,60 @@ import json
 import random
 import re
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_med.audit.tagger import AFTER, NO_WORD
+from lora_med.audit.word_tags import words_of
 from tools.deid.make_test import SLOT, filled
-from tools.deid.slot_values import Values
+from tools.deid.training_values import TrainingValues
 
 FOLDER = Path(__file__).parent
-SEED, NOTES, GROUPS, LEAST_LETTERS = 11, 2400, 20, 280
-PLAIN, LOWER, UPPER, SPACED = 0.15, 0.12, 0.10, 0.10  # shares of notes
+ASSETS = FOLDER.parents[1] / "lora_med" / "assets"
+SEED, LEAST_LETTERS = 11, 320
+HELD_OUT, HELD_OUT_LINES = 10, 6  # every tenth, and every sixth line, is of the validation part
+NOTES = {"train": 14_000, "validation": 500}
+SPOKEN, PLAIN, LOWER, UPPER, SPACED = 0.30, 0.15, 0.13, 0.08, 0.12  # shares of notes
+TAGGED_LINES = 0.3  # share of the lines with an identifier that a dialogue takes
 FORMS = {
     "NAME": ("full", "full", "full", "last", "first", "title", "comma", "initials", "initials", "hyphen", "upper"),
-    "DATE": ("slash", "long", "dayfirst", "short", "iso", "dotted", "weekday", "stamp", "monthyear", "daymonth"),
+    "DATE": ("slash", "long", "dayfirst", "short", "iso", "dotted", "weekday", "stamp", "monthyear", "monthyear",
+             "daymonth"),
     "PHONE": ("dotted", "paren", "plain", "plain", "intl"),
-    "ID": ("number", "dashed", "accession", "split"),
-    "HOSPITAL": ("name", "name", "short"),
-}
+    "ID": ("number", "dashed", "accession", "split", "spaced"),
+    "HOSPITAL": ("name", "name", "short", "other"),
+}  # fmt: skip
 CHOICE = re.compile(r"<([^<>]*\|[^<>]*)>")
 OPEN_FORM = re.compile(r"\[\[([A-Z]+) \?")
-
-
-ASSETS = FOLDER.parents[1] / "lora_med" / "assets"
 SENTENCE = re.compile(r"(?<=[.?!])\s+")
+SPEAKERS = (
+    ("Doctor: ", "Patient: "), ("Doctor: ", "Patient: "), ("Doctor: ", "Patient: "), ("[doctor] ", "[patient] "),
+    ("[doctor] ", "[patient] "), ("DR: ", "PT: "), ("Clinician: ", "Patient: "), ("D: ", "P: "),
+    ("Nurse: ", "Patient: "),
+    ("Doctor: ", "Mother: "), ("Doctor: ", "Guest_family: "), ("Provider: ", "Patient: "), ("- ", "- "), ("", ""),
+    ("Physician - ", "Patient - "), ("Q: ", "A: "), ("Speaker 1: ", "Speaker 2: "), ("Nurse: ", "Caller: "),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the notes of one part are made of."""
+
+    plain: list[str]
+    wordings: list[str]
+    lines: dict[str, list[str]]
 
 
 def plain_texts() -> list[str]:
-    """Texts without an identifier: traps, lists of terms, and pieces of the dialogues and abstracts of the sample."""
+    """Texts without an identifier: lists of terms, and pieces of the dialogues and abstracts of the sample."""
     rng = random.Random(SEED)
-    traps = (FOLDER / "plain_sentences.txt").read_text(encoding="utf-8").splitlines()
     terms = (ASSETS / "terms" / "medical.txt").read_text(encoding="utf-8").splitlines()
     words = " ".join((ASSETS / "terms" / "notes.txt").read_text(encoding="utf-8").splitlines()).split()
     lists = []
-    for _ in range(300):
+    for _ in range(400):
         drawn = rng.sample(terms, rng.randint(1, 3))
         form = rng.choice((str.title, str.capitalize, str.upper, str.lower))
         verb = form(" ".join(rng.sample(words, rng.randint(1, 2))))
@@ -60,19 +81,59 @@ def plain_texts() -> list[str]:
     archive = ASSETS / "sample" / "pubmed_sample.xml.gz"
     abstracts = re.findall(r"<AbstractText[^>]*>([^<]{40,})", gzip.decompress(archive.read_bytes()).decode("utf-8"))
     pieces += [html.unescape(rng.choice(SENTENCE.split(abstract))) for abstract in abstracts]
-    return [*traps * 4, *lists, *rng.sample(pieces, 500)]
+    return [*lists, *rng.sample(pieces, min(900, len(pieces)))]
 
 
-def wordings() -> list[str]:
-    """The wordings, without the line that names their kind."""
-    blocks = (FOLDER / "training_wordings.txt").read_text(encoding="utf-8").split("%% ")[1:]
-    return [block.partition("\n")[2].strip() for block in blocks]
+def blocks(name: str) -> list[tuple[str, str]]:
+    """The blocks of a file, each with the line that names its kind."""
+    parts = (FOLDER / name).read_text(encoding="utf-8").split("%% ")[1:]
+    return [(kind, body.strip()) for kind, _, body in (part.partition("\n") for part in parts)]
+
+
+def material() -> dict[str, Material]:
+    """What the notes of each part are made of; the parts share nothing."""
+    traps = (FOLDER / "plain_sentences.txt").read_text(encoding="utf-8").splitlines()
+    wordings = [body for _, body in blocks("training_wordings.txt")]
+    lines = {kind: body.splitlines() for kind, body in blocks("spoken_lines.txt")}
+    rng = random.Random(SEED)
+
+    def cut(kind: str, items: list[str], validation: bool) -> list[str]:
+        every = HELD_OUT_LINES if kind in lines else HELD_OUT
+        return [item for number, item in enumerate(items) if (number % every == every - 1) == validation]
+
+    mixed = {"traps": traps, "texts": plain_texts(), "wordings": wordings, **lines}
+    mixed = {kind: rng.sample(items, len(items)) for kind, items in mixed.items()}
+    made = {}
+    for part in NOTES:
+        own = {kind: cut(kind, items, part == "validation") for kind, items in mixed.items()}
+        spoken = {kind: own[kind] for kind in lines}
+        made[part] = Material([*own["traps"] * 5, *own["texts"]], own["wordings"], spoken)
+    return made
 
 
 def chosen(wording: str, rng: random.Random) -> str:
     """The wording with one of each group of alternatives, and a form for each slot without one."""
     one = CHOICE.sub(lambda match: rng.choice(match[1].split("|")), wording)
     return OPEN_FORM.sub(lambda match: f"[[{match[1]} {rng.choice(FORMS[match[1]])}", one)
+
+
+def dialogue(lines: dict[str, list[str]], rng: random.Random) -> str:
+    """A talk of some lines, of which most name no one."""
+
+    def line(kind: str) -> str:
+        while True:
+            drawn = rng.choice(lines[kind])
+            if "[[" not in drawn or rng.random() < TAGGED_LINES:
+                return chosen(drawn, rng)
+
+    first, second = rng.choice(SPEAKERS)
+    said = [first + (line("opening") if rng.random() < 0.5 else line("clinician"))]
+    for _ in range(rng.randint(2, 5)):
+        said.append(second + (line("answer") if rng.random() < 0.7 else f"{line('answer')} {line('answer')}"))
+        said.append(first + line("clinician"))
+    if rng.random() < 0.4:
+        said.append(second + line("closing"))
+    return rng.choice(("\n", "\n", "\n", "\n\n", " ")).join(said)
 
 
 def as_transcript(wording: str) -> str:
@@ -89,39 +150,61 @@ def same_length(text: str, change: str) -> str:
     return "".join(form if len(form) == 1 else old for form, old in zip(forms, text, strict=True))
 
 
-def _note(group: list[str], plain: list[str], values: Values, rng: random.Random) -> tuple[str, list[dict[str, Any]]]:
-    """One filled note of the wordings of a group, and its spans."""
+def _note(own: Material, values: TrainingValues, rng: random.Random) -> tuple[str, list[dict[str, Any]]]:
+    """One filled note, and its spans."""
     parts: list[str] = []
+    spoken = rng.random() < SPOKEN
     while sum(map(len, parts)) < LEAST_LETTERS:
-        parts += rng.sample(plain, rng.choice((0, 0, 1, 1, 2)))
-        parts.append(rng.choice(plain) if rng.random() < PLAIN else chosen(rng.choice(group), rng))
+        if spoken:
+            parts.append(dialogue(own.lines, rng))
+            continue
+        parts += [chosen(text, rng) for text in rng.choices(own.plain, k=rng.choice((0, 0, 1, 1, 2)))]
+        parts.append(chosen(rng.choice(own.plain if rng.random() < PLAIN else own.wordings), rng))
     text = rng.choice(("\n", "\n", " ")).join(parts)
     share = rng.random()
     if share < SPACED:
         text = as_transcript(text)
     text, spans = filled(text, values)
-    if share < SPACED + LOWER:
+    if share < SPACED / 2 or SPACED < share < SPACED + LOWER:
         text = same_length(text, "lower")
-    elif share < SPACED + LOWER + UPPER:
+    elif SPACED + LOWER < share < SPACED + LOWER + UPPER:
         text = same_length(text, "upper")
     return text, spans
 
 
-def rows() -> Iterator[dict[str, Any]]:
-    """The training notes in a mixed order, as rows with spans."""
-    rng, values, plain = random.Random(SEED), Values(SEED, of_test=False), plain_texts()
-    shuffled = rng.sample(wordings(), k=len(wordings()))
-    order = list(range(GROUPS)) * (NOTES // GROUPS)
-    rng.shuffle(order)
-    for count, number in enumerate(order):
-        text, marked = _note(shuffled[number::GROUPS], plain, values, rng)
+def on_the_word_behind(text: str, spans: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The text with a mark at its end, and each span from its second word to the word behind it, of type AFTER-."""
+    words = words_of(text + NO_WORD)
+    starts = [start for start, _ in words]
+    moved = []
+    for span in spans:
+        first, last = bisect_right(starts, span["start"]) - 1, bisect_left(starts, span["end"])
+        kind = AFTER + span["type"]
+        moved.append({"start": words[first + 1][0], "end": words[min(last, len(words) - 1)][1], "type": kind})
+    return text + NO_WORD, moved
+
+
+def rows(part: str) -> Iterator[dict[str, Any]]:
+    """The notes of a part, as rows with spans."""
+    validation = part == "validation"
+    seed = SEED + validation
+    rng, values, own = random.Random(seed), TrainingValues(seed, validation=validation), material()[part]
+    for count in range(NOTES[part]):
+        text, marked = _note(own, values, rng)
         spans = [{"start": span["start"], "end": span["end"], "type": span["type"]} for span in marked]
-        yield {"uid": f"training:{count}", "group": f"wordings:{number}", "text": text, "spans": spans}
+        yield {"uid": f"{part}:{count}", "group": f"{part}:{count}", "text": text, "spans": spans}
 
 
 def main() -> None:
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows())
-    Path(sys.argv[1]).write_text(content, encoding="utf-8")
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in NOTES:
+        made = list(rows(part))
+        if len(sys.argv) > 2:
+            for row in made:
+                row["text"], row["spans"] = on_the_word_behind(row["text"], row["spans"])
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
+        (folder / f"{part}.jsonl").write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":
