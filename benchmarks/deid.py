@@ -4,6 +4,8 @@ Two tests that share no wording with the training notes: 200 invented notes, and
 of MTS-Dialog and ACI-Bench (with --data; needs Faker). Each with the patterns alone and with the tagger beside them:
 recall, precision and letters a second, with 95% intervals by the bootstrap over notes (over texts for the second test);
 tables by type and by form; and the twenty identifiers that the tagger was surest were none. Writes deid.json, deid.md.
+With --megabytes N it also de-identifies N MB of the notes that ship as records, as `lora-med data deidentify` does, and
+writes KB a second, and a second of processor time.
 """
 
 from __future__ import annotations
@@ -14,18 +16,21 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lora_med.audit.deidentify import load_finder  # noqa: E402
+from lora_med.audit.deidentify import deidentified, gold_notes, load_finder  # noqa: E402
 from lora_med.audit.identifiers import Finder  # noqa: E402
 from lora_med.audit.tagger import SHIPPED, Tagger, load_tagger_of_identifiers, with_tagger  # noqa: E402
 from lora_med.audit.word_tags import words_of  # noqa: E402
+from lora_med.data.record import Annotated  # noqa: E402
 
 INVENTED = ROOT / "tests" / "audit" / "invented_notes.jsonl"
 SAMPLES, SEED, HARDEST, AROUND = 2000, 3, 20, 25
@@ -120,10 +125,32 @@ def measured(notes: list[dict[str, Any]], tagger: Tagger) -> dict[str, Any]:
     return figures | {"hardest": hardest(results, notes, tagger)}
 
 
+def speed(tagger: Tagger, megabytes: float) -> dict[str, float]:
+    """KB a second and a second of processor time, of records of some KB each, with patterns, tagger and replacement."""
+    find, notes = with_tagger(load_finder(), tagger), gold_notes()
+    records = [Annotated(note["uid"], note["uid"], "custom", note["text"], ()) for note in notes]
+    letters, limit = 0, megabytes * 1e6
+    begun, spent = time.perf_counter(), time.process_time()
+    for record in cycle(records):
+        deidentified(record, find, b"a secret of this benchmark")
+        letters += len(record.text)
+        if letters >= limit:
+            break
+    seconds, processor = time.perf_counter() - begun, time.process_time() - spent
+    return {
+        "KB a second": round(letters / 1000 / seconds, 1),
+        "KB a second of processor time": round(letters / 1000 / processor, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def page(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = []
     for test, result in figures.items():
+        if "notes" not in result:
+            lines += [f"## {test}", "", *(f"- {name}: {value}" for name, value in result.items()), ""]
+            continue
         lines += [f"## {test}: {result['notes']} notes", "", "| | patterns | with the tagger |", "|---|---|---|"]
         pair = [result["patterns"], result["with the tagger"]]
         for name in ("recall", "recall of names", "precision"):
@@ -150,6 +177,7 @@ def main() -> None:
     parser.add_argument("--model", default=SHIPPED)
     parser.add_argument("--store", default="adapters")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--megabytes", type=float, default=0.0)
     options = parser.parse_args()
     tests = {"invented notes": [json.loads(line) for line in INVENTED.read_text(encoding="utf-8").splitlines()]}
     if options.data is not None:
@@ -158,6 +186,8 @@ def main() -> None:
         tests["planted in real texts"] = list(planted(options.data))
     tagger = load_tagger_of_identifiers(options.model, options.store)
     figures = {name: measured(notes, tagger) for name, notes in tests.items()}
+    if options.megabytes:
+        figures["speed"] = speed(tagger, options.megabytes)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "deid.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), encoding="utf-8")
     (options.out / "deid.md").write_text(page(figures), encoding="utf-8")

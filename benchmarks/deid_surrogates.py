@@ -107,7 +107,7 @@ def main() -> None:
                 ]
                 adapter = trained(rows, Path(folder), f"{arm}-{seed}", options.steps, seed)
                 base = lora_med.load_base("micro", quantization="none", dtype="float32")
-                model = lora_med.attach(base, lora_med.open_published(adapter.name, adapter.parent))
+                model = lora_med.attach(base, adapter.name, adapter.parent)
                 tables[arm].append(losses(held, model.eval(), base.tokenizer))
         for arm in ARMS:
             table = sum(tables[arm]) / options.seeds

@@ -6,6 +6,8 @@ before it.
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -27,6 +29,7 @@ LEAST_LEAD = 0.0  # log-odds of a type against none, from which on a word is an 
 WINDOW_LETTERS, CONTEXT_LETTERS = 600, 150
 BATCH_TOKENS = 1024  # on a CPU these stay in its caches
 AFTER = "AFTER-"  # begins a type whose tag is on the word behind, which the model has read by then
+SURE_LEAD, WEAK_LEAD = 4.0, -2.0  # where a word is surely a name once, the same word needs less elsewhere
 NEXT_WITHIN = 100  # letters up to the word behind
 NO_WORD = "\n."  # in its place at the end of a text
 
@@ -42,6 +45,8 @@ class Tagger:
     tokenizer: Any = field(repr=False)
     model: Any = field(repr=False)
     least_lead: float = LEAST_LEAD
+    sure_lead: float = SURE_LEAD
+    weak_lead: float = WEAK_LEAD
 
     def find(self, text: str) -> list[Identifier]:
         """The identifiers of a text, by offset; the placeholders in it are none."""
@@ -51,10 +56,15 @@ class Tagger:
     def identifiers(self, text: str, words: Sequence[Range], tags: Sequence[tuple[float, str]]) -> list[Identifier]:
         """The identifiers of a text by what `read` gave for its words."""
         placeholders = Ranges(match.span() for match in TAG.finditer(text))
-        types = [
-            kind if lead >= self.least_lead and not placeholders.overlap(*word) else ""
-            for word, (lead, kind) in zip(words, tags, strict=True)
-        ]
+        folded = [text[slice(*trimmed(text, *word) or word)].casefold() for word in words]
+        surest: defaultdict[str, float] = defaultdict(lambda: -math.inf)
+        for name, (lead, kind) in zip(folded, tags, strict=True):
+            if kind == "NAME":
+                surest[name] = max(surest[name], lead)
+        types = []
+        for word, name, (lead, kind) in zip(words, folded, tags, strict=True):
+            least = self.weak_lead if kind == "NAME" and surest[name] >= self.sure_lead else self.least_lead
+            types.append(kind if lead >= least and not placeholders.overlap(*word) else "")
         return list(_joined(text, words, types))
 
     def read(self, text: str, words: Sequence[Range]) -> list[tuple[float, str]]:

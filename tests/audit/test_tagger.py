@@ -115,6 +115,28 @@ def test_a_placeholder_is_never_split_or_read(capitals: Tagger) -> None:
     assert [text[identifier.start : identifier.end] for identifier in found] == ["ROE", "ANN", "NAME"]
 
 
+def test_a_word_that_is_surely_a_name_once_needs_less_elsewhere(capitals: Tagger) -> None:
+    text = "Roe. roe (may)"
+    words = words_of(text)
+    assert [text[start:end] for start, end in words] == ["Roe.", "roe", "(", "may", ")"]
+    tags = [(5.0, "NAME"), (-1.5, "NAME"), (-9.0, "NAME"), (-1.5, "NAME"), (-9.0, "NAME")]
+
+    def found(sure: float) -> list[str]:
+        tagger = replace(capitals, sure_lead=sure, weak_lead=-2.0)
+        return [text[each.start : each.end] for each in tagger.identifiers(text, words, tags)]
+
+    assert found(4.0) == ["Roe", "roe"] and found(6.0) == ["Roe"]
+
+
+def test_texts_of_many_lengths_are_read_as_each_alone(capitals: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join("w " * (number % 7 * 40) + f"ROE{number}" for number in range(30))
+    read = {}
+    for tokens in (1, 1024):
+        monkeypatch.setattr(tagger_module, "BATCH_TOKENS", tokens)
+        read[tokens] = capitals.read(text, words_of(text))
+    assert read[1] == read[1024]
+
+
 def test_names_of_two_lines_are_two_identifiers(capitals: Tagger) -> None:
     text = "ANN ROE\nMAY"
     assert [text[found.start : found.end] for found in capitals.find(text)] == ["ANN ROE", "MAY"]

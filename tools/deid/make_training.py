@@ -28,8 +28,8 @@ from tools.deid.training_values import TrainingValues
 
 FOLDER = Path(__file__).parent
 ASSETS = FOLDER.parents[1] / "lora_med" / "assets"
-SEED, LEAST_LETTERS = 11, 320
-HELD_OUT, HELD_OUT_LINES = 10, 6  # every tenth, and every sixth line, is of the validation part
+SEED, LEAST_LETTERS, MOST_LETTERS = 11, 340, 460
+HELD_OUT, HELD_OUT_LINES = 8, 6  # every eighth, and every sixth line, is of the validation part
 NOTES = {"train": 14_000, "validation": 500}
 SPOKEN, PLAIN, LOWER, UPPER, SPACED = 0.30, 0.15, 0.13, 0.08, 0.12  # shares of notes
 TAGGED_LINES = 0.3  # share of the lines with an identifier that a dialogue takes
@@ -128,7 +128,7 @@ def dialogue(lines: dict[str, list[str]], rng: random.Random) -> str:
 
     first, second = rng.choice(SPEAKERS)
     said = [first + (line("opening") if rng.random() < 0.5 else line("clinician"))]
-    for _ in range(rng.randint(2, 5)):
+    for _ in range(rng.randint(1, 3)):
         said.append(second + (line("answer") if rng.random() < 0.7 else f"{line('answer')} {line('answer')}"))
         said.append(first + line("clinician"))
     if rng.random() < 0.4:
@@ -156,10 +156,12 @@ def _note(own: Material, values: TrainingValues, rng: random.Random) -> tuple[st
     spoken = rng.random() < SPOKEN
     while sum(map(len, parts)) < LEAST_LETTERS:
         if spoken:
-            parts.append(dialogue(own.lines, rng))
-            continue
-        parts += [chosen(text, rng) for text in rng.choices(own.plain, k=rng.choice((0, 0, 1, 1, 2)))]
-        parts.append(chosen(rng.choice(own.plain if rng.random() < PLAIN else own.wordings), rng))
+            more = [dialogue(own.lines, rng)]
+        else:
+            more = [chosen(text, rng) for text in rng.choices(own.plain, k=rng.choice((0, 0, 1, 1, 2)))]
+            more.append(chosen(rng.choice(own.plain if rng.random() < PLAIN else own.wordings), rng))
+        if not parts or sum(map(len, [*parts, *more])) <= MOST_LETTERS:
+            parts += more
     text = rng.choice(("\n", "\n", " ")).join(parts)
     share = rng.random()
     if share < SPACED:
@@ -191,6 +193,8 @@ def rows(part: str) -> Iterator[dict[str, Any]]:
     rng, values, own = random.Random(seed), TrainingValues(seed, validation=validation), material()[part]
     for count in range(NOTES[part]):
         text, marked = _note(own, values, rng)
+        while len(text) > MOST_LETTERS:
+            text, marked = _note(own, values, rng)
         spans = [{"start": span["start"], "end": span["end"], "type": span["type"]} for span in marked]
         yield {"uid": f"{part}:{count}", "group": f"{part}:{count}", "text": text, "spans": spans}
 

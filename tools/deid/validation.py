@@ -7,6 +7,7 @@ log-odds, and the kinds that are missed most. Everything about the tagger is cho
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from lora_med.audit.tagger import load_tagger_of_identifiers
 from lora_med.audit.word_tags import words_of
 
 LEADS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
+WEAK_LEADS = (0.0, -1.0, -2.0, -3.0, -4.0)
+SURE_LEADS = (2.0, 4.0, 6.0)
 
 
 def counted(notes: Sequence[dict[str, Any]], found: Sequence[Sequence[Identifier]]) -> dict[str, Any]:
@@ -57,12 +60,15 @@ def main() -> None:
     for model in models:
         tagger = load_tagger_of_identifiers(model)
         tags = [tagger.read(note["text"], own) for note, own in zip(notes, words, strict=True)]
-        for lead in LEADS:
+        choices = [(lead, math.inf, 0.0) for lead in LEADS]
+        choices += [(0.0, sure, weak) for sure in SURE_LEADS for weak in WEAK_LEADS]
+        for lead, sure, weak in choices:
+            chosen = replace(tagger, least_lead=lead, sure_lead=sure, weak_lead=weak)
             found = []
             for note, own, read, others in zip(notes, words, tags, patterns, strict=True):
-                both = [*others, *replace(tagger, least_lead=lead).identifiers(note["text"], own, read)]
+                both = [*others, *chosen.identifiers(note["text"], own, read)]
                 found.append(united(note["text"], [*both, *repeated_names(note["text"], both)]))
-            print(model, lead, json.dumps(counted(notes, found)))
+            print(model, lead, sure, weak, json.dumps(counted(notes, found)), flush=True)
 
 
 if __name__ == "__main__":
