@@ -116,7 +116,7 @@ def test_a_placeholder_is_never_split_or_read(capitals: Tagger) -> None:
 
 
 def test_a_word_that_is_surely_a_name_once_needs_less_elsewhere(capitals: Tagger) -> None:
-    text = "Roe. roe (may)"
+    text = "Roe.\nroe\n(may)"
     words = words_of(text)
     assert [text[start:end] for start, end in words] == ["Roe.", "roe", "(", "may", ")"]
     tags = [(5.0, "NAME"), (-1.5, "NAME"), (-9.0, "NAME"), (-1.5, "NAME"), (-9.0, "NAME")]

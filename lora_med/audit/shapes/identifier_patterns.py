@@ -191,9 +191,13 @@ SHAPES: tuple[Shape, ...] = (
     ),
     _shape(
         "NAME",
-        rf"\b(?:mister|missus|misses|mrs\.?|mr\.|MISTER|MISSUS|MRS\.?|MR\.|DR\.?)[ ]++{NO_LOWER_NAME}"
-        r"(?P<value>(?<=[a-z.][ ])[a-z][a-z'’-]++|(?<=[A-Z.][ ])[A-Z][A-Z'’-]++)(?!\w)",
-        "mister missus misses mrs mr dr",
+        rf"\b(?:mister|missus|misses|mrs\.?|mr\.)[ ]++{NO_LOWER_NAME}(?P<value>[a-z][a-z'’-]++)(?!\w)",
+        "mister missus misses mrs mr",
+    ),
+    _shape(
+        "NAME",
+        rf"\b(?:MISTER|MISSUS|MRS\.?|MR\.|DR\.?)[ ]++{NO_LOWER_NAME}(?P<value>[A-Z][A-Z'’-]++)(?!\w)",
+        "mister missus mrs mr dr",
     ),
     _shape(
         "NAME",
