@@ -26,11 +26,12 @@ from lora_med.prompts.entity_tags import OUTSIDE
 
 SHIPPED = "deid-micro"
 LEAST_LEAD = 0.0  # log-odds of a type against none, from which on a word is an identifier
-WINDOW_LETTERS, CONTEXT_LETTERS = 600, 150
-BATCH_TOKENS = 1024  # on a CPU these stay in its caches
+WINDOW_LETTERS, CONTEXT_LETTERS = 300, 60
+BATCH_TOKENS = 512  # on a CPU these stay in its caches
 AFTER = "AFTER-"  # begins a type whose tag is on the word behind, which the model has read by then
-SURE_LEAD, WEAK_LEAD = 4.0, -2.0  # where a word is surely a name once, the same word needs less elsewhere
+SURE_LEAD, WEAK_LEAD = 2.0, -4.0  # where a word is surely a name once, the same word needs less elsewhere
 NEXT_WITHIN = 100  # letters up to the word behind
+MOST_CAPITALS = 0.9  # of the letters of a window; one with more is read in small letters
 NO_WORD = "\n."  # in its place at the end of a text
 
 Range = tuple[int, int]
@@ -72,7 +73,7 @@ class Tagger:
         behind = any(label[2:].startswith(AFTER) for label in self.labels)
         windows = list(_windows(words))
         lines = [_line(text, words, begin, end, behind=behind) for begin, _, end in windows]
-        scored = self._scored([line for line, _ in lines])
+        scored = self._scored([_without_capitals(line) for line, _ in lines])
         read: list[tuple[float, str]] = []
         for (begin, first, end), (_, own_words), (offsets, scores) in zip(windows, lines, scored, strict=True):
             tags = read_words(own_words, offsets, scores, self.labels)
@@ -167,6 +168,14 @@ def _line(text: str, words: Sequence[Range], begin: int, end: int, *, behind: bo
         word = words[end]
         return text[start : word[1]], [*own_words, (word[0] - start, word[1] - start)]
     return text[start:last] + NO_WORD, [*own_words, (last - start + 1, last - start + len(NO_WORD))]
+
+
+def _without_capitals(text: str) -> str:
+    """A text in capitals in small letters, which the model knows better; a character that would get longer stays."""
+    capitals = sum(character.isupper() for character in text)
+    if capitals <= MOST_CAPITALS * sum(character.isalpha() for character in text):
+        return text
+    return "".join(small if len(small := character.lower()) == 1 else character for character in text)
 
 
 def _joined(text: str, words: Sequence[Range], types: Sequence[str]) -> Iterator[Identifier]:

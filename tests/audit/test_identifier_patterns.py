@@ -25,7 +25,14 @@ SAMPLES = {
     "EMAIL": ["ann.roe+x@mail.example.org"],
     "URL": ["https://example.org/a?b=1", "www.example.org"],
     "PHONE": ["+1 (617) 555-0199 x12", "555-0142", "pager: 4471", "0617 5551234", "x4471"],
-    "ID": ["900-12-3456", "MRN: 0048213", "medical record number # A1234", "AB1234567", "specimen #S21-0042", "B12-3456"],
+    "ID": [
+        "900-12-3456",
+        "MRN: 0048213",
+        "medical record number # A1234",
+        "AB1234567",
+        "specimen #S21-0042",
+        "B12-3456",
+    ],
     "DATE": [
         "2021-03-14",
         "3/14/2021",

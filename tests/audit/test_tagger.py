@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lora_med.audit import tagger as tagger_module
 from lora_med.audit.deidentify import deidentified
 from lora_med.audit.identifiers import Identifier, find_identifiers, united
 from lora_med.audit.surrogates import Surrogates, length_class, name_lists
-from lora_med.audit.tagger import SHIPPED, Tagger, load_tagger_of_identifiers, with_tagger
+from lora_med.audit.tagger import AFTER, SHIPPED, Tagger, load_tagger_of_identifiers, with_tagger
 from lora_med.audit.word_tags import read_words, trimmed, words_of
 from lora_med.cli.main import run
 from lora_med.data.record import Annotated, Passage, Span
@@ -96,6 +97,33 @@ def capitals() -> Tagger:
     return Tagger("capitals", LABELS, Characters(), Capitals())
 
 
+class BehindCapitals(Capitals):
+    """As Capitals, with the score on the word behind."""
+
+    def __call__(self, input_ids: Any, attention_mask: Any) -> Any:
+        import torch
+
+        logits = torch.zeros(*input_ids.shape, len(LABELS))
+        logits[..., 0] = 5.0
+        for row, ids in enumerate(input_ids.tolist()):
+            text = "".join(map(chr, ids)).rstrip("\x00")
+            for word, behind in pairwise(words_of(text)):
+                if text[slice(*word)].isupper():
+                    logits[row, behind[0] : behind[1], 4] = 9.0
+        return type("Output", (), {"logits": logits})
+
+
+def test_the_tag_of_a_word_may_be_on_the_word_behind_it() -> None:
+    labels = tuple(label.replace("-", f"-{AFTER}") for label in LABELS)
+    behind = Tagger("behind", labels, Characters(), BehindCapitals())
+    words = [f"ROE{number}" if number % 7 == 0 else f"w{number}" for number in range(2000)]
+    text = "\n".join(" ".join(words[start : start + 50]) for start in range(0, 2000, 50))
+    for written in (text, f"{text} END", f"{text}{' ' * 500}END"):
+        found = behind.find(written)
+        assert {identifier.type for identifier in found} == {"NAME"}
+        assert [written[each.start : each.end] for each in found] == [w for w in written.split() if w.isupper()]
+
+
 def test_a_long_text_is_read_in_windows_and_each_word_once(capitals: Tagger) -> None:
     words = [f"ROE{number}" if number % 7 == 0 else f"w{number}" for number in range(2000)]
     text = "\n".join(" ".join(words[start : start + 50]) for start in range(0, 2000, 50))
@@ -135,6 +163,11 @@ def test_texts_of_many_lengths_are_read_as_each_alone(capitals: Tagger, monkeypa
         monkeypatch.setattr(tagger_module, "BATCH_TOKENS", tokens)
         read[tokens] = capitals.read(text, words_of(text))
     assert read[1] == read[1024]
+
+
+def test_a_text_in_capitals_is_read_in_small_letters(capitals: Tagger) -> None:
+    assert capitals.find("MR ROE ATE, İS") == [], "the model that knows capitals sees none"
+    assert [found.start for found in capitals.find("Mr ROE ate, and much else")] == [3]
 
 
 def test_names_of_two_lines_are_two_identifiers(capitals: Tagger) -> None:
