@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from lora_med.audit import tagger as tagger_module
+from lora_med.audit import word_tags
 from lora_med.audit.deidentify import deidentified
 from lora_med.audit.identifiers import Identifier, find_identifiers, united
 from lora_med.audit.surrogates import Surrogates, length_class, name_lists
@@ -23,6 +24,7 @@ from lora_med.audit.word_tags import read_words, trimmed, words_of
 from lora_med.cli.main import run
 from lora_med.data.record import Annotated, Passage, Span
 from lora_med.errors import SettingsError
+from tools.deid import word_behind
 
 LABELS = ("O", "B-DATE", "I-DATE", "B-NAME", "I-NAME")
 
@@ -118,10 +120,23 @@ def test_the_tag_of_a_word_may_be_on_the_word_behind_it() -> None:
     behind = Tagger("behind", labels, Characters(), BehindCapitals())
     words = [f"ROE{number}" if number % 7 == 0 else f"w{number}" for number in range(2000)]
     text = "\n".join(" ".join(words[start : start + 50]) for start in range(0, 2000, 50))
-    for written in (text, f"{text} END", f"{text}{' ' * 500}END"):
+    for written in (text, f"{text} END", f"{text}{' ' * 500}END is here"):
         found = behind.find(written)
         assert {identifier.type for identifier in found} == {"NAME"}
         assert [written[each.start : each.end] for each in found] == [w for w in written.split() if w.isupper()]
+
+
+def test_training_notes_are_tagged_as_the_tagger_reads() -> None:
+    assert (word_behind.AFTER, word_behind.NO_WORD) == (tagger_module.AFTER, tagger_module.NO_WORD)
+    assert word_behind.WORD == word_tags.WORD
+    text = "Seen by Ann Roe's aunt, (May)"
+    spans = [
+        {"start": text.index(name), "end": text.index(name) + len(name), "type": "NAME"} for name in ("Ann Roe", "May")
+    ]
+    marked, moved = word_behind.on_the_word_behind(text, spans)
+    assert [marked[span["start"] : span["end"]] for span in moved] == ["Roe's aunt", ")"]
+    end = word_behind.on_the_word_behind("Ann", [{"start": 0, "end": 3, "type": "NAME"}])
+    assert end == ("Ann\n.", [{"start": 4, "end": 5, "type": "AFTER-NAME"}])
 
 
 def test_a_long_text_is_read_in_windows_and_each_word_once(capitals: Tagger) -> None:
@@ -171,7 +186,7 @@ def test_a_text_in_capitals_is_read_in_small_letters(capitals: Tagger) -> None:
 
 
 def test_names_of_two_lines_are_two_identifiers(capitals: Tagger) -> None:
-    text = "ANN ROE\nMAY"
+    text = "ANN ROE\nMAY said no to it"
     assert [text[found.start : found.end] for found in capitals.find(text)] == ["ANN ROE", "MAY"]
 
 

@@ -16,16 +16,14 @@ import json
 import random
 import re
 import sys
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_med.audit.tagger import AFTER, NO_WORD
-from lora_med.audit.word_tags import words_of
 from tools.deid.make_test import SLOT, filled
 from tools.deid.training_values import TrainingValues
+from tools.deid.word_behind import on_the_word_behind
 
 FOLDER = Path(__file__).parent
 ASSETS = FOLDER.parents[1] / "lora_med" / "assets"
@@ -173,18 +171,6 @@ def _note(own: Material, values: TrainingValues, rng: random.Random) -> tuple[st
     elif SPACED + LOWER < share < SPACED + LOWER + UPPER:
         text = same_length(text, "upper")
     return text, spans
-
-
-def on_the_word_behind(text: str, spans: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """The text with a mark at its end, and each span from its second word to the word behind it, of type AFTER-."""
-    words = words_of(text + NO_WORD)
-    starts = [start for start, _ in words]
-    moved = []
-    for span in spans:
-        first, last = bisect_right(starts, span["start"]) - 1, bisect_left(starts, span["end"])
-        kind = AFTER + span["type"]
-        moved.append({"start": words[first + 1][0], "end": words[min(last, len(words) - 1)][1], "type": kind})
-    return text + NO_WORD, moved
 
 
 def rows(part: str) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""PYTHONHASHSEED=0 python -m tools.deid.validation MODEL...: what taggers find in the validation notes.
+"""PYTHONHASHSEED=0 python benchmarks/deid_validation.py MODEL...: what taggers find in the validation notes.
 
 For each adapter (a name or a folder) recall, recall of names and precision of the tagger with the patterns, at several
 log-odds, and what is missed and marked too much by type. Everything about the tagger is chosen by this, and by nothing
@@ -13,7 +13,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lora_med.audit.deidentify import load_finder
 from lora_med.audit.identifiers import Identifier, repeated_names, united
