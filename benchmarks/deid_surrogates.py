@@ -53,7 +53,8 @@ def trained(notes: list[dict[str, Any]], folder: Path, name: str, steps: int, se
     data.write_text("".join(json.dumps(row) + "\n" for row in notes), encoding="utf-8")
     overrides = [
         "model.base=micro", "model.load_in_4bit=false", "data.source=custom", f"data.paths=[{data}]",
-        "data.validation_share=0.05", "data.test_share=0", "data.near_duplicate_similarity=0", f"train.max_steps={steps}",
+        "data.validation_share=0.05", "data.test_share=0", "data.near_duplicate_similarity=0",
+        f"train.max_steps={steps}",
         "train.per_device_train_batch_size=8", "train.learning_rate=2e-3", f"train.seed={seed}", "adapter.access=open",
         f"train.output_dir={folder / 'runs' / name}", f"adapter.store={folder / 'store'}", f"adapter.name={name}",
         "train.max_length=512", f"train.save_steps={steps}",
