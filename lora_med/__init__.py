@@ -36,7 +36,7 @@ _HOME = {
     "open_data": "lora_med.workflows.train",
     "open_heldout": "lora_med.data.corpus",
     "open_published": "lora_med.adapters.store.published",
-    "open_tagger": "lora_med.evaluation.scorers.tag_answers",
+    "open_tagger": "lora_med.adapters.runtime.open_tagger",
     "parse": "lora_med.config.parse",
     "prepare_environment": "lora_med.run",
     "read_card": "lora_med.adapters.store.card",
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from lora_med.adapters.foreign.import_peft import adopt as adopt
     from lora_med.adapters.runtime.attach import attach as attach
     from lora_med.adapters.runtime.attach import detach as detach
+    from lora_med.adapters.runtime.open_tagger import open_tagger as open_tagger
     from lora_med.adapters.runtime.pool import AdapterPool as AdapterPool
     from lora_med.adapters.runtime.swap import generate_rows as generate_rows
     from lora_med.adapters.runtime.swap import load_many as load_many
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
     from lora_med.evaluation.report.write_report import write_report as write_report
     from lora_med.evaluation.results import Evaluation as Evaluation
     from lora_med.evaluation.runner import evaluate as evaluate
-    from lora_med.evaluation.scorers.tag_answers import open_tagger as open_tagger
     from lora_med.evaluation.scorers.tag_answers import score_tags as score_tags
     from lora_med.evaluation.swap_check import check_swaps as check_swaps
     from lora_med.merge.merge import Merge as Merge

@@ -13,6 +13,10 @@ MONTHS = ("january", "february", "march", "april", "may", "june", "july", "augus
 _NAME = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in MONTHS)
 _TH = "(?:st|nd|rd|th)?"
 MOST_DAYS = 364
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_DAY_NAME = "|".join(f"{name}|{name[:4]}|{name[:3]}" if name[0] == "t" else f"{name}|{name[:3]}" for name in WEEKDAYS)
+_WITH_WEEKDAY = re.compile(rf"(?P<weekday>thurs|{_DAY_NAME})(?P<rest>\.?,? +(?P<date>\S.*))", re.IGNORECASE | re.DOTALL)
+_WITH_TIME = re.compile(r"(?P<date>\d{4}[-/.]\d{1,2}[-/.]\d{1,2})(?P<time> \d{1,2}:\d\d(?::\d\d)?)")
 SOME_YEAR = 2001  # for a day without a year; no leap year, so that 29 February becomes a tag
 
 Shifted = Callable[[re.Match[str], int], str | None]
@@ -25,7 +29,17 @@ def days_of(secret: bytes, patient: str) -> int:
 
 
 def shifted(text: str, days: int) -> str | None:
-    """The date in `text` shifted back by `days` in the same format; None if the format is unknown."""
+    """The date in `text` shifted back by `days` in the same format; None if the format is unknown.
+
+    The time of day behind a date stays. A day of the week before one moves with it.
+    """
+    if timed := _WITH_TIME.fullmatch(text.strip()):
+        moved = shifted(timed["date"], days)
+        return None if moved is None else moved + timed["time"]
+    if named := _WITH_WEEKDAY.fullmatch(text.strip()):
+        moved = shifted(named["date"], days)
+        between = named["rest"][: named["rest"].index(named["date"])]
+        return None if moved is None else f"{_moved_weekday(named['weekday'], days)}{between}{moved}"
     for pattern, move in _FORMS:
         match = pattern.fullmatch(text.strip())
         if match:
@@ -38,6 +52,14 @@ def shifted(text: str, days: int) -> str | None:
 
 def _moved(year: int, month: int, day: int, days: int) -> date:
     return date(year, month, day) - timedelta(days=days)
+
+
+def _moved_weekday(name: str, days: int) -> str:
+    """The day of the week that many days earlier, as long as the old one."""
+    old = next(number for number, weekday in enumerate(WEEKDAYS) if weekday.startswith(name.lower()))
+    new = WEEKDAYS[(old - days) % len(WEEKDAYS)]
+    word = new if name.lower() in WEEKDAYS else new[:3]
+    return word.upper() if name.isupper() else word.capitalize() if name[0].isupper() else word
 
 
 def _numbers(month: int, day: int, like: tuple[str, str]) -> tuple[str, str]:
@@ -108,10 +130,16 @@ def _month_of_year(match: re.Match[str], days: int) -> str:
     return f"{_spelled(MONTHS[moved.month - 1], month)}{between}{moved.year}"
 
 
+def _month_slash_year(match: re.Match[str], days: int) -> str:
+    moved = _moved(int(match[2]), int(match[1]), 15, days)
+    return f"{moved.month:02}/{moved.year}"
+
+
 _FORMS: tuple[tuple[re.Pattern[str], Shifted], ...] = (
     (re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})"), _year_first),
     (re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})"), _numeric),
     (re.compile(r"(\d{1,2})/(\d{1,2})"), _month_day),
+    (re.compile(r"(\d{2})/(\d{4})"), _month_slash_year),
     (
         re.compile(rf"(?P<month>{_NAME})\.?[ -]+(?P<day>\d{{1,2}}){_TH}(?:,?[ -]+(?P<year>\d{{4}}|\d{{2}}))?", re.I),
         _day_of_month,

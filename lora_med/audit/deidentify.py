@@ -17,7 +17,8 @@ from itertools import accumulate, islice
 from typing import Any
 
 from lora_med.audit.dates import days_of, shifted
-from lora_med.audit.identifiers import Identifier, Ranges, find_identifiers, longest
+from lora_med.audit.identifiers import Finder, Identifier, Ranges, find_identifiers, longest
+from lora_med.audit.surrogates import Surrogates
 from lora_med.data.formats.placeholders import TAG
 from lora_med.data.record import Annotated, Pair, Passage, Question, Record, Span
 from lora_med.errors import DependencyMissingError
@@ -36,7 +37,7 @@ RECOGNIZERS = {
 }
 SURE = 0.5
 BETWEEN = "\n\x00\n"  # separates two texts of a document: no pattern matches across it
-Finder = Callable[[str], list[Identifier]]
+Instead = Callable[[str, str], str]
 
 
 @cache
@@ -119,9 +120,7 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def replaced(
-    text: str, identifiers: Sequence[Identifier], instead: Callable[[str, str], str] = lambda kind, _: f"[{kind}]"
-) -> str:
+def replaced(text: str, identifiers: Sequence[Identifier], instead: Instead = lambda kind, _: f"[{kind}]") -> str:
     """The text with `instead(type, identifier)` in place of each identifier; by default a typed tag."""
     parts: list[str] = []
     offset = 0
@@ -131,12 +130,14 @@ def replaced(
     return "".join([*parts, text[offset:]])
 
 
-def deidentified(record: Record, find: Finder, secret: bytes) -> tuple[Record, Counter[str]]:
+def deidentified(
+    record: Record, find: Finder, secret: bytes, surrogates: Surrogates | None = None
+) -> tuple[Record, Counter[str]]:
     """The record with the identifiers of all its texts replaced, and how many of each type; uid and group stay.
 
     An identifier found in one text is searched in all: a name after a title in the first section is known in the last.
     `secret` and the record's group determine the shift of dates, so a patient's intervals stay. Spans move with the
-    text; a span that overlaps an identifier is dropped.
+    text; a span that overlaps an identifier is dropped. With `surrogates` invented identifiers replace the others.
     """
     texts = _texts(record)
     between = BETWEEN
@@ -144,13 +145,15 @@ def deidentified(record: Record, find: Finder, secret: bytes) -> tuple[Record, C
         between = f"{between[:-1]}\x00\n"
     full_text = between.join(texts)
     identifiers = find(full_text)
-    replacer = Replacer.of(full_text, identifiers, days_of(secret, record.group))
+    instead: Instead = Replacer.of(full_text, identifiers, days_of(secret, record.group)).instead
+    if surrogates is not None:
+        instead = surrogates.of(record.group, instead)
     # A passage holds its sections twice, in `text` and separately: the second copy is not counted.
     counted = len(between.join(texts[:2])) if isinstance(record, Passage) else len(full_text)
     counts = Counter(identifier.type for identifier in identifiers if identifier.start < counted)
-    clean = replaced(full_text, identifiers, replacer.instead).split(between)
+    clean = replaced(full_text, identifiers, instead).split(between)
     if isinstance(record, Annotated):
-        return replace(record, text=clean[0], spans=_spans(record, identifiers, replacer)), counts
+        return replace(record, text=clean[0], spans=_spans(record, identifiers, instead)), counts
     return _with(record, clean), counts
 
 
@@ -188,10 +191,10 @@ def _with(record: Passage | Pair | Question, texts: Sequence[str]) -> Record:
     )
 
 
-def _spans(record: Annotated, identifiers: Sequence[Identifier], replacer: Replacer) -> tuple[Span, ...]:
+def _spans(record: Annotated, identifiers: Sequence[Identifier], instead: Instead) -> tuple[Span, ...]:
     ranges = Ranges((identifier.start, identifier.end) for identifier in identifiers)
     lengths = (
-        len(replacer.instead(identifier.type, record.text[identifier.start : identifier.end]))
+        len(instead(identifier.type, record.text[identifier.start : identifier.end]))
         - (identifier.end - identifier.start)
         for identifier in identifiers
     )
@@ -208,15 +211,18 @@ def _spans(record: Annotated, identifiers: Sequence[Identifier], replacer: Repla
 class Recall:
     """Of the identifiers in the invented notes: how many were removed completely, and how many replacements hit none.
 
-    `late` is `(found, marked)` in sentences written after the patterns were frozen: the figure to trust.
+    `late` is `(found, marked)` in sentences written after the patterns were frozen: the figure to trust. `late_names`
+    are the names among these.
     """
 
+    notes: int
     marked: int
     found: int
     replaced: int
     beside: int
     by_type: dict[str, tuple[int, int]]
     late: tuple[int, int]
+    late_names: tuple[int, int]
 
     @property
     def recall(self) -> float:
@@ -231,7 +237,7 @@ class Recall:
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {found / marked:.2f}" for kind, (found, marked) in self.by_type.items())
         return (
-            f"on 200 invented notes {self.recall:.2f} of the identifiers are found "
+            f"on {self.notes} invented notes {self.recall:.2f} of the identifiers are found "
             f"({self.late[0] / self.late[1]:.2f} in sentences the patterns were not made for): {kinds}"
         )
 
@@ -246,9 +252,10 @@ def measure(find: Finder, notes: Iterable[dict[str, Any]]) -> Recall:
     """Recall and precision of `find`; an identifier counts as found if all its letters and digits are covered."""
     marked: Counter[str] = Counter()
     hit: Counter[str] = Counter()
-    late = [0, 0]
-    total = beside = 0
+    late, late_names = [0, 0], [0, 0]
+    total = beside = count = 0
     for note in notes:
+        count += 1
         text, identifiers = note["text"], find(note["text"])
         covered = {offset for identifier in identifiers for offset in range(identifier.start, identifier.end)}
         marked_offsets = {offset for span in note["spans"] for offset in range(span["start"], span["end"])}
@@ -259,7 +266,10 @@ def measure(find: Finder, notes: Iterable[dict[str, Any]]) -> Recall:
             letters = {offset for offset in range(span["start"], span["end"]) if text[offset].isalnum()}
             hit[span["type"]] += letters <= covered
             if span["late"]:
-                late[0] += letters <= covered
-                late[1] += 1
-    by_type = {kind: (hit[kind], count) for kind, count in sorted(marked.items())}
-    return Recall(marked.total(), hit.total(), total, beside, by_type, (late[0], late[1]))
+                for tally in (late, late_names) if span["type"] == "NAME" else (late,):
+                    tally[0] += letters <= covered
+                    tally[1] += 1
+    by_type = {kind: (hit[kind], number) for kind, number in sorted(marked.items())}
+    return Recall(
+        count, marked.total(), hit.total(), total, beside, by_type, (late[0], late[1]), (late_names[0], late_names[1])
+    )

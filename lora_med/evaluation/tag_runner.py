@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.adapters.runtime.attach import detach
+from lora_med.adapters.runtime.open_tagger import load_opened_tagger
 from lora_med.adapters.store.base_data import strictest_with_base
 from lora_med.adapters.store.published import AdapterFiles
 from lora_med.data.heldout_records import HeldOutRecords
@@ -28,7 +29,6 @@ from lora_med.evaluation.scorers.entity_scorer import DictionaryBaseline
 from lora_med.evaluation.scorers.tag_answers import (
     TagItem,
     answer_tags,
-    load_opened_tagger,
     tag_items,
     tag_measures,
     tag_table,

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_med.audit.deidentify import deidentified, gold_notes, load_finder
-from lora_med.audit.identifier_patterns import SHAPES, Places, Shape
 from lora_med.audit.identifiers import Identifier, find_identifiers, longest
+from lora_med.audit.shapes.identifier_patterns import SHAPES, Places, Shape
 from lora_med.data.record import Annotated, Span
 from tests.growth import assert_linear
 
@@ -24,8 +24,15 @@ NUMBERED = [pytest.param(shape, id=f"{number}-{shape.kind}") for number, shape i
 SAMPLES = {
     "EMAIL": ["ann.roe+x@mail.example.org"],
     "URL": ["https://example.org/a?b=1", "www.example.org"],
-    "PHONE": ["+1 (617) 555-0199 x12", "555-0142", "pager: 4471"],
-    "ID": ["900-12-3456", "MRN: 0048213", "medical record number # A1234", "AB1234567", "specimen #S21-0042"],
+    "PHONE": ["+1 (617) 555-0199 x12", "555-0142", "pager: 4471", "0617 5551234", "x4471"],
+    "ID": [
+        "900-12-3456",
+        "MRN: 0048213",
+        "medical record number # A1234",
+        "AB1234567",
+        "specimen #S21-0042",
+        "B12-3456",
+    ],
     "DATE": [
         "2021-03-14",
         "3/14/2021",
@@ -36,8 +43,10 @@ SAMPLES = {
         "the 14th of March",
         "May of last year",
         "seen: 3/14",
+        "Monday 4 March",
+        "04/2019",
     ],
-    "AGE": ["93-year-old", "aged 97"],
+    "AGE": ["93-year-old", "aged 97", "ninety-four years"],
     "LOCATION": ["14 Old Elm Street, Apt. 3", "MA 02139-1234", "SW1A 1AA", "lives alone in Oak Hill, MA 02139"],
     "HOSPITAL": ["St. Oak Valley Hospital", "admitted to the St. Oak General", "St. Anna's", "the Oak Hill clinic"],
     "NAME": [
@@ -51,6 +60,9 @@ SAMPLES = {
         "Mr. Roe, Ann",
         "son Roe, Bob",
         "J. A. Okafor",
+        "mister roe",
+        "MRS. ROE",
+        "Patient: Roe",
     ],
 }
 UNITS = (" ", "\t", "\n", "-", ".", ",", "'", "’", "_", "/", ":", "#", "(", "+", "@", "%", "a", "A", "Aa", "A ", "a ",

@@ -32,12 +32,64 @@ from tools.sample.notes import make_notes
         ("Lives at 14 Elm Street.", "Lives at [LOCATION]."),
         ("Mr. Garcia slept. GARCIA ate; Garcia left.", "Mr. [NAME] slept. GARCIA ate; [NAME] left."),
         ("[NAME] came on [DATE].", "[NAME] came on [DATE]."),
+        (
+            "Dr. Müller, Mrs. Łuka and Mr. de la Cruz met Jan van der Berg, MD.",
+            "Dr. [NAME], Mrs. [NAME] and Mr. [NAME] met [NAME], MD.",
+        ),
+        (
+            "Mister Lee, Misses Roe; mister day. MRS. OKAFOR IS HERE, mr. and mrs. and no mr imaging.",
+            "Mister [NAME], Misses [NAME]; mister [NAME]. MRS. [NAME] IS HERE, mr. and mrs. and no mr imaging.",
+        ),
+        (
+            "Seen Monday 4 March and Tues, the 3rd of May 2021; 2021-03-14 12:33; since 04/2019.",
+            "Seen [DATE] and [DATE]; [DATE]; since [DATE].",
+        ),
+        (
+            "Ring 0617 5551234, 617 5551234, x4471, ext. 4471 or bleep 4471.",
+            "Ring [PHONE], [PHONE], [PHONE], [PHONE] or bleep [PHONE].",
+        ),
+        (
+            "A ninety-four-year-old of 12 Mill Row, sample B12-3456, Oak Health Center.",
+            "A [AGE]-year-old of [LOCATION], sample [ID], [HOSPITAL].",
+        ),
         ("BP 120/80, 1/2 tablet, Parkinson disease, Foley catheter, grade 2.", None),
+        ("L4-L5 and T12-100, 1/2020 dilution, ninety degrees, x2 daily, Friday clinic, rows 12 to 14.", None),
         ("Glasgow coma scale 15; may take another; 5.5 mg in 2019; p=0.03 (n = 1034).", None),
     ],
 )
 def test_identifiers_are_recognized_by_their_shape(text: str, wanted: str | None) -> None:
     assert replaced(text, find_identifiers(text)) == (text if wanted is None else wanted)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Doctor: How are you?\nPatient: Okay\nDoctor: And the knee? Any better?\nPatient: Penicillin",
+        "Patient: Yes, some.\nDoctor: Since when?",
+        "Patient: Penicillin, I think so.",
+        "Patient: Well I slipped",
+        "Patient: Tylenol Advil\n\nNurse: we will write that down for the team",
+        "Patient: Trains.",
+        "patient: Mondays?",
+    ],
+)
+def test_what_a_patient_says_in_a_dialogue_is_no_name(text: str) -> None:
+    assert find_identifiers(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Patient: Roe\nDOB: unknown", "Roe"),
+        ("PATIENT: Ann Örn\nDoctor: J. Okafor", "Ann Örn"),
+        ("Patient: Roe, Ann  MRN: 0048213", "Roe, Ann"),
+        ("Patient: Okafor, 45 years", "Okafor"),
+        ("Patient: van der Berg | bed 3", "van der Berg"),
+        ("Patient name: Yes", "Yes"),
+    ],
+)
+def test_what_follows_patient_in_the_head_of_a_note_is_a_name(text: str, name: str) -> None:
+    assert name in [text[found.start : found.end] for found in find_identifiers(text) if found.type == "NAME"]
 
 
 def test_of_two_that_overlap_the_longer_stays() -> None:
@@ -88,6 +140,12 @@ def test_every_kind_of_record_is_cleaned_and_its_spans_move() -> None:
         ("the 13th of May", "the 3rd of May"),
         ("March 2021", "March 2021"),
         ("3/14", "3/4"),
+        ("2021-03-14 12:33", "2021-03-04 12:33"),
+        ("Monday 4 March", "Friday 22 February"),
+        ("Thurs, the 3rd of June", "Mon, the 24th of May"),
+        ("TUE 14 Sep 2021", "SAT 4 Sep 2021"),
+        ("04/2019", "04/2019"),
+        ("Monday 31/02/2020", None),
         ("31/02/2020", None),
         ("last spring", None),
     ],

@@ -14,6 +14,7 @@ from transformers import AutoModelForTokenClassification
 
 from lora_med.adapters.algebra.compose import compose
 from lora_med.adapters.runtime.attach import attach, attach_new
+from lora_med.adapters.runtime.open_tagger import open_tagger
 from lora_med.adapters.store.card import DataFacts, read_card
 from lora_med.adapters.store.store import publish
 from lora_med.adapters.store.verify import verify
@@ -21,7 +22,7 @@ from lora_med.cli.main import run
 from lora_med.config.schema import LoraSettings, TrainSettings
 from lora_med.data.record import Annotated, Pair, Span
 from lora_med.errors import BaseMismatchError, LoraMedError, PreflightError, SettingsError
-from lora_med.evaluation.scorers.tag_answers import answer_tags, open_tagger, score_tags, tag_items
+from lora_med.evaluation.scorers.tag_answers import answer_tags, score_tags, tag_items
 from lora_med.merge.merge import merge_adapter
 from lora_med.models.base import Base, load_base
 from lora_med.models.tagging import load_tagger

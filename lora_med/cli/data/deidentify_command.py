@@ -6,8 +6,9 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,9 @@ from lora_med.cli.data.column_option import AnswerForm, Columns, IgnoreColumns, 
 from lora_med.cli.data.output_file import check_no_input, check_output, is_stdout
 from lora_med.cli.data.stdin import StdinName, spooled
 from lora_med.cli.options import (
+    STORE,
     AsJson,
+    BaseName,
     DataAccess,
     Delimiter,
     Encoding,
@@ -24,22 +27,44 @@ from lora_med.cli.options import (
     Sheet,
     SkipBad,
     SourceName,
+    Store,
     Yes,
 )
 from lora_med.cli.terminal import print_text
 from lora_med.errors import InputMissingError, OutputError, SettingsError
 
+if TYPE_CHECKING:
+    from lora_med.audit.identifiers import Finder
+    from lora_med.audit.surrogates import Surrogates
+    from lora_med.data.record import Record
+
 LEAST_SECRET_BYTES = 16
+MEASURED_WITH_MODEL = 50  # invented notes
+
+SecretFile = Annotated[
+    Path | None,
+    typer.Option(help="A file of random bytes, created if missing: with it, equal dates move alike in every run."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FOLDER", help="An adapter that tags identifiers, used beside the patterns; deid-micro ships."
+    ),
+]
+WithSurrogates = Annotated[
+    bool, typer.Option("--surrogates", help="Invented identifiers of the same kind and length instead of tags.")
+]
 
 
 def deidentify_command(
     source: SourceName,
     paths: Paths,
     out: OutFile,
-    secret: Annotated[
-        Path | None,
-        typer.Option(help="A file of random bytes, created if missing: with it, equal dates move alike in every run."),
-    ] = None,
+    secret: SecretFile = None,
+    model: Model = None,
+    surrogates: WithSurrogates = False,
+    base: BaseName = None,
+    store: Store = STORE,
     column: Columns = None,
     access: DataAccess = None,
     ignore_column: IgnoreColumns = None,
@@ -54,44 +79,72 @@ def deidentify_command(
     """Write a source's records with identifiers replaced and dates moved, readable by you only: no legal guarantee."""
     from rich.console import Console
 
-    from lora_med.audit.deidentify import deidentified, gold_notes, load_finder, measure
+    from lora_med.audit.deidentify import measure
+    from lora_med.audit.surrogates import Surrogates
     from lora_med.data.access import NOT_STATED, ask
     from lora_med.data.catalog import find_source
     from lora_med.data.formats.find_inputs import find_inputs
-    from lora_med.data.formats.jsonl import as_line
     from lora_med.data.outcome import TableFormat
     from lora_med.data.reading import read_records
-    from lora_med.files import atomic_stream
 
     row = find_source(source)
     check_output([out], row, paths)
     check_no_input(out, [secret] if secret is not None else [])
     secret_bytes = _secret_bytes(secret)
-    counts, touched = Counter[str](), 0
     status = Console(stderr=True).status("looking for identifiers")
     with status, spooled(paths, stdin_filename, row.suffixes[0], out) as names:
         inputs = find_inputs(row, names)
-        find = load_finder()
+        find, notes = _finder(model, base, store)
         options = own_rows_options(column, ignore_column, answer_form, TableFormat(encoding, delimiter, sheet))
         reading = read_records(row, inputs, options, skip_bad=skip_bad, access=access)
-        with atomic_stream(out, private=True) as stream:
-            for record in reading:
-                clean, replaced = deidentified(record, find, secret_bytes)
-                counts += replaced
-                touched += bool(replaced)
-                stream.write(as_line(clean))
-        recall = measure(find, gold_notes())
-    found = options.access_of(row.access, access)
-    if found is None:
+        counts, touched = _write(reading, out, find, secret_bytes, Surrogates(secret_bytes) if surrogates else None)
+        recall = measure(find, notes)
+    stated = options.access_of(row.access, access)
+    if stated is None:
         ask(row.name, "--access ")
+    missed = 1 - recall.late_names[0] / recall.late_names[1]
     report = sys.stderr if is_stdout(out) else sys.stdout
     if as_json:
         summary = {"kept": reading.tally.kept, "touched": touched, "replaced": dict(counts), "out": str(out)}
-        print_text(json.dumps(summary | {"recall": round(recall.recall, 3), "access": found}), file=report)
+        summary |= {"recall": round(recall.recall, 3), "names_missed": round(missed, 3), "access": stated}
+        print_text(json.dumps(summary), file=report)
         return
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()) or "nothing"
     print_text(f"{reading.tally}\nreplaced in {touched:,} records: {kinds}\n{out}", file=report)
-    print_text(f"This is no legal guarantee: {recall}. Access class as before: {found or NOT_STATED}.", file=sys.stderr)
+    advice = "" if model else "; --model deid-micro misses fewer"
+    print_text(f"This is no legal guarantee: {recall}.", file=sys.stderr)
+    print_text(f"Of the names in such sentences {missed:.2f} are missed{advice}.", file=sys.stderr)
+    print_text(f"Access class as before: {stated or NOT_STATED}.", file=sys.stderr)
+
+
+def _write(
+    records: Iterable[Record], out: Path, find: Finder, secret: bytes, surrogates: Surrogates | None
+) -> tuple[Counter[str], int]:
+    """Write the records without identifiers; how many identifiers of each type there were, and in how many records."""
+    from lora_med.audit.deidentify import deidentified
+    from lora_med.data.formats.jsonl import as_line
+    from lora_med.files import atomic_stream
+
+    counts, touched = Counter[str](), 0
+    with atomic_stream(out, private=True) as stream:
+        for record in records:
+            clean, replaced = deidentified(record, find, secret, surrogates)
+            counts += replaced
+            touched += bool(replaced)
+            stream.write(as_line(clean))
+    return counts, touched
+
+
+def _finder(model: str | None, base: str | None, store: Path) -> tuple[Finder, list[dict[str, Any]]]:
+    """The finder to use, and the invented notes to measure it on: only some with a model, which takes seconds."""
+    from lora_med.audit.deidentify import gold_notes, load_finder
+
+    if model is None:
+        return load_finder(), gold_notes()
+    from lora_med.audit.tagger import load_tagger_of_identifiers, with_tagger
+
+    tagger = load_tagger_of_identifiers(model, store, base=base)
+    return with_tagger(load_finder(), tagger), gold_notes()[:MEASURED_WITH_MODEL]
 
 
 def _secret_bytes(path: Path | None) -> bytes:

@@ -11,64 +11,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-_MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|"
-    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+from lora_med.audit.shapes.pattern_words import (
+    AFTER_HEADING,
+    AFTER_NAME,
+    BEFORE_NAME,
+    BEFORE_NAME_WORDS,
+    CAPITAL_NAME,
+    CAPITAL_NAMES,
+    DEGREE,
+    FACILITY,
+    KIN,
+    KIN_WORDS,
+    LABEL,
+    LAST_FIRST,
+    LOWER,
+    MONTH,
+    MONTH_WORDS,
+    NAME,
+    NAMES,
+    NO_ANSWER,
+    NO_LOWER_NAME,
+    NO_NAME,
+    NUMBERED,
+    NUMBERED_WORDS,
+    PLACE_VERB,
+    SPELLED_AGE,
+    STREET,
+    TITLE,
+    TITLE_WORDS,
+    UPPER,
+    WEEKDAY_DATE,
+    WEEKDAY_WORDS,
 )
-_NAME = r"(?:Mac|Mc|[OD]['’]|Al-|Van[ ]|De[ ])?[A-Z](?:[a-z]+(?:[-'’][A-Z][a-z]+){0,3}|[A-Z'’-]{1,30}[a-z]*)"
-_LAST_FIRST = rf"{_NAME},[ ]*{_NAME}"
-_NAMES = rf"{_NAME}(?:[ \t]+(?:[A-Z]\.[ \t]*)?{_NAME}){{0,2}}"
-_LABEL = (
-    r"(?:patient(?:'s)? name|patient|name|attending|dictated by|referring physician|signed(?: by)?|pcp|contact|"
-    r"next of kin)"
-)
-_KIN = r"(?:husband|wife|son|daughter|mother|father|brother|sister|partner|friend|neighbou?r)"
-_NUMBERED = (
-    r"(?:mrn|npi|medical record(?: (?:number|no\.?|#))?|record (?:number|no\.?)|account(?: (?:number|no\.?|#))?|acct|"
-    r"accession(?: (?:number|no\.?|#))?|ssn|nhs(?: (?:number|no\.?))?|policy(?: (?:number|no\.?|#))?|"
-    r"license(?: (?:number|no\.?|#))?|device(?: serial)?(?: (?:number|no\.?))?|serial(?: (?:number|no\.?))?|"
-    r"patient id|unit (?:number|no\.?)|case (?:number|no\.?|#))"
-)
-_STREET = r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|way|place|pl|terrace|square|close)"
-# Words before a name: an action with a person, or a role. Capitalized words that are no names are in _NO_NAME.
-_BEFORE_NAME = (
-    r"(?:seen by|brought in by|dictated by|attended by|ordered by|accompanied by|reviewed by|performed by|"
-    r"spoke (?:with|to)|spoken to|discussed with|"
-    r"(?:plan|care|results|findings|this)(?: was| were)?(?: agreed| discussed| shared)? with|follow[- ]?up with|"
-    r"met with|cc|"
-    r"called|contacted|informed|interpreter|signed|witnessed by|per|known to|lives with|named|under)"
-)
-_AFTER_NAME = (
-    r"(?:reports?|states?|denies|says|said|asks|asked|complains|tolerated|presented|presents|returned|returns|feels|"
-    r"agrees|agreed|was (?:seen|admitted|started|discharged|transferred|referred|present)|has been|"
-    r"will (?:call|arrange|bring))"
-)
-_NO_NAME = (
-    r"(?!(?:The|This|That|She|He|They|It|We|I|Patient|Pt|No|On|In|At|For|There|Denies|Reports|Doctor|Nurse|Family|"
-    r"Mother|Father|Wife|Husband|Surgery|Cardiology|Neurology|Oncology|Radiology|Physical|Social|Home|Medicine|"
-    r"Parkinson|Crohn|Hodgkin|Graves|Bell|Addison|Barrett|Marfan|Alzheimer|Glasgow|Foley|Babinski|Romberg|English|"
-    r"Spanish|CT|MRI|ICU|ED|ER|IV|EKG|ECG|COPD|GI|OR|PT|OT)\b)"
-)
-_PLACE_VERB = r"(?:transferred|admitted|discharged|referred|removed|seen|treated|worked|works|followed|performed)"
-_FACILITY = r"(?:Hospital|Medical Center|Medical Centre|Clinic|Infirmary|Hospice|Nursing Home|Rehabilitation Center)"
-# The first words that each alternative of a pattern can begin with.
-MONTH_WORDS = (
-    "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october nov "
-    "november dec december"
-)
-KIN_WORDS = "husband wife son daughter mother father brother sister partner friend neighbor neighbour"
-TITLE_WORDS = "dr mr mrs ms miss prof"
-NUMBERED_WORDS = "mrn npi medical record account acct accession ssn nhs policy license device serial patient unit case"
-BEFORE_NAME_WORDS = (
-    "seen brought dictated attended ordered accompanied reviewed performed spoke spoken discussed plan care results "
-    "findings this follow followup met cc called contacted informed interpreter signed witnessed per known lives named "
-    "under"
-)
-_SUBSTITUTES = str.maketrans(
-    "\u0130\u0131\u017f\u212a", "iisk"
-)  # patterns without regard to case take them for i, s, k
+
+# Patterns without regard to case take these for i, s and k.
+_SUBSTITUTES = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
 _SUBSTITUTE = re.compile("[\u0130\u0131\u017f\u212a]")
-_CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z]")
+_CAPITAL = re.compile(rf"(?<![{UPPER}{LOWER}])[{UPPER}]")
 _DIGITS = re.compile(r"\d+")
 _WORD = re.compile(r"[^\W\d_]+")
 WORD_BEGINNING = 3
@@ -168,13 +147,14 @@ SHAPES: tuple[Shape, ...] = (
     _shape("ID", r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])", "0"),
     _shape(
         "ID",
-        rf"\b{_NUMBERED}\s*+(?:[:#.]\s*+)?(?P<value>(?=[\w-]{{0,99}}\d)[A-Z\d][\w-]{{3,}})",
+        rf"\b{NUMBERED}\s*+(?:[:#.]\s*+)?(?P<value>(?=[\w-]{{0,99}}\d)[A-Z\d][\w-]{{3,}})",
         " ".join(dict.fromkeys(f"{word[:WORD_BEGINNING]}*" for word in NUMBERED_WORDS.split())),  # a value may follow
         flags=_I,
     ),
     _shape(
         "DATE",
-        r"(?<![\w/.-])(?:19|20)\d{2}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[12]\d|3[01]|0?[1-9])(?!(?!T\d)[\w/])",
+        r"(?<![\w/.-])(?:19|20)\d{2}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[12]\d|3[01]|0?[1-9])"
+        r"(?:[ ](?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?![\d:])|(?!(?!T\d)[\w/]))",
         "0",
     ),
     _shape(
@@ -184,54 +164,71 @@ SHAPES: tuple[Shape, ...] = (
     ),
     _shape(
         "DATE",
-        rf"\b{_MONTH}\.?[ ]++\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ ]++(?:19|20)\d{{2}})?\b|"
-        rf"\b\d{{1,2}}(?:st|nd|rd|th)?(?:[ -]+of)?[ -]++{_MONTH}\b\.?(?:,?[ -]++(?:19|20)\d{{2}})?|"
-        rf"\b{_MONTH}\.?,?[ ]++(?:19|20)\d{{2}}\b",
+        rf"\b{MONTH}\.?[ ]++\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ ]++(?:19|20)\d{{2}})?\b|"
+        rf"\b\d{{1,2}}(?:st|nd|rd|th)?(?:[ -]+of)?[ -]++{MONTH}\b\.?(?:,?[ -]++(?:19|20)\d{{2}})?|"
+        rf"\b{MONTH}\.?,?[ ]++(?:19|20)\d{{2}}\b",
         f"{MONTH_WORDS} 0",
         flags=_I,
     ),
     _shape("AGE", r"\b(?:9\d|1[01]\d)(?:[- ]?(?:years?|yrs?|y/?o)(?:[- ]old)?\b|[ ]?-?yo\b)", "0", flags=_I),
     _shape(
         "LOCATION",
-        rf"\b\d{{1,5}}[ ]++(?:[A-Z][\w'’.-]*[ ]++){{1,3}}(?i:{_STREET})\b"
+        rf"\b\d{{1,5}}[ ]++(?:[A-Z][\w'’.-]*[ ]++){{1,3}}(?i:{STREET})\b"
         r"(?:\.?,?[ ]++(?:Apt|Unit|Suite|Flat)\.?[ ]?\w+)?",
         "0",
     ),
     _shape("LOCATION", r"\b[A-Z]{2}[ ]++\d{5}(?:-\d{4})?\b|\b[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}\b", "A"),
     _shape(
         "HOSPITAL",
-        rf"\b(?:(?:St\.|Saint|Mount|Mt\.)[ ]++)?(?:[A-Z][\w'’-]{{1,40}}[ ]++){{1,3}}{_FACILITY}\b",
+        rf"\b(?:(?:St\.|Saint|Mount|Mt\.)[ ]++)?(?:[A-Z][\w'’-]{{1,40}}[ ]++){{1,3}}{FACILITY}\b",
         "A",
-        needs=("Hospital", "Medical Cent", "Clinic", "Infirmary", "Hospice", "Nursing Home", "Rehabilitation Center"),
+        needs=("Hospital", "Cent", "Clinic", "Infirmary", "Hospice", "Home"),
     ),
     _shape(
         "NAME",
-        rf"\b(?:Dr|Mr|Mrs|Ms|Miss|Prof|Nurse|Doctor|Professor|Rev|Sr|Sra)\.?[ ]++(?P<value>{_NAMES})",
+        rf"\b(?:{TITLE}|Nurse|Doctor|Professor|Rev|Sr|Sra)\.?[ ]++(?P<value>{NAMES})",
         f"{TITLE_WORDS} nurse doctor professor rev sr sra",
     ),
     _shape(
         "NAME",
-        rf"(?<![A-Za-z])(?P<value>{_NAMES}),?[ ]++(?:M\.?D|R\.?N|D\.?O|N\.?P|P\.?A|Ph\.?D|M\.?B\.?B\.?S|FRCP)\b\.?",
+        rf"\b(?:mister|missus|misses|mrs\.?|mr\.)[ ]++{NO_LOWER_NAME}(?P<value>[a-z][a-z'’-]++)(?!\w)",
+        "mister missus misses mrs mr",
+    ),
+    _shape(
+        "NAME",
+        rf"\b(?:MISTER|MISSUS|MRS\.?|MR\.|DR\.?)[ ]++{NO_LOWER_NAME}(?P<value>[A-Z][A-Z'’-]++)(?!\w)",
+        "mister missus mrs mr dr",
+    ),
+    _shape(
+        "NAME",
+        rf"(?<![{UPPER}{LOWER}])(?P<value>{CAPITAL_NAMES}),?[ ]++{DEGREE}\b\.?",
         "A",
         needs=("MD", "M.D", "RN", "R.N", "DO", "D.O", "NP", "N.P", "PA", "P.A", "Ph", "MB", "M.B", "FRCP"),
     ),
     _shape(
         "NAME",
-        rf"^[ \t]*+(?i:{_LABEL})[ \t]*+:[ \t]*+(?P<value>{_NAMES}(?:,[ ]*{_NAMES})?)",
+        rf"^[ \t]*+(?i:{LABEL})[ \t]*+:[ \t]*+(?P<value>{NAMES}(?:,[ ]*{NAMES})?)",
         flags=re.MULTILINE,
         needs=(":",),
     ),
-    _shape("NAME", rf"\b(?i:{_KIN}),?[ ]++(?P<value>{_NAMES})", KIN_WORDS),
-    _shape("NAME", rf"(?i:\b{_BEFORE_NAME}):?[ ]++{_NO_NAME}(?P<value>{_NAMES}(?:,[ ]*{_NAME})?)", BEFORE_NAME_WORDS),
-    _shape("NAME", rf"\b{_NO_NAME}(?P<value>{_NAMES})[ ]++(?:\((?i:{_KIN})\)|{_AFTER_NAME}\b)", "A"),
-    _shape("NAME", rf"\b(?:Dr|Mr|Mrs|Ms|Miss|Prof)\.?[ ]++(?P<value>{_LAST_FIRST})", TITLE_WORDS),
-    _shape("NAME", rf"\b(?i:{_KIN}),?[ ]++(?P<value>{_LAST_FIRST})", KIN_WORDS),
-    _shape("NAME", rf"\b(?:[A-Z]\.[ ]?){{1,4}}{_NAME}", "A"),  # J. Okafor
-    _shape("DATE", rf"(?<![\w/.-]){_MONTH}-\d{{1,2}}-(?:(?:19|20)\d{{2}}|\d{{2}})\b", MONTH_WORDS, flags=_I),
-    _shape("DATE", rf"(?<![\w/.-])\d{{1,2}}[- ]{_MONTH}[- ](?:(?:19|20)\d{{2}}|\d{{2}})\b", "0", flags=_I),
+    _shape(
+        "NAME",
+        rf"^[ \t]*+(?i:patient)[ \t]*+:[ \t]*+{NO_ANSWER}(?P<value>{NAMES}(?:,[ ]*{NAMES})?)"
+        rf"(?![{LOWER}{UPPER}.?!])(?={AFTER_HEADING})",
+        flags=re.MULTILINE,
+        needs=(":",),
+    ),
+    _shape("NAME", rf"\b(?i:{KIN}),?[ ]++(?P<value>{NAMES})", KIN_WORDS),
+    _shape("NAME", rf"(?i:\b{BEFORE_NAME}):?[ ]++{NO_NAME}(?P<value>{NAMES}(?:,[ ]*{NAME})?)", BEFORE_NAME_WORDS),
+    _shape("NAME", rf"\b{NO_NAME}(?P<value>{CAPITAL_NAMES})[ ]++(?:\((?i:{KIN})\)|{AFTER_NAME}\b)", "A"),
+    _shape("NAME", rf"\b{TITLE}\.?[ ]++(?P<value>{LAST_FIRST})", TITLE_WORDS),
+    _shape("NAME", rf"\b(?i:{KIN}),?[ ]++(?P<value>{LAST_FIRST})", KIN_WORDS),
+    _shape("NAME", rf"\b(?:[A-Z]\.[ ]?){{1,4}}{NAME}", "A"),  # J. Okafor
+    _shape("DATE", rf"(?<![\w/.-]){MONTH}-\d{{1,2}}-(?:(?:19|20)\d{{2}}|\d{{2}})\b", MONTH_WORDS, flags=_I),
+    _shape("DATE", rf"(?<![\w/.-])\d{{1,2}}[- ]{MONTH}[- ](?:(?:19|20)\d{{2}}|\d{{2}})\b", "0", flags=_I),
     _shape(
         "DATE",
-        rf"\bthe \d{{1,2}}(?:st|nd|rd|th)(?: of {_MONTH})\b|\b{_MONTH} (?:of )?(?:last|this) year\b",
+        rf"\bthe \d{{1,2}}(?:st|nd|rd|th)(?: of {MONTH})\b|\b{MONTH} (?:of )?(?:last|this) year\b",
         f"the {MONTH_WORDS}",
         flags=_I,
     ),
@@ -242,19 +239,25 @@ SHAPES: tuple[Shape, ...] = (
         "on of since from dated until by colonoscopy seen date admitted discharged",
         flags=_I,
     ),
+    _shape("DATE", WEEKDAY_DATE, WEEKDAY_WORDS, flags=_I),
+    _shape("DATE", r"(?<![\w/.-])(?:0[1-9]|1[0-2])/(?:19|20)\d{2}(?![\w/])", "0"),
+    _shape("PHONE", r"(?<![\w.-])0?\d{3}[ ]\d{7}(?![\w-])", "0"),
+    _shape("PHONE", r"\b(?:ext\.?[ ]?|extension[ ]|x)\d{4,5}\b", "ext extension x", flags=_I),
     _shape(
         "PHONE",
-        r"\b(?:call|phone|tel|fax|page|pager|at|ext|extension|beeper)\.?:?[ ]++(?P<value>x?\d{4,5})\b",
-        "call phone tel fax page pager at ext extension beeper",
+        r"\b(?:call|phone|tel|fax|page|pager|at|ext|extension|beeper|bleep)\.?:?[ ]++(?P<value>x?\d{4,5})\b",
+        "call phone tel fax page pager at ext extension beeper bleep",
         flags=_I,
     ),
     _shape("ID", r"(?<![\w.-])(?:[A-Z]{1,3})?\d{7,12}(?![\w-])", "A 0"),
+    _shape("ID", r"(?<![\w.-])[A-Z]{1,2}\d{2}-\d{4,6}(?![\w-])", "A"),
     _shape(
         "ID",
         r"\b(?:specimen|case|sample|biopsy)[ ]++#?(?P<value>[A-Z]{1,2}\d{2}-\d{3,6})\b",
         "specimen case sample biopsy",
         flags=_I,
     ),
+    _shape("AGE", SPELLED_AGE, "ninety a one", flags=_I),
     _shape(
         "AGE",
         r"\b(?:a|an|aged?|is|of|was)[ ]++(?P<value>(?:9\d|1[01]\d))(?![\d/.%]| ?(?:mg|ml|kg|cm|bpm|percent))\b",
@@ -264,13 +267,13 @@ SHAPES: tuple[Shape, ...] = (
         "LOCATION",
         rf"\b(?i:(?:lives?|living|resides|residing|born|home)(?: alone)? (?:in|at)|originally from|"
         rf"moved (?:to|from))"
-        rf"[ ]++(?P<value>{_NAMES}(?:,[ ]*[A-Z]{{2}}(?:[ ]++\d{{5}})?)?)",
+        rf"[ ]++(?P<value>{NAMES}(?:,[ ]*[A-Z]{{2}}(?:[ ]++\d{{5}})?)?)",
         "live lives living resides residing born home originally moved",
     ),
-    _shape("LOCATION", rf"\b{_NAME}(?:[ ]{_NAME})?,[ ]*+[A-Z]{{2}}[ ]++\d{{5}}\b", "A"),
+    _shape("LOCATION", rf"\b{CAPITAL_NAME}(?:[ ]{NAME})?,[ ]*+[A-Z]{{2}}[ ]++\d{{5}}\b", "A"),
     _shape(
         "HOSPITAL",
-        rf"\b{_PLACE_VERB} (?:in|at|to|from|by)[ ]++(?P<value>(?:the[ ]++)?{_NO_NAME}(?:St\.[ ]?|Saint[ ])?"
+        rf"\b{PLACE_VERB} (?:in|at|to|from|by)[ ]++(?P<value>(?:the[ ]++)?{NO_NAME}(?:St\.[ ]?|Saint[ ])?"
         rf"(?:[A-Z][\w'’]*)(?:[ ]+[A-Z][\w'’]*){{0,3}})",
         "transferred admitted discharged referred removed seen treated worked works followed performed",
     ),

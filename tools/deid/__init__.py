@@ -1,0 +1,1 @@
+"""Notes for de-identification from wordings and drawn identifiers: those of the test were written first."""
