@@ -99,7 +99,7 @@ class TagTask:
         preparation = Preparation(train, data_key(settings, corpus), tokenizer_marks(base), preparer)
         kind = TagRows(base.tokenizer, train.max_length, self.labels)
         training = preparation.rows(corpus.train, kind if train.privacy is None else GroupedRows(kind), "training")
-        return SplitRows(training, preparation.rows(corpus.validation, kind, "validation"))
+        return SplitRows(training, preparation.validation(corpus.validation, kind, settings.data.validation_share))
 
     def make_trainer(
         self,

@@ -125,7 +125,7 @@ class TextTask:
         else:
             training = preparation.rows(corpus.train, kind if train.privacy is None else GroupedRows(kind), "training")
             show_rows(training.shown, base.tokenizer, access=access)
-        validation = preparation.rows(corpus.validation, kind, "validation")
+        validation = preparation.validation(corpus.validation, kind, settings.data.validation_share)
         return SplitRows(training, validation, key if training.streamed else None)
 
     def make_trainer(

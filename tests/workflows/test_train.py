@@ -20,7 +20,7 @@ from lora_med.cli.main import run
 from lora_med.config.parse import parse
 from lora_med.config.schema import Settings
 from lora_med.data.record import Question
-from lora_med.errors import DataError, SettingsError, WorseThanBaseError
+from lora_med.errors import DataError, PreflightError, SettingsError, WorseThanBaseError
 from lora_med.models.base import load_base
 from tests.tiny import make_tiny
 from tests.tiny_families import make_family
@@ -300,3 +300,18 @@ def test_an_adapter_that_is_worse_than_its_base_is_published_only_on_request(
     assert "worse than its base" in (folder / "README.md").read_text()
     assert run(["adapters", "list", "--store", str(folder.parent)]) == 0
     assert f"worse: {chosen['eval_loss']:.2f} against {chosen['start']:.2f}" in capsys.readouterr().out
+
+
+def test_without_a_validation_split_the_last_adapter_is_published(base: Path, tmp_path: Path) -> None:
+    wanted = ["data.validation_share=0", "data.test_share=0"]
+    lora_med.train(settings(base, tmp_path / "text", *wanted), train=ROWS)
+    assert published(tmp_path / "text")[0].scores == {}
+    tagged = [{"text": f"Fever {n} came.", "entities": [{"start": 0, "end": 5, "type": "Sign"}]} for n in range(12)]
+    lora_med.train(settings(base, tmp_path / "tags", *wanted, "lora.task_type=TOKEN_CLS"), train=tagged)
+    assert published(tmp_path / "tags")[0].labels
+
+
+def test_a_validation_split_that_is_empty_by_chance_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(PreflightError, match="there are no rows") as caught:
+        lora_med.train(settings(base, tmp_path, "data.validation_share=0.001", "data.test_share=0"), train=ROWS)
+    assert "data.validation_share" in (caught.value.fix or "")

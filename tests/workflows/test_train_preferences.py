@@ -178,3 +178,10 @@ def test_the_plan_counts_the_reference_and_both_answers(base: Path, tmp_path: Pa
     assert min(documents) * 2 * ours["rows"] <= ours["tokens_an_epoch"] <= max(documents) * 2 * ours["rows"]
     assert run(["plan", *common, "train.method=dpo", "--sharded", "--processes", "2"]) == 2
     assert "in shards" in capsys.readouterr().err
+
+
+def test_without_a_validation_split_preferences_are_learned_too(base: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, ROWS)
+    given = settings(base, tmp_path, f"data.paths=[{path}]", "data.validation_share=0", "train.eval_steps=null")
+    lora_med.train(given)
+    assert read_card(tmp_path / "adapters" / "mine").settings["train"]["method"] == "dpo"

@@ -46,7 +46,10 @@ def refuse_bad(examined: Examined, what: str, shown: Callable[[str], str]) -> No
             message = f"{uids.count} of {documents} rows {problem}: {uids.listed(shown)}"
             raise PreflightError(message, where=f"the {what} split", fix=fix)
     if not documents:
-        raise PreflightError("there are no rows", where=f"the {what} split", fix="lora-med data preview --config FILE")
+        fix = "lora-med data preview --config FILE"
+        if what == "validation":
+            fix = "more records, a larger data.validation_share, or 0 to validate nothing"
+        raise PreflightError("there are no rows", where=f"the {what} split", fix=fix)
 
 
 def refuse_long(examined: Examined, what: str, allow_dropped: float, shown: Callable[[str], str]) -> None:

@@ -82,6 +82,12 @@ def open_arrow_rows(path: Path) -> ArrowRows | None:
         return None
 
 
+def no_rows() -> ArrowRows:
+    """The rows of a split that has none, as a run may want for its validation."""
+    rows = Dataset.from_dict({name: [] for name in COLUMNS}, features=COLUMNS)
+    return ArrowRows(rows, RowDigest().hexdigest(), 0, {}, [], [], [])
+
+
 def hash_rows(rows: Dataset) -> str:
     """SHA-256 over every token id and label in order: equal hashes train the same thing."""
     digest = RowDigest()

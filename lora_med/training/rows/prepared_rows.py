@@ -15,7 +15,7 @@ from lora_med.training.preparation.prepared_names import FOLDER, LOCK
 from lora_med.training.preparation.preparer import Preparer, cores
 from lora_med.training.preparation.row_files import RowFile, write_row_file
 from lora_med.training.preparation.row_kinds import RowKind
-from lora_med.training.rows.arrow_rows import ArrowRows, open_arrow_rows
+from lora_med.training.rows.arrow_rows import ArrowRows, no_rows, open_arrow_rows
 from lora_med.training.rows.token_cache import (
     prepared_path,
 )
@@ -65,6 +65,13 @@ class Preparation:
             logger.info("%s: %d rows that are on disk", what, len(rows.rows))
             kind.log(rows.report, rows.warnings, what)
         return rows
+
+    def validation(self, records: Any, kind: RowKind, share: float) -> ArrowRows:
+        """The rows of the validation split; none where its `share` is 0. Raises as `rows`."""
+        if share or len(records):
+            return self.rows(records, kind, "validation")
+        logger.warning("data.validation_share is 0: nothing is validated, and the last adapter is the result")
+        return no_rows()
 
     def path(self, kind: RowKind, what: str) -> Path:
         """Where the rows are, without a suffix: named by all that decides them."""

@@ -75,7 +75,7 @@ class PreferenceTask(TextTask):
         preparation = Preparation(settings.train, data_key(settings, corpus), tokenizer_marks(base), preparer)
         training = preparation.rows(corpus.train, kind, "training")
         show_rows(training.shown, base.tokenizer, access=access)
-        return SplitRows(training, preparation.rows(corpus.validation, kind, "validation"))
+        return SplitRows(training, preparation.validation(corpus.validation, kind, settings.data.validation_share))
 
     def make_trainer(
         self,
