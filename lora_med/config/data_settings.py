@@ -72,8 +72,8 @@ class DataSettings(Section):
     streaming: bool = False
     """Read again at every pass and never hold the corpus; for corpora larger than memory."""
     validation_share: Share = 0.05
-    """Share of the groups held out for validation, where the source has no published split. 0 validates nothing, and the
-    last adapter is the result."""
+    """Share of the groups held out for validation, where the source has no published split. At 0 nothing is
+    validated, and the last adapter is the result."""
     test_share: Share = 0.05
     """Share of the groups held out for test, where the source has no published split. Training code never opens it."""
     fold: Annotated[int, Field(ge=0, le=9)] = 0
