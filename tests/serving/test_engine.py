@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lora_med.serving.requests import Ask
@@ -49,3 +51,22 @@ def test_several_requests_for_each_of_several_adapters_share_their_passes(
         statistics = engine.statistics()
     assert statistics.split_passes == 0
     assert statistics.steps < 3 * 16
+
+
+def test_a_pass_that_fails_for_several_requests_is_counted_and_each_is_computed_alone(
+    llama_place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(model: Any, inputs: Any, named: Any) -> None:
+        if len(named["input_ids"]) > 1:
+            raise RuntimeError("too many rows for this device")
+
+    truth = alone(llama_place)
+    asks = [ask(name, [1, 50, 60, 70], 8, id=str(name)) for name in ("a", "b")]
+    with llama_place.engine() as engine:
+        hook = engine.base.model.register_forward_pre_hook(fail, with_kwargs=True)
+        running = [engine.submit(one) for one in asks]
+        for one, handle in zip(asks, running, strict=True):
+            assert finish(handle)[0] == truth(one.adapter, one.tokens, 8)
+        hook.remove()
+        assert engine.statistics().split_passes > 0
+    assert "a pass of 2 requests failed" in caplog.text and "too many rows" not in caplog.text
