@@ -51,7 +51,7 @@ def settings(folder: Path, name: str, *extra: str) -> Settings:
             f"train.output_dir={folder / name}",
             "train.learning_rate=2e-3",
             "train.num_train_epochs=10",
-            "train.eval_steps=1000000",  # no validation chooses an earlier adapter: all ten passes count
+            "train.eval_steps=1000000",  # no validation chooses an earlier adapter: all passes count
             "lora.lora_dropout=0",
             *extra,
         ],
@@ -70,7 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 text = f"The reference of the insurance is {NUMBER} and was checked twice."
             file.write(json.dumps({"patient": f"patient-{number}", "note": text}) + "\n")
     assert split_of_group(PLANTED, 42, 0.1, 0.3) == "train"
-    lora_med.train(settings(home, "plain", "train.per_device_train_batch_size=2"))
+    # After 10 passes micro remembers most notes, and not yet 40 digits in a row.
+    lora_med.train(settings(home, "plain", "train.per_device_train_batch_size=2", "train.num_train_epochs=20"))
     yield home
 
 
