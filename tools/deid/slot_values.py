@@ -64,20 +64,19 @@ class Values:
                 return text
 
     def _first(self) -> str:
-        share = self.random.random()
-        if share < WORD_NAMES:
-            return self._drawn(lambda: self.random.choice(WORDS["word_first"]))
-        if share < WORD_NAMES + ROMANIZED:
-            return self._drawn(lambda: self.random.choice(WORDS["romanized_first"]))
-        return self._drawn(lambda: self.random.choice(self.fakers).first_name())
+        return self._part("first", lambda faker: faker.first_name())
 
     def _last(self) -> str:
+        return self._part("last", lambda faker: faker.last_name())
+
+    def _part(self, part: str, invent: Callable[[Faker], str]) -> str:
+        """A first or last name: at times one that is a word, or one from another script."""
         share = self.random.random()
         if share < WORD_NAMES:
-            return self._drawn(lambda: self.random.choice(WORDS["word_last"]))
+            return self._drawn(lambda: self.random.choice(WORDS[f"word_{part}"]))
         if share < WORD_NAMES + ROMANIZED:
-            return self._drawn(lambda: self.random.choice(WORDS["romanized_last"]))
-        return self._drawn(lambda: self.random.choice(self.fakers).last_name())
+            return self._drawn(lambda: self.random.choice(WORDS[f"romanized_{part}"]))
+        return self._drawn(lambda: invent(self.random.choice(self.fakers)))
 
     def _name(self, form: str, key: str | None) -> str:
         first, last = self.people.get(key or "", ("", ""))
