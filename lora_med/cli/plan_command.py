@@ -220,6 +220,7 @@ def _shape(settings: Settings) -> Shape:
         on_gpu=device_kind() == "cuda",
         quantizes=quantizes,
         compares=settings.train.method == "dpo",
+        private=settings.train.privacy is not None,
     )
 
 

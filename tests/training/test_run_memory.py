@@ -114,6 +114,13 @@ def test_adapted_experts_add_a_gradient_of_one_layer_and_their_own_numbers(tmp_p
     assert adapted.activations - plain.activations >= 4 * (folded + gradient)
 
 
+def test_privacy_adds_a_gradient_for_each_row_of_a_batch(tmp_path: Path) -> None:
+    folder = make_tiny(FAMILIES[0], tmp_path)
+    plain, private = (measure(shape_of(folder, private=private))([60, 50, 40], 20, False) for private in (False, True))
+    assert private.gradients_of_patients == 3 * plain.gradients > 0
+    assert private.total == plain.total + 3 * plain.gradients
+
+
 @pytest.mark.parametrize(("quantization", "bits"), [("4bit", "4"), ("8bit", "8")])
 def test_experts_stay_in_16_bits_and_the_log_says_so_before_loading(
     tmp_path: Path, quantization: str, bits: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from lora_med.models.attention.row_attention import LayerShape, RowMemory, StepCache, row_attention, running
 from lora_med.models.base import Base
 from lora_med.models.files.resolve import has_sdpa, mixes_by_attention_only, takes_other_attention
+from lora_med.models.structure.few_rows import few_rows
 
 logger = logging.getLogger(__name__)
 KINDS = {"full_attention", "sliding_attention"}
@@ -64,9 +65,10 @@ class ModelSteps:
         if reason is not None:
             self.close()
             logger.info("requests have a forward pass each: %s", reason)
+        self._stack.enter_context(few_rows(self.model))
 
     def close(self) -> None:
-        """Give the base its own attention back."""
+        """Give the base its own attention and matrix products back."""
         self.together = False
         self._stack.close()
 

@@ -85,6 +85,7 @@ class Need:
     holes: int
     gathered: int = 0  # weights of other processes' shards
     reference: int = 0  # the adapter as it was at the start, with which method dpo compares
+    gradients_of_patients: int = 0  # with privacy, one for each patient of a pass
 
     @property
     def total(self) -> int:
@@ -108,7 +109,8 @@ class Shape:
     """The run whose memory is estimated: base, adapter, precision and attention.
 
     With `compares` (method dpo) each step has a pass of the reference too. It holds nothing for a gradient and ends
-    before the policy's pass begins, so it adds time, and to the peak only the weights of the start.
+    before the policy's pass begins, so it adds time, and to the peak only the weights of the start. If it is `private`,
+    a backward pass makes the gradient of each patient; in the worst case each row is a patient of its own.
     """
 
     folder: Path
@@ -120,6 +122,7 @@ class Shape:
     on_gpu: bool = False
     quantizes: bool = False  # whether this run must quantize, because no earlier run cached the weights
     compares: bool = False
+    private: bool = False
 
 
 Needs = Callable[[Sequence[int], int, bool], Need]
@@ -162,6 +165,7 @@ def measure(shape: Shape) -> Needs:
             loss=loss,
             holes=between + int((GPU_HOLES if shape.on_gpu else overhead.holes) * (saved + loss)),
             reference=trained * ADAPTER_BYTES if shape.compares else 0,
+            gradients_of_patients=len(lengths) * trained * ADAPTER_BYTES if shape.private else 0,
         )
 
     return need

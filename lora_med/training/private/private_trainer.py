@@ -140,6 +140,7 @@ class PrivateTrainer(AdapterTrainer):
                 gradients = spans.of_group(passes, backward, parameters)
                 for total, each in zip(sums, clipped(gradients, self.clip), strict=True):
                     total.add_(each)
+                del gradients  # before those of the next group are made
         self._add_noise(sums, step)
         for parameter, total in zip(parameters, sums, strict=True):
             parameter.grad = (total / self.mechanism.expected).to(parameter.dtype)

@@ -45,6 +45,9 @@ def all_gradients(trainer: Any, rows_a_pass: int, *, fused: bool = True) -> list
         spans = span_gradients(trainer.model, groups)
         with receiving(spans, groups):
             each = [spans.of_group(passes, backward, parameters) for passes in batch["groups"]]
+    one_patient = sum(4 * one.numel() for one in parameters)
+    for group, passes in zip(each, batch["groups"], strict=True):  # `lora-med plan` counts on it
+        assert sum(one.nbytes for one in group) == len(passes[0].spans) * one_patient
     return [torch.cat(of_parameter).flatten(1) for of_parameter in zip(*each, strict=True)]
 
 
