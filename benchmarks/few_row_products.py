@@ -1,8 +1,8 @@
-"""python benchmarks/few_row_products.py [--rounds 7] [--threads 1]: linear layers for one to eight rows, float32, on this CPU.
+"""python benchmarks/few_row_products.py [--rounds 7] [--threads 1]: linear layers for one to eight rows in float32.
 
 Two arms, alternating: torch's linear, and `lora_med.models.structure.few_rows.product`, which the engine uses on AMD's
-processors. The layers are SmolLM2-135M's, each as often as a forward pass has it; copies of the weights are gone through
-in turn, so that they come from memory as they do there. The figure is CPU time of all layers.
+processors. The layers are SmolLM2-135M's, each as often as a forward pass has it. Copies of the weights take turns, so
+that they come from memory as they do there. The figure is CPU time of all layers.
 
 Correctness check: the largest difference between the arms, as a share of the largest value.
 """
