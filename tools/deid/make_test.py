@@ -1,8 +1,8 @@
 """PYTHONHASHSEED=0 python -m tools.deid.make_test: write notes that de-identification is tested on, never trained on.
 
 Two hundred invented notes of 48 wordings, four or five of each. Needs Faker 40.63.0, whose lists give the names. Its
-draws follow Python's hash seed. The notes in tests/audit were drawn under one that was not written down, so this gives the
-first 19 of them, and then others of the same wordings. A test's notes do not change once something was measured.
+draws follow Python's hash seed. The notes in tests/audit were drawn under one that was not written down. So this gives
+the first 19 of them, and then others of the same wordings. A test's notes do not change once something was measured.
 """
 
 from __future__ import annotations
