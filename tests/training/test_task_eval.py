@@ -246,20 +246,23 @@ def start(folder: Path, base: Base, task: ValidationTask) -> int:
     return fork(work, folder / "error.txt")
 
 
+def last_step(folder: Path) -> int:
+    """The last step in the metrics of a run, 0 before there is one."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
 def test_a_killed_run_keeps_its_best_and_ends_in_the_same_adapter(tmp_path: Path) -> None:
     base = make_base(context=4096)
     task = make_validation_task(base, "text", eval_steps=2)
-    begun = time.monotonic()
     assert wait(start(tmp_path / "whole", base, task)) == 0, (tmp_path / "whole" / "error.txt").read_text()
-    seconds = time.monotonic() - begun
-    generator, folder = random.Random(3), tmp_path / "killed"
-    codes = []
-    for _ in range(4):
+    folder = tmp_path / "killed"
+    for step in (1, 5, 11):  # before the first checkpoint, between two, and while the task is scored
         child = start(folder, base, task)
-        time.sleep(generator.uniform(0.2, 0.8) * seconds)
+        while last_step(folder) < step:
+            time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
-        codes.append(wait(child))
-    assert -signal.SIGKILL in codes
+        assert wait(child) == -signal.SIGKILL, (folder / "error.txt").read_text()
     assert wait(start(folder, base, task)) == 0, (folder / "error.txt").read_text()
     expected, found = (torch.load(tmp_path / name / FINAL) for name in ("whole", "killed"))
     assert torch.equal(found[0], expected[0])
