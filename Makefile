@@ -114,12 +114,17 @@ peers: ## environments of the other toolkits that `make bench` times too, in ben
 	done
 	benchmarks/peers/llamafactory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 
-study: setup ## SmolLM2 on medical tasks beside TRL, from DATA (default ../shared/data): many hours, goes on where it stopped
+# What reads the base of the study, a GGUF file, beside what setup brings.
+.venv/.study: .venv/.ready
+	$(PIP) --constraint constraints.txt --editable ".[gguf]"
+	touch $@
+
+study: .venv/.study ## SmolLM2 on medical tasks beside TRL, from DATA (default ../shared/data): many hours, goes on where it stopped
 	$(RUN) $(BIN)/lora-med base get smollm2
 	$(BENCH)/study.py --data $(DATA)
 	$(BENCH)/study_page.py
 
-study-small: setup ## SmolLM2 learns one real task and answers a letter, from DATA (default ../shared/data)
+study-small: .venv/.study ## SmolLM2 learns one real task and answers a letter, from DATA (default ../shared/data)
 	$(RUN) $(BIN)/lora-med base get smollm2
 	$(BENCH)/study_small.py --data $(DATA)
 

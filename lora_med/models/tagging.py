@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_med.errors import SettingsError
-from lora_med.models.base import Base, check_attention, choose_dtype, fit_tokenizer
-from lora_med.models.files.resolve import has_sdpa, read_config, resolve_base
+from lora_med.models.base import OWN, Base, check_attention, choose_attention, choose_dtype, fit_tokenizer
+from lora_med.models.files.resolve import has_sdpa, model_class, read_config, resolve_base
 from lora_med.models.fingerprint import fingerprint
 from lora_med.models.on_disk.weights_source import weights_source
 from lora_med.models.precision import Choice, log_choices
@@ -21,7 +21,7 @@ from lora_med.models.structure.backbone import TAG_HEADS, tag_head
 from lora_med.models.tokenizer import load_tokenizer
 from lora_med.models.weight_loading import load_weights
 
-ATTENTIONS = ("sdpa", "eager")  # those for padded rows, which tagged rows are
+ATTENTIONS = ("sdpa", "eager")  # those for padded rows
 
 
 def load_tagger(
@@ -93,13 +93,25 @@ def _without_head(quantized: Any) -> Any:
 
 
 def _choose_attention(attention: str, config: Any, choices: list[Choice]) -> str:
-    """`attention`, or for "auto" the best one for padded rows, which is then added to `choices`."""
-    able = has_sdpa(config, tags=True)
+    """`attention`, or for "auto" the best one for this tagger, which is then added to `choices`."""
+    able, lays = has_sdpa(config, tags=True), _lays_end_to_end(config)
+    if attention == "auto" and able and lays:
+        return choose_attention(attention, config, choices)
     if attention == "auto":
         attention = "sdpa" if able else "eager"
-        choices.append(Choice("attention", attention, "tagged rows are padded"))
-    check_attention(attention, config, able=able, known=ATTENTIONS)
+        choices.append(Choice("attention", attention, "this tagger's rows are padded"))
+    check_attention(attention, config, able=able, known=(*ATTENTIONS, OWN) if lays else ATTENTIONS)
     return attention
+
+
+def _lays_end_to_end(config: Any) -> bool:
+    """Whether texts can be laid end to end in a row: a decoder whose classifier passes on where each of them ends."""
+    from transformers.modeling_layers import GenericForTokenClassification
+
+    text = config.get_text_config()
+    looks_ahead = getattr(text, "use_bidirectional_attention", False) or not getattr(text, "is_causal", True)
+    is_decoder = model_class(config) is not None and not looks_ahead
+    return is_decoder and issubclass(model_class(config, tags=True), GenericForTokenClassification)
 
 
 def _set_dropout(model: Any, share: float) -> None:

@@ -92,7 +92,8 @@ class AdapterTrainer(ValidatingTrainer):
         tokenizer = base.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         unpadded = base.attention == PER_DOCUMENT
-        self.collator = Collator(pad, flat=base.attention in FLAT, unmasked=unpadded, numbered=settings.cache_frozen)
+        layout: dict[str, Any] = {"flat": base.attention in FLAT, "unmasked": unpadded, "shifted": self.predicts_words}
+        self.collator = Collator(pad, **layout, numbered=settings.cache_frozen)
         self.policy = choose_policy(settings, validation_task, validates=held_out is not None)
         arguments = training_arguments(settings, schedule, dtype=base.dtype)
         if validation_task is not None and validation_task.chooses:

@@ -16,6 +16,7 @@ from tests.tiny import FAMILIES, make_tagger, make_tiny, make_tiny_encoder
 
 LABELS = ("O", "B-Disease", "I-Disease")
 IDS = torch.tensor([[1, 50, 60, 70, 80]])
+PADDED = ("gpt2", "bert")  # the one passes no lengths on to its attention, the other sees both sides
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_every_tag_is_equally_likely_before_training(family: str, tmp_path: Path
     assert logits.shape == (1, 5, 3)
     assert not logits.any()
     assert base.labels == LABELS
-    assert base.attention == "sdpa"
+    assert base.attention == ("sdpa" if family in PADDED else "lora_med_sdpa")
     assert base.tokenizer.pad_token_id is not None
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     head = tag_head(base.model)
@@ -76,9 +77,11 @@ def test_the_head_stays_in_float32_on_a_quantized_base_in_bfloat16(llama: Path) 
     assert base.model(input_ids=IDS).logits.dtype == torch.float32
 
 
-def test_attention_that_packs_is_refused(llama: Path) -> None:
+@pytest.mark.parametrize("family", PADDED)
+def test_attention_that_packs_is_refused_where_the_classifier_passes_on_no_lengths(family: str, tmp_path: Path) -> None:
+    folder = make_tiny_encoder(tmp_path) if family == "bert" else make_tiny(family, tmp_path)
     with pytest.raises(SettingsError, match="lora_med_sdpa"):
-        load_tagger(str(llama), LABELS, attention="lora_med_sdpa")
+        load_tagger(str(folder), LABELS, attention="lora_med_sdpa")
 
 
 def test_a_model_without_a_token_classifier_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,32 @@ def trained(folder: Path, output: Path, **changes: Any) -> tuple[Base, Any, TagT
     return base, model, trainer
 
 
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"cache_frozen": True}], ids=str)
+def test_texts_end_to_end_train_the_adapter_of_padded_rows(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The records differ in length, and the first token of a text has a tag like any other."""
+    place = make_tiny("llama", tmp_path / "base", bos=False)
+    records = [
+        Annotated(str(number), str(number), "s", f"GOUT {'x ' * number}", (Span(0, 4, "Disease", "GOUT"),))
+        for number in range(8)
+    ]
+    found = []
+    for attention in ("sdpa", "auto"):
+        base = load_tagger(str(place), LABELS, dtype="float32", attention=attention, head_dropout=0.0)
+        own = {} if attention == "sdpa" and "cache_frozen" in changes else changes
+        train = settings(tmp_path / attention, max_steps=6, per_device_train_batch_size=4, learning_rate=1e-2, **own)
+        lora = LORA.model_copy(update={"layers_to_transform": [1]}) if "cache_frozen" in changes else LORA
+        model = attach_new(base, lora, seed=1)
+        rows = read_tagged(records, base, train).rows
+        TagTrainer(model, base, train, train=rows, validation=rows).train()
+        found.append((logged(tmp_path / attention), [one for one in model.parameters() if one.requires_grad]))
+    padded, flat = found
+    for one, other in zip(padded[0], flat[0], strict=True):
+        losses = {name: value for name, value in one.items() if name in ("loss", "eval_loss")}
+        assert losses and {name: other[name] for name in losses} == pytest.approx(losses, rel=1e-4)
+    for weight, expected in zip(flat[1], padded[1], strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-3, atol=2e-5)
+
+
 def logged(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
@@ -96,7 +122,7 @@ def test_loss_and_gradient_are_torchs_over_the_tagged_tokens(folder: Path, tmp_p
     base, model, trainer = trained(folder, tmp_path / "run", max_steps=2)
     rows = read_tagged(RECORDS[:3], base, trainer.settings).rows
     batch = trainer.collator(
-        [{"input_ids": row.input_ids, "labels": list(row.tags), "seq_lengths": [1]} for row in rows]
+        [{"input_ids": row.input_ids, "labels": list(row.tags), "seq_lengths": [len(row.tags)]} for row in rows]
     )
     model.eval()
     found = trainer.compute_loss(model, dict(batch))
@@ -120,7 +146,7 @@ def test_the_first_token_of_a_row_counts_where_no_bos_is_before_it(tmp_path: Pat
     trainer = TagTrainer(attach_new(base, LORA, seed=1), base, train, train=rows)
     assert all(row.tags[0] == 0 for row in rows)
     batch = trainer.collator(
-        [{"input_ids": row.input_ids, "labels": list(row.tags), "seq_lengths": [1]} for row in rows]
+        [{"input_ids": row.input_ids, "labels": list(row.tags), "seq_lengths": [len(row.tags)]} for row in rows]
     )
     alike = pytest.approx(math.log(3), abs=1e-5)  # nothing is learned yet, so the mean over all tagged tokens is this
     assert float(trainer.compute_loss(trainer.model, dict(batch)).detach()) == alike

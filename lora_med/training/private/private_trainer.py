@@ -224,7 +224,8 @@ class PrivateTagTrainer(PrivateTrainer, TagTrainer):
         self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
         """The negative log-likelihood of each tag."""
-        logits = model(**inputs).logits.float().flatten(0, 1)[positions]
+        with no_mask() if "document_lengths" in inputs else nullcontext():
+            logits = model(**inputs).logits.float().flatten(0, 1)[positions]
         return torch.nn.functional.cross_entropy(logits, labels.flatten()[positions], reduction="none")
 
 

@@ -218,8 +218,12 @@ def positions(lengths: Sequence[tuple[int, ...]]) -> torch.Tensor:
 class Collator:
     """Rows to tensors: one long row with the documents' offsets if `flat`, else padded rows with an attention mask."""
 
-    def __init__(self, pad_token: int, *, flat: bool, unmasked: bool, numbered: bool = False) -> None:
+    def __init__(
+        self, pad_token: int, *, flat: bool, unmasked: bool, numbered: bool = False, shifted: bool = True
+    ) -> None:
+        """With `shifted`, labels are of the token before, so that the first of a flat document is of none."""
         self.flat = flat
+        self.shifted = shifted
         self.numbered = numbered  # whether the batch includes the numbers and lengths of its rows
         self.unmasked = unmasked
         self.blank: Row = {"input_ids": [pad_token], "labels": [UNTRAINED], "seq_lengths": [1]}
@@ -229,6 +233,8 @@ class Collator:
         """The model's inputs; without rows, one padding token that is not trained."""
         batch: dict[str, Any] = dict(self.collate(rows or [self.blank]))
         batch.pop("seq_idx", None)
+        if self.flat and not self.shifted:
+            batch["labels"] = torch.tensor([[label for row in rows or [self.blank] for label in row["labels"]]])
         if self.flat and self.unmasked:
             # All ones: then transformers builds no dense mask, and our attention uses the document lengths.
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])

@@ -43,11 +43,13 @@ def probe(
     device: torch.device,
     compact: bool,
     shared_prefix: bool = False,
+    tags: bool = False,
 ) -> list[str]:
     """The failed checks: any of "packing", "shared_prefix" and "loss", or none.
 
-    "packing": documents of one batch get other logits than alone. "shared_prefix", checked only if asked for: the same
-    for documents that share their beginning. "loss": the one-pass loss is not that of the logits. The model does not
+    "packing": documents of one batch get other logits than alone. A tagger's head begins with zeros, so its hidden
+    states are compared. "shared_prefix", checked only if asked for: the same for documents that share their
+    beginning. "loss": the one-pass loss is not that of the logits. The model does not
     change, and no random number is drawn. Every process must call it.
     """
     tolerance = EXACT if dtype == "float32" else ROUNDED
@@ -58,10 +60,14 @@ def probe(
     training = model.training
     model.eval()
     wrong = []
-    alone = [
-        model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float() for ids in documents
-    ]
-    logits = model(**batch, use_cache=False).logits.float()
+
+    def outputs(**inputs: Any) -> torch.Tensor:
+        if tags:
+            return model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[-1].float()
+        return model(**inputs, use_cache=False).logits.float()
+
+    alone = [outputs(input_ids=torch.tensor([ids], device=device))[0] for ids in documents]
+    logits = outputs(**batch)
     together = logits[0].split(LENGTHS) if collator.flat else [logits[n, :length] for n, length in enumerate(LENGTHS)]
     if any(_difference(actual, expected) > tolerance for actual, expected in zip(together, alone, strict=True)):
         wrong.append("packing")
@@ -72,7 +78,7 @@ def probe(
         row = {"input_ids": ids, "labels": ids, "seq_lengths": [len(ids)], "shared_prefixes": [lengths]}
         inputs = _on(device, collator([row]))
         inputs.pop("labels")
-        actual = model(**inputs, use_cache=False).logits.float()[0]
+        actual = outputs(**inputs)[0]
         if _difference(actual, torch.cat([alone[0], alone[1][PREFIX:]])) > tolerance:
             wrong.append("shared_prefix")
     if compact:
@@ -105,7 +111,7 @@ class SelfTest(TrainerCallback):
         """
         state.compute_steps(args, state.max_steps)
         trainer = self.trainer
-        if not trainer.predicts_words:
+        if not trainer.predicts_words and not trainer.collator.flat:
             return
         wrong = probe(
             trainer.model_wrapped if trainer.sharded else trainer.model,
@@ -113,8 +119,9 @@ class SelfTest(TrainerCallback):
             words=trainer.model.config.get_text_config().vocab_size,
             dtype=self.dtype,
             device=args.device,
-            compact=trainer.fallback is None,
+            compact=trainer.fallback is None and trainer.predicts_words,
             shared_prefix=trainer.settings.share_context,
+            tags=not trainer.predicts_words,
         )
         if "packing" in wrong:
             raise SettingsError(
