@@ -82,7 +82,7 @@ class Tagger:
 
     def _scored(self, pieces: Sequence[str]) -> list[tuple[list[Range], Any]]:
         """The offsets of each piece's tokens, and tokens x labels; pieces of one length are read together."""
-        import torch
+        from lora_med.models.attention.row_logits import row_logits  # it loads torch
 
         coded = self.tokenizer(list(pieces), return_offsets_mapping=True) if pieces else {"input_ids": []}
         rows: list[list[int]] = coded["input_ids"]
@@ -91,15 +91,9 @@ class Tagger:
         while order:
             width = len(rows[order[0]])
             batch, order = order[: max(1, BATCH_TOKENS // width)], order[max(1, BATCH_TOKENS // width) :]
-            padded = [[*rows[number], *[self.tokenizer.pad_token_id] * (width - len(rows[number]))] for number in batch]
-            mask = [[1] * len(rows[number]) + [0] * (width - len(rows[number])) for number in batch]
-            device = self.model.device
-            with torch.inference_mode():
-                logits = self.model(
-                    input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device)
-                ).logits
-            for number, scores in zip(batch, logits.float().cpu().numpy(), strict=True):
-                scored[number] = coded["offset_mapping"][number], scores[: len(rows[number])]
+            logits = row_logits(self.model, [rows[number] for number in batch], self.tokenizer.pad_token_id)
+            for number, scores in zip(batch, logits, strict=True):
+                scored[number] = coded["offset_mapping"][number], scores.float().cpu().numpy()
         return scored
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_med.errors import IntegrityError, SettingsError
+from lora_med.models.attention.row_logits import row_logits
 from lora_med.models.base import load_base
 from lora_med.models.structure.linear_layers import linear_layers
 from lora_med.models.tagging import load_tagger, tag_head
@@ -102,3 +103,12 @@ def test_the_heads_dropout_is_the_one_that_was_set(family: str, tmp_path: Path) 
         model.train()
         model.base_model.eval()
         assert torch.equal(model(input_ids=IDS).logits, model(input_ids=IDS).logits) == (share == 0.0)
+
+
+@pytest.mark.parametrize("attention", ["auto", "sdpa"])
+def test_rows_of_one_pass_have_the_logits_that_each_has_alone(llama: Path, attention: str) -> None:
+    model: Any = load_tagger(str(llama), LABELS, dtype="float32", attention=attention).model
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    rows = [[1, 50, 60, 70, 80], [1, 50], [1, 90, 60]]
+    for row, logits in zip(rows, row_logits(model, rows, 0), strict=True):
+        torch.testing.assert_close(logits, model(input_ids=torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-5)

@@ -80,19 +80,14 @@ def answer_tags(
         advance: called with the number of items done, at the end of each.
         run: runs the batches.
     """
-    import torch
+    from lora_med.models.attention.row_logits import row_logits  # it loads torch
 
     batch_tokens = fitting(batch_tokens, model.device)
     pieces = [piece for item in items for piece in item.pieces]
 
     def tag(batch: list[int]) -> list[list[int]]:
-        rows = [pieces[number].input_ids for number in batch]
-        width = len(rows[0])
-        ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        with torch.inference_mode():
-            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        return [likeliest[: len(row)] for row, likeliest in zip(rows, logits.argmax(-1).tolist(), strict=True)]
+        logits = row_logits(model, [pieces[number].input_ids for number in batch], tokenizer.pad_token_id)
+        return [row.argmax(-1).tolist() for row in logits]
 
     tags = run_rows(run, _batches([len(piece.input_ids) for piece in pieces], batch_tokens), tag)
     mentions, number = [], 0
