@@ -1,8 +1,8 @@
 """python benchmarks/tagging.py --data ../shared/data [--base micro] [--rounds 5]: a tagger's texts, padded or not.
 
 Both arms train the same tagger (r=16, all linear layers, no dropout) for six steps of eight BC5CDR texts in the same
-order, in alternating runs of one thread: with padded rows (attention sdpa), and end to end, as the recipe takes them. CPU
-seconds of the training are counted, and the tokens of the texts.
+order, in alternating runs of one thread: with padded rows (attention sdpa), and end to end, as the recipe takes them.
+CPU seconds of the training are counted, and the tokens of the texts.
 
 Correctness check: the largest relative difference of a step's loss.
 """
