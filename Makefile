@@ -37,7 +37,7 @@ test-slow: setup ## the long ones: 20 kills of a run, every kind of merge, hosti
 	$(TESTS) -m slow --timeout 3000
 
 test-wheel: setup ## build the wheel and the sdist, install the wheel elsewhere and use it from an empty folder
-	$(TESTS) tests/wheel -m wheel --timeout 900
+	$(TESTS) tests/wheel -m wheel --timeout 900 -n 2 --dist loadfile
 
 # The packages that are closest to transformers, PEFT, TRL, bitsandbytes and accelerate.
 BOUND_TESTS := tests/adapters/test_attach.py tests/merge/test_fold.py tests/training/test_trainer.py \
