@@ -10,6 +10,7 @@ as two.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ OUTSIDE = "O"
 UNTAGGED = -100
 SENTENCE_END = re.compile(r"[.!?;]\s+|\n\s*")
 BLANK = re.compile(r"\s+")
+# Letters of scripts that write blanks between words, and digits.
+WORD = re.compile(r"[A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,29 @@ def read_tags(piece: Piece, tags: Sequence[int], labels: Sequence[str], text: st
             begin, kind = (begin if kind else start), tag_type
             last = end
     return spans
+
+
+def whole_words(spans: Iterable[Span], text: str) -> list[Span]:
+    """The mentions, each widened to the words it begins and ends in; those that then overlap become one.
+
+    A decoder cannot know the first token of a word that it has not read to the end, so it often tags the rest alone.
+    Where types differ within a word, the last counts: by then most is read. In scripts without blanks nothing changes.
+    """
+    words = [match.span() for match in WORD.finditer(text)]
+    ends = [end for _, end in words]
+    wide: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        start, end = span.start, span.end
+        first, last = bisect_right(ends, start), bisect_left(ends, end)
+        if first < len(words) and words[first][0] < start:
+            start = words[first][0]
+        if last < len(words) and words[last][0] < end:
+            end = words[last][1]
+        if wide and start < wide[-1].end:
+            before = wide.pop()
+            start, end = before.start, max(end, before.end)
+        wide.append(Span(start, end, span.type, text[start:end]))
+    return wide
 
 
 def recovered_mentions(

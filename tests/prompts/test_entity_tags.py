@@ -20,6 +20,7 @@ from lora_med.prompts.entity_tags import (
     read_tags,
     recovered_mentions,
     tag_labels,
+    whole_words,
     write_tags,
 )
 from tests.data.real_files import REAL, needs_real
@@ -144,3 +145,27 @@ def test_tags_keep_nearly_all_published_mentions(
     coverage = tag_coverage(records, tokenizer, tag_labels(records), 100_000)
     assert coverage.mentions == mentions
     assert kept < coverage.recovered / coverage.mentions <= 1
+
+
+@pytest.mark.parametrize(
+    ("found", "text", "expected"),
+    [
+        ([(1, 13, "C")], "Phenobarbital", [(0, 13, "C")]),
+        ([(0, 4, "D"), (6, 23, "D")], "tricuspid regurgitation", [(0, 23, "D")]),
+        ([(0, 3, "D"), (3, 11, "C")], "paracetamol", [(0, 11, "C")]),
+        ([(0, 3, "C")], "5-HT receptor", [(0, 4, "C")]),
+        ([(0, 1, "C"), (2, 4, "C")], "5-HT receptor", [(0, 1, "C"), (2, 4, "C")]),
+        ([(4, 7, "D"), (9, 12, "D")], "bad gout pain.", [(4, 8, "D"), (9, 13, "D")]),
+        ([(0, 4, "D")], "gout, pain", [(0, 4, "D")]),
+        ([(2, 4, "D")], "患者发热两天", [(2, 4, "D")]),
+        ([], "gout", []),
+    ],
+)
+def test_mentions_are_widened_to_whole_words(
+    found: list[tuple[int, int, str]], text: str, expected: list[tuple[int, int, str]]
+) -> None:
+    spans = [Span(start, end, kind, text[start:end]) for start, end, kind in found]
+    wide = whole_words(spans, text)
+    assert [(span.start, span.end, span.type) for span in wide] == expected
+    assert all(span.text == text[span.start : span.end] for span in wide)
+    assert whole_words(wide, text) == wide

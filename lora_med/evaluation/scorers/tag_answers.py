@@ -20,7 +20,7 @@ from lora_med.evaluation.scorers.entity_answers import REST, WIDTH, entity_measu
 from lora_med.metrics.spans import Mention
 from lora_med.models.base import Base
 from lora_med.models.generation import RunBatches, in_order, run_rows
-from lora_med.prompts.entity_tags import Piece, cut_pieces, read_tags
+from lora_med.prompts.entity_tags import Piece, cut_pieces, read_tags, whole_words
 
 BATCH_TOKENS = 8192
 OF_WRITING = ("hallucinated_rate", "invalid_json_rate")  # measures of answers that are written
@@ -73,7 +73,7 @@ def answer_tags(
     advance: Callable[[int], None] = lambda count: None,
     run: RunBatches = in_order,
 ) -> list[list[Span]]:
-    """The mentions of each text by the likeliest tag of each token, with the active adapter.
+    """The mentions of each text by the likeliest tag of each token, as whole words, with the active adapter.
 
     Args:
         batch_tokens: the most tokens in a batch, padding included; a CPU takes fewer.
@@ -96,7 +96,7 @@ def answer_tags(
         for piece in item.pieces:
             spans += read_tags(piece, tags[number], labels, item.text)
             number += 1
-        mentions.append(spans)
+        mentions.append(whole_words(spans, item.text))
         advance(1)
     return mentions
 
