@@ -1,5 +1,7 @@
 """python benchmarks/serving.py [--base micro] [--rounds 5] [--tokens 64] [--dtype auto]: the engine, without the web.
 
+`--plain-products` switches the engine's own product of few rows off (models/structure/few_rows.py).
+
 A store of 32 adapters of rank 16 on all linear layers, random and loud enough to change answers, is made for the base.
 Four figures, each from alternating runs of two arms in one process:
 
@@ -130,12 +132,16 @@ def main() -> None:
     parser = parser_for(__doc__, data=False)
     parser.add_argument("--base", default="micro")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--plain-products", action="store_true")
     options = parser.parse_args()
     import lora_med
+    import lora_med.models.structure.few_rows as few_rows
     from lora_med.adapters.store.published import open_files
     from lora_med.serving.engine import Engine
     from lora_med.serving.requests import Limits
 
+    if options.plain_products:
+        few_rows.is_amd = lambda: False
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)

@@ -95,7 +95,7 @@ def test_every_pattern_takes_linear_time_on_what_it_reads_longest(kind: str) -> 
     """All beginnings with all runs are tried once; of each pattern the slowest are measured as they grow."""
     spent: dict[int, list[tuple[float, str, str]]] = {n: [] for n, shape in enumerate(SHAPES) if shape.kind == kind}
     for head, unit in dict.fromkeys(worst_texts(kind)):
-        places = Places(run_of(head, unit, 2000))
+        places = Places(run_of(head, unit, 4000))
         for number, times in spent.items():
             begun = time.process_time()
             list(SHAPES[number].spans(places))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class Capitals:
     """Scores each character as a token: a name where the last word is in capitals."""
 
     device = "cpu"
+    config = SimpleNamespace(_attn_implementation="sdpa")
 
     def __call__(self, input_ids: Any, attention_mask: Any) -> Any:
         import torch

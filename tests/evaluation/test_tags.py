@@ -72,6 +72,7 @@ class Painter(torch.nn.Module):
     """A tagger that calls every letter u the beginning of a chemical, and what follows it its rest."""
 
     device = torch.device("cpu")
+    config = SimpleNamespace(_attn_implementation="sdpa")
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ def row_logits(model: Any, rows: Sequence[Sequence[int]], pad_token: int) -> lis
         pad_token: fills up rows where the attention is not lora_med's own.
     """
     lengths = [len(row) for row in rows]
-    if getattr(getattr(model, "config", None), "_attn_implementation", None) == NAME:
+    if model.config._attn_implementation == NAME:
         ids = torch.tensor([[token for row in rows for token in row]], device=model.device)
         positions = torch.cat([torch.arange(length) for length in lengths])[None].to(model.device)
         own = {"position_ids": positions, "document_lengths": [(length,) for length in lengths]}
